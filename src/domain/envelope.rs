@@ -1,0 +1,183 @@
+//! What is stored beside a wrapped seed, and what is bound to what.
+
+use std::collections::BTreeMap;
+
+use super::{
+    error::{Code, KmsError},
+    key_id::push_field,
+};
+
+/// Longest ciphertext that kube-apiserver accepts, in bytes (`encryptedDEKSourceMaxSize`).
+pub const CIPHERTEXT_MAX: usize = 1024;
+
+/// Most bytes of annotations that kube-apiserver accepts, names and values together.
+pub const ANNOTATIONS_MAX: usize = 32_768;
+
+/// The annotation that marks what this provider wrote. It stands in every encrypted object, so
+/// it is short; kube-apiserver wants a DNS-1123 name of at least two labels.
+pub const FORMAT_ANNOTATION: &str = "format.vault-kube-kms";
+
+/// The value of [`FORMAT_ANNOTATION`] that this release writes and reads.
+pub const FORMAT: &[u8] = b"1";
+
+/// Separates this associated data from any other use of the same key.
+const DOMAIN: &[u8] = b"vault-kube-kms/aad/1\0";
+
+/// A wrapped seed, as its keeper made it: 1 to 1024 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Ciphertext(Vec<u8>);
+
+impl Ciphertext {
+    /// Takes over the bytes of a ciphertext.
+    ///
+    /// # Errors
+    /// [`Code::InvalidRequest`] when it is empty or over [`CIPHERTEXT_MAX`].
+    pub fn new(bytes: Vec<u8>) -> Result<Self, KmsError> {
+        if bytes.is_empty() || bytes.len() > CIPHERTEXT_MAX {
+            return Err(KmsError::new(
+                Code::InvalidRequest,
+                format!(
+                    "a ciphertext of {} bytes; KMS v2 allows 1 to {CIPHERTEXT_MAX}",
+                    bytes.len()
+                ),
+                "send the ciphertext as this provider returned it, for a seed of 32 bytes",
+            ));
+        }
+        Ok(Self(bytes))
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Gives the bytes away.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// The annotations of an encrypted object: at most 32 KiB, names and values together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Annotations(BTreeMap<String, Vec<u8>>);
+
+impl Annotations {
+    /// Takes over annotations that came from a caller.
+    ///
+    /// # Errors
+    /// [`Code::InvalidRequest`] when they are over [`ANNOTATIONS_MAX`].
+    pub fn new(entries: BTreeMap<String, Vec<u8>>) -> Result<Self, KmsError> {
+        let size = entries.iter().fold(0_usize, |sum, (name, value)| {
+            sum.saturating_add(name.len()).saturating_add(value.len())
+        });
+        if size > ANNOTATIONS_MAX {
+            return Err(KmsError::new(
+                Code::InvalidRequest,
+                format!("annotations of {size} bytes; KMS v2 allows {ANNOTATIONS_MAX}"),
+                "send the annotations as this provider returned them",
+            ));
+        }
+        Ok(Self(entries))
+    }
+
+    /// What this release writes beside each ciphertext.
+    #[must_use]
+    pub fn ours() -> Self {
+        Self(BTreeMap::from([(FORMAT_ANNOTATION.to_owned(), FORMAT.to_vec())]))
+    }
+
+    /// Whether they are exactly what this release writes.
+    #[must_use]
+    pub fn are_ours(&self) -> bool {
+        self.0.len() == 1 && self.0.get(FORMAT_ANNOTATION).is_some_and(|value| value == FORMAT)
+    }
+
+    /// Whether any release of this provider may have written them.
+    ///
+    /// Compared without regard to case, so that a mark that was tampered with is refused and
+    /// never taken for the work of another plugin.
+    #[must_use]
+    pub fn claim_to_be_ours(&self) -> bool {
+        self.0.keys().any(|name| name.eq_ignore_ascii_case(FORMAT_ANNOTATION))
+    }
+
+    /// Names and values.
+    #[must_use]
+    pub fn into_entries(self) -> BTreeMap<String, Vec<u8>> {
+        self.0
+    }
+}
+
+/// What a keeper authenticates together with a seed, without storing it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AssociatedData(Vec<u8>);
+
+impl AssociatedData {
+    /// No associated data: what other plugins wrote.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Binds a ciphertext to its key id and its annotations (`docs/formats.md`).
+    #[must_use]
+    pub fn binding(key_id: &str, annotations: &Annotations) -> Self {
+        let mut bytes = DOMAIN.to_vec();
+        push_field(&mut bytes, key_id.as_bytes());
+        let count = u32::try_from(annotations.0.len()).unwrap_or(u32::MAX);
+        bytes.extend_from_slice(&count.to_be_bytes());
+        for (name, value) in &annotations.0 {
+            push_field(&mut bytes, name.as_bytes());
+            push_field(&mut bytes, value);
+        }
+        Self(bytes)
+    }
+
+    /// The bytes; empty for [`AssociatedData::none`].
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn annotations(entries: &[(&str, &str)]) -> Annotations {
+        let entries = entries.iter().map(|(n, v)| ((*n).to_owned(), v.as_bytes().to_vec()));
+        Annotations::new(entries.collect()).unwrap()
+    }
+
+    #[test]
+    fn limits_are_those_of_kms_v2() {
+        assert!(Ciphertext::new(vec![]).is_err());
+        assert!(Ciphertext::new(vec![0; CIPHERTEXT_MAX]).is_ok());
+        assert!(Ciphertext::new(vec![0; CIPHERTEXT_MAX + 1]).is_err());
+        let name = "a.b".to_owned();
+        let fits = BTreeMap::from([(name.clone(), vec![0; ANNOTATIONS_MAX - 3])]);
+        assert!(Annotations::new(fits).is_ok());
+        let over = BTreeMap::from([(name, vec![0; ANNOTATIONS_MAX - 2])]);
+        assert!(Annotations::new(over).is_err());
+    }
+
+    #[test]
+    fn only_the_exact_mark_is_ours() {
+        assert!(Annotations::ours().are_ours());
+        assert!(!annotations(&[]).are_ours());
+        assert!(!annotations(&[(FORMAT_ANNOTATION, "2")]).are_ours());
+        assert!(!annotations(&[(FORMAT_ANNOTATION, "1"), ("a.b", "")]).are_ours());
+        assert!(annotations(&[("Format.vault-kube-kms", "1")]).claim_to_be_ours());
+        assert!(!annotations(&[("local-kek.kms.kubernetes.io", "x")]).claim_to_be_ours());
+    }
+
+    #[test]
+    fn fields_cannot_flow_into_each_other() {
+        let a = AssociatedData::binding("v1.x", &annotations(&[("a.b", "cd")]));
+        let b = AssociatedData::binding("v1.x", &annotations(&[("a.bc", "d")]));
+        let c = AssociatedData::binding("v1.xa.b", &annotations(&[("", "cd")]));
+        assert!(a != b && b != c && a != c);
+    }
+}

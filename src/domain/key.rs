@@ -1,0 +1,113 @@
+//! A KEK as its keeper describes it: versions, their birth times and what the keeper allows.
+
+use std::{collections::BTreeMap, fmt, num::NonZeroU32};
+
+use super::{error::KmsError, time::UnixTime};
+
+/// The number of one version of the KEK, counted from 1 by its keeper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KekVersion(NonZeroU32);
+
+impl KekVersion {
+    /// The first version of a key.
+    pub const FIRST: Self = Self(NonZeroU32::MIN);
+
+    /// The version `number`, or `None` for 0.
+    #[must_use]
+    pub const fn new(number: u32) -> Option<Self> {
+        match NonZeroU32::new(number) {
+            Some(number) => Some(Self(number)),
+            None => None,
+        }
+    }
+
+    /// The plain number, never 0.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0.get()
+    }
+
+    /// The version after this one; the same one at the very end of the range.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// Reads the decimal form without sign, leading zero or blank, as keepers and key ids write it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let canonical = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
+        canonical.then(|| text.parse().ok()).flatten().and_then(Self::new)
+    }
+}
+
+impl fmt::Display for KekVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// What the keeper says of its key at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KekSnapshot {
+    /// The versions that can still unwrap, each with the second in which it was made. Not empty
+    /// unless `flaw` says why.
+    pub versions: BTreeMap<KekVersion, UnixTime>,
+    /// The newest version.
+    pub latest: KekVersion,
+    /// The lowest version the keeper unwraps with.
+    pub min_decryption: KekVersion,
+    /// The lowest version the keeper wraps with, where the operator set one.
+    pub min_encryption: Option<KekVersion>,
+    /// The keeper's clock when it answered, where it told.
+    pub keeper_time: Option<UnixTime>,
+    /// Why this key must not wrap at all, if so: it cannot bind, or cannot be told apart.
+    pub flaw: Option<KmsError>,
+    /// Settings that are allowed but that an operator should know of.
+    pub warnings: Vec<KeyWarning>,
+}
+
+impl KekSnapshot {
+    /// The lowest version that may write.
+    #[must_use]
+    pub fn write_floor(&self) -> KekVersion {
+        self.min_encryption.unwrap_or(KekVersion::FIRST).max(self.min_decryption)
+    }
+}
+
+/// A setting of the key that weakens it without making it unusable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum KeyWarning {
+    /// The key can be read out of the keeper in clear through a backup.
+    BackupAllowed,
+    /// The key can be deleted, and all data with it.
+    DeletionAllowed,
+    /// The key can be exported in clear.
+    Exportable,
+}
+
+impl KeyWarning {
+    /// The name of the setting at the keeper.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BackupAllowed => "allow_plaintext_backup",
+            Self::DeletionAllowed => "deletion_allowed",
+            Self::Exportable => "exportable",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_canonical_decimal_form_is_a_version() {
+        assert_eq!(KekVersion::parse("12").map(KekVersion::get), Some(12));
+        for bad in ["", "0", "01", "+1", "-1", " 1", "1 ", "4294967296", "x"] {
+            assert_eq!(KekVersion::parse(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! `key_id`: the public name of one key version, derived from what every node reads alike.
+//!
+//! The format is fixed (`docs/formats.md`), because what is stored in etcd outlives releases.
+
+use std::fmt;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use sha2::{Digest, Sha256};
+
+use super::{
+    error::{Code, KmsError},
+    key::KekVersion,
+    time::UnixTime,
+};
+
+/// Longest key id that kube-apiserver accepts, in bytes (`KeyIDMaxSize` in its `envelope.go`).
+pub const KEY_ID_MAX: usize = 1024;
+
+/// Separates these hashes from any other use of SHA-256 over the same facts.
+const DOMAIN: &[u8] = b"vault-kube-kms/key-id/1\0";
+
+/// Bytes of the hash that are kept: 128 bits, 22 characters of base64url.
+const HASH_BYTES: usize = 16;
+
+/// Characters of the encoded hash.
+const HASH_CHARS: usize = 22;
+
+/// The public name of one key version: `v<version>.` and 22 characters of base64url.
+///
+/// Printable, at most 34 bytes, and without any name of mount or key in it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyId(String);
+
+impl KeyId {
+    /// The text form, as it goes over the wire and into etcd.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// SHA-256 in the form of kube-apiserver's metric label `key_id_hash`: `sha256:` and
+    /// lower-case hex over the bytes of the id.
+    #[must_use]
+    pub fn hash(&self) -> String {
+        use fmt::Write as _;
+        let mut text = String::from("sha256:");
+        for byte in Sha256::digest(self.0.as_bytes()) {
+            let _infallible = write!(text, "{byte:02x}");
+        }
+        text
+    }
+
+    /// The version that `text` claims, if `text` has the form of one of our ids.
+    #[must_use]
+    pub fn version_claimed(text: &str) -> Option<KekVersion> {
+        let (number, hash) = text.strip_prefix('v')?.split_once('.')?;
+        let well_formed = hash.len() == HASH_CHARS
+            && hash.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        if well_formed { KekVersion::parse(number) } else { None }
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where a key comes from: the part of its identity that is not its version.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Lineage(Vec<u8>);
+
+impl Lineage {
+    /// The lineage of a key named by its place at a keeper, such as namespace, mount and key.
+    #[must_use]
+    pub fn of_place(keeper: &str, place: &[&str]) -> Self {
+        let mut bytes = vec![0];
+        push_field(&mut bytes, keeper.as_bytes());
+        for part in place {
+            push_field(&mut bytes, part.as_bytes());
+        }
+        Self(bytes)
+    }
+
+    /// A lineage that the operator named (`--key-lineage`), for a key that moved.
+    ///
+    /// # Errors
+    /// [`Code::InvalidRequest`] unless `name` has 1 to 256 bytes of printable ASCII.
+    pub fn named(name: &str) -> Result<Self, KmsError> {
+        if name.is_empty() || name.len() > 256 || !name.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(KmsError::new(
+                Code::InvalidRequest,
+                "a key lineage has 1 to 256 printable ASCII characters without blanks",
+                "choose a short name such as prod-etcd",
+            ));
+        }
+        let mut bytes = vec![1];
+        push_field(&mut bytes, name.as_bytes());
+        Ok(Self(bytes))
+    }
+}
+
+/// What makes this cluster's key ids: the lineage, and how often the operator went back to an
+/// older KEK (`--key-generation`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyIdentity {
+    lineage: Lineage,
+    generation: u16,
+}
+
+impl KeyIdentity {
+    /// An identity from its parts; `generation` is 0 unless the operator says otherwise.
+    #[must_use]
+    pub const fn new(lineage: Lineage, generation: u16) -> Self {
+        Self { lineage, generation }
+    }
+
+    /// The id under which `version`, made at `created`, is written now.
+    #[must_use]
+    pub fn id_of(&self, version: KekVersion, created: UnixTime) -> KeyId {
+        self.id_in(self.generation, version, created)
+    }
+
+    /// Whether `text` is an id of `version`, made at `created`, in any generation up to one above
+    /// ours: during a rolling restart a peer may write under the next one already.
+    #[must_use]
+    pub fn names(&self, text: &str, version: KekVersion, created: UnixTime) -> bool {
+        (0..=self.generation.saturating_add(1))
+            .rev()
+            .any(|generation| self.id_in(generation, version, created).as_str() == text)
+    }
+
+    fn id_in(&self, generation: u16, version: KekVersion, created: UnixTime) -> KeyId {
+        let mut hasher = Sha256::new_with_prefix(DOMAIN);
+        let mut lineage = Vec::with_capacity(self.lineage.0.len().saturating_add(4));
+        push_field(&mut lineage, &self.lineage.0);
+        hasher.update(&lineage);
+        hasher.update(generation.to_be_bytes());
+        hasher.update(version.get().to_be_bytes());
+        hasher.update(created.secs().to_be_bytes());
+        let hash = hasher.finalize();
+        let kept = hash.get(..HASH_BYTES).unwrap_or(&hash);
+        KeyId(format!("v{version}.{}", URL_SAFE_NO_PAD.encode(kept)))
+    }
+}
+
+/// Appends `field` behind its length (4 bytes, big endian), so that no two lists of fields give
+/// the same bytes.
+pub(super) fn push_field(bytes: &mut Vec<u8>, field: &[u8]) {
+    let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
+    bytes.extend_from_slice(&length.to_be_bytes());
+    bytes.extend_from_slice(field);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(generation: u16) -> KeyIdentity {
+        KeyIdentity::new(Lineage::of_place("transit", &["", "transit", "k1"]), generation)
+    }
+
+    fn version(number: u32) -> KekVersion {
+        KekVersion::new(number).unwrap()
+    }
+
+    #[test]
+    fn the_derivation_is_fixed_for_ever() {
+        let id = identity(0).id_of(version(7), UnixTime::from_secs(1_700_000_000));
+        assert_eq!(id.as_str(), "v7.i3mXGWk7kRIMaqQWOKfv-Q");
+        assert_eq!(KeyId::version_claimed(id.as_str()), Some(version(7)));
+    }
+
+    #[test]
+    fn every_fact_changes_the_id() {
+        let base = identity(0).id_of(version(1), UnixTime::from_secs(5));
+        let other_place = Lineage::of_place("transit", &["", "transi", "tk1"]);
+        for other in [
+            identity(1).id_of(version(1), UnixTime::from_secs(5)),
+            identity(0).id_of(version(2), UnixTime::from_secs(5)),
+            identity(0).id_of(version(1), UnixTime::from_secs(6)),
+            KeyIdentity::new(other_place, 0).id_of(version(1), UnixTime::from_secs(5)),
+        ] {
+            assert_ne!(base, other);
+        }
+    }
+
+    #[test]
+    fn generations_up_to_the_next_one_are_read() {
+        let created = UnixTime::from_secs(5);
+        let ours = identity(1);
+        for generation in 0..=2 {
+            let id = identity(generation).id_of(version(1), created);
+            assert!(ours.names(id.as_str(), version(1), created), "{generation}");
+        }
+        let beyond = identity(3).id_of(version(1), created);
+        assert!(!ours.names(beyond.as_str(), version(1), created));
+    }
+
+    #[test]
+    fn what_is_not_an_id_of_ours_claims_nothing() {
+        for text in ["", "1", "v1", "v1.", "v1.short", "v0.AAAAAAAAAAAAAAAAAAAAAA"] {
+            assert_eq!(KeyId::version_claimed(text), None, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The rules of a KMS v2 provider: pure, with no I/O, no clock, no runtime and no wire format.
+//!
+//! Everything here can be run in a unit test with nothing but values; whatever touches the world
+//! is asked for through a port (`crate::ports`).
+#![warn(clippy::arithmetic_side_effects)]
+
+pub mod envelope;
+pub mod error;
+pub mod health;
+pub mod key;
+pub mod key_id;
+pub mod observer;
+pub mod rotation;
+pub mod secret;
+pub mod service;
+pub mod time;
+pub mod watch;
+
+mod refresh;

@@ -1,0 +1,56 @@
+//! The observer: looks after the key's metadata and proves that wraps work, in the background,
+//! so that `Status` never has to leave the process.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{time::Monotonic, watch::KeyWatch};
+
+/// How often the metadata is read.
+const READ_EVERY: Duration = Duration::from_secs(15);
+
+/// How often anything is tried while something fails.
+const RETRY_EVERY: Duration = Duration::from_secs(2);
+
+/// How old the writing version's proof may become before the next read renews it, so that it is
+/// proven about once a minute and a lost permission shows within 75 s.
+const PROVE_EVERY: Duration = Duration::from_secs(50);
+
+/// How often it is decided what is due. Takeovers are noticed, and told, to this precision.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Feeds a [`KeyWatch`].
+#[derive(Debug)]
+pub struct Observer {
+    watch: Arc<KeyWatch>,
+    next_read: Monotonic,
+}
+
+impl Observer {
+    /// An observer that has not looked yet.
+    #[must_use]
+    pub fn new(watch: Arc<KeyWatch>) -> Self {
+        Self { watch, next_read: Monotonic::default() }
+    }
+
+    /// Looks, for ever. Safe to cancel.
+    pub async fn run(mut self) {
+        loop {
+            self.tick().await;
+            self.watch.ports().clock.sleep(TICK).await;
+        }
+    }
+
+    /// Does what is due now.
+    pub async fn tick(&mut self) {
+        let clock = Arc::clone(&self.watch.ports().clock);
+        if clock.now() >= self.next_read {
+            self.watch.read_metadata().await;
+            self.watch.prove(PROVE_EVERY).await;
+            let wait = if self.watch.is_failing() { RETRY_EVERY } else { READ_EVERY };
+            // Up to a tenth earlier, so that the nodes of a cluster spread out.
+            self.next_read = clock.now().after(wait.mul_f64(1.0 - clock.jitter() / 10.0));
+        } else {
+            self.watch.tell();
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! The key ring: which version writes, which ones read, when the next one takes over, and when
+//! the keeper's answers no longer belong to the key that was known.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{
+    error::{Code, KmsError},
+    key::{KekSnapshot, KekVersion},
+    key_id::{KeyId, KeyIdentity},
+    time::{Monotonic, UnixTime},
+};
+
+/// How far the local clock may be off before the keeper's `Date` corrects it. `Date` has whole
+/// seconds and differs between the nodes behind a load balancer, so a smaller difference is noise.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
+
+/// How far ahead a creation time may be before it counts from when it was first seen.
+const FUTURE_TOLERANCE: Duration = Duration::from_secs(5);
+
+/// How long a lower latest version must persist before it is a rollback and no lagging replica.
+const ROLLBACK_AFTER: Duration = Duration::from_secs(60);
+
+/// The version that writes, under the name that goes with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Writer {
+    /// The key version that wraps.
+    pub version: KekVersion,
+    /// Its public name.
+    pub key_id: KeyId,
+}
+
+/// What a key id means to this ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// The id of a version that can unwrap.
+    Known(KekVersion),
+    /// An id of ours by its form, of a version above the newest known: a peer may know it.
+    Newer(KekVersion),
+    /// The id of a version that the keeper no longer unwraps with.
+    Retired(KekVersion),
+    /// No id of ours.
+    Unknown,
+}
+
+/// What an observation changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RingChange {
+    /// A version was seen for the first time.
+    Appeared(KekVersion),
+    /// A known version can no longer unwrap.
+    Retired(KekVersion),
+    /// The keeper answered with an older state; nothing follows from it yet.
+    Lagging {
+        /// The latest version of that answer.
+        answered: KekVersion,
+        /// The latest version that was known.
+        known: KekVersion,
+    },
+    /// The keeper's key is not the one that was known.
+    IncidentRaised(KmsError),
+    /// The keeper answers with the known key again.
+    IncidentCleared,
+}
+
+/// The wall clock as corrected at the last observation, carried on by the monotonic clock.
+#[derive(Clone, Copy, Debug)]
+struct ClockAnchor {
+    wall: UnixTime,
+    at: Monotonic,
+}
+
+/// All that is known of one KEK; a pure state machine fed with snapshots and times.
+#[derive(Clone, Debug)]
+pub struct KeyRing {
+    identity: KeyIdentity,
+    delay: Duration,
+    accepted: BTreeMap<String, KekVersion>,
+    clock: Option<ClockAnchor>,
+    current: Option<KekSnapshot>,
+    /// Every version ever seen, with its creation time, whether it still unwraps or not.
+    born: BTreeMap<KekVersion, UnixTime>,
+    /// When a version with a creation time in the future was first seen.
+    counted_from: BTreeMap<KekVersion, UnixTime>,
+    behind_since: Option<Monotonic>,
+    incident: Option<KmsError>,
+}
+
+impl KeyRing {
+    /// An empty ring. `delay` is the age at which a new version begins to write; `accepted` maps
+    /// ids from before a re-import to the versions that read them now.
+    #[must_use]
+    pub const fn new(
+        identity: KeyIdentity,
+        delay: Duration,
+        accepted: BTreeMap<String, KekVersion>,
+    ) -> Self {
+        Self {
+            identity,
+            delay,
+            accepted,
+            clock: None,
+            current: None,
+            born: BTreeMap::new(),
+            counted_from: BTreeMap::new(),
+            behind_since: None,
+            incident: None,
+        }
+    }
+
+    /// Takes in one answer of the keeper, received at `now` when the local clock read `wall`.
+    pub fn observe(
+        &mut self,
+        snapshot: KekSnapshot,
+        now: Monotonic,
+        wall: UnixTime,
+    ) -> Vec<RingChange> {
+        self.clock = Some(ClockAnchor { wall: corrected(wall, snapshot.keeper_time), at: now });
+        if let Some(incident) = self.replaced(&snapshot) {
+            return self.raise(incident);
+        }
+        let known = self.born.last_key_value().map(|(version, _)| *version);
+        if let Some(known) = known.filter(|known| snapshot.latest < *known) {
+            return self.fell_behind(snapshot.latest, known, now);
+        }
+        self.behind_since = None;
+        let mut changes = Vec::new();
+        if self.incident.take().is_some() {
+            changes.push(RingChange::IncidentCleared);
+        }
+        self.accept(snapshot, now, &mut changes);
+        changes
+    }
+
+    /// The version that writes at `now`.
+    ///
+    /// It is the highest one at or above the keeper's minimum versions whose age is at least the
+    /// rotation delay; if none is that old, the lowest such version, at once.
+    ///
+    /// # Errors
+    /// [`Code::Starting`] before the first observation, the incident while there is one, and
+    /// [`Code::KeyUnusable`] when the key must not wrap or has no version that may.
+    pub fn writer(&self, now: Monotonic) -> Result<Writer, KmsError> {
+        if let Some(incident) = &self.incident {
+            return Err(incident.clone());
+        }
+        let snapshot = self.current.as_ref().ok_or_else(|| {
+            KmsError::new(
+                Code::Starting,
+                "the keeper has not been seen since this process started",
+                "wait, or look for the cause in this process's log",
+            )
+        })?;
+        if let Some(flaw) = &snapshot.flaw {
+            return Err(flaw.clone());
+        }
+        let wall = self.wall(now);
+        let mut candidates = snapshot.versions.range(snapshot.write_floor()..);
+        let lowest = candidates.clone().next();
+        let aged =
+            candidates.rfind(|(version, created)| self.takes_over_at(**version, **created) <= wall);
+        let (version, created) = aged.or(lowest).ok_or_else(|| {
+            KmsError::new(
+                Code::KeyUnusable,
+                format!("no key version at or above {} can wrap", snapshot.write_floor()),
+                "lower min_encryption_version or rotate the key",
+            )
+        })?;
+        Ok(Writer { version: *version, key_id: self.identity.id_of(*version, *created) })
+    }
+
+    /// The next version that will write after `now`, and how long until then.
+    #[must_use]
+    pub fn next_takeover(&self, now: Monotonic) -> Option<(KekVersion, Duration)> {
+        let writing = self.writer(now).ok()?.version;
+        let wall = self.wall(now);
+        let snapshot = self.current.as_ref()?;
+        snapshot
+            .versions
+            .range(snapshot.write_floor()..)
+            .filter(|(version, _)| **version > writing)
+            .map(|(version, created)| {
+                (*version, self.takes_over_at(*version, *created).since(wall))
+            })
+            .min_by_key(|(_, wait)| *wait)
+    }
+
+    /// The versions that write now or will write later, lowest first: those to be proven.
+    #[must_use]
+    pub fn writers_to_be(&self, now: Monotonic) -> Vec<Writer> {
+        let (Ok(writer), Some(snapshot)) = (self.writer(now), &self.current) else {
+            return Vec::new();
+        };
+        snapshot
+            .versions
+            .range(writer.version..)
+            .map(|(version, created)| Writer {
+                version: *version,
+                key_id: self.identity.id_of(*version, *created),
+            })
+            .collect()
+    }
+
+    /// What `key_id` means: see [`Resolution`].
+    #[must_use]
+    pub fn resolve(&self, key_id: &str) -> Resolution {
+        if let Some(version) = self.accepted.get(key_id) {
+            return if self.can_unwrap(*version) {
+                Resolution::Known(*version)
+            } else {
+                Resolution::Retired(*version)
+            };
+        }
+        let Some(claimed) = KeyId::version_claimed(key_id) else {
+            return Resolution::Unknown;
+        };
+        match self.born.get(&claimed) {
+            Some(created) if !self.identity.names(key_id, claimed, *created) => Resolution::Unknown,
+            Some(_) if self.can_unwrap(claimed) => Resolution::Known(claimed),
+            Some(_) => Resolution::Retired(claimed),
+            None if self.newest().is_none_or(|newest| claimed > newest) => {
+                Resolution::Newer(claimed)
+            }
+            None if self.current.as_ref().is_some_and(|c| claimed < c.min_decryption) => {
+                Resolution::Retired(claimed)
+            }
+            None => Resolution::Unknown,
+        }
+    }
+
+    /// The incident, while there is one.
+    #[must_use]
+    pub const fn incident(&self) -> Option<&KmsError> {
+        self.incident.as_ref()
+    }
+
+    /// The last snapshot that belonged to the known key.
+    #[must_use]
+    pub const fn snapshot(&self) -> Option<&KekSnapshot> {
+        self.current.as_ref()
+    }
+
+    /// The newest version ever seen.
+    #[must_use]
+    pub fn newest(&self) -> Option<KekVersion> {
+        self.born.last_key_value().map(|(version, _)| *version)
+    }
+
+    fn accept(&mut self, snapshot: KekSnapshot, now: Monotonic, changes: &mut Vec<RingChange>) {
+        let wall = self.wall(now);
+        for (version, created) in &snapshot.versions {
+            if self.born.insert(*version, *created).is_none() {
+                changes.push(RingChange::Appeared(*version));
+                if *created > wall.after(FUTURE_TOLERANCE) {
+                    self.counted_from.insert(*version, wall);
+                }
+            }
+        }
+        if let Some(before) = &self.current {
+            let gone = before.versions.keys().filter(|v| !snapshot.versions.contains_key(v));
+            changes.extend(gone.map(|version| RingChange::Retired(*version)));
+        }
+        self.current = Some(snapshot);
+    }
+
+    fn replaced(&self, snapshot: &KekSnapshot) -> Option<KmsError> {
+        let (version, _) = snapshot.versions.iter().find(|(version, created)| {
+            self.born.get(version).is_some_and(|known| known != *created)
+        })?;
+        Some(KmsError::new(
+            Code::KeyReplaced,
+            format!(
+                "key version {version} has another creation time than before: another key stands under this name"
+            ),
+            "restore the former key; or, if the replacement was meant, restart this process (data under the former key is then unreadable)",
+        ))
+    }
+
+    fn fell_behind(
+        &mut self,
+        answered: KekVersion,
+        known: KekVersion,
+        now: Monotonic,
+    ) -> Vec<RingChange> {
+        let since = *self.behind_since.get_or_insert(now);
+        if now.since(since) < ROLLBACK_AFTER {
+            return vec![RingChange::Lagging { answered, known }];
+        }
+        self.raise(KmsError::new(
+            Code::KeyRolledBack,
+            format!("the keeper's latest key version went from {known} back to {answered}"),
+            "restore the key with its newest versions; or, if the older state is meant, restart this process",
+        ))
+    }
+
+    fn raise(&mut self, incident: KmsError) -> Vec<RingChange> {
+        if self.incident.as_ref() == Some(&incident) {
+            return Vec::new();
+        }
+        self.incident = Some(incident.clone());
+        vec![RingChange::IncidentRaised(incident)]
+    }
+
+    fn can_unwrap(&self, version: KekVersion) -> bool {
+        self.current.as_ref().is_some_and(|current| current.versions.contains_key(&version))
+    }
+
+    fn takes_over_at(&self, version: KekVersion, created: UnixTime) -> UnixTime {
+        self.counted_from.get(&version).copied().unwrap_or(created).after(self.delay)
+    }
+
+    fn wall(&self, now: Monotonic) -> UnixTime {
+        self.clock.map_or_else(UnixTime::default, |anchor| anchor.wall.after(now.since(anchor.at)))
+    }
+}
+
+fn corrected(local: UnixTime, keeper: Option<UnixTime>) -> UnixTime {
+    match keeper {
+        Some(keeper) if keeper.apart(local) > CLOCK_TOLERANCE => keeper,
+        _ => local,
+    }
+}
+
+#[cfg(test)]
+#[path = "rotation_tests.rs"]
+mod tests;

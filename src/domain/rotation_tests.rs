@@ -1,0 +1,158 @@
+use super::{super::key_id::Lineage, *};
+
+const DELAY: Duration = Duration::from_secs(60);
+const BORN: i64 = 1_000_000;
+
+fn v(number: u32) -> KekVersion {
+    KekVersion::new(number).unwrap()
+}
+
+fn ring() -> KeyRing {
+    let identity = KeyIdentity::new(Lineage::of_place("test", &["k"]), 0);
+    KeyRing::new(identity, DELAY, BTreeMap::new())
+}
+
+fn snapshot(versions: &[(u32, i64)]) -> KekSnapshot {
+    let versions: BTreeMap<_, _> =
+        versions.iter().map(|(n, born)| (v(*n), UnixTime::from_secs(*born))).collect();
+    KekSnapshot {
+        latest: *versions.last_key_value().unwrap().0,
+        min_decryption: *versions.first_key_value().unwrap().0,
+        min_encryption: None,
+        keeper_time: None,
+        flaw: None,
+        warnings: Vec::new(),
+        versions,
+    }
+}
+
+fn at(seconds: u64) -> Monotonic {
+    Monotonic::at(Duration::from_secs(seconds))
+}
+
+/// Observes at `seconds` on a local clock that reads `BORN + seconds`.
+fn see(ring: &mut KeyRing, versions: &[(u32, i64)], seconds: u64) -> Vec<RingChange> {
+    let wall = UnixTime::from_secs(BORN).after(Duration::from_secs(seconds));
+    ring.observe(snapshot(versions), at(seconds), wall)
+}
+
+fn writes(ring: &KeyRing, seconds: u64) -> u32 {
+    ring.writer(at(seconds)).unwrap().version.get()
+}
+
+#[test]
+fn nothing_writes_before_the_keeper_was_seen() {
+    assert_eq!(ring().writer(at(0)).unwrap_err().code(), Code::Starting);
+}
+
+#[test]
+fn a_fresh_key_writes_at_once() {
+    let mut ring = ring();
+    see(&mut ring, &[(1, BORN)], 0);
+    assert_eq!(writes(&ring, 0), 1);
+}
+
+#[test]
+fn a_key_rotated_just_before_the_first_start_writes_with_the_older_version() {
+    let mut ring = ring();
+    see(&mut ring, &[(1, BORN - 1), (2, BORN)], 1);
+    assert_eq!(writes(&ring, 1), 1);
+    assert_eq!(writes(&ring, 61), 2);
+}
+
+#[test]
+fn a_new_version_takes_over_at_one_instant_whenever_a_node_polled() {
+    let (mut early, mut late) = (ring(), ring());
+    for ring in [&mut early, &mut late] {
+        see(ring, &[(1, BORN - 1_000)], 0);
+    }
+    see(&mut early, &[(1, BORN - 1_000), (2, BORN + 100)], 101);
+    see(&mut late, &[(1, BORN - 1_000), (2, BORN + 100)], 129);
+    for ring in [&early, &late] {
+        assert_eq!(ring.next_takeover(at(130)), Some((v(2), Duration::from_secs(30))));
+        assert_eq!(
+            ring.writer(Monotonic::at(Duration::from_millis(159_999))).unwrap().version,
+            v(1)
+        );
+        assert_eq!(writes(ring, 160), 2);
+    }
+}
+
+#[test]
+fn a_lagging_replica_changes_nothing() {
+    let mut ring = ring();
+    see(&mut ring, &[(1, BORN - 1_000), (2, BORN - 500)], 0);
+    let changes = see(&mut ring, &[(1, BORN - 1_000)], 15);
+    assert_eq!(changes, [RingChange::Lagging { answered: v(1), known: v(2) }]);
+    assert_eq!(writes(&ring, 15), 2);
+    see(&mut ring, &[(1, BORN - 1_000), (2, BORN - 500)], 30);
+    see(&mut ring, &[(1, BORN - 1_000)], 80);
+    assert_eq!(ring.incident(), None, "the good answer in between starts the count anew");
+}
+
+#[test]
+fn a_rollback_that_persists_is_an_incident_and_heals_when_the_key_is_back() {
+    let mut ring = ring();
+    see(&mut ring, &[(1, BORN - 1_000), (2, BORN - 500)], 0);
+    see(&mut ring, &[(1, BORN - 1_000)], 10);
+    see(&mut ring, &[(1, BORN - 1_000)], 70);
+    assert_eq!(ring.incident().map(KmsError::code), Some(Code::KeyRolledBack));
+    let changes = see(&mut ring, &[(1, BORN - 1_000), (2, BORN - 500)], 80);
+    assert_eq!(changes, [RingChange::IncidentCleared]);
+    assert_eq!(writes(&ring, 80), 2);
+}
+
+#[test]
+fn a_replaced_key_is_an_incident_at_once_and_is_told_once() {
+    let mut ring = ring();
+    see(&mut ring, &[(1, BORN - 1_000)], 0);
+    let changes = see(&mut ring, &[(1, BORN + 5)], 15);
+    assert!(
+        matches!(changes.as_slice(), [RingChange::IncidentRaised(e)] if e.code() == Code::KeyReplaced)
+    );
+    assert!(see(&mut ring, &[(1, BORN + 5)], 30).is_empty());
+    assert_eq!(ring.writer(at(30)).unwrap_err().code(), Code::KeyReplaced);
+}
+
+#[test]
+fn a_creation_time_in_the_future_counts_from_when_it_was_seen() {
+    let mut ring = ring();
+    see(&mut ring, &[(1, BORN - 1_000)], 0);
+    see(&mut ring, &[(1, BORN - 1_000), (2, BORN + 3_600)], 10);
+    assert_eq!(writes(&ring, 69), 1);
+    assert_eq!(writes(&ring, 70), 2);
+}
+
+#[test]
+fn a_local_clock_an_hour_off_is_corrected_by_the_keepers() {
+    let mut ring = ring();
+    let mut seen = snapshot(&[(1, BORN - 1_000), (2, BORN)]);
+    seen.keeper_time = Some(UnixTime::from_secs(BORN + 10));
+    ring.observe(seen, at(10), UnixTime::from_secs(BORN - 3_600));
+    assert_eq!(writes(&ring, 59), 1);
+    assert_eq!(writes(&ring, 60), 2);
+}
+
+#[test]
+fn minimum_versions_bound_the_writer() {
+    let mut ring = ring();
+    let mut seen = snapshot(&[(1, BORN - 900), (2, BORN - 800), (3, BORN)]);
+    seen.min_encryption = Some(v(3));
+    ring.observe(seen, at(1), UnixTime::from_secs(BORN + 1));
+    assert_eq!(writes(&ring, 1), 3, "no aged version may write, so the lowest allowed does");
+}
+
+#[test]
+fn ids_resolve_to_known_newer_retired_or_unknown() {
+    let mut ring = ring();
+    see(&mut ring, &[(1, BORN - 900), (2, BORN - 800)], 0);
+    let first = ring.identity.id_of(v(1), UnixTime::from_secs(BORN - 900));
+    assert_eq!(ring.resolve(first.as_str()), Resolution::Known(v(1)));
+    let foreign = ring.identity.id_of(v(1), UnixTime::from_secs(BORN - 899));
+    assert_eq!(ring.resolve(foreign.as_str()), Resolution::Unknown);
+    let newer = ring.identity.id_of(v(3), UnixTime::from_secs(BORN));
+    assert_eq!(ring.resolve(newer.as_str()), Resolution::Newer(v(3)));
+    assert_eq!(ring.resolve("1"), Resolution::Unknown);
+    see(&mut ring, &[(2, BORN - 800)], 15);
+    assert_eq!(ring.resolve(first.as_str()), Resolution::Retired(v(1)));
+}

@@ -1,0 +1,223 @@
+//! The three use cases of KMS v2, over ports alone.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::{
+    FutureExt as _,
+    future::{Either, select},
+};
+
+use super::{
+    envelope::{Annotations, AssociatedData, CIPHERTEXT_MAX},
+    error::{Code, KmsError},
+    health::Standing,
+    key::KekVersion,
+    key_id::{KEY_ID_MAX, KeyId},
+    refresh::Refresh,
+    rotation::Resolution,
+    secret::Plaintext,
+    time::Monotonic,
+    watch::{KeyWatch, Ports, check_version},
+};
+use crate::ports::{
+    kek::Unwrap,
+    kms::{Encrypted, KeyManagement, Sealed, StatusAnswer},
+    telemetry::Event,
+};
+
+/// KMS v2 for one key.
+#[derive(Debug)]
+pub struct KeyService {
+    watch: Arc<KeyWatch>,
+    refresh: Refresh,
+    legacy_decrypt: bool,
+}
+
+impl KeyService {
+    /// The use cases over what `watch` knows. `legacy_decrypt` lets them read what other plugins
+    /// wrapped with the same key.
+    #[must_use]
+    pub fn new(watch: Arc<KeyWatch>, legacy_decrypt: bool) -> Self {
+        Self { watch, refresh: Refresh::default(), legacy_decrypt }
+    }
+
+    fn ports(&self) -> &Ports {
+        self.watch.ports()
+    }
+
+    /// The version that `key_id` names, after one look at the keeper if it may be newer than
+    /// what is known here.
+    async fn version_named(
+        &self,
+        key_id: &str,
+        deadline: Monotonic,
+    ) -> Result<KekVersion, KmsError> {
+        let mut resolution = self.watch.resolve(key_id);
+        if matches!(resolution, Resolution::Newer(_)) {
+            self.look(deadline).await;
+            resolution = self.watch.resolve(key_id);
+        }
+        match resolution {
+            Resolution::Known(version) => Ok(version),
+            Resolution::Retired(version) => Err(KmsError::new(
+                Code::VersionRetired,
+                format!("the keeper no longer unwraps with key version {version}"),
+                "lower min_decryption_version if the version was only archived",
+            )),
+            Resolution::Newer(version) => Err(self.watch.never_seen().unwrap_or_else(|| {
+                KmsError::new(
+                    Code::KeyIdUnknown,
+                    format!(
+                        "the key id is of key version {version}, which the keeper does not have"
+                    ),
+                    "if the key was rolled back, restore it with its newest versions",
+                )
+            })),
+            Resolution::Unknown => Err(KmsError::new(
+                Code::KeyIdUnknown,
+                "the key id names no version of this key",
+                "for a key that moved or was re-imported see --key-lineage and --accept-key-id",
+            )),
+        }
+    }
+
+    async fn look(&self, deadline: Monotonic) {
+        let clock = &self.ports().clock;
+        let now = clock.now();
+        let watch = Arc::clone(&self.watch);
+        let flight = self.refresh.join(now, || async move { watch.read_metadata().await }.boxed());
+        if let Some(flight) = flight {
+            match select(flight, clock.sleep(deadline.since(now))).await {
+                Either::Left(_) | Either::Right(_) => (),
+            }
+        }
+    }
+
+    async fn unwrap_ours(
+        &self,
+        sealed: &Sealed,
+        deadline: Monotonic,
+    ) -> Result<Plaintext, KmsError> {
+        let named = self.version_named(&sealed.key_id, deadline).await?;
+        let written = self.ports().kek.version_of(&sealed.ciphertext)?;
+        if named != written {
+            return Err(KmsError::new(
+                Code::CiphertextRejected,
+                format!("a ciphertext of key version {written} under a key id of version {named}"),
+                "the stored object was tampered with; restore it from a backup",
+            ));
+        }
+        let associated_data = AssociatedData::binding(&sealed.key_id, &sealed.annotations);
+        self.unwrap(sealed, &associated_data, deadline).await
+    }
+
+    async fn unwrap_legacy(
+        &self,
+        sealed: &Sealed,
+        deadline: Monotonic,
+    ) -> Result<Plaintext, KmsError> {
+        if !self.legacy_decrypt {
+            return Err(KmsError::new(
+                Code::KeyIdUnknown,
+                "the ciphertext was not written by this provider",
+                "set --legacy-decrypt=true to read what another Vault plugin wrote",
+            ));
+        }
+        self.ports().kek.version_of(&sealed.ciphertext)?;
+        let plaintext = self.unwrap(sealed, &AssociatedData::none(), deadline).await?;
+        self.ports().telemetry.record(Event::LegacyRead);
+        Ok(plaintext)
+    }
+
+    async fn unwrap(
+        &self,
+        sealed: &Sealed,
+        associated_data: &AssociatedData,
+        deadline: Monotonic,
+    ) -> Result<Plaintext, KmsError> {
+        let sealed = Unwrap { ciphertext: &sealed.ciphertext, associated_data };
+        let plaintext = self.ports().kek.unwrap(sealed, deadline).await?;
+        if plaintext.is_empty() {
+            return Err(KmsError::new(
+                Code::KeeperAnswer,
+                "the keeper unwrapped to nothing",
+                "check what stands between this process and the keeper",
+            ));
+        }
+        Ok(plaintext)
+    }
+}
+
+#[async_trait]
+impl KeyManagement for KeyService {
+    fn status(&self) -> Result<StatusAnswer, KmsError> {
+        let (standing, writer) = self.watch.standing();
+        let key_id = |writer: Option<super::rotation::Writer>| -> Result<KeyId, KmsError> {
+            writer.map(|writer| writer.key_id).ok_or_else(|| {
+                KmsError::new(Code::Internal, "healthy without a key version", "report this")
+            })
+        };
+        match standing {
+            Standing::Healthy => Ok(StatusAnswer { key_id: key_id(writer)?, ailment: None }),
+            Standing::Ailing(error) => {
+                Ok(StatusAnswer { key_id: key_id(writer)?, ailment: Some(error) })
+            }
+            Standing::Failing(error) => Err(error),
+        }
+    }
+
+    async fn encrypt(
+        &self,
+        plaintext: Plaintext,
+        deadline: Monotonic,
+    ) -> Result<Encrypted, KmsError> {
+        if plaintext.is_empty() || plaintext.len() > CIPHERTEXT_MAX {
+            return Err(wrong_size(plaintext.len()));
+        }
+        let writer = self.watch.writer()?;
+        let annotations = Annotations::ours();
+        let associated_data = AssociatedData::binding(writer.key_id.as_str(), &annotations);
+        let kek = &self.ports().kek;
+        let wrapped = kek.wrap(writer.version, &plaintext, &associated_data, deadline).await?;
+        check_version(writer.version, wrapped.version)?;
+        check_version(writer.version, kek.version_of(&wrapped.ciphertext)?)?;
+        Ok(Encrypted { ciphertext: wrapped.ciphertext, key_id: writer.key_id, annotations })
+    }
+
+    async fn decrypt(&self, sealed: Sealed, deadline: Monotonic) -> Result<Plaintext, KmsError> {
+        if sealed.key_id.is_empty() || sealed.key_id.len() > KEY_ID_MAX {
+            return Err(KmsError::new(
+                Code::InvalidRequest,
+                format!(
+                    "a key id of {} bytes; KMS v2 allows 1 to {KEY_ID_MAX}",
+                    sealed.key_id.len()
+                ),
+                "send the key id as this provider returned it",
+            ));
+        }
+        if sealed.annotations.are_ours() {
+            self.unwrap_ours(&sealed, deadline).await
+        } else if sealed.annotations.claim_to_be_ours() {
+            Err(KmsError::new(
+                Code::CiphertextRejected,
+                "the annotations are not as this provider wrote them",
+                "the stored object was tampered with, or a newer release wrote it",
+            ))
+        } else {
+            self.unwrap_legacy(&sealed, deadline).await
+        }
+    }
+}
+
+fn wrong_size(size: usize) -> KmsError {
+    KmsError::new(
+        Code::InvalidRequest,
+        format!("a plaintext of {size} bytes; it and its ciphertext have 1 to {CIPHERTEXT_MAX}"),
+        "send a DEK seed of 32 bytes",
+    )
+}
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;

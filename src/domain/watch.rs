@@ -1,0 +1,312 @@
+//! What is known of the key, kept current: the one place where a keeper's answers, our proofs
+//! and the clock come together. The use cases read it; the observer feeds it.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::Duration,
+};
+
+use super::{
+    envelope::{Annotations, AssociatedData},
+    error::{Code, KmsError},
+    health::{Evidence, OutagePolicy, Standing},
+    key::{KekSnapshot, KekVersion, KeyWarning},
+    rotation::{KeyRing, Resolution, RingChange, Writer},
+    secret::Plaintext,
+    time::{Monotonic, UnixTime},
+};
+use crate::ports::{
+    clock::Clock,
+    kek::{Kek, Unwrap},
+    telemetry::{Event, Telemetry},
+};
+
+/// How long a call to the keeper may take that no caller set a deadline for. It is also the
+/// budget of a request without `grpc-timeout`: less than kube-apiserver's default of 3 s.
+pub const CALL_BUDGET: Duration = Duration::from_millis(2_800);
+
+/// What a proof wraps: a seed's length, and no secret.
+const PROBE: &[u8; 32] = b"vault-kube-kms proof, no secret.";
+
+/// The ports that the domain works through.
+#[derive(Clone, Debug)]
+pub struct Ports {
+    /// The keeper, with all its layers.
+    pub kek: Arc<dyn Kek>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Who listens.
+    pub telemetry: Arc<dyn Telemetry>,
+}
+
+#[derive(Debug)]
+struct State {
+    ring: KeyRing,
+    evidence: Evidence,
+    warned: Vec<KeyWarning>,
+    told_standing: Option<Standing>,
+    told_writer: Option<Writer>,
+}
+
+/// The current knowledge of one key. Its lock is held only to read or replace values.
+#[derive(Debug)]
+pub struct KeyWatch {
+    ports: Ports,
+    outage_policy: OutagePolicy,
+    state: RwLock<State>,
+}
+
+impl KeyWatch {
+    /// Knowledge of nothing yet.
+    #[must_use]
+    pub fn new(
+        ports: Ports,
+        ring: KeyRing,
+        outage_policy: OutagePolicy,
+        outage_grace: Duration,
+    ) -> Self {
+        let state = State {
+            ring,
+            evidence: Evidence::new(outage_grace),
+            warned: Vec::new(),
+            told_standing: None,
+            told_writer: None,
+        };
+        Self { ports, outage_policy, state: RwLock::new(state) }
+    }
+
+    /// The ports it works through.
+    #[must_use]
+    pub const fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// How `Status` stands now, and the version that writes where one is known. Never waits.
+    #[must_use]
+    pub fn standing(&self) -> (Standing, Option<Writer>) {
+        let now = self.ports.clock.now();
+        self.read().standing(now, self.outage_policy)
+    }
+
+    /// The version to wrap with now, proven against the keeper.
+    ///
+    /// An outage does not refuse it: the wrap itself then tells.
+    ///
+    /// # Errors
+    /// Why nothing must be wrapped now.
+    pub fn writer(&self) -> Result<Writer, KmsError> {
+        let now = self.ports.clock.now();
+        let state = self.read();
+        let writer = state.ring.writer(now)?;
+        match state.evidence.proof_verdict(writer.version, now) {
+            Err(error) if !state.outage_after_proof(&writer, &error) => Err(error),
+            _ => Ok(writer),
+        }
+    }
+
+    /// What `key_id` means now.
+    #[must_use]
+    pub fn resolve(&self, key_id: &str) -> Resolution {
+        self.read().ring.resolve(key_id)
+    }
+
+    /// Why the key's metadata is not known, if it never was.
+    #[must_use]
+    pub fn never_seen(&self) -> Option<KmsError> {
+        let now = self.ports.clock.now();
+        let state = self.read();
+        if state.ring.snapshot().is_some() {
+            return None;
+        }
+        state.evidence.metadata_verdict(now).err()
+    }
+
+    /// Reads the key's metadata and takes it in.
+    pub async fn read_metadata(&self) {
+        let Ports { kek, clock, telemetry } = &self.ports;
+        let outcome = kek.describe(clock.now().after(CALL_BUDGET)).await;
+        let (now, wall) = (clock.now(), clock.wall());
+        let error = outcome.as_ref().err().cloned();
+        let (changes, warnings) = self.write().take_in(outcome, now, wall);
+        telemetry.record(Event::Observed { error: error.as_ref() });
+        for change in &changes {
+            telemetry.record(Event::Ring(change));
+        }
+        if let Some(warnings) = warnings {
+            telemetry.record(Event::Warned(&warnings));
+        }
+        self.tell();
+    }
+
+    /// Proves what will write: every version that has not been proven yet, and the one that
+    /// writes now if its last proof is older than `max_age`.
+    pub async fn prove(&self, max_age: Duration) {
+        for (writer, was_proven) in self.due_proofs(max_age) {
+            let outcome = self.proof_of(&writer, !was_proven).await;
+            let error = outcome.as_ref().err().cloned();
+            let now = self.ports.clock.now();
+            self.write().evidence.proof_made(writer.version, outcome, now);
+            let event = Event::Proven { version: writer.version, error: error.as_ref() };
+            self.ports.telemetry.record(event);
+        }
+        self.tell();
+    }
+
+    /// Whether anything is failing, so that it is worth to look again soon.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        let state = self.read();
+        state.evidence.is_failing() || state.ring.incident().is_some()
+    }
+
+    /// Reports what `Status` answers and which version writes, where either changed.
+    pub fn tell(&self) {
+        let now = self.ports.clock.now();
+        let (standing, writer, takeover) = {
+            let mut state = self.write();
+            let (standing, writer) = state.standing(now, self.outage_policy);
+            let takeover = state.ring.next_takeover(now);
+            let standing_news = (state.told_standing.as_ref() != Some(&standing)).then(|| {
+                state.told_standing = Some(standing.clone());
+                standing
+            });
+            let writer_news = writer.filter(|w| state.told_writer.as_ref() != Some(w));
+            if let Some(writer) = &writer_news {
+                state.told_writer = Some(writer.clone());
+                state.evidence.forget_below(writer.version);
+            }
+            (standing_news, writer_news, takeover)
+        };
+        let telemetry = &self.ports.telemetry;
+        if let Some(writer) = &writer {
+            telemetry.record(Event::Writing(writer));
+        }
+        if let Some(standing) = &standing {
+            telemetry.record(Event::Standing(standing));
+        }
+        telemetry.record(Event::Takeover(takeover));
+    }
+
+    fn due_proofs(&self, max_age: Duration) -> Vec<(Writer, bool)> {
+        let now = self.ports.clock.now();
+        let state = self.read();
+        let writing = state.ring.writer(now).map(|writer| writer.version).ok();
+        let mut due = Vec::new();
+        for writer in state.ring.writers_to_be(now) {
+            let proven = state.evidence.is_proven(writer.version);
+            let aged =
+                state.evidence.proven_at(writer.version).is_none_or(|at| now.since(at) >= max_age);
+            if !proven || (aged && writing == Some(writer.version)) {
+                due.push((writer, proven));
+            }
+        }
+        due
+    }
+
+    /// Wraps and unwraps a probe. When `binding` is asked for, an unwrap under other associated
+    /// data must fail too; that refusal is only provoked once a version, since keepers audit it.
+    async fn proof_of(&self, writer: &Writer, binding: bool) -> Result<(), KmsError> {
+        let Ports { kek, clock, .. } = &self.ports;
+        let deadline = clock.now().after(CALL_BUDGET);
+        // No key id looks like these, so that a probe can never pass for a stored object.
+        let bound =
+            AssociatedData::binding(&format!("proof {}", writer.key_id), &Annotations::ours());
+        let foreign = AssociatedData::binding("proof of another key", &Annotations::ours());
+        let probe = Plaintext::new(PROBE.to_vec());
+        let wrapped = kek.wrap(writer.version, &probe, &bound, deadline).await?;
+        check_version(writer.version, wrapped.version)?;
+        let sealed = Unwrap { ciphertext: &wrapped.ciphertext, associated_data: &bound };
+        if kek.unwrap(sealed, deadline).await? != probe {
+            return Err(KmsError::new(
+                Code::KeeperAnswer,
+                "the keeper unwrapped a probe to other bytes than were wrapped",
+                "stop using this keeper and restore it from a good state",
+            ));
+        }
+        if !binding {
+            return Ok(());
+        }
+        let moved = Unwrap { ciphertext: &wrapped.ciphertext, associated_data: &foreign };
+        match kek.unwrap(moved, deadline).await {
+            Err(error) if error.code() == Code::CiphertextRejected => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => Err(KmsError::new(
+                Code::AadNotEnforced,
+                "the keeper unwrapped a probe under other associated data than it was wrapped with",
+                "use Vault 1.13 or newer, or OpenBao",
+            )),
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn take_in(
+        &mut self,
+        outcome: Result<KekSnapshot, KmsError>,
+        now: Monotonic,
+        wall: UnixTime,
+    ) -> (Vec<RingChange>, Option<Vec<KeyWarning>>) {
+        let snapshot = match outcome {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                self.evidence.metadata_read(Err(error), now);
+                return (Vec::new(), None);
+            }
+        };
+        self.evidence.metadata_read(Ok(()), now);
+        let warnings = (self.warned != snapshot.warnings).then(|| snapshot.warnings.clone());
+        self.warned.clone_from(&snapshot.warnings);
+        (self.ring.observe(snapshot, now, wall), warnings)
+    }
+
+    fn standing(&self, now: Monotonic, policy: OutagePolicy) -> (Standing, Option<Writer>) {
+        let writer = self.ring.writer(now);
+        let verdict = match self.ring.incident() {
+            Some(incident) => Err(incident.clone()),
+            None => self.evidence.metadata_verdict(now),
+        };
+        let verdict = verdict.and_then(|()| {
+            let writer = writer.as_ref().map_err(Clone::clone)?;
+            self.evidence.proof_verdict(writer.version, now)
+        });
+        let writer = writer.ok();
+        let standing = match verdict {
+            Ok(()) => Standing::Healthy,
+            Err(error)
+                if policy == OutagePolicy::KeepWriting
+                    && writer.as_ref().is_some_and(|w| self.outage_after_proof(w, &error)) =>
+            {
+                Standing::Ailing(error)
+            }
+            Err(error) => Standing::Failing(error),
+        };
+        (standing, writer)
+    }
+
+    fn outage_after_proof(&self, writer: &Writer, error: &KmsError) -> bool {
+        error.code().is_outage() && self.evidence.proven_at(writer.version).is_some()
+    }
+}
+
+/// Refuses a wrap that was made with another version than was asked for.
+///
+/// # Errors
+/// [`Code::KeeperAnswer`] when the two differ.
+pub(super) fn check_version(asked: KekVersion, used: KekVersion) -> Result<(), KmsError> {
+    if asked == used {
+        return Ok(());
+    }
+    Err(KmsError::new(
+        Code::KeeperAnswer,
+        format!("the keeper wrapped with key version {used} where {asked} was asked for"),
+        "check that nothing between this process and the keeper changes requests",
+    ))
+}

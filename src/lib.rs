@@ -1,0 +1,23 @@
+//! A Kubernetes KMS v2 provider whose key-encryption key never leaves its keeper.
+//!
+//! ```text
+//!            kube-apiserver                                 operator, Prometheus
+//!                  | gRPC, Unix socket                              | HTTP
+//!            adapters::grpc                                   adapters::http
+//!                  v
+//!   ports::kms  KeyManagement
+//!                  v
+//!   domain      KeyService <- KeyWatch <- Observer        pure: values and rules
+//!                  v              v
+//!   ports       Kek  Clock  Telemetry  Credentials        one capability each
+//!                  v
+//!            adapters::layers      (around any Kek)
+//!            adapters::vault       adapters::local        adapters::{system, telemetry}
+//! ```
+//!
+//! Dependencies point inward, and `tests/architecture.rs` holds them to it. An author of another
+//! keeper implements [`ports::kek::Kek`] and runs the suite of `testkit` (a feature) against it;
+//! `examples/` shows one.
+
+pub mod domain;
+pub mod ports;

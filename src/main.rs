@@ -1,0 +1,3 @@
+//! `vault-kube-kms`, not yet wired.
+
+fn main() {}

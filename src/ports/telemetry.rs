@@ -1,0 +1,141 @@
+//! Outbound: what happened, in the domain's words. Labels are closed enums.
+
+use std::{fmt::Debug, time::Duration};
+
+use crate::domain::{
+    error::KmsError,
+    health::Standing,
+    key::{KekVersion, KeyWarning},
+    rotation::{RingChange, Writer},
+};
+
+/// A call of KMS v2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are the calls")]
+pub enum Method {
+    Decrypt,
+    Encrypt,
+    Status,
+}
+
+impl Method {
+    /// The name as it stands in the wire contract.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Decrypt => "Decrypt",
+            Self::Encrypt => "Encrypt",
+            Self::Status => "Status",
+        }
+    }
+}
+
+/// What was asked of a keeper, in the words that dashboards of the original read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeeperOperation {
+    /// A login.
+    Login,
+    /// The key's metadata.
+    Read,
+    /// A token renewal.
+    Renew,
+    /// A wrap or an unwrap.
+    Write,
+}
+
+impl KeeperOperation {
+    /// The value of the metric label `operation`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::Read => "read",
+            Self::Renew => "renew",
+            Self::Write => "write",
+        }
+    }
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A call of the API server ended. `uid` is the caller's word for it, for logs only.
+    Answered {
+        /// Which call.
+        method: Method,
+        /// The caller's identifier of this call; hostile text.
+        uid: &'a str,
+        /// From the request's arrival to its answer.
+        elapsed: Duration,
+        /// The gRPC status that was answered, by number.
+        status: i32,
+        /// Why it failed, if it did.
+        error: Option<&'a KmsError>,
+    },
+    /// One request to the keeper ended.
+    KeeperCalled {
+        /// What was asked.
+        operation: KeeperOperation,
+        /// From sending to the parsed answer.
+        elapsed: Duration,
+        /// Why it failed, if it did.
+        error: Option<&'a KmsError>,
+    },
+    /// The key's metadata was read, or could not be.
+    Observed {
+        /// Why it could not be read, if so.
+        error: Option<&'a KmsError>,
+    },
+    /// The key ring changed.
+    Ring(&'a RingChange),
+    /// The key has settings that an operator should know of.
+    Warned(&'a [KeyWarning]),
+    /// Another version writes than before, or the first one does.
+    Writing(&'a Writer),
+    /// How long until the next version takes over; `None` when none is waiting.
+    Takeover(Option<(KekVersion, Duration)>),
+    /// A version was proven, or failed its proof.
+    Proven {
+        /// Which version.
+        version: KekVersion,
+        /// Why it failed, if it did.
+        error: Option<&'a KmsError>,
+    },
+    /// `Status` answers otherwise than before.
+    Standing(&'a Standing),
+    /// Something that another plugin wrote was read.
+    LegacyRead,
+    /// A token was obtained; `ttl` is `None` when it never expires.
+    LoggedIn {
+        /// How long it is good for.
+        ttl: Option<Duration>,
+    },
+    /// A token was renewed.
+    Renewed {
+        /// How long it is good for now.
+        ttl: Option<Duration>,
+    },
+    /// A login or a renewal failed; the next try comes after `wait`.
+    SessionFailed {
+        /// Why.
+        error: &'a KmsError,
+        /// How long until the next try.
+        wait: Duration,
+    },
+}
+
+/// A listener for what happens. Never blocks, never fails.
+pub trait Telemetry: Debug + Send + Sync + 'static {
+    /// Takes note of `event`.
+    fn record(&self, event: Event<'_>);
+}
+
+#[cfg(test)]
+mockall::mock! {
+    #[derive(Debug)]
+    pub Telemetry {}
+    impl Telemetry for Telemetry {
+        fn record<'a>(&self, event: Event<'a>);
+    }
+}
