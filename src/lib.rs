@@ -19,5 +19,6 @@
 //! keeper implements [`ports::kek::Kek`] and runs the suite of `testkit` (a feature) against it;
 //! `examples/` shows one.
 
+pub mod adapters;
 pub mod domain;
 pub mod ports;

@@ -1,0 +1,39 @@
+//! A client of our own socket, for `dev`, tests and benchmarks. The API server brings its own.
+
+use std::io;
+
+use http::{Request, Response, Uri};
+use hyper::{body::Incoming, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::UnixStream;
+use tonic::body::Body;
+use tower::util::BoxCloneService;
+
+use super::{
+    address::SocketAddress, wire::key_management_service_client::KeyManagementServiceClient,
+};
+
+/// The generated client over one HTTP/2 connection.
+pub type KmsClient =
+    KeyManagementServiceClient<BoxCloneService<Request<Body>, Response<Incoming>, hyper::Error>>;
+
+/// Connects to `address` and sends `localhost` as authority, as kube-apiserver does since 1.32.
+///
+/// # Errors
+/// When nobody listens there, or it is no HTTP/2.
+pub async fn connect(address: &SocketAddress) -> io::Result<KmsClient> {
+    let stream = match address {
+        SocketAddress::File(path) => UnixStream::connect(path).await?,
+        SocketAddress::Abstract(name) => UnixStream::connect(format!("\0{name}")).await?,
+    };
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
+    drop(tokio::spawn(connection));
+    let service = tower::service_fn(move |request| {
+        let mut sender = sender.clone();
+        async move { sender.send_request(request).await }
+    });
+    let origin = Uri::from_static("http://localhost");
+    Ok(KeyManagementServiceClient::with_origin(BoxCloneService::new(service), origin))
+}

@@ -1,0 +1,154 @@
+//! Accepting connections: who may, and how many at once.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::stream::{self, Stream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::sleep,
+};
+use tonic::transport::server::Connected;
+
+/// Connections that are served at once. An API server holds one for each provider entry, its
+/// health reporters a few more; the rest is somebody's mistake.
+const CONNECTIONS_MAX: usize = 64;
+
+/// How long to wait after an accept that failed: the process is out of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who may connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerPolicy {
+    /// Whoever the mode of the socket's file lets in.
+    FileMode,
+    /// Root, our own uid, and these; checked by `SO_PEERCRED`.
+    Uids(BTreeSet<u32>),
+}
+
+impl PeerPolicy {
+    fn admits(&self, uid: u32) -> bool {
+        match self {
+            Self::FileMode => true,
+            Self::Uids(allowed) => {
+                uid == 0 || uid == rustix::process::geteuid().as_raw() || allowed.contains(&uid)
+            }
+        }
+    }
+}
+
+/// One connection; it counts against the limit until it is dropped.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: UnixStream,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// The admitted connections, for ever: a failed accept is waited out, a refused peer is dropped.
+pub(super) fn admitted(
+    listener: UnixListener,
+    policy: PeerPolicy,
+) -> impl Stream<Item = io::Result<Connection>> {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    stream::unfold((listener, policy, permits), |(listener, policy, permits)| async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    if let Some(connection) = admit(stream, &policy, &permits) {
+                        return Some((Ok(connection), (listener, policy, permits)));
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection; trying again");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    })
+}
+
+fn admit(stream: UnixStream, policy: &PeerPolicy, permits: &Arc<Semaphore>) -> Option<Connection> {
+    let peer = stream.peer_cred().ok()?;
+    if !policy.admits(peer.uid()) {
+        tracing::warn!(
+            uid = peer.uid(),
+            pid = peer.pid(),
+            "refused a connection: its uid is not allowed; see --allowed-uid"
+        );
+        return None;
+    }
+    let Ok(permit) = Arc::clone(permits).try_acquire_owned() else {
+        tracing::warn!(limit = CONNECTIONS_MAX, pid = peer.pid(), "refused a connection: too many");
+        return None;
+    };
+    Some(Connection { stream, _permit: permit })
+}
+
+impl Connected for Connection {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) -> Self::ConnectInfo {}
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_abstract_socket_admits_root_us_and_the_named() {
+        let own = rustix::process::geteuid().as_raw();
+        let policy = PeerPolicy::Uids(BTreeSet::from([4_242]));
+        for uid in [0, own, 4_242] {
+            assert!(policy.admits(uid), "{uid}");
+        }
+        assert!(!policy.admits(4_243));
+    }
+}

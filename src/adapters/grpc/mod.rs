@@ -1,0 +1,25 @@
+//! Inbound: KMS v2 over gRPC on a Unix socket.
+
+pub mod address;
+pub mod client;
+pub mod incoming;
+pub mod server;
+pub mod socket;
+
+mod deadline;
+mod service;
+mod status;
+
+/// The generated wire types of `proto/kms_v2.proto`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::pedantic,
+    clippy::restriction,
+    reason = "generated code"
+)]
+pub mod wire {
+    tonic::include_proto!("v2");
+}

@@ -1,0 +1,96 @@
+//! The server: its limits, and how it stops.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderValue, Response};
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+use tonic::{body::Body, transport::Server};
+use tower::util::MapResponseLayer;
+
+use super::{
+    incoming::{PeerPolicy, admitted},
+    service::KmsV2,
+    wire::key_management_service_server::KeyManagementServiceServer,
+};
+use crate::ports::{clock::Clock, kms::KeyManagement, telemetry::Telemetry};
+
+/// Largest request message, in bytes: a key id, a ciphertext and annotations at KMS v2's limits
+/// take under 36 KiB.
+const MESSAGE_MAX: usize = 65_536;
+
+/// Largest list of headers, in bytes.
+const HEADERS_MAX: u32 = 16_384;
+
+/// Calls in hand on one connection.
+const STREAMS_MAX: u32 = 256;
+
+/// The flow-control windows: what a peer may send ahead on one stream and on one connection.
+const STREAM_WINDOW: u32 = 65_536;
+const CONNECTION_WINDOW: u32 = 1_048_576;
+
+/// The use cases, and what the server needs beside them.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// The use cases.
+    pub kms: Arc<dyn KeyManagement>,
+    /// Time, for deadlines and durations.
+    pub clock: Arc<dyn Clock>,
+    /// Who listens.
+    pub telemetry: Arc<dyn Telemetry>,
+    /// Who may connect.
+    pub peers: PeerPolicy,
+    /// How long calls in hand may take to end once a stop was asked for.
+    pub drain: Duration,
+}
+
+impl Serving {
+    /// Serves `listener` until `stop` is cancelled, then lets the calls in hand end.
+    ///
+    /// # Errors
+    /// When the runtime cannot take over the listener, or the transport fails as a whole.
+    pub async fn run(
+        self,
+        listener: std::os::unix::net::UnixListener,
+        stop: CancellationToken,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let incoming = admitted(UnixListener::from_std(listener)?, self.peers);
+        let service =
+            KeyManagementServiceServer::new(KmsV2::new(self.kms, self.clock, self.telemetry))
+                .max_decoding_message_size(MESSAGE_MAX)
+                .max_encoding_message_size(MESSAGE_MAX);
+        let serving = Server::builder()
+            .max_concurrent_streams(STREAMS_MAX)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_max_header_list_size(HEADERS_MAX)
+            .layer(MapResponseLayer::new(too_large_is_invalid))
+            .add_service(service)
+            .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+        // A client that ignores GOAWAY would hold the server open for ever.
+        let drained = async {
+            stop.cancelled().await;
+            tokio::time::sleep(self.drain).await;
+        };
+        tokio::select! {
+            ended = serving => ended.map_err(Into::into),
+            () = drained => {
+                tracing::warn!(drain_s = self.drain.as_secs(), "stopped with connections still open");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The transport answers a message over the limit with `OUT_OF_RANGE`; to a caller of KMS v2 it
+/// is an invalid request like any other that is too large. Nothing of ours answers that code.
+fn too_large_is_invalid(mut response: Response<Body>) -> Response<Body> {
+    const OUT_OF_RANGE: HeaderValue = HeaderValue::from_static("11");
+    const INVALID_ARGUMENT: HeaderValue = HeaderValue::from_static("3");
+    if let Some(status) = response.headers_mut().get_mut("grpc-status")
+        && *status == OUT_OF_RANGE
+    {
+        *status = INVALID_ARGUMENT;
+    }
+    response
+}

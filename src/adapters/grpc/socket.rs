@@ -1,0 +1,323 @@
+//! Binding the socket: right mode from the first moment, never over anything that lives.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, Permissions},
+    io,
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::{
+            fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+            net::{SocketAddr, UnixListener, UnixStream},
+        },
+    },
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use rustix::fs::{Access, AtFlags, CWD, FlockOperation};
+use socket2::{Domain, SockAddr, Socket, Type};
+use thiserror::Error;
+
+use super::address::{ADDRESS_MAX, SocketAddress};
+
+/// Owner and group may connect, nobody else.
+const MODE: u32 = 0o770;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// How often, and how long apart, the lock on the directory is tried: 5 s in all.
+const LOCK_TRIES: u32 = 100;
+const LOCK_WAIT: Duration = Duration::from_millis(50);
+
+/// Why the socket could not be bound. Each message ends with the remedy.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// Something answers on the address.
+    #[error("{0} is in use by a running process; stop it or choose another --listen-address")]
+    InUse(SocketAddress),
+    /// Something that is no socket stands there.
+    #[error("{} exists and is {kind}; move it away or choose another --listen-address", path.display())]
+    NotASocket {
+        /// Where.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// There is no such directory.
+    #[error("the directory {} does not exist; create it, owned by uid {uid}", path.display())]
+    NoDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Our uid.
+        uid: u32,
+    },
+    /// The directory is not ours to write.
+    #[error("uid {uid} may not write to the directory {}; give it to that uid or run as its owner", path.display())]
+    NotWritable {
+        /// The directory.
+        path: PathBuf,
+        /// Our uid.
+        uid: u32,
+    },
+    /// Somebody holds the lock on the directory.
+    #[error("the directory {} stays locked by another process; stop it", .0.display())]
+    Locked(PathBuf),
+    /// Anything else the system said.
+    #[error("cannot {action} for {address}: {source}; check --listen-address")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// For which address.
+        address: SocketAddress,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A listening socket, and what is needed to take it away again.
+#[derive(Debug)]
+pub struct BoundSocket {
+    /// The listener, non-blocking.
+    pub listener: UnixListener,
+    /// Where it listens.
+    pub address: SocketAddress,
+    file: Option<OwnFile>,
+}
+
+/// The socket's file as it was bound: path, device and inode.
+#[derive(Debug)]
+struct OwnFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl BoundSocket {
+    /// Binds `address` and listens on it.
+    ///
+    /// A file socket is made under a temporary name, given its mode, and only then made to
+    /// listen and moved to its place in one step: no moment exists at which it can be reached
+    /// with another mode, and the process-wide umask is left alone. A stale socket is replaced
+    /// by the same step. A lock on the directory, held only meanwhile, keeps two starting
+    /// processes from replacing each other.
+    ///
+    /// # Errors
+    /// [`BindError`], with the remedy.
+    pub fn bind(address: &SocketAddress) -> Result<Self, BindError> {
+        match address {
+            SocketAddress::Abstract(name) => Self::bind_abstract(address, name),
+            SocketAddress::File(path) => Self::bind_file(address, path),
+        }
+    }
+
+    /// Removes the socket's file, unless another process has put its own there.
+    pub fn remove(&self) {
+        let Some(own) = &self.file else { return };
+        let still_ours = fs::symlink_metadata(&own.path)
+            .is_ok_and(|found| found.dev() == own.device && found.ino() == own.inode);
+        if still_ours {
+            drop(fs::remove_file(&own.path));
+        }
+    }
+
+    fn bind_abstract(address: &SocketAddress, name: &str) -> Result<Self, BindError> {
+        let failed =
+            |source| BindError::System { action: "bind", address: address.clone(), source };
+        let system_address = SocketAddr::from_abstract_name(name).map_err(failed)?;
+        let listener = UnixListener::bind_addr(&system_address).map_err(|error| {
+            if error.kind() == io::ErrorKind::AddrInUse {
+                BindError::InUse(address.clone())
+            } else {
+                failed(error)
+            }
+        })?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        Ok(Self { listener, address: address.clone(), file: None })
+    }
+
+    fn bind_file(address: &SocketAddress, path: &Path) -> Result<Self, BindError> {
+        let failed =
+            |action| move |source| BindError::System { action, address: address.clone(), source };
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let _lock = lock_directory(address, directory)?;
+        refuse_occupied(address, path)?;
+        let draft = draft_path(path);
+        drop(fs::remove_file(&draft));
+        let socket =
+            Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed("open a socket"))?;
+        let draft_address = SockAddr::unix(&draft).map_err(failed("name the socket"))?;
+        socket.bind(&draft_address).map_err(failed("bind"))?;
+        let published = publish(&socket, &draft, path);
+        if published.is_err() {
+            drop(fs::remove_file(&draft));
+        }
+        let file = published.map_err(failed("put the socket in its place"))?;
+        socket.set_nonblocking(true).map_err(failed("set up the socket"))?;
+        Ok(Self { listener: socket.into(), address: address.clone(), file: Some(file) })
+    }
+}
+
+/// Nobody can connect before `listen`, so the mode is right before anybody can.
+fn publish(socket: &Socket, draft: &Path, path: &Path) -> io::Result<OwnFile> {
+    fs::set_permissions(draft, Permissions::from_mode(MODE))?;
+    socket.listen(BACKLOG)?;
+    let found = fs::symlink_metadata(draft)?;
+    fs::rename(draft, path)?;
+    Ok(OwnFile { path: path.to_owned(), device: found.dev(), inode: found.ino() })
+}
+
+/// A name beside `path` for the unfinished socket, of no more bytes than a socket may have.
+fn draft_path(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".new");
+    let draft = path.with_file_name(name);
+    if draft.as_os_str().len() <= ADDRESS_MAX {
+        return draft;
+    }
+    path.with_file_name("~")
+}
+
+fn lock_directory(address: &SocketAddress, directory: &Path) -> Result<File, BindError> {
+    let uid = rustix::process::geteuid().as_raw();
+    let open = File::open(directory).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => BindError::NoDirectory { path: directory.to_owned(), uid },
+        io::ErrorKind::PermissionDenied => {
+            BindError::NotWritable { path: directory.to_owned(), uid }
+        }
+        _ => BindError::System { action: "open the directory", address: address.clone(), source },
+    })?;
+    let access = Access::WRITE_OK | Access::EXEC_OK;
+    if rustix::fs::accessat(CWD, directory, access, AtFlags::EACCESS).is_err() {
+        return Err(BindError::NotWritable { path: directory.to_owned(), uid });
+    }
+    for _ in 0..LOCK_TRIES {
+        match rustix::fs::flock(&open, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(open),
+            Err(rustix::io::Errno::WOULDBLOCK) => thread::sleep(LOCK_WAIT),
+            Err(error) => {
+                return Err(BindError::System {
+                    action: "lock the directory",
+                    address: address.clone(),
+                    source: error.into(),
+                });
+            }
+        }
+    }
+    Err(BindError::Locked(directory.to_owned()))
+}
+
+fn refuse_occupied(address: &SocketAddress, path: &Path) -> Result<(), BindError> {
+    let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
+    let kind = found.file_type();
+    if !kind.is_socket() {
+        let kind = if kind.is_symlink() {
+            "a symbolic link"
+        } else if kind.is_dir() {
+            "a directory"
+        } else {
+            "no socket"
+        };
+        return Err(BindError::NotASocket { path: path.to_owned(), kind });
+    }
+    match UnixStream::connect(path) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+            ) =>
+        {
+            Ok(())
+        }
+        // Connected, or there but not for us: either way somebody's.
+        _ => Err(BindError::InUse(address.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    fn at(directory: &tempfile::TempDir, name: &str) -> (PathBuf, SocketAddress) {
+        let path = directory.path().join(name);
+        (path.clone(), SocketAddress::File(path))
+    }
+
+    #[test]
+    fn it_appears_with_its_mode_and_goes_when_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, address) = at(&directory, "k.sock");
+        let bound = BoundSocket::bind(&address).unwrap();
+        assert_eq!(mode(&path), 0o770);
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "no draft is left behind");
+        UnixStream::connect(&path).unwrap();
+        bound.remove();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, address) = at(&directory, "k.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        let first = BoundSocket::bind(&address).unwrap();
+        assert!(matches!(BoundSocket::bind(&address), Err(BindError::InUse(_))));
+        UnixStream::connect(&path).unwrap();
+        drop(first);
+    }
+
+    #[test]
+    fn whatever_is_no_socket_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, file_address) = at(&directory, "file");
+        let (folder, folder_address) = at(&directory, "folder");
+        let (link, link_address) = at(&directory, "link");
+        fs::write(&file, "keep me").unwrap();
+        fs::create_dir(&folder).unwrap();
+        symlink("nowhere", &link).unwrap();
+        for address in [&file_address, &folder_address, &link_address] {
+            let error = BoundSocket::bind(address).unwrap_err();
+            assert!(matches!(error, BindError::NotASocket { .. }), "{error}");
+        }
+        assert_eq!(fs::read_to_string(&file).unwrap(), "keep me");
+        assert!(folder.is_dir() && link.is_symlink());
+    }
+
+    #[test]
+    fn a_successors_socket_is_not_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, address) = at(&directory, "k.sock");
+        let bound = BoundSocket::bind(&address).unwrap();
+        fs::remove_file(&path).unwrap();
+        let _successor = UnixListener::bind(&path).unwrap();
+        bound.remove();
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_missing_directory_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_, address) = at(&directory, "none/k.sock");
+        let error = BoundSocket::bind(&address).unwrap_err().to_string();
+        assert!(error.contains("none does not exist; create it"), "{error}");
+    }
+
+    #[test]
+    fn the_longest_path_binds() {
+        let directory = tempfile::tempdir().unwrap();
+        let fill = ADDRESS_MAX - directory.path().as_os_str().len() - 1;
+        let (path, address) = at(&directory, &"x".repeat(fill));
+        BoundSocket::bind(&address).unwrap();
+        assert_eq!(mode(&path), 0o770);
+    }
+}

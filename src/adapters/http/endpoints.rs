@@ -1,0 +1,97 @@
+//! What is answered on which path.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+
+/// Whether the gRPC server takes calls.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<AtomicBool>);
+
+impl Readiness {
+    /// Says so from now on.
+    pub fn set(&self, ready: bool) {
+        self.0.store(ready, Ordering::Release);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// The metrics in text form, or why there are none.
+pub type MetricsText = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
+
+/// One of the two groups of paths; each has a port of its own.
+#[derive(Clone)]
+pub enum Endpoints {
+    /// `/healthz` and `/readyz`.
+    Health(Readiness),
+    /// `/metrics`.
+    Metrics(MetricsText),
+}
+
+impl Endpoints {
+    pub(super) fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET");
+        }
+        match (self, request.uri().path()) {
+            (Self::Health(_), "/healthz") => text(StatusCode::OK, "ok"),
+            (Self::Health(readiness), "/readyz") if readiness.is_set() => {
+                text(StatusCode::OK, "ok")
+            }
+            (Self::Health(_), "/readyz") => {
+                text(StatusCode::INTERNAL_SERVER_ERROR, "plugin is not ready")
+            }
+            (Self::Metrics(metrics), "/metrics") => match metrics() {
+                Ok(metrics) => text(StatusCode::OK, metrics),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error),
+            },
+            _ => text(StatusCode::NOT_FOUND, "not found"),
+        }
+    }
+}
+
+impl fmt::Debug for Endpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Health(_) => "Health",
+            Self::Metrics(_) => "Metrics",
+        })
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let plain = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(endpoints: &Endpoints, path: &str) -> u16 {
+        endpoints.answer(&Request::get(path).body(()).unwrap()).status().as_u16()
+    }
+
+    #[test]
+    fn alive_is_not_ready() {
+        let readiness = Readiness::default();
+        let health = Endpoints::Health(readiness.clone());
+        assert_eq!((status(&health, "/healthz"), status(&health, "/readyz")), (200, 500));
+        readiness.set(true);
+        assert_eq!((status(&health, "/readyz"), status(&health, "/metrics")), (200, 404));
+    }
+}

@@ -1,0 +1,4 @@
+//! Inbound: probes and metrics over HTTP.
+
+pub mod endpoints;
+pub mod server;

@@ -1,0 +1,3 @@
+//! Outbound: what every keeper gets, whoever keeps. Each layer implements the port it wraps.
+
+pub mod deadline;

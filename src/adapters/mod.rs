@@ -1,0 +1,8 @@
+//! What touches the world, one folder for each neighbour. Adapters know ports and domain, and
+//! nothing of each other; `cli` puts them together.
+
+pub mod grpc;
+pub mod http;
+pub mod layers;
+pub mod system;
+pub mod telemetry;

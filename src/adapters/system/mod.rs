@@ -1,0 +1,4 @@
+//! Outbound: the machine this process runs on.
+
+pub mod clock;
+pub mod hardening;

@@ -1,0 +1,107 @@
+//! Where log lines go, and in which form.
+
+use std::io;
+
+use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, registry::Registry};
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Only what needs somebody to act.
+    Error,
+    /// What may soon.
+    Warn,
+    /// What changes.
+    Info,
+    /// Each call.
+    Debug,
+    /// The libraries' doings too.
+    Trace,
+}
+
+impl Level {
+    /// Reads the original's spellings: names, with or without `-extended`, and numbers.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let name = text.to_ascii_lowercase();
+        if let Ok(number) = name.parse::<i8>() {
+            return Some(match number {
+                ..=3 => Self::Error,
+                4 => Self::Warn,
+                5 => Self::Debug,
+                6.. => Self::Trace,
+            });
+        }
+        match name.as_str() {
+            "panic" | "fatal" | "error" => Some(Self::Error),
+            "warn" | "warning" => Some(Self::Warn),
+            "info" | "info-extended" => Some(Self::Info),
+            "debug" => Some(Self::Debug),
+            "debug-extended" | "trace" => Some(Self::Trace),
+            _ => None,
+        }
+    }
+
+    /// Libraries speak one level more seldom than we do: their lines may quote what they carry.
+    const fn filter(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "warn,vault_kube_kms=info",
+            Self::Debug => "warn,vault_kube_kms=debug",
+            Self::Trace => "info,vault_kube_kms=trace",
+        }
+    }
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// One JSON object a line, on standard output.
+    Json,
+    /// For people, on standard error.
+    Text,
+}
+
+/// Sends all log lines of this process to one place. Only the first call counts.
+pub fn init(level: Level, form: Form) {
+    let filter = EnvFilter::new(level.filter());
+    let layer = match form {
+        Form::Json => tracing_subscriber::fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .with_writer(io::stdout)
+            .boxed(),
+        Form::Text => tracing_subscriber::fmt::layer()
+            .compact()
+            .with_target(false)
+            .with_writer(io::stderr)
+            .boxed(),
+    };
+    let _already_set =
+        tracing::subscriber::set_global_default(Registry::default().with(filter).with(layer))
+            .is_err();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_and_new_spellings() {
+        for (text, level) in [
+            ("info", Level::Info),
+            ("DEBUG", Level::Debug),
+            ("panic", Level::Error),
+            ("debug-extended", Level::Trace),
+            ("4", Level::Warn),
+            ("5", Level::Debug),
+            ("6", Level::Trace),
+        ] {
+            assert_eq!(Level::parse(text), Some(level), "{text}");
+        }
+        assert_eq!(Level::parse("loud"), None);
+    }
+}

@@ -1,0 +1,7 @@
+//! Outbound: logs and metrics.
+
+pub mod logging;
+pub mod metrics;
+pub mod recorder;
+
+mod repeats;

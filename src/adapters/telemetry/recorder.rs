@@ -1,0 +1,186 @@
+//! The listener: turns what happens into log lines and metrics.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing::{debug, error, info, warn};
+
+use super::{metrics::Metrics, repeats::Repeats};
+use crate::{
+    domain::{
+        error::{Code, KmsError},
+        health::Standing,
+        rotation::{RingChange, Writer},
+    },
+    ports::{
+        clock::Clock,
+        telemetry::{Event, Method, Telemetry},
+    },
+};
+
+/// Longest uid that is logged, in characters; kube-apiserver's have 36.
+const UID_MAX: usize = 64;
+
+/// Where a cause shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Place {
+    Call(Method),
+    Lagging,
+    Metadata,
+    Proof,
+    Session,
+}
+
+/// Logs and counts.
+#[derive(Debug)]
+pub struct Recorder {
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    repeats: Repeats<(Place, Option<Code>)>,
+    writer: Mutex<Option<Writer>>,
+}
+
+impl Recorder {
+    /// A listener that counts in `metrics`.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Self {
+        Self { metrics, clock, repeats: Repeats::new(), writer: Mutex::new(None) }
+    }
+
+    /// Tells a failure: the first of its kind a minute as a warning, the others for debugging.
+    fn failed(&self, place: Place, what: &'static str, error: &KmsError, uid: Option<&str>) {
+        let (code, cause, remedy) = (error.code().as_str(), error.cause(), error.remedy());
+        let uid = uid.map(printable);
+        match self.repeats.tell((place, Some(error.code())), self.clock.now()) {
+            Some(0) => warn!(code, cause, remedy, uid, "{what}"),
+            Some(repeated) => warn!(code, cause, remedy, uid, repeated, "{what}"),
+            None => debug!(code, cause, remedy, uid, "{what}"),
+        }
+    }
+
+    fn ring(&self, change: &RingChange) {
+        match change {
+            RingChange::Appeared(version) => info!(version = version.get(), "key version found"),
+            RingChange::Retired(version) => {
+                warn!(version = version.get(), "key version can no longer decrypt");
+            }
+            RingChange::Lagging { answered, known } => {
+                if self.repeats.tell((Place::Lagging, None), self.clock.now()).is_some() {
+                    warn!(
+                        answered = answered.get(),
+                        known = known.get(),
+                        "the keeper answered with an older state of the key; ignored for now"
+                    );
+                }
+            }
+            RingChange::IncidentRaised(incident) => {
+                self.metrics.incident(incident);
+                error!(
+                    code = incident.code().as_str(),
+                    cause = incident.cause(),
+                    remedy = incident.remedy(),
+                    "INCIDENT: writing has stopped"
+                );
+            }
+            RingChange::IncidentCleared => info!("incident over: the keeper has the known key"),
+        }
+    }
+
+    fn standing(&self, standing: &Standing) {
+        self.metrics.standing(*standing == Standing::Healthy);
+        match standing {
+            Standing::Healthy => info!("healthy"),
+            Standing::Failing(e) if matches!(e.code(), Code::ProofPending | Code::Starting) => {
+                debug!(code = e.code().as_str(), "not ready yet");
+            }
+            Standing::Ailing(e) | Standing::Failing(e) => {
+                let (code, cause, remedy) = (e.code().as_str(), e.cause(), e.remedy());
+                let writing = matches!(standing, Standing::Ailing(_));
+                error!(code, cause, remedy, writing, "unhealthy");
+            }
+        }
+    }
+
+    fn writing(&self, writer: &Writer) {
+        let before = {
+            let mut last = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            last.replace(writer.clone())
+        };
+        self.metrics.writing(writer, before.as_ref());
+        info!(
+            version = writer.version.get(),
+            key_id = writer.key_id.as_str(),
+            key_id_hash = writer.key_id.hash(),
+            "this key version writes"
+        );
+    }
+}
+
+impl Telemetry for Recorder {
+    fn record(&self, event: Event<'_>) {
+        match event {
+            Event::Answered { method, uid, elapsed, status, error } => {
+                self.metrics.answered(method, status, elapsed);
+                match error {
+                    Some(error) if method == Method::Status => {
+                        // Told when it changed; the API server asks again and again.
+                        debug!(code = error.code().as_str(), "Status failed");
+                    }
+                    Some(error) => {
+                        self.failed(Place::Call(method), method.as_str(), error, Some(uid));
+                    }
+                    None => debug!(method = method.as_str(), uid = printable(uid), "answered"),
+                }
+            }
+            Event::KeeperCalled { operation, elapsed, error } => {
+                self.metrics.keeper_called(operation, elapsed, error);
+            }
+            Event::Observed { error: Some(error) } => {
+                self.failed(Place::Metadata, "cannot read the key", error, None);
+            }
+            Event::Observed { error: None } => debug!("key read"),
+            Event::Ring(change) => self.ring(change),
+            Event::Warned(warnings) => {
+                for warning in warnings {
+                    warn!(setting = warning.as_str(), "the key's settings weaken it");
+                }
+            }
+            Event::Writing(writer) => self.writing(writer),
+            Event::Takeover(next) => self.metrics.takeover(next.map(|(_, wait)| wait)),
+            Event::Proven { error: Some(error), .. } => {
+                self.failed(Place::Proof, "the key version failed its proof", error, None);
+            }
+            Event::Proven { version, error: None } => {
+                self.metrics.proven(self.clock.now());
+                debug!(version = version.get(), "key version proven");
+            }
+            Event::Standing(standing) => self.standing(standing),
+            Event::LegacyRead => self.metrics.legacy_read(),
+            Event::LoggedIn { ttl } => {
+                info!(ttl_s = ttl.map(|ttl| ttl.as_secs()), "logged in to the keeper");
+            }
+            Event::Renewed { ttl } => {
+                debug!(ttl_s = ttl.map(|ttl| ttl.as_secs()), "token renewed");
+            }
+            Event::SessionFailed { error, wait } => {
+                debug!(wait_s = wait.as_secs(), "the next try of the session");
+                self.failed(Place::Session, "no session with the keeper", error, None);
+            }
+        }
+    }
+}
+
+/// A caller's text on one line and of bounded length.
+fn printable(text: &str) -> String {
+    text.chars().take(UID_MAX).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostile_uid_stays_on_one_line() {
+        let uid = printable(&format!("a\nb\u{1b}[31m{}", "x".repeat(10_000)));
+        assert!(uid.starts_with("a?b?[31m") && uid.chars().count() == UID_MAX);
+    }
+}
