@@ -6,3 +6,4 @@ pub mod http;
 pub mod layers;
 pub mod system;
 pub mod telemetry;
+pub mod vault;

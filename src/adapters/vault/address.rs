@@ -1,0 +1,91 @@
+//! Where Vault listens.
+
+use std::fmt;
+
+use http::uri::{Authority, Scheme, Uri};
+
+/// The base address of a server: scheme, host and port, nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VaultAddress {
+    scheme: Scheme,
+    authority: Authority,
+}
+
+impl VaultAddress {
+    /// Reads `https://host[:port]` or `http://host[:port]`; a final slash is allowed.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what to write instead. Credentials in it are not repeated.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        const FORM: &str = "write https://host:port";
+        let uri: Uri = text.parse().map_err(|_invalid| format!("it is no URL; {FORM}"))?;
+        let scheme = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTPS || *scheme == Scheme::HTTP => scheme.clone(),
+            _ => return Err(format!("it needs the scheme https:// (or http://); {FORM}")),
+        };
+        let authority = uri.authority().ok_or_else(|| format!("it has no host; {FORM}"))?;
+        if authority.as_str().contains('@') {
+            return Err(format!("it must not contain credentials; {FORM}"));
+        }
+        if authority.host().is_empty() || authority.as_str().ends_with(':') {
+            return Err(format!("it has no host or an empty port; {FORM}"));
+        }
+        if uri.path_and_query().is_some_and(|rest| rest.as_str() != "/") || text.contains('#') {
+            return Err(format!("it must not have a path, query or fragment; {FORM}"));
+        }
+        Ok(Self { scheme, authority: authority.clone() })
+    }
+
+    /// Whether it is spoken to through TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.scheme == Scheme::HTTPS
+    }
+
+    /// The URI of `path`, which has been validated by [`super::key_path`].
+    pub(super) fn join(&self, path: &str) -> Result<Uri, http::Error> {
+        Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query(format!("/v1/{path}"))
+            .build()
+    }
+}
+
+impl fmt::Display for VaultAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme, self.authority)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_address_is_all_that_is_taken() {
+        for text in ["https://vault:8200", "http://127.0.0.1:1", "https://[::1]:8200", "https://v/"]
+        {
+            let address = VaultAddress::parse(text).unwrap();
+            assert_eq!(address.to_string(), text.trim_end_matches('/'));
+        }
+        for text in [
+            "vault:8200",
+            "",
+            "ftp://vault",
+            "https://vault/v1",
+            "https://vault/?x",
+            "https://vault:",
+            "https://",
+            "https:// vault",
+        ] {
+            assert!(VaultAddress::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_refused_and_not_repeated() {
+        let error = VaultAddress::parse("https://root:canary@vault").unwrap_err();
+        assert!(error.contains("credentials") && !error.contains("canary"), "{error}");
+    }
+}

@@ -1,0 +1,12 @@
+//! Outbound: a KEK in the Transit engine of Vault or OpenBao, and AppRole to get at it.
+
+pub mod address;
+pub mod approle;
+pub mod client;
+pub mod key_path;
+pub mod session;
+pub mod tls;
+pub mod transit;
+
+mod refusal;
+mod wire;

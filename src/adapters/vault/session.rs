@@ -1,0 +1,272 @@
+//! The session: one token for all requests, renewed and replaced in the background.
+//!
+//! One supervisor owns it; requests read the token of the moment. A token that the keeper
+//! refuses is named by its generation, so that many refused requests lead to one login.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+
+use crate::{
+    domain::{
+        error::{Code, KmsError},
+        secret::Secret,
+        time::Monotonic,
+    },
+    ports::{
+        clock::Clock,
+        credentials::{Credentials, Lease},
+        telemetry::{Event, Telemetry},
+    },
+};
+
+/// Waits between tries after an outage: doubled from the first to the last.
+const OUTAGE_WAIT_FIRST: Duration = Duration::from_secs(1);
+const OUTAGE_WAIT_LAST: Duration = Duration::from_secs(5);
+
+/// Waits after a login was refused, unless the credential changes: five refusals lock a role for
+/// all nodes that share it, for 15 minutes.
+const REFUSED_WAIT: Duration = Duration::from_secs(15 * 60);
+
+/// Waits after the credential's file could not be read; it is looked at more often than that.
+const FILE_WAIT: Duration = Duration::from_secs(60);
+
+/// The least time between two logins that refused requests asked for.
+const DEMAND_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The least time between two logins of any cause.
+const LOGIN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why a lease is to be replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// It cannot be renewed, or not for long.
+    Worn,
+    /// The keeper refused its token.
+    Refused,
+}
+
+/// A token and the number of the login that gave it.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) token: Arc<Secret>,
+    pub(super) generation: u64,
+}
+
+/// What requests see.
+#[derive(Clone, Debug)]
+enum View {
+    /// No login has ended yet.
+    Starting,
+    /// A token is held.
+    Open(Held),
+    /// There is no token, for this reason.
+    Closed(KmsError),
+}
+
+/// A session with a keeper.
+#[derive(Debug)]
+pub struct Session {
+    credentials: Arc<dyn Credentials>,
+    clock: Arc<dyn Clock>,
+    telemetry: Arc<dyn Telemetry>,
+    view: watch::Sender<View>,
+    /// The generation that requests want replaced.
+    refused: watch::Sender<u64>,
+}
+
+impl Session {
+    /// A session without a token; [`Session::run`] gets one.
+    #[must_use]
+    pub fn new(
+        credentials: Arc<dyn Credentials>,
+        clock: Arc<dyn Clock>,
+        telemetry: Arc<dyn Telemetry>,
+    ) -> Self {
+        Self {
+            credentials,
+            clock,
+            telemetry,
+            view: watch::Sender::new(View::Starting),
+            refused: watch::Sender::new(0),
+        }
+    }
+
+    /// The token. Waits, until `deadline` at the latest, only for the very first login.
+    pub(super) async fn token(&self, deadline: Monotonic) -> Result<Held, KmsError> {
+        self.wait_until(deadline, |view| !matches!(view, View::Starting)).await
+    }
+
+    /// A token of a later login than `generation`, whose token the keeper refused.
+    pub(super) async fn newer_than(
+        &self,
+        generation: u64,
+        deadline: Monotonic,
+    ) -> Result<Held, KmsError> {
+        self.refused.send_if_modified(|refused| {
+            let news = *refused < generation;
+            *refused = generation.max(*refused);
+            news
+        });
+        let newer = |view: &View| match view {
+            View::Open(held) => held.generation > generation,
+            View::Closed(_) => true,
+            View::Starting => false,
+        };
+        self.wait_until(deadline, newer).await
+    }
+
+    /// Keeps the session open, for ever. To be run once. Safe to cancel.
+    pub async fn run(&self) {
+        let mut generation = 0_u64;
+        loop {
+            let (lease, sent) = self.log_in().await;
+            generation = generation.saturating_add(1);
+            let logged_in = self.clock.now();
+            let token = Arc::new(lease.token.clone());
+            self.view.send_replace(View::Open(Held { token, generation }));
+            let spacing = match self.keep(generation, lease, sent).await {
+                Ended::Worn => LOGIN_INTERVAL,
+                // A token that dies as soon as it is made must not become a storm of logins.
+                Ended::Refused => DEMAND_INTERVAL,
+            };
+            let held = self.clock.now().since(logged_in);
+            self.clock.sleep(spacing.saturating_sub(held)).await;
+        }
+    }
+
+    /// Ends the token, waiting at most for one request. To be called once `run` was cancelled.
+    pub async fn revoke(&self) {
+        let held = match &*self.view.borrow() {
+            View::Open(held) => held.clone(),
+            View::Starting | View::Closed(_) => return,
+        };
+        drop(self.credentials.revoke(&held.token).await);
+    }
+
+    async fn wait_until(
+        &self,
+        deadline: Monotonic,
+        ready: impl Fn(&View) -> bool + Send + Sync,
+    ) -> Result<Held, KmsError> {
+        let mut views = self.view.subscribe();
+        let wait = deadline.since(self.clock.now());
+        let view = tokio::select! {
+            biased;
+            view = views.wait_for(|view| ready(view)) => view.ok().map(|view| view.clone()),
+            () = self.clock.sleep(wait) => None,
+        };
+        match view {
+            Some(View::Open(held)) => Ok(held),
+            Some(View::Closed(error)) => Err(error),
+            Some(View::Starting) | None => Err(KmsError::new(
+                Code::KeeperTimeout,
+                "no token from the keeper in time",
+                "check the keeper's load and the network to it",
+            )),
+        }
+    }
+
+    /// Logs in, trying for as long as it takes. Returns the lease and when it was asked for.
+    async fn log_in(&self) -> (Lease, Monotonic) {
+        let mut outages = 0;
+        loop {
+            let sent = self.clock.now();
+            let error = match self.credentials.login().await {
+                Ok(lease) => {
+                    self.telemetry.record(Event::LoggedIn { ttl: lease.ttl });
+                    return (lease, sent);
+                }
+                Err(error) => error,
+            };
+            let wait = match error.code() {
+                Code::CredentialUnreadable => FILE_WAIT,
+                code if code.is_outage() => {
+                    let wait = backoff(outages);
+                    outages = outages.saturating_add(1);
+                    wait
+                }
+                _ => REFUSED_WAIT,
+            };
+            let wait = self.spread(wait);
+            self.fail(&error, wait);
+            tokio::select! {
+                () = self.clock.sleep(wait) => (),
+                () = self.credentials.changed() => (),
+            }
+        }
+    }
+
+    /// Renews `lease` until another login is due: it cannot be renewed any further, or requests
+    /// were refused.
+    async fn keep(&self, generation: u64, mut lease: Lease, mut sent: Monotonic) -> Ended {
+        let mut refused = self.refused.subscribe();
+        let mut failures = 0;
+        loop {
+            let expires = lease.ttl.map(|ttl| sent.after(ttl));
+            let demand = refused.wait_for(|refused| *refused >= generation);
+            match lease.ttl {
+                None => {
+                    drop(demand.await);
+                    return Ended::Refused;
+                }
+                Some(ttl) => {
+                    let age = self.clock.now().since(sent);
+                    let due = if failures == 0 {
+                        self.spread(ttl.mul_f64(2.0 / 3.0)).saturating_sub(age)
+                    } else {
+                        backoff(failures)
+                    };
+                    tokio::select! {
+                        () = self.clock.sleep(due) => (),
+                        _ = demand => return Ended::Refused,
+                    }
+                }
+            }
+            if !lease.renewable {
+                return Ended::Worn;
+            }
+            let asked = self.clock.now();
+            match self.credentials.renew(&lease.token).await {
+                Ok(renewed) => {
+                    self.telemetry.record(Event::Renewed { ttl: renewed.ttl });
+                    let shrunk = renewed.ttl.is_some() && renewed.ttl < lease.ttl.map(|t| t / 2);
+                    (sent, failures) = (asked, 0);
+                    lease = Lease { renewable: renewed.renewable && !shrunk, ..renewed };
+                }
+                Err(error)
+                    if error.code().is_outage()
+                        && expires.is_none_or(|at| at > self.clock.now()) =>
+                {
+                    failures = failures.saturating_add(1);
+                    self.telemetry
+                        .record(Event::SessionFailed { error: &error, wait: backoff(failures) });
+                }
+                Err(_) => return Ended::Worn,
+            }
+        }
+    }
+
+    /// Notes a failed login. A token that may still be good stays in use until requests find it
+    /// refused.
+    fn fail(&self, error: &KmsError, wait: Duration) {
+        self.telemetry.record(Event::SessionFailed { error, wait });
+        let refused = *self.refused.borrow();
+        self.view.send_if_modified(|view| match view {
+            View::Open(held) if held.generation > refused => false,
+            _ => {
+                *view = View::Closed(error.clone());
+                true
+            }
+        });
+    }
+
+    /// `wait`, changed by up to a tenth, so that nodes that started together spread out.
+    fn spread(&self, wait: Duration) -> Duration {
+        wait.mul_f64(0.9 + self.clock.jitter() / 5.0)
+    }
+}
+
+fn backoff(failures: u32) -> Duration {
+    OUTAGE_WAIT_FIRST.saturating_mul(2_u32.saturating_pow(failures.min(8))).min(OUTAGE_WAIT_LAST)
+}

@@ -1,0 +1,102 @@
+//! The JSON that Vault and OpenBao speak. Unknown fields are ignored: each server adds its own.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// `POST {mount}/encrypt/{key}`.
+#[derive(Serialize, Zeroize, ZeroizeOnDrop)]
+pub(super) struct EncryptBody {
+    pub(super) plaintext: String,
+    pub(super) key_version: u32,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) associated_data: String,
+}
+
+/// `POST {mount}/decrypt/{key}`.
+#[derive(Serialize)]
+pub(super) struct DecryptBody<'a> {
+    pub(super) ciphertext: &'a str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) associated_data: String,
+}
+
+/// `POST auth/{mount}/login`.
+#[derive(Serialize)]
+pub(super) struct LoginBody<'a> {
+    pub(super) role_id: &'a str,
+    pub(super) secret_id: &'a str,
+}
+
+/// An answer's `data`.
+#[derive(Deserialize)]
+pub(super) struct Data<T> {
+    pub(super) data: T,
+}
+
+/// What encrypt returns. Servers before Vault 1.6 do not name the version beside the ciphertext.
+#[derive(Deserialize)]
+pub(super) struct EncryptData {
+    pub(super) ciphertext: String,
+    pub(super) key_version: Option<u32>,
+}
+
+/// What decrypt returns.
+#[derive(Deserialize, Zeroize, ZeroizeOnDrop)]
+pub(super) struct DecryptData {
+    pub(super) plaintext: String,
+}
+
+/// What a key read returns.
+#[expect(clippy::struct_excessive_bools, reason = "the server's own fields")]
+#[derive(Deserialize)]
+pub(super) struct KeyData {
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    pub(super) latest_version: u32,
+    #[serde(default)]
+    pub(super) min_decryption_version: u32,
+    #[serde(default)]
+    pub(super) min_encryption_version: u32,
+    /// Absent for HMAC keys; values are numbers only for symmetric keys.
+    #[serde(default)]
+    pub(super) keys: BTreeMap<String, serde_json::Value>,
+    #[serde(default)]
+    pub(super) derived: bool,
+    #[serde(default)]
+    pub(super) convergent_encryption: bool,
+    #[serde(default)]
+    pub(super) soft_deleted: bool,
+    #[serde(default)]
+    pub(super) exportable: bool,
+    #[serde(default)]
+    pub(super) allow_plaintext_backup: bool,
+    #[serde(default)]
+    pub(super) deletion_allowed: bool,
+}
+
+/// An answer's `auth`.
+#[derive(Deserialize)]
+pub(super) struct Authenticated {
+    pub(super) auth: Auth,
+}
+
+/// What login and renewal return.
+#[derive(Deserialize, Zeroize, ZeroizeOnDrop)]
+pub(super) struct Auth {
+    pub(super) client_token: String,
+    /// Seconds; 0 never expires.
+    pub(super) lease_duration: u64,
+    #[serde(default)]
+    pub(super) renewable: bool,
+    #[serde(default)]
+    pub(super) num_uses: i64,
+}
+
+/// The body of a failure.
+#[derive(Deserialize, Default)]
+pub(super) struct Errors {
+    #[serde(default)]
+    pub(super) errors: Vec<String>,
+}
