@@ -4,6 +4,7 @@
 pub mod grpc;
 pub mod http;
 pub mod layers;
+pub mod local;
 pub mod system;
 pub mod telemetry;
 pub mod vault;

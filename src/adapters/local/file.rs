@@ -1,0 +1,312 @@
+//! The key file: read strictly, written atomically.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use aws_lc_rs::rand;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::domain::{
+    error::{Code, KmsError},
+    key::KekVersion,
+    time::UnixTime,
+};
+
+/// The length of AES-256 keys, in bytes.
+pub(super) const KEY_BYTES: usize = 32;
+
+/// The only format there is.
+const FORMAT: u32 = 1;
+
+/// Most versions in one file, and the most bytes a file of them takes.
+const VERSIONS_MAX: usize = 1_000;
+const FILE_MAX: u64 = 262_144;
+
+/// One version of the key.
+#[derive(Clone)]
+pub(super) struct KeyVersion {
+    pub(super) created: UnixTime,
+    pub(super) key: Zeroizing<[u8; KEY_BYTES]>,
+}
+
+/// The content of a key file.
+#[derive(Clone)]
+pub struct KeyFile {
+    id: String,
+    pub(super) versions: BTreeMap<KekVersion, KeyVersion>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    format: u32,
+    id: String,
+    versions: Vec<WireVersion>,
+}
+
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(deny_unknown_fields)]
+struct WireVersion {
+    version: u32,
+    created: i64,
+    key: String,
+}
+
+impl KeyFile {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// [`Code::KeyMissing`] when there is none, [`Code::KeyUnusable`] when it is readable by
+    /// others than its owner, malformed, or cannot be read.
+    pub fn load(path: &Path) -> Result<Self, KmsError> {
+        let mut file = File::open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => missing(path),
+            _ => cannot("read", path, &error),
+        })?;
+        let metadata = file.metadata().map_err(|error| cannot("read", path, &error))?;
+        if !metadata.is_file() || metadata.mode() & 0o077 != 0 {
+            return Err(KmsError::new(
+                Code::KeyUnusable,
+                format!("the key file {} can be read by others than its owner", path.display()),
+                "chmod it to 0600, and rotate the key if anybody may have read it",
+            ));
+        }
+        let mut text = Zeroizing::new(Vec::with_capacity(8_192));
+        Read::by_ref(&mut file)
+            .take(FILE_MAX + 1)
+            .read_to_end(&mut text)
+            .map_err(|error| cannot("read", path, &error))?;
+        Self::parse(&text).ok_or_else(|| {
+            KmsError::new(
+                Code::KeyUnusable,
+                format!("the key file {} is malformed", path.display()),
+                "restore it from a backup; it was not written by this program as it stands",
+            )
+        })
+    }
+
+    /// Makes a key with one version and writes it to `path`, where nothing may stand yet.
+    ///
+    /// # Errors
+    /// [`Code::KeyUnusable`] when something stands there or it cannot be written.
+    pub fn create(path: &Path, now: UnixTime) -> Result<Self, KmsError> {
+        let _lock = lock(path)?;
+        if fs::symlink_metadata(path).is_ok() {
+            return Err(KmsError::new(
+                Code::KeyUnusable,
+                format!("{} exists already", path.display()),
+                "rotate it with `vault-kube-kms local rotate`, or choose another --local-key-file",
+            ));
+        }
+        let mut id = [0; 16];
+        fill(&mut id)?;
+        let id = format!("{:032x}", u128::from_be_bytes(id));
+        let mut file = Self { id, versions: BTreeMap::new() };
+        file.add(now)?;
+        file.store(path)?;
+        Ok(file)
+    }
+
+    /// Adds a version to the file at `path` and returns its number.
+    ///
+    /// # Errors
+    /// As [`KeyFile::load`], and [`Code::KeyUnusable`] when it is full or cannot be written.
+    pub fn rotate(path: &Path, now: UnixTime) -> Result<KekVersion, KmsError> {
+        let _lock = lock(path)?;
+        let mut file = Self::load(path)?;
+        if file.versions.len() >= VERSIONS_MAX {
+            return Err(KmsError::new(
+                Code::KeyUnusable,
+                format!("the key file has {VERSIONS_MAX} versions already"),
+                "make a new key and move the data to it",
+            ));
+        }
+        let version = file.add(now)?;
+        file.store(path)?;
+        Ok(version)
+    }
+
+    /// The identity of the key, made with it.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn add(&mut self, now: UnixTime) -> Result<KekVersion, KmsError> {
+        let mut key = Zeroizing::new([0; KEY_BYTES]);
+        fill(&mut *key)?;
+        let newest = self.versions.last_key_value().map(|(version, _)| version.next());
+        let version = newest.unwrap_or(KekVersion::FIRST);
+        let created = UnixTime::from_secs(now.secs());
+        self.versions.insert(version, KeyVersion { created, key });
+        Ok(version)
+    }
+
+    fn parse(text: &[u8]) -> Option<Self> {
+        let wire: Wire = serde_json::from_slice(text).ok()?;
+        let well_formed = wire.format == FORMAT
+            && wire.id.len() == 32
+            && wire.id.bytes().all(|b| b.is_ascii_hexdigit())
+            && (1..=VERSIONS_MAX).contains(&wire.versions.len());
+        if !well_formed {
+            return None;
+        }
+        let mut versions = BTreeMap::new();
+        for entry in &wire.versions {
+            let bytes = Zeroizing::new(STANDARD.decode(&entry.key).ok()?);
+            let mut key = Zeroizing::new([0; KEY_BYTES]);
+            if bytes.len() != KEY_BYTES {
+                return None;
+            }
+            key.copy_from_slice(&bytes);
+            let version = KeyVersion { created: UnixTime::from_secs(entry.created), key };
+            if versions.insert(KekVersion::new(entry.version)?, version).is_some() {
+                return None;
+            }
+        }
+        Some(Self { id: wire.id, versions })
+    }
+
+    /// Writes beside `path`, syncs, and moves it into place: at every moment one whole file.
+    fn store(&self, path: &Path) -> Result<(), KmsError> {
+        let versions = self.versions.iter().map(|(version, entry)| WireVersion {
+            version: version.get(),
+            created: entry.created.secs(),
+            key: STANDARD.encode(entry.key.as_slice()),
+        });
+        let wire = Wire { format: FORMAT, id: self.id.clone(), versions: versions.collect() };
+        let mut text = Zeroizing::new(Vec::with_capacity(8_192));
+        let written = serde_json::to_writer_pretty(&mut *text, &wire).map_err(io::Error::from);
+        written.and_then(|()| replace(path, &text)).map_err(|error| cannot("write", path, &error))
+    }
+}
+
+impl fmt::Debug for KeyFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyFile")
+            .field("id", &self.id)
+            .field("versions", &self.versions.len())
+            .finish_non_exhaustive()
+    }
+}
+
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let draft = draft_path(path);
+    drop(fs::remove_file(&draft));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    file.write_all(text)?;
+    file.write_all(b"\n")?;
+    file.sync_all()?;
+    fs::rename(&draft, path)?;
+    File::open(directory(path))?.sync_all()
+}
+
+/// Keeps two writers apart. The lock is on the directory, since the file itself is replaced.
+fn lock(path: &Path) -> Result<File, KmsError> {
+    let directory = directory(path);
+    let open = File::open(directory).map_err(|error| cannot("lock", directory, &error))?;
+    rustix::fs::flock(&open, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|error| cannot("lock", directory, &error.into()))?;
+    Ok(open)
+}
+
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn draft_path(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    path.with_file_name(name)
+}
+
+fn fill(bytes: &mut [u8]) -> Result<(), KmsError> {
+    rand::fill(bytes).map_err(|_unspecified| {
+        KmsError::new(Code::Internal, "the system gave no random bytes", "report this")
+    })
+}
+
+fn missing(path: &Path) -> KmsError {
+    KmsError::new(
+        Code::KeyMissing,
+        format!("there is no key file {}", path.display()),
+        "restore it from a backup; for a new cluster make one with `vault-kube-kms local init`",
+    )
+}
+
+fn cannot(what: &str, path: &Path, error: &io::Error) -> KmsError {
+    KmsError::new(
+        Code::KeyUnusable,
+        format!("cannot {what} {}: {error}", path.display()),
+        "check --local-key-file, and that this process's uid owns file and directory",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn path(directory: &tempfile::TempDir) -> PathBuf {
+        directory.path().join("key.json")
+    }
+
+    #[test]
+    fn it_is_private_and_keeps_every_version() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = path(&directory);
+        let first = KeyFile::create(&path, UnixTime::from_secs(10)).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        assert_eq!(KeyFile::rotate(&path, UnixTime::from_secs(20)).unwrap().get(), 2);
+        let both = KeyFile::load(&path).unwrap();
+        assert_eq!((both.id(), both.versions.len()), (first.id(), 2));
+        assert!(both.versions[&KekVersion::FIRST].key == first.versions[&KekVersion::FIRST].key);
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_existing_key_is_never_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = path(&directory);
+        KeyFile::create(&path, UnixTime::from_secs(10)).unwrap();
+        let before = fs::read(&path).unwrap();
+        let error = KeyFile::create(&path, UnixTime::from_secs(10)).unwrap_err();
+        assert_eq!((error.code(), fs::read(&path).unwrap()), (Code::KeyUnusable, before));
+    }
+
+    #[test]
+    fn what_others_can_read_or_nobody_can_parse_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = path(&directory);
+        assert_eq!(KeyFile::load(&path).unwrap_err().code(), Code::KeyMissing);
+        KeyFile::create(&path, UnixTime::from_secs(10)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(KeyFile::load(&path).unwrap_err().remedy().contains("0600"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let good = fs::read_to_string(&path).unwrap();
+        for bad in [
+            String::new(),
+            good.chars().take(good.len() / 2).collect(),
+            good.replace("\"format\": 1", "\"format\": 2"),
+            good.replace("\"version\": 1", "\"version\": 0"),
+            good.replace("\"key\": \"", "\"key\": \"AAAA"),
+            good.replace("\"created\"", "\"else\": 1, \"created\""),
+        ] {
+            fs::write(&path, &bad).unwrap();
+            assert_eq!(KeyFile::load(&path).unwrap_err().code(), Code::KeyUnusable, "{bad}");
+        }
+    }
+}

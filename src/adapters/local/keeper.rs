@@ -1,0 +1,179 @@
+//! AES-256-GCM under the versions of a key file.
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use async_trait::async_trait;
+use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use zeroize::Zeroizing;
+
+use super::file::KeyFile;
+use crate::{
+    domain::{
+        envelope::{AssociatedData, Ciphertext},
+        error::{Code, KmsError},
+        key::{KekSnapshot, KekVersion},
+        key_id::Lineage,
+        secret::Plaintext,
+        time::Monotonic,
+    },
+    ports::kek::{Kek, Unwrap, Wrapped},
+};
+
+/// What stands before each ciphertext: `local:v<version>:`, then base64 of nonce, ciphertext and
+/// tag.
+const PREFIX: &str = "local:v";
+
+const NONCE_BYTES: usize = 12;
+
+/// The embedded keeper. Rotations by another process are seen at the next `describe`.
+pub struct LocalKek {
+    path: PathBuf,
+    file: RwLock<Arc<KeyFile>>,
+}
+
+impl LocalKek {
+    /// The keeper of the key file at `path`.
+    ///
+    /// # Errors
+    /// As [`KeyFile::load`].
+    pub fn open(path: PathBuf) -> Result<Self, KmsError> {
+        let file = RwLock::new(Arc::new(KeyFile::load(&path)?));
+        Ok(Self { path, file })
+    }
+
+    /// The lineage that follows from the key's own identity.
+    #[must_use]
+    pub fn lineage(&self) -> Lineage {
+        Lineage::of_place("local", &[self.current().id()])
+    }
+
+    fn current(&self) -> Arc<KeyFile> {
+        Arc::clone(&self.file.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the file anew. It is a few hundred bytes, but on a disk that may hang.
+    async fn reload(&self) -> Result<Arc<KeyFile>, KmsError> {
+        let path = self.path.clone();
+        let file = tokio::task::spawn_blocking(move || KeyFile::load(&path))
+            .await
+            .map_err(|_cancelled| KmsError::new(Code::Internal, "stopping", "try again"))??;
+        let file = Arc::new(file);
+        *self.file.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&file);
+        Ok(file)
+    }
+
+    fn cipher(&self, version: KekVersion) -> Result<RandomizedNonceKey, KmsError> {
+        let file = self.current();
+        let newest = file.versions.last_key_value().map(|(newest, _)| *newest);
+        let entry = file.versions.get(&version).ok_or_else(|| {
+            if newest.is_some_and(|newest| version > newest) {
+                KmsError::new(
+                    Code::VersionNotYet,
+                    format!("the key file has no version {version} yet"),
+                    "wait; if it lasts, restore the key file with its newest versions",
+                )
+            } else {
+                KmsError::new(
+                    Code::VersionRetired,
+                    format!("the key file has no version {version} any more"),
+                    "restore the key file from a backup",
+                )
+            }
+        })?;
+        RandomizedNonceKey::new(&AES_256_GCM, entry.key.as_slice()).map_err(|_unspecified| {
+            KmsError::new(Code::Internal, "AES-256-GCM takes no key of 32 bytes", "report this")
+        })
+    }
+
+    /// The version and the bytes of a ciphertext.
+    fn parse(ciphertext: &Ciphertext) -> Result<(KekVersion, Vec<u8>), KmsError> {
+        std::str::from_utf8(ciphertext.as_bytes())
+            .ok()
+            .and_then(|text| text.strip_prefix(PREFIX)?.split_once(':'))
+            .and_then(|(number, body)| {
+                Some((KekVersion::parse(number)?, STANDARD.decode(body).ok()?))
+            })
+            .ok_or_else(rejected)
+    }
+}
+
+#[async_trait]
+impl Kek for LocalKek {
+    async fn describe(&self, _deadline: Monotonic) -> Result<KekSnapshot, KmsError> {
+        let file = self.reload().await?;
+        let versions: std::collections::BTreeMap<_, _> =
+            file.versions.iter().map(|(version, entry)| (*version, entry.created)).collect();
+        let lowest = versions.first_key_value().map_or(KekVersion::FIRST, |(version, _)| *version);
+        let latest = versions.last_key_value().map_or(KekVersion::FIRST, |(version, _)| *version);
+        Ok(KekSnapshot {
+            versions,
+            latest,
+            min_decryption: lowest,
+            min_encryption: None,
+            keeper_time: None,
+            flaw: None,
+            warnings: Vec::new(),
+        })
+    }
+
+    async fn wrap(
+        &self,
+        version: KekVersion,
+        plaintext: &Plaintext,
+        associated_data: &AssociatedData,
+        _deadline: Monotonic,
+    ) -> Result<Wrapped, KmsError> {
+        let cipher = self.cipher(version)?;
+        // Room for the tag, so that the clear bytes are never left behind by a move.
+        let mut sealed = Zeroizing::new(Vec::with_capacity(plaintext.len().saturating_add(64)));
+        sealed.extend_from_slice(plaintext.expose());
+        let nonce = cipher
+            .seal_in_place_append_tag(Aad::from(associated_data.as_bytes()), &mut *sealed)
+            .map_err(|_unspecified| {
+                KmsError::new(Code::Internal, "AES-256-GCM failed to seal", "report this")
+            })?;
+        let mut bytes = nonce.as_ref().to_vec();
+        bytes.extend_from_slice(&sealed);
+        let text = format!("{PREFIX}{version}:{}", STANDARD.encode(bytes));
+        Ok(Wrapped { ciphertext: Ciphertext::new(text.into_bytes())?, version })
+    }
+
+    async fn unwrap<'a>(
+        &self,
+        sealed: Unwrap<'a>,
+        _deadline: Monotonic,
+    ) -> Result<Plaintext, KmsError> {
+        let (version, bytes) = Self::parse(sealed.ciphertext)?;
+        let cipher = self.cipher(version)?;
+        let (nonce, body) = bytes.split_at_checked(NONCE_BYTES).ok_or_else(rejected)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_length| rejected())?;
+        let mut buffer = Zeroizing::new(body.to_vec());
+        let aad = Aad::from(sealed.associated_data.as_bytes());
+        let plaintext =
+            cipher.open_in_place(nonce, aad, &mut buffer).map_err(|_forged| rejected())?;
+        Ok(Plaintext::new(plaintext.to_vec()))
+    }
+
+    fn version_of(&self, ciphertext: &Ciphertext) -> Result<KekVersion, KmsError> {
+        Self::parse(ciphertext).map(|(version, _)| version)
+    }
+}
+
+impl fmt::Debug for LocalKek {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalKek").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+fn rejected() -> KmsError {
+    KmsError::new(
+        Code::CiphertextRejected,
+        "the embedded keeper does not recognise the ciphertext under its key id and annotations",
+        "the stored object was changed or is of another key; restore it from a backup",
+    )
+}
