@@ -20,5 +20,7 @@
 //! `examples/` shows one.
 
 pub mod adapters;
+pub mod cli;
+pub mod config;
 pub mod domain;
 pub mod ports;

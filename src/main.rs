@@ -1,3 +1,9 @@
-//! `vault-kube-kms`, not yet wired.
+//! `vault-kube-kms`: see `vault-kube-kms --help`.
 
-fn main() {}
+use std::process::ExitCode;
+
+use vault_kube_kms::cli::command;
+
+fn main() -> ExitCode {
+    command::run(std::env::args().collect())
+}

@@ -1,0 +1,89 @@
+//! Which command was asked for.
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use super::{dev, local, serve};
+use crate::config::{error::ConfigError, flags, settings, settings::Settings, sources::Sources};
+
+/// Wrong usage or configuration (`EX_USAGE` of sysexits.h).
+const USAGE: u8 = 64;
+
+const VERSION: &str = concat!(
+    "vault-kube-kms ",
+    env!("CARGO_PKG_VERSION"),
+    " (commit ",
+    env!("VAULT_KUBE_KMS_COMMIT"),
+    ")"
+);
+
+const SYNOPSIS: &str = "\
+A Kubernetes KMS v2 provider whose key stays in Vault's or OpenBao's Transit engine.
+
+Usage:
+  vault-kube-kms [serve] [FLAGS]       serve kube-apiserver on a Unix socket
+  vault-kube-kms dev                   try it: embedded keeper, no server, no configuration
+  vault-kube-kms local init [FLAGS]    make the embedded keeper's key file
+  vault-kube-kms local rotate [FLAGS]  add a version to it
+  vault-kube-kms --help | --version
+
+Flags take one dash or two. Each has a variable, VAULT_KUBE_KMS_ and its name in capitals
+with underscores, and a key in the --config file; flags win over variables over the file.
+";
+
+/// Runs the command that `args` (with the program's name) ask for, to its end.
+#[must_use]
+pub fn run(args: Vec<String>) -> ExitCode {
+    let args: Vec<_> = args.into_iter().skip(1).collect();
+    if args.iter().any(|arg| matches!(arg.as_str(), "-h" | "-help" | "--help" | "help")) {
+        return print(&format!("{SYNOPSIS}{}", flags::help()));
+    }
+    if args.iter().any(|arg| matches!(arg.as_str(), "-version" | "--version" | "version")) {
+        return print(VERSION);
+    }
+    let words = args.iter().take_while(|arg| !arg.starts_with('-')).count();
+    let (words, rest) = args.split_at_checked(words).unwrap_or((&[], &args));
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let sources = || Sources::collect(rest, std::env::vars());
+    match words.as_slice() {
+        [] | ["serve"] => match Settings::read(&sources()) {
+            Ok(settings) => serve::run(&settings, VERSION),
+            Err(errors) => misconfigured(&errors),
+        },
+        ["dev"] if rest.is_empty() => dev::run(),
+        ["dev"] => wrong_usage("dev takes no flags"),
+        ["local", action @ ("init" | "rotate")] => match settings::local_key_file(&sources()) {
+            Ok(path) => local::run(&path, *action == "rotate"),
+            Err(errors) => misconfigured(&errors),
+        },
+        _ => wrong_usage(&format!("there is no command {:?}", words.join(" "))),
+    }
+}
+
+/// Writes a line to standard output.
+pub(super) fn print(text: &str) -> ExitCode {
+    // A reader that has gone away has seen what it wanted.
+    drop(writeln!(io::stdout(), "{text}"));
+    ExitCode::SUCCESS
+}
+
+/// Writes a line to standard error.
+pub(super) fn complain(text: &str) {
+    drop(writeln!(io::stderr(), "vault-kube-kms: {text}"));
+}
+
+fn wrong_usage(problem: &str) -> ExitCode {
+    complain(&format!("{problem}; see --help"));
+    ExitCode::from(USAGE)
+}
+
+fn misconfigured(errors: &[ConfigError]) -> ExitCode {
+    for error in errors {
+        complain(&error.to_string());
+    }
+    let count = errors.len();
+    complain(&format!("{count} configuration error(s), nothing was started; see --help"));
+    ExitCode::from(USAGE)
+}

@@ -1,0 +1,186 @@
+//! `dev`: the provider with an embedded keeper in a directory of its own, and a round trip
+//! through its socket to see.
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    fs::{self, DirBuilder},
+    net::Ipv4Addr,
+    os::unix::fs::DirBuilderExt as _,
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use super::{
+    command::{complain, print},
+    provider::Provider,
+    serve::{runtime, stop_on_signals},
+};
+use crate::{
+    adapters::{
+        grpc::{
+            address::SocketAddress,
+            client::{self, KmsClient},
+            incoming::PeerPolicy,
+            wire::{DecryptRequest, EncryptRequest, StatusRequest},
+        },
+        local::file::KeyFile,
+        system::clock::SystemClock,
+        telemetry::logging::{self, Form, Level},
+    },
+    config::settings::{IdentitySettings, KeeperSettings, Settings},
+    domain::health::OutagePolicy,
+    ports::clock::Clock,
+};
+
+/// How often, and how far apart, Status is asked until it is ok.
+const STATUS_TRIES: u32 = 250;
+const STATUS_WAIT: Duration = Duration::from_millis(20);
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+pub(super) fn run() -> ExitCode {
+    logging::init(Level::Warn, Form::Text);
+    match Home::make().and_then(|home| live_in(&home)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A private directory that goes when the program ends.
+struct Home(PathBuf);
+
+impl Home {
+    fn make() -> Result<Self, Failure> {
+        let name = format!("vault-kube-kms-dev.{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+fn live_in(home: &Home) -> Result<(), Failure> {
+    let clock = SystemClock::new();
+    let key_file = home.0.join("key.json");
+    KeyFile::create(&key_file, clock.wall())?;
+    let listen = SocketAddress::File(home.0.join("kms.sock"));
+    let provider = Provider::bind(settings(listen.clone(), key_file.clone()))?;
+    let (health, metrics) = provider.ports();
+    runtime()?.block_on(async {
+        stop_on_signals(provider.stopper())?;
+        let serving = tokio::spawn(provider.run());
+        print(&format!("socket    {listen}"));
+        print(&format!("key file  {}", key_file.display()));
+        if let (Some(health), Some(metrics)) = (health, metrics) {
+            print(&format!("probes    http://{health}/healthz http://{health}/readyz"));
+            print(&format!("metrics   http://{metrics}/metrics"));
+        }
+        round_trip(&clock, &listen).await?;
+        print(&encryption_configuration(&listen));
+        print("Serving until stopped (Ctrl-C). Key and socket go with it.");
+        serving.await?
+    })
+}
+
+fn settings(listen: SocketAddress, key_file: PathBuf) -> Settings {
+    let free_port = Some((Ipv4Addr::LOCALHOST, 0).into());
+    Settings {
+        listen,
+        peers: PeerPolicy::FileMode,
+        keeper: KeeperSettings::Local(key_file),
+        identity: IdentitySettings {
+            lineage: None,
+            generation: 0,
+            accepted: BTreeMap::new(),
+            rotation_delay: Duration::from_secs(60),
+        },
+        legacy_decrypt: false,
+        outage_policy: OutagePolicy::StopWrites,
+        outage_grace: Duration::from_secs(30),
+        health: free_port,
+        metrics: free_port,
+        runtime_metrics: true,
+        log_level: Level::Warn,
+        warnings: Vec::new(),
+    }
+}
+
+/// What kube-apiserver does at its start: Status until it is ok, Encrypt, Decrypt.
+async fn round_trip(clock: &SystemClock, listen: &SocketAddress) -> Result<(), Failure> {
+    let mut kms = client::connect(listen).await?;
+    let key_id = wait_until_ok(clock, &mut kms).await?;
+    let seed = *b"a seed of 32 bytes, only for dev";
+    let asked = clock.now();
+    let request = EncryptRequest { plaintext: seed.to_vec(), uid: "dev-encrypt".into() };
+    let sealed = kms.encrypt(request).await?.into_inner();
+    let took = clock.now().since(asked);
+    print(&format!(
+        "Encrypt   {} bytes -> {} bytes  {took:.1?}",
+        seed.len(),
+        sealed.ciphertext.len()
+    ));
+    let asked = clock.now();
+    let request = DecryptRequest {
+        ciphertext: sealed.ciphertext,
+        uid: "dev-decrypt".into(),
+        key_id: sealed.key_id.clone(),
+        annotations: sealed.annotations,
+    };
+    let opened = kms.decrypt(request).await?.into_inner();
+    let took = clock.now().since(asked);
+    if opened.plaintext != seed || sealed.key_id != key_id {
+        return Err("the round trip gave something else than was put in; report this".into());
+    }
+    print(&format!("Decrypt   the same {} bytes  {took:.1?}", opened.plaintext.len()));
+    Ok(())
+}
+
+async fn wait_until_ok(clock: &SystemClock, kms: &mut KmsClient) -> Result<String, Failure> {
+    let mut last = String::new();
+    for _ in 0..STATUS_TRIES {
+        let asked = clock.now();
+        match kms.status(StatusRequest {}).await {
+            Ok(answer) => {
+                let answer = answer.into_inner();
+                let took = clock.now().since(asked);
+                let (healthz, version) = (&answer.healthz, &answer.version);
+                print(&format!("Status    {healthz}, {version}, {}  {took:.1?}", answer.key_id));
+                return Ok(answer.key_id);
+            }
+            Err(status) => status.message().clone_into(&mut last),
+        }
+        clock.sleep(STATUS_WAIT).await;
+    }
+    Err(format!("Status never was ok: {last}").into())
+}
+
+fn encryption_configuration(listen: &SocketAddress) -> String {
+    format!(
+        "
+For kube-apiserver --encryption-provider-config:
+
+apiVersion: apiserver.config.k8s.io/v1
+kind: EncryptionConfiguration
+resources:
+  - resources:
+      - secrets
+    providers:
+      - kms:
+          apiVersion: v2
+          name: vault-kube-kms
+          endpoint: {listen}
+          timeout: 3s
+      - identity: {{}}
+"
+    )
+}

@@ -1,0 +1,8 @@
+//! The commands, and the one place where adapters are chosen and put together.
+
+pub mod command;
+
+mod dev;
+mod local;
+mod provider;
+mod serve;

@@ -1,0 +1,158 @@
+//! The settings of the keepers: Vault's address, key, TLS and login, or the local key file.
+
+use std::{path::PathBuf, time::Duration};
+
+use rustls_pki_types::ServerName;
+
+use super::reading::Reading;
+use crate::adapters::vault::{
+    address::VaultAddress,
+    approle::AppRoleSettings,
+    client::ClientSettings,
+    key_path::{KeyPath, MountPath, Namespace},
+    tls::{TlsSettings, Trust},
+    transit::TransitSettings,
+};
+
+/// Who keeps the key.
+#[derive(Clone, Debug)]
+pub enum KeeperSettings {
+    /// Vault or OpenBao.
+    Vault(Box<VaultSettings>),
+    /// This process, out of a key file.
+    Local(PathBuf),
+}
+
+/// All that the Vault adapter is told.
+#[derive(Clone, Debug)]
+pub struct VaultSettings {
+    /// Where it is.
+    pub client: ClientSettings,
+    /// How to log in.
+    pub approle: AppRoleSettings,
+    /// Which key.
+    pub transit: TransitSettings,
+}
+
+pub(super) fn keeper(reading: &mut Reading<'_>) -> Option<KeeperSettings> {
+    match reading.text("keeper") {
+        "vault" => vault(reading).map(|settings| KeeperSettings::Vault(Box::new(settings))),
+        "local" => local_key_file(reading).map(KeeperSettings::Local),
+        other => {
+            let problem = format!("there is no keeper {other:?}; write vault or local");
+            reading.wrong("keeper", problem);
+            None
+        }
+    }
+}
+
+pub(super) fn local_key_file(reading: &mut Reading<'_>) -> Option<PathBuf> {
+    reading.required("local-key-file", |text| Ok(PathBuf::from(text)))
+}
+
+fn vault(reading: &mut Reading<'_>) -> Option<VaultSettings> {
+    // Every part is read before any is asked for, so that all errors come out.
+    let client = client(reading);
+    let approle = approle(reading);
+    let key = key(reading);
+    let namespace = reading.parsed("vault-namespace", Namespace::parse);
+    let require_enterprise = reading.boolean("require-enterprise");
+    let approle = approle?;
+    Some(VaultSettings {
+        client: client?,
+        transit: TransitSettings {
+            key: key?,
+            namespace: namespace?,
+            auth_namespace: approle.namespace.clone(),
+            require_enterprise: require_enterprise?,
+        },
+        approle,
+    })
+}
+
+fn client(reading: &mut Reading<'_>) -> Option<ClientSettings> {
+    let address = reading.required("vault-address", VaultAddress::parse);
+    let tls = tls(reading);
+    let (least, most) = (Duration::from_millis(100), Duration::from_secs(300));
+    let connect_timeout = reading.duration("vault-connection-timeout", least, most);
+    let request_timeout = reading.duration("vault-request-timeout", least, Duration::from_secs(30));
+    Some(ClientSettings {
+        address: address?,
+        tls: tls?,
+        connect_timeout: connect_timeout?,
+        request_timeout: request_timeout?,
+    })
+}
+
+fn tls(reading: &mut Reading<'_>) -> Option<TlsSettings> {
+    let skip = reading.boolean("tls-skip-verify");
+    let bundle = match reading.text("tls-ca-file") {
+        "" => Some(None),
+        _ => reading.parsed("tls-ca-file", read_bundle).map(Some),
+    };
+    let server_name = match reading.text("tls-sni") {
+        "" => Some(None),
+        _ => reading
+            .parsed("tls-sni", |text| {
+                ServerName::try_from(text.to_owned())
+                    .map_err(|_invalid| format!("{text:?} is no host name"))
+            })
+            .map(Some),
+    };
+    let trust = match (skip?, bundle?) {
+        (true, _) => Trust::Anybody,
+        (false, Some(pem)) => Trust::Bundle(pem),
+        (false, None) => Trust::System,
+    };
+    Some(TlsSettings { trust, server_name: server_name? })
+}
+
+fn read_bundle(path: &str) -> Result<Vec<u8>, String> {
+    let pem = std::fs::read(path)
+        .map_err(|error| format!("{path} cannot be read: {error}; give a PEM bundle"))?;
+    let settings = TlsSettings { trust: Trust::Bundle(pem.clone()), server_name: None };
+    settings.client_config().map_err(|problem| format!("{path}: {problem}"))?;
+    Ok(pem)
+}
+
+fn approle(reading: &mut Reading<'_>) -> Option<AppRoleSettings> {
+    if reading.text("auth-method") != "approle" {
+        reading.wrong("auth-method", "approle is the only auth method");
+    }
+    let mount = reading.parsed("auth-mount", MountPath::parse);
+    let namespace = if reading.is_given("vault-auth-namespace") {
+        reading.parsed("vault-auth-namespace", Namespace::parse)
+    } else {
+        Namespace::parse(reading.text("vault-namespace")).ok()
+    };
+    let role_id = reading.required("approle-role-id", |text| {
+        if text.bytes().all(|b| b.is_ascii_graphic()) && text.len() <= 4_096 {
+            Ok(text.to_owned())
+        } else {
+            Err("it has blanks or other characters that no role ID has".to_owned())
+        }
+    });
+    let secret_id_path = reading.required("approle-secret-id-path", |text| Ok(PathBuf::from(text)));
+    Some(AppRoleSettings {
+        mount: mount?,
+        namespace: namespace?,
+        role_id: role_id?,
+        secret_id_path: secret_id_path?,
+    })
+}
+
+fn key(reading: &mut Reading<'_>) -> Option<KeyPath> {
+    let older = ["transit-key", "transit-mount"].into_iter().find(|name| reading.is_given(name));
+    match (reading.is_given("vault-key-path"), older) {
+        (true, Some(older)) => {
+            let problem = format!("--{older} is given too; give one form of the key, not both");
+            reading.wrong("vault-key-path", problem);
+            None
+        }
+        (false, Some(_)) => {
+            let mount = reading.text("transit-mount");
+            reading.required("transit-key", |key| KeyPath::of_parts(mount, key))
+        }
+        _ => reading.required("vault-key-path", KeyPath::parse),
+    }
+}

@@ -1,0 +1,118 @@
+//! Reading single values out of what was given, noting what is wrong with each.
+
+use std::{fmt::Display, time::Duration};
+
+use super::{
+    duration,
+    error::{ConfigError, Origin},
+    flags,
+    sources::Sources,
+};
+
+/// Reads values and gathers errors.
+#[derive(Debug)]
+pub(super) struct Reading<'a> {
+    sources: &'a Sources,
+    pub(super) errors: Vec<ConfigError>,
+}
+
+impl<'a> Reading<'a> {
+    pub(super) fn new(sources: &'a Sources) -> Self {
+        Self { sources, errors: sources.errors.clone() }
+    }
+
+    /// Whether anybody gave a value for `name`.
+    pub(super) fn is_given(&self, name: &str) -> bool {
+        self.sources.get(name).is_some()
+    }
+
+    /// The text given for `name`, or its default; empty when there is neither.
+    pub(super) fn text(&self, name: &str) -> &'a str {
+        let given = self.sources.get(name).and_then(|given| given.values.last());
+        given.map_or_else(|| flags::find(name).map_or("", |flag| flag.default), String::as_str)
+    }
+
+    /// All texts given for the repeatable `name`.
+    pub(super) fn texts(&self, name: &str) -> &'a [String] {
+        self.sources.get(name).map_or(&[], |given| given.values.as_slice())
+    }
+
+    /// Notes that something is wrong with `name`.
+    pub(super) fn wrong(&mut self, name: &str, problem: impl Display) {
+        let origin = self.sources.get(name).map_or(Origin::Nowhere, |given| given.origin.clone());
+        let problem = problem.to_string();
+        self.errors.push(ConfigError { flag: name.to_owned(), origin, problem });
+    }
+
+    /// The value of `name`, or `None` with the error noted.
+    pub(super) fn parsed<T>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        match parse(self.text(name)) {
+            Ok(value) => Some(value),
+            Err(problem) => {
+                self.wrong(name, problem);
+                None
+            }
+        }
+    }
+
+    /// The same, for a flag that must be given.
+    pub(super) fn required<T>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        if self.text(name).is_empty() {
+            self.wrong(name, format!("it is required; see --help ({})", help_of(name)));
+            return None;
+        }
+        self.parsed(name, parse)
+    }
+
+    pub(super) fn boolean(&mut self, name: &str) -> Option<bool> {
+        self.parsed(name, |text| match text {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+            _ => Err(format!("{text:?} is neither true nor false")),
+        })
+    }
+
+    pub(super) fn duration(
+        &mut self,
+        name: &str,
+        least: Duration,
+        most: Duration,
+    ) -> Option<Duration> {
+        self.parsed(name, |text| {
+            let value = duration::parse(text)?;
+            if value < least || value > most {
+                return Err(format!(
+                    "{text} is out of range; {} ms to {} s are allowed",
+                    least.as_millis(),
+                    most.as_secs()
+                ));
+            }
+            Ok(value)
+        })
+    }
+
+    /// A port; `None` inside when it is switched off.
+    #[expect(clippy::option_option, reason = "outer: the error was noted; inner: switched off")]
+    pub(super) fn port(&mut self, name: &str) -> Option<Option<u16>> {
+        self.parsed(name, |text| {
+            let number: i64 =
+                text.parse().map_err(|_no_number| format!("{text:?} is no port number"))?;
+            if number <= 0 {
+                return Ok(None);
+            }
+            u16::try_from(number).map(Some).map_err(|_range| format!("{number} is above 65535"))
+        })
+    }
+}
+
+fn help_of(name: &str) -> &'static str {
+    flags::find(name).map_or("", |flag| flag.help)
+}

@@ -1,0 +1,269 @@
+//! The settings of a server: plain values, nothing optional that has a default.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+pub use super::keeper::{KeeperSettings, VaultSettings};
+use super::{error::ConfigError, keeper, reading::Reading, sources::Sources};
+use crate::{
+    adapters::{
+        grpc::{address::SocketAddress, incoming::PeerPolicy},
+        telemetry::logging::Level,
+    },
+    domain::{
+        health::OutagePolicy,
+        key::KekVersion,
+        key_id::{KEY_ID_MAX, Lineage},
+    },
+};
+
+/// Longest rotation delay: by then every node has polled hundreds of times.
+const ROTATION_DELAY_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+/// Everything `serve` needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The socket.
+    pub listen: SocketAddress,
+    /// Who may connect to it.
+    pub peers: PeerPolicy,
+    /// Who keeps the key.
+    pub keeper: KeeperSettings,
+    /// What makes key ids.
+    pub identity: IdentitySettings,
+    /// Read what other plugins wrote.
+    pub legacy_decrypt: bool,
+    /// What `Status` tells during an outage.
+    pub outage_policy: OutagePolicy,
+    /// After how long it does.
+    pub outage_grace: Duration,
+    /// Where probes are answered, unless switched off.
+    pub health: Option<SocketAddr>,
+    /// Where metrics are read, unless switched off.
+    pub metrics: Option<SocketAddr>,
+    /// Metrics of the process.
+    pub runtime_metrics: bool,
+    /// How much is logged.
+    pub log_level: Level,
+    /// What was ignored, for the log.
+    pub warnings: Vec<String>,
+}
+
+/// What makes key ids, and when they change.
+#[derive(Clone, Debug)]
+pub struct IdentitySettings {
+    /// The lineage that the operator named, instead of the key's place.
+    pub lineage: Option<Lineage>,
+    /// How often an older KEK was gone back to.
+    pub generation: u16,
+    /// Ids from before a re-import, and the versions that read them.
+    pub accepted: BTreeMap<String, KekVersion>,
+    /// The age at which a version begins to write.
+    pub rotation_delay: Duration,
+}
+
+impl Settings {
+    /// The settings that `sources` give.
+    ///
+    /// # Errors
+    /// Everything that is wrong, in the order of the flags.
+    pub fn read(sources: &Sources) -> Result<Self, Vec<ConfigError>> {
+        let mut reading = Reading::new(sources);
+        let settings = Self::all(&mut reading, sources);
+        match settings {
+            Some(settings) if reading.errors.is_empty() => Ok(settings),
+            _ => Err(reading.errors),
+        }
+    }
+
+    fn all(reading: &mut Reading<'_>, sources: &Sources) -> Option<Self> {
+        let listen = reading.parsed("listen-address", SocketAddress::parse);
+        let allowed = allowed_uids(reading);
+        let keeper = keeper::keeper(reading);
+        let identity = identity(reading);
+        let legacy_decrypt = reading.boolean("legacy-decrypt");
+        let outage_policy = reading.parsed("outage-policy", |text| match text {
+            "stop-writes" => Ok(OutagePolicy::StopWrites),
+            "keep-writing" => Ok(OutagePolicy::KeepWriting),
+            _ => Err(format!("{text:?} is no policy; write stop-writes or keep-writing")),
+        });
+        let grace = (Duration::ZERO, Duration::from_secs(600));
+        let outage_grace = reading.duration("outage-grace", grace.0, grace.1);
+        let health_port = reading.port("health-port");
+        let metrics_port = reading.port("metrics-port");
+        let disabled = reading.boolean("disable-runtime-metrics");
+        let newer = reading.is_given("zap-log-level") || !reading.is_given("log-level");
+        let level = if newer { "zap-log-level" } else { "log-level" };
+        let log_level = reading.parsed(level, |text| {
+            Level::parse(text).ok_or_else(|| format!("{text:?} is no log level; write info"))
+        });
+        let listen = listen?;
+        Some(Self {
+            peers: match (&listen, allowed?) {
+                (SocketAddress::File(_), allowed) if allowed.is_empty() => PeerPolicy::FileMode,
+                (_, allowed) => PeerPolicy::Uids(allowed),
+            },
+            listen,
+            keeper: keeper?,
+            identity: identity?,
+            legacy_decrypt: legacy_decrypt?,
+            outage_policy: outage_policy?,
+            outage_grace: outage_grace?,
+            health: health_port?.map(|port| (Ipv4Addr::UNSPECIFIED, port).into()),
+            metrics: metrics_port?.map(|port| (Ipv4Addr::LOCALHOST, port).into()),
+            runtime_metrics: !disabled?,
+            log_level: log_level?,
+            warnings: sources.warnings.clone(),
+        })
+    }
+}
+
+/// The key file that `local init` and `local rotate` work on.
+///
+/// # Errors
+/// Everything that is wrong with what was given.
+pub fn local_key_file(sources: &Sources) -> Result<PathBuf, Vec<ConfigError>> {
+    let mut reading = Reading::new(sources);
+    match keeper::local_key_file(&mut reading) {
+        Some(path) if reading.errors.is_empty() => Ok(path),
+        _ => Err(reading.errors),
+    }
+}
+
+fn allowed_uids(reading: &mut Reading<'_>) -> Option<BTreeSet<u32>> {
+    let mut uids = BTreeSet::new();
+    let mut all_good = true;
+    for text in reading.texts("allowed-uid") {
+        if let Ok(uid) = text.parse() {
+            uids.insert(uid);
+        } else {
+            reading.wrong("allowed-uid", format!("{text:?} is no uid; write a number"));
+            all_good = false;
+        }
+    }
+    all_good.then_some(uids)
+}
+
+fn identity(reading: &mut Reading<'_>) -> Option<IdentitySettings> {
+    let rotation_delay = reading.duration("rotation-delay", Duration::ZERO, ROTATION_DELAY_MAX);
+    let lineage = match reading.text("key-lineage") {
+        "" => Some(None),
+        _ => reading
+            .parsed("key-lineage", |text| Lineage::named(text).map_err(|error| error.to_string()))
+            .map(Some),
+    };
+    let generation = reading.parsed("key-generation", |text| {
+        text.parse()
+            .ok()
+            .filter(|n| *n < 1_000)
+            .ok_or_else(|| format!("{text:?} is not in 0 to 999"))
+    });
+    let accepted = accepted_ids(reading);
+    Some(IdentitySettings {
+        lineage: lineage?,
+        generation: generation?,
+        accepted: accepted?,
+        rotation_delay: rotation_delay?,
+    })
+}
+
+fn accepted_ids(reading: &mut Reading<'_>) -> Option<BTreeMap<String, KekVersion>> {
+    let mut accepted = BTreeMap::new();
+    let mut all_good = true;
+    for text in reading.texts("accept-key-id") {
+        let pair = text.rsplit_once('=').and_then(|(id, version)| {
+            let fits = (1..=KEY_ID_MAX).contains(&id.len());
+            Some((id, KekVersion::parse(version)?)).filter(|_| fits)
+        });
+        if let Some((id, version)) = pair {
+            accepted.insert(id.to_owned(), version);
+        } else {
+            reading.wrong("accept-key-id", format!("{text:?} is not of the form ID=VERSION"));
+            all_good = false;
+        }
+    }
+    all_good.then_some(accepted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::vault::tls::Trust;
+
+    fn read(line: &str) -> Result<Settings, Vec<ConfigError>> {
+        let args: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+        Settings::read(&Sources::collect(&args, []))
+    }
+
+    /// As OpenShift's operator writes them.
+    const OPENSHIFT: &str = "-listen-address=unix:///var/run/kmsplugin/kms-1.sock \
+        -vault-address=https://vault:8200 -transit-mount=transit -transit-key=my-key \
+        -approle-role-id=r -approle-secret-id-path=/var/run/secrets/s -vault-namespace=admin \
+        -tls-skip-verify --log-level=debug-extended";
+
+    #[test]
+    fn an_existing_manifest_is_read_as_it_is() {
+        let settings = read(OPENSHIFT).unwrap();
+        let KeeperSettings::Vault(vault) = settings.keeper else { panic!("not Vault") };
+        assert_eq!(vault.client.tls.trust, Trust::Anybody);
+        assert_eq!(vault.transit.key.to_string(), "transit/keys/my-key");
+        assert_eq!(vault.approle.namespace.as_str(), "admin");
+        assert_eq!(settings.log_level, Level::Trace);
+        assert_eq!(settings.peers, PeerPolicy::FileMode);
+    }
+
+    #[test]
+    fn all_errors_come_at_once_with_flag_and_origin() {
+        let errors = read(
+            "--vault-address=https://u:p@v --vault-key-path=a/../keys/k --listen-address=tcp://x \
+             --outage-grace=soon --metrics-port=x --approle-role-id= --nonsense --allowed-uid=me",
+        )
+        .unwrap_err();
+        let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        for flag in [
+            "nonsense",
+            "listen-address",
+            "allowed-uid",
+            "vault-address",
+            "vault-key-path",
+            "approle-role-id",
+            "approle-secret-id-path",
+            "outage-grace",
+            "metrics-port",
+        ] {
+            assert!(
+                texts.iter().any(|t| t.starts_with(&format!("--{flag} ("))),
+                "{flag}: {texts:#?}"
+            );
+        }
+        assert_eq!(texts.len(), 9, "{texts:#?}");
+        assert!(texts.iter().any(|t| t.contains("--approle-secret-id-path (not given)")));
+    }
+
+    #[test]
+    fn exactly_one_form_of_the_key_must_be_given() {
+        let rest = "--vault-address=https://v --approle-role-id=r --approle-secret-id-path=/s";
+        for (key, good) in [
+            ("--vault-key-path=transit/keys/k", true),
+            ("--transit-key=k", true),
+            ("--transit-key=k --transit-mount=team/transit", true),
+            ("--transit-mount=transit", false),
+            ("--transit-key=k --vault-key-path=transit/keys/k", false),
+            ("", false),
+        ] {
+            assert_eq!(read(&format!("{rest} {key}")).is_ok(), good, "{key}");
+        }
+    }
+
+    #[test]
+    fn the_embedded_keeper_asks_for_nothing_of_vault() {
+        let settings =
+            read("--keeper=local --local-key-file=/k --listen-address=unix:///@kms").unwrap();
+        assert!(matches!(settings.keeper, KeeperSettings::Local(_)));
+        assert_eq!(settings.peers, PeerPolicy::Uids(BTreeSet::new()));
+    }
+}

@@ -1,0 +1,265 @@
+//! Collecting what was given: flags over variables over file.
+
+use std::collections::BTreeMap;
+
+use config::{Config, Environment, File, FileFormat, Map, Value};
+
+use super::{
+    error::{ConfigError, Origin},
+    flags::{self, Takes},
+};
+
+/// What stands before the name of each variable.
+pub const VARIABLE_PREFIX: &str = "VAULT_KUBE_KMS";
+
+/// The values given for one flag, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// One value, or several for a repeatable flag.
+    pub values: Vec<String>,
+    /// Where they came from.
+    pub origin: Origin,
+}
+
+/// All that was given, by flag name.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    given: BTreeMap<&'static str, Given>,
+    /// What was wrong on the way.
+    pub errors: Vec<ConfigError>,
+    /// What was ignored, and why.
+    pub warnings: Vec<String>,
+}
+
+impl Sources {
+    /// Collects from `args` (without the program's name and command), `variables` and the file
+    /// that either names.
+    #[must_use]
+    pub fn collect(args: &[String], variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        let mut sources = Self::default();
+        let flags = sources.read_flags(args);
+        let variables = sources.read_variables(variables);
+        let path = flags.get("config").or_else(|| variables.get("config"));
+        let file = match path.and_then(|given| given.values.last().cloned()) {
+            Some(path) => sources.read_file(&path),
+            None => BTreeMap::new(),
+        };
+        for layer in [file, variables, flags] {
+            sources.given.extend(layer);
+        }
+        sources
+    }
+
+    /// What was given for the flag `name`.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Given> {
+        self.given.get(name)
+    }
+
+    fn read_flags(&mut self, args: &[String]) -> BTreeMap<&'static str, Given> {
+        let mut given: BTreeMap<&'static str, Given> = BTreeMap::new();
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            let Some(body) = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-')) else {
+                self.wrong(arg, Origin::Flag, "it is no flag; flags begin with --");
+                continue;
+            };
+            let (name, value) = match body.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (body, None),
+            };
+            let Some(flag) = flags::find(name) else {
+                self.unknown(name, Origin::Flag);
+                continue;
+            };
+            let value = match (value, flag.takes) {
+                (Some(value), _) => value,
+                (None, Takes::Bool) => "true".to_owned(),
+                (None, _) => {
+                    let Some(value) = args.next() else {
+                        self.wrong(name, Origin::Flag, "its value is missing");
+                        continue;
+                    };
+                    value.clone()
+                }
+            };
+            let entry = given
+                .entry(flag.name)
+                .or_insert_with(|| Given { values: Vec::new(), origin: Origin::Flag });
+            // Of a flag that takes one value the last one counts, as in Go.
+            if !matches!(flag.takes, Takes::Values(_)) {
+                entry.values.clear();
+            }
+            entry.values.push(value);
+        }
+        given
+    }
+
+    fn read_variables(
+        &mut self,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> BTreeMap<&'static str, Given> {
+        let source = Environment::with_prefix(VARIABLE_PREFIX)
+            .prefix_separator("_")
+            .ignore_empty(true)
+            .source(Some(variables.into_iter().collect()));
+        let values = collected(Config::builder().add_source(source)).unwrap_or_default();
+        let mut given = BTreeMap::new();
+        for (key, value) in values {
+            let variable = format!("{VARIABLE_PREFIX}_{}", key.to_uppercase());
+            let Some(flag) = flags::find(&key.replace('_', "-")) else {
+                // Kubernetes sets such variables for a Service of this name, so they are no error.
+                self.warnings.push(format!("the variable {variable} names no flag; ignored"));
+                continue;
+            };
+            let text = value.into_string().unwrap_or_default();
+            let values = match flag.takes {
+                Takes::Values(_) => text.split(',').map(|part| part.trim().to_owned()).collect(),
+                Takes::Value(_) | Takes::Bool => vec![text],
+            };
+            given.insert(flag.name, Given { values, origin: Origin::Variable(variable) });
+        }
+        given
+    }
+
+    fn read_file(&mut self, path: &str) -> BTreeMap<&'static str, Given> {
+        let origin = Origin::File(path.to_owned());
+        let read = std::fs::read_to_string(path).map_err(|error| error.to_string());
+        let values = read.and_then(|text| {
+            collected(Config::builder().add_source(File::from_str(&text, FileFormat::Toml)))
+        });
+        let values = match values {
+            Ok(values) => values,
+            Err(error) => {
+                let problem = format!("{path} cannot be used: {}", error.trim().replace('\n', " "));
+                self.wrong("config", Origin::Flag, &problem);
+                return BTreeMap::new();
+            }
+        };
+        let mut given = BTreeMap::new();
+        for (key, value) in values {
+            let Some(flag) = flags::find(&key).filter(|flag| flag.name != "config") else {
+                self.unknown(&key, origin.clone());
+                continue;
+            };
+            let values = match value.clone().into_array() {
+                Ok(items) if matches!(flag.takes, Takes::Values(_)) => {
+                    items.into_iter().map(Value::into_string).collect()
+                }
+                _ => value.into_string().map(|text| vec![text]),
+            };
+            match values {
+                Ok(values) => {
+                    given.insert(flag.name, Given { values, origin: origin.clone() });
+                }
+                Err(_) => self.wrong(flag.name, origin.clone(), "it has the wrong type"),
+            }
+        }
+        given
+    }
+
+    fn unknown(&mut self, name: &str, origin: Origin) {
+        let hint = match flags::nearest(name) {
+            Some(nearest) => format!("there is no such flag; did you mean --{nearest}?"),
+            None => "there is no such flag; see --help".to_owned(),
+        };
+        self.wrong(name, origin, &hint);
+    }
+
+    fn wrong(&mut self, flag: &str, origin: Origin, problem: &str) {
+        let flag = flag.trim_start_matches('-').to_owned();
+        self.errors.push(ConfigError { flag, origin, problem: problem.to_owned() });
+    }
+}
+
+fn collected(
+    builder: config::ConfigBuilder<config::builder::DefaultState>,
+) -> Result<Map<String, Value>, String> {
+    let built = builder.build().map_err(|error| error.to_string())?;
+    config::Source::collect(&built).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(line: &str) -> Vec<String> {
+        line.split_whitespace().map(str::to_owned).collect()
+    }
+
+    fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
+    }
+
+    fn first<'a>(sources: &'a Sources, name: &str) -> &'a str {
+        sources.get(name).and_then(|given| given.values.first()).unwrap()
+    }
+
+    #[test]
+    fn both_dash_forms_and_bare_booleans() {
+        let line =
+            "-vault-address=https://a --transit-key k -tls-skip-verify --require-enterprise=false";
+        let sources = Sources::collect(&args(line), []);
+        assert_eq!(sources.errors, []);
+        assert_eq!(first(&sources, "vault-address"), "https://a");
+        assert_eq!(first(&sources, "transit-key"), "k");
+        assert_eq!(first(&sources, "tls-skip-verify"), "true");
+        assert_eq!(first(&sources, "require-enterprise"), "false");
+    }
+
+    #[test]
+    fn flags_win_over_variables_over_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("c.toml");
+        std::fs::write(
+            &path,
+            "transit-key = 'f'\ntransit-mount = 'f'\nauth-mount = 'f'\nmetrics-port = 7\n",
+        )
+        .unwrap();
+        let line = format!("--transit-key=a --config={}", path.display());
+        let environment =
+            [("VAULT_KUBE_KMS_TRANSIT_KEY", "v"), ("VAULT_KUBE_KMS_TRANSIT_MOUNT", "v")];
+        let sources = Sources::collect(&args(&line), variables(&environment));
+        assert_eq!(sources.errors, []);
+        assert_eq!(first(&sources, "transit-key"), "a");
+        assert_eq!(first(&sources, "transit-mount"), "v");
+        assert_eq!(first(&sources, "auth-mount"), "f");
+        assert_eq!(first(&sources, "metrics-port"), "7");
+        assert_eq!(
+            sources.get("auth-mount").unwrap().origin,
+            Origin::File(path.display().to_string())
+        );
+    }
+
+    #[test]
+    fn every_misspelling_is_reported_and_the_nearest_name_told() {
+        let sources =
+            Sources::collect(&args("--vault-adress=x --transit-kye k y --nothing-like-it"), []);
+        let texts: Vec<_> = sources.errors.iter().map(ToString::to_string).collect();
+        assert_eq!(texts.len(), 5, "{texts:?}");
+        assert!(texts[0].contains("did you mean --vault-address?"), "{texts:?}");
+    }
+
+    #[test]
+    fn variables_that_kubernetes_sets_for_a_service_are_no_error() {
+        let environment = [("VAULT_KUBE_KMS_SERVICE_HOST", "10.0.0.1")];
+        let sources = Sources::collect(&[], variables(&environment));
+        assert_eq!((sources.errors.len(), sources.warnings.len()), (0, 1));
+    }
+
+    #[test]
+    fn a_file_with_an_unknown_key_or_bad_syntax_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("c.toml");
+        for text in [
+            "vault-adress = 'x'",
+            "vault-address = ",
+            "[vault]\naddress = 'x'",
+            "transit-key = ['a']",
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let sources = Sources::collect(&args(&format!("--config {}", path.display())), []);
+            assert_eq!(sources.errors.len(), 1, "{text}: {:?}", sources.errors);
+        }
+    }
+}
