@@ -24,3 +24,5 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod ports;
+#[cfg(feature = "testkit")]
+pub mod testkit;

@@ -105,7 +105,8 @@ impl Evidence {
     ///
     /// # Errors
     /// The last failure to read it; [`Code::Starting`] before the first attempt ended, and
-    /// [`Code::KeeperTimeout`] when no attempt has ended for longer than the grace time.
+    /// [`Code::KeeperTimeout`] when no attempt has ended for longer than the grace time. A
+    /// snapshot older than that is never relied on.
     pub fn metadata_verdict(&self, now: Monotonic) -> Result<(), KmsError> {
         self.metadata.verdict(now, self.grace)?;
         match self.metadata.worked_at {
@@ -114,11 +115,11 @@ impl Evidence {
                 "the keeper has not answered since this process started",
                 "wait a moment; if this lasts, look for the cause in this process's log",
             )),
-            Some(at) if now.since(at) > self.grace.max(STALE_AT_LEAST) => Err(KmsError::new(
-                Code::KeeperTimeout,
-                format!("the key was last read {} s ago", now.since(at).as_secs()),
-                "check the keeper and the network between it and this node",
-            )),
+            Some(at) if now.since(at) > self.grace.max(STALE_AT_LEAST) => Err(self
+                .metadata
+                .failing
+                .as_ref()
+                .map_or_else(|| stale(now.since(at)), |(_, error)| error.clone())),
             Some(_) => Ok(()),
         }
     }
@@ -160,6 +161,14 @@ impl Evidence {
 /// A snapshot younger than this is never called stale, however short the grace time: metadata is
 /// read every 15 s.
 const STALE_AT_LEAST: Duration = Duration::from_secs(20);
+
+fn stale(age: Duration) -> KmsError {
+    KmsError::new(
+        Code::KeeperTimeout,
+        format!("the key was last read {} s ago", age.as_secs()),
+        "check the keeper and the network between it and this node",
+    )
+}
 
 #[cfg(test)]
 mod tests {

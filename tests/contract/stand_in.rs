@@ -1,0 +1,175 @@
+//! The Vault adapter against the stand-in: every rule, and then every fault.
+
+use std::{fs, time::Duration};
+
+use vault_kube_kms::{
+    domain::{
+        envelope::{Annotations, AssociatedData, Ciphertext},
+        error::Code,
+        key::KekVersion,
+        secret::Plaintext,
+        time::Monotonic,
+    },
+    ports::kek::Unwrap,
+    testkit::{Subject, hold_to_every_rule},
+};
+
+use crate::support::{
+    admin::Admin,
+    stand_in::{Fault, Manner, StandIn},
+    transit::TransitSubject,
+};
+
+/// A keeper for a stand-in, and the stand-in.
+async fn subject(manner: Manner) -> (TransitSubject, StandIn) {
+    let stand_in = StandIn::with(manner).await;
+    let admin = Admin::new(&stand_in.address, "unused", Some(stand_in.ca.clone()));
+    (TransitSubject::new(admin, stand_in.provisioned.clone()), stand_in)
+}
+
+fn within(subject: &TransitSubject, wait: Duration) -> Monotonic {
+    subject.clock().now().after(wait)
+}
+
+const SOON: Duration = Duration::from_secs(5);
+
+async fn wrapped(subject: &TransitSubject) -> (Ciphertext, AssociatedData) {
+    let associated_data = AssociatedData::binding("id", &Annotations::ours());
+    let seed = Plaintext::new(vec![7; 32]);
+    let until = within(subject, SOON);
+    let wrapped =
+        subject.kek.wrap(KekVersion::FIRST, &seed, &associated_data, until).await.unwrap();
+    (wrapped.ciphertext, associated_data)
+}
+
+/// What describe, wrap and unwrap fail with, with `wait` to do it.
+async fn failures(
+    subject: &TransitSubject,
+    wait: Duration,
+    sealed: &(Ciphertext, AssociatedData),
+) -> [Code; 3] {
+    let seed = Plaintext::new(vec![7; 32]);
+    let described = subject.kek.describe(within(subject, wait)).await.unwrap_err();
+    let until = within(subject, wait);
+    let wrapped = subject.kek.wrap(KekVersion::FIRST, &seed, &sealed.1, until).await.unwrap_err();
+    let item = Unwrap { ciphertext: &sealed.0, associated_data: &sealed.1 };
+    let unwrapped = subject.kek.unwrap(item, within(subject, wait)).await.unwrap_err();
+    [described.code(), wrapped.code(), unwrapped.code()]
+}
+
+struct WithStandIn(TransitSubject, StandIn);
+
+#[async_trait::async_trait]
+impl Subject for WithStandIn {
+    fn kek(&self) -> std::sync::Arc<dyn vault_kube_kms::ports::kek::Kek> {
+        self.0.kek()
+    }
+
+    async fn rotate(&self) {
+        self.1.rotate();
+    }
+
+    fn clock(&self) -> std::sync::Arc<dyn vault_kube_kms::ports::clock::Clock> {
+        self.0.clock()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_stand_in_keeps_every_rule() {
+    hold_to_every_rule(|_| async {
+        let (subject, stand_in) = subject(Manner::default()).await;
+        WithStandIn(subject, stand_in)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_fault_is_classified_and_passes() {
+    let (subject, stand_in) = subject(Manner::default()).await;
+    let sealed = wrapped(&subject).await;
+    for (fault, code) in [
+        (Fault::Reset, Code::KeeperUnreachable),
+        (Fault::HalfBody, Code::KeeperUnreachable),
+        (Fault::Html502, Code::KeeperFailed),
+        (Fault::Quota429, Code::KeeperOverloaded),
+        (Fault::Sealed503, Code::KeeperSealed),
+        (Fault::Standby307, Code::KeeperFailed),
+        (Fault::Nonsense200, Code::KeeperAnswer),
+    ] {
+        stand_in.set_fault(Some(fault));
+        assert_eq!(failures(&subject, SOON, &sealed).await, [code; 3], "{fault:?}");
+        stand_in.set_fault(None);
+        subject.kek.describe(within(&subject, SOON)).await.expect("it heals at once");
+    }
+}
+
+#[tokio::test]
+async fn a_keeper_that_hangs_is_given_up_at_the_deadline() {
+    let (subject, stand_in) = subject(Manner::default()).await;
+    let sealed = wrapped(&subject).await;
+    stand_in.set_fault(Some(Fault::Hang));
+    let codes = failures(&subject, Duration::from_millis(300), &sealed).await;
+    for code in codes {
+        assert!(matches!(code, Code::KeeperTimeout | Code::DeadlineExceeded), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_keeper_is_waited_for_within_the_deadline() {
+    let (subject, stand_in) = subject(Manner::default()).await;
+    wrapped(&subject).await;
+    stand_in.set_fault(Some(Fault::Delay(Duration::from_millis(200))));
+    subject.kek.describe(within(&subject, SOON)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dead_token_costs_one_login_for_all_who_meet_it() {
+    let (subject, stand_in) = subject(Manner::default()).await;
+    wrapped(&subject).await;
+    assert_eq!(stand_in.requests_for("auth/approle/login"), 1);
+    stand_in.expire_tokens();
+    // The session spaces logins that refused requests ask for; all 16 wait for the one.
+    let calls = (0..16).map(|_| {
+        let (kek, until) = (subject.kek.clone(), within(&subject, Duration::from_secs(30)));
+        tokio::spawn(async move { kek.describe(until).await })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(stand_in.requests_for("auth/approle/login"), 2);
+}
+
+#[tokio::test]
+async fn a_refused_secret_id_is_tried_once_and_again_when_the_file_changes() {
+    let stand_in = StandIn::start().await;
+    stand_in.shared.engine.lock().unwrap().secret_id = "the-new-one".to_owned();
+    let admin = Admin::new(&stand_in.address, "unused", Some(stand_in.ca.clone()));
+    let subject = TransitSubject::new(admin, stand_in.provisioned.clone());
+    for _ in 0..5 {
+        let error = subject.kek.describe(within(&subject, SOON)).await.unwrap_err();
+        assert_eq!(error.code(), Code::LoginRefused);
+        assert!(!error.to_string().contains("canary"), "{error}");
+    }
+    assert_eq!(stand_in.requests_for("auth/approle/login"), 1);
+    fs::write(&subject.secret_id_path, "the-new-one").unwrap();
+    let healed = async {
+        while subject.kek.describe(within(&subject, SOON)).await.is_err() {
+            subject.clock().sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), healed).await.expect("it notices the new file");
+}
+
+#[tokio::test]
+async fn require_enterprise_admits_a_licence_and_nothing_else() {
+    for (enterprise, admitted) in [(true, Ok(())), (false, Err(Code::EnterpriseRequired))] {
+        let manner = Manner { enterprise, ..Manner::default() };
+        let stand_in = StandIn::with(manner).await;
+        let admin = Admin::new(&stand_in.address, "unused", Some(stand_in.ca.clone()));
+        let subject = TransitSubject::with(admin, stand_in.provisioned.clone(), |settings| {
+            settings.require_enterprise = true;
+        });
+        let described = subject.kek.describe(within(&subject, SOON)).await;
+        assert_eq!(described.map(drop).map_err(|error| error.code()), admitted);
+    }
+}

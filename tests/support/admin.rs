@@ -1,0 +1,104 @@
+//! An operator's hand at a Vault or OpenBao server: plain requests with a root token.
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::{BodyExt, Full};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde_json::{Value, json};
+use vault_kube_kms::adapters::vault::tls::{TlsSettings, Trust};
+
+/// A server and the power to change it.
+#[derive(Clone)]
+pub struct Admin {
+    pub address: String,
+    pub ca: Option<Vec<u8>>,
+    token: String,
+    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+/// What a provider needs to reach one key.
+#[derive(Clone, Debug)]
+pub struct Provisioned {
+    pub key: String,
+    pub role_id: String,
+    pub secret_id: String,
+}
+
+impl Admin {
+    pub fn new(address: &str, token: &str, ca: Option<Vec<u8>>) -> Self {
+        let trust = ca.clone().map_or(Trust::System, Trust::Bundle);
+        let tls = TlsSettings { trust, server_name: None }.client_config().unwrap();
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .build();
+        let http = Client::builder(TokioExecutor::new()).build(connector);
+        Self { address: address.to_owned(), ca, token: token.to_owned(), http }
+    }
+
+    /// Sends a request below `/v1/`; the status and the JSON of the answer.
+    pub async fn send(&self, method: Method, path: &str, body: Value) -> Option<(u16, Value)> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}/v1/{path}", self.address))
+            .header("x-vault-token", &self.token)
+            .body(Full::new(Bytes::from(body.to_string())))
+            .unwrap();
+        let response = self.http.request(request).await.ok()?;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.ok()?.to_bytes();
+        Some((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+    }
+
+    /// A request that must succeed.
+    pub async fn must(&self, method: Method, path: &str, body: Value) -> Value {
+        let (status, answer) = self.send(method, path, body).await.expect("the server answers");
+        assert!(status < 300, "{path}: {status} {answer}");
+        answer
+    }
+
+    /// Whether the server is ready to serve.
+    pub async fn is_ready(&self) -> bool {
+        let answer = self.send(Method::GET, "sys/health", Value::Null).await;
+        answer.is_some_and(|(status, _)| status == 200)
+    }
+
+    /// Mounts the engines that [`Admin::provision`] uses, unless they are there.
+    pub async fn mount(&self) {
+        let _there =
+            self.send(Method::POST, "sys/mounts/transit", json!({"type": "transit"})).await;
+        let _there = self.send(Method::POST, "sys/auth/approle", json!({"type": "approle"})).await;
+    }
+
+    /// A fresh key `name` with the least policy, and a role that may use it.
+    pub async fn provision(&self, name: &str) -> Provisioned {
+        let key = json!({"type": "aes256-gcm96"});
+        self.must(Method::POST, &format!("transit/keys/{name}"), key).await;
+        let policy = format!(
+            "path \"transit/encrypt/{name}\" {{ capabilities = [\"update\"] }}\n\
+             path \"transit/decrypt/{name}\" {{ capabilities = [\"update\"] }}\n\
+             path \"transit/keys/{name}\" {{ capabilities = [\"read\"] }}\n"
+        );
+        let policy_path = format!("sys/policies/acl/{name}");
+        self.must(Method::PUT, &policy_path, json!({ "policy": policy })).await;
+        let role = format!("auth/approle/role/{name}");
+        let settings = json!({"token_policies": name, "token_ttl": "60s", "token_max_ttl": "120s"});
+        self.must(Method::POST, &role, settings).await;
+        let role_id = self.must(Method::GET, &format!("{role}/role-id"), Value::Null).await;
+        let secret_id = self.must(Method::POST, &format!("{role}/secret-id"), json!({})).await;
+        Provisioned {
+            key: name.to_owned(),
+            role_id: role_id["data"]["role_id"].as_str().unwrap().to_owned(),
+            secret_id: secret_id["data"]["secret_id"].as_str().unwrap().to_owned(),
+        }
+    }
+
+    pub async fn rotate(&self, key: &str) {
+        self.must(Method::POST, &format!("transit/keys/{key}/rotate"), json!({})).await;
+    }
+}

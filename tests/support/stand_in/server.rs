@@ -1,0 +1,121 @@
+//! The stand-in's server: TLS, HTTP/1.1, and the faults.
+
+use std::{convert::Infallible, future::pending, io, sync::Arc};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::{ServerConfig, crypto::aws_lc_rs};
+use rustls_pki_types::PrivateKeyDer;
+use serde_json::Value;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{JoinHandle, JoinSet},
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::{Fault, Shared};
+
+type Answer = Response<BoxBody<Bytes, io::Error>>;
+
+/// Serves `shared` on a free port: its address, its authority as PEM, and the serving task.
+pub async fn start(shared: Arc<Shared>) -> (String, Vec<u8>, JoinHandle<()>) {
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .unwrap();
+    let tls = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("https://127.0.0.1:{}", listener.local_addr().unwrap().port());
+    let serving = tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            connections.spawn(connection(stream, tls.clone(), shared.clone()));
+            while connections.try_join_next().is_some() {}
+        }
+    });
+    (address, cert.pem().into_bytes(), serving)
+}
+
+async fn connection(stream: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>) {
+    stream.set_nodelay(true).unwrap();
+    let Ok(stream) = tls.accept(stream).await else { return };
+    let service = service_fn(|request| respond(request, shared.clone()));
+    // An error of the service ends the connection without an answer.
+    drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+}
+
+async fn respond(request: Request<Incoming>, shared: Arc<Shared>) -> io::Result<Answer> {
+    let path = request.uri().path().trim_start_matches("/v1/").to_owned();
+    let token = request.headers().get("x-vault-token");
+    let token = token.and_then(|token| token.to_str().ok()).map(str::to_owned);
+    let body = request.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
+    let fault = shared.fault_for(&path);
+    match fault {
+        Some(Fault::Delay(wait)) => tokio::time::sleep(wait).await,
+        Some(Fault::Hang) => pending::<()>().await,
+        Some(Fault::Reset) => return Err(io::Error::other("reset")),
+        Some(Fault::Html502) => return Ok(page(502, "<html><h1>502 Bad Gateway</h1></html>")),
+        Some(Fault::Quota429) => {
+            let text = format!("request path \"{path}\": rate limit quota exceeded");
+            return Ok(page(429, &serde_json::json!({ "errors": [text] }).to_string()));
+        }
+        Some(Fault::Sealed503) => return Ok(page(503, r#"{"errors":["Vault is sealed"]}"#)),
+        Some(Fault::Standby307) => {
+            let mut answer = page(307, "");
+            let location = "https://127.0.0.1:1/v1/elsewhere".parse().unwrap();
+            answer.headers_mut().insert("location", location);
+            return Ok(answer);
+        }
+        Some(Fault::Nonsense200) => return Ok(page(200, r#"{"data":{"plaintext":7,"keys":[]}}"#)),
+        Some(Fault::HalfBody) | None => (),
+    }
+    let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let (status, reply) = shared.engine.lock().unwrap().answer(&path, token.as_deref(), &body);
+    let text = if reply.is_null() { String::new() } else { reply.to_string() };
+    Ok(if fault == Some(Fault::HalfBody) { half(&text) } else { page(status, &text) })
+}
+
+fn page(status: u16, text: &str) -> Answer {
+    let body = Full::new(Bytes::from(text.to_owned())).map_err(never).boxed();
+    Response::builder().status(status).body(body).unwrap()
+}
+
+/// Announces the whole text and sends half of it.
+fn half(text: &str) -> Answer {
+    let cut = &text[..text.len() / 2];
+    let body = HalfBody { text: Some(Bytes::from(cut.to_owned())) }.boxed();
+    Response::builder().header("content-length", text.len()).body(body).unwrap()
+}
+
+struct HalfBody {
+    text: Option<Bytes>,
+}
+
+impl hyper::body::Body for HalfBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<io::Result<hyper::body::Frame<Bytes>>>> {
+        std::task::Poll::Ready(Some(match self.text.take() {
+            Some(text) => Ok(hyper::body::Frame::data(text)),
+            None => Err(io::Error::other("cut")),
+        }))
+    }
+}
+
+fn never(never: Infallible) -> io::Error {
+    match never {}
+}

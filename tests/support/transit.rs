@@ -1,0 +1,123 @@
+//! A keeper wired to a server, as `serve` wires it.
+
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tokio::task::JoinHandle;
+use vault_kube_kms::{
+    adapters::{
+        layers::deadline::Deadline,
+        system::clock::SystemClock,
+        vault::{
+            address::VaultAddress,
+            approle::{AppRole, AppRoleSettings},
+            client::{ClientSettings, VaultClient},
+            key_path::{KeyPath, MountPath, Namespace},
+            session::Session,
+            tls::{TlsSettings, Trust},
+            transit::{TransitKek, TransitSettings},
+        },
+    },
+    ports::{
+        clock::Clock,
+        kek::Kek,
+        telemetry::{Event, Telemetry},
+    },
+    testkit::Subject,
+};
+
+use super::admin::{Admin, Provisioned};
+
+/// Nobody listens.
+#[derive(Debug)]
+pub struct Silence;
+
+impl Telemetry for Silence {
+    fn record(&self, _: Event<'_>) {}
+}
+
+/// A Transit key on a server, and all that keeps it reachable.
+pub struct TransitSubject {
+    pub kek: Arc<dyn Kek>,
+    pub admin: Admin,
+    pub key: String,
+    pub secret_id_path: PathBuf,
+    clock: Arc<dyn Clock>,
+    session: JoinHandle<()>,
+    _directory: tempfile::TempDir,
+}
+
+impl TransitSubject {
+    /// A keeper for what was provisioned at the server of `admin`.
+    pub fn new(admin: Admin, provisioned: Provisioned) -> Self {
+        Self::with(admin, provisioned, |_| ())
+    }
+
+    /// The same, with some settings changed.
+    pub fn with(
+        admin: Admin,
+        provisioned: Provisioned,
+        change: impl FnOnce(&mut TransitSettings),
+    ) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let secret_id_path = directory.path().join("secret-id");
+        fs::write(&secret_id_path, format!("{}\n", provisioned.secret_id)).unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let client = ClientSettings {
+            address: VaultAddress::parse(&admin.address).unwrap(),
+            tls: TlsSettings {
+                trust: admin.ca.clone().map_or(Trust::System, Trust::Bundle),
+                server_name: None,
+            },
+            connect_timeout: Duration::from_secs(2),
+            request_timeout: Duration::from_secs(2),
+        };
+        let client = Arc::new(VaultClient::new(client, clock.clone(), Arc::new(Silence)).unwrap());
+        let approle = AppRoleSettings {
+            mount: MountPath::parse("approle").unwrap(),
+            namespace: Namespace::default(),
+            role_id: provisioned.role_id,
+            secret_id_path: secret_id_path.clone(),
+        };
+        let approle = Arc::new(AppRole::new(client.clone(), clock.clone(), approle));
+        let session = Arc::new(Session::new(approle, clock.clone(), Arc::new(Silence)));
+        let mut settings = TransitSettings {
+            key: KeyPath::of_parts("transit", &provisioned.key).unwrap(),
+            namespace: Namespace::default(),
+            auth_namespace: Namespace::default(),
+            require_enterprise: false,
+        };
+        change(&mut settings);
+        let kek = TransitKek::new(client, session.clone(), settings);
+        Self {
+            kek: Arc::new(Deadline::new(kek, clock.clone())),
+            admin,
+            key: provisioned.key,
+            secret_id_path,
+            clock,
+            session: tokio::spawn(async move { session.run().await }),
+            _directory: directory,
+        }
+    }
+}
+
+impl Drop for TransitSubject {
+    fn drop(&mut self) {
+        self.session.abort();
+    }
+}
+
+#[async_trait]
+impl Subject for TransitSubject {
+    fn kek(&self) -> Arc<dyn Kek> {
+        self.kek.clone()
+    }
+
+    async fn rotate(&self) {
+        self.admin.rotate(&self.key).await;
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
+    }
+}

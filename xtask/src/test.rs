@@ -1,0 +1,45 @@
+//! Every test there is, in the order of what they need.
+
+use std::{fs, path::Path, process::Command};
+
+use prost::Message as _;
+
+use crate::{
+    run::{Failure, can_run, root, run, say, target},
+    tools::{self, missing},
+};
+
+/// Runs all suites; the first that fails ends it.
+pub(crate) fn all() -> Result<(), Failure> {
+    let bao = tools::openbao()?;
+    say("Rust: units, contract suite, provider, architecture");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(root()).args(["test", "--locked", "--workspace", "--all-features"]);
+    run(&mut cargo)?;
+    api_server(bao.as_deref())
+}
+
+/// The API server's own client code, against the binary as it ships.
+fn api_server(bao: Option<&Path>) -> Result<(), Failure> {
+    if !can_run("go", "version") {
+        return missing("GO", "install Go 1.26 to test with the API server's own client")
+            .map(|_: Option<()>| ());
+    }
+    let mut cargo = Command::new(env!("CARGO"));
+    run(cargo.current_dir(root()).args(["build", "--locked", "--bin", "vault-kube-kms"]))?;
+    let descriptor = target().join("kms_v2.descriptor");
+    fs::write(
+        &descriptor,
+        protox::compile(["kms_v2.proto"], [root().join("proto")])?.encode_to_vec(),
+    )?;
+    say("Go: the API server's own client (the first build takes two minutes)");
+    let mut go = Command::new("go");
+    go.current_dir(root().join("tests/api_server"))
+        .args(["test", "-count=1", "-timeout=15m", "./..."])
+        .env("PROVIDER", target().join("debug/vault-kube-kms"))
+        .env("DESCRIPTOR", descriptor);
+    if let Some(bao) = bao {
+        go.env("BAO", bao);
+    }
+    run(&mut go)
+}
