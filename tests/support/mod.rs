@@ -2,5 +2,6 @@
 
 pub mod admin;
 pub mod openbao;
+pub mod provider;
 pub mod stand_in;
 pub mod transit;

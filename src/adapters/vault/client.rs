@@ -137,9 +137,14 @@ impl VaultClient {
             Ok(result) => result,
             Err(_elapsed) => Err(Failure::Transport(self.late(limit))),
         };
-        // A refusal that is no outage is an answer: what it means depends on what was asked.
         let error = match &result {
             Err(Failure::Transport(error)) => Some(error.clone()),
+            // The keeper works: it refused what it was given, as it does for each proof of binding.
+            Err(Failure::Refused(refusal))
+                if operation == KeeperOperation::Write && refusal.status == 400 =>
+            {
+                None
+            }
             Err(Failure::Refused(refusal)) => Some(KmsError::new(
                 Code::KeeperFailed,
                 format!("status {}", refusal.status),
