@@ -1,0 +1,290 @@
+package apiserver_test
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"k8s.io/kms/pkg/service"
+)
+
+// Not parallel: it measures how fast the process is.
+func TestChecklist43_TheSocketIsThereBeforeTheKeeper(t *testing.T) {
+	tenant := sharedBao(t).tenant(t)
+	via := newForwarder(t, tenant.bao.address)
+	endpoint := newEndpoint(t)
+	started := time.Now()
+	p := launch(t, endpoint, tenant.flagsVia(via.address))
+	p.waitAccepts(t)
+	if took := time.Since(started); took > time.Second {
+		t.Errorf("the socket accepts after %v", took)
+	}
+	client := p.client(t)
+	asked := time.Now()
+	answer, err := client.Status(t.Context())
+	if took := time.Since(asked); err == nil || took > statusBound {
+		t.Errorf("without the keeper Status answers %v, %v after %v", answer, err, took)
+	}
+	via.start(t)
+	back := time.Now()
+	p.waitHealthy(t)
+	if took := time.Since(back); took > 10*time.Second {
+		t.Errorf("healthy %v after the keeper came back", took)
+	}
+	roundTrip(t, client, randomBytes(32))
+}
+
+func TestChecklist44_TheAPIServerStartsFirst(t *testing.T) {
+	onEachKeeper(t, func(t *testing.T, flags []string) {
+		endpoint := newEndpoint(t)
+		client := clientOf(t, endpoint, callTimeout)
+		started := time.Now()
+		if answer, err := client.Status(t.Context()); err == nil {
+			t.Fatalf("Status without a plugin: %v", answer)
+		}
+		launch(t, endpoint, flags)
+		if !eventually(startBound-time.Since(started), func() bool {
+			answer, err := client.Status(t.Context())
+			return err == nil && answer.Healthz == "ok"
+		}) {
+			t.Fatalf("not healthy after %v", time.Since(started))
+		}
+		roundTrip(t, client, randomBytes(32))
+	})
+}
+
+func TestChecklist45_AStaleSocketIsReplaced(t *testing.T) {
+	onEachKeeper(t, func(t *testing.T, flags []string) {
+		first := start(t, flags)
+		client := first.client(t)
+		plaintext := randomBytes(32)
+		sealed := encrypt(t, client, plaintext)
+		first.kill()
+		if mode := lstat(t, first.address()); mode.Type() != os.ModeSocket {
+			t.Fatalf("the socket did not stay behind: %v", mode)
+		}
+		second := launch(t, first.endpoint, flags)
+		second.waitHealthy(t)
+		requireOpens(t, second.client(t), sealed, plaintext)
+	})
+}
+
+func TestChecklist46_ASecondPluginLeavesALiveSocketAlone(t *testing.T) {
+	for name, endpoint := range map[string]func(t *testing.T) string{
+		"file":     newEndpoint,
+		"abstract": func(*testing.T) string { return "unix:///@vkk-" + randomName() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			onEachKeeper(t, func(t *testing.T, flags []string) {
+				first := launch(t, endpoint(t), flags)
+				first.waitHealthy(t)
+				client := first.client(t)
+				second := launch(t, first.endpoint, flags)
+				if !second.endsWithin(stopBound) {
+					t.Fatal("the second one runs too")
+				}
+				if second.exitCode() == 0 || !strings.Contains(second.stderr.String(), "in use") {
+					t.Errorf("the second one ends with %d: %s", second.exitCode(), &second.stderr)
+				}
+				roundTrip(t, client, randomBytes(32))
+				first.requireHealthy(t)
+			})
+		})
+	}
+}
+
+func TestChecklist47_WhatIsNoSocketIsNeverDeleted(t *testing.T) {
+	t.Parallel()
+	flags := localFlags(t)
+	for name, create := range map[string]func(path string) error{
+		"a file":      func(path string) error { return os.WriteFile(path, []byte("keep me"), 0o600) },
+		"a directory": func(path string) error { return os.Mkdir(path, 0o700) },
+		"a link to nothing": func(path string) error {
+			return os.Symlink("nothing", path)
+		},
+		"a link to a socket": func(path string) error {
+			listener, err := net.Listen("unix", path+".other")
+			if err != nil {
+				return err
+			}
+			listener.(*net.UnixListener).SetUnlinkOnClose(false)
+			_ = listener.Close()
+			return os.Symlink(path+".other", path)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			endpoint := newEndpoint(t)
+			path := dialled(endpoint)
+			if err := create(path); err != nil {
+				t.Fatal(err)
+			}
+			before := listing(t, filepath.Dir(path))
+			p := launch(t, endpoint, flags)
+			if !p.endsWithin(stopBound) {
+				t.Fatal("it runs")
+			}
+			if p.exitCode() == 0 || !strings.Contains(p.stderr.String(), path) {
+				t.Errorf("it ends with %d: %s", p.exitCode(), &p.stderr)
+			}
+			if after := listing(t, filepath.Dir(path)); after != before {
+				t.Errorf("there was\n%sand now is\n%s", before, after)
+			}
+		})
+	}
+}
+
+func TestChecklist48_TheModeIsRightFromTheFirstMoment(t *testing.T) {
+	t.Parallel()
+	flags := localFlags(t)
+	for _, umask := range []string{"000", "077"} {
+		t.Run("umask "+umask, func(t *testing.T) {
+			t.Parallel()
+			endpoint := newEndpoint(t)
+			path := dialled(endpoint)
+			begun, stop, seen := make(chan bool), make(chan bool), make(chan map[os.FileMode]int)
+			go func() {
+				modes := map[os.FileMode]int{}
+				close(begun)
+				for last := false; !last; {
+					select {
+					case <-stop:
+						last = true
+					default:
+					}
+					if info, err := os.Lstat(path); err == nil {
+						modes[info.Mode()]++
+					}
+				}
+				seen <- modes
+			}()
+			<-begun
+			p := launch(t, endpoint, flags, "/bin/sh", "-c", "umask "+umask+`; exec "$0" "$@"`)
+			p.waitAccepts(t)
+			close(stop)
+			modes := <-seen
+			if modes[os.ModeSocket|0o770] == 0 || len(modes) != 1 {
+				t.Errorf("seen: %v", modes)
+			}
+			if found := listing(t, filepath.Dir(path)); strings.Count(found, "\n") != 1 {
+				t.Errorf("something is left behind: %s", found)
+			}
+		})
+	}
+}
+
+func TestChecklist48_APathThatIsTooLongIsNamed(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(shortDir(t), strings.Repeat("x", 107))
+	p := launch(t, "unix://"+path, localFlags(t))
+	if !p.endsWithin(stopBound) {
+		t.Fatal("it runs")
+	}
+	told := p.stderr.String()
+	if p.exitCode() != 64 || !strings.Contains(told, "listen-address") || !strings.Contains(told, "107") {
+		t.Errorf("it ends with %d: %s", p.exitCode(), told)
+	}
+}
+
+func TestChecklist49_CallsInFlightFinish(t *testing.T) {
+	t.Parallel()
+	tenant := sharedBao(t).tenant(t)
+	via := newForwarder(t, tenant.bao.address)
+	via.start(t)
+	p := start(t, tenant.flagsVia(via.address))
+	client := p.client(t)
+	plaintext := randomBytes(32)
+	sealed := encrypt(t, client, plaintext)
+
+	const calls = 5
+	via.hold()
+	var group sync.WaitGroup
+	for range calls {
+		group.Go(func() { finish(t, client, sealed, plaintext) })
+	}
+	if !eventually(callTimeout, func() bool { return via.waiting() >= calls }) {
+		t.Fatalf("only %d calls are under way", via.waiting())
+	}
+	asked := time.Now()
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	if !eventually(callTimeout, func() bool { return strings.Contains(p.stdout.String(), "SIGTERM") }) {
+		t.Error("the signal was not noticed")
+	}
+	via.release()
+	group.Wait()
+	if !p.endsWithin(stopBound) || p.exitCode() != 0 {
+		t.Errorf("it ends with %d", p.exitCode())
+	}
+	// Five seconds for the calls, one for the token.
+	if took := time.Since(asked); took > 7*time.Second {
+		t.Errorf("it ends after %v", took)
+	}
+	if _, err := os.Lstat(p.address()); !os.IsNotExist(err) {
+		t.Errorf("the socket is left behind: %v", err)
+	}
+}
+
+func finish(t *testing.T, client service.Service, sealed *service.EncryptResponse, plaintext []byte) {
+	opened, err := client.Decrypt(t.Context(), "in flight", asStored(sealed))
+	if err != nil || string(opened) != string(plaintext) {
+		t.Errorf("a call in flight: %v", err)
+	}
+}
+
+func TestChecklist49_ASuccessorsSocketStays(t *testing.T) {
+	onEachPlugin(t, func(t *testing.T, p *plugin) {
+		path := p.address()
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		successor, err := net.Listen("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer successor.Close()
+		if !p.stop() || p.exitCode() != 0 {
+			t.Errorf("it ends with %d", p.exitCode())
+		}
+		if mode := lstat(t, path); mode.Type() != os.ModeSocket {
+			t.Errorf("the successor's socket has become %v", mode)
+		}
+	})
+}
+
+func lstat(t *testing.T, path string) os.FileMode {
+	t.Helper()
+	info, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Mode()
+}
+
+// listing tells all there is in a directory: names, modes and what files hold.
+func listing(t *testing.T, dir string) string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	for _, entry := range entries {
+		path := filepath.Join(dir, entry.Name())
+		text.WriteString(lstat(t, path).String() + " " + entry.Name())
+		switch {
+		case entry.Type().IsRegular():
+			content, _ := os.ReadFile(path)
+			text.WriteString(": " + string(content))
+		case entry.Type() == os.ModeSymlink:
+			target, _ := os.Readlink(path)
+			text.WriteString(" -> " + target)
+		}
+		text.WriteString("\n")
+	}
+	return text.String()
+}

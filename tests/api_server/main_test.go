@@ -1,0 +1,103 @@
+// Package apiserver_test drives the binary over its socket with the API server's own client.
+// The tests bear the numbers of the KMS v2 conformance checklist.
+package apiserver_test
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// Most tests wait for a process most of the time.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	stopSharedBao()
+	os.Exit(code)
+}
+
+// needed is the value of a variable without which a test cannot run. On CI that is a failure.
+func needed(t *testing.T, variable string) string {
+	t.Helper()
+	if value := os.Getenv(variable); value != "" {
+		return value
+	}
+	text := fmt.Sprintf("SKIPPED: %s IS NOT SET; run cargo xtask test", variable)
+	if os.Getenv("CI") == "true" {
+		t.Fatal(text)
+	}
+	fmt.Fprintln(os.Stderr, text)
+	t.Skip(text)
+	return ""
+}
+
+// keeper is a place for keys; flags makes a new key there and tells how a plugin finds it.
+type keeper struct {
+	name  string
+	flags func(t *testing.T) []string
+}
+
+var keepers = []keeper{
+	{"openbao", func(t *testing.T) []string { return sharedBao(t).tenant(t).flags() }},
+	{"local", localFlags},
+}
+
+// onEachKeeper runs a test against every keeper, each time with a key of its own.
+func onEachKeeper(t *testing.T, test func(t *testing.T, flags []string)) {
+	t.Parallel()
+	for _, keeper := range keepers {
+		t.Run(keeper.name, func(t *testing.T) {
+			t.Parallel()
+			test(t, keeper.flags(t))
+		})
+	}
+}
+
+// onEachPlugin runs a test against a healthy plugin on every keeper.
+func onEachPlugin(t *testing.T, test func(t *testing.T, p *plugin)) {
+	onEachKeeper(t, func(t *testing.T, flags []string) { test(t, start(t, flags)) })
+}
+
+func localFlags(t *testing.T) []string {
+	t.Helper()
+	file := "--local-key-file=" + filepath.Join(shortDir(t), "key.json")
+	if out, err := command(needed(t, "PROVIDER"), "local", "init", file).CombinedOutput(); err != nil {
+		t.Fatalf("local init: %v: %s", err, out)
+	}
+	return []string{"--keeper=local", file}
+}
+
+var takenPorts sync.Map
+
+// freePort is a port of the loopback interface that nothing listens on, and that this process
+// did not give away before.
+func freePort() int {
+	for {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			panic(err)
+		}
+		port := listener.Addr().(*net.TCPAddr).Port
+		_ = listener.Close()
+		if _, taken := takenPorts.LoadOrStore(port, true); !taken {
+			return port
+		}
+	}
+}
+
+func randomBytes(count int) []byte {
+	bytes := make([]byte, count)
+	_, _ = rand.Read(bytes)
+	return bytes
+}
+
+func randomName() string { return "k" + hex.EncodeToString(randomBytes(8)) }

@@ -1,0 +1,269 @@
+package apiserver_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"k8s.io/apiserver/pkg/storage/value/encrypt/envelope/kmsv2"
+	kmsapi "k8s.io/kms/apis/v2"
+	"k8s.io/kms/pkg/service"
+)
+
+const (
+	// What kube-apiserver allows for a call by default.
+	callTimeout = 3 * time.Second
+	// How long a plugin may take to become healthy, and to end, on a busy machine.
+	startBound = 20 * time.Second
+	stopBound  = 10 * time.Second
+)
+
+// plugin is one running process of the binary under test.
+type plugin struct {
+	cmd            *exec.Cmd
+	endpoint       string
+	stdout, stderr output
+	exited         chan struct{}
+}
+
+// output collects what a process prints, and may be read meanwhile.
+type output struct {
+	mu    sync.Mutex
+	bytes bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.bytes.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.bytes.String()
+}
+
+// launch starts a plugin and does not wait for anything. A wrapper is the start of a command
+// line that ends by running its arguments, such as a shell's.
+func launch(t *testing.T, endpoint string, flags []string, wrapper ...string) *plugin {
+	t.Helper()
+	args := append(wrapper, needed(t, "PROVIDER"), "--listen-address="+endpoint, "--health-port=0")
+	if !strings.Contains(strings.Join(flags, " "), "--metrics-port=") {
+		args = append(args, "--metrics-port=0")
+	}
+	args = append(args, flags...)
+	p := &plugin{cmd: command(args...), endpoint: endpoint, exited: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
+	if err := p.cmd.Start(); err != nil {
+		t.Fatalf("cannot start the plugin: %v", err)
+	}
+	go func() {
+		_ = p.cmd.Wait()
+		close(p.exited)
+	}()
+	t.Cleanup(func() {
+		if !p.stop() {
+			t.Error("the plugin had to be killed")
+		}
+		if t.Failed() {
+			t.Logf("plugin %d printed:\n%s%s", p.cmd.Process.Pid, tail(p.stdout.String()), tail(p.stderr.String()))
+		}
+	})
+	return p
+}
+
+// start launches a plugin on a socket of its own and waits until it is healthy.
+func start(t *testing.T, flags []string) *plugin {
+	t.Helper()
+	p := launch(t, newEndpoint(t), flags)
+	p.waitHealthy(t)
+	return p
+}
+
+// command is a process that cannot outlive this one and sees none of its variables.
+func command(args ...string) *exec.Cmd {
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	cmd.WaitDelay = stopBound
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+// stop ends the plugin and says whether it went by itself.
+func (p *plugin) stop() bool {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	if p.endsWithin(stopBound) {
+		return true
+	}
+	_ = p.cmd.Process.Kill()
+	<-p.exited
+	return false
+}
+
+func (p *plugin) kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.exited
+}
+
+func (p *plugin) endsWithin(bound time.Duration) bool {
+	select {
+	case <-p.exited:
+		return true
+	case <-time.After(bound):
+		return false
+	}
+}
+
+func (p *plugin) alive() bool {
+	select {
+	case <-p.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+func (p *plugin) exitCode() int { return p.cmd.ProcessState.ExitCode() }
+
+// address is what a client dials: a path, or an abstract name with its @.
+func (p *plugin) address() string { return dialled(p.endpoint) }
+
+func dialled(endpoint string) string {
+	path := strings.TrimPrefix(endpoint, "unix://")
+	if name, abstract := strings.CutPrefix(path, "/@"); abstract {
+		return "@" + name
+	}
+	return path
+}
+
+// client is the API server's own client.
+func (p *plugin) client(t *testing.T) service.Service {
+	t.Helper()
+	return clientOf(t, p.endpoint, callTimeout)
+}
+
+func clientOf(t *testing.T, endpoint string, timeout time.Duration) service.Service {
+	t.Helper()
+	client, err := kmsv2.NewGRPCService(t.Context(), endpoint, "test", timeout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+// conn is a connection of plain grpc-go, with the authority of API servers since 1.32 unless
+// the options say otherwise.
+func (p *plugin) conn(t *testing.T, options ...grpc.DialOption) *grpc.ClientConn {
+	t.Helper()
+	dial := func(ctx context.Context, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", p.address())
+	}
+	options = append(options,
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(dial))
+	conn, err := grpc.NewClient("passthrough:///"+p.address(), options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+func (p *plugin) raw(t *testing.T) (kmsapi.KeyManagementServiceClient, *grpc.ClientConn) {
+	t.Helper()
+	conn := p.conn(t, grpc.WithAuthority("localhost"))
+	return kmsapi.NewKeyManagementServiceClient(conn), conn
+}
+
+func (p *plugin) waitHealthy(t *testing.T) {
+	t.Helper()
+	p.waitAccepts(t)
+	client := p.client(t)
+	var last error
+	healthy := eventually(startBound, func() bool {
+		var answer *service.StatusResponse
+		if answer, last = client.Status(t.Context()); last == nil && answer.Healthz != "ok" {
+			last = fmt.Errorf("healthz: %s", answer.Healthz)
+		}
+		return last == nil || !p.alive()
+	})
+	if !healthy || last != nil {
+		t.Fatalf("the plugin never was healthy: %v", last)
+	}
+}
+
+// waitAccepts lets a client that comes next connect at once instead of after a pause.
+func (p *plugin) waitAccepts(t *testing.T) {
+	t.Helper()
+	if !eventually(startBound, func() bool { return p.accepts() || !p.alive() }) || !p.alive() {
+		t.Fatal("the socket never accepts")
+	}
+}
+
+// accepts says whether somebody listens on the socket.
+func (p *plugin) accepts() bool {
+	conn, err := net.Dial("unix", p.address())
+	if err == nil {
+		_ = conn.Close()
+	}
+	return err == nil
+}
+
+// requireHealthy fails unless the plugin lives and answers ok to a new connection.
+func (p *plugin) requireHealthy(t *testing.T) {
+	t.Helper()
+	if answer, err := p.client(t).Status(t.Context()); err != nil || answer.Healthz != "ok" || !p.alive() {
+		t.Fatalf("the plugin does not work any more: %v, %v", answer, err)
+	}
+}
+
+// eventually polls until it holds or the bound has passed.
+func eventually(bound time.Duration, holds func() bool) bool {
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for deadline := time.Now().Add(bound); ; <-ticker.C {
+		if holds() {
+			return true
+		}
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+}
+
+func newEndpoint(t *testing.T) string {
+	return "unix://" + filepath.Join(shortDir(t), "kms.sock")
+}
+
+// shortDir is a directory whose path leaves room for a socket's 107 bytes.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "vkk")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+func message(err error) string { return status.Convert(err).Message() }
+
+func tail(text string) string {
+	const most = 4_000
+	if len(text) <= most {
+		return text
+	}
+	return "[...]" + text[len(text)-most:]
+}
