@@ -8,6 +8,7 @@
     missing_debug_implementations,
     clippy::pedantic,
     clippy::restriction,
+    clippy::disallowed_methods,
     reason = "a benchmark"
 )]
 

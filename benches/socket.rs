@@ -6,6 +6,7 @@
     missing_debug_implementations,
     clippy::pedantic,
     clippy::restriction,
+    clippy::disallowed_methods,
     reason = "a benchmark"
 )]
 

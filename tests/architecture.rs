@@ -51,7 +51,7 @@ fn sources() -> Vec<Source> {
                 folders.push(path);
                 continue;
             }
-            if path.to_str().unwrap().ends_with("_tests.rs") {
+            if ["_tests.rs", "_model.rs"].iter().any(|end| path.to_str().unwrap().ends_with(end)) {
                 continue;
             }
             let inside: Vec<_> =

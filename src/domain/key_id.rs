@@ -154,6 +154,8 @@ pub(super) fn push_field(bytes: &mut Vec<u8>, field: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn identity(generation: u16) -> KeyIdentity {
@@ -183,6 +185,31 @@ mod tests {
         ] {
             assert_ne!(base, other);
         }
+    }
+
+    proptest! {
+        #[test]
+        fn ids_are_injective_stable_printable_and_short(
+            (a, b) in (facts(), facts()),
+        ) {
+            let id = |(place, name, generation, number, created): &Facts| {
+                let lineage = Lineage::of_place("transit", &[place, "transit", name]);
+                KeyIdentity::new(lineage, *generation)
+                    .id_of(KekVersion::new(*number).unwrap(), UnixTime::from_secs(*created))
+            };
+            prop_assert_eq!(id(&a) == id(&b), a == b);
+            prop_assert_eq!(id(&a), id(&a));
+            prop_assert!(id(&a).as_str().len() <= 34);
+            prop_assert!(id(&a).as_str().bytes().all(|byte| byte.is_ascii_graphic()));
+            prop_assert_eq!(KeyId::version_claimed(id(&a).as_str()).map(KekVersion::get), Some(a.3));
+        }
+    }
+
+    type Facts = (String, String, u16, u32, i64);
+
+    /// Few values of each, so that two draws often agree in all but one.
+    fn facts() -> impl Strategy<Value = Facts> {
+        ("[a/]{0,2}", "[ab]{1,2}", 0..3_u16, 1..4_u32, 1_700_000_000..1_700_000_003_i64)
     }
 
     #[test]

@@ -17,3 +17,7 @@ pub mod time;
 pub mod watch;
 
 mod refresh;
+
+#[cfg(test)]
+#[path = "formats_tests.rs"]
+mod formats;

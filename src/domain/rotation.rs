@@ -324,3 +324,7 @@ fn corrected(local: UnixTime, keeper: Option<UnixTime>) -> UnixTime {
 #[cfg(test)]
 #[path = "rotation_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "rotation_model.rs"]
+mod model;

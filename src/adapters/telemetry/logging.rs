@@ -2,7 +2,15 @@
 
 use std::io;
 
-use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, registry::Registry};
+use tracing_subscriber::{
+    Layer as _,
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt as _,
+    registry::Registry,
+};
+
+/// The prefix of this crate's log targets.
+const OURS: &str = "vault_kube_kms";
 
 /// How much is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,14 +51,15 @@ impl Level {
     }
 
     /// Libraries speak one level more seldom than we do: their lines may quote what they carry.
-    const fn filter(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "warn,vault_kube_kms=info",
-            Self::Debug => "warn,vault_kube_kms=debug",
-            Self::Trace => "info,vault_kube_kms=trace",
-        }
+    fn targets(self) -> Targets {
+        let (ours, others) = match self {
+            Self::Error => (LevelFilter::ERROR, LevelFilter::ERROR),
+            Self::Warn => (LevelFilter::WARN, LevelFilter::WARN),
+            Self::Info => (LevelFilter::INFO, LevelFilter::WARN),
+            Self::Debug => (LevelFilter::DEBUG, LevelFilter::WARN),
+            Self::Trace => (LevelFilter::TRACE, LevelFilter::INFO),
+        };
+        Targets::new().with_default(others).with_target(OURS, ours)
     }
 }
 
@@ -65,7 +74,6 @@ pub enum Form {
 
 /// Sends all log lines of this process to one place. Only the first call counts.
 pub fn init(level: Level, form: Form) {
-    let filter = EnvFilter::new(level.filter());
     let layer = match form {
         Form::Json => tracing_subscriber::fmt::layer()
             .json()
@@ -80,9 +88,10 @@ pub fn init(level: Level, form: Form) {
             .with_writer(io::stderr)
             .boxed(),
     };
-    let _already_set =
-        tracing::subscriber::set_global_default(Registry::default().with(filter).with(layer))
-            .is_err();
+    let _already_set = tracing::subscriber::set_global_default(
+        Registry::default().with(layer.with_filter(level.targets())),
+    )
+    .is_err();
 }
 
 #[cfg(test)]

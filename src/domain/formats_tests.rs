@@ -1,0 +1,37 @@
+//! The code against the vectors of docs/formats.md, which were computed apart from it.
+
+use super::{
+    envelope::{Annotations, AssociatedData},
+    key::KekVersion,
+    key_id::{KeyIdentity, Lineage},
+    time::UnixTime,
+};
+
+const CREATED: UnixTime = UnixTime::from_secs(1_700_000_000);
+
+#[test]
+fn key_ids_are_those_of_the_page() {
+    let transit = |namespace, mount, key| Lineage::of_place("transit", &[namespace, mount, key]);
+    let local = Lineage::of_place("local", &["000102030405060708090a0b0c0d0e0f"]);
+    for (lineage, generation, version, expected) in [
+        (transit("", "transit", "k1"), 0, 7, "v7.i3mXGWk7kRIMaqQWOKfv-Q"),
+        (transit("admin/team", "team/transit", "prod"), 0, 1, "v1.Fog_dGx1xIunokUPQ0_gfg"),
+        (transit("", "transit", "k1"), 1, 7, "v7.w-MPrGDiSjhMI9G4alj-Aw"),
+        (Lineage::named("prod-etcd").unwrap(), 0, 7, "v7.9PWbJyORDAru882U8UdikQ"),
+        (local, 0, 1, "v1.dEzbQ_fTrGtz07NFanqJVg"),
+    ] {
+        let identity = KeyIdentity::new(lineage, generation);
+        let id = identity.id_of(KekVersion::new(version).unwrap(), CREATED);
+        assert_eq!(id.as_str(), expected);
+    }
+}
+
+#[test]
+fn associated_data_is_that_of_the_page() {
+    let page = include_str!("../../docs/formats.md");
+    let (_, hex) = page.split_once("in hex:\n\n```\n").unwrap();
+    let (hex, _) = hex.split_once("```").unwrap();
+    let bytes = AssociatedData::binding("v7.i3mXGWk7kRIMaqQWOKfv-Q", &Annotations::ours());
+    let ours: String = bytes.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(ours, hex.split_whitespace().collect::<String>());
+}
