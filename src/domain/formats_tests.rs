@@ -32,6 +32,7 @@ fn associated_data_is_that_of_the_page() {
     let (_, hex) = page.split_once("in hex:\n\n```\n").unwrap();
     let (hex, _) = hex.split_once("```").unwrap();
     let bytes = AssociatedData::binding("v7.i3mXGWk7kRIMaqQWOKfv-Q", &Annotations::ours());
-    let ours: String = bytes.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let ours =
+        bytes.as_bytes().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
     assert_eq!(ours, hex.split_whitespace().collect::<String>());
 }

@@ -139,6 +139,12 @@ impl Evidence {
         }
     }
 
+    /// How long ago the metadata was last read.
+    #[must_use]
+    pub fn metadata_age(&self, now: Monotonic) -> Option<Duration> {
+        self.metadata.worked_at.map(|at| now.since(at))
+    }
+
     /// Whether anything is failing right now, within its grace time or beyond.
     #[must_use]
     pub fn is_failing(&self) -> bool {

@@ -22,14 +22,16 @@ const TICK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Observer {
     watch: Arc<KeyWatch>,
-    next_read: Monotonic,
+    last_read: Option<Monotonic>,
+    /// The share of the time between reads that is waited: nodes of a cluster spread out.
+    spread: f64,
 }
 
 impl Observer {
     /// An observer that has not looked yet.
     #[must_use]
-    pub fn new(watch: Arc<KeyWatch>) -> Self {
-        Self { watch, next_read: Monotonic::default() }
+    pub const fn new(watch: Arc<KeyWatch>) -> Self {
+        Self { watch, last_read: None, spread: 1.0 }
     }
 
     /// Looks, for ever. Safe to cancel.
@@ -43,14 +45,19 @@ impl Observer {
     /// Does what is due now.
     pub async fn tick(&mut self) {
         let clock = Arc::clone(&self.watch.ports().clock);
-        if clock.now() >= self.next_read {
+        if self.is_due(clock.now()) {
             self.watch.read_metadata().await;
             self.watch.prove(PROVE_EVERY).await;
-            let wait = if self.watch.is_failing() { RETRY_EVERY } else { READ_EVERY };
-            // Up to a tenth earlier, so that the nodes of a cluster spread out.
-            self.next_read = clock.now().after(wait.mul_f64(1.0 - clock.jitter() / 10.0));
+            self.last_read = Some(clock.now());
+            self.spread = 1.0 - clock.jitter() / 10.0;
         } else {
             self.watch.tell();
         }
+    }
+
+    /// Asked at each tick, so that what a request's look has found is followed up soon.
+    fn is_due(&self, now: Monotonic) -> bool {
+        let every = if self.watch.is_failing() { RETRY_EVERY } else { READ_EVERY };
+        self.last_read.is_none_or(|at| now.since(at) >= every.mul_f64(self.spread))
     }
 }

@@ -36,7 +36,9 @@ pub enum Resolution {
     Known(KekVersion),
     /// An id of ours by its form, of a version above the newest known: a peer may know it.
     Newer(KekVersion),
-    /// The id of a version that the keeper no longer unwraps with.
+    /// The id of a version that, when last seen, the keeper did not unwrap with. It may again.
+    Archived(KekVersion),
+    /// By its form the id of a version below those that the keeper shows; never seen here.
     Retired(KekVersion),
     /// No id of ours.
     Unknown,
@@ -70,6 +72,14 @@ struct ClockAnchor {
     at: Monotonic,
 }
 
+/// What never changes of a version.
+#[derive(Clone, Debug)]
+struct Born {
+    created: UnixTime,
+    /// Derived once: Status asks for it again and again.
+    key_id: KeyId,
+}
+
 /// All that is known of one KEK; a pure state machine fed with snapshots and times.
 #[derive(Clone, Debug)]
 pub struct KeyRing {
@@ -78,8 +88,8 @@ pub struct KeyRing {
     accepted: BTreeMap<String, KekVersion>,
     clock: Option<ClockAnchor>,
     current: Option<KekSnapshot>,
-    /// Every version ever seen, with its creation time, whether it still unwraps or not.
-    born: BTreeMap<KekVersion, UnixTime>,
+    /// Every version ever seen, whether it still unwraps or not.
+    born: BTreeMap<KekVersion, Born>,
     /// When a version with a creation time in the future was first seen.
     counted_from: BTreeMap<KekVersion, UnixTime>,
     behind_since: Option<Monotonic>,
@@ -159,14 +169,14 @@ impl KeyRing {
         let lowest = candidates.clone().next();
         let aged =
             candidates.rfind(|(version, created)| self.takes_over_at(**version, **created) <= wall);
-        let (version, created) = aged.or(lowest).ok_or_else(|| {
+        let (version, _) = aged.or(lowest).ok_or_else(|| {
             KmsError::new(
                 Code::KeyUnusable,
                 format!("no key version at or above {} can wrap", snapshot.write_floor()),
                 "lower min_encryption_version or rotate the key",
             )
         })?;
-        Ok(Writer { version: *version, key_id: self.identity.id_of(*version, *created) })
+        self.writer_of(*version)
     }
 
     /// The next version that will write after `now`, and how long until then.
@@ -191,14 +201,8 @@ impl KeyRing {
         let (Ok(writer), Some(snapshot)) = (self.writer(now), &self.current) else {
             return Vec::new();
         };
-        snapshot
-            .versions
-            .range(writer.version..)
-            .map(|(version, created)| Writer {
-                version: *version,
-                key_id: self.identity.id_of(*version, *created),
-            })
-            .collect()
+        let versions = snapshot.versions.range(writer.version..);
+        versions.filter_map(|(version, _)| self.writer_of(*version).ok()).collect()
     }
 
     /// What `key_id` means: see [`Resolution`].
@@ -208,16 +212,16 @@ impl KeyRing {
             return if self.can_unwrap(*version) {
                 Resolution::Known(*version)
             } else {
-                Resolution::Retired(*version)
+                Resolution::Archived(*version)
             };
         }
         let Some(claimed) = KeyId::version_claimed(key_id) else {
             return Resolution::Unknown;
         };
         match self.born.get(&claimed) {
-            Some(created) if !self.identity.names(key_id, claimed, *created) => Resolution::Unknown,
+            Some(born) if !self.is_named(key_id, claimed, born) => Resolution::Unknown,
             Some(_) if self.can_unwrap(claimed) => Resolution::Known(claimed),
-            Some(_) => Resolution::Retired(claimed),
+            Some(_) => Resolution::Archived(claimed),
             None if self.newest().is_none_or(|newest| claimed > newest) => {
                 Resolution::Newer(claimed)
             }
@@ -249,7 +253,9 @@ impl KeyRing {
     fn accept(&mut self, snapshot: KekSnapshot, now: Monotonic, changes: &mut Vec<RingChange>) {
         let wall = self.wall(now);
         for (version, created) in &snapshot.versions {
-            if self.born.insert(*version, *created).is_none() {
+            if !self.born.contains_key(version) {
+                let key_id = self.identity.id_of(*version, *created);
+                self.born.insert(*version, Born { created: *created, key_id });
                 changes.push(RingChange::Appeared(*version));
                 if *created > wall.after(FUTURE_TOLERANCE) {
                     self.counted_from.insert(*version, wall);
@@ -265,7 +271,7 @@ impl KeyRing {
 
     fn replaced(&self, snapshot: &KekSnapshot) -> Option<KmsError> {
         let (version, _) = snapshot.versions.iter().find(|(version, created)| {
-            self.born.get(version).is_some_and(|known| known != *created)
+            self.born.get(version).is_some_and(|known| known.created != **created)
         })?;
         Some(KmsError::new(
             Code::KeyReplaced,
@@ -299,6 +305,17 @@ impl KeyRing {
         }
         self.incident = Some(incident.clone());
         vec![RingChange::IncidentRaised(incident)]
+    }
+
+    fn writer_of(&self, version: KekVersion) -> Result<Writer, KmsError> {
+        let born = self.born.get(&version).ok_or_else(|| {
+            KmsError::new(Code::Internal, "a version that was never accepted", "report this")
+        })?;
+        Ok(Writer { version, key_id: born.key_id.clone() })
+    }
+
+    fn is_named(&self, key_id: &str, version: KekVersion, born: &Born) -> bool {
+        born.key_id.as_str() == key_id || self.identity.names(key_id, version, born.created)
     }
 
     fn can_unwrap(&self, version: KekVersion) -> bool {

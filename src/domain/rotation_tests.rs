@@ -154,5 +154,13 @@ fn ids_resolve_to_known_newer_retired_or_unknown() {
     assert_eq!(ring.resolve(newer.as_str()), Resolution::Newer(v(3)));
     assert_eq!(ring.resolve("1"), Resolution::Unknown);
     see(&mut ring, &[(2, BORN - 800)], 15);
-    assert_eq!(ring.resolve(first.as_str()), Resolution::Retired(v(1)));
+    assert_eq!(ring.resolve(first.as_str()), Resolution::Archived(v(1)));
+}
+
+#[test]
+fn an_id_below_what_the_keeper_shows_is_retired_for_one_who_never_saw_it() {
+    let mut ring = ring();
+    see(&mut ring, &[(3, BORN - 900)], 0);
+    let earlier = ring.identity.id_of(v(1), UnixTime::from_secs(BORN - 2_000));
+    assert_eq!(ring.resolve(earlier.as_str()), Resolution::Retired(v(1)));
 }

@@ -54,17 +54,14 @@ impl KeyService {
         deadline: Monotonic,
     ) -> Result<KekVersion, KmsError> {
         let mut resolution = self.watch.resolve(key_id);
-        if matches!(resolution, Resolution::Newer(_)) {
+        if matches!(resolution, Resolution::Newer(_) | Resolution::Retired(_)) {
             self.look(deadline).await;
             resolution = self.watch.resolve(key_id);
         }
         match resolution {
-            Resolution::Known(version) => Ok(version),
-            Resolution::Retired(version) => Err(KmsError::new(
-                Code::VersionRetired,
-                format!("the keeper no longer unwraps with key version {version}"),
-                "lower min_decryption_version if the version was only archived",
-            )),
+            // The minimum may have been lowered again since; the keeper decides.
+            Resolution::Known(version) | Resolution::Archived(version) => Ok(version),
+            Resolution::Retired(version) => Err(retired(version)),
             Resolution::Newer(version) => Err(self.watch.never_seen().unwrap_or_else(|| {
                 KmsError::new(
                     Code::KeyIdUnknown,
@@ -86,7 +83,7 @@ impl KeyService {
         let clock = &self.ports().clock;
         let now = clock.now();
         let watch = Arc::clone(&self.watch);
-        let flight = self.refresh.join(now, || async move { watch.read_metadata().await }.boxed());
+        let flight = self.refresh.join(now, || async move { watch.look().await }.boxed());
         if let Some(flight) = flight {
             match select(flight, clock.sleep(deadline.since(now))).await {
                 Either::Left(_) | Either::Right(_) => (),
@@ -109,7 +106,11 @@ impl KeyService {
             ));
         }
         let associated_data = AssociatedData::binding(&sealed.key_id, &sealed.annotations);
-        self.unwrap(sealed, &associated_data, deadline).await
+        let opened = self.unwrap(sealed, &associated_data, deadline).await;
+        opened.map_err(|error| match error.code() {
+            Code::VersionRetired => retired(named),
+            _ => error,
+        })
     }
 
     async fn unwrap_legacy(
@@ -179,9 +180,20 @@ impl KeyManagement for KeyService {
         let annotations = Annotations::ours();
         let associated_data = AssociatedData::binding(writer.key_id.as_str(), &annotations);
         let kek = &self.ports().kek;
-        let wrapped = kek.wrap(writer.version, &plaintext, &associated_data, deadline).await?;
+        let wrapped = kek.wrap(writer.version, &plaintext, &associated_data, deadline).await;
+        if wrapped.as_ref().is_err_and(|error| error.code() == Code::VersionRetired) {
+            // What Status announces is out of date; the next Status and Encrypt know better.
+            self.look(deadline).await;
+        }
+        let wrapped = wrapped?;
         check_version(writer.version, wrapped.version)?;
         check_version(writer.version, kek.version_of(&wrapped.ciphertext)?)?;
+        // A version number can come to stand for another key (a restored backup that is rotated).
+        // Encrypts are rare, so the metadata is read anew to vouch for what was just wrapped.
+        if !self.watch.is_fresh() {
+            self.look(deadline).await;
+            self.watch.vouch_for(&writer)?;
+        }
         Ok(Encrypted { ciphertext: wrapped.ciphertext, key_id: writer.key_id, annotations })
     }
 
@@ -208,6 +220,14 @@ impl KeyManagement for KeyService {
             self.unwrap_legacy(&sealed, deadline).await
         }
     }
+}
+
+fn retired(version: KekVersion) -> KmsError {
+    KmsError::new(
+        Code::VersionRetired,
+        format!("the keeper no longer unwraps with key version {version}"),
+        "lower min_decryption_version if the version was only archived",
+    )
 }
 
 fn wrong_size(size: usize) -> KmsError {

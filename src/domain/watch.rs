@@ -25,6 +25,9 @@ use crate::ports::{
 /// budget of a request without `grpc-timeout`: less than kube-apiserver's default of 3 s.
 pub const CALL_BUDGET: Duration = Duration::from_millis(2_800);
 
+/// How long a read of the metadata vouches for wraps: see [`KeyWatch::vouch_for`].
+const VOUCH_FOR: Duration = Duration::from_secs(1);
+
 /// What a proof wraps: a seed's length, and no secret.
 const PROBE: &[u8; 32] = b"vault-kube-kms proof, no secret.";
 
@@ -104,6 +107,33 @@ impl KeyWatch {
         }
     }
 
+    /// Whether the key's metadata was read within the last [`VOUCH_FOR`].
+    #[must_use]
+    pub(super) fn is_fresh(&self) -> bool {
+        let now = self.ports.clock.now();
+        self.read().evidence.metadata_age(now).is_some_and(|age| age < VOUCH_FOR)
+    }
+
+    /// Whether `writer` still is what its id says, by all that is known now.
+    ///
+    /// # Errors
+    /// The incident if there is one, and [`Code::KeyReplaced`] when the id names its version no
+    /// more.
+    pub(super) fn vouch_for(&self, writer: &Writer) -> Result<(), KmsError> {
+        let state = self.read();
+        if let Some(incident) = state.ring.incident() {
+            return Err(incident.clone());
+        }
+        if state.ring.resolve(writer.key_id.as_str()) == Resolution::Known(writer.version) {
+            return Ok(());
+        }
+        Err(KmsError::new(
+            Code::KeyReplaced,
+            format!("key version {} changed while it wrapped", writer.version),
+            "nothing: the API server asks again",
+        ))
+    }
+
     /// What `key_id` means now.
     #[must_use]
     pub fn resolve(&self, key_id: &str) -> Resolution {
@@ -119,6 +149,12 @@ impl KeyWatch {
             return None;
         }
         state.evidence.metadata_verdict(now).err()
+    }
+
+    /// Reads the key's metadata, and proves at once what writes from then on.
+    pub(super) async fn look(&self) {
+        self.read_metadata().await;
+        self.prove(Duration::MAX).await;
     }
 
     /// Reads the key's metadata and takes it in.

@@ -19,6 +19,7 @@ pub struct Provider {
     process: Child,
     socket: PathBuf,
     /// From exec to the first accepted connection.
+    #[allow(dead_code, reason = "not every user of this file measures")]
     pub accepted_after: Duration,
 }
 

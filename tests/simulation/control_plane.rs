@@ -1,0 +1,342 @@
+//! All of it together, step by step, and what must hold at every step.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use super::{
+    api_server::{ApiServer, Stored},
+    keeper::World,
+    node::{Node, ROTATION_DELAY},
+};
+
+/// Replicas lag for less than this; the rotation delay covers it and two polls.
+const LAG_MS: u64 = 25_000;
+
+/// How long faults happen, and how long everything then has to heal.
+const TROUBLE_MS: u64 = 360_000;
+const PEACE_MS: u64 = 240_000;
+
+/// After a change at the keeper, every node knows it this much later: the lag and a poll, and a
+/// little.
+const SETTLED_MS: u64 = LAG_MS + 20_000;
+
+/// A key that went back is an incident 60 s after every replica shows it.
+const NOTICED_MS: u64 = SETTLED_MS + 65_000;
+
+/// An operator restarts a node that has told an incident for this long.
+const ACKNOWLEDGED_MS: u64 = 30_000;
+
+/// How far apart nodes may switch: clocks are left alone up to 2 s, the keeper's has whole seconds
+/// and differs between replicas by half a second either way, and steps are one second.
+const CLOCK_ERROR_MS: u64 = 5_000;
+
+pub struct ControlPlane {
+    seed: u64,
+    talks: bool,
+    world: Arc<Mutex<World>>,
+    nodes: Vec<Node>,
+    servers: Vec<ApiServer>,
+    etcd: Vec<Arc<Stored>>,
+    seeds: u64,
+    /// Which material each key id ever stood for.
+    ids: BTreeMap<String, u64>,
+    /// When the key last changed otherwise than by a rotation.
+    upheaval_ms: u64,
+    /// When another key came to stand under the name, or an older state of it.
+    replaced_ms: Vec<u64>,
+    /// When each node could last not reach the keeper, or was denied.
+    trouble_ms: Vec<u64>,
+}
+
+impl ControlPlane {
+    pub fn new(seed: u64, talks: bool) -> Self {
+        let mut plane = Self::with_lag(seed, LAG_MS);
+        plane.talks = talks;
+        plane
+    }
+
+    pub fn with_lag(seed: u64, most_lag_ms: u64) -> Self {
+        let world = Arc::new(Mutex::new(World::new(seed, most_lag_ms)));
+        let clocks = (0..3).map(|_| Arc::new(AtomicI64::new(0))).collect::<Vec<_>>();
+        let nodes = clocks.into_iter().enumerate();
+        Self {
+            seed,
+            talks: false,
+            nodes: nodes.map(|(index, clock)| Node::start(&world, index, clock)).collect(),
+            servers: (0..3).map(|_| ApiServer::default()).collect(),
+            etcd: Vec::new(),
+            seeds: 0,
+            ids: BTreeMap::new(),
+            upheaval_ms: 0,
+            replaced_ms: Vec::new(),
+            trouble_ms: vec![0; 3],
+            world,
+        }
+    }
+
+    pub fn run(mut self) {
+        while self.now() < TROUBLE_MS {
+            self.trouble();
+            self.step();
+        }
+        self.end_trouble();
+        while self.now() < TROUBLE_MS + PEACE_MS {
+            self.step();
+        }
+        self.check_that_all_is_well();
+    }
+
+    fn now(&self) -> u64 {
+        self.world.lock().unwrap().now_ms
+    }
+
+    fn below(&self, bound: u64) -> u64 {
+        self.world.lock().unwrap().chance.below(bound)
+    }
+
+    fn say(&self, what: std::fmt::Arguments<'_>) {
+        if self.talks {
+            eprintln!("{:>6} s  {what}", self.now() / 1_000);
+        }
+    }
+
+    /// Something happens, now and then.
+    fn trouble(&mut self) {
+        let node = self.below(3) as usize;
+        match self.below(400) {
+            0..8 => {
+                self.say(format_args!("the key is rotated"));
+                // After a rollback a number comes to stand for another key.
+                if self.world.lock().unwrap().next_number_was_used() {
+                    self.replaced();
+                }
+                self.world.lock().unwrap().rotate();
+            }
+            8..12 => self.set_minimums(),
+            12 => {
+                self.say(format_args!("the key is deleted and made anew"));
+                self.replaced();
+                self.world.lock().unwrap().make_anew();
+            }
+            13 => self.restore_backup(),
+            14..18 => {
+                self.say(format_args!("node {node} loses the keeper"));
+                self.world.lock().unwrap().cut.insert(node);
+            }
+            18..28 => {
+                self.say(format_args!("all reach the keeper"));
+                self.world.lock().unwrap().cut.clear();
+            }
+            28..30 => {
+                self.say(format_args!("node {node} loses its rights"));
+                self.world.lock().unwrap().denied.insert(node);
+            }
+            30..34 => self.world.lock().unwrap().denied.clear(),
+            34..38 => self.move_clock(node),
+            38..41 => {
+                self.say(format_args!("node {node} restarts"));
+                self.nodes[node].restart();
+            }
+            41..45 => {
+                self.say(format_args!("API server {node} restarts"));
+                self.servers[node].restart();
+            }
+            _ => (),
+        }
+    }
+
+    fn set_minimums(&mut self) {
+        let (one, two) = (self.below(4), self.below(4));
+        self.upheaval_ms = self.now();
+        let mut world = self.world.lock().unwrap();
+        world.change(|state| {
+            let latest = state.latest();
+            let decryption = latest.saturating_sub(one as u32).max(1);
+            state.min_decryption = decryption;
+            let encryption = latest.saturating_sub(two as u32).max(decryption);
+            state.min_encryption = if two == 3 { 0 } else { encryption };
+            // Once in a while what was archived is trimmed away for good.
+            if one == 0 && two == 0 {
+                state.versions.retain(|version, _| *version >= decryption);
+            }
+        });
+        let state = world.truth().clone();
+        drop(world);
+        self.say(format_args!("minimums {}, {}", state.min_decryption, state.min_encryption));
+    }
+
+    fn replaced(&mut self) {
+        self.upheaval_ms = self.now();
+        self.replaced_ms.push(self.upheaval_ms);
+    }
+
+    /// The key goes back to what it was at some moment.
+    fn restore_backup(&mut self) {
+        self.replaced();
+        let mut world = self.world.lock().unwrap();
+        let count = world.history.len() as u64;
+        let at = world.chance.below(count) as usize;
+        let (now, backup) = (world.now_ms, world.history[at].1.clone());
+        world.history.push((now, backup));
+        drop(world);
+        self.say(format_args!("the key is restored as of change {at} of {count}"));
+    }
+
+    fn move_clock(&mut self, node: usize) {
+        let has_date = self.world.lock().unwrap().has_date;
+        // Without the keeper's clock nothing corrects ours, so it must be nearly right.
+        let most = if has_date { 3_600_000 } else { 2_000 };
+        let off = self.below(2 * most) as i64 - most as i64;
+        self.say(format_args!("the clock of node {node} is {off} ms off"));
+        self.nodes[node].off_ms.store(off, Ordering::Relaxed);
+    }
+
+    fn end_trouble(&mut self) {
+        self.say(format_args!("peace"));
+        let mut world = self.world.lock().unwrap();
+        world.cut.clear();
+        world.denied.clear();
+    }
+
+    /// A second passes.
+    fn step(&mut self) {
+        self.world.lock().unwrap().now_ms += 1_000;
+        let now = self.now();
+        for index in 0..3 {
+            if self.in_trouble(index) {
+                self.trouble_ms[index] = now;
+            }
+            self.nodes[index].tick();
+            let told = self.nodes[index].incident_since_ms;
+            if told.is_some_and(|since| now - since >= ACKNOWLEDGED_MS) {
+                self.say(format_args!("the operator restarts node {index}: incident"));
+                self.nodes[index].restart();
+            }
+            if self.below(20) == 0 {
+                self.check_id(index);
+            }
+            self.seeds += 1;
+            self.servers[index].poll(&self.nodes[index], now, self.seeds);
+            let mismatches = self.servers[index].mismatches;
+            assert!(
+                mismatches < 2,
+                "seed {}: Status and Encrypt disagree twice in a row",
+                self.seed
+            );
+            if self.below(5) == 0 {
+                self.write(index);
+            }
+            if self.below(5) == 0 {
+                self.read(index);
+            }
+        }
+        self.check_that_nodes_agree();
+    }
+
+    fn in_trouble(&self, node: usize) -> bool {
+        let world = self.world.lock().unwrap();
+        world.cut.contains(&node) || world.denied.contains(&node)
+    }
+
+    /// Whether `node` has had peace long enough to know all there is to know.
+    fn settled(&self, node: usize) -> bool {
+        let now = self.now();
+        let since = self.trouble_ms[node].max(self.nodes[node].started_ms).max(self.upheaval_ms);
+        let replaced = self.replaced_ms.last().is_some_and(|at| now - at < NOTICED_MS);
+        now - since > SETTLED_MS && !replaced && self.nodes[node].incident_since_ms.is_none()
+    }
+
+    fn write(&mut self, server: usize) {
+        if let Some(stored) = self.servers[server].write(self.now())
+            && self.etcd.last().is_none_or(|last| last.number != stored.number)
+        {
+            self.etcd.push(stored);
+        }
+    }
+
+    /// What one node wrote every node reads, unless the keeper itself lost the version.
+    fn read(&mut self, server: usize) {
+        if self.etcd.is_empty() {
+            return;
+        }
+        let stored = self.etcd[self.below(self.etcd.len() as u64) as usize].clone();
+        // While replicas disagree about which key stands under the name, nobody can tell which one
+        // a wrap met. That is an incident, and --accept-key-id reads what was written then.
+        let in_doubt = |at: &u64| (*at..at + LAG_MS + 2_000).contains(&stored.written_ms);
+        let readable = !self.replaced_ms.iter().any(in_doubt) && {
+            let world = self.world.lock().unwrap();
+            world.read_throughout(stored.version, stored.material, SETTLED_MS)
+        };
+        match self.servers[server].read(&self.nodes[server], &stored) {
+            Ok(Some(plaintext)) => {
+                assert!(plaintext == stored.seed, "seed {}: a wrong plaintext", self.seed);
+            }
+            Ok(None) => (),
+            Err(error) => assert!(
+                !readable || !self.settled(server),
+                "seed {}, {} ms: node {server} cannot read what was written at {} ms with version {} (material {}): {error}",
+                self.seed,
+                self.now(),
+                stored.written_ms,
+                stored.version,
+                stored.material,
+            ),
+        }
+    }
+
+    /// No id stands for two keys.
+    fn check_id(&mut self, node: usize) {
+        let Ok(status) = self.nodes[node].status() else { return };
+        let Ok(answer) = self.nodes[node].encrypt([0; 32]) else { return };
+        if answer.key_id != status.key_id || !self.settled(node) {
+            return;
+        }
+        let (_, material) = super::keeper::written_with(&answer.ciphertext);
+        let id = status.key_id.as_str().to_owned();
+        let before = *self.ids.entry(id.clone()).or_insert(material);
+        assert_eq!(before, material, "seed {}: {id} stands for two keys", self.seed);
+    }
+
+    /// Nodes switch together: but for the moment of a takeover, all write with one version.
+    fn check_that_nodes_agree(&self) {
+        let now = self.now();
+        let near_a_takeover = {
+            let world = self.world.lock().unwrap();
+            let wall = world.wall_ms();
+            world.truth().versions.values().any(|(born, _)| {
+                let takeover = born * 1_000 + ROTATION_DELAY.as_millis() as i64;
+                wall.abs_diff(takeover) <= CLOCK_ERROR_MS
+            })
+        };
+        if near_a_takeover {
+            return;
+        }
+        let mut ids: Vec<_> = (0..3)
+            .filter(|node| self.settled(*node))
+            .filter_map(|node| self.nodes[node].status().ok())
+            .map(|status| status.key_id)
+            .collect();
+        ids.dedup();
+        assert!(ids.len() <= 1, "seed {}, {now} ms: nodes write under {ids:?}", self.seed);
+    }
+
+    /// After the last fault all heals within the stated time: incidents once they were
+    /// acknowledged, everything else by itself.
+    fn check_that_all_is_well(&self) {
+        for (index, (node, server)) in self.nodes.iter().zip(&self.servers).enumerate() {
+            let status = node.status();
+            assert!(status.is_ok(), "seed {}: node {index} at the end: {status:?}", self.seed);
+            assert!(
+                server.healthy,
+                "seed {}: API server {index} is not well at the end",
+                self.seed
+            );
+            assert!(server.write(self.now()).is_some(), "seed {}: it cannot write", self.seed);
+        }
+    }
+}

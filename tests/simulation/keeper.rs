@@ -1,0 +1,244 @@
+//! The keeper: one key, several replicas that answer as of some seconds ago.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use vault_kube_kms::{
+    domain::{
+        envelope::{AssociatedData, Ciphertext},
+        error::{Code, KmsError},
+        key::{KekSnapshot, KekVersion},
+        secret::Plaintext,
+        time::{Monotonic, UnixTime},
+    },
+    ports::kek::{Kek, Unwrap, Wrapped},
+};
+
+use super::chance::Chance;
+
+/// The true time of the simulation's start.
+pub const EPOCH_MS: i64 = 1_700_000_000_000;
+
+/// One state of the key.
+#[derive(Clone, Debug, Default)]
+pub struct KeyState {
+    /// Version to (creation second, material).
+    pub versions: BTreeMap<u32, (i64, u64)>,
+    pub min_decryption: u32,
+    pub min_encryption: u32,
+}
+
+impl KeyState {
+    pub fn latest(&self) -> u32 {
+        *self.versions.last_key_value().unwrap().0
+    }
+
+    fn kept(&self, version: u32) -> Option<u64> {
+        let found = self.versions.get(&version)?;
+        (version >= self.min_decryption).then_some(found.1)
+    }
+
+    /// Whether this state can unwrap what `material` wrapped as `version`.
+    pub fn reads(&self, version: u32, material: u64) -> bool {
+        self.kept(version) == Some(material)
+    }
+}
+
+#[derive(Debug)]
+pub struct World {
+    pub now_ms: u64,
+    pub chance: Chance,
+    /// Every state the key was in, from when on.
+    pub history: Vec<(u64, KeyState)>,
+    pub lags_ms: [u64; 3],
+    pub has_date: bool,
+    /// Nodes that cannot reach the keeper.
+    pub cut: BTreeSet<usize>,
+    /// Nodes whose policy lacks a right.
+    pub denied: BTreeSet<usize>,
+    materials: u64,
+    nonce: u64,
+}
+
+impl World {
+    pub fn new(seed: u64, most_lag_ms: u64) -> Self {
+        let mut chance = Chance::new(seed);
+        let lags_ms = [0, chance.below(most_lag_ms), chance.below(most_lag_ms)];
+        let has_date = !chance.once_in(4);
+        let mut world = Self {
+            now_ms: 0,
+            chance,
+            history: Vec::new(),
+            lags_ms,
+            has_date,
+            cut: BTreeSet::new(),
+            denied: BTreeSet::new(),
+            materials: 0,
+            nonce: 0,
+        };
+        world.make_anew();
+        world
+    }
+
+    pub fn wall_ms(&self) -> i64 {
+        EPOCH_MS + self.now_ms as i64
+    }
+
+    pub fn truth(&self) -> &KeyState {
+        &self.history.last().unwrap().1
+    }
+
+    pub fn change(&mut self, change: impl FnOnce(&mut KeyState)) {
+        let mut state = self.truth().clone();
+        change(&mut state);
+        self.history.push((self.now_ms, state));
+    }
+
+    fn material(&mut self) -> (i64, u64) {
+        self.materials += 1;
+        (self.wall_ms() / 1_000, self.materials)
+    }
+
+    pub fn rotate(&mut self) {
+        let made = self.material();
+        self.change(|state| {
+            state.versions.insert(state.latest() + 1, made);
+        });
+    }
+
+    /// Whether the number that a rotation would give stood for a key before.
+    pub fn next_number_was_used(&self) -> bool {
+        let next = self.truth().latest() + 1;
+        self.history.iter().any(|(_, state)| state.versions.contains_key(&next))
+    }
+
+    /// Deletes the key and makes another of the same name.
+    pub fn make_anew(&mut self) {
+        let made = self.material();
+        let state = KeyState { versions: [(1, made)].into(), min_decryption: 1, min_encryption: 0 };
+        self.history.push((self.now_ms, state));
+    }
+
+    /// Whether `material` could be unwrapped by every state of the last `span_ms`.
+    pub fn read_throughout(&self, version: u32, material: u64, span_ms: u64) -> bool {
+        let from = self.now_ms.saturating_sub(span_ms);
+        let first = self.history.iter().rposition(|(at, _)| *at <= from).unwrap_or(0);
+        self.history[first..].iter().all(|(_, state)| state.reads(version, material))
+    }
+
+    fn replica(&mut self) -> KeyState {
+        let replica = self.chance.below(3) as usize;
+        let seen = self.now_ms.saturating_sub(self.lags_ms[replica]);
+        let at = self.history.iter().rposition(|(at, _)| *at <= seen).unwrap_or(0);
+        self.history[at].1.clone()
+    }
+}
+
+/// One node's way to the keeper.
+#[derive(Debug)]
+pub struct SimulatedKek {
+    pub world: Arc<Mutex<World>>,
+    pub node: usize,
+}
+
+impl SimulatedKek {
+    fn reach(
+        &self,
+        needs_right: bool,
+    ) -> Result<(std::sync::MutexGuard<'_, World>, KeyState), KmsError> {
+        let mut world = self.world.lock().unwrap();
+        if world.cut.contains(&self.node) {
+            return Err(error(Code::KeeperUnreachable));
+        }
+        if needs_right && world.denied.contains(&self.node) {
+            return Err(error(Code::PermissionDenied));
+        }
+        let state = world.replica();
+        Ok((world, state))
+    }
+}
+
+fn error(code: Code) -> KmsError {
+    KmsError::new(code, "simulated", "none")
+}
+
+/// version, material, nonce, then length and bytes of the associated data, then the plaintext.
+fn seal(version: u32, material: u64, nonce: u64, aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
+    let mut bytes = version.to_be_bytes().to_vec();
+    bytes.extend_from_slice(&material.to_be_bytes());
+    bytes.extend_from_slice(&nonce.to_be_bytes());
+    bytes.push(aad.len() as u8);
+    bytes.extend_from_slice(aad);
+    bytes.extend_from_slice(plaintext);
+    bytes
+}
+
+/// The version and the material of a ciphertext of this keeper.
+pub fn written_with(ciphertext: &Ciphertext) -> (u32, u64) {
+    let bytes = ciphertext.as_bytes();
+    let version = u32::from_be_bytes(*bytes.first_chunk().unwrap());
+    (version, u64::from_be_bytes(bytes[4..12].try_into().unwrap()))
+}
+
+#[async_trait]
+impl Kek for SimulatedKek {
+    async fn describe(&self, _: Monotonic) -> Result<KekSnapshot, KmsError> {
+        let (mut world, state) = self.reach(false)?;
+        let skew = world.chance.below(1_000) as i64 - 500;
+        let date = (world.wall_ms() + skew) / 1_000;
+        let number = |number| KekVersion::new(number).unwrap();
+        let kept = state.versions.range(state.min_decryption..);
+        Ok(KekSnapshot {
+            versions: kept.map(|(v, (born, _))| (number(*v), UnixTime::from_secs(*born))).collect(),
+            latest: number(state.latest()),
+            min_decryption: number(state.min_decryption),
+            min_encryption: KekVersion::new(state.min_encryption),
+            keeper_time: world.has_date.then(|| UnixTime::from_secs(date)),
+            flaw: None,
+            warnings: Vec::new(),
+        })
+    }
+
+    async fn wrap(
+        &self,
+        version: KekVersion,
+        plaintext: &Plaintext,
+        associated_data: &AssociatedData,
+        _: Monotonic,
+    ) -> Result<Wrapped, KmsError> {
+        let (mut world, state) = self.reach(true)?;
+        if version.get() > state.latest() {
+            return Err(error(Code::VersionNotYet));
+        }
+        let material = state.kept(version.get()).filter(|_| version.get() >= state.min_encryption);
+        let material = material.ok_or_else(|| error(Code::VersionRetired))?;
+        world.nonce += 1;
+        let aad = associated_data.as_bytes();
+        let sealed = seal(version.get(), material, world.nonce, aad, plaintext.expose());
+        Ok(Wrapped { ciphertext: Ciphertext::new(sealed)?, version })
+    }
+
+    async fn unwrap<'a>(&self, sealed: Unwrap<'a>, _: Monotonic) -> Result<Plaintext, KmsError> {
+        let (world, state) = self.reach(true)?;
+        drop(world);
+        let bytes = sealed.ciphertext.as_bytes();
+        let (version, material) = written_with(sealed.ciphertext);
+        if version > state.latest() {
+            return Err(error(Code::VersionNotYet));
+        }
+        let Some(held) = state.kept(version) else { return Err(error(Code::VersionRetired)) };
+        let (aad, plaintext) = bytes[21..].split_at(bytes[20].into());
+        if held != material || aad != sealed.associated_data.as_bytes() {
+            return Err(error(Code::CiphertextRejected));
+        }
+        Ok(Plaintext::new(plaintext.to_vec()))
+    }
+
+    fn version_of(&self, ciphertext: &Ciphertext) -> Result<KekVersion, KmsError> {
+        let first = ciphertext.as_bytes().first_chunk().copied().map(u32::from_be_bytes);
+        first.and_then(KekVersion::new).ok_or_else(|| error(Code::CiphertextRejected))
+    }
+}

@@ -1,0 +1,66 @@
+//! A whole control plane in virtual time: three nodes, a keeper whose replicas lag and whose key is
+//! rotated, restored, made anew, archived and cut off, and three API servers reduced to their
+//! rules. One seed decides everything.
+//!
+//! A failure prints its seed: `SIMULATION_SEED=<seed> cargo test --test simulation` replays it,
+//! with a line for each thing that happens. `SIMULATION_SEEDS=<number>` sets how many are run.
+#![allow(missing_docs, unreachable_pub, clippy::pedantic, clippy::restriction, reason = "tests")]
+
+mod api_server;
+mod chance;
+mod control_plane;
+mod keeper;
+mod node;
+
+use std::{
+    env,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
+
+use control_plane::ControlPlane;
+
+const SEEDS: u64 = 10_000;
+
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+#[test]
+fn every_seed_keeps_the_invariants() {
+    if let Some(seed) = number("SIMULATION_SEED") {
+        ControlPlane::new(seed, true).run();
+        return;
+    }
+    let (seeds, next) = (number("SIMULATION_SEEDS").unwrap_or(SEEDS), AtomicU64::new(0));
+    let workers = thread::available_parallelism().map_or(2, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds {
+                        return;
+                    }
+                    let run = || ControlPlane::new(seed, false).run();
+                    if catch_unwind(AssertUnwindSafe(run)).is_err() {
+                        next.store(seeds, Ordering::Relaxed);
+                        panic!("seed {seed} fails; replay it with SIMULATION_SEED={seed}");
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// The simulation itself must be able to fail: with replicas that lag for longer than the rotation
+/// delay, nodes meet versions that their replica does not have.
+#[test]
+fn a_delay_that_does_not_cover_the_lag_is_found_out() {
+    let found = (0..200).any(|seed| {
+        let run = || ControlPlane::with_lag(seed, 200_000).run();
+        catch_unwind(AssertUnwindSafe(run)).is_err()
+    });
+    assert!(found, "200 seeds found nothing wrong with a lag of 200 s");
+}
