@@ -2,15 +2,18 @@ package apiserver_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/server/options/encryptionconfig"
 	"k8s.io/apiserver/pkg/storage/value"
+	kmstypes "k8s.io/apiserver/pkg/storage/value/encrypt/envelope/kmsv2/v2"
 )
 
 const configuration = `apiVersion: apiserver.config.k8s.io/v1
@@ -22,56 +25,101 @@ resources:
       - identity: {}
 `
 
-// The whole way of a Secret: what one API server stores, it and a second one read back.
-func TestAnEncryptionConfiguration(t *testing.T) {
-	onEachPlugin(t, func(t *testing.T, p *plugin) {
-		name := randomName()
-		file := filepath.Join(shortDir(t), "config.yaml")
-		if err := os.WriteFile(file, fmt.Appendf(nil, configuration, name, p.endpoint), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		secret := []byte(`{"kind":"Secret","data":{"password":"Y2FuYXJ5"}}`)
-		where := value.DefaultContext("/registry/secrets/default/canary")
+var secretsPlace = value.DefaultContext("/registry/secrets/default/canary")
 
-		writer := secretsOf(t, file, "api-server-1")
-		stored, err := writer.TransformToStorage(t.Context(), secret, where)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.HasPrefix(stored, []byte("k8s:enc:kms:v2:"+name+":")) {
-			t.Errorf("the prefix is wrong: %.40q", stored)
-		}
-		if bytes.Contains(stored, []byte("Y2FuYXJ5")) {
-			t.Error("the Secret is stored in clear")
-		}
-		// The second one has its own seed and must ask the plugin for the first one's.
-		for id, reader := range map[string]value.Transformer{
-			"api-server-1": writer, "api-server-2": secretsOf(t, file, "api-server-2"),
-		} {
-			read, stale, err := reader.TransformFromStorage(t.Context(), stored, where)
-			if err != nil || stale || !bytes.Equal(read, secret) {
-				t.Errorf("%s: stale %v, %v", id, stale, err)
-			}
-		}
-		elsewhere := value.DefaultContext("/registry/secrets/default/other")
-		if _, _, err := writer.TransformFromStorage(t.Context(), stored, elsewhere); err == nil {
-			t.Error("the Secret opens under another name")
-		}
-	})
+// apiServer is what an API server with one provider does with Secrets.
+type apiServer struct {
+	id          string
+	transformer value.Transformer
+	// check asks for Status, and on a new key id for Encrypt, as often as an API server does.
+	check func() error
 }
 
-// secretsOf is what an API server with this configuration does with Secrets, once it is healthy.
-func secretsOf(t *testing.T, file, apiServerID string) value.Transformer {
+// newAPIServer is a healthy API server on the node of a plugin.
+func newAPIServer(t *testing.T, provider, id string, p *plugin) *apiServer {
 	t.Helper()
-	config, err := encryptionconfig.LoadEncryptionConfig(t.Context(), file, false, apiServerID)
+	file := filepath.Join(shortDir(t), "config.yaml")
+	if err := os.WriteFile(file, fmt.Appendf(nil, configuration, provider, p.endpoint), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config, err := encryptionconfig.LoadEncryptionConfig(t.Context(), file, false, id)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(config.HealthChecks) != 1 {
 		t.Fatalf("%d health checks", len(config.HealthChecks))
 	}
-	if err := config.HealthChecks[0].Check(httptest.NewRequest("GET", "/healthz", nil)); err != nil {
-		t.Fatalf("%s: %v", config.HealthChecks[0].Name(), err)
+	server := &apiServer{
+		id:          id,
+		transformer: config.Transformers[schema.GroupResource{Resource: "secrets"}],
+		check: func() error {
+			return config.HealthChecks[0].Check(httptest.NewRequest("GET", "/healthz", nil))
+		},
 	}
-	return config.Transformers[schema.GroupResource{Resource: "secrets"}]
+	if err := server.check(); err != nil {
+		t.Fatalf("%s: %v", id, err)
+	}
+	return server
+}
+
+func (s *apiServer) write(ctx context.Context, secret []byte) ([]byte, error) {
+	return s.transformer.TransformToStorage(ctx, secret, secretsPlace)
+}
+
+// read is what is read of a stored Secret, and whether the next update would write it anew.
+func (s *apiServer) read(ctx context.Context, stored []byte) (secret []byte, stale bool, err error) {
+	return s.transformer.TransformFromStorage(ctx, stored, secretsPlace)
+}
+
+func (s *apiServer) mustWrite(t *testing.T, secret []byte) []byte {
+	t.Helper()
+	stored, err := s.write(t.Context(), secret)
+	if err != nil {
+		t.Fatalf("%s: %v", s.id, err)
+	}
+	return stored
+}
+
+// requireReads fails unless a stored Secret is read as it was written, and as stale or not.
+func (s *apiServer) requireReads(t *testing.T, stored, secret []byte, stale bool) {
+	t.Helper()
+	read, isStale, err := s.read(t.Context(), stored)
+	if err != nil || !bytes.Equal(read, secret) || isStale != stale {
+		t.Errorf("%s: stale %v, %v", s.id, isStale, err)
+	}
+}
+
+// storedUnder is the key id under which a Secret is stored.
+func storedUnder(t *testing.T, provider string, stored []byte) string {
+	t.Helper()
+	encoded, found := bytes.CutPrefix(stored, []byte("k8s:enc:kms:v2:"+provider+":"))
+	var object kmstypes.EncryptedObject
+	if err := proto.Unmarshal(encoded, &object); err != nil || !found {
+		t.Fatalf("not stored by %s: %v", provider, err)
+	}
+	return object.KeyID
+}
+
+// The whole way of a Secret: what one API server stores, it and a second one read back.
+func TestAnEncryptionConfiguration(t *testing.T) {
+	onEachPlugin(t, func(t *testing.T, p *plugin) {
+		provider := randomName()
+		secret := []byte(`{"kind":"Secret","data":{"password":"Y2FuYXJ5"}}`)
+		writer := newAPIServer(t, provider, "api-server-1", p)
+		stored := writer.mustWrite(t, secret)
+		if !bytes.HasPrefix(stored, []byte("k8s:enc:kms:v2:"+provider+":")) {
+			t.Errorf("the prefix is wrong: %.40q", stored)
+		}
+		if bytes.Contains(stored, []byte("Y2FuYXJ5")) {
+			t.Error("the Secret is stored in clear")
+		}
+		writer.requireReads(t, stored, secret, false)
+		// The second one has its own seed and must ask the plugin for the first one's.
+		newAPIServer(t, provider, "api-server-2", p).requireReads(t, stored, secret, false)
+
+		elsewhere := value.DefaultContext("/registry/secrets/default/other")
+		if _, _, err := writer.transformer.TransformFromStorage(t.Context(), stored, elsewhere); err == nil {
+			t.Error("the Secret opens under another name")
+		}
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -31,25 +32,53 @@ func scrape(t *testing.T, url string) string {
 	return string(text)
 }
 
-// keeperWrites is how often the keeper was asked to wrap or to unwrap, with success or without.
-func keeperWrites(t *testing.T, url string) int {
+// counted is the sum of a metric over its label sets that hold all of the labels, and whether
+// there is any.
+func counted(t *testing.T, url, metric string, labels ...string) (sum float64, found bool) {
 	t.Helper()
-	sum, seen := 0, false
 	for line := range strings.Lines(scrape(t, url)) {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if !strings.HasPrefix(name, "vso_client_operations_total{") &&
-			!strings.HasPrefix(name, "vso_client_operations_errors_total{") ||
-			!strings.Contains(name, `operation="write"`) {
+		series, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		name, set, _ := strings.Cut(series, "{")
+		if name != metric ||
+			slices.ContainsFunc(labels, func(label string) bool { return !strings.Contains(set, label) }) {
 			continue
 		}
-		count, err := strconv.Atoi(value)
+		count, err := strconv.ParseFloat(value, 64)
 		if err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
-		sum, seen = sum+count, true
+		sum, found = sum+count, true
 	}
-	if !seen {
-		t.Fatal("the metrics do not count the keeper's writes")
+	return sum, found
+}
+
+// keeperCalls is how often the keeper was asked, with success or without.
+func keeperCalls(t *testing.T, url string, labels ...string) int {
+	t.Helper()
+	worked, found := counted(t, url, "vso_client_operations_total", labels...)
+	failed, _ := counted(t, url, "vso_client_operations_errors_total", labels...)
+	if !found {
+		t.Fatalf("the metrics do not count the keeper's calls %q", labels)
 	}
-	return sum
+	return int(worked + failed)
+}
+
+// keeperWrites is how often the keeper was asked to wrap or to unwrap.
+func keeperWrites(t *testing.T, url string) int {
+	t.Helper()
+	return keeperCalls(t, url, `operation="write"`)
+}
+
+// keeperReads is how often the keeper was asked for the key's metadata.
+func keeperReads(t *testing.T, url string) int {
+	t.Helper()
+	return keeperCalls(t, url, `operation="read"`)
+}
+
+// requireNoIncident fails if the plugin ever thought that its key was replaced or rolled back.
+func requireNoIncident(t *testing.T, url string) {
+	t.Helper()
+	if count, _ := counted(t, url, "vault_kube_kms_incidents_total"); count != 0 {
+		t.Errorf("%v incidents", count)
+	}
 }

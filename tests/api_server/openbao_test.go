@@ -211,12 +211,7 @@ func (b *bao) tenant(t *testing.T) *tenant {
 func (b *bao) role(t *testing.T, grants ...string) *tenant {
 	t.Helper()
 	tenant := &tenant{bao: b, key: randomName(), idDir: shortDir(t)}
-	var policy strings.Builder
-	for _, grant := range grants {
-		capability, path, _ := strings.Cut(grant, " ")
-		fmt.Fprintf(&policy, "path %q { capabilities = [%q] }\n", "transit/"+path+"/"+tenant.key, capability)
-	}
-	b.must(t, "PUT", "sys/policies/acl/"+tenant.key, map[string]any{"policy": policy.String()})
+	tenant.allow(t, grants...)
 	role := "auth/approle/role/" + tenant.key
 	// Short, so that tokens are renewed and replaced while the tests run.
 	b.must(t, "POST", role, map[string]any{
@@ -226,6 +221,22 @@ func (b *bao) role(t *testing.T, grants ...string) *tenant {
 	tenant.secretID = b.must(t, "POST", role+"/secret-id", nil)["secret_id"].(string)
 	tenant.writeSecretID(t, tenant.secretID)
 	return tenant
+}
+
+// allow makes this all that the role may do with its key, from now on.
+func (n *tenant) allow(t *testing.T, grants ...string) {
+	t.Helper()
+	var policy strings.Builder
+	for _, grant := range grants {
+		capability, path, _ := strings.Cut(grant, " ")
+		fmt.Fprintf(&policy, "path %q { capabilities = [%q] }\n", "transit/"+path+"/"+n.key, capability)
+	}
+	n.bao.must(t, "PUT", "sys/policies/acl/"+n.key, map[string]any{"policy": policy.String()})
+}
+
+func (n *tenant) rotate(t *testing.T) {
+	t.Helper()
+	n.bao.must(t, "POST", "transit/keys/"+n.key+"/rotate", nil)
 }
 
 func (n *tenant) secretIDFile() string { return filepath.Join(n.idDir, "secret-id") }

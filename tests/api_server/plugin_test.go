@@ -231,7 +231,11 @@ func (p *plugin) requireHealthy(t *testing.T) {
 
 // eventually polls until it holds or the bound has passed.
 func eventually(bound time.Duration, holds func() bool) bool {
-	ticker := time.NewTicker(10 * time.Millisecond)
+	return eventuallyEvery(10*time.Millisecond, bound, holds)
+}
+
+func eventuallyEvery(pause, bound time.Duration, holds func() bool) bool {
+	ticker := time.NewTicker(pause)
 	defer ticker.Stop()
 	for deadline := time.Now().Add(bound); ; <-ticker.C {
 		if holds() {

@@ -1,0 +1,75 @@
+package apiserver_test
+
+import (
+	"testing"
+
+	"google.golang.org/grpc/codes"
+)
+
+func TestAKeyThatMovedKeepsItsLineage(t *testing.T) {
+	t.Parallel()
+	b := sharedBao(t)
+	tenant := b.tenant(t)
+	lineage := "--key-lineage=" + tenant.key
+	here := start(t, with(tenant.flags(), lineage))
+	old := store(t, here.client(t))
+	id := keyID(t, here.client(t))
+	unnamed := store(t, start(t, tenant.flags()).client(t))
+
+	b.must(t, "POST", "transit/keys/"+tenant.key+"/config",
+		map[string]any{"exportable": true, "allow_plaintext_backup": true})
+	backup := b.must(t, "GET", "transit/backup/"+tenant.key, nil)["backup"]
+	mount := "moved-" + tenant.key
+	b.must(t, "POST", "sys/mounts/"+mount, map[string]any{"type": "transit"})
+	b.must(t, "POST", mount+"/restore/"+tenant.key, map[string]any{"backup": backup})
+	b.must(t, "PUT", "sys/policies/acl/"+tenant.key, map[string]any{
+		"policy": `path "` + mount + `/*" { capabilities = ["read", "update"] }`,
+	})
+
+	moved := with(tenant.flags(), "--vault-key-path="+mount+"/keys/"+tenant.key)
+	there := start(t, with(moved, lineage)).client(t)
+	if now := keyID(t, there); now != id {
+		t.Errorf("%s has become %s", id, now)
+	}
+	requireAllOpen(t, there, old, store(t, there))
+
+	// A key is named by its place unless it has a lineage.
+	elsewhere := start(t, moved).client(t)
+	if now := keyID(t, elsewhere); now == id || now == unnamed.sealed.KeyID {
+		t.Errorf("%s names a key of another place", now)
+	}
+	for what, one := range map[string]stored{"with a lineage": old, "without": unnamed} {
+		requireRefused(t, elsewhere, "written elsewhere "+what, asStored(one.sealed), codes.NotFound)
+	}
+	accepting := start(t, with(moved, "--accept-key-id="+unnamed.sealed.KeyID+"=1"))
+	requireAllOpen(t, accepting.client(t), unnamed)
+}
+
+func TestAnAcceptedKeyIDIsReadWithTheNamedVersion(t *testing.T) {
+	t.Parallel()
+	tenant := sharedBao(t).tenant(t)
+	key := rotatable{with(tenant.flags(), "--key-lineage=a"), tenant.rotate}
+	all := storeEach(t, key, 2)
+	one, two := all[0].sealed.KeyID, all[1].sealed.KeyID
+	b := with(tenant.flags(), "--key-lineage=b")
+
+	strict := start(t, b).client(t)
+	for _, object := range all {
+		requireRefused(t, strict, "without the flag", asStored(object.sealed), codes.NotFound)
+	}
+	const invented = "an-old-key-id"
+	lenient := start(t, with(b,
+		"--accept-key-id="+one+"=1", "--accept-key-id="+two+"=2", "--accept-key-id="+invented+"=1")).client(t)
+	requireAllOpen(t, lenient, all[0], all[1], store(t, lenient))
+
+	// The flag lets a name in; what it was bound to must still match.
+	for _, name := range []string{invented, two} {
+		request := asStored(all[0].sealed)
+		request.KeyID = name
+		requireRefused(t, lenient, "under "+name, request, codes.InvalidArgument)
+	}
+	// Another version than the one that wrote it is not tried.
+	wrong := start(t, with(b, "--accept-key-id="+one+"=2")).client(t)
+	requireRefused(t, wrong, "with another version", asStored(all[0].sealed), codes.InvalidArgument)
+	requireRefused(t, wrong, "not named", asStored(all[1].sealed), codes.NotFound)
+}

@@ -1,0 +1,76 @@
+package apiserver_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/kms/pkg/service"
+)
+
+// The keeper goes away just before a new version takes over. Status goes on telling the truth,
+// and the API server writes with its old seed until the plugin can wrap a new one.
+func TestChecklist64_EncryptFailsRightAfterARotation(t *testing.T) {
+	t.Parallel()
+	tenant := sharedBao(t).tenant(t)
+	via := newForwarder(t, tenant.bao.address)
+	via.start(t)
+	p, metrics := metered(t, delayed(tenant.flagsVia(via.address), delay))
+	client := p.client(t)
+	provider, secret := randomName(), []byte("a Secret")
+	server := newAPIServer(t, provider, "api-server", p)
+	before := server.mustWrite(t, secret)
+	id := keyID(t, client)
+
+	tenant.rotate(t)
+	writes := keeperWrites(t, metrics)
+	if !eventually(pollBound, func() bool {
+		waiting, _ := counted(t, metrics, "vault_kube_kms_next_version_seconds")
+		// A wrap, an unwrap and one that must fail.
+		return waiting > 0 && keeperWrites(t, metrics) >= writes+3
+	}) {
+		t.Fatal("the new version was not seen")
+	}
+	via.stop()
+	var told string
+	if !eventually(delay, func() bool {
+		told = keyID(t, client)
+		return told != id
+	}) || !strings.HasPrefix(told, "v2.") {
+		t.Fatalf("after %s Status tells %s", id, told)
+	}
+	if _, err := client.Encrypt(t.Context(), "away", randomBytes(32)); !strings.HasPrefix(message(err), "keeper-unreachable: ") {
+		t.Errorf("Encrypt without the keeper: %v", err)
+	}
+	var err error
+	if !eventually(25*time.Second, func() bool {
+		err = server.check()
+		return err != nil
+	}) || !strings.Contains(err.Error(), "failed to rotate DEK") {
+		t.Fatalf("the API server does not notice: %v", err)
+	}
+	// Told all the while: the outage is younger than its grace time.
+	var answer *service.StatusResponse
+	if answer, err = client.Status(t.Context()); err != nil || answer.KeyID != told {
+		t.Errorf("Status: %v, %v", answer, err)
+	}
+	during := server.mustWrite(t, secret)
+	if under := storedUnder(t, provider, during); under != id {
+		t.Errorf("written under %s", under)
+	}
+
+	via.start(t)
+	if !eventually(10*time.Second, func() bool {
+		err = server.check()
+		return err == nil
+	}) {
+		t.Fatalf("the API server does not heal: %v", err)
+	}
+	after := server.mustWrite(t, secret)
+	if under := storedUnder(t, provider, after); under != told {
+		t.Errorf("written under %s", under)
+	}
+	server.requireReads(t, before, secret, true)
+	server.requireReads(t, during, secret, true)
+	server.requireReads(t, after, secret, false)
+}

@@ -1,0 +1,171 @@
+package apiserver_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"k8s.io/kms/pkg/service"
+)
+
+const (
+	// More than two looks at the keeper are apart, so that every plugin knows a version, and has
+	// proven it, before it writes.
+	delay = 20 * time.Second
+	// A plugin looks at least this often, with some time for the look itself.
+	pollBound = 18 * time.Second
+)
+
+// rotatable is a key of which a test can make new versions.
+type rotatable struct {
+	flags  []string
+	rotate func(t *testing.T)
+}
+
+// onEachKey runs a test with a fresh key of every keeper.
+func onEachKey(t *testing.T, test func(t *testing.T, key rotatable)) {
+	t.Parallel()
+	t.Run("openbao", func(t *testing.T) {
+		t.Parallel()
+		tenant := sharedBao(t).tenant(t)
+		test(t, rotatable{tenant.flags(), tenant.rotate})
+	})
+	t.Run("local", func(t *testing.T) {
+		t.Parallel()
+		flags := localFlags(t)
+		test(t, rotatable{flags, func(t *testing.T) {
+			t.Helper()
+			if out, err := command(needed(t, "PROVIDER"), "local", "rotate", flags[1]).CombinedOutput(); err != nil {
+				t.Fatalf("local rotate: %v: %s", err, out)
+			}
+		}})
+	})
+}
+
+// with are the flags and some more; of a flag that is given twice the latter counts.
+func with(flags []string, more ...string) []string { return slices.Concat(flags, more) }
+
+func delayed(flags []string, by time.Duration) []string {
+	return with(flags, "--rotation-delay="+by.String())
+}
+
+// stored is what one Encrypt gave, and for what.
+type stored struct {
+	sealed    *service.EncryptResponse
+	plaintext []byte
+}
+
+func store(t *testing.T, client service.Service) stored {
+	t.Helper()
+	plaintext := randomBytes(32)
+	return stored{encrypt(t, client, plaintext), plaintext}
+}
+
+// storeEach writes something with each of so many versions, the first of which exists.
+func storeEach(t *testing.T, key rotatable, versions int) []stored {
+	t.Helper()
+	var all []stored
+	for len(all) < versions {
+		if len(all) > 0 {
+			key.rotate(t)
+		}
+		// A process that has just started knows the newest version, and no delay holds it back.
+		p := start(t, delayed(key.flags, 0))
+		all = append(all, store(t, p.client(t)))
+		p.stop()
+	}
+	return all
+}
+
+func requireAllOpen(t *testing.T, client service.Service, all ...stored) {
+	t.Helper()
+	for _, one := range all {
+		requireOpens(t, client, one.sealed, one.plaintext)
+	}
+}
+
+// keyID is what a healthy plugin's Status tells.
+func keyID(t *testing.T, client service.Service) string {
+	t.Helper()
+	answer, err := client.Status(t.Context())
+	if err != nil || answer.Healthz != "ok" {
+		t.Fatalf("Status: %v, %v", answer, err)
+	}
+	return answer.KeyID
+}
+
+// madeUp is a request with a key id of the right form that nobody ever issued.
+func madeUp(version string) *service.DecryptRequest {
+	return &service.DecryptRequest{
+		KeyID:       "v" + version + "." + strings.Repeat("A", 22),
+		Ciphertext:  []byte("vault:v" + version + ":" + strings.Repeat("A", 80)),
+		Annotations: map[string][]byte{"format.vault-kube-kms": []byte("1")},
+	}
+}
+
+// look lets a plugin look at its keeper, unless it has within the last second: for all that it
+// knows, a peer may have seen such a version.
+func look(t *testing.T, client service.Service) {
+	t.Helper()
+	if _, err := client.Decrypt(t.Context(), "look", madeUp("4000000000")); status.Code(err) != codes.NotFound {
+		t.Errorf("a key id that nobody issued: %v", err)
+	}
+}
+
+func TestChecklist29_DataOfEveryRetainedVersionDecrypts(t *testing.T) {
+	onEachKey(t, func(t *testing.T, key rotatable) {
+		all := storeEach(t, key, 4)
+		p := start(t, key.flags)
+		requireAllOpen(t, p.client(t), all...)
+	})
+}
+
+// A restored etcd holds what was written before the last rotations.
+func TestChecklist65_OldKeyIDsDecryptAfterRotations(t *testing.T) {
+	onEachKey(t, func(t *testing.T, key rotatable) {
+		provider, secret := randomName(), []byte("a Secret")
+		before := start(t, delayed(key.flags, 0))
+		old := newAPIServer(t, provider, "before", before).mustWrite(t, secret)
+		id := keyID(t, before.client(t))
+		before.stop()
+		for range 3 {
+			key.rotate(t)
+		}
+		after := start(t, delayed(key.flags, 0))
+		if now := keyID(t, after.client(t)); now == id || storedUnder(t, provider, old) != id {
+			t.Errorf("%s before the rotations, %s after", id, now)
+		}
+		newAPIServer(t, provider, "after", after).requireReads(t, old, secret, true)
+	})
+}
+
+// Going back to an older KEK must give a name that was never used, so that every object is
+// rewritten once more.
+func TestChecklist62_ThereAndBackIsAThirdKeyID(t *testing.T) {
+	onEachKeeper(t, func(t *testing.T, flags []string) {
+		var other []string
+		if slices.Contains(flags, "--keeper=local") {
+			other = localFlags(t)
+		} else {
+			other = sharedBao(t).tenant(t).flags()
+		}
+		first := start(t, flags)
+		ofA := store(t, first.client(t))
+		b := start(t, other)
+		ofB := store(t, b.client(t))
+		again := start(t, with(flags, "--key-generation=1"))
+		ofC := store(t, again.client(t))
+
+		ids := []string{ofA.sealed.KeyID, ofB.sealed.KeyID, ofC.sealed.KeyID}
+		if slices.Sort(ids); len(slices.Compact(ids)) != 3 {
+			t.Errorf("key ids repeat: %v", ids)
+		}
+		requireAllOpen(t, again.client(t), ofA, ofC)
+		requireAllOpen(t, b.client(t), ofB)
+		// Nodes restart one after the other.
+		requireAllOpen(t, first.client(t), ofA, ofC)
+	})
+}
