@@ -164,3 +164,56 @@ fn an_id_below_what_the_keeper_shows_is_retired_for_one_who_never_saw_it() {
     let earlier = ring.identity.id_of(v(1), UnixTime::from_secs(BORN - 2_000));
     assert_eq!(ring.resolve(earlier.as_str()), Resolution::Retired(v(1)));
 }
+
+#[test]
+fn two_rotations_between_polls_are_one_change_to_the_newest_aged() {
+    let mut ring = ring();
+    see(&mut ring, &[(1, BORN - 900)], 0);
+    let changes = see(&mut ring, &[(1, BORN - 900), (2, BORN + 1), (3, BORN + 2)], 62);
+    assert_eq!(changes, [RingChange::Appeared(v(2)), RingChange::Appeared(v(3))]);
+    assert_eq!(writes(&ring, 62), 3);
+}
+
+#[test]
+fn without_the_keepers_clock_the_local_one_counts() {
+    let mut ring = ring();
+    see(&mut ring, &[(1, BORN - 900), (2, BORN)], 10);
+    assert_eq!((writes(&ring, 59), writes(&ring, 60)), (1, 2));
+}
+
+#[test]
+fn a_writer_below_the_minimum_hands_over_at_once() {
+    let mut ring = ring();
+    see(&mut ring, &[(1, BORN - 900), (2, BORN)], 1);
+    assert_eq!(writes(&ring, 1), 1);
+    let changes = see(&mut ring, &[(2, BORN)], 2);
+    assert_eq!(changes, [RingChange::Retired(v(1))]);
+    assert_eq!(writes(&ring, 2), 2, "it is the lowest that may write, whatever its age");
+}
+
+#[test]
+fn minimums_below_the_writer_change_nothing() {
+    let mut ring = ring();
+    let mut seen = snapshot(&[(2, BORN - 900), (3, BORN - 800)]);
+    seen.min_encryption = Some(v(2));
+    ring.observe(seen, at(1), UnixTime::from_secs(BORN + 1));
+    assert_eq!(writes(&ring, 1), 3);
+}
+
+#[test]
+fn a_trimmed_version_is_archived_for_those_who_knew_it() {
+    let mut ring = ring();
+    see(&mut ring, &[(1, BORN - 900), (2, BORN - 800), (3, BORN - 700)], 0);
+    let trimmed = ring.identity.id_of(v(2), UnixTime::from_secs(BORN - 800));
+    see(&mut ring, &[(3, BORN - 700)], 15);
+    assert_eq!(ring.resolve(trimmed.as_str()), Resolution::Archived(v(2)));
+    assert_eq!(ring.incident(), None);
+}
+
+#[test]
+fn an_accepted_id_reads_with_the_version_it_was_mapped_to() {
+    let mut ring = ring();
+    ring.accepted.insert("v1.from-before".to_owned(), v(1));
+    see(&mut ring, &[(1, BORN - 900)], 0);
+    assert_eq!(ring.resolve("v1.from-before"), Resolution::Known(v(1)));
+}

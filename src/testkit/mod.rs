@@ -18,6 +18,8 @@
 
 pub mod rules;
 
+mod use_cases;
+
 use std::{
     future::Future,
     sync::Arc,
@@ -88,6 +90,12 @@ macro_rules! kek_rules {
             many_calls_at_once_do_not_mix
             a_passed_deadline_ends_the_call
             errors_are_one_line_and_hold_no_plaintext
+            every_node_gives_one_key_id
+            a_seed_goes_and_comes_back_through_the_use_cases
+            fields_cannot_be_swapped_between_objects
+            unknown_key_ids_are_refused
+            what_was_written_without_binding_is_read_as_such
+            a_rotation_takes_over_at_one_instant
         }
     };
     (@tests ($subject:expr) $($rule:ident)+) => {

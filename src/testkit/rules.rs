@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+pub use super::use_cases::*;
 use super::{Subject, deadline, wall};
 use crate::{
     domain::{

@@ -1,23 +1,28 @@
 //! The Vault adapter against the stand-in: every rule, and then every fault.
 
-use std::{fs, time::Duration};
+use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
 
 use vault_kube_kms::{
     domain::{
         envelope::{Annotations, AssociatedData, Ciphertext},
         error::Code,
+        health::OutagePolicy,
         key::KekVersion,
+        key_id::{KeyIdentity, Lineage},
+        rotation::KeyRing,
         secret::Plaintext,
+        service::KeyService,
         time::Monotonic,
+        watch::{KeyWatch, Ports},
     },
-    ports::kek::Unwrap,
+    ports::{kek::Unwrap, kms::KeyManagement},
     testkit::{Subject, hold_to_every_rule},
 };
 
 use crate::support::{
     admin::Admin,
     stand_in::{Fault, Manner, StandIn},
-    transit::TransitSubject,
+    transit::{Silence, TransitSubject},
 };
 
 /// A keeper for a stand-in, and the stand-in.
@@ -61,7 +66,7 @@ struct WithStandIn(TransitSubject, StandIn);
 
 #[async_trait::async_trait]
 impl Subject for WithStandIn {
-    fn kek(&self) -> std::sync::Arc<dyn vault_kube_kms::ports::kek::Kek> {
+    fn kek(&self) -> Arc<dyn vault_kube_kms::ports::kek::Kek> {
         self.0.kek()
     }
 
@@ -69,7 +74,7 @@ impl Subject for WithStandIn {
         self.1.rotate();
     }
 
-    fn clock(&self) -> std::sync::Arc<dyn vault_kube_kms::ports::clock::Clock> {
+    fn clock(&self) -> Arc<dyn vault_kube_kms::ports::clock::Clock> {
         self.0.clock()
     }
 }
@@ -171,5 +176,40 @@ async fn require_enterprise_admits_a_licence_and_nothing_else() {
         });
         let described = subject.kek.describe(within(&subject, SOON)).await;
         assert_eq!(described.map(drop).map_err(|error| error.code()), admitted);
+    }
+}
+
+/// Vault before 1.13 ignores associated data without a word; it must be found out before anything
+/// is written.
+#[tokio::test]
+async fn a_server_that_ignores_associated_data_never_writes() {
+    let manner = Manner { ignores_associated_data: true, ..Manner::default() };
+    let (subject, _stand_in) = subject(manner).await;
+    let ports =
+        Ports { kek: subject.kek.clone(), clock: subject.clock(), telemetry: Arc::new(Silence) };
+    let identity = KeyIdentity::new(Lineage::of_place("transit", &["k1"]), 0);
+    let ring = KeyRing::new(identity, Duration::from_secs(60), BTreeMap::new());
+    let grace = Duration::from_secs(30);
+    let watch = Arc::new(KeyWatch::new(ports, ring, OutagePolicy::KeepWriting, grace));
+    watch.read_metadata().await;
+    watch.prove(Duration::MAX).await;
+    let kms = KeyService::new(watch, true);
+    assert_eq!(kms.status().unwrap_err().code(), Code::AadNotEnforced);
+    let refused = kms.encrypt(Plaintext::new(vec![7; 32]), within(&subject, SOON)).await;
+    assert_eq!(refused.unwrap_err().code(), Code::AadNotEnforced);
+}
+
+#[tokio::test]
+async fn keys_that_cannot_bind_are_described_with_the_reason() {
+    for (field, value) in [
+        ("type", "rsa-2048".into()),
+        ("derived", true.into()),
+        ("convergent_encryption", true.into()),
+        ("soft_deleted", true.into()),
+    ] {
+        let (subject, stand_in) = subject(Manner::default()).await;
+        stand_in.shared.engine.lock().unwrap().key_overrides.insert(field.to_owned(), value);
+        let snapshot = subject.kek.describe(within(&subject, SOON)).await.unwrap();
+        assert_eq!(snapshot.flaw.map(|flaw| flaw.code()), Some(Code::KeyUnusable), "{field}");
     }
 }
