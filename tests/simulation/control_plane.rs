@@ -247,8 +247,10 @@ impl ControlPlane {
     fn settled(&self, node: usize) -> bool {
         let now = self.now();
         let since = self.trouble_ms[node].max(self.nodes[node].started_ms).max(self.upheaval_ms);
-        let replaced = self.replaced_ms.last().is_some_and(|at| now - at < NOTICED_MS);
-        now - since > SETTLED_MS && !replaced && self.nodes[node].incident_since_ms.is_none()
+        // A key that was replaced while a node was away looks like a rolled-back one to it.
+        let away_or_replaced = self.replaced_ms.last().map(|at| at.max(&self.trouble_ms[node]));
+        let noticed = away_or_replaced.is_none_or(|at| now - at > NOTICED_MS);
+        now - since > SETTLED_MS && noticed && self.nodes[node].incident_since_ms.is_none()
     }
 
     fn write(&mut self, server: usize) {
