@@ -1,11 +1,11 @@
 //! Which command was asked for.
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
-use super::{dev, local, serve};
+use super::{
+    dev, local, serve,
+    terminal::{complain, print},
+};
 use crate::config::{error::ConfigError, flags, settings, settings::Settings, sources::Sources};
 
 /// Wrong usage or configuration (`EX_USAGE` of sysexits.h).
@@ -60,18 +60,6 @@ pub fn run(args: Vec<String>) -> ExitCode {
         },
         _ => wrong_usage(&format!("there is no command {:?}", words.join(" "))),
     }
-}
-
-/// Writes a line to standard output.
-pub(super) fn print(text: &str) -> ExitCode {
-    // A reader that has gone away has seen what it wanted.
-    drop(writeln!(io::stdout(), "{text}"));
-    ExitCode::SUCCESS
-}
-
-/// Writes a line to standard error.
-pub(super) fn complain(text: &str) {
-    drop(writeln!(io::stderr(), "vault-kube-kms: {text}"));
 }
 
 fn wrong_usage(problem: &str) -> ExitCode {

@@ -13,9 +13,9 @@ use std::{
 };
 
 use super::{
-    command::{complain, print},
     provider::Provider,
-    serve::{runtime, stop_on_signals},
+    runtime::{runtime, stop_on_signals},
+    terminal::{complain, print},
 };
 use crate::{
     adapters::{

@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::ExitCode};
 
-use super::command::{complain, print};
+use super::terminal::{complain, print};
 use crate::{
     adapters::{local::file::KeyFile, system::clock::SystemClock},
     ports::clock::Clock as _,

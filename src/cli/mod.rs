@@ -5,4 +5,6 @@ pub mod command;
 mod dev;
 mod local;
 mod provider;
+mod runtime;
 mod serve;
+mod terminal;

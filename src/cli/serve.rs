@@ -2,14 +2,13 @@
 
 use std::{error::Error, process::ExitCode};
 
-use tokio::{
-    runtime::{Builder, Runtime},
-    signal::unix::{SignalKind, signal},
-};
-use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{command::complain, provider::Provider};
+use super::{
+    provider::Provider,
+    runtime::{runtime, stop_on_signals},
+    terminal::complain,
+};
 use crate::{
     adapters::{
         system::hardening,
@@ -18,9 +17,6 @@ use crate::{
     },
     config::settings::{KeeperSettings, Settings},
 };
-
-/// Threads of the runtime: an unwrap is a few microseconds of work and a wait.
-const WORKERS: usize = 2;
 
 /// Variables that other programs of this kind take a proxy from.
 const PROXY_VARIABLES: [&str; 6] =
@@ -49,25 +45,6 @@ fn start(settings: Settings) -> Result<(), Box<dyn Error + Send + Sync>> {
         stop_on_signals(provider.stopper())?;
         provider.run().await
     })
-}
-
-/// The runtime of this process.
-pub(super) fn runtime() -> std::io::Result<Runtime> {
-    Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()
-}
-
-/// Cancels `stop` at the first SIGTERM or SIGINT.
-pub(super) fn stop_on_signals(stop: CancellationToken) -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    drop(tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => info!("stopping on SIGTERM"),
-            _ = interrupt.recv() => info!("stopping on SIGINT"),
-        }
-        stop.cancel();
-    }));
-    Ok(())
 }
 
 /// Tells what an operator should know at every start.
