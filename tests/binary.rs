@@ -1,0 +1,202 @@
+//! The binary as an operator meets it: its command line, its exit codes, what it prints.
+#![allow(
+    missing_docs,
+    clippy::pedantic,
+    clippy::restriction,
+    clippy::disallowed_methods,
+    reason = "tests"
+)]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_vault-kube-kms");
+
+fn run(args: &[&str]) -> Output {
+    Command::new(BINARY).args(args).env_clear().output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A process that ends with this value, by its own id.
+struct Running(Child);
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        Self(command.stdout(Stdio::piped()).spawn().unwrap())
+    }
+
+    /// Its lines up to the first that contains `text`.
+    fn lines_until(&mut self, text: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        for line in BufReader::new(self.0.stdout.as_mut().unwrap()).lines() {
+            let line = line.unwrap();
+            let found = line.contains(text);
+            lines.push(line);
+            if found {
+                return lines;
+            }
+        }
+        panic!("it ended without {text:?}: {lines:#?}");
+    }
+
+    fn terminate(mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.0.wait().unwrap().code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop((self.0.kill(), self.0.wait()));
+    }
+}
+
+fn local_args(directory: &Path) -> [String; 3] {
+    let key = format!("--local-key-file={}", directory.join("key.json").display());
+    assert!(run(&["local", "init", &key]).status.success());
+    let socket = format!("--listen-address={}", directory.join("kms.sock").display());
+    ["--keeper=local".to_owned(), key, socket]
+}
+
+fn get(port: u16, path: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn the_help_names_every_flag_and_default() {
+    let output = run(&["--help"]);
+    assert!(output.status.success());
+    insta::assert_snapshot!(String::from_utf8(output.stdout).unwrap());
+}
+
+#[test]
+fn the_version_names_the_commit() {
+    let text = String::from_utf8(run(&["--version"]).stdout).unwrap();
+    assert!(text.starts_with(concat!("vault-kube-kms ", env!("CARGO_PKG_VERSION"), " (commit ")));
+}
+
+#[test]
+fn wrong_configuration_is_told_whole_and_nothing_is_bound() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("kms.sock");
+    let listen = format!("-listen-address=unix://{}", socket.display());
+    let output = run(&[
+        &listen,
+        "-vault-address=https://root:canary@vault",
+        "--transit-key=a/b",
+        "-metrics-port=x",
+    ]);
+    assert_eq!(output.status.code(), Some(64));
+    let text = stderr(&output);
+    for flag in [
+        "vault-address",
+        "transit-key",
+        "approle-role-id",
+        "approle-secret-id-path",
+        "metrics-port",
+    ] {
+        assert!(text.contains(&format!("--{flag} (")), "{flag} in {text}");
+    }
+    assert!(!text.contains("canary") && !socket.exists(), "{text}");
+}
+
+#[test]
+fn unknown_commands_and_flags_are_refused_with_a_hint() {
+    assert_eq!(run(&["server"]).status.code(), Some(64));
+    let output = run(&["--vault-adress=https://v"]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(stderr(&output).contains("did you mean --vault-address?"));
+}
+
+#[test]
+fn a_busy_port_is_a_warning_and_the_socket_serves() {
+    let directory = tempfile::tempdir().unwrap();
+    let busy = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = busy.local_addr().unwrap().port();
+    let mut command = Command::new(BINARY);
+    command.args(local_args(directory.path()));
+    command.args([format!("--health-port={port}"), format!("--metrics-port={port}")]);
+    let mut provider = Running::start(&mut command);
+    let lines = provider.lines_until("\"healthy\"");
+    let warned = |what: &str| {
+        lines
+            .iter()
+            .any(|line| line.contains("\"WARN\"") && line.contains(&format!("the {what} port")))
+    };
+    assert!(warned("health") && warned("metrics"), "{lines:#?}");
+    assert_eq!(provider.terminate(), Some(0));
+    assert!(!directory.path().join("kms.sock").exists(), "the socket goes with it");
+}
+
+#[test]
+fn probes_and_metrics_have_the_names_that_operators_know() {
+    let directory = tempfile::tempdir().unwrap();
+    let [health, metrics] =
+        [0, 0].map(|_| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port());
+    let mut command = Command::new(BINARY);
+    command.args(local_args(directory.path()));
+    command.args([format!("--health-port={health}"), format!("--metrics-port={metrics}")]);
+    let mut provider = Running::start(&mut command);
+    provider.lines_until("\"healthy\"");
+    assert!(get(health, "/healthz").starts_with("HTTP/1.0 200"));
+    assert!(get(health, "/readyz").starts_with("HTTP/1.0 200"));
+    let text = get(metrics, "/metrics");
+    for name in [
+        "process_resident_memory_bytes",
+        "vault_kube_kms_healthy 1",
+        "vault_kube_kms_key_version 1",
+    ] {
+        assert!(text.contains(name), "{name} in {text}");
+    }
+    assert_eq!(provider.terminate(), Some(0));
+}
+
+#[test]
+fn a_missing_secret_id_is_told_with_its_flag_and_heals() {
+    let directory = tempfile::tempdir().unwrap();
+    let secret = directory.path().join("secret-id");
+    let mut command = Command::new(BINARY);
+    command.arg(format!("--listen-address={}", directory.path().join("kms.sock").display()));
+    command.arg(format!("--approle-secret-id-path={}", secret.display()));
+    command.args(["--vault-address=https://127.0.0.1:1", "--transit-key=k", "--approle-role-id=r"]);
+    command.args(["--health-port=0", "--metrics-port=0"]).env("HTTPS_PROXY", "http://proxy:1");
+    let mut provider = Running::start(&mut command);
+    let lines = provider.lines_until("credential-unreadable");
+    assert!(lines.last().unwrap().contains("--approle-secret-id-path"), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("HTTPS_PROXY is set and IGNORED")), "{lines:#?}");
+    fs::write(&secret, "a-secret-id\n").unwrap();
+    // The file is read at once; then it is the server that is missing.
+    provider.lines_until("keeper-unreachable");
+    assert_eq!(provider.terminate(), Some(0));
+}
+
+#[test]
+fn dev_shows_a_round_trip_and_what_to_paste() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new(BINARY);
+    command.arg("dev").env("TMPDIR", directory.path());
+    let mut dev = Running::start(&mut command);
+    let lines = dev.lines_until("Serving until stopped");
+    for start in
+        ["socket ", "Status    ok, v2, v1.", "Encrypt   32 bytes", "Decrypt   the same 32 bytes"]
+    {
+        assert!(lines.iter().any(|line| line.starts_with(start)), "{start}: {lines:#?}");
+    }
+    let pasted = lines.iter().find(|line| line.trim_start().starts_with("endpoint: unix:///"));
+    assert!(pasted.is_some(), "{lines:#?}");
+    assert_eq!(dev.terminate(), Some(0));
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 0, "it leaves nothing behind");
+}
