@@ -102,7 +102,7 @@ fn settings(listen: SocketAddress, key_file: PathBuf) -> Settings {
             lineage: None,
             generation: 0,
             accepted: BTreeMap::new(),
-            rotation_delay: Duration::from_secs(60),
+            rotation_delay: Duration::from_mins(1),
         },
         legacy_decrypt: false,
         outage_policy: OutagePolicy::StopWrites,

@@ -73,7 +73,7 @@ fn vault(reading: &mut Reading<'_>) -> Option<VaultSettings> {
 fn client(reading: &mut Reading<'_>) -> Option<ClientSettings> {
     let address = reading.required("vault-address", VaultAddress::parse);
     let tls = tls(reading);
-    let (least, most) = (Duration::from_millis(100), Duration::from_secs(300));
+    let (least, most) = (Duration::from_millis(100), Duration::from_mins(5));
     let connect_timeout = reading.duration("vault-connection-timeout", least, most);
     let request_timeout = reading.duration("vault-request-timeout", least, Duration::from_secs(30));
     Some(ClientSettings {

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Longest rotation delay: by then every node has polled hundreds of times.
-const ROTATION_DELAY_MAX: Duration = Duration::from_secs(24 * 3_600);
+const ROTATION_DELAY_MAX: Duration = Duration::from_hours(24);
 
 /// Everything `serve` needs to know.
 #[derive(Clone, Debug)]
@@ -91,7 +91,7 @@ impl Settings {
             "keep-writing" => Ok(OutagePolicy::KeepWriting),
             _ => Err(format!("{text:?} is no policy; write stop-writes or keep-writing")),
         });
-        let grace = (Duration::ZERO, Duration::from_secs(600));
+        let grace = (Duration::ZERO, Duration::from_mins(10));
         let outage_grace = reading.duration("outage-grace", grace.0, grace.1);
         let health_port = reading.port("health-port");
         let metrics_port = reading.port("metrics-port");

@@ -18,7 +18,7 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 const FUTURE_TOLERANCE: Duration = Duration::from_secs(5);
 
 /// How long a lower latest version must persist before it is a rollback and no lagging replica.
-const ROLLBACK_AFTER: Duration = Duration::from_secs(60);
+const ROLLBACK_AFTER: Duration = Duration::from_mins(1);
 
 /// The version that writes, under the name that goes with it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use super::{
     *,
 };
 
-const DELAY: Duration = Duration::from_secs(60);
+const DELAY: Duration = Duration::from_mins(1);
 const BORN: i64 = 1_000_000;
 
 /// What happens to one key, and when an honest or a lagging replica is asked.

@@ -1,6 +1,6 @@
 use super::{super::key_id::Lineage, *};
 
-const DELAY: Duration = Duration::from_secs(60);
+const DELAY: Duration = Duration::from_mins(1);
 const BORN: i64 = 1_000_000;
 
 fn v(number: u32) -> KekVersion {

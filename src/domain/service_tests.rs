@@ -106,7 +106,7 @@ fn service(kek: MockKek, policy: OutagePolicy) -> (KeyService, Arc<AtomicU64>) {
     telemetry.expect_record().returning(|_| ());
     let ports =
         Ports { kek: Arc::new(kek), clock: Arc::new(clock), telemetry: Arc::new(telemetry) };
-    let ring = KeyRing::new(identity(), Duration::from_secs(60), BTreeMap::new());
+    let ring = KeyRing::new(identity(), Duration::from_mins(1), BTreeMap::new());
     let watch = KeyWatch::new(ports, ring, policy, Duration::from_secs(30));
     (KeyService::new(Arc::new(watch), true), seconds)
 }

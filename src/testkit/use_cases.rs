@@ -77,17 +77,17 @@ impl Node {
 
 /// Two nodes, and one that was started later, announce one key id.
 pub async fn every_node_gives_one_key_id(subject: &dyn Subject) {
-    let first = Node::start(subject, Duration::from_secs(60)).await;
-    let second = Node::start(subject, Duration::from_secs(60)).await;
-    let third = Node::start(subject, Duration::from_secs(60)).await;
+    let first = Node::start(subject, Duration::from_mins(1)).await;
+    let second = Node::start(subject, Duration::from_mins(1)).await;
+    let third = Node::start(subject, Duration::from_mins(1)).await;
     assert_eq!(first.key_id(), second.key_id());
     assert_eq!(first.key_id(), third.key_id());
 }
 
 /// What one node wrote another reads, and the version is proven before.
 pub async fn a_seed_goes_and_comes_back_through_the_use_cases(subject: &dyn Subject) {
-    let writer = Node::start(subject, Duration::from_secs(60)).await;
-    let reader = Node::start(subject, Duration::from_secs(60)).await;
+    let writer = Node::start(subject, Duration::from_mins(1)).await;
+    let reader = Node::start(subject, Duration::from_mins(1)).await;
     let sealed = writer.write(subject).await;
     let opened = reader.read(subject, sealed).await.expect("readable");
     assert_eq!(opened.expose(), SEED);
@@ -119,7 +119,7 @@ pub async fn fields_cannot_be_swapped_between_objects(subject: &dyn Subject) {
 
 /// An id that names no version of this key is refused, and the node stays healthy.
 pub async fn unknown_key_ids_are_refused(subject: &dyn Subject) {
-    let node = Node::start(subject, Duration::from_secs(60)).await;
+    let node = Node::start(subject, Duration::from_mins(1)).await;
     let good = node.write(subject).await;
     for key_id in ["1", "v1.AAAAAAAAAAAAAAAAAAAAAA", "v999.AAAAAAAAAAAAAAAAAAAAAA", "\u{0}"] {
         let foreign = Sealed { key_id: key_id.to_owned(), ..good.clone() };
@@ -130,7 +130,7 @@ pub async fn unknown_key_ids_are_refused(subject: &dyn Subject) {
 
 /// The bridge: wrapped without associated data under any id, as other plugins do.
 pub async fn what_was_written_without_binding_is_read_as_such(subject: &dyn Subject) {
-    let node = Node::start(subject, Duration::from_secs(60)).await;
+    let node = Node::start(subject, Duration::from_mins(1)).await;
     let version = subject.kek().describe(deadline(subject)).await.expect("described").latest;
     let (seed, unbound) = (Plaintext::new(SEED.to_vec()), AssociatedData::none());
     let wrapped =
@@ -147,7 +147,7 @@ pub async fn what_was_written_without_binding_is_read_as_such(subject: &dyn Subj
 /// A new version only reads until it is as old as the delay; then it writes, also on a node that
 /// learnt of it late.
 pub async fn a_rotation_takes_over_at_one_instant(subject: &dyn Subject) {
-    let patient = Node::start(subject, Duration::from_secs(3_600)).await;
+    let patient = Node::start(subject, Duration::from_hours(1)).await;
     let hasty = Node::start(subject, Duration::ZERO).await;
     let before = patient.key_id();
     assert_eq!(before, hasty.key_id());

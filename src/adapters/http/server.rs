@@ -23,7 +23,7 @@ const CONNECTIONS_MAX: usize = 32;
 
 /// How long a request's head may take, and how long a connection may live.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
+const CONNECTION_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// How long to wait after an accept that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -10,7 +10,7 @@ use std::{
 use crate::domain::time::Monotonic;
 
 /// How long a cause stays quiet after it was told.
-const QUIET: Duration = Duration::from_secs(60);
+const QUIET: Duration = Duration::from_mins(1);
 
 /// Remembers which causes were told when. `C` is a closed vocabulary, so this stays small.
 #[derive(Debug)]

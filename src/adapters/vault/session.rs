@@ -26,10 +26,10 @@ const OUTAGE_WAIT_LAST: Duration = Duration::from_secs(5);
 
 /// Waits after a login was refused, unless the credential changes: five refusals lock a role for
 /// all nodes that share it, for 15 minutes.
-const REFUSED_WAIT: Duration = Duration::from_secs(15 * 60);
+const REFUSED_WAIT: Duration = Duration::from_mins(15);
 
 /// Waits after the credential's file could not be read; it is looked at more often than that.
-const FILE_WAIT: Duration = Duration::from_secs(60);
+const FILE_WAIT: Duration = Duration::from_mins(1);
 
 /// The least time between two logins that refused requests asked for.
 const DEMAND_INTERVAL: Duration = Duration::from_secs(10);
