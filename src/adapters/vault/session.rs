@@ -3,7 +3,7 @@
 //! One supervisor owns it; requests read the token of the moment. A token that the keeper
 //! refuses is named by its generation, so that many refused requests lead to one login.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
@@ -189,10 +189,17 @@ impl Session {
                 _ => REFUSED_WAIT,
             };
             let wait = self.spread(wait);
-            self.fail(&error, wait);
+            self.telemetry.record(Event::SessionFailed { error: &error, wait });
+            let next_try = async {
+                tokio::select! {
+                    () = self.clock.sleep(wait) => (),
+                    () = self.credentials.changed() => (),
+                }
+            };
             tokio::select! {
-                () = self.clock.sleep(wait) => (),
-                () = self.credentials.changed() => (),
+                () = next_try => (),
+                // A token that was still good until now: its users are to fail with the cause.
+                never = self.close_once_refused(&error) => match never {},
             }
         }
     }
@@ -247,18 +254,19 @@ impl Session {
         }
     }
 
-    /// Notes a failed login. A token that may still be good stays in use until requests find it
-    /// refused.
-    fn fail(&self, error: &KmsError, wait: Duration) {
-        self.telemetry.record(Event::SessionFailed { error, wait });
-        let refused = *self.refused.borrow();
-        self.view.send_if_modified(|view| match view {
-            View::Open(held) if held.generation > refused => false,
-            _ => {
-                *view = View::Closed(error.clone());
-                true
-            }
-        });
+    /// Closes the session for `error`: at once where there is no token, else as soon as the keeper
+    /// refuses the one that is held.
+    async fn close_once_refused(&self, error: &KmsError) -> Infallible {
+        let held = match &*self.view.borrow() {
+            View::Open(held) => Some(held.generation),
+            View::Starting | View::Closed(_) => None,
+        };
+        if let Some(generation) = held {
+            let mut refused = self.refused.subscribe();
+            drop(refused.wait_for(|refused| *refused >= generation).await);
+        }
+        self.view.send_replace(View::Closed(error.clone()));
+        pending().await
     }
 
     /// `wait`, changed by up to a tenth, so that nodes that started together spread out.
@@ -270,3 +278,7 @@ impl Session {
 fn backoff(failures: u32) -> Duration {
     OUTAGE_WAIT_FIRST.saturating_mul(2_u32.saturating_pow(failures.min(8))).min(OUTAGE_WAIT_LAST)
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;
