@@ -10,6 +10,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .build_transport(false)
         .build_client(true)
+        .bytes(".v2.DecryptResponse.plaintext")
+        .skip_debug(["EncryptRequest", "DecryptResponse"])
         .compile_fds(descriptors)?;
     println!("cargo::rustc-env=VAULT_KUBE_KMS_COMMIT={}", commit());
     Ok(())

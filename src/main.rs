@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use vault_kube_kms::cli::command;
 
 fn main() -> ExitCode {
-    command::run(std::env::args().collect())
+    command::run(std::env::args_os())
 }

@@ -1,12 +1,17 @@
 //! Which command was asked for.
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use super::{
     dev, local, serve,
     terminal::{complain, print},
 };
-use crate::config::{error::ConfigError, flags, settings, settings::Settings, sources::Sources};
+use crate::config::{
+    error::ConfigError,
+    flags,
+    settings::{self, Settings},
+    sources::{Asked, Sources},
+};
 
 /// Wrong usage or configuration (`EX_USAGE` of sysexits.h).
 const USAGE: u8 = 64;
@@ -35,31 +40,38 @@ with underscores, and a key in the --config file; flags win over variables over 
 
 /// Runs the command that `args` (with the program's name) ask for, to its end.
 #[must_use]
-pub fn run(args: Vec<String>) -> ExitCode {
-    let args: Vec<_> = args.into_iter().skip(1).collect();
-    if args.iter().any(|arg| matches!(arg.as_str(), "-h" | "-help" | "--help" | "help")) {
-        return print(&format!("{SYNOPSIS}{}", flags::help()));
-    }
-    if args.iter().any(|arg| matches!(arg.as_str(), "-version" | "--version" | "version")) {
-        return print(VERSION);
-    }
+pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let Ok(args) = args.skip(1).map(OsString::into_string).collect::<Result<Vec<_>, _>>() else {
+        return wrong_usage("an argument is not UTF-8");
+    };
     let words = args.iter().take_while(|arg| !arg.starts_with('-')).count();
     let (words, rest) = args.split_at_checked(words).unwrap_or((&[], &args));
     let words: Vec<_> = words.iter().map(String::as_str).collect();
-    let sources = || Sources::collect(rest, std::env::vars());
-    match words.as_slice() {
-        [] | ["serve"] => match Settings::read(&sources()) {
+    let sources = Sources::collect(rest, variables());
+    match (words.as_slice(), sources.asked) {
+        (["help"], _) | (_, Some(Asked::Help)) => print(&format!("{SYNOPSIS}{}", flags::help())),
+        (["version"], _) | (_, Some(Asked::Version)) => print(VERSION),
+        ([] | ["serve"], None) => match Settings::read(&sources) {
             Ok(settings) => serve::run(&settings, VERSION),
             Err(errors) => misconfigured(&errors),
         },
-        ["dev"] if rest.is_empty() => dev::run(),
-        ["dev"] => wrong_usage("dev takes no flags"),
-        ["local", action @ ("init" | "rotate")] => match settings::local_key_file(&sources()) {
-            Ok(path) => local::run(&path, *action == "rotate"),
-            Err(errors) => misconfigured(&errors),
-        },
+        (["dev"], None) if rest.is_empty() => dev::run(),
+        (["dev"], None) => wrong_usage("dev takes no flags"),
+        (["local", action @ ("init" | "rotate")], None) => {
+            match settings::local_key_file(&sources) {
+                Ok(path) => local::run(&path, *action == "rotate"),
+                Err(errors) => misconfigured(&errors),
+            }
+        }
         _ => wrong_usage(&format!("there is no command {:?}", words.join(" "))),
     }
+}
+
+/// The environment, without what is not UTF-8: no value of ours can be anything else, and others'
+/// are none of our business.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 fn wrong_usage(problem: &str) -> ExitCode {

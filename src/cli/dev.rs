@@ -73,7 +73,7 @@ fn live_in(home: &Home) -> Result<(), Failure> {
     let clock = SystemClock::new();
     let key_file = home.0.join("key.json");
     KeyFile::create(&key_file, clock.wall())?;
-    let listen = SocketAddress::File(home.0.join("kms.sock"));
+    let listen = SocketAddress::parse(&home.0.join("kms.sock").display().to_string())?;
     let provider = Provider::bind(settings(listen.clone(), key_file.clone()))?;
     let (health, metrics) = provider.ports();
     runtime()?.block_on(async {
@@ -138,7 +138,7 @@ async fn round_trip(clock: &SystemClock, listen: &SocketAddress) -> Result<(), F
     };
     let opened = kms.decrypt(request).await?.into_inner();
     let took = clock.now().since(asked);
-    if opened.plaintext != seed || sealed.key_id != key_id {
+    if *opened.plaintext != seed || sealed.key_id != key_id {
         return Err("the round trip gave something else than was put in; report this".into());
     }
     print(&format!("Decrypt   the same {} bytes  {took:.1?}", opened.plaintext.len()));

@@ -8,7 +8,10 @@ use tracing::{info, warn};
 
 use crate::{
     adapters::{
-        grpc::{server::Serving, socket::BoundSocket},
+        grpc::{
+            server::Serving,
+            socket::{BoundSocket, SocketFile},
+        },
         http::{
             endpoints::{Endpoints, Readiness},
             server::BoundPort,
@@ -116,18 +119,14 @@ impl Provider {
         let text = move || metrics.text().map_err(|error| error.to_string());
         serve_port(&mut background, scrapes, Endpoints::Metrics(Arc::new(text)));
 
-        let BoundSocket { listener, .. } = &socket;
+        let BoundSocket { listener, file, .. } = socket;
+        let file = Arc::new(file);
         let serving = Serving { kms, clock, telemetry, peers: settings.peers, drain: DRAIN };
         readiness.set(true);
-        let stopped = stop.clone();
-        let unready = readiness.clone();
-        background.spawn(async move {
-            stopped.cancelled().await;
-            unready.set(false);
-        });
-        let served = serving.run(listener.try_clone()?, stop).await;
+        background.spawn(leave_on(stop.clone(), readiness.clone(), Arc::clone(&file)));
+        let served = serving.run(listener, stop).await;
         readiness.set(false);
-        socket.remove();
+        file.remove();
         background.shutdown().await;
         if let Some(session) = keeper.session {
             drop(timeout(REVOKE, session.revoke()).await);
@@ -172,6 +171,13 @@ impl Keeper {
         let kek = Arc::new(Deadline::new(kek, Arc::clone(clock)));
         Ok(Self { kek, lineage, session: Some(session) })
     }
+}
+
+/// As soon as a stop is asked for, nobody new is to come: calls in hand may take a while to end.
+async fn leave_on(stop: CancellationToken, readiness: Readiness, file: Arc<SocketFile>) {
+    stop.cancelled().await;
+    readiness.set(false);
+    file.remove();
 }
 
 fn bind_port(what: &str, address: SocketAddr) -> Option<BoundPort> {

@@ -63,7 +63,7 @@ fn warn_of(settings: &Settings) {
                 );
             } else if vault.client.tls.trust == Trust::Anybody {
                 warn!(
-                    "--tls-skip-verify: anybody can pose as the keeper; give --tls-ca-file instead"
+                    "--tls-skip-verify: anybody can pose as the keeper, and --tls-ca-file is not looked at; leave the former out"
                 );
             }
             for name in PROXY_VARIABLES.iter().filter(|name| std::env::var_os(name).is_some()) {

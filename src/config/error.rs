@@ -15,6 +15,19 @@ pub enum Origin {
     Nowhere,
 }
 
+impl Origin {
+    /// Which of two values wins: flags over variables over the file.
+    #[must_use]
+    pub const fn rank(&self) -> u8 {
+        match self {
+            Self::Flag => 3,
+            Self::Variable(_) => 2,
+            Self::File(_) => 1,
+            Self::Nowhere => 0,
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

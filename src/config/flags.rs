@@ -48,7 +48,7 @@ pub const GROUPS: &[(&str, &[Flag])] = &[
                 "allowed-uid",
                 Values("UID"),
                 "",
-                "Further peer uid that may connect; asked for on abstract sockets, which otherwise admit root and this process's uid alone",
+                "Peer uid that may connect, beside root and this process's own. An abstract socket admits no others; a file socket admits whom its mode admits, unless this is given",
             ),
         ],
     ),
@@ -80,7 +80,7 @@ pub const GROUPS: &[(&str, &[Flag])] = &[
                 "vault-connection-timeout",
                 Value("DURATION"),
                 "30s",
-                "Most time to establish a connection",
+                "Most time to establish a connection, within that of a request",
             ),
             flag(
                 "vault-request-timeout",

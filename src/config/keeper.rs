@@ -73,6 +73,16 @@ fn vault(reading: &mut Reading<'_>) -> Option<VaultSettings> {
 fn client(reading: &mut Reading<'_>) -> Option<ClientSettings> {
     let address = reading.required("vault-address", VaultAddress::parse);
     let tls = tls(reading);
+    let tls = match (tls, &address) {
+        (Some(tls), Some(address)) if address.is_tls() => match tls.client_config() {
+            Ok(_) => Some(tls),
+            Err(problem) => {
+                reading.wrong("tls-ca-file", problem);
+                None
+            }
+        },
+        (tls, _) => tls,
+    };
     let (least, most) = (Duration::from_millis(100), Duration::from_mins(5));
     let connect_timeout = reading.duration("vault-connection-timeout", least, most);
     let request_timeout = reading.duration("vault-request-timeout", least, Duration::from_secs(30));
@@ -120,10 +130,9 @@ fn approle(reading: &mut Reading<'_>) -> Option<AppRoleSettings> {
         reading.wrong("auth-method", "approle is the only auth method");
     }
     let mount = reading.parsed("auth-mount", MountPath::parse);
-    let namespace = if reading.is_given("vault-auth-namespace") {
-        reading.parsed("vault-auth-namespace", Namespace::parse)
-    } else {
-        Namespace::parse(reading.text("vault-namespace")).ok()
+    let namespace = match reading.text("vault-auth-namespace") {
+        "" => Namespace::parse(reading.text("vault-namespace")).ok(),
+        _ => reading.parsed("vault-auth-namespace", Namespace::parse),
     };
     let role_id = reading.required("approle-role-id", |text| {
         if text.bytes().all(|b| b.is_ascii_graphic()) && text.len() <= 4_096 {
@@ -141,18 +150,20 @@ fn approle(reading: &mut Reading<'_>) -> Option<AppRoleSettings> {
     })
 }
 
+/// Exactly one form of the key, but for a form that was given with more force: a flag replaces
+/// the other form of a variable or of the file.
 fn key(reading: &mut Reading<'_>) -> Option<KeyPath> {
-    let older = ["transit-key", "transit-mount"].into_iter().find(|name| reading.is_given(name));
-    match (reading.is_given("vault-key-path"), older) {
-        (true, Some(older)) => {
-            let problem = format!("--{older} is given too; give one form of the key, not both");
-            reading.wrong("vault-key-path", problem);
-            None
-        }
-        (false, Some(_)) => {
-            let mount = reading.text("transit-mount");
-            reading.required("transit-key", |key| KeyPath::of_parts(mount, key))
-        }
-        _ => reading.required("vault-key-path", KeyPath::parse),
+    let newer = reading.given("vault-key-path");
+    let halves = ["transit-key", "transit-mount"];
+    let older = halves.into_iter().filter_map(|name| reading.given(name)).max();
+    if newer.is_some() && newer == older {
+        let problem = "--transit-key or --transit-mount is given too; give one form of the key";
+        reading.wrong("vault-key-path", problem);
+        return None;
     }
+    if older > newer {
+        let mount = reading.text("transit-mount");
+        return reading.required("transit-key", |key| KeyPath::of_parts(mount, key));
+    }
+    reading.required("vault-key-path", KeyPath::parse)
 }

@@ -21,9 +21,11 @@ impl<'a> Reading<'a> {
         Self { sources, errors: sources.errors.clone() }
     }
 
-    /// Whether anybody gave a value for `name`.
-    pub(super) fn is_given(&self, name: &str) -> bool {
-        self.sources.get(name).is_some()
+    /// How strongly a value for `name` was given; `None` when it was not, or is empty, as
+    /// templates leave what they have no value for.
+    pub(super) fn given(&self, name: &str) -> Option<u8> {
+        let given = self.sources.get(name)?;
+        given.values.iter().any(|value| !value.is_empty()).then(|| given.origin.rank())
     }
 
     /// The text given for `name`, or its default; empty when there is neither.

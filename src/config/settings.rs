@@ -96,8 +96,8 @@ impl Settings {
         let health_port = reading.port("health-port");
         let metrics_port = reading.port("metrics-port");
         let disabled = reading.boolean("disable-runtime-metrics");
-        let newer = reading.is_given("zap-log-level") || !reading.is_given("log-level");
-        let level = if newer { "zap-log-level" } else { "log-level" };
+        let older = reading.given("log-level") > reading.given("zap-log-level");
+        let level = if older { "log-level" } else { "zap-log-level" };
         let log_level = reading.parsed(level, |text| {
             Level::parse(text).ok_or_else(|| format!("{text:?} is no log level; write info"))
         });
@@ -257,6 +257,24 @@ mod tests {
         ] {
             assert_eq!(read(&format!("{rest} {key}")).is_ok(), good, "{key}");
         }
+    }
+
+    #[test]
+    fn a_stronger_origin_replaces_the_other_spelling() {
+        let variables = [
+            ("VAULT_KUBE_KMS_VAULT_KEY_PATH", "transit/keys/from-variable"),
+            ("VAULT_KUBE_KMS_ZAP_LOG_LEVEL", "error"),
+            ("VAULT_KUBE_KMS_VAULT_AUTH_NAMESPACE", ""),
+        ];
+        let variables = variables.map(|(n, v)| (n.to_owned(), v.to_owned()));
+        let line = "--vault-address=https://v --approle-role-id=r --approle-secret-id-path=/s \
+                    --vault-namespace=admin --transit-key=from-flag --log-level=debug";
+        let args: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+        let settings = Settings::read(&Sources::collect(&args, variables)).unwrap();
+        let KeeperSettings::Vault(vault) = settings.keeper else { panic!("not Vault") };
+        assert_eq!(vault.transit.key.key, "from-flag");
+        assert_eq!(vault.approle.namespace.as_str(), "admin");
+        assert_eq!(settings.log_level, Level::Debug);
     }
 
     #[test]

@@ -29,6 +29,17 @@ pub struct Sources {
     pub errors: Vec<ConfigError>,
     /// What was ignored, and why.
     pub warnings: Vec<String>,
+    /// What was asked for instead of being run.
+    pub asked: Option<Asked>,
+}
+
+/// What a flag can ask for instead of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// `--help`, `-h`.
+    Help,
+    /// `--version`.
+    Version,
 }
 
 impl Sources {
@@ -39,9 +50,9 @@ impl Sources {
         let mut sources = Self::default();
         let flags = sources.read_flags(args);
         let variables = sources.read_variables(variables);
-        let path = flags.get("config").or_else(|| variables.get("config"));
-        let file = match path.and_then(|given| given.values.last().cloned()) {
-            Some(path) => sources.read_file(&path),
+        let named = flags.get("config").or_else(|| variables.get("config"));
+        let file = match named.and_then(|given| Some((given.values.last()?, &given.origin))) {
+            Some((path, origin)) => sources.read_file(path, origin),
             None => BTreeMap::new(),
         };
         for layer in [file, variables, flags] {
@@ -69,7 +80,11 @@ impl Sources {
                 None => (body, None),
             };
             let Some(flag) = flags::find(name) else {
-                self.unknown(name, Origin::Flag);
+                match name {
+                    "h" | "help" => self.asked = Some(Asked::Help),
+                    "version" => self.asked = Some(Asked::Version),
+                    _ => self.unknown(name, Origin::Flag),
+                }
                 continue;
             };
             let value = match (value, flag.takes) {
@@ -122,7 +137,7 @@ impl Sources {
         given
     }
 
-    fn read_file(&mut self, path: &str) -> BTreeMap<&'static str, Given> {
+    fn read_file(&mut self, path: &str, named: &Origin) -> BTreeMap<&'static str, Given> {
         let origin = Origin::File(path.to_owned());
         let read = std::fs::read_to_string(path).map_err(|error| error.to_string());
         let values = read.and_then(|text| {
@@ -132,7 +147,7 @@ impl Sources {
             Ok(values) => values,
             Err(error) => {
                 let problem = format!("{path} cannot be used: {}", error.trim().replace('\n', " "));
-                self.wrong("config", Origin::Flag, &problem);
+                self.wrong("config", named.clone(), &problem);
                 return BTreeMap::new();
             }
         };

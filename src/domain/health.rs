@@ -29,6 +29,18 @@ pub enum Standing {
     Failing(KmsError),
 }
 
+impl Standing {
+    /// What is told apart: a cause whose words change stays the same cause.
+    #[must_use]
+    pub const fn kind(&self) -> (bool, Option<Code>) {
+        match self {
+            Self::Healthy => (true, None),
+            Self::Ailing(error) => (true, Some(error.code())),
+            Self::Failing(error) => (false, Some(error.code())),
+        }
+    }
+}
+
 /// A row of equal attempts: when it last worked, and since when and why it does not.
 #[derive(Clone, Debug, Default)]
 struct Attempts {

@@ -17,6 +17,9 @@ use super::time::Monotonic;
 /// The least time from the start of one look to the start of the next.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// A look that was started this long ago has been left by all who waited for it.
+const ABANDONED: Duration = Duration::from_secs(10);
+
 type Flight = Shared<BoxFuture<'static, ()>>;
 
 /// Coalesces and limits looks at the keeper.
@@ -33,7 +36,12 @@ impl Refresh {
     ) -> Option<Flight> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*last {
-            Some((_, flight)) if flight.peek().is_none() => Some(flight.clone()),
+            // A flight runs only while somebody waits for it: one that all have left is not resumed.
+            Some((started, flight))
+                if flight.peek().is_none() && now.since(*started) < ABANDONED =>
+            {
+                Some(flight.clone())
+            }
             Some((started, _)) if now.since(*started) < INTERVAL => None,
             _ => {
                 let flight = start().shared();

@@ -94,6 +94,9 @@ pub struct KeyRing {
     counted_from: BTreeMap<KekVersion, UnixTime>,
     behind_since: Option<Monotonic>,
     incident: Option<KmsError>,
+    /// The newest version that was old enough to write here: a clock that is corrected backwards
+    /// does not take the pen from it.
+    settled: Option<KekVersion>,
 }
 
 impl KeyRing {
@@ -115,6 +118,7 @@ impl KeyRing {
             counted_from: BTreeMap::new(),
             behind_since: None,
             incident: None,
+            settled: None,
         }
     }
 
@@ -125,6 +129,7 @@ impl KeyRing {
         now: Monotonic,
         wall: UnixTime,
     ) -> Vec<RingChange> {
+        self.settled = self.settled.max(self.aged_writer(now));
         self.clock = Some(ClockAnchor { wall: corrected(wall, snapshot.keeper_time), at: now });
         if let Some(incident) = self.replaced(&snapshot) {
             return self.raise(incident);
@@ -167,8 +172,9 @@ impl KeyRing {
         let wall = self.wall(now);
         let mut candidates = snapshot.versions.range(snapshot.write_floor()..);
         let lowest = candidates.clone().next();
-        let aged =
-            candidates.rfind(|(version, created)| self.takes_over_at(**version, **created) <= wall);
+        let aged = candidates.rfind(|(version, created)| {
+            Some(**version) <= self.settled || self.takes_over_at(**version, **created) <= wall
+        });
         let (version, _) = aged.or(lowest).ok_or_else(|| {
             KmsError::new(
                 Code::KeyUnusable,
@@ -305,6 +311,13 @@ impl KeyRing {
         }
         self.incident = Some(incident.clone());
         vec![RingChange::IncidentRaised(incident)]
+    }
+
+    /// The version that writes because of its age, if that is why it does.
+    fn aged_writer(&self, now: Monotonic) -> Option<KekVersion> {
+        let version = self.writer(now).ok()?.version;
+        let created = self.current.as_ref()?.versions.get(&version)?;
+        (self.takes_over_at(version, *created) <= self.wall(now)).then_some(version)
     }
 
     fn writer_of(&self, version: KekVersion) -> Result<Writer, KmsError> {

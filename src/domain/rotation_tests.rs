@@ -134,6 +134,16 @@ fn a_local_clock_an_hour_off_is_corrected_by_the_keepers() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_does_not_take_the_pen_away() {
+    let mut ring = ring();
+    let versions = [(1, BORN - 900), (2, BORN)];
+    ring.observe(snapshot(&versions), at(58), UnixTime::from_secs(BORN + 60));
+    assert_eq!(writes(&ring, 58), 2);
+    ring.observe(snapshot(&versions), at(59), UnixTime::from_secs(BORN + 59));
+    assert_eq!(writes(&ring, 59), 2);
+}
+
+#[test]
 fn minimum_versions_bound_the_writer() {
     let mut ring = ring();
     let mut seen = snapshot(&[(1, BORN - 900), (2, BORN - 800), (3, BORN)]);

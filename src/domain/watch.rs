@@ -124,14 +124,13 @@ impl KeyWatch {
         if let Some(incident) = state.ring.incident() {
             return Err(incident.clone());
         }
-        if state.ring.resolve(writer.key_id.as_str()) == Resolution::Known(writer.version) {
-            return Ok(());
-        }
-        Err(KmsError::new(
-            Code::KeyReplaced,
-            format!("key version {} changed while it wrapped", writer.version),
-            "nothing: the API server asks again",
-        ))
+        let code = match state.ring.resolve(writer.key_id.as_str()) {
+            Resolution::Known(version) if version == writer.version => return Ok(()),
+            Resolution::Archived(_) => Code::VersionRetired,
+            _ => Code::KeyReplaced,
+        };
+        let cause = format!("key version {} changed while it wrapped", writer.version);
+        Err(KmsError::new(code, cause, "nothing: the API server asks again"))
     }
 
     /// What `key_id` means now.
@@ -160,8 +159,12 @@ impl KeyWatch {
     /// Reads the key's metadata and takes it in.
     pub async fn read_metadata(&self) {
         let Ports { kek, clock, telemetry } = &self.ports;
-        let outcome = kek.describe(clock.now().after(CALL_BUDGET)).await;
+        let asked = clock.now();
+        let outcome = kek.describe(asked.after(CALL_BUDGET)).await;
         let (now, wall) = (clock.now(), clock.wall());
+        // An answer that nobody waited for while it lay there is not one of now.
+        let late = now.since(asked) > CALL_BUDGET.saturating_mul(2);
+        let outcome = if late { Err(overslept()) } else { outcome };
         let error = outcome.as_ref().err().cloned();
         let (changes, warnings) = self.write().take_in(outcome, now, wall);
         telemetry.record(Event::Observed { error: error.as_ref() });
@@ -202,7 +205,8 @@ impl KeyWatch {
             let mut state = self.write();
             let (standing, writer) = state.standing(now, self.outage_policy);
             let takeover = state.ring.next_takeover(now);
-            let standing_news = (state.told_standing.as_ref() != Some(&standing)).then(|| {
+            let told = state.told_standing.as_ref().map(Standing::kind);
+            let standing_news = (told != Some(standing.kind())).then(|| {
                 state.told_standing = Some(standing.clone());
                 standing
             });
@@ -330,6 +334,14 @@ impl State {
     fn outage_after_proof(&self, writer: &Writer, error: &KmsError) -> bool {
         error.code().is_outage() && self.evidence.proven_at(writer.version).is_some()
     }
+}
+
+fn overslept() -> KmsError {
+    KmsError::new(
+        Code::KeeperTimeout,
+        "the key was read too slowly to say what it is now",
+        "check this node's load, and the keeper's",
+    )
 }
 
 /// Refuses a wrap that was made with another version than was asked for.

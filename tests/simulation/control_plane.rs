@@ -45,6 +45,8 @@ pub struct ControlPlane {
     seeds: u64,
     /// Which material each key id ever stood for.
     ids: BTreeMap<String, u64>,
+    /// The ids that each node told since it last settled.
+    told: Vec<Vec<String>>,
     /// When the key last changed otherwise than by a rotation.
     upheaval_ms: u64,
     /// When another key came to stand under the name, or an older state of it.
@@ -72,6 +74,7 @@ impl ControlPlane {
             etcd: Vec::new(),
             seeds: 0,
             ids: BTreeMap::new(),
+            told: vec![Vec::new(); 3],
             upheaval_ms: 0,
             replaced_ms: Vec::new(),
             trouble_ms: vec![0; 3],
@@ -191,7 +194,13 @@ impl ControlPlane {
         let has_date = self.world.lock().unwrap().has_date;
         // Without the keeper's clock nothing corrects ours, so it must be nearly right.
         let most = if has_date { 3_600_000 } else { 2_000 };
-        let off = self.below(2 * most) as i64 - most as i64;
+        // Half of them near the edge at which the keeper's clock begins to correct ours.
+        let off = if self.below(2) == 0 {
+            let edge = 1_500 + self.below(1_000) as i64;
+            if self.below(2) == 0 { edge } else { -edge }
+        } else {
+            self.below(2 * most) as i64 - most as i64
+        };
         self.say(format_args!("the clock of node {node} is {off} ms off"));
         self.nodes[node].off_ms.store(off, Ordering::Relaxed);
     }
@@ -220,6 +229,7 @@ impl ControlPlane {
             if self.below(20) == 0 {
                 self.check_id(index);
             }
+            self.check_that_no_id_comes_back(index);
             self.seeds += 1;
             self.servers[index].poll(&self.nodes[index], now, self.seeds);
             let mismatches = self.servers[index].mismatches;
@@ -302,6 +312,22 @@ impl ControlPlane {
         let id = status.key_id.as_str().to_owned();
         let before = *self.ids.entry(id.clone()).or_insert(material);
         assert_eq!(before, material, "seed {}: {id} stands for two keys", self.seed);
+    }
+
+    /// A node's key id does not go back, whatever the clocks do. (An upheaval, a restart or a time
+    /// of trouble begins anew.)
+    fn check_that_no_id_comes_back(&mut self, node: usize) {
+        if !self.settled(node) {
+            self.told[node].clear();
+            return;
+        }
+        let Ok(status) = self.nodes[node].status() else { return };
+        let id = status.key_id.as_str().to_owned();
+        let told = &mut self.told[node];
+        if told.last() != Some(&id) {
+            assert!(!told.contains(&id), "seed {}: node {node} went back to {id}", self.seed);
+            told.push(id);
+        }
     }
 
     /// Nodes switch together: but for the moment of a takeover, all write with one version.

@@ -33,7 +33,8 @@ pub(crate) fn run(command: &mut Command) -> Result<(), Failure> {
 }
 
 /// Whether `program` can be run at all.
-pub(crate) fn can_run(program: &str, arg: &str) -> bool {
-    let quiet = Command::new(program).arg(arg).stdout(Stdio::null()).stderr(Stdio::null()).status();
+pub(crate) fn can_run(program: &str, args: &[&str]) -> bool {
+    let quiet =
+        Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
     quiet.is_ok_and(|status| status.success())
 }

@@ -21,7 +21,7 @@ pub(crate) fn all() -> Result<(), Failure> {
 
 /// The API server's own client code, against the binary as it ships.
 fn api_server(bao: Option<&Path>) -> Result<(), Failure> {
-    if !can_run("go", "version") {
+    if !can_run("go", &["version"]) {
         return missing("GO", "install Go 1.26 to test with the API server's own client")
             .map(|_: Option<()>| ());
     }

@@ -11,11 +11,15 @@ use crate::domain::watch::CALL_BUDGET;
 const RESERVE_PERCENT: u32 = 7;
 const RESERVE_MIN: Duration = Duration::from_millis(200);
 
+/// A caller that would wait longer than this waits no longer than this.
+const TIMEOUT_MAX: Duration = Duration::from_secs(30);
+
 /// The time a call may take, by the caller's `grpc-timeout`; [`CALL_BUDGET`] where there is none
 /// that can be read.
 pub(super) fn budget(headers: &HeaderMap) -> Duration {
     let timeout = headers.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse);
     timeout.map_or(CALL_BUDGET, |timeout| {
+        let timeout = timeout.min(TIMEOUT_MAX);
         let share = timeout.saturating_mul(RESERVE_PERCENT) / 100;
         timeout.saturating_sub(share.max(RESERVE_MIN).min(timeout / 2))
     })
@@ -55,6 +59,7 @@ mod tests {
         assert_eq!(budget_of("2999000u"), Duration::from_micros(2_789_070));
         assert_eq!(budget_of("1000m"), Duration::from_millis(800));
         assert_eq!(budget_of("100m"), Duration::from_millis(50));
+        assert_eq!(budget_of("99999999H"), Duration::from_millis(27_900));
     }
 
     #[test]

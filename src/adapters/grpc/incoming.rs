@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeSet,
+    fmt,
+    future::Future,
     io,
     pin::Pin,
     sync::Arc,
@@ -14,13 +16,19 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::sleep,
+    time::{Instant, Sleep, sleep},
 };
 use tonic::transport::server::Connected;
 
 /// Connections that are served at once. An API server holds one for each provider entry, its
 /// health reporters a few more; the rest is somebody's mistake.
 const CONNECTIONS_MAX: usize = 64;
+
+/// How long a peer may stay silent at first; it would hold a place among those that are served.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// How often refused connections are told of: whoever dials in a loop must not fill the log.
+const TOLD_EVERY: Duration = Duration::from_mins(1);
 
 /// How long to wait after an accept that failed: the process is out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -49,6 +57,8 @@ impl PeerPolicy {
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: UnixStream,
+    /// Runs until the peer has said something.
+    silence: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -57,17 +67,18 @@ pub(super) fn admitted(
     listener: UnixListener,
     policy: PeerPolicy,
 ) -> impl Stream<Item = io::Result<Connection>> {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    stream::unfold((listener, policy, permits), |(listener, policy, permits)| async move {
+    let door =
+        Door { policy, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)), told_until: None };
+    stream::unfold((listener, door), |(listener, mut door)| async move {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    if let Some(connection) = admit(stream, &policy, &permits) {
-                        return Some((Ok(connection), (listener, policy, permits)));
+                    if let Some(connection) = door.admit(stream) {
+                        return Some((Ok(connection), (listener, door)));
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection; trying again");
+                    door.tell(format_args!("cannot accept a connection, trying again: {error}"));
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -75,21 +86,42 @@ pub(super) fn admitted(
     })
 }
 
-fn admit(stream: UnixStream, policy: &PeerPolicy, permits: &Arc<Semaphore>) -> Option<Connection> {
-    let peer = stream.peer_cred().ok()?;
-    if !policy.admits(peer.uid()) {
-        tracing::warn!(
-            uid = peer.uid(),
-            pid = peer.pid(),
-            "refused a connection: its uid is not allowed; see --allowed-uid"
-        );
-        return None;
+/// Decides who comes in.
+struct Door {
+    policy: PeerPolicy,
+    permits: Arc<Semaphore>,
+    told_until: Option<Instant>,
+}
+
+impl Door {
+    fn admit(&mut self, stream: UnixStream) -> Option<Connection> {
+        let peer = stream.peer_cred().ok()?;
+        if !self.policy.admits(peer.uid()) {
+            self.tell(format_args!(
+                "refused a connection of uid {}, which is not allowed; see --allowed-uid",
+                peer.uid()
+            ));
+            return None;
+        }
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            self.tell(format_args!(
+                "refused a connection: {CONNECTIONS_MAX} are served already; look for a process that opens many"
+            ));
+            return None;
+        };
+        let silence = Some(Box::pin(sleep(SILENCE_MAX)));
+        Some(Connection { stream, silence, _permit: permit })
     }
-    let Ok(permit) = Arc::clone(permits).try_acquire_owned() else {
-        tracing::warn!(limit = CONNECTIONS_MAX, pid = peer.pid(), "refused a connection: too many");
-        return None;
-    };
-    Some(Connection { stream, _permit: permit })
+
+    fn tell(&mut self, what: fmt::Arguments<'_>) {
+        let now = Instant::now();
+        if self.told_until.is_none_or(|until| now >= until) {
+            self.told_until = Some(now + TOLD_EVERY);
+            tracing::warn!("{what}");
+        } else {
+            tracing::debug!("{what}");
+        }
+    }
 }
 
 impl Connected for Connection {
@@ -104,7 +136,15 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_ready() {
+            self.silence = None;
+        } else if let Some(silence) = &mut self.silence
+            && silence.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
@@ -80,7 +81,7 @@ impl KmsV2 {
         };
         let _permit = self.permit()?;
         let plaintext = self.kms.decrypt(sealed, deadline).await?;
-        Ok(DecryptResponse { plaintext: plaintext.expose().to_vec() })
+        Ok(DecryptResponse { plaintext: Bytes::from_owner(Owned(plaintext)) })
     }
 
     fn permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>, KmsError> {
@@ -148,6 +149,15 @@ impl KeyManagementService for KmsV2 {
         let mut request = request.into_inner();
         let answer = self.decrypted(&mut request, deadline).await;
         self.answer(Method::Decrypt, &request.uid, started, answer)
+    }
+}
+
+/// Lends a seed to the transport; it is zeroed when the answer is gone.
+struct Owned(Plaintext);
+
+impl AsRef<[u8]> for Owned {
+    fn as_ref(&self) -> &[u8] {
+        self.0.expose()
     }
 }
 

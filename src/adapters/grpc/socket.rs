@@ -8,7 +8,7 @@ use std::{
         linux::net::SocketAddrExt as _,
         unix::{
             fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
-            net::{SocketAddr, UnixListener, UnixStream},
+            net::{SocketAddr, UnixListener},
         },
     },
     path::{Path, PathBuf},
@@ -63,6 +63,9 @@ pub enum BindError {
         /// Our uid.
         uid: u32,
     },
+    /// The file system takes no writes, as with `readOnlyRootFilesystem`.
+    #[error("the directory {} is on a read-only file system; mount a writable volume there or choose another --listen-address", .0.display())]
+    ReadOnly(PathBuf),
     /// Somebody holds the lock on the directory.
     #[error("the directory {} stays locked by another process; stop it", .0.display())]
     Locked(PathBuf),
@@ -78,22 +81,38 @@ pub enum BindError {
     },
 }
 
-/// A listening socket, and what is needed to take it away again.
+/// A listening socket, and its file.
 #[derive(Debug)]
 pub struct BoundSocket {
     /// The listener, non-blocking.
     pub listener: UnixListener,
     /// Where it listens.
     pub address: SocketAddress,
-    file: Option<OwnFile>,
+    /// What is to be taken away at the end.
+    pub file: SocketFile,
 }
 
-/// The socket's file as it was bound: path, device and inode.
+/// The file of a socket as it was bound; nothing, for an abstract one.
+#[derive(Debug)]
+pub struct SocketFile(Option<OwnFile>);
+
 #[derive(Debug)]
 struct OwnFile {
     path: PathBuf,
     device: u64,
     inode: u64,
+}
+
+impl SocketFile {
+    /// Removes the file, unless another process has put its own there.
+    pub fn remove(&self) {
+        let Some(own) = &self.0 else { return };
+        let still_ours = fs::symlink_metadata(&own.path)
+            .is_ok_and(|found| found.dev() == own.device && found.ino() == own.inode);
+        if still_ours {
+            drop(fs::remove_file(&own.path));
+        }
+    }
 }
 
 impl BoundSocket {
@@ -114,16 +133,6 @@ impl BoundSocket {
         }
     }
 
-    /// Removes the socket's file, unless another process has put its own there.
-    pub fn remove(&self) {
-        let Some(own) = &self.file else { return };
-        let still_ours = fs::symlink_metadata(&own.path)
-            .is_ok_and(|found| found.dev() == own.device && found.ino() == own.inode);
-        if still_ours {
-            drop(fs::remove_file(&own.path));
-        }
-    }
-
     fn bind_abstract(address: &SocketAddress, name: &str) -> Result<Self, BindError> {
         let failed =
             |source| BindError::System { action: "bind", address: address.clone(), source };
@@ -136,7 +145,7 @@ impl BoundSocket {
             }
         })?;
         listener.set_nonblocking(true).map_err(failed)?;
-        Ok(Self { listener, address: address.clone(), file: None })
+        Ok(Self { listener, address: address.clone(), file: SocketFile(None) })
     }
 
     fn bind_file(address: &SocketAddress, path: &Path) -> Result<Self, BindError> {
@@ -146,6 +155,7 @@ impl BoundSocket {
         let _lock = lock_directory(address, directory)?;
         refuse_occupied(address, path)?;
         let draft = draft_path(path);
+        refuse_occupied(address, &draft)?;
         drop(fs::remove_file(&draft));
         let socket =
             Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed("open a socket"))?;
@@ -157,7 +167,8 @@ impl BoundSocket {
         }
         let file = published.map_err(failed("put the socket in its place"))?;
         socket.set_nonblocking(true).map_err(failed("set up the socket"))?;
-        Ok(Self { listener: socket.into(), address: address.clone(), file: Some(file) })
+        let file = SocketFile(Some(file));
+        Ok(Self { listener: socket.into(), address: address.clone(), file })
     }
 }
 
@@ -192,8 +203,10 @@ fn lock_directory(address: &SocketAddress, directory: &Path) -> Result<File, Bin
         _ => BindError::System { action: "open the directory", address: address.clone(), source },
     })?;
     let access = Access::WRITE_OK | Access::EXEC_OK;
-    if rustix::fs::accessat(CWD, directory, access, AtFlags::EACCESS).is_err() {
-        return Err(BindError::NotWritable { path: directory.to_owned(), uid });
+    match rustix::fs::accessat(CWD, directory, access, AtFlags::EACCESS) {
+        Ok(()) => (),
+        Err(rustix::io::Errno::ROFS) => return Err(BindError::ReadOnly(directory.to_owned())),
+        Err(_) => return Err(BindError::NotWritable { path: directory.to_owned(), uid }),
     }
     for _ in 0..LOCK_TRIES {
         match rustix::fs::flock(&open, FlockOperation::NonBlockingLockExclusive) {
@@ -211,6 +224,13 @@ fn lock_directory(address: &SocketAddress, directory: &Path) -> Result<File, Bin
     Err(BindError::Locked(directory.to_owned()))
 }
 
+/// Connects without waiting: a process that hangs may have let its backlog fill up.
+fn dial(path: &Path) -> io::Result<()> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)
+}
+
 fn refuse_occupied(address: &SocketAddress, path: &Path) -> Result<(), BindError> {
     let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
     let kind = found.file_type();
@@ -224,7 +244,7 @@ fn refuse_occupied(address: &SocketAddress, path: &Path) -> Result<(), BindError
         };
         return Err(BindError::NotASocket { path: path.to_owned(), kind });
     }
-    match UnixStream::connect(path) {
+    match dial(path) {
         Err(error)
             if matches!(
                 error.kind(),
@@ -240,7 +260,7 @@ fn refuse_occupied(address: &SocketAddress, path: &Path) -> Result<(), BindError
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::{fs::symlink, net::UnixStream};
 
     use super::*;
 
@@ -261,7 +281,7 @@ mod tests {
         assert_eq!(mode(&path), 0o770);
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "no draft is left behind");
         UnixStream::connect(&path).unwrap();
-        bound.remove();
+        bound.file.remove();
         assert!(!path.exists());
     }
 
@@ -300,7 +320,7 @@ mod tests {
         let bound = BoundSocket::bind(&address).unwrap();
         fs::remove_file(&path).unwrap();
         let _successor = UnixListener::bind(&path).unwrap();
-        bound.remove();
+        bound.file.remove();
         assert!(path.exists());
     }
 

@@ -23,7 +23,7 @@ const CONNECTIONS_MAX: usize = 32;
 
 /// How long a request's head may take, and how long a connection may live.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-const CONNECTION_TIMEOUT: Duration = Duration::from_mins(2);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long to wait after an accept that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -69,6 +69,8 @@ impl BoundPort {
                 });
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
+                    // A prober that holds on to its connection would keep others out.
+                    .keep_alive(false)
                     .header_read_timeout(HEAD_TIMEOUT)
                     .serve_connection(TokioIo::new(stream), answer);
                 // A peer that goes away or talks nonsense ends its own connection.

@@ -73,7 +73,10 @@ impl KeyFile {
             _ => cannot("read", path, &error),
         })?;
         let metadata = file.metadata().map_err(|error| cannot("read", path, &error))?;
-        if !metadata.is_file() || metadata.mode() & 0o077 != 0 {
+        if !metadata.is_file() {
+            return Err(cannot("read", path, &io::ErrorKind::InvalidInput.into()));
+        }
+        if metadata.mode() & 0o077 != 0 {
             return Err(KmsError::new(
                 Code::KeyUnusable,
                 format!("the key file {} can be read by others than its owner", path.display()),

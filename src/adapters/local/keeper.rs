@@ -62,6 +62,13 @@ impl LocalKek {
         let file = tokio::task::spawn_blocking(move || KeyFile::load(&path))
             .await
             .map_err(|_cancelled| KmsError::new(Code::Internal, "stopping", "try again"))??;
+        if file.id() != self.current().id() {
+            return Err(KmsError::new(
+                Code::KeyUnusable,
+                format!("another key stands in {}", self.path.display()),
+                "restore the former key file; or, if the change was meant, restart this process",
+            ));
+        }
         let file = Arc::new(file);
         *self.file.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&file);
         Ok(file)

@@ -78,7 +78,7 @@ impl Recorder {
                     code = incident.code().as_str(),
                     cause = incident.cause(),
                     remedy = incident.remedy(),
-                    "INCIDENT: writing has stopped"
+                    "INCIDENT: the keeper's key is not the one that was known"
                 );
             }
             RingChange::IncidentCleared => info!("incident over: the keeper has the known key"),

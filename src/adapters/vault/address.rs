@@ -27,8 +27,10 @@ impl VaultAddress {
         if authority.as_str().contains('@') {
             return Err(format!("it must not contain credentials; {FORM}"));
         }
-        if authority.host().is_empty() || authority.as_str().ends_with(':') {
-            return Err(format!("it has no host or an empty port; {FORM}"));
+        let has_port = authority.as_str().len() > authority.host().len();
+        if authority.host().is_empty() || (has_port && authority.port_u16().is_none_or(|p| p == 0))
+        {
+            return Err(format!("it has no host, or a port that is none; {FORM}"));
         }
         if uri.path_and_query().is_some_and(|rest| rest.as_str() != "/") || text.contains('#') {
             return Err(format!("it must not have a path, query or fragment; {FORM}"));
@@ -76,6 +78,8 @@ mod tests {
             "https://vault/v1",
             "https://vault/?x",
             "https://vault:",
+            "https://vault:82000",
+            "https://vault:0",
             "https://",
             "https:// vault",
         ] {

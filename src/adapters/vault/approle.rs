@@ -148,7 +148,10 @@ impl Credentials for AppRole {
     }
 
     async fn renew(&self, token: &Secret) -> Result<Lease, KmsError> {
-        lease(&self.token_call("auth/token/renew-self", token).await?)
+        let lease = lease(&self.token_call("auth/token/renew-self", token).await?)?;
+        // What never expires is not renewed: 0 here is a lease that was capped to its end.
+        let ttl = lease.ttl.or(Some(Duration::ZERO));
+        Ok(Lease { ttl, ..lease })
     }
 
     async fn changed(&self) {

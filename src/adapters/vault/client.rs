@@ -58,8 +58,7 @@ pub struct VaultClient {
     telemetry: Arc<dyn Telemetry>,
 }
 
-/// One request.
-#[derive(Debug)]
+/// One request. It holds secrets, so it has no `Debug`.
 pub(super) struct Call<'a> {
     pub(super) operation: KeeperOperation,
     pub(super) method: Method,
@@ -102,9 +101,14 @@ impl VaultClient {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(Duration::from_secs(15)));
-        tcp.set_connect_timeout(Some(settings.connect_timeout));
+        // Shared out among the addresses of a name, so that a dead one does not take all the time.
+        tcp.set_connect_timeout(Some(settings.connect_timeout.min(settings.request_timeout)));
         let mut builder = HttpsConnectorBuilder::new()
-            .with_tls_config(settings.tls.client_config()?)
+            .with_tls_config(if settings.address.is_tls() {
+                settings.tls.client_config()?
+            } else {
+                TlsSettings::unused()?
+            })
             .https_or_http();
         if let Some(name) = settings.tls.server_name {
             builder = builder.with_server_name_resolver(FixedServerNameResolver::new(name));

@@ -1,13 +1,12 @@
 //! What a server's refusal means. The texts are matched by what they contain, never repeated:
 //! login errors can hold the secret ID itself, and a proxy may echo what it was sent.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use super::wire::Errors;
 use crate::domain::error::{Code, KmsError};
 
-/// An answer that was no success.
-#[derive(Debug)]
+/// An answer that was no success. Its texts may hold secrets.
 pub(super) struct Refusal {
     /// The HTTP status.
     pub(super) status: u16,
@@ -59,7 +58,7 @@ impl Refusal {
     /// The error of the domain for this refusal.
     pub(super) fn into_error(self, asked: Asked<'_>) -> KmsError {
         match (self.status, asked) {
-            (_, Asked::License) if self.status < 500 && self.status != 429 => enterprise_required(),
+            (400..=404, Asked::License) => enterprise_required(),
             (400, Asked::Login(mount)) => self.login_refused(mount),
             (403, Asked::Login(mount)) => KmsError::new(
                 Code::LoginRefused,
@@ -212,6 +211,12 @@ pub(super) fn enterprise_required() -> KmsError {
         "the server shows no Vault Enterprise licence",
         "unset --require-enterprise, or let the policy read sys/license/status",
     )
+}
+
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refusal").field("status", &self.status).finish_non_exhaustive()
+    }
 }
 
 fn denied(asked: Asked<'_>) -> KmsError {

@@ -24,6 +24,10 @@ use crate::{
 const OUTAGE_WAIT_FIRST: Duration = Duration::from_secs(1);
 const OUTAGE_WAIT_LAST: Duration = Duration::from_secs(5);
 
+/// The longest wait after an answer that is neither: a page of a proxy, a mount that is not there
+/// yet.
+const ODD_WAIT_LAST: Duration = Duration::from_secs(30);
+
 /// Waits after a login was refused, unless the credential changes: five refusals lock a role for
 /// all nodes that share it, for 15 minutes.
 const REFUSED_WAIT: Duration = Duration::from_mins(15);
@@ -31,8 +35,10 @@ const REFUSED_WAIT: Duration = Duration::from_mins(15);
 /// Waits after the credential's file could not be read; it is looked at more often than that.
 const FILE_WAIT: Duration = Duration::from_mins(1);
 
-/// The least time between two logins that refused requests asked for.
+/// The least time between two logins that refused requests asked for: doubled each time that the
+/// new token was refused as well, up to the last.
 const DEMAND_INTERVAL: Duration = Duration::from_secs(10);
+const DEMAND_INTERVAL_LAST: Duration = Duration::from_mins(5);
 
 /// The least time between two logins of any cause.
 const LOGIN_INTERVAL: Duration = Duration::from_secs(1);
@@ -119,19 +125,42 @@ impl Session {
     /// Keeps the session open, for ever. To be run once. Safe to cancel.
     pub async fn run(&self) {
         let mut generation = 0_u64;
+        let mut stillborn = 0_u32;
         loop {
             let (lease, sent) = self.log_in().await;
             generation = generation.saturating_add(1);
             let logged_in = self.clock.now();
             let token = Arc::new(lease.token.clone());
             self.view.send_replace(View::Open(Held { token, generation }));
-            let spacing = match self.keep(generation, lease, sent).await {
-                Ended::Worn => LOGIN_INTERVAL,
-                // A token that dies as soon as it is made must not become a storm of logins.
-                Ended::Refused => DEMAND_INTERVAL,
-            };
+            let ended = self.keep(generation, lease, sent).await;
             let held = self.clock.now().since(logged_in);
-            self.clock.sleep(spacing.saturating_sub(held)).await;
+            match ended {
+                Ended::Worn => {
+                    stillborn = 0;
+                    self.clock.sleep(LOGIN_INTERVAL.saturating_sub(held)).await;
+                }
+                // A token that dies as soon as it is made must not become a storm of logins.
+                Ended::Refused => {
+                    let spacing = doubled(DEMAND_INTERVAL, stillborn, DEMAND_INTERVAL_LAST);
+                    stillborn = if held < spacing { stillborn.saturating_add(1) } else { 0 };
+                    self.rest(spacing.saturating_sub(held)).await;
+                }
+            }
+        }
+    }
+
+    /// Waits before the next login, with the session closed meanwhile.
+    async fn rest(&self, wait: Duration) {
+        if !wait.is_zero() {
+            self.view.send_replace(View::Closed(KmsError::new(
+                Code::KeeperFailed,
+                format!(
+                    "the keeper refused a token that it gave moments ago; a login follows in {} s",
+                    wait.as_secs()
+                ),
+                "if this lasts, check the token_bound_cidrs of the role",
+            )));
+            self.clock.sleep(wait).await;
         }
     }
 
@@ -169,7 +198,7 @@ impl Session {
 
     /// Logs in, trying for as long as it takes. Returns the lease and when it was asked for.
     async fn log_in(&self) -> (Lease, Monotonic) {
-        let mut outages = 0;
+        let mut failures = 0;
         loop {
             let sent = self.clock.now();
             let error = match self.credentials.login().await {
@@ -181,12 +210,13 @@ impl Session {
             };
             let wait = match error.code() {
                 Code::CredentialUnreadable => FILE_WAIT,
-                code if code.is_outage() => {
-                    let wait = backoff(outages);
-                    outages = outages.saturating_add(1);
+                Code::LoginRefused => REFUSED_WAIT,
+                code => {
+                    let most = if code.is_outage() { OUTAGE_WAIT_LAST } else { ODD_WAIT_LAST };
+                    let wait = backoff(failures, most);
+                    failures = failures.saturating_add(1);
                     wait
                 }
-                _ => REFUSED_WAIT,
             };
             let wait = self.spread(wait);
             self.telemetry.record(Event::SessionFailed { error: &error, wait });
@@ -222,7 +252,7 @@ impl Session {
                     let due = if failures == 0 {
                         self.spread(ttl.mul_f64(2.0 / 3.0)).saturating_sub(age)
                     } else {
-                        backoff(failures)
+                        backoff(failures, OUTAGE_WAIT_LAST)
                     };
                     tokio::select! {
                         () = self.clock.sleep(due) => (),
@@ -246,8 +276,10 @@ impl Session {
                         && expires.is_none_or(|at| at > self.clock.now()) =>
                 {
                     failures = failures.saturating_add(1);
-                    self.telemetry
-                        .record(Event::SessionFailed { error: &error, wait: backoff(failures) });
+                    self.telemetry.record(Event::SessionFailed {
+                        error: &error,
+                        wait: backoff(failures, OUTAGE_WAIT_LAST),
+                    });
                 }
                 Err(_) => return Ended::Worn,
             }
@@ -275,8 +307,12 @@ impl Session {
     }
 }
 
-fn backoff(failures: u32) -> Duration {
-    OUTAGE_WAIT_FIRST.saturating_mul(2_u32.saturating_pow(failures.min(8))).min(OUTAGE_WAIT_LAST)
+fn backoff(failures: u32, most: Duration) -> Duration {
+    doubled(OUTAGE_WAIT_FIRST, failures, most)
+}
+
+fn doubled(first: Duration, times: u32, most: Duration) -> Duration {
+    first.saturating_mul(2_u32.saturating_pow(times.min(8))).min(most)
 }
 
 #[cfg(test)]
