@@ -9,12 +9,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-/// Threads of the runtime: an unwrap is a few microseconds of work and a wait.
-const WORKERS: usize = 2;
-
-/// The runtime of this process.
+/// The runtime of this process: one thread. An unwrap is some microseconds of work and a wait for
+/// the keeper; waking a second thread for its parts costs more than it gains, in time and in
+/// memory (docs/performance.md).
 pub(super) fn runtime() -> io::Result<Runtime> {
-    Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()
+    Builder::new_current_thread().enable_all().build()
 }
 
 /// Cancels `stop` at the first SIGTERM or SIGINT.
