@@ -184,3 +184,45 @@ fn rejected() -> KmsError {
         "the stored object was changed or is of another key; restore it from a backup",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+    use crate::domain::envelope::Annotations;
+
+    /// A file and an object as an earlier release wrote them: what is stored outlives releases.
+    const FILE: &str = r#"{"format": 1, "id": "000102030405060708090a0b0c0d0e0f", "versions": [
+        {"version": 1, "created": 1700000000, "key": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="}]}"#;
+    const KEY_ID: &str = "v1.dEzbQ_fTrGtz07NFanqJVg";
+    const CIPHERTEXT: &str =
+        "local:v1:MDEyMzQ1Njc4OWFiVjEhFjNDqXP/XiebyQWqYieWJH1ys93ZgbWJcm7TCPc3zPrEaJq1MpWvH7fXrWSu";
+
+    fn keeper(text: &str) -> (LocalKek, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key.json");
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        (LocalKek::open(path).unwrap(), directory)
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_release_wrote_is_read() {
+        let (keeper, _directory) = keeper(FILE);
+        let ciphertext = Ciphertext::new(CIPHERTEXT.into()).unwrap();
+        let associated_data = AssociatedData::binding(KEY_ID, &Annotations::ours());
+        let sealed = Unwrap { ciphertext: &ciphertext, associated_data: &associated_data };
+        let plaintext = keeper.unwrap(sealed, Monotonic::default()).await.unwrap();
+        assert_eq!(plaintext.expose(), b"a seed that an old release wrote");
+    }
+
+    #[tokio::test]
+    async fn another_key_under_the_same_path_is_not_taken() {
+        let (keeper, directory) = keeper(FILE);
+        let other = FILE.replace("0001020304", "ffffffffff");
+        fs::write(directory.path().join("key.json"), other).unwrap();
+        let error = keeper.describe(Monotonic::default()).await.unwrap_err();
+        assert_eq!(error.code(), Code::KeyUnusable);
+    }
+}
