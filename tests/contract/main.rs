@@ -14,5 +14,7 @@
 mod support;
 
 mod local;
+mod namespaces;
 mod openbao;
 mod stand_in;
+mod tls;

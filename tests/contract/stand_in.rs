@@ -175,8 +175,8 @@ async fn require_enterprise_admits_a_licence_and_nothing_else() {
         let manner = Manner { enterprise, ..Manner::default() };
         let stand_in = StandIn::with(manner).await;
         let admin = Admin::new(&stand_in.address, "unused", Some(stand_in.ca.clone()));
-        let subject = TransitSubject::with(admin, stand_in.provisioned.clone(), |settings| {
-            settings.require_enterprise = true;
+        let subject = TransitSubject::with(admin, stand_in.provisioned.clone(), |wiring| {
+            wiring.transit.require_enterprise = true;
         });
         let described = subject.kek.describe(within(&subject, SOON)).await;
         assert_eq!(described.map(drop).map_err(|error| error.code()), admitted);

@@ -36,6 +36,13 @@ impl Telemetry for Silence {
     fn record(&self, _: Event<'_>) {}
 }
 
+/// What can be set about a keeper on a server.
+pub struct Wiring {
+    pub client: ClientSettings,
+    pub approle: AppRoleSettings,
+    pub transit: TransitSettings,
+}
+
 /// A Transit key on a server, and all that keeps it reachable.
 pub struct TransitSubject {
     pub kek: Arc<dyn Kek>,
@@ -54,41 +61,38 @@ impl TransitSubject {
     }
 
     /// The same, with some settings changed.
-    pub fn with(
-        admin: Admin,
-        provisioned: Provisioned,
-        change: impl FnOnce(&mut TransitSettings),
-    ) -> Self {
+    pub fn with(admin: Admin, provisioned: Provisioned, change: impl FnOnce(&mut Wiring)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let secret_id_path = directory.path().join("secret-id");
         fs::write(&secret_id_path, format!("{}\n", provisioned.secret_id)).unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let client = ClientSettings {
-            address: VaultAddress::parse(&admin.address).unwrap(),
-            tls: TlsSettings {
-                trust: admin.ca.clone().map_or(Trust::System, Trust::Bundle),
-                server_name: None,
+        let trust = admin.ca.clone().map_or(Trust::System, Trust::Bundle);
+        let mut wiring = Wiring {
+            client: ClientSettings {
+                address: VaultAddress::parse(&admin.address).unwrap(),
+                tls: TlsSettings { trust, server_name: None },
+                connect_timeout: Duration::from_secs(2),
+                request_timeout: Duration::from_secs(2),
             },
-            connect_timeout: Duration::from_secs(2),
-            request_timeout: Duration::from_secs(2),
+            approle: AppRoleSettings {
+                mount: MountPath::parse("approle").unwrap(),
+                namespace: Namespace::default(),
+                role_id: provisioned.role_id,
+                secret_id_path: secret_id_path.clone(),
+            },
+            transit: TransitSettings {
+                key: KeyPath::of_parts("transit", &provisioned.key).unwrap(),
+                namespace: Namespace::default(),
+                auth_namespace: Namespace::default(),
+                require_enterprise: false,
+            },
         };
+        change(&mut wiring);
+        let Wiring { client, approle, transit } = wiring;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let client = Arc::new(VaultClient::new(client, clock.clone(), Arc::new(Silence)).unwrap());
-        let approle = AppRoleSettings {
-            mount: MountPath::parse("approle").unwrap(),
-            namespace: Namespace::default(),
-            role_id: provisioned.role_id,
-            secret_id_path: secret_id_path.clone(),
-        };
         let approle = Arc::new(AppRole::new(client.clone(), clock.clone(), approle));
         let session = Arc::new(Session::new(approle, clock.clone(), Arc::new(Silence)));
-        let mut settings = TransitSettings {
-            key: KeyPath::of_parts("transit", &provisioned.key).unwrap(),
-            namespace: Namespace::default(),
-            auth_namespace: Namespace::default(),
-            require_enterprise: false,
-        };
-        change(&mut settings);
-        let kek = TransitKek::new(client, session.clone(), settings);
+        let kek = TransitKek::new(client, session.clone(), transit);
         Self {
             kek: Arc::new(Deadline::new(kek, clock.clone())),
             admin,

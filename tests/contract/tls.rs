@@ -1,0 +1,70 @@
+//! Whom the Vault adapter believes that it is Vault.
+
+use std::time::Duration;
+
+use rustls_pki_types::ServerName;
+use vault_kube_kms::{
+    adapters::vault::tls::Trust,
+    domain::error::{Code, KmsError},
+    testkit::Subject,
+};
+
+use crate::support::{
+    admin::Admin,
+    stand_in::StandIn,
+    transit::{TransitSubject, Wiring},
+};
+
+/// What describing the key gives with `change`d settings, at a server whose certificate is for
+/// 127.0.0.1 and localhost.
+async fn described(change: impl FnOnce(&mut Wiring)) -> Result<(), KmsError> {
+    let stand_in = StandIn::start().await;
+    let admin = Admin::new(&stand_in.address, "unused", Some(stand_in.ca.clone()));
+    let subject = TransitSubject::with(admin, stand_in.provisioned.clone(), change);
+    let until = subject.clock().now().after(Duration::from_secs(5));
+    subject.kek.describe(until).await.map(drop)
+}
+
+fn name(name: &str) -> Option<ServerName<'static>> {
+    Some(ServerName::try_from(name.to_owned()).unwrap())
+}
+
+#[tokio::test]
+async fn the_servers_own_authority_and_name_are_believed() {
+    assert_eq!(described(|_| ()).await, Ok(()));
+    assert_eq!(described(|wiring| wiring.client.tls.server_name = name("localhost")).await, Ok(()));
+}
+
+#[tokio::test]
+async fn another_name_or_authority_is_not() {
+    let other_name = described(|w| w.client.tls.server_name = name("vault.example")).await;
+    let other = StandIn::start().await.ca.clone();
+    let other_authority = described(|w| w.client.tls.trust = Trust::Bundle(other)).await;
+    let system = described(|wiring| wiring.client.tls.trust = Trust::System).await;
+    for result in [other_name, other_authority, system] {
+        let error = result.unwrap_err();
+        assert_eq!(error.code(), Code::KeeperUnreachable);
+        assert!(error.cause().contains("certificate"), "{error}");
+        assert!(error.remedy().contains("--tls-ca-file"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn anybody_is_believed_when_told_to() {
+    let result = described(|wiring| {
+        wiring.client.tls.trust = Trust::Anybody;
+        wiring.client.tls.server_name = name("vault.example");
+    });
+    assert_eq!(result.await, Ok(()));
+}
+
+#[tokio::test]
+async fn tls_that_is_asked_for_in_plain_http_is_named() {
+    let stand_in = StandIn::start().await;
+    let plain = stand_in.address.replace("https://", "http://");
+    let admin = Admin::new(&plain, "unused", None);
+    let subject = TransitSubject::new(admin, stand_in.provisioned.clone());
+    let until = subject.clock().now().after(Duration::from_secs(5));
+    let error = subject.kek.describe(until).await.unwrap_err();
+    assert_eq!(error.code(), Code::KeeperUnreachable, "{error}");
+}
