@@ -144,8 +144,9 @@ fn a_busy_port_is_a_warning_and_the_socket_serves() {
 #[test]
 fn probes_and_metrics_have_the_names_that_operators_know() {
     let directory = tempfile::tempdir().unwrap();
-    let [health, metrics] =
-        [0, 0].map(|_| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port());
+    let free = [0, 0].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [health, metrics] = [0, 1].map(|n| free[n].local_addr().unwrap().port());
+    drop(free);
     let mut command = Command::new(BINARY);
     command.args(local_args(directory.path()));
     command.args([format!("--health-port={health}"), format!("--metrics-port={metrics}")]);
