@@ -28,9 +28,9 @@ use crate::{
         observer::Observer,
         rotation::KeyRing,
         service::KeyService,
-        watch::{KeyWatch, Ports},
+        watch::KeyWatch,
     },
-    ports::{clock::Clock, kek::Kek, telemetry::Telemetry},
+    ports::{Ports, clock::Clock, kek::Kek, telemetry::Telemetry},
 };
 
 /// How long calls in hand may take to end after a stop was asked for.

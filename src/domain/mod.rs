@@ -16,6 +16,7 @@ pub mod service;
 pub mod time;
 pub mod watch;
 
+mod proof;
 mod refresh;
 
 #[cfg(test)]

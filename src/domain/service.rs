@@ -14,13 +14,15 @@ use super::{
     health::Standing,
     key::KekVersion,
     key_id::{KEY_ID_MAX, KeyId},
+    proof::check_version,
     refresh::Refresh,
     rotation::Resolution,
     secret::Plaintext,
     time::Monotonic,
-    watch::{KeyWatch, Ports, check_version},
+    watch::KeyWatch,
 };
 use crate::ports::{
+    Ports,
     kek::Unwrap,
     kms::{Encrypted, KeyManagement, Sealed, StatusAnswer},
     telemetry::Event,

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// How long a call to the keeper may take that no caller set a deadline for. It is also the
+/// budget of a request without `grpc-timeout`: less than kube-apiserver's default of 3 s.
+pub const CALL_BUDGET: Duration = Duration::from_millis(2_800);
+
 /// A reading of the monotonic clock: the time since an origin that only this process knows.
 ///
 /// Deadlines and ages are counted in it, so a wall clock that jumps changes neither.

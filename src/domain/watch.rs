@@ -2,45 +2,22 @@
 //! and the clock come together. The use cases read it; the observer feeds it.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
 
 use super::{
-    envelope::{Annotations, AssociatedData},
     error::{Code, KmsError},
     health::{Evidence, OutagePolicy, Standing},
-    key::{KekSnapshot, KekVersion, KeyWarning},
+    key::{KekSnapshot, KeyWarning},
+    proof,
     rotation::{KeyRing, Resolution, RingChange, Writer},
-    secret::Plaintext,
-    time::{Monotonic, UnixTime},
+    time::{CALL_BUDGET, Monotonic, UnixTime},
 };
-use crate::ports::{
-    clock::Clock,
-    kek::{Kek, Unwrap},
-    telemetry::{Event, Telemetry},
-};
-
-/// How long a call to the keeper may take that no caller set a deadline for. It is also the
-/// budget of a request without `grpc-timeout`: less than kube-apiserver's default of 3 s.
-pub const CALL_BUDGET: Duration = Duration::from_millis(2_800);
+use crate::ports::{Ports, telemetry::Event};
 
 /// How long a read of the metadata vouches for wraps: see [`KeyWatch::vouch_for`].
 const VOUCH_FOR: Duration = Duration::from_secs(1);
-
-/// What a proof wraps: a seed's length, and no secret.
-const PROBE: &[u8; 32] = b"vault-kube-kms proof, no secret.";
-
-/// The ports that the domain works through.
-#[derive(Clone, Debug)]
-pub struct Ports {
-    /// The keeper, with all its layers.
-    pub kek: Arc<dyn Kek>,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
-    /// Who listens.
-    pub telemetry: Arc<dyn Telemetry>,
-}
 
 #[derive(Debug)]
 struct State {
@@ -181,7 +158,7 @@ impl KeyWatch {
     /// writes now if its last proof is older than `max_age`.
     pub async fn prove(&self, max_age: Duration) {
         for (writer, was_proven) in self.due_proofs(max_age) {
-            let outcome = self.proof_of(&writer, !was_proven).await;
+            let outcome = proof::attempt(&self.ports, &writer, !was_proven).await;
             let error = outcome.as_ref().err().cloned();
             let now = self.ports.clock.now();
             self.write().evidence.proof_made(writer.version, outcome, now);
@@ -241,41 +218,6 @@ impl KeyWatch {
             }
         }
         due
-    }
-
-    /// Wraps and unwraps a probe. When `binding` is asked for, an unwrap under other associated
-    /// data must fail too; that refusal is only provoked once a version, since keepers audit it.
-    async fn proof_of(&self, writer: &Writer, binding: bool) -> Result<(), KmsError> {
-        let Ports { kek, clock, .. } = &self.ports;
-        let deadline = clock.now().after(CALL_BUDGET);
-        // No key id looks like these, so that a probe can never pass for a stored object.
-        let bound =
-            AssociatedData::binding(&format!("proof {}", writer.key_id), &Annotations::ours());
-        let foreign = AssociatedData::binding("proof of another key", &Annotations::ours());
-        let probe = Plaintext::new(PROBE.to_vec());
-        let wrapped = kek.wrap(writer.version, &probe, &bound, deadline).await?;
-        check_version(writer.version, wrapped.version)?;
-        let sealed = Unwrap { ciphertext: &wrapped.ciphertext, associated_data: &bound };
-        if kek.unwrap(sealed, deadline).await? != probe {
-            return Err(KmsError::new(
-                Code::KeeperAnswer,
-                "the keeper unwrapped a probe to other bytes than were wrapped",
-                "stop using this keeper and restore it from a good state",
-            ));
-        }
-        if !binding {
-            return Ok(());
-        }
-        let moved = Unwrap { ciphertext: &wrapped.ciphertext, associated_data: &foreign };
-        match kek.unwrap(moved, deadline).await {
-            Err(error) if error.code() == Code::CiphertextRejected => Ok(()),
-            Err(error) => Err(error),
-            Ok(_) => Err(KmsError::new(
-                Code::AadNotEnforced,
-                "the keeper unwrapped a probe under other associated data than it was wrapped with",
-                "use Vault 1.13 or newer, or OpenBao",
-            )),
-        }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -342,19 +284,4 @@ fn overslept() -> KmsError {
         "the key was read too slowly to say what it is now",
         "check this node's load, and the keeper's",
     )
-}
-
-/// Refuses a wrap that was made with another version than was asked for.
-///
-/// # Errors
-/// [`Code::KeeperAnswer`] when the two differ.
-pub(super) fn check_version(asked: KekVersion, used: KekVersion) -> Result<(), KmsError> {
-    if asked == used {
-        return Ok(());
-    }
-    Err(KmsError::new(
-        Code::KeeperAnswer,
-        format!("the keeper wrapped with key version {used} where {asked} was asked for"),
-        "check that nothing between this process and the keeper changes requests",
-    ))
 }

@@ -12,9 +12,10 @@ use crate::{
         rotation::KeyRing,
         secret::Plaintext,
         service::KeyService,
-        watch::{KeyWatch, Ports},
+        watch::KeyWatch,
     },
     ports::{
+        Ports,
         kms::{Encrypted, KeyManagement, Sealed},
         telemetry::{Event, Telemetry},
     },

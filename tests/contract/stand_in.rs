@@ -13,9 +13,9 @@ use vault_kube_kms::{
         secret::Plaintext,
         service::KeyService,
         time::Monotonic,
-        watch::{KeyWatch, Ports},
+        watch::KeyWatch,
     },
-    ports::{kek::Unwrap, kms::KeyManagement},
+    ports::{Ports, kek::Unwrap, kms::KeyManagement},
     testkit::{Subject, hold_to_every_rule},
 };
 

@@ -21,9 +21,10 @@ use vault_kube_kms::{
         secret::Plaintext,
         service::KeyService,
         time::{Monotonic, UnixTime},
-        watch::{KeyWatch, Ports},
+        watch::KeyWatch,
     },
     ports::{
+        Ports,
         clock::Clock,
         kms::{Encrypted, KeyManagement, Sealed, StatusAnswer},
         telemetry::{Event, Telemetry},

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
-use crate::domain::watch::CALL_BUDGET;
+use crate::domain::time::CALL_BUDGET;
 
 /// What is left for the way back to the caller: 7 % of its timeout, at least 200 ms, but never
 /// more than half.
