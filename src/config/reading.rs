@@ -68,7 +68,7 @@ impl<'a> Reading<'a> {
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
         if self.text(name).is_empty() {
-            self.wrong(name, format!("it is required; see --help ({})", help_of(name)));
+            self.wrong(name, format!("it is required: {}", help_of(name)));
             return None;
         }
         self.parsed(name, parse)
@@ -116,5 +116,6 @@ impl<'a> Reading<'a> {
 }
 
 fn help_of(name: &str) -> &'static str {
-    flags::find(name).map_or("", |flag| flag.help)
+    let help = flags::find(name).map_or("", |flag| flag.help);
+    help.split_once(" (required").map_or(help, |(what, _)| what)
 }
