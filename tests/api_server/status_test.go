@@ -16,7 +16,6 @@ import (
 	"k8s.io/kms/pkg/service"
 )
 
-
 // statusBound is less than a request to the keeper may take (2.5 s): a Status that waited for one
 // would be later. It is no bar on speed; the benchmarks hold that.
 const statusBound = 2 * time.Second
