@@ -3,7 +3,8 @@
 //! rules. One seed decides everything.
 //!
 //! A failure prints its seed: `SIMULATION_SEED=<seed> cargo test --test simulation` replays it,
-//! with a line for each thing that happens. `SIMULATION_SEEDS=<number>` sets how many are run.
+//! with a line for each thing that happens. `SIMULATION_SEEDS=<number>` sets how many are run; for
+//! very many, add `--profile bench`.
 #![allow(missing_docs, unreachable_pub, clippy::pedantic, clippy::restriction, reason = "tests")]
 
 mod api_server;
