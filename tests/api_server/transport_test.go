@@ -2,7 +2,6 @@ package apiserver_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -54,36 +52,6 @@ func TestChecklist02_AnAbstractSocketAnswersAlike(t *testing.T) {
 		}
 		roundTrip(t, client, randomBytes(32))
 	})
-}
-
-// API servers before 1.32 send the encoded path as :authority. The transport refuses that on a
-// file socket; what matters is that the refusal comes at once.
-func TestChecklist03_AuthorityOfOldAPIServers(t *testing.T) {
-	t.Parallel()
-	flags := localFlags(t)
-	file := start(t, flags)
-	abstract := launch(t, "unix:///@vkk-"+randomName(), flags)
-	abstract.waitHealthy(t)
-
-	ask := func(p *plugin) error {
-		ctx, cancel := context.WithTimeout(t.Context(), callTimeout)
-		defer cancel()
-		client := kmsapi.NewKeyManagementServiceClient(p.conn(t))
-		_, err := client.Status(ctx, &kmsapi.StatusRequest{}, grpc.WaitForReady(true))
-		return err
-	}
-	if err := ask(abstract); err != nil {
-		t.Errorf("on an abstract socket: %v", err)
-	}
-	asked := time.Now()
-	err := ask(file)
-	if took := time.Since(asked); took > callTimeout/2 || status.Code(err) == codes.DeadlineExceeded {
-		t.Errorf("on a file socket it hangs for %v: %v", took, err)
-	}
-	if err == nil || !strings.Contains(err.Error(), "PROTOCOL_ERROR") {
-		t.Errorf("on a file socket: %v; a reset of the stream is documented", err)
-	}
-	file.requireHealthy(t)
 }
 
 func TestChecklist04_UnknownMethodsLeaveTheConnectionUsable(t *testing.T) {

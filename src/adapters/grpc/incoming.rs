@@ -20,6 +20,8 @@ use tokio::{
 };
 use tonic::transport::server::Connected;
 
+use super::authority::Mender;
+
 /// Connections that are served at once. An API server holds one for each provider entry, its
 /// health reporters a few more; the rest is somebody's mistake.
 const CONNECTIONS_MAX: usize = 64;
@@ -57,6 +59,7 @@ impl PeerPolicy {
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: UnixStream,
+    authority: Mender,
     /// Runs until the peer has said something.
     silence: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
@@ -110,7 +113,7 @@ impl Door {
             return None;
         };
         let silence = Some(Box::pin(sleep(SILENCE_MAX)));
-        Some(Connection { stream, silence, _permit: permit })
+        Some(Connection { stream, authority: Mender::default(), silence, _permit: permit })
     }
 
     fn tell(&mut self, what: fmt::Arguments<'_>) {
@@ -132,14 +135,15 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let Self { stream, authority, silence, .. } = self.get_mut();
+        let read = authority.poll_read(Pin::new(stream), cx, buf);
         if read.is_ready() {
-            self.silence = None;
-        } else if let Some(silence) = &mut self.silence
+            *silence = None;
+        } else if let Some(silence) = silence
             && silence.as_mut().poll(cx).is_ready()
         {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));

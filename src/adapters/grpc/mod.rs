@@ -1,6 +1,7 @@
 //! Inbound: KMS v2 over gRPC on a Unix socket.
 
 pub mod address;
+pub mod authority;
 pub mod client;
 pub mod incoming;
 pub mod server;

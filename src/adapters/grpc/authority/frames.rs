@@ -1,0 +1,346 @@
+//! HTTP/2 frames (RFC 9113, section 4) as they come in: where header blocks begin and end.
+
+use std::ops::Range;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+
+use super::block;
+
+/// What every connection begins with (section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A header block that takes more than this with its frames is not looked at. It is what is held
+/// back at most.
+const BLOCK_MAX: usize = 16_384;
+
+/// Neither is one in more frames than these.
+const FRAMES_MAX: usize = 16;
+
+const FRAME_HEADER: usize = 9;
+const HEADERS: u8 = 0x1;
+const CONTINUATION: u8 = 0x9;
+const END_HEADERS: u8 = 0x4;
+const PADDED: u8 = 0x8;
+const PRIORITY: u8 = 0x20;
+
+/// What comes next on a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Next {
+    /// The preface.
+    #[default]
+    Preface,
+    /// A frame.
+    Frame,
+    /// So many octets of a frame that does not matter here.
+    Rest(usize),
+    /// Whatever it is, it is none of our business.
+    Anything,
+}
+
+/// What a peer sends, mended where need be. Of whatever cannot be read nothing is changed: the
+/// HTTP/2 library then judges it as it came.
+#[derive(Debug, Default)]
+pub(super) struct Frames {
+    /// What came and was not given away yet.
+    held: BytesMut,
+    /// How much of it may be given away.
+    ready: usize,
+    next: Next,
+    /// Whether the first request was mended. If it was not, no other is looked at.
+    mending: bool,
+}
+
+impl Frames {
+    /// Whether all that comes from now on may go past this.
+    pub(super) fn is_done(&self) -> bool {
+        self.next == Next::Anything && self.held.is_empty()
+    }
+
+    /// Takes in what came.
+    pub(super) fn push(&mut self, octets: &[u8]) {
+        self.held.extend_from_slice(octets);
+        while self.step().is_some() {}
+        if self.next == Next::Anything {
+            self.ready = self.held.len();
+        }
+    }
+
+    /// Nothing will come any more.
+    pub(super) fn end(&mut self) {
+        self.next = Next::Anything;
+        self.ready = self.held.len();
+    }
+
+    /// Gives away at most `most` octets of what is ready.
+    pub(super) fn pull(&mut self, most: usize) -> Bytes {
+        let count = self.ready.min(most);
+        self.ready -= count;
+        let octets = self.held.copy_to_bytes(count);
+        if self.is_done() {
+            self.held = BytesMut::new();
+        }
+        octets
+    }
+
+    /// Looks at what is held and not ready; `None` when there is not enough of it.
+    fn step(&mut self) -> Option<()> {
+        let waiting = self.held.get(self.ready..).filter(|waiting| !waiting.is_empty())?;
+        match self.next {
+            Next::Preface => {
+                let begun = waiting.iter().zip(PREFACE).all(|(came, due)| came == due);
+                if !begun {
+                    self.next = Next::Anything;
+                } else if waiting.len() < PREFACE.len() {
+                    return None;
+                } else {
+                    self.ready += PREFACE.len();
+                    self.next = Next::Frame;
+                }
+            }
+            Next::Rest(count) => {
+                let came = count.min(waiting.len());
+                self.ready += came;
+                self.next = if came < count { Next::Rest(count - came) } else { Next::Frame };
+            }
+            Next::Frame => {
+                let frame = Frame::read(waiting)?;
+                if frame.kind == HEADERS {
+                    self.take_block()?;
+                } else {
+                    self.next = Next::Rest(FRAME_HEADER + frame.length);
+                }
+            }
+            Next::Anything => return None,
+        }
+        Some(())
+    }
+
+    /// Mends the header block that begins with what is not ready; `None` when it is not whole.
+    fn take_block(&mut self) -> Option<()> {
+        let waiting = self.held.get_mut(self.ready..)?;
+        match Block::read(waiting) {
+            Block::Partial => return None,
+            Block::Unreadable => self.next = Next::Anything,
+            Block::Whole { fragments, end } => {
+                let mut block = gather(waiting, &fragments);
+                if block::mend(&mut block) {
+                    scatter(&block, waiting, &fragments);
+                    self.mending = true;
+                }
+                self.ready += end;
+                self.next = if self.mending { Next::Frame } else { Next::Anything };
+            }
+        }
+        Some(())
+    }
+}
+
+/// The header of a frame.
+struct Frame {
+    length: usize,
+    kind: u8,
+    flags: u8,
+    stream: [u8; 4],
+}
+
+impl Frame {
+    fn read(octets: &[u8]) -> Option<Self> {
+        let [a, b, c, kind, flags, stream @ ..] = *octets.first_chunk::<FRAME_HEADER>()?;
+        let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        Some(Self { length, kind, flags, stream })
+    }
+
+    const fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// A header block: a HEADERS frame, and the CONTINUATION frames that belong to it.
+enum Block {
+    /// It goes on in what has not come yet.
+    Partial,
+    /// Where its fragments are, and where its last frame ends.
+    Whole { fragments: Vec<Range<usize>>, end: usize },
+    /// It is too large, or none.
+    Unreadable,
+}
+
+impl Block {
+    fn read(octets: &[u8]) -> Self {
+        let (mut fragments, mut at, mut stream) = (Vec::new(), 0, None);
+        loop {
+            let Some(frame) = octets.get(at..).and_then(Frame::read) else { return Self::Partial };
+            let belongs = match stream {
+                None => frame.kind == HEADERS,
+                Some(stream) => frame.kind == CONTINUATION && frame.stream == stream,
+            };
+            let start = at + FRAME_HEADER;
+            let end = start + frame.length;
+            if !belongs || end > BLOCK_MAX || fragments.len() == FRAMES_MAX {
+                return Self::Unreadable;
+            }
+            let Some(payload) = octets.get(start..end) else { return Self::Partial };
+            let Some(fragment) = fragment(&frame, payload) else { return Self::Unreadable };
+            fragments.push(start + fragment.start..start + fragment.end);
+            if frame.has(END_HEADERS) {
+                return Self::Whole { fragments, end };
+            }
+            (at, stream) = (end, Some(frame.stream));
+        }
+    }
+}
+
+/// The part of a payload that belongs to the header block: not padding, not priority.
+fn fragment(frame: &Frame, payload: &[u8]) -> Option<Range<usize>> {
+    if frame.kind == CONTINUATION {
+        return Some(0..payload.len());
+    }
+    let (padding, before) = match (frame.has(PADDED), payload.first()) {
+        (true, padding) => (usize::from(*padding?), 1),
+        (false, _) => (0, 0),
+    };
+    let start = before + if frame.has(PRIORITY) { 5 } else { 0 };
+    let end = payload.len().checked_sub(padding)?;
+    (start <= end).then_some(start..end)
+}
+
+fn gather(octets: &[u8], fragments: &[Range<usize>]) -> Vec<u8> {
+    let parts = fragments.iter().filter_map(|fragment| octets.get(fragment.clone()));
+    parts.flatten().copied().collect()
+}
+
+fn scatter(block: &[u8], octets: &mut [u8], fragments: &[Range<usize>]) {
+    let mut rest = block;
+    for fragment in fragments {
+        if let Some(place) = octets.get_mut(fragment.clone())
+            && let Some((part, tail)) = rest.split_at_checked(place.len())
+        {
+            place.copy_from_slice(part);
+            rest = tail;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const REFUSED: &[u8] = &[0x83, 0x41, 6, b'/', b'r', b'/', b'k', b'.', b's'];
+    const TAKEN: &[u8] = &[0x83, 0x41, 6, b'-', b'r', b'-', b'k', b'.', b's'];
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
+        let mut octets = vec![0, length[0], length[1], kind, flags, 0, 0, 0, 1];
+        octets.extend_from_slice(payload);
+        octets
+    }
+
+    fn request(block: &[u8]) -> Vec<u8> {
+        frame(HEADERS, END_HEADERS, block)
+    }
+
+    /// A connection that begins with `frames`.
+    fn connection(frames: &[Vec<u8>]) -> Vec<u8> {
+        [PREFACE, SETTINGS, &frames.concat()].concat()
+    }
+
+    /// What is given away of what comes in pieces of these sizes, over and over.
+    fn through(octets: &[u8], sizes: &[usize]) -> Vec<u8> {
+        let (mut frames, mut out, mut rest) = (Frames::default(), Vec::new(), octets);
+        for size in sizes.iter().cycle() {
+            if rest.is_empty() {
+                frames.end();
+            }
+            let (piece, tail) = rest.split_at(rest.len().min(*size));
+            frames.push(piece);
+            rest = tail;
+            loop {
+                let given = frames.pull(*size);
+                if given.is_empty() {
+                    break;
+                }
+                out.extend_from_slice(&given);
+            }
+            if out.len() == octets.len() {
+                return out;
+            }
+        }
+        unreachable!("there is always a size")
+    }
+
+    fn requests(block: &[u8]) -> Vec<Vec<u8>> {
+        let (head, tail) = block.split_at(5);
+        let padded = [&[3, 0, 0, 0, 0, 16][..], block, &[0; 3]].concat();
+        vec![
+            request(block),
+            frame(0, 1, b"%2F is data"),
+            [frame(HEADERS, 0, head), frame(CONTINUATION, END_HEADERS, tail)].concat(),
+            frame(HEADERS, END_HEADERS | PADDED | PRIORITY, &padded),
+        ]
+    }
+
+    #[test]
+    fn every_request_of_a_connection_that_needs_it_is_mended() {
+        let (refused, taken) = (connection(&requests(REFUSED)), connection(&requests(TAKEN)));
+        for size in [1, 7, 4_096] {
+            assert_eq!(through(&refused, &[size]), taken, "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn a_connection_that_does_not_need_it_is_not_looked_at_again() {
+        let first = request(&[0x41, 9, b'l', b'o', b'c', b'a', b'l', b'h', b'o', b's', b't']);
+        let octets = connection(&[first, request(REFUSED)]);
+        let mut frames = Frames::default();
+        frames.push(&octets);
+        assert_eq!(frames.pull(usize::MAX), octets);
+        assert!(frames.is_done());
+    }
+
+    #[test]
+    fn all_before_a_request_is_given_away_at_once() {
+        // A client waits for the server's settings before it asks for anything.
+        let mut frames = Frames::default();
+        frames.push(&connection(&[vec![0, 0, 2]]));
+        assert_eq!(frames.pull(usize::MAX).len(), PREFACE.len() + SETTINGS.len());
+    }
+
+    #[test]
+    fn what_is_no_request_is_left_to_the_library() {
+        let continued = [frame(HEADERS, 0, REFUSED), frame(CONTINUATION, 0, b"")].concat();
+        let endless = [&continued[..], &frame(CONTINUATION, 0, b"").repeat(FRAMES_MAX)].concat();
+        for (what, octets) in [
+            ("another protocol", b"GET / HTTP/1.1\r\n\r\n".to_vec()),
+            ("something in between", connection(&[[continued, request(REFUSED)].concat()])),
+            ("too many frames", connection(&[endless, request(REFUSED)])),
+            ("a block too large", connection(&[request(&[0x41; BLOCK_MAX])])),
+            ("padding too large", connection(&[frame(HEADERS, END_HEADERS | PADDED, b"/x")])),
+            ("priority cut off", connection(&[frame(HEADERS, END_HEADERS | PRIORITY, b"/x")])),
+            ("cut off", connection(&[request(REFUSED)])[..50].to_vec()),
+        ] {
+            assert_eq!(through(&octets, &[11]), octets, "{what}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_goes_on_in_the_same_number_however_it_is_cut(
+            hostile in prop::collection::vec(any::<u8>(), 0..200),
+            kinds in prop::collection::vec((0..11_u8, any::<u8>(), 0..40_usize), 0..6),
+            sizes in prop::collection::vec(1..50_usize, 1..5),
+        ) {
+            let frames = kinds.iter().map(|(kind, flags, length)| {
+                frame(*kind, *flags, hostile.get(..*length).unwrap_or(&hostile))
+            });
+            let frames: Vec<_> = [request(REFUSED)].into_iter().chain(frames).collect();
+            let octets = [connection(&frames), hostile].concat();
+            let whole = through(&octets, &[usize::MAX]);
+            prop_assert_eq!(whole.len(), octets.len());
+            prop_assert_eq!(&through(&octets, &sizes), &whole);
+            prop_assert_eq!(&through(&whole, &sizes), &whole, "what is mended needs no mending");
+        }
+    }
+}
