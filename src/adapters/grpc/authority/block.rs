@@ -181,7 +181,8 @@ mod tests {
 
     #[test]
     fn what_the_library_takes_or_nothing_can_mend_stays() {
-        for authority in ["localhost", "kms.sock", "@kms", "host:80", "[::1]:80", "", "#", "/\0", "\u{e9}"]
+        for authority in
+            ["localhost", "kms.sock", "@kms", "host:80", "[::1]:80", "", "#", "/\0", "\u{e9}"]
         {
             assert_eq!(mended(&literal(1, authority.as_bytes())), None, "{authority:?}");
         }

@@ -1,0 +1,35 @@
+//! Hostile bytes at each parser, made up by libFuzzer.
+
+use std::{fs, process::Command};
+
+use crate::{
+    run::{Failure, root, run, say, target},
+    tools,
+};
+
+const TARGETS: &[&str] = &["authority"];
+
+/// Runs each target for so many seconds, on top of what earlier runs found.
+pub(crate) fn all(seconds: u32) -> Result<(), Failure> {
+    let cargo_fuzz = tools::cargo("cargo-fuzz", "0.13.2")?;
+    for name in TARGETS {
+        say(&format!("fuzzing {name} for {seconds} s"));
+        let finds = target().join("fuzz-finds");
+        let corpus = finds.join(name);
+        fs::create_dir_all(&corpus)?;
+        let mut fuzz = Command::new(&cargo_fuzz);
+        // Without unsafe code of ours a sanitizer finds nothing that a panic does not tell.
+        fuzz.current_dir(root())
+            .args(["fuzz", "run", "--fuzz-dir=fuzz", "--sanitizer=none", name])
+            .arg(&corpus)
+            .args(["--", "-max_len=2048", "-print_final_stats=1", "-verbosity=0"])
+            .arg(format!("-max_total_time={seconds}"))
+            .arg(format!("-artifact_prefix={}/", finds.display()))
+            // The flags of coverage are not stable yet, and the toolchain is.
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env("CARGO", env!("CARGO"))
+            .env("CARGO_TARGET_DIR", target().join("fuzz"));
+        run(&mut fuzz)?;
+    }
+    Ok(())
+}
