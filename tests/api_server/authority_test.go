@@ -16,6 +16,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc"
 	kmsapi "k8s.io/kms/apis/v2"
+
+	"vault-kube-kms.test/parts"
 )
 
 // API servers before 1.32 send the encoded path of the socket as :authority.
@@ -23,7 +25,7 @@ func TestChecklist03_AuthorityOfOldAPIServers(t *testing.T) {
 	t.Parallel()
 	flags := localFlags(t)
 	file := start(t, flags)
-	abstract := launch(t, "unix:///@vkk-"+randomName(), flags)
+	abstract := launch(t, "unix:///@vkk-"+parts.RandomName(), flags)
 	abstract.waitHealthy(t)
 	for _, p := range []*plugin{file, abstract} {
 		// Without an authority of our own, grpc-go makes one of what it dials.

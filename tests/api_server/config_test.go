@@ -14,6 +14,8 @@ import (
 	"k8s.io/apiserver/pkg/server/options/encryptionconfig"
 	"k8s.io/apiserver/pkg/storage/value"
 	kmstypes "k8s.io/apiserver/pkg/storage/value/encrypt/envelope/kmsv2/v2"
+
+	"vault-kube-kms.test/parts"
 )
 
 const configuration = `apiVersion: apiserver.config.k8s.io/v1
@@ -103,7 +105,7 @@ func storedUnder(t *testing.T, provider string, stored []byte) string {
 // The whole way of a Secret: what one API server stores, it and a second one read back.
 func TestAnEncryptionConfiguration(t *testing.T) {
 	onEachPlugin(t, func(t *testing.T, p *plugin) {
-		provider := randomName()
+		provider := parts.RandomName()
 		secret := []byte(`{"kind":"Secret","data":{"password":"Y2FuYXJ5"}}`)
 		writer := newAPIServer(t, provider, "api-server-1", p)
 		stored := writer.mustWrite(t, secret)

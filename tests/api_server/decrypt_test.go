@@ -31,7 +31,7 @@ func TestChecklist28_WhatWasEncryptedDecryptsInAnyOrderAfterRestarts(t *testing.
 					requireOpens(t, client, one.sealed, one.plaintext)
 				}
 			}
-			p.stop()
+			p.Stop()
 		}
 	})
 }
@@ -65,7 +65,7 @@ func requireForeignKeyIDsRefused(t *testing.T, p *plugin) {
 
 func TestChecklist30_AForeignKeyIDNeverReachesTheKeeper(t *testing.T) {
 	t.Parallel()
-	p, metrics := metered(t, sharedBao(t).tenant(t).flags())
+	p, metrics := metered(t, sharedBao(t).tenant(t).Flags())
 	before := keeperWrites(t, metrics)
 	requireForeignKeyIDsRefused(t, p)
 	if calls := keeperWrites(t, metrics) - before; calls != 1 {
@@ -126,7 +126,7 @@ func requireEmptyCiphertextRefused(t *testing.T, p *plugin) {
 
 func TestChecklist37_AnEmptyCiphertextNeverReachesTheKeeper(t *testing.T) {
 	t.Parallel()
-	p, metrics := metered(t, sharedBao(t).tenant(t).flags())
+	p, metrics := metered(t, sharedBao(t).tenant(t).Flags())
 	before := keeperWrites(t, metrics)
 	requireEmptyCiphertextRefused(t, p)
 	if calls := keeperWrites(t, metrics) - before; calls != 1 {

@@ -14,6 +14,8 @@ import (
 	"k8s.io/apiserver/pkg/storage/value/encrypt/envelope/kmsv2"
 	kmstypes "k8s.io/apiserver/pkg/storage/value/encrypt/envelope/kmsv2/v2"
 	"k8s.io/kms/pkg/service"
+
+	"vault-kube-kms.test/parts"
 )
 
 const ciphertextMax = 1024
@@ -161,8 +163,8 @@ func TestChecklist25_UIDs(t *testing.T) {
 		if _, err := client.Decrypt(t.Context(), hostile, asStored(sealed)); err == nil {
 			t.Error("a changed ciphertext was opened")
 		}
-		p.stop()
-		lines := strings.Split(strings.TrimRight(p.stdout.String(), "\n"), "\n")
+		p.Stop()
+		lines := strings.Split(strings.TrimRight(p.Stdout.String(), "\n"), "\n")
 		if len(lines) < 5 {
 			t.Errorf("only %d lines were logged", len(lines))
 		}
@@ -202,20 +204,20 @@ func TestChecklist27_NothingSecretIsTold(t *testing.T) {
 		_, err = client.Decrypt(t.Context(), "unmarked",
 			&service.DecryptRequest{Ciphertext: sealed.Ciphertext, KeyID: sealed.KeyID})
 		tell(err)
-		scraped := scrape(t, metrics)
-		p.stop()
+		scraped := string(scrape(t, metrics))
+		p.Stop()
 
 		// Otherwise there would be nothing to search.
 		for text, expected := range map[string]string{
-			p.stdout.String(): `"DEBUG"`, scraped: "rpc_server_duration", told.String(): "invalid-request: ",
+			p.Stdout.String(): `"DEBUG"`, scraped: "rpc_server_duration", told.String(): "invalid-request: ",
 		} {
 			if !strings.Contains(text, expected) {
-				t.Errorf("%s is not in %s", expected, tail(text))
+				t.Errorf("%s is not in %s", expected, parts.Tail(text))
 			}
 		}
 		secrets["the plaintext"] = string(plaintext)
 		for where, text := range map[string]string{
-			"stdout": p.stdout.String(), "stderr": p.stderr.String(), "metrics": scraped, "errors": told.String(),
+			"stdout": p.Stdout.String(), "stderr": p.Stderr.String(), "metrics": scraped, "errors": told.String(),
 		} {
 			for what, secret := range secrets {
 				for _, form := range forms(secret) {
@@ -237,7 +239,7 @@ func onEachSecret(t *testing.T, test func(t *testing.T, flags []string, secrets 
 	t.Run("openbao", func(t *testing.T) {
 		t.Parallel()
 		tenant := sharedBao(t).tenant(t)
-		test(t, tenant.flags(), map[string]string{"the secret id": tenant.secretID})
+		test(t, tenant.Flags(), map[string]string{"the secret id": tenant.SecretID})
 	})
 	t.Run("local", func(t *testing.T) {
 		t.Parallel()

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"vault-kube-kms.test/parts"
 )
 
 // forwarder stands between a plugin and its keeper. It can be away, and it can hold answers back.
@@ -24,7 +26,7 @@ type forwarder struct {
 func newForwarder(t *testing.T, target string) *forwarder {
 	t.Helper()
 	f := &forwarder{
-		address: fmt.Sprintf("127.0.0.1:%d", freePort()),
+		address: fmt.Sprintf("127.0.0.1:%d", parts.FreePort()),
 		target:  target,
 		conns:   map[net.Conn]bool{},
 	}

@@ -19,7 +19,7 @@ func TestHostileObjectsAreRefusedAndChangeNothing(t *testing.T) {
 		all := storeEach(t, key, 2)
 		generation := start(t, delayed(with(key.flags, "--key-generation=7"), 0))
 		later := store(t, generation.client(t))
-		generation.stop()
+		generation.Stop()
 
 		p, metrics := metered(t, key.flags)
 		client := p.client(t)

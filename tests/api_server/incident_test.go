@@ -9,6 +9,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"k8s.io/kms/pkg/service"
+
+	"vault-kube-kms.test/parts"
 )
 
 // A replica that lags answers with version 1 after version 2 was seen.
@@ -16,7 +18,7 @@ func TestChecklist58_TheKeyIDNeverGoesBack(t *testing.T) {
 	t.Parallel()
 	tenant := sharedBao(t).tenant(t)
 	via := newLaggard(t, tenant)
-	start(t, via.flags(tenant)).stop()
+	start(t, via.flags(tenant)).Stop()
 	first := via.remember(t)
 	tenant.rotate(t)
 
@@ -30,7 +32,7 @@ func TestChecklist58_TheKeyIDNeverGoesBack(t *testing.T) {
 	for range 3 {
 		via.answer(first)
 		before := via.replays()
-		if !eventually(pollBound, func() bool {
+		if !parts.Eventually(pollBound, func() bool {
 			look(t, client)
 			return via.replays() > before
 		}) {
@@ -39,7 +41,7 @@ func TestChecklist58_TheKeyIDNeverGoesBack(t *testing.T) {
 		requireWritesUnder(t, client, id)
 		via.answer(nil)
 		reads := keeperReads(t, metrics)
-		if !eventually(pollBound, func() bool {
+		if !parts.Eventually(pollBound, func() bool {
 			look(t, client)
 			return keeperReads(t, metrics) > reads
 		}) {
@@ -64,7 +66,7 @@ func TestAKeyThatWentBackIsAnIncident(t *testing.T) {
 	t.Parallel()
 	tenant := sharedBao(t).tenant(t)
 	via := newLaggard(t, tenant)
-	start(t, via.flags(tenant)).stop()
+	start(t, via.flags(tenant)).Stop()
 	first := via.remember(t)
 	tenant.rotate(t)
 
@@ -115,7 +117,7 @@ func TestAReplacedKeyThatComesBackEndsTheIncident(t *testing.T) {
 	one := store(t, client)
 	id := keyID(t, client)
 	via.answer(bornEarlier(t, via.remember(t)))
-	if !eventually(pollBound, func() bool {
+	if !parts.Eventually(pollBound, func() bool {
 		look(t, client)
 		return via.replays() > 0
 	}) {
@@ -150,7 +152,7 @@ func bornEarlier(t *testing.T, state []byte) []byte {
 func TestChecklist63_AKeyThatWasReplacedIsAnIncident(t *testing.T) {
 	t.Parallel()
 	tenant := sharedBao(t).tenant(t)
-	p, metrics := metered(t, tenant.flags())
+	p, metrics := metered(t, tenant.Flags())
 	client := p.client(t)
 	old := store(t, client)
 	tenant.replaceKey(t)
@@ -166,13 +168,13 @@ func TestChecklist63_AKeyThatWasReplacedIsAnIncident(t *testing.T) {
 	if count, _ := counted(t, metrics, "vault_kube_kms_incidents_total", `reason="key-replaced"`); count != 1 {
 		t.Errorf("%v incidents are counted", count)
 	}
-	if !p.alive() {
+	if !p.Alive() {
 		t.Fatal("the plugin has ended")
 	}
-	p.stop()
+	p.Stop()
 
 	// The operator accepts the new key by a restart.
-	again := start(t, tenant.flags())
+	again := start(t, tenant.Flags())
 	client = again.client(t)
 	if id := keyID(t, client); id == old.sealed.KeyID {
 		t.Errorf("%s names two keys", id)
@@ -190,12 +192,12 @@ func TestChecklist63_AKeyThatWasReplacedIsAnIncident(t *testing.T) {
 // replaceKey deletes the key and makes another one of the same name, in another second.
 func (n *tenant) replaceKey(t *testing.T) {
 	t.Helper()
-	path := "transit/keys/" + n.key
+	path := "transit/keys/" + n.Key
 	born := func() any {
 		return n.bao.must(t, "GET", path, nil)["keys"].(map[string]any)["1"]
 	}
 	before := born()
-	if !eventuallyEvery(300*time.Millisecond, startBound, func() bool {
+	if !parts.EventuallyEvery(300*time.Millisecond, startBound, func() bool {
 		n.bao.must(t, "POST", path+"/config", map[string]any{"deletion_allowed": true})
 		n.bao.must(t, "DELETE", path, nil)
 		n.bao.must(t, "POST", path, map[string]any{"type": "aes256-gcm96"})

@@ -12,7 +12,7 @@ import (
 // plainly is what a plugin stored that calls Transit without associated data.
 func (n *tenant) plainly(t *testing.T, plaintext []byte, keyID string, annotations map[string][]byte) *service.DecryptRequest {
 	t.Helper()
-	answer := n.bao.must(t, "POST", "transit/encrypt/"+n.key, map[string]any{
+	answer := n.bao.must(t, "POST", "transit/encrypt/"+n.Key, map[string]any{
 		"plaintext": base64.StdEncoding.EncodeToString(plaintext),
 	})
 	return &service.DecryptRequest{
@@ -46,7 +46,7 @@ func TestOtherPluginsObjectsAreReadAndCounted(t *testing.T) {
 	tenant := sharedBao(t).tenant(t)
 	plaintext := randomBytes(32)
 	objects := tenant.foreign(t, plaintext)
-	p, metrics := metered(t, tenant.flags())
+	p, metrics := metered(t, tenant.Flags())
 	client := p.client(t)
 	for name, request := range objects {
 		opened, err := client.Decrypt(t.Context(), "legacy", request)
@@ -79,7 +79,7 @@ func TestOtherPluginsObjectsAreRefusedWithoutTheBridge(t *testing.T) {
 	tenant := sharedBao(t).tenant(t)
 	objects := tenant.foreign(t, randomBytes(32))
 	// Without a delay just one version is proven, and before the plugin is healthy.
-	p, metrics := metered(t, delayed(with(tenant.flags(), "--legacy-decrypt=false"), 0))
+	p, metrics := metered(t, delayed(with(tenant.Flags(), "--legacy-decrypt=false"), 0))
 	client := p.client(t)
 	writes := keeperWrites(t, metrics)
 	for name, request := range objects {

@@ -11,15 +11,17 @@ import (
 	"time"
 
 	"k8s.io/kms/pkg/service"
+
+	"vault-kube-kms.test/parts"
 )
 
 // Not parallel: it measures how fast the process is.
 func TestChecklist43_TheSocketIsThereBeforeTheKeeper(t *testing.T) {
 	tenant := sharedBao(t).tenant(t)
-	via := newForwarder(t, tenant.bao.address)
+	via := newForwarder(t, tenant.bao.Address)
 	endpoint := newEndpoint(t)
 	started := time.Now()
-	p := launch(t, endpoint, tenant.flagsVia(via.address))
+	p := launch(t, endpoint, tenant.FlagsVia(via.address))
 	p.waitAccepts(t)
 	if took := time.Since(started); took > time.Second {
 		t.Errorf("the socket accepts after %v", took)
@@ -48,7 +50,7 @@ func TestChecklist44_TheAPIServerStartsFirst(t *testing.T) {
 			t.Fatalf("Status without a plugin: %v", answer)
 		}
 		launch(t, endpoint, flags)
-		if !eventually(startBound-time.Since(started), func() bool {
+		if !parts.Eventually(startBound-time.Since(started), func() bool {
 			answer, err := client.Status(t.Context())
 			return err == nil && answer.Healthz == "ok"
 		}) {
@@ -64,7 +66,7 @@ func TestChecklist45_AStaleSocketIsReplaced(t *testing.T) {
 		client := first.client(t)
 		plaintext := randomBytes(32)
 		sealed := encrypt(t, client, plaintext)
-		first.kill()
+		first.Kill()
 		if mode := lstat(t, first.address()); mode.Type() != os.ModeSocket {
 			t.Fatalf("the socket did not stay behind: %v", mode)
 		}
@@ -77,7 +79,7 @@ func TestChecklist45_AStaleSocketIsReplaced(t *testing.T) {
 func TestChecklist46_ASecondPluginLeavesALiveSocketAlone(t *testing.T) {
 	for name, endpoint := range map[string]func(t *testing.T) string{
 		"file":     newEndpoint,
-		"abstract": func(*testing.T) string { return "unix:///@vkk-" + randomName() },
+		"abstract": func(*testing.T) string { return "unix:///@vkk-" + parts.RandomName() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			onEachKeeper(t, func(t *testing.T, flags []string) {
@@ -85,11 +87,11 @@ func TestChecklist46_ASecondPluginLeavesALiveSocketAlone(t *testing.T) {
 				first.waitHealthy(t)
 				client := first.client(t)
 				second := launch(t, first.endpoint, flags)
-				if !second.endsWithin(stopBound) {
+				if !second.EndsWithin(stopBound) {
 					t.Fatal("the second one runs too")
 				}
-				if second.exitCode() == 0 || !strings.Contains(second.stderr.String(), "in use") {
-					t.Errorf("the second one ends with %d: %s", second.exitCode(), &second.stderr)
+				if second.ExitCode() == 0 || !strings.Contains(second.Stderr.String(), "in use") {
+					t.Errorf("the second one ends with %d: %s", second.ExitCode(), &second.Stderr)
 				}
 				roundTrip(t, client, randomBytes(32))
 				first.requireHealthy(t)
@@ -126,11 +128,11 @@ func TestChecklist47_WhatIsNoSocketIsNeverDeleted(t *testing.T) {
 			}
 			before := listing(t, filepath.Dir(path))
 			p := launch(t, endpoint, flags)
-			if !p.endsWithin(stopBound) {
+			if !p.EndsWithin(stopBound) {
 				t.Fatal("it runs")
 			}
-			if p.exitCode() == 0 || !strings.Contains(p.stderr.String(), path) {
-				t.Errorf("it ends with %d: %s", p.exitCode(), &p.stderr)
+			if p.ExitCode() == 0 || !strings.Contains(p.Stderr.String(), path) {
+				t.Errorf("it ends with %d: %s", p.ExitCode(), &p.Stderr)
 			}
 			if after := listing(t, filepath.Dir(path)); after != before {
 				t.Errorf("there was\n%sand now is\n%s", before, after)
@@ -182,21 +184,21 @@ func TestChecklist48_APathThatIsTooLongIsNamed(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(shortDir(t), strings.Repeat("x", 107))
 	p := launch(t, "unix://"+path, localFlags(t))
-	if !p.endsWithin(stopBound) {
+	if !p.EndsWithin(stopBound) {
 		t.Fatal("it runs")
 	}
-	told := p.stderr.String()
-	if p.exitCode() != 64 || !strings.Contains(told, "listen-address") || !strings.Contains(told, "107") {
-		t.Errorf("it ends with %d: %s", p.exitCode(), told)
+	told := p.Stderr.String()
+	if p.ExitCode() != 64 || !strings.Contains(told, "listen-address") || !strings.Contains(told, "107") {
+		t.Errorf("it ends with %d: %s", p.ExitCode(), told)
 	}
 }
 
 func TestChecklist49_CallsInFlightFinish(t *testing.T) {
 	t.Parallel()
 	tenant := sharedBao(t).tenant(t)
-	via := newForwarder(t, tenant.bao.address)
+	via := newForwarder(t, tenant.bao.Address)
 	via.start(t)
-	p := start(t, tenant.flagsVia(via.address))
+	p := start(t, tenant.FlagsVia(via.address))
 	client := p.client(t)
 	plaintext := randomBytes(32)
 	sealed := encrypt(t, client, plaintext)
@@ -207,18 +209,18 @@ func TestChecklist49_CallsInFlightFinish(t *testing.T) {
 	for range calls {
 		group.Go(func() { finish(t, client, sealed, plaintext) })
 	}
-	if !eventually(callTimeout, func() bool { return via.waiting() >= calls }) {
+	if !parts.Eventually(callTimeout, func() bool { return via.waiting() >= calls }) {
 		t.Fatalf("only %d calls are under way", via.waiting())
 	}
 	asked := time.Now()
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	if !eventually(callTimeout, func() bool { return strings.Contains(p.stdout.String(), "SIGTERM") }) {
+	p.Signal(syscall.SIGTERM)
+	if !parts.Eventually(callTimeout, func() bool { return strings.Contains(p.Stdout.String(), "SIGTERM") }) {
 		t.Error("the signal was not noticed")
 	}
 	via.release()
 	group.Wait()
-	if !p.endsWithin(stopBound) || p.exitCode() != 0 {
-		t.Errorf("it ends with %d", p.exitCode())
+	if !p.EndsWithin(stopBound) || p.ExitCode() != 0 {
+		t.Errorf("it ends with %d", p.ExitCode())
 	}
 	// Five seconds for the calls, one for the token.
 	if took := time.Since(asked); took > 7*time.Second {
@@ -247,8 +249,8 @@ func TestChecklist49_ASuccessorsSocketStays(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer successor.Close()
-		if !p.stop() || p.exitCode() != 0 {
-			t.Errorf("it ends with %d", p.exitCode())
+		if !p.Stop() || p.ExitCode() != 0 {
+			t.Errorf("it ends with %d", p.ExitCode())
 		}
 		if mode := lstat(t, path); mode.Type() != os.ModeSocket {
 			t.Errorf("the successor's socket has become %v", mode)

@@ -4,14 +4,13 @@ package apiserver_test
 
 import (
 	"crypto/rand"
-	"encoding/hex"
 	"flag"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
+
+	"vault-kube-kms.test/parts"
 )
 
 func TestMain(m *testing.M) {
@@ -47,7 +46,7 @@ type keeper struct {
 }
 
 var keepers = []keeper{
-	{"openbao", func(t *testing.T) []string { return sharedBao(t).tenant(t).flags() }},
+	{"openbao", func(t *testing.T) []string { return sharedBao(t).tenant(t).Flags() }},
 	{"local", localFlags},
 }
 
@@ -70,28 +69,10 @@ func onEachPlugin(t *testing.T, test func(t *testing.T, p *plugin)) {
 func localFlags(t *testing.T) []string {
 	t.Helper()
 	file := "--local-key-file=" + filepath.Join(shortDir(t), "key.json")
-	if out, err := command(needed(t, "PROVIDER"), "local", "init", file).CombinedOutput(); err != nil {
+	if out, err := parts.Command(needed(t, "PROVIDER"), "local", "init", file).CombinedOutput(); err != nil {
 		t.Fatalf("local init: %v: %s", err, out)
 	}
 	return []string{"--keeper=local", file}
-}
-
-var takenPorts sync.Map
-
-// freePort is a port of the loopback interface that nothing listens on, and that this process
-// did not give away before.
-func freePort() int {
-	for {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			panic(err)
-		}
-		port := listener.Addr().(*net.TCPAddr).Port
-		_ = listener.Close()
-		if _, taken := takenPorts.LoadOrStore(port, true); !taken {
-			return port
-		}
-	}
 }
 
 func randomBytes(count int) []byte {
@@ -99,5 +80,3 @@ func randomBytes(count int) []byte {
 	_, _ = rand.Read(bytes)
 	return bytes
 }
-
-func randomName() string { return "k" + hex.EncodeToString(randomBytes(8)) }

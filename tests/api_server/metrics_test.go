@@ -2,54 +2,31 @@ package apiserver_test
 
 import (
 	"fmt"
-	"io"
-	"net/http"
-	"slices"
-	"strconv"
-	"strings"
 	"testing"
+
+	"vault-kube-kms.test/parts"
 )
 
 // metered starts a healthy plugin that shows its metrics, and returns where.
 func metered(t *testing.T, flags []string) (*plugin, string) {
 	t.Helper()
-	port := freePort()
+	port := parts.FreePort()
 	p := start(t, append(flags, fmt.Sprintf("--metrics-port=%d", port)))
 	return p, fmt.Sprintf("http://127.0.0.1:%d/metrics", port)
 }
 
-func scrape(t *testing.T, url string) string {
+func scrape(t *testing.T, url string) parts.Metrics {
 	t.Helper()
-	response, err := http.Get(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusOK {
-		t.Fatalf("%s: %s, %v", url, response.Status, err)
-	}
-	return string(text)
+	metrics, err := parts.Scrape(url)
+	must(t, err)
+	return metrics
 }
 
 // counted is the sum of a metric over its label sets that hold all of the labels, and whether
 // there is any.
 func counted(t *testing.T, url, metric string, labels ...string) (sum float64, found bool) {
 	t.Helper()
-	for line := range strings.Lines(scrape(t, url)) {
-		series, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		name, set, _ := strings.Cut(series, "{")
-		if name != metric ||
-			slices.ContainsFunc(labels, func(label string) bool { return !strings.Contains(set, label) }) {
-			continue
-		}
-		count, err := strconv.ParseFloat(value, 64)
-		if err != nil {
-			t.Fatalf("%s: %v", line, err)
-		}
-		sum, found = sum+count, true
-	}
-	return sum, found
+	return scrape(t, url).Sum(metric, labels...)
 }
 
 // keeperCalls is how often the keeper was asked, with success or without.

@@ -10,23 +10,23 @@ func TestAKeyThatMovedKeepsItsLineage(t *testing.T) {
 	t.Parallel()
 	b := sharedBao(t)
 	tenant := b.tenant(t)
-	lineage := "--key-lineage=" + tenant.key
-	here := start(t, with(tenant.flags(), lineage))
+	lineage := "--key-lineage=" + tenant.Key
+	here := start(t, with(tenant.Flags(), lineage))
 	old := store(t, here.client(t))
 	id := keyID(t, here.client(t))
-	unnamed := store(t, start(t, tenant.flags()).client(t))
+	unnamed := store(t, start(t, tenant.Flags()).client(t))
 
-	b.must(t, "POST", "transit/keys/"+tenant.key+"/config",
+	b.must(t, "POST", "transit/keys/"+tenant.Key+"/config",
 		map[string]any{"exportable": true, "allow_plaintext_backup": true})
-	backup := b.must(t, "GET", "transit/backup/"+tenant.key, nil)["backup"]
-	mount := "moved-" + tenant.key
+	backup := b.must(t, "GET", "transit/backup/"+tenant.Key, nil)["backup"]
+	mount := "moved-" + tenant.Key
 	b.must(t, "POST", "sys/mounts/"+mount, map[string]any{"type": "transit"})
-	b.must(t, "POST", mount+"/restore/"+tenant.key, map[string]any{"backup": backup})
-	b.must(t, "PUT", "sys/policies/acl/"+tenant.key, map[string]any{
+	b.must(t, "POST", mount+"/restore/"+tenant.Key, map[string]any{"backup": backup})
+	b.must(t, "PUT", "sys/policies/acl/"+tenant.Key, map[string]any{
 		"policy": `path "` + mount + `/*" { capabilities = ["read", "update"] }`,
 	})
 
-	moved := with(tenant.flags(), "--vault-key-path="+mount+"/keys/"+tenant.key)
+	moved := with(tenant.Flags(), "--vault-key-path="+mount+"/keys/"+tenant.Key)
 	there := start(t, with(moved, lineage)).client(t)
 	if now := keyID(t, there); now != id {
 		t.Errorf("%s has become %s", id, now)
@@ -48,10 +48,10 @@ func TestAKeyThatMovedKeepsItsLineage(t *testing.T) {
 func TestAnAcceptedKeyIDIsReadWithTheNamedVersion(t *testing.T) {
 	t.Parallel()
 	tenant := sharedBao(t).tenant(t)
-	key := rotatable{with(tenant.flags(), "--key-lineage=a"), tenant.rotate}
+	key := rotatable{with(tenant.Flags(), "--key-lineage=a"), tenant.rotate}
 	all := storeEach(t, key, 2)
 	one, two := all[0].sealed.KeyID, all[1].sealed.KeyID
-	b := with(tenant.flags(), "--key-lineage=b")
+	b := with(tenant.Flags(), "--key-lineage=b")
 
 	strict := start(t, b).client(t)
 	for _, object := range all {

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"k8s.io/kms/pkg/service"
+
+	"vault-kube-kms.test/parts"
 )
 
 // The keeper goes away just before a new version takes over. Status goes on telling the truth,
@@ -13,18 +15,18 @@ import (
 func TestChecklist64_EncryptFailsRightAfterARotation(t *testing.T) {
 	t.Parallel()
 	tenant := sharedBao(t).tenant(t)
-	via := newForwarder(t, tenant.bao.address)
+	via := newForwarder(t, tenant.bao.Address)
 	via.start(t)
-	p, metrics := metered(t, delayed(tenant.flagsVia(via.address), delay))
+	p, metrics := metered(t, delayed(tenant.FlagsVia(via.address), delay))
 	client := p.client(t)
-	provider, secret := randomName(), []byte("a Secret")
+	provider, secret := parts.RandomName(), []byte("a Secret")
 	server := newAPIServer(t, provider, "api-server", p)
 	before := server.mustWrite(t, secret)
 	id := keyID(t, client)
 
 	tenant.rotate(t)
 	writes := keeperWrites(t, metrics)
-	if !eventually(pollBound, func() bool {
+	if !parts.Eventually(pollBound, func() bool {
 		waiting, _ := counted(t, metrics, "vault_kube_kms_next_version_seconds")
 		// A wrap, an unwrap and one that must fail.
 		return waiting > 0 && keeperWrites(t, metrics) >= writes+3
@@ -33,7 +35,7 @@ func TestChecklist64_EncryptFailsRightAfterARotation(t *testing.T) {
 	}
 	via.stop()
 	var told string
-	if !eventually(delay, func() bool {
+	if !parts.Eventually(delay, func() bool {
 		told = keyID(t, client)
 		return told != id
 	}) || !strings.HasPrefix(told, "v2.") {
@@ -43,7 +45,7 @@ func TestChecklist64_EncryptFailsRightAfterARotation(t *testing.T) {
 		t.Errorf("Encrypt without the keeper: %v", err)
 	}
 	var err error
-	if !eventually(25*time.Second, func() bool {
+	if !parts.Eventually(25*time.Second, func() bool {
 		err = server.check()
 		return err != nil
 	}) || !strings.Contains(err.Error(), "failed to rotate DEK") {
@@ -60,7 +62,7 @@ func TestChecklist64_EncryptFailsRightAfterARotation(t *testing.T) {
 	}
 
 	via.start(t)
-	if !eventually(10*time.Second, func() bool {
+	if !parts.Eventually(10*time.Second, func() bool {
 		err = server.check()
 		return err == nil
 	}) {

@@ -8,6 +8,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"k8s.io/kms/pkg/service"
+
+	"vault-kube-kms.test/parts"
 )
 
 // A permission may be taken away at any time, and only a proof finds out.
@@ -17,7 +19,7 @@ func TestChecklist16_ALostPermissionShowsWithin75Seconds(t *testing.T) {
 		t.Run(lost, func(t *testing.T) {
 			t.Parallel()
 			tenant := sharedBao(t).tenant(t)
-			p := start(t, tenant.flags())
+			p := start(t, tenant.Flags())
 			client := p.client(t)
 			one := store(t, client)
 			tenant.allow(t, "read keys", "update "+left)
@@ -39,7 +41,7 @@ func TestChecklist16_ALostPermissionShowsWithin75Seconds(t *testing.T) {
 			if left == "decrypt" {
 				requireStillWorks()
 			}
-			if !p.alive() {
+			if !p.Alive() {
 				t.Error("the plugin has ended")
 			}
 			tenant.allow(t, "read keys", "update encrypt", "update decrypt")
@@ -53,7 +55,7 @@ func TestChecklist16_ALostPermissionShowsWithin75Seconds(t *testing.T) {
 func waitUnhealthy(t *testing.T, client service.Service, bound time.Duration) string {
 	t.Helper()
 	var err error
-	if !eventuallyEvery(100*time.Millisecond, bound, func() bool {
+	if !parts.EventuallyEvery(100*time.Millisecond, bound, func() bool {
 		var answer *service.StatusResponse
 		answer, err = client.Status(t.Context())
 		if err == nil && answer.Healthz != "ok" {
@@ -70,17 +72,17 @@ func waitUnhealthy(t *testing.T, client service.Service, bound time.Duration) st
 func TestChecklist42_WithoutTheRightToEncryptDecryptWorks(t *testing.T) {
 	t.Parallel()
 	tenant := sharedBao(t).tenant(t)
-	before := start(t, tenant.flags())
+	before := start(t, tenant.Flags())
 	one := store(t, before.client(t))
 	tenant.allow(t, "read keys", "update decrypt")
 	requireAllOpen(t, before.client(t), one)
 
 	// It has never been healthy, and decrypts all the same.
-	after := launch(t, newEndpoint(t), tenant.flags())
+	after := launch(t, newEndpoint(t), tenant.Flags())
 	after.waitAccepts(t)
 	client := after.client(t)
 	var err error
-	if !eventually(startBound, func() bool {
+	if !parts.Eventually(startBound, func() bool {
 		_, err = client.Status(t.Context())
 		return strings.HasPrefix(message(err), "permission-denied: ")
 	}) {
@@ -95,12 +97,12 @@ func TestChecklist42_WithoutTheRightToEncryptDecryptWorks(t *testing.T) {
 func TestChecklist41_AnArchivedVersionIsNamed(t *testing.T) {
 	t.Parallel()
 	tenant := sharedBao(t).tenant(t)
-	all := storeEach(t, rotatable{tenant.flags(), tenant.rotate}, 2)
-	known := start(t, tenant.flags())
+	all := storeEach(t, rotatable{tenant.Flags(), tenant.rotate}, 2)
+	known := start(t, tenant.Flags())
 	requireAllOpen(t, known.client(t), all...)
-	config := "transit/keys/" + tenant.key + "/config"
+	config := "transit/keys/" + tenant.Key + "/config"
 	tenant.bao.must(t, "POST", config, map[string]any{"min_decryption_version": 2})
-	late := start(t, tenant.flags())
+	late := start(t, tenant.Flags())
 	for name, p := range map[string]*plugin{"that knew the version": known, "that never knew it": late} {
 		client := p.client(t)
 		_, err := client.Decrypt(t.Context(), "archived", asStored(all[0].sealed))
@@ -118,7 +120,7 @@ func TestChecklist41_AnArchivedVersionIsNamed(t *testing.T) {
 	for name, p := range map[string]*plugin{"that knew the version": known, "that never knew it": late} {
 		client := p.client(t)
 		var err error
-		if !eventuallyEvery(200*time.Millisecond, 3*time.Second, func() bool {
+		if !parts.EventuallyEvery(200*time.Millisecond, 3*time.Second, func() bool {
 			_, err = client.Decrypt(t.Context(), "back", asStored(all[0].sealed))
 			return err == nil
 		}) {

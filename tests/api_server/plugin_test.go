@@ -1,16 +1,12 @@
 package apiserver_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -20,6 +16,8 @@ import (
 	"k8s.io/apiserver/pkg/storage/value/encrypt/envelope/kmsv2"
 	kmsapi "k8s.io/kms/apis/v2"
 	"k8s.io/kms/pkg/service"
+
+	"vault-kube-kms.test/parts"
 )
 
 const (
@@ -27,33 +25,13 @@ const (
 	callTimeout = 3 * time.Second
 	// How long a plugin may take to become healthy, and to end, on a busy machine.
 	startBound = 20 * time.Second
-	stopBound  = 10 * time.Second
+	stopBound  = parts.StopBound
 )
 
 // plugin is one running process of the binary under test.
 type plugin struct {
-	cmd            *exec.Cmd
-	endpoint       string
-	stdout, stderr output
-	exited         chan struct{}
-}
-
-// output collects what a process prints, and may be read meanwhile.
-type output struct {
-	mu    sync.Mutex
-	bytes bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.bytes.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.bytes.String()
+	*parts.Process
+	endpoint string
 }
 
 // launch starts a plugin and does not wait for anything. A wrapper is the start of a command
@@ -65,21 +43,15 @@ func launch(t *testing.T, endpoint string, flags []string, wrapper ...string) *p
 		args = append(args, "--metrics-port=0")
 	}
 	args = append(args, flags...)
-	p := &plugin{cmd: command(args...), endpoint: endpoint, exited: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
-	if err := p.cmd.Start(); err != nil {
-		t.Fatalf("cannot start the plugin: %v", err)
-	}
-	go func() {
-		_ = p.cmd.Wait()
-		close(p.exited)
-	}()
+	process, err := parts.Way{}.Start("plugin", args)
+	must(t, err)
+	p := &plugin{process, endpoint}
 	t.Cleanup(func() {
-		if !p.stop() {
+		if !p.Stop() {
 			t.Error("the plugin had to be killed")
 		}
 		if t.Failed() {
-			t.Logf("plugin %d printed:\n%s%s", p.cmd.Process.Pid, tail(p.stdout.String()), tail(p.stderr.String()))
+			t.Logf("plugin %d printed:\n%s", p.Pid(), p.Printed())
 		}
 	})
 	return p
@@ -92,51 +64,6 @@ func start(t *testing.T, flags []string) *plugin {
 	p.waitHealthy(t)
 	return p
 }
-
-// command is a process that cannot outlive this one and sees none of its variables.
-func command(args ...string) *exec.Cmd {
-	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
-	cmd.WaitDelay = stopBound
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	return cmd
-}
-
-// stop ends the plugin and says whether it went by itself.
-func (p *plugin) stop() bool {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	if p.endsWithin(stopBound) {
-		return true
-	}
-	_ = p.cmd.Process.Kill()
-	<-p.exited
-	return false
-}
-
-func (p *plugin) kill() {
-	_ = p.cmd.Process.Kill()
-	<-p.exited
-}
-
-func (p *plugin) endsWithin(bound time.Duration) bool {
-	select {
-	case <-p.exited:
-		return true
-	case <-time.After(bound):
-		return false
-	}
-}
-
-func (p *plugin) alive() bool {
-	select {
-	case <-p.exited:
-		return false
-	default:
-		return true
-	}
-}
-
-func (p *plugin) exitCode() int { return p.cmd.ProcessState.ExitCode() }
 
 // address is what a client dials: a path, or an abstract name with its @.
 func (p *plugin) address() string { return dialled(p.endpoint) }
@@ -192,12 +119,12 @@ func (p *plugin) waitHealthy(t *testing.T) {
 	p.waitAccepts(t)
 	client := p.client(t)
 	var last error
-	healthy := eventually(startBound, func() bool {
+	healthy := parts.Eventually(startBound, func() bool {
 		var answer *service.StatusResponse
 		if answer, last = client.Status(t.Context()); last == nil && answer.Healthz != "ok" {
 			last = fmt.Errorf("healthz: %s", answer.Healthz)
 		}
-		return last == nil || !p.alive()
+		return last == nil || !p.Alive()
 	})
 	if !healthy || last != nil {
 		t.Fatalf("the plugin never was healthy: %v", last)
@@ -207,7 +134,7 @@ func (p *plugin) waitHealthy(t *testing.T) {
 // waitAccepts lets a client that comes next connect at once instead of after a pause.
 func (p *plugin) waitAccepts(t *testing.T) {
 	t.Helper()
-	if !eventually(startBound, func() bool { return p.accepts() || !p.alive() }) || !p.alive() {
+	if !parts.Eventually(startBound, func() bool { return p.accepts() || !p.Alive() }) || !p.Alive() {
 		t.Fatal("the socket never accepts")
 	}
 }
@@ -224,26 +151,8 @@ func (p *plugin) accepts() bool {
 // requireHealthy fails unless the plugin lives and answers ok to a new connection.
 func (p *plugin) requireHealthy(t *testing.T) {
 	t.Helper()
-	if answer, err := p.client(t).Status(t.Context()); err != nil || answer.Healthz != "ok" || !p.alive() {
+	if answer, err := p.client(t).Status(t.Context()); err != nil || answer.Healthz != "ok" || !p.Alive() {
 		t.Fatalf("the plugin does not work any more: %v, %v", answer, err)
-	}
-}
-
-// eventually polls until it holds or the bound has passed.
-func eventually(bound time.Duration, holds func() bool) bool {
-	return eventuallyEvery(10*time.Millisecond, bound, holds)
-}
-
-func eventuallyEvery(pause, bound time.Duration, holds func() bool) bool {
-	ticker := time.NewTicker(pause)
-	defer ticker.Stop()
-	for deadline := time.Now().Add(bound); ; <-ticker.C {
-		if holds() {
-			return true
-		}
-		if time.Now().After(deadline) {
-			return false
-		}
 	}
 }
 
@@ -263,11 +172,3 @@ func shortDir(t *testing.T) string {
 }
 
 func message(err error) string { return status.Convert(err).Message() }
-
-func tail(text string) string {
-	const most = 4_000
-	if len(text) <= most {
-		return text
-	}
-	return "[...]" + text[len(text)-most:]
-}

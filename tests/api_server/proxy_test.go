@@ -2,26 +2,17 @@ package apiserver_test
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"io"
-	"math/big"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
-	"time"
+
+	"vault-kube-kms.test/parts"
 )
 
 // laggard stands in front of an OpenBao and can answer with an older state of one key, as a
@@ -37,15 +28,18 @@ type laggard struct {
 
 func newLaggard(t *testing.T, n *tenant) *laggard {
 	t.Helper()
-	certificate, caFile := selfMade(t)
-	l := &laggard{caFile: caFile}
+	made, err := parts.NewCertificate(shortDir(t))
+	must(t, err)
+	certificate, err := tls.LoadX509KeyPair(made.CertFile, made.KeyFile)
+	must(t, err)
+	l := &laggard{caFile: made.CAFile}
 	to := &httputil.ReverseProxy{
-		Transport: n.bao.http.Transport,
+		Transport: n.bao.HTTP.Transport,
 		Rewrite: func(request *httputil.ProxyRequest) {
-			request.SetURL(&url.URL{Scheme: "https", Host: n.bao.address})
+			request.SetURL(&url.URL{Scheme: "https", Host: n.bao.Address})
 		},
 		ModifyResponse: func(response *http.Response) error {
-			if !isKeyRead(response.Request, n.key) || response.StatusCode != http.StatusOK {
+			if !isKeyRead(response.Request, n.Key) || response.StatusCode != http.StatusOK {
 				return nil
 			}
 			body, err := io.ReadAll(response.Body)
@@ -58,7 +52,7 @@ func newLaggard(t *testing.T, n *tenant) *laggard {
 		},
 	}
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !isKeyRead(r, n.key) || !l.replay(w) {
+		if !isKeyRead(r, n.Key) || !l.replay(w) {
 			to.ServeHTTP(w, r)
 		}
 	}))
@@ -112,45 +106,5 @@ func (l *laggard) replays() int {
 }
 
 func (l *laggard) flags(n *tenant) []string {
-	return with(n.flagsVia(l.address), "--tls-ca-file="+l.caFile)
-}
-
-// selfMade is a certificate for the loopback address and the authority behind it, which must not
-// be one and the same.
-func selfMade(t *testing.T) (tls.Certificate, string) {
-	t.Helper()
-	authority := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	server := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "test server"},
-		NotBefore: authority.NotBefore, NotAfter: authority.NotAfter,
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	authorityKey, serverKey := newKey(t), newKey(t)
-	sign := func(what *x509.Certificate, key *ecdsa.PrivateKey) []byte {
-		der, err := x509.CreateCertificate(rand.Reader, what, authority, &key.PublicKey, authorityKey)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return der
-	}
-	file := filepath.Join(shortDir(t), "ca.pem")
-	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: sign(authority, authorityKey)})
-	if err := os.WriteFile(file, block, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{sign(server, serverKey)}, PrivateKey: serverKey}, file
-}
-
-func newKey(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
+	return with(n.FlagsVia(l.address), "--tls-ca-file="+l.caFile)
 }

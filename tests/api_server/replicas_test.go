@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"k8s.io/kms/pkg/service"
+
+	"vault-kube-kms.test/parts"
 )
 
 // replica is one node of a control plane: a plugin, a client and an API server.
@@ -39,7 +41,7 @@ var aSecret = []byte(`{"kind":"Secret","data":{"password":"Y2FuYXJ5"}}`)
 
 func newControlPlane(t *testing.T, flags []string) *controlPlane {
 	t.Helper()
-	plane := &controlPlane{t: t, provider: randomName()}
+	plane := &controlPlane{t: t, provider: parts.RandomName()}
 	for _, name := range []string{"A", "B"} {
 		p := start(t, flags)
 		plane.nodes = append(plane.nodes, &replica{
@@ -55,7 +57,7 @@ func TestChecklist60_TwoReplicasReadEachOtherAtEveryMoment(t *testing.T) {
 	t.Parallel()
 	const rotations = 22
 	tenant := sharedBao(t).tenant(t)
-	plane := newControlPlane(t, delayed(tenant.flags(), delay))
+	plane := newControlPlane(t, delayed(tenant.Flags(), delay))
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var load sync.WaitGroup
@@ -71,7 +73,7 @@ func TestChecklist60_TwoReplicasReadEachOtherAtEveryMoment(t *testing.T) {
 	}
 	newest := fmt.Sprintf("v%d.", rotations+1)
 	for _, node := range plane.nodes {
-		if !eventuallyEvery(50*time.Millisecond, delay+5*time.Second, func() bool {
+		if !parts.EventuallyEvery(50*time.Millisecond, delay+5*time.Second, func() bool {
 			return strings.HasPrefix(node.writesUnder(), newest)
 		}) {
 			t.Errorf("%s still writes under %s", node.name, node.writesUnder())
@@ -215,7 +217,7 @@ func (c *controlPlane) requireOneRewrite() {
 	for _, node := range c.nodes {
 		var err error
 		// An API server asks for Status again 20 s after a good answer.
-		if !eventuallyEvery(100*time.Millisecond, 25*time.Second, func() bool {
+		if !parts.EventuallyEvery(100*time.Millisecond, 25*time.Second, func() bool {
 			err = node.server.check()
 			return storedUnder(c.t, c.provider, node.server.mustWrite(c.t, aSecret)) == newest
 		}) {

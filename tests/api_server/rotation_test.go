@@ -9,6 +9,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"k8s.io/kms/pkg/service"
+
+	"vault-kube-kms.test/parts"
 )
 
 // takeover asks Status and Encrypt in turn until the key id has changed, and a while longer. It
@@ -89,12 +91,12 @@ func TestChecklist59_TwoRotationsBetweenPollsAreOneChange(t *testing.T) {
 		key.rotate(t)
 		peer := start(t, delayed(key.flags, 0))
 		second := store(t, peer.client(t))
-		peer.stop()
+		peer.Stop()
 		key.rotate(t)
 
 		var next string
 		var err error
-		eventually(pollBound, func() bool {
+		parts.Eventually(pollBound, func() bool {
 			var answer *service.StatusResponse
 			if answer, err = client.Status(t.Context()); err == nil {
 				next = answer.KeyID
@@ -115,11 +117,11 @@ func TestChecklist59_TwoRotationsBetweenPollsAreOneChange(t *testing.T) {
 func TestChecklist31_APeerRotatedFirst(t *testing.T) {
 	t.Parallel()
 	tenant := sharedBao(t).tenant(t)
-	p, metrics := metered(t, tenant.flags())
+	p, metrics := metered(t, tenant.Flags())
 	client := p.client(t)
 	id := keyID(t, client)
 	tenant.rotate(t)
-	peer := start(t, delayed(tenant.flags(), 0))
+	peer := start(t, delayed(tenant.Flags(), 0))
 	theirs := store(t, peer.client(t))
 	if !strings.HasPrefix(theirs.sealed.KeyID, "v2.") {
 		t.Fatalf("the peer writes under %s", theirs.sealed.KeyID)
@@ -141,7 +143,7 @@ func TestChecklist31_APeerRotatedFirst(t *testing.T) {
 
 func TestChecklist31_AFloodOfNewerKeyIDsIsBounded(t *testing.T) {
 	t.Parallel()
-	p, metrics := metered(t, sharedBao(t).tenant(t).flags())
+	p, metrics := metered(t, sharedBao(t).tenant(t).Flags())
 	client := p.client(t)
 	one := store(t, client)
 	reads, writes := keeperReads(t, metrics), keeperWrites(t, metrics)
@@ -169,10 +171,10 @@ func TestChecklist31_AFloodOfNewerKeyIDsIsBounded(t *testing.T) {
 func TestAVersionThatIsLearntLateWritesSoon(t *testing.T) {
 	t.Parallel()
 	tenant := sharedBao(t).tenant(t)
-	p := start(t, delayed(tenant.flags(), time.Second))
+	p := start(t, delayed(tenant.Flags(), time.Second))
 	client := p.client(t)
 	tenant.rotate(t)
-	peer := start(t, delayed(tenant.flags(), 0))
+	peer := start(t, delayed(tenant.Flags(), 0))
 	peers := peer.client(t)
 	theirs := store(t, peers)
 	// Until the version is old enough to write here too.
@@ -180,7 +182,7 @@ func TestAVersionThatIsLearntLateWritesSoon(t *testing.T) {
 	requireAllOpen(t, client, theirs)
 	learnt := time.Now()
 	var err error
-	eventually(pollBound, func() bool {
+	parts.Eventually(pollBound, func() bool {
 		var answer *service.StatusResponse
 		answer, err = client.Status(t.Context())
 		return err == nil && answer.KeyID == theirs.sealed.KeyID

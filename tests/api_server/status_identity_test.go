@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"k8s.io/kms/pkg/service"
+
+	"vault-kube-kms.test/parts"
 )
 
 func TestChecklist15_TwoNodesTellTheSameKeyID(t *testing.T) {
@@ -24,7 +26,7 @@ func TestChecklist15_TwoNodesTellTheSameKeyID(t *testing.T) {
 
 func TestChecklist18_StatusNeverReachesTheKeeper(t *testing.T) {
 	t.Parallel()
-	p, metrics := metered(t, sharedBao(t).tenant(t).flags())
+	p, metrics := metered(t, sharedBao(t).tenant(t).Flags())
 	clients := []service.Service{p.client(t), p.client(t)}
 	before := keeperCalls(t, metrics)
 	for range 100 {
@@ -45,7 +47,7 @@ func TestChecklist19_TheHashIsThatOfTheAPIServer(t *testing.T) {
 		hash := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(keyID(t, p.client(t)))))
 		// The metric follows within a tick.
 		var value float64
-		if !eventually(callTimeout, func() bool {
+		if !parts.Eventually(callTimeout, func() bool {
 			value, _ = counted(t, metrics, "vault_kube_kms_key_id_info", `key_id_hash="`+hash+`"`)
 			return value == 1
 		}) {
@@ -54,7 +56,7 @@ func TestChecklist19_TheHashIsThatOfTheAPIServer(t *testing.T) {
 		if all, _ := counted(t, metrics, "vault_kube_kms_key_id_info"); all != 1 {
 			t.Errorf("%v key ids write", all)
 		}
-		if !strings.Contains(p.stdout.String(), `"`+hash+`"`) {
+		if !strings.Contains(p.Stdout.String(), `"`+hash+`"`) {
 			t.Errorf("the log does not name %s", hash)
 		}
 	})

@@ -14,6 +14,8 @@ import (
 
 	"k8s.io/apiserver/pkg/storage/value/encrypt/envelope/kmsv2"
 	"k8s.io/kms/pkg/service"
+
+	"vault-kube-kms.test/parts"
 )
 
 // statusBound is less than a request to the keeper may take (2.5 s): a Status that waited for one
@@ -42,9 +44,9 @@ func TestChecklist12_StatusOfAHealthyPlugin(t *testing.T) {
 func TestChecklist13_TheVersionIsTheSameInEveryState(t *testing.T) {
 	t.Parallel()
 	tenant := sharedBao(t).tenant(t)
-	via := newForwarder(t, tenant.bao.address)
+	via := newForwarder(t, tenant.bao.Address)
 	via.start(t)
-	flags := append(tenant.flagsVia(via.address), "--outage-policy=keep-writing", "--outage-grace=0s")
+	flags := append(tenant.FlagsVia(via.address), "--outage-policy=keep-writing", "--outage-grace=0s")
 	p := start(t, flags)
 	client := p.client(t)
 	healthy, err := client.Status(t.Context())
@@ -53,7 +55,7 @@ func TestChecklist13_TheVersionIsTheSameInEveryState(t *testing.T) {
 	}
 	via.stop()
 	var ailing *service.StatusResponse
-	if !eventually(30*time.Second, func() bool {
+	if !parts.Eventually(30*time.Second, func() bool {
 		ailing, err = client.Status(t.Context())
 		return err != nil || ailing.Healthz != "ok"
 	}) || err != nil {
@@ -78,7 +80,7 @@ func TestChecklist14_TheKeyIDIsStable(t *testing.T) {
 				}
 				ids[answer.KeyID] = true
 			}
-			p.stop()
+			p.Stop()
 		}
 		if len(ids) != 1 {
 			t.Errorf("several key ids: %v", ids)
@@ -95,43 +97,43 @@ func TestChecklist17_EveryCauseHasAStatusOfItsOwn(t *testing.T) {
 		{"sealed", "keeper-sealed", "sealed", func(t *testing.T) ([]string, string) {
 			tenant := ownBao(t).tenant(t)
 			tenant.bao.must(t, "PUT", "sys/seal", nil)
-			return tenant.flags(), tenant.secretID
+			return tenant.Flags(), tenant.SecretID
 		}},
 		{"nobody listens", "keeper-unreachable", "refused", func(t *testing.T) ([]string, string) {
 			tenant := sharedBao(t).tenant(t)
-			return tenant.flagsVia(newForwarder(t, "").address), tenant.secretID
+			return tenant.FlagsVia(newForwarder(t, "").address), tenant.SecretID
 		}},
 		{"unknown authority", "keeper-unreachable", "certificate", func(t *testing.T) ([]string, string) {
 			tenant := sharedBao(t).tenant(t)
-			return append(tenant.flags(), "--tls-ca-file="+foreignAuthority(t)), tenant.secretID
+			return append(tenant.Flags(), "--tls-ca-file="+foreignAuthority(t)), tenant.SecretID
 		}},
 		{"wrong secret id", "login-refused", "secret ID", func(t *testing.T) ([]string, string) {
 			tenant := sharedBao(t).tenant(t)
 			const wrong = "00000000-4711-4711-4711-000000000000"
-			tenant.writeSecretID(t, wrong)
-			return tenant.flags(), wrong
+			must(t, tenant.WriteSecretID(wrong))
+			return tenant.Flags(), wrong
 		}},
 		{"no secret id", "credential-unreadable", "approle-secret-id-path", func(t *testing.T) ([]string, string) {
 			tenant := sharedBao(t).tenant(t)
-			if err := os.Remove(tenant.secretIDFile()); err != nil {
+			if err := os.Remove(tenant.SecretIDFile); err != nil {
 				t.Fatal(err)
 			}
-			return tenant.flags(), tenant.secretID
+			return tenant.Flags(), tenant.SecretID
 		}},
 		{"over a quota", "keeper-overloaded", "quota", func(t *testing.T) ([]string, string) {
 			tenant := sharedBao(t).tenant(t)
-			quota := "sys/quotas/rate-limit/" + tenant.key
+			quota := "sys/quotas/rate-limit/" + tenant.Key
 			tenant.bao.must(t, "POST", quota, map[string]any{
-				"path": "transit/keys/" + tenant.key, "rate": 1, "interval": "1h",
+				"path": "transit/keys/" + tenant.Key, "rate": 1, "interval": "1h",
 			})
 			t.Cleanup(func() { tenant.bao.must(t, "DELETE", quota, nil) })
 			// This takes what the quota allows.
-			tenant.bao.must(t, "GET", "transit/keys/"+tenant.key, nil)
-			return tenant.flags(), tenant.secretID
+			tenant.bao.must(t, "GET", "transit/keys/"+tenant.Key, nil)
+			return tenant.Flags(), tenant.SecretID
 		}},
 		{"no key", "key-missing", "no key", func(t *testing.T) ([]string, string) {
 			role := sharedBao(t).role(t, "read keys", "update encrypt", "update decrypt")
-			return role.flags(), role.secretID
+			return role.Flags(), role.SecretID
 		}},
 		{"may not read", "permission-denied", "reading", func(t *testing.T) ([]string, string) {
 			return keyWith(t, "update encrypt", "update decrypt")
@@ -153,7 +155,7 @@ func TestChecklist17_EveryCauseHasAStatusOfItsOwn(t *testing.T) {
 			client := p.client(t)
 			var text string
 			var took time.Duration
-			if !eventually(startBound, func() bool {
+			if !parts.Eventually(startBound, func() bool {
 				asked := time.Now()
 				answer, err := client.Status(t.Context())
 				took, text = time.Since(asked), message(err)
@@ -187,8 +189,8 @@ func keyWith(t *testing.T, grants ...string) (flags []string, secretID string) {
 	t.Helper()
 	b := sharedBao(t)
 	role := b.role(t, grants...)
-	b.must(t, "POST", "transit/keys/"+role.key, map[string]any{"type": "aes256-gcm96"})
-	return role.flags(), role.secretID
+	b.must(t, "POST", "transit/keys/"+role.Key, map[string]any{"type": "aes256-gcm96"})
+	return role.Flags(), role.SecretID
 }
 
 // foreignAuthority is a CA file that has nothing to do with any OpenBao.

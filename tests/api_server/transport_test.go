@@ -19,6 +19,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	kmsapi "k8s.io/kms/apis/v2"
 	"k8s.io/kms/pkg/service"
+
+	"vault-kube-kms.test/parts"
 )
 
 // Larger than anything a plugin of this size should ever hold.
@@ -40,7 +42,7 @@ func TestChecklist01_StatusOverAFileSocket(t *testing.T) {
 func TestChecklist02_AnAbstractSocketAnswersAlike(t *testing.T) {
 	onEachKeeper(t, func(t *testing.T, flags []string) {
 		file := start(t, flags)
-		abstract := launch(t, "unix:///@vkk-"+randomName(), flags)
+		abstract := launch(t, "unix:///@vkk-"+parts.RandomName(), flags)
 		abstract.waitHealthy(t)
 		onFile, err := file.client(t).Status(t.Context())
 		if err != nil {
@@ -177,7 +179,7 @@ func TestChecklist11_LargeRequestsAreRefusedInBoundedMemory(t *testing.T) {
 // resident is the memory that the plugin occupies, in bytes.
 func (p *plugin) resident(t *testing.T) int {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid()))
 	if err != nil {
 		t.Fatal(err)
 	}

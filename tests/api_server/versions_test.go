@@ -9,6 +9,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"k8s.io/kms/pkg/service"
+
+	"vault-kube-kms.test/parts"
 )
 
 const (
@@ -31,14 +33,14 @@ func onEachKey(t *testing.T, test func(t *testing.T, key rotatable)) {
 	t.Run("openbao", func(t *testing.T) {
 		t.Parallel()
 		tenant := sharedBao(t).tenant(t)
-		test(t, rotatable{tenant.flags(), tenant.rotate})
+		test(t, rotatable{tenant.Flags(), tenant.rotate})
 	})
 	t.Run("local", func(t *testing.T) {
 		t.Parallel()
 		flags := localFlags(t)
 		test(t, rotatable{flags, func(t *testing.T) {
 			t.Helper()
-			if out, err := command(needed(t, "PROVIDER"), "local", "rotate", flags[1]).CombinedOutput(); err != nil {
+			if out, err := parts.Command(needed(t, "PROVIDER"), "local", "rotate", flags[1]).CombinedOutput(); err != nil {
 				t.Fatalf("local rotate: %v: %s", err, out)
 			}
 		}})
@@ -75,7 +77,7 @@ func storeEach(t *testing.T, key rotatable, versions int) []stored {
 		// A process that has just started knows the newest version, and no delay holds it back.
 		p := start(t, delayed(key.flags, 0))
 		all = append(all, store(t, p.client(t)))
-		p.stop()
+		p.Stop()
 	}
 	return all
 }
@@ -126,11 +128,11 @@ func TestChecklist29_DataOfEveryRetainedVersionDecrypts(t *testing.T) {
 // A restored etcd holds what was written before the last rotations.
 func TestChecklist65_OldKeyIDsDecryptAfterRotations(t *testing.T) {
 	onEachKey(t, func(t *testing.T, key rotatable) {
-		provider, secret := randomName(), []byte("a Secret")
+		provider, secret := parts.RandomName(), []byte("a Secret")
 		before := start(t, delayed(key.flags, 0))
 		old := newAPIServer(t, provider, "before", before).mustWrite(t, secret)
 		id := keyID(t, before.client(t))
-		before.stop()
+		before.Stop()
 		for range 3 {
 			key.rotate(t)
 		}
@@ -150,7 +152,7 @@ func TestChecklist62_ThereAndBackIsAThirdKeyID(t *testing.T) {
 		if slices.Contains(flags, "--keeper=local") {
 			other = localFlags(t)
 		} else {
-			other = sharedBao(t).tenant(t).flags()
+			other = sharedBao(t).tenant(t).Flags()
 		}
 		first := start(t, flags)
 		ofA := store(t, first.client(t))

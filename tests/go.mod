@@ -1,4 +1,4 @@
-module vault-kube-kms.test/api_server
+module vault-kube-kms.test
 
 go 1.26.0
 

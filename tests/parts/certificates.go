@@ -1,0 +1,91 @@
+package parts
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Certificate is a server's certificate for the loopback interface, and whom to trust for it. The
+// authority is not the certificate itself: not every client takes that.
+type Certificate struct {
+	// CAFile is the authority; CertFile and KeyFile are the server's.
+	CAFile, CertFile, KeyFile string
+}
+
+// NewCertificate makes an authority and a certificate of it in a folder.
+func NewCertificate(dir string) (Certificate, error) {
+	authority := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(0, 1, 0),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	server := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "test server"},
+		NotBefore: authority.NotBefore, NotAfter: authority.NotAfter,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
+	}
+	authorityKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return Certificate{}, err
+	}
+	serverKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return Certificate{}, err
+	}
+	made := Certificate{
+		CAFile:   filepath.Join(dir, "ca.pem"),
+		CertFile: filepath.Join(dir, "server.pem"),
+		KeyFile:  filepath.Join(dir, "server-key.pem"),
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(serverKey)
+	return made, errors.Join(err,
+		sign(made.CAFile, authority, authority, &authorityKey.PublicKey, authorityKey),
+		sign(made.CertFile, server, authority, &serverKey.PublicKey, authorityKey),
+		writePEM(made.KeyFile, "PRIVATE KEY", key),
+	)
+}
+
+func sign(file string, what, by *x509.Certificate, key *ecdsa.PublicKey, signer *ecdsa.PrivateKey) error {
+	der, err := x509.CreateCertificate(rand.Reader, what, by, key, signer)
+	if err != nil {
+		return err
+	}
+	return writePEM(file, "CERTIFICATE", der)
+}
+
+func writePEM(file, kind string, der []byte) error {
+	return os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
+}
+
+// trusting is a client that trusts the authority in a file, and keeps connections.
+func trusting(caFile string) (*http.Client, error) {
+	text, err := os.ReadFile(caFile)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(text) {
+		return nil, errors.New("no certificate in " + caFile)
+	}
+	return &http.Client{
+		Timeout: 60 * time.Second,
+		Transport: &http.Transport{
+			TLSClientConfig:     &tls.Config{RootCAs: roots},
+			ForceAttemptHTTP2:   true,
+			MaxIdleConnsPerHost: 64,
+		},
+	}, nil
+}

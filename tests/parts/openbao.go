@@ -1,0 +1,189 @@
+package parts
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+)
+
+// OpenBao is a server with TLS that has the Transit engine and AppRole mounted.
+type OpenBao struct {
+	*Process
+	// Address is its host and port, CAFile the authority of its certificate.
+	Address, CAFile string
+	// Token is root's.
+	Token string
+	// HTTP trusts it.
+	HTTP *http.Client
+
+	start  func() (*Process, error)
+	unseal string
+}
+
+// StartDevOpenBao starts a server that keeps everything in memory, with its files in a folder.
+func StartDevOpenBao(way Way, program, dir string) (*OpenBao, error) {
+	b := &OpenBao{
+		Address: FreeAddress(), CAFile: filepath.Join(dir, "vault-ca.pem"), Token: "root-" + RandomName(),
+	}
+	b.start = func() (*Process, error) {
+		return way.Start("openbao", []string{
+			program, "server", "-dev", "-dev-no-store-token", "-dev-tls", "-dev-tls-cert-dir=" + dir,
+			"-dev-listen-address=" + b.Address, "-dev-root-token-id=" + b.Token,
+		}, "HOME="+dir)
+	}
+	return b, b.firstStart(func() error { return nil })
+}
+
+// StartOpenBao starts a server that keeps its data, sealed, in a folder, so that it can be started
+// again.
+func StartOpenBao(way Way, program, dir string) (*OpenBao, error) {
+	certificate, err := NewCertificate(dir)
+	if err != nil {
+		return nil, err
+	}
+	b := &OpenBao{Address: FreeAddress(), CAFile: certificate.CAFile}
+	config, err := json.MarshalIndent(map[string]any{
+		"storage": map[string]any{"file": map[string]any{"path": filepath.Join(dir, "data")}},
+		"listener": map[string]any{"tcp": map[string]any{
+			"address": b.Address, "tls_cert_file": certificate.CertFile, "tls_key_file": certificate.KeyFile,
+		}},
+		"api_addr":      "https://" + b.Address,
+		"disable_mlock": true,
+	}, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(dir, "openbao.json")
+	if err := os.WriteFile(file, config, 0o600); err != nil {
+		return nil, err
+	}
+	b.start = func() (*Process, error) {
+		return way.Start("openbao", []string{program, "server", "-config=" + file}, "HOME="+dir)
+	}
+	return b, b.firstStart(b.initialise)
+}
+
+// Restart starts it again, with its data, after it was stopped or killed.
+func (b *OpenBao) Restart() error {
+	var err error
+	if b.Process, err = b.start(); err != nil {
+		return err
+	}
+	if err := b.untilAnswers(); err != nil {
+		return err
+	}
+	if err := b.Unseal(); err != nil {
+		return err
+	}
+	return b.untilServes()
+}
+
+// Unseal opens it with the key that it was initialised with.
+func (b *OpenBao) Unseal() error {
+	_, err := b.Ask("PUT", "sys/unseal", map[string]any{"key": b.unseal})
+	return err
+}
+
+func (b *OpenBao) firstStart(initialise func() error) error {
+	err := b.tryFirstStart(initialise)
+	if err != nil && b.Process != nil {
+		b.Kill()
+	}
+	return err
+}
+
+func (b *OpenBao) tryFirstStart(initialise func() error) error {
+	var err error
+	if b.Process, err = b.start(); err != nil {
+		return err
+	}
+	if err := b.untilAnswers(); err != nil {
+		return fmt.Errorf("OpenBao: %w", err)
+	}
+	if err := initialise(); err != nil {
+		return fmt.Errorf("OpenBao: %w", err)
+	}
+	if err := b.untilServes(); err != nil {
+		return fmt.Errorf("OpenBao: %w", err)
+	}
+	for path, kind := range map[string]string{"sys/mounts/transit": "transit", "sys/auth/approle": "approle"} {
+		if _, err := b.Ask("POST", path, map[string]any{"type": kind}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// untilAnswers waits until it says anything, be it that it is sealed. In development mode it
+// makes its own authority first.
+func (b *OpenBao) untilAnswers() error {
+	return b.until(func() error {
+		var err error
+		if b.HTTP == nil {
+			if b.HTTP, err = trusting(b.CAFile); err != nil {
+				return err
+			}
+		}
+		_, err = b.Ask("GET", "sys/seal-status", nil)
+		return err
+	})
+}
+
+func (b *OpenBao) untilServes() error {
+	return b.until(func() error {
+		_, err := b.Ask("GET", "sys/health", nil)
+		return err
+	})
+}
+
+func (b *OpenBao) initialise() error {
+	var keys struct {
+		Keys  []string `json:"keys"`
+		Token string   `json:"root_token"`
+	}
+	if err := b.send("PUT", "sys/init", map[string]any{"secret_shares": 1, "secret_threshold": 1}, &keys); err != nil {
+		return err
+	}
+	if len(keys.Keys) != 1 {
+		return errors.New("no key to unseal it")
+	}
+	b.Token, b.unseal = keys.Token, keys.Keys[0]
+	return b.Unseal()
+}
+
+// Ask sends one request of the root user and returns the data of the answer.
+func (b *OpenBao) Ask(method, path string, body map[string]any) (map[string]any, error) {
+	var answer struct{ Data map[string]any }
+	err := b.send(method, path, body, &answer)
+	return answer.Data, err
+}
+
+func (b *OpenBao) send(method, path string, body map[string]any, answer any) error {
+	payload, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	request, err := http.NewRequest(method, "https://"+b.Address+"/v1/"+path, bytes.NewReader(payload))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("X-Vault-Token", b.Token)
+	response, err := b.HTTP.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode >= 300 {
+		return fmt.Errorf("%s %s: %s %s %w", method, path, response.Status, text, err)
+	}
+	if len(text) == 0 {
+		return nil
+	}
+	return json.Unmarshal(text, answer)
+}
