@@ -47,13 +47,19 @@ func StartOpenBao(way Way, program, dir string) (*OpenBao, error) {
 		return nil, err
 	}
 	b := &OpenBao{Address: FreeAddress(), CAFile: certificate.CAFile}
+	data := filepath.Join(dir, "data")
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return nil, err
+	}
 	config, err := json.MarshalIndent(map[string]any{
-		"storage": map[string]any{"file": map[string]any{"path": filepath.Join(dir, "data")}},
+		"storage": map[string]any{"raft": map[string]any{
+			"path": data, "node_id": "openbao", "performance_multiplier": 1,
+		}},
 		"listener": map[string]any{"tcp": map[string]any{
 			"address": b.Address, "tls_cert_file": certificate.CertFile, "tls_key_file": certificate.KeyFile,
 		}},
-		"api_addr":      "https://" + b.Address,
-		"disable_mlock": true,
+		"api_addr":     "https://" + b.Address,
+		"cluster_addr": "https://" + FreeAddress(),
 	}, "", "  ")
 	if err != nil {
 		return nil, err

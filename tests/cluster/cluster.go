@@ -1,0 +1,223 @@
+// Package cluster puts a control plane together on the loopback interface: a keeper, etcd, and on
+// each node a plugin and an API server.
+package cluster
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"vault-kube-kms.test/parts"
+)
+
+// Keeper is who keeps the key.
+type Keeper string
+
+// The keepers that there are.
+const (
+	OpenBao Keeper = "openbao"
+	Local   Keeper = "local"
+)
+
+// Key is the name of the key, of its policy and of its role.
+const Key = "cluster"
+
+// How long a token of the plugins lives, in seconds, so that it is renewed and replaced while one
+// looks on.
+const tokenSeconds = 120
+
+// Programs are the files and folders of what a control plane consists of.
+type Programs struct {
+	// Plugin and OpenBao are programs.
+	Plugin, OpenBao string
+	// Kubernetes holds kube-apiserver and kubectl; Etcd holds etcd, etcdctl and etcdutl.
+	Kubernetes, Etcd string
+}
+
+// Settings is what can be chosen.
+type Settings struct {
+	Programs Programs
+	// Dir is for all files. It should be short: sockets are below it.
+	Dir string
+	// Outlive lets the cluster live on when this process ends.
+	Outlive  bool
+	Keeper   Keeper
+	Replicas int
+	// Encryption is the EncryptionConfiguration for the socket of a plugin.
+	Encryption func(endpoint string) string
+	// PluginFlags and APIServerFlags are added to those that are needed.
+	PluginFlags, APIServerFlags []string
+	// Say is told what is being done.
+	Say func(string)
+}
+
+// Cluster is a running control plane.
+type Cluster struct {
+	Settings
+	// Bao and Tenant are nil where the keeper is another one.
+	Bao    *parts.OpenBao
+	Tenant *parts.Tenant
+	Etcd   *parts.Etcd
+	Nodes  []*Node
+
+	way   parts.Way
+	state State
+}
+
+// Node is a control-plane node.
+type Node struct {
+	Plugin    *parts.Plugin
+	APIServer *parts.APIServer
+	// Encryption is the file of its EncryptionConfiguration.
+	Encryption string
+}
+
+// Up starts a control plane, and ends what it started where something fails.
+func Up(settings Settings) (*Cluster, error) {
+	c := &Cluster{Settings: settings}
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	c.way = parts.Way{Logs: c.Dir, Outlive: c.Outlive}
+	if err := c.start(); err != nil {
+		c.Down()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Cluster) start() error {
+	flags, err := c.startKeeper()
+	if err != nil {
+		return err
+	}
+	dir, err := c.folder("etcd")
+	if err != nil {
+		return err
+	}
+	if c.Etcd, err = parts.StartEtcd(c.way, c.Programs.Etcd, dir); err != nil {
+		return err
+	}
+	if err := c.started("etcd", c.Etcd.Process, c.Etcd.URL); err != nil {
+		return err
+	}
+	for number := 1; number <= c.Replicas; number++ {
+		if err := c.startNode(number, append(flags, c.PluginFlags...)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startKeeper starts a keeper with a key; the flags for a plugin to find it.
+func (c *Cluster) startKeeper() ([]string, error) {
+	dir, err := c.folder("keeper")
+	if err != nil {
+		return nil, err
+	}
+	if c.Keeper == Local {
+		file := "--local-key-file=" + filepath.Join(dir, "key.json")
+		if out, err := parts.Command(c.Programs.Plugin, "local", "init", file).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("local init: %w: %s", err, out)
+		}
+		return []string{"--keeper=local", file}, nil
+	}
+	if c.Bao, err = parts.StartOpenBao(c.way, c.Programs.OpenBao, dir); err != nil {
+		return nil, err
+	}
+	c.state.OpenBao = &Access{URL: "https://" + c.Bao.Address, CAFile: c.Bao.CAFile, Token: c.Bao.Token}
+	if err := c.started("openbao", c.Bao.Process, c.state.OpenBao.URL); err != nil {
+		return nil, err
+	}
+	if c.Tenant, err = c.Bao.NewTenant(Key, dir, tokenSeconds, parts.UseOfKey...); err != nil {
+		return nil, err
+	}
+	return c.Tenant.Flags(), c.Tenant.MakeKey()
+}
+
+func (c *Cluster) startNode(number int, flags []string) error {
+	name := fmt.Sprintf("node-%d", number)
+	dir, err := c.folder(name)
+	if err != nil {
+		return err
+	}
+	node := &Node{Encryption: filepath.Join(dir, "encryption.yaml")}
+	c.Nodes = append(c.Nodes, node)
+	endpoint := "unix://" + filepath.Join(dir, "kms.sock")
+	plugin := fmt.Sprintf("plugin-%d", number)
+	if node.Plugin, err = parts.StartPlugin(c.way, plugin, c.Programs.Plugin, endpoint, flags...); err != nil {
+		return err
+	}
+	if err := c.started(plugin, node.Plugin.Process, endpoint); err != nil {
+		return err
+	}
+	if err := node.Configure(c.Encryption(endpoint)); err != nil {
+		return err
+	}
+	apiServer := fmt.Sprintf("kube-apiserver-%d", number)
+	program := filepath.Join(c.Programs.Kubernetes, "kube-apiserver")
+	node.APIServer, err = parts.NewAPIServer(c.way, apiServer, program, dir, c.Etcd, node.Encryption, c.APIServerFlags...)
+	if err != nil {
+		return err
+	}
+	if err := node.APIServer.Launch(); err != nil {
+		return err
+	}
+	a := node.APIServer
+	c.state.APIServers = append(c.state.APIServers, Access{URL: a.URL, CAFile: a.CAFile, Token: a.Token})
+	if err := c.started(apiServer, a.Process, a.URL); err != nil {
+		return err
+	}
+	return a.UntilOK("/readyz")
+}
+
+// Configure replaces the EncryptionConfiguration of the node in one step.
+func (n *Node) Configure(encryption string) error {
+	draft := n.Encryption + ".new"
+	if err := os.WriteFile(draft, []byte(encryption), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(draft, n.Encryption)
+}
+
+// Rotate adds a version to the key.
+func (c *Cluster) Rotate() error {
+	if c.Tenant != nil {
+		return c.Tenant.Rotate()
+	}
+	file := "--local-key-file=" + filepath.Join(c.Dir, "keeper", "key.json")
+	if out, err := parts.Command(c.Programs.Plugin, "local", "rotate", file).CombinedOutput(); err != nil {
+		return fmt.Errorf("local rotate: %w: %s", err, out)
+	}
+	return nil
+}
+
+// Down ends everything, those first that depend on others.
+func (c *Cluster) Down() {
+	for _, node := range c.Nodes {
+		if node.APIServer != nil && node.APIServer.Process != nil {
+			// It would wait for its connections to end.
+			node.APIServer.Kill()
+		}
+		if node.Plugin != nil && node.Plugin.Process != nil {
+			node.Plugin.Stop()
+		}
+	}
+	if c.Etcd != nil && c.Etcd.Process != nil {
+		c.Etcd.Kill()
+	}
+	if c.Bao != nil && c.Bao.Process != nil {
+		c.Bao.Kill()
+	}
+}
+
+func (c *Cluster) folder(name string) (string, error) {
+	dir := filepath.Join(c.Dir, name)
+	return dir, os.MkdirAll(dir, 0o700)
+}
+
+// started notes a process, so that it can be ended even if this one does not live to do it.
+func (c *Cluster) started(name string, process *parts.Process, where string) error {
+	c.Say(fmt.Sprintf("%-17s %s  (pid %d)", name, where, process.Pid()))
+	return c.state.add(c.Dir, name, process.Pid())
+}

@@ -1,0 +1,130 @@
+package parts
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+)
+
+// Etcd is a store of one member.
+type Etcd struct {
+	*Process
+	// URL is where clients ask.
+	URL string
+
+	way      Way
+	programs string
+	dir      string
+	data     string
+}
+
+// StartEtcd starts a store with its data in a folder; programs is the folder of etcd, etcdctl and
+// etcdutl.
+func StartEtcd(way Way, programs, dir string) (*Etcd, error) {
+	e := &Etcd{
+		URL: "http://" + FreeAddress(), way: way, programs: programs, dir: dir,
+		data: filepath.Join(dir, "data"),
+	}
+	return e, e.start()
+}
+
+func (e *Etcd) start() error {
+	peers := "http://" + FreeAddress()
+	var err error
+	e.Process, err = e.way.Start("etcd", []string{
+		filepath.Join(e.programs, "etcd"), "--name=etcd", "--data-dir=" + e.data, "--log-level=warn",
+		"--listen-client-urls=" + e.URL, "--advertise-client-urls=" + e.URL,
+		"--listen-peer-urls=" + peers, "--initial-advertise-peer-urls=" + peers,
+		"--initial-cluster=etcd=" + peers,
+		// Nobody pulls the plug on this machine.
+		"--unsafe-no-fsync",
+	})
+	if err != nil {
+		return err
+	}
+	err = e.until(func() error {
+		response, err := http.Get(e.URL + "/health")
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			return fmt.Errorf("health: %s", response.Status)
+		}
+		return nil
+	})
+	if err != nil {
+		e.Kill()
+		return fmt.Errorf("etcd: %w", err)
+	}
+	return nil
+}
+
+// Save writes a snapshot to a file, as an operator does.
+func (e *Etcd) Save(file string) error {
+	return run(filepath.Join(e.programs, "etcdctl"), "--endpoints="+e.URL, "snapshot", "save", file)
+}
+
+// Restore goes back to a snapshot. Its clients must have ended.
+func (e *Etcd) Restore(file string) error {
+	e.Kill()
+	e.data = filepath.Join(e.dir, RandomName())
+	if err := run(filepath.Join(e.programs, "etcdutl"), "snapshot", "restore", file, "--data-dir="+e.data); err != nil {
+		return err
+	}
+	return e.start()
+}
+
+func run(args ...string) error {
+	if out, err := Command(args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%q: %w: %s", args, err, out)
+	}
+	return nil
+}
+
+// Entry is what is stored under a key.
+type Entry struct {
+	Key         string
+	Value       []byte
+	ModRevision int64
+}
+
+// Under is all that is stored under a prefix, in the order of keys.
+func (e *Etcd) Under(prefix string) ([]Entry, error) {
+	end := []byte(prefix)
+	end[len(end)-1]++
+	question, err := json.Marshal(map[string]string{
+		"key":       base64.StdEncoding.EncodeToString([]byte(prefix)),
+		"range_end": base64.StdEncoding.EncodeToString(end),
+	})
+	if err != nil {
+		return nil, err
+	}
+	response, err := http.Post(e.URL+"/v3/kv/range", "application/json", bytes.NewReader(question))
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("etcd: %s %s %w", response.Status, text, err)
+	}
+	var answer struct {
+		KVs []struct {
+			Key, Value  []byte
+			ModRevision int64 `json:"mod_revision,string"`
+		}
+	}
+	if err := json.Unmarshal(text, &answer); err != nil {
+		return nil, err
+	}
+	entries := make([]Entry, 0, len(answer.KVs))
+	for _, kv := range answer.KVs {
+		entries = append(entries, Entry{string(kv.Key), kv.Value, kv.ModRevision})
+	}
+	return entries, nil
+}

@@ -1,0 +1,61 @@
+//! A control plane to try: OpenBao, etcd, the plugin and kube-apiserver on loopback.
+
+use std::{path::PathBuf, process::Command};
+
+use crate::{
+    control_plane::{self, KUBERNETES},
+    run::{Failure, can_run, root, run, say, target},
+    tools,
+};
+
+/// `up`, `down` or `status`, with flags that `tests/cluster/ctl` knows; `--kubernetes` is ours.
+pub(crate) fn ctl(action: &str, flags: &[&str]) -> Result<(), Failure> {
+    if !can_run("go", &["version"]) {
+        return Err("GO IS MISSING; install Go 1.26 for a cluster".into());
+    }
+    let program = target().join("tools/cluster");
+    let mut go = Command::new("go");
+    go.current_dir(root().join("tests")).args(["build", "-o"]).arg(&program).arg("./cluster/ctl");
+    run(&mut go)?;
+    let mut ctl = Command::new(program);
+    ctl.arg(action).arg(format!("--dir={}", target().join("cluster").display()));
+    if action == "up" {
+        let (kubernetes, flags) = split(flags)?;
+        prepare(&mut ctl, &kubernetes, flags.iter().any(|flag| flag == "--keeper=local"))?;
+        ctl.args(flags);
+    } else {
+        ctl.args(flags);
+    }
+    run(&mut ctl).map_err(|_told| format!("cluster {action} failed").into())
+}
+
+/// The Kubernetes release that is asked for, and the flags that are not ours. All are made one
+/// word each.
+fn split(flags: &[&str]) -> Result<(String, Vec<String>), Failure> {
+    let (mut kubernetes, mut others) = (KUBERNETES.to_owned(), Vec::new());
+    let mut flags = flags.iter();
+    while let Some(flag) = flags.next() {
+        let flag = match flag.split_once('=') {
+            Some(_) => (*flag).to_owned(),
+            None => format!("{flag}={}", flags.next().ok_or(format!("{flag} needs a value"))?),
+        };
+        match flag.strip_prefix("--kubernetes=") {
+            Some(release) => release.clone_into(&mut kubernetes),
+            None => others.push(flag),
+        }
+    }
+    Ok((kubernetes, others))
+}
+
+/// Builds and fetches the programs, and tells `ctl` where they are.
+fn prepare(ctl: &mut Command, kubernetes: &str, embedded: bool) -> Result<(), Failure> {
+    say("building the plugin");
+    run(Command::new(env!("CARGO")).current_dir(root()).args(["build", "--quiet", "--locked"]))?;
+    let parts = control_plane::build(kubernetes)?;
+    let bao = if embedded { Some(PathBuf::new()) } else { tools::openbao()? };
+    ctl.env("PROVIDER", target().join("debug/vault-kube-kms"))
+        .env("BAO", bao.ok_or("without OpenBao there is --keeper=local")?)
+        .env("KUBERNETES", parts.kubernetes)
+        .env("ETCD", parts.etcd);
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! The programs of a control plane, built from the Go module proxy: kube-apiserver, kubectl, etcd
+//! and its tools. Each has a module of its own in `xtask/parts`, which pins versions and checksums.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::run::{Failure, can_run, root, run, say, target};
+
+/// The kube-apiserver that is tested unless another one is asked for.
+pub(crate) const KUBERNETES: &str = "1.36.3";
+const ETCD: &str = "3.6.16";
+
+/// A module of `xtask/parts`, and what is built of it.
+struct Part {
+    module: String,
+    ldflags: String,
+    /// The package of each program, and the name that it gets.
+    programs: &'static [(&'static str, &'static str)],
+    /// What a first build takes on two cores.
+    takes: &'static str,
+}
+
+/// Folders of programs.
+pub(crate) struct ControlPlane {
+    pub(crate) kubernetes: PathBuf,
+    pub(crate) etcd: PathBuf,
+}
+
+/// Builds what is not there yet.
+pub(crate) fn build(kubernetes: &str) -> Result<ControlPlane, Failure> {
+    let etcd = Part {
+        module: format!("etcd-{ETCD}"),
+        ldflags: "-s -w".to_owned(),
+        programs: &[
+            ("go.etcd.io/etcd/server/v3", "etcd"),
+            ("go.etcd.io/etcd/etcdctl/v3", "etcdctl"),
+            ("go.etcd.io/etcd/etcdutl/v3", "etcdutl"),
+        ],
+        takes: "half a minute",
+    };
+    let version = "k8s.io/component-base/version";
+    let (major, minor) = kubernetes.split_once('.').unwrap_or((kubernetes, ""));
+    let minor = minor.split('.').next().unwrap_or_default();
+    let kubernetes = Part {
+        module: format!("kubernetes-{kubernetes}"),
+        ldflags: format!(
+            "-s -w -X {version}.gitVersion=v{kubernetes} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
+        ),
+        programs: &[
+            ("k8s.io/kubernetes/cmd/kube-apiserver", "kube-apiserver"),
+            ("k8s.io/kubernetes/cmd/kubectl", "kubectl"),
+        ],
+        takes: "3 to 6 minutes, 2 GiB of memory and 2 GB of Go's build cache",
+    };
+    Ok(ControlPlane { etcd: etcd.built()?, kubernetes: kubernetes.built()? })
+}
+
+impl Part {
+    /// The folder of its programs.
+    fn built(&self) -> Result<PathBuf, Failure> {
+        let home = target().join("tools").join(&self.module);
+        if home.exists() {
+            return Ok(home);
+        }
+        let module = root().join("xtask/parts").join(&self.module);
+        if !module.exists() {
+            return Err(
+                format!("there is no {}; make one like those beside it", module.display()).into()
+            );
+        }
+        if !can_run("go", &["version"]) {
+            return Err(format!("{} is built with Go; install Go 1.26", self.module).into());
+        }
+        say(&format!("building {} (once; {})", self.module, self.takes));
+        let draft = target().join("tools").join(format!("{}.draft", self.module));
+        drop(fs::remove_dir_all(&draft));
+        for (package, name) in self.programs {
+            self.build(&module, package, &draft.join(name))?;
+        }
+        fs::rename(&draft, &home)?;
+        Ok(home)
+    }
+
+    fn build(&self, module: &Path, package: &str, program: &Path) -> Result<(), Failure> {
+        let mut go = Command::new("go");
+        go.current_dir(module)
+            .args([
+                "build",
+                "-mod=readonly",
+                "-trimpath",
+                "-buildvcs=false",
+                "-ldflags",
+                &self.ldflags,
+            ])
+            .arg("-o")
+            .arg(program)
+            .arg(package)
+            // One static program each, and no C compiler.
+            .env("CGO_ENABLED", "0");
+        run(&mut go)
+    }
+}
