@@ -45,6 +45,8 @@ type Settings struct {
 	Replicas int
 	// Encryption is the EncryptionConfiguration for the socket of a plugin.
 	Encryption func(endpoint string) string
+	// Route is how a plugin reaches the OpenBao, where not directly: an address and whom to trust.
+	Route func(*parts.OpenBao) (address, caFile string)
 	// PluginFlags and APIServerFlags are added to those that are needed.
 	PluginFlags, APIServerFlags []string
 	// Say is told what is being done.
@@ -132,7 +134,12 @@ func (c *Cluster) startKeeper() ([]string, error) {
 	if c.Tenant, err = c.Bao.NewTenant(Key, dir, tokenSeconds, parts.UseOfKey...); err != nil {
 		return nil, err
 	}
-	return c.Tenant.Flags(), c.Tenant.MakeKey()
+	flags := c.Tenant.Flags()
+	if c.Route != nil {
+		address, caFile := c.Route(c.Bao)
+		flags = append(c.Tenant.FlagsVia(address), "--tls-ca-file="+caFile)
+	}
+	return flags, c.Tenant.MakeKey()
 }
 
 func (c *Cluster) startNode(number int, flags []string) error {

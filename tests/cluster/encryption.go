@@ -22,15 +22,28 @@ const AESCBC = "aescbc: {keys: [{name: key1, secret: MDEyMzQ1Njc4OWFiY2RlZjAxMjM
 // Identity is the provider that encrypts nothing.
 const Identity = "identity: {}"
 
-// Encrypting is an EncryptionConfiguration for resources: the first provider writes, all read.
+// Rule is how some resources are encrypted: the first provider writes, all read.
+type Rule struct {
+	Resources string
+	Providers []string
+}
+
+// Encryption is an EncryptionConfiguration.
+func Encryption(rules ...Rule) string {
+	var text strings.Builder
+	text.WriteString("apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n")
+	for _, rule := range rules {
+		fmt.Fprintf(&text, "  - resources: [%q]\n    providers:\n", rule.Resources)
+		for _, provider := range rule.Providers {
+			fmt.Fprintf(&text, "      - %s\n", provider)
+		}
+	}
+	return text.String()
+}
+
+// Encrypting is an EncryptionConfiguration of one rule.
 func Encrypting(resources string, providers ...string) string {
-	return fmt.Sprintf(`apiVersion: apiserver.config.k8s.io/v1
-kind: EncryptionConfiguration
-resources:
-  - resources: [%q]
-    providers:
-      - %s
-`, resources, strings.Join(providers, "\n      - "))
+	return Encryption(Rule{resources, providers})
 }
 
 // Secrets is the usual one: Secrets are encrypted by the plugin, and what is in clear is read.

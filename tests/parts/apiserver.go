@@ -83,7 +83,7 @@ func (a *APIServer) Start() error {
 
 // UntilOK waits until a path answers with 200.
 func (a *APIServer) UntilOK(path string) error {
-	err := a.until(func() error {
+	err := a.Until(func() error {
 		status, body, err := a.Ask("GET", path, nil)
 		if err == nil && status != http.StatusOK {
 			err = fmt.Errorf("%s: %d %s", path, status, body)

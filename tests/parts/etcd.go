@@ -46,7 +46,7 @@ func (e *Etcd) start() error {
 	if err != nil {
 		return err
 	}
-	err = e.until(func() error {
+	err = e.Until(func() error {
 		response, err := http.Get(e.URL + "/health")
 		if err != nil {
 			return err

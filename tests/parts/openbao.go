@@ -23,6 +23,8 @@ type OpenBao struct {
 
 	start  func() (*Process, error)
 	unseal string
+	// prefix is that of all paths: a namespace.
+	prefix string
 }
 
 // StartDevOpenBao starts a server that keeps everything in memory, with its files in a folder.
@@ -117,6 +119,21 @@ func (b *OpenBao) tryFirstStart(initialise func() error) error {
 	if err := b.untilServes(); err != nil {
 		return fmt.Errorf("OpenBao: %w", err)
 	}
+	return b.mount()
+}
+
+// Within makes a namespace, with the same mounts as at the root. What is asked of what it returns
+// is asked there.
+func (b *OpenBao) Within(namespace string) (*OpenBao, error) {
+	if _, err := b.Ask("POST", "sys/namespaces/"+namespace, nil); err != nil {
+		return nil, err
+	}
+	within := *b
+	within.prefix = b.prefix + namespace + "/"
+	return &within, within.mount()
+}
+
+func (b *OpenBao) mount() error {
 	for path, kind := range map[string]string{"sys/mounts/transit": "transit", "sys/auth/approle": "approle"} {
 		if _, err := b.Ask("POST", path, map[string]any{"type": kind}); err != nil {
 			return err
@@ -128,7 +145,7 @@ func (b *OpenBao) tryFirstStart(initialise func() error) error {
 // untilAnswers waits until it says anything, be it that it is sealed. In development mode it
 // makes its own authority first.
 func (b *OpenBao) untilAnswers() error {
-	return b.until(func() error {
+	return b.Until(func() error {
 		var err error
 		if b.HTTP == nil {
 			if b.HTTP, err = trusting(b.CAFile); err != nil {
@@ -141,7 +158,7 @@ func (b *OpenBao) untilAnswers() error {
 }
 
 func (b *OpenBao) untilServes() error {
-	return b.until(func() error {
+	return b.Until(func() error {
 		_, err := b.Ask("GET", "sys/health", nil)
 		return err
 	})
@@ -174,7 +191,7 @@ func (b *OpenBao) send(method, path string, body map[string]any, answer any) err
 	if err != nil {
 		return err
 	}
-	request, err := http.NewRequest(method, "https://"+b.Address+"/v1/"+path, bytes.NewReader(payload))
+	request, err := http.NewRequest(method, "https://"+b.Address+"/v1/"+b.prefix+path, bytes.NewReader(payload))
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ func (p *Plugin) Restart() error {
 	if p.Process, err = p.start(); err != nil {
 		return err
 	}
-	err = p.until(func() error {
+	err = p.Until(func() error {
 		conn, err := net.Dial("unix", strings.TrimPrefix(p.Endpoint, "unix://"))
 		if err != nil {
 			return err

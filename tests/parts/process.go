@@ -146,8 +146,8 @@ func (p *Process) Printed() string {
 	return Tail(string(text))
 }
 
-// until waits until it is ready; the last reason why not is told where it never is.
-func (p *Process) until(ready func() error) error {
+// Until waits until it is ready; the last reason why not is told where it never is.
+func (p *Process) Until(ready func() error) error {
 	var last error
 	done := Eventually(StartBound, func() bool {
 		last = ready()

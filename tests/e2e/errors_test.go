@@ -1,0 +1,112 @@
+package e2e_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"crypto/tls"
+
+	"vault-kube-kms.test/cluster"
+	"vault-kube-kms.test/parts"
+)
+
+// What a user is told of a failure is what the plugin made of it, whatever the keeper said.
+func TestChecklist73_WhatTheKeeperSaysIsNotPassedOn(t *testing.T) {
+	t.Parallel()
+	const marker = "canary-of-the-keeper"
+	var via *liar
+	c := start(t, func(s *cluster.Settings) {
+		s.Route = func(b *parts.OpenBao) (string, string) {
+			via = newLiar(t, b, marker)
+			return via.address, via.caFile
+		}
+	})
+	c.api.mustCreate(t, "one")
+	seed := c.stored(t)[0].object(t, cluster.Provider).EncryptedDEKSource
+	for _, status := range []int{400, 403, 500, 502} {
+		via.answer(seed, status)
+		// An API server that has restarted knows no seed and must ask.
+		c.api.Kill()
+		must(t, c.api.Launch())
+		must(t, c.api.UntilOK(serves))
+		c.api.waitFor(t, kmsReady, http.StatusOK, time.Minute)
+		code, text := c.api.answers(secrets + "/one")
+		t.Logf("the keeper says %d, and a user is told: %d %s", status, code, text)
+		if code != http.StatusInternalServerError || !strings.Contains(text, "failed to decrypt DEK") {
+			t.Errorf("a user is told %d %s", code, text)
+		}
+		if strings.Contains(text+c.plugin.Printed(), marker) {
+			t.Errorf("the keeper's words are passed on: %s", text)
+		}
+	}
+	via.answer(nil, 0)
+	c.api.waitFor(t, secrets+"/one", http.StatusOK, time.Minute)
+	c.api.requireReads(t, "one")
+}
+
+// liar stands in front of an OpenBao, and answers for one ciphertext what it likes.
+type liar struct {
+	address, caFile string
+
+	mu         sync.Mutex
+	ciphertext []byte
+	status     int
+}
+
+func newLiar(t *testing.T, b *parts.OpenBao, marker string) *liar {
+	t.Helper()
+	made, err := parts.NewCertificate(shortDir(t))
+	must(t, err)
+	certificate, err := tls.LoadX509KeyPair(made.CertFile, made.KeyFile)
+	must(t, err)
+	l := &liar{caFile: made.CAFile}
+	truth := &httputil.ReverseProxy{
+		Transport: b.HTTP.Transport,
+		Rewrite: func(request *httputil.ProxyRequest) {
+			request.SetURL(&url.URL{Scheme: "https", Host: b.Address})
+		},
+	}
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		if status := l.about(body); status != 0 {
+			w.WriteHeader(status)
+			fmt.Fprintf(w, `{"errors":["%s: %s"]}`, marker, marker)
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		truth.ServeHTTP(w, r)
+	}))
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	l.address = strings.TrimPrefix(server.URL, "https://")
+	return l
+}
+
+// answer makes this the answer to all requests with a ciphertext; 0 is the truth.
+func (l *liar) answer(ciphertext []byte, status int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ciphertext, l.status = ciphertext, status
+}
+
+func (l *liar) about(body []byte) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.status == 0 || !bytes.Contains(body, l.ciphertext) {
+		return 0
+	}
+	return l.status
+}

@@ -1,0 +1,146 @@
+// Package e2e_test stores real Secrets in a real etcd through a real kube-apiserver, the plugin
+// and a real keeper. Tests that bear a number are those of the KMS v2 conformance checklist.
+package e2e_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"vault-kube-kms.test/cluster"
+	"vault-kube-kms.test/parts"
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// Most tests wait most of the time, for clocks of the API server that cannot be set.
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
+// How long an API server may take to ask Status again and to switch to a new key id: it asks at
+// least once a minute.
+const converges = 100 * time.Second
+
+// needed is the value of a variable without which a test cannot run. On CI that is a failure.
+func needed(t *testing.T, variable string) string {
+	t.Helper()
+	if value := os.Getenv(variable); value != "" {
+		return value
+	}
+	text := fmt.Sprintf("SKIPPED: %s IS NOT SET; run cargo xtask test", variable)
+	if os.Getenv("CI") == "true" {
+		t.Fatal(text)
+	}
+	fmt.Fprintln(os.Stderr, text)
+	t.Skip(text)
+	return ""
+}
+
+// long keeps a test for cargo xtask test --long.
+func long(t *testing.T) {
+	t.Helper()
+	if os.Getenv("LONG") == "" {
+		t.Skip("it takes many minutes: cargo xtask test --long")
+	}
+}
+
+func programs(t *testing.T) cluster.Programs {
+	t.Helper()
+	return cluster.Programs{
+		Plugin: needed(t, "PROVIDER"), OpenBao: needed(t, "BAO"),
+		Kubernetes: needed(t, "KUBERNETES"), Etcd: needed(t, "ETCD"),
+	}
+}
+
+// controlPlane is a cluster of one test.
+type controlPlane struct {
+	*cluster.Cluster
+	// api is the first API server, plugin the one beside it.
+	api    api
+	plugin *parts.Plugin
+}
+
+// start is a control plane whose Secrets are encrypted by a key in an OpenBao of its own, unless
+// the test changes that.
+func start(t *testing.T, changes ...func(*cluster.Settings)) *controlPlane {
+	t.Helper()
+	settings := cluster.Settings{
+		Programs: programs(t), Dir: shortDir(t), Keeper: cluster.OpenBao, Replicas: 1,
+		Encryption: cluster.Secrets,
+		Say:        func(text string) { t.Log(text) },
+	}
+	for _, change := range changes {
+		change(&settings)
+	}
+	c, err := cluster.Up(settings)
+	must(t, err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, node := range c.Nodes {
+				t.Logf("API server printed:\n%s", node.APIServer.Printed())
+				t.Logf("plugin printed:\n%s", node.Plugin.Printed())
+			}
+		}
+		c.Down()
+	})
+	return &controlPlane{c, api{c.Nodes[0].APIServer}, c.Nodes[0].Plugin}
+}
+
+// delayed makes new key versions write after so long.
+func delayed(by time.Duration) func(*cluster.Settings) {
+	return func(s *cluster.Settings) {
+		s.PluginFlags = append(s.PluginFlags, fmt.Sprintf("--rotation-delay=%s", by))
+	}
+}
+
+// encrypting is another EncryptionConfiguration.
+func encrypting(encryption func(endpoint string) string) func(*cluster.Settings) {
+	return func(s *cluster.Settings) { s.Encryption = encryption }
+}
+
+// reloading lets the API server take up a changed EncryptionConfiguration by itself.
+func reloading(s *cluster.Settings) {
+	s.APIServerFlags = append(s.APIServerFlags, "--encryption-provider-config-automatic-reload=true")
+}
+
+// reconfigure gives the API server another EncryptionConfiguration, by a restart.
+func (c *controlPlane) reconfigure(t *testing.T, providers ...string) {
+	t.Helper()
+	must(t, c.Nodes[0].Configure(cluster.Encrypting("secrets", providers...)))
+	c.restartAPIServer(t)
+}
+
+func (c *controlPlane) restartAPIServer(t *testing.T) {
+	t.Helper()
+	c.api.Kill()
+	must(t, c.api.Start())
+}
+
+// calls is how often a method of the plugin was called since it was started.
+func (c *controlPlane) calls(t *testing.T, method string) int {
+	t.Helper()
+	calls, err := c.plugin.Calls(method)
+	must(t, err)
+	return calls
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// shortDir is a folder whose path leaves room for a socket's 107 bytes.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "vkk")
+	must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
