@@ -21,7 +21,7 @@ pub(crate) fn ctl(action: &str, flags: &[&str]) -> Result<(), Failure> {
     ctl.arg(action).arg(format!("--dir={}", target().join("cluster").display()));
     if action == "up" {
         let (kubernetes, flags) = split(flags)?;
-        prepare(&mut ctl, &kubernetes, flags.iter().any(|flag| flag == "--keeper=local"))?;
+        prepare(&mut ctl, kubernetes, flags.windows(2).any(|pair| pair == ["--keeper", "local"]))?;
         ctl.args(flags);
     } else {
         ctl.args(flags);
@@ -29,19 +29,14 @@ pub(crate) fn ctl(action: &str, flags: &[&str]) -> Result<(), Failure> {
     run(&mut ctl).map_err(|_told| format!("cluster {action} failed").into())
 }
 
-/// The Kubernetes release that is asked for, and the flags that are not ours. All are made one
-/// word each.
-fn split(flags: &[&str]) -> Result<(String, Vec<String>), Failure> {
-    let (mut kubernetes, mut others) = (KUBERNETES.to_owned(), Vec::new());
+/// The Kubernetes release that is asked for, and the flags that are not ours.
+fn split<'a>(flags: &[&'a str]) -> Result<(&'a str, Vec<&'a str>), Failure> {
+    let (mut kubernetes, mut others) = (KUBERNETES, Vec::new());
     let mut flags = flags.iter();
     while let Some(flag) = flags.next() {
-        let flag = match flag.split_once('=') {
-            Some(_) => (*flag).to_owned(),
-            None => format!("{flag}={}", flags.next().ok_or(format!("{flag} needs a value"))?),
-        };
-        match flag.strip_prefix("--kubernetes=") {
-            Some(release) => release.clone_into(&mut kubernetes),
-            None => others.push(flag),
+        match *flag {
+            "--kubernetes" => kubernetes = flags.next().ok_or("--kubernetes needs a release")?,
+            other => others.push(other),
         }
     }
     Ok((kubernetes, others))

@@ -10,8 +10,9 @@ mod tools;
 use std::process::ExitCode;
 
 const USAGE: &str = "\
-cargo xtask test             every test; fetches what it needs into target/
-cargo xtask tools            only fetch what the tests need
+cargo xtask test             every test; fetches and builds what it needs into target/
+        [--long] [--kubernetes 1.36.3|1.31.0]
+cargo xtask tools            only fetch and build what the tests need
 cargo xtask fuzz [SECONDS]   hostile bytes at each parser, 60 s for each unless told
 cargo xtask cluster up       a control plane to try: OpenBao, etcd, the plugin, kube-apiserver
         [--replicas N] [--keeper openbao|local] [--kubernetes 1.36.3|1.31.0]
@@ -20,13 +21,16 @@ cargo xtask cluster down     end it";
 
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args().skip(1).collect();
-    let words: Vec<_> = args.iter().map(String::as_str).collect();
+    // A flag and its value are two words, however they were written.
+    let words: Vec<_> = args.iter().flat_map(|arg| arg.splitn(2, '=')).collect();
     let done = match words.as_slice() {
-        ["test"] => test::all(),
+        ["test", flags @ ..] => test::Choice::read(flags).and_then(|choice| test::all(&choice)),
         ["cluster", action @ ("up" | "down" | "status"), flags @ ..] => cluster::ctl(action, flags),
         ["fuzz"] => fuzz::all(60),
         ["fuzz", seconds] => seconds.parse().map_err(Into::into).and_then(fuzz::all),
-        ["tools"] => tools::openbao().map(drop),
+        ["tools"] => {
+            tools::openbao().and_then(|_| control_plane::build(control_plane::KUBERNETES)).map(drop)
+        }
         _ => Err(USAGE.into()),
     };
     match done {

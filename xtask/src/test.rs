@@ -5,39 +5,84 @@ use std::{fs, path::Path, process::Command};
 use prost::Message as _;
 
 use crate::{
+    control_plane::{self, KUBERNETES},
     run::{Failure, can_run, root, run, say, target},
     tools::{self, missing},
 };
 
+/// What is tested beside the usual.
+pub(crate) struct Choice<'a> {
+    /// Also what takes many minutes.
+    long: bool,
+    /// The release of kube-apiserver.
+    kubernetes: &'a str,
+}
+
+impl<'a> Choice<'a> {
+    /// Reads `--long` and `--kubernetes RELEASE`.
+    pub(crate) fn read(flags: &[&'a str]) -> Result<Self, Failure> {
+        let mut choice = Self { long: false, kubernetes: KUBERNETES };
+        let mut flags = flags.iter();
+        while let Some(flag) = flags.next() {
+            match *flag {
+                "--long" => choice.long = true,
+                "--kubernetes" => {
+                    choice.kubernetes = flags.next().ok_or("--kubernetes needs a release")?;
+                }
+                _ => return Err(format!("test has no flag {flag}").into()),
+            }
+        }
+        Ok(choice)
+    }
+}
+
 /// Runs all suites; the first that fails ends it.
-pub(crate) fn all() -> Result<(), Failure> {
+pub(crate) fn all(choice: &Choice<'_>) -> Result<(), Failure> {
     let bao = tools::openbao()?;
     say("Rust: units, contract suite, provider, architecture");
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(root()).args(["test", "--locked", "--workspace", "--all-features"]);
     run(&mut cargo)?;
-    api_server(bao.as_deref())
+    if !can_run("go", &["version"]) {
+        return missing("GO", "install Go 1.26 to test with the API server and its own client")
+            .map(|_: Option<()>| ());
+    }
+    api_server(bao.as_deref())?;
+    e2e(bao.as_deref(), choice)
 }
 
 /// The API server's own client code, against the binary that the Rust suites were built with.
 fn api_server(bao: Option<&Path>) -> Result<(), Failure> {
-    if !can_run("go", &["version"]) {
-        return missing("GO", "install Go 1.26 to test with the API server's own client")
-            .map(|_: Option<()>| ());
-    }
     let descriptor = target().join("kms_v2.descriptor");
     fs::write(
         &descriptor,
         protox::compile(["kms_v2.proto"], [root().join("proto")])?.encode_to_vec(),
     )?;
     say("Go: the API server's own client (the first build takes two minutes)");
+    run(suite("api_server", "15m", bao).env("DESCRIPTOR", descriptor))
+}
+
+/// The whole way of a Secret, through a real API server.
+fn e2e(bao: Option<&Path>, choice: &Choice<'_>) -> Result<(), Failure> {
+    let parts = control_plane::build(choice.kubernetes)?;
+    say(&format!("Go: a control plane with kube-apiserver {}", choice.kubernetes));
+    let mut go = suite("e2e", "30m", bao);
+    go.env("KUBERNETES", parts.kubernetes).env("ETCD", parts.etcd);
+    if choice.long {
+        go.env("LONG", "1");
+    }
+    run(&mut go)
+}
+
+fn suite(name: &str, bound: &str, bao: Option<&Path>) -> Command {
     let mut go = Command::new("go");
     go.current_dir(root().join("tests"))
-        .args(["test", "-count=1", "-timeout=15m", "./api_server"])
-        .env("PROVIDER", target().join("debug/vault-kube-kms"))
-        .env("DESCRIPTOR", descriptor);
+        .args(["test", "-count=1"])
+        .arg(format!("-timeout={bound}"))
+        .arg(format!("./{name}"))
+        .env("PROVIDER", target().join("debug/vault-kube-kms"));
     if let Some(bao) = bao {
         go.env("BAO", bao);
     }
-    run(&mut go)
+    go
 }
