@@ -3,6 +3,7 @@
 pub mod command;
 
 mod dev;
+mod keeper;
 mod local;
 mod provider;
 mod runtime;

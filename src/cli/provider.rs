@@ -6,6 +6,7 @@ use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::keeper::Keeper;
 use crate::{
     adapters::{
         grpc::{
@@ -16,21 +17,12 @@ use crate::{
             endpoints::{Endpoints, Readiness},
             server::BoundPort,
         },
-        layers::deadline::Deadline,
-        local::keeper::LocalKek,
         system::clock::SystemClock,
         telemetry::{metrics::Metrics, recorder::Recorder},
-        vault::{approle::AppRole, client::VaultClient, session::Session, transit::TransitKek},
     },
-    config::settings::{KeeperSettings, Settings, VaultSettings},
-    domain::{
-        key_id::{KeyIdentity, Lineage},
-        observer::Observer,
-        rotation::KeyRing,
-        service::KeyService,
-        watch::KeyWatch,
-    },
-    ports::{Ports, clock::Clock, kek::Kek, telemetry::Telemetry},
+    config::settings::{KeeperSettings, Settings},
+    domain::{observer::Observer, service::KeyService},
+    ports::{clock::Clock, telemetry::Telemetry},
 };
 
 /// How long calls in hand may take to end after a stop was asked for.
@@ -50,13 +42,6 @@ pub(super) struct Provider {
     keeper: Keeper,
     health: Option<BoundPort>,
     scrapes: Option<BoundPort>,
-}
-
-/// A keeper in its layers, and what keeps it going.
-struct Keeper {
-    kek: Arc<dyn Kek>,
-    lineage: Lineage,
-    session: Option<Arc<Session>>,
 }
 
 impl Provider {
@@ -96,17 +81,7 @@ impl Provider {
     pub(super) async fn run(self) -> Result<(), Box<dyn Error + Send + Sync>> {
         let Self { settings, socket, stop, clock, telemetry, metrics, keeper, health, scrapes } =
             self;
-        let identity = settings.identity;
-        let lineage = identity.lineage.unwrap_or(keeper.lineage);
-        let ring = KeyRing::new(
-            KeyIdentity::new(lineage, identity.generation),
-            identity.rotation_delay,
-            identity.accepted,
-        );
-        let ports =
-            Ports { kek: keeper.kek, clock: Arc::clone(&clock), telemetry: Arc::clone(&telemetry) };
-        let watch = KeyWatch::new(ports, ring, settings.outage_policy, settings.outage_grace);
-        let watch = Arc::new(watch);
+        let watch = Arc::new(keeper.watch(&settings, &clock, &telemetry));
         let kms = Arc::new(KeyService::new(Arc::clone(&watch), settings.legacy_decrypt));
 
         let mut background = JoinSet::new();
@@ -132,44 +107,6 @@ impl Provider {
             drop(timeout(REVOKE, session.revoke()).await);
         }
         served
-    }
-}
-
-impl Keeper {
-    fn new(
-        settings: &KeeperSettings,
-        clock: &Arc<dyn Clock>,
-        telemetry: &Arc<dyn Telemetry>,
-    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        match settings {
-            KeeperSettings::Vault(vault) => Self::vault(vault, clock, telemetry),
-            KeeperSettings::Local(path) => {
-                let kek = LocalKek::open(path.clone())?;
-                let lineage = kek.lineage();
-                let kek = Arc::new(Deadline::new(kek, Arc::clone(clock)));
-                Ok(Self { kek, lineage, session: None })
-            }
-        }
-    }
-
-    fn vault(
-        settings: &VaultSettings,
-        clock: &Arc<dyn Clock>,
-        telemetry: &Arc<dyn Telemetry>,
-    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let client = Arc::new(VaultClient::new(
-            settings.client.clone(),
-            Arc::clone(clock),
-            Arc::clone(telemetry),
-        )?);
-        let approle =
-            AppRole::new(Arc::clone(&client), Arc::clone(clock), settings.approle.clone());
-        let session =
-            Arc::new(Session::new(Arc::new(approle), Arc::clone(clock), Arc::clone(telemetry)));
-        let lineage = settings.transit.lineage();
-        let kek = TransitKek::new(client, Arc::clone(&session), settings.transit.clone());
-        let kek = Arc::new(Deadline::new(kek, Arc::clone(clock)));
-        Ok(Self { kek, lineage, session: Some(session) })
     }
 }
 

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    WantsVerifier,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _};
-use rustls_platform_verifier::BuilderVerifierExt as _;
+use rustls_platform_verifier::Verifier;
 
 /// Whom to believe that it is Vault.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,36 +40,41 @@ impl TlsSettings {
     /// # Errors
     /// Why there is nobody to believe: no certificate in the bundle, or none on the system.
     pub fn client_config(&self) -> Result<ClientConfig, String> {
+        Ok(builder()?
+            .dangerous()
+            .with_custom_certificate_verifier(self.verifier()?)
+            .with_no_client_auth())
+    }
+
+    /// Who judges a server's certificate.
+    ///
+    /// # Errors
+    /// As for [`TlsSettings::client_config`].
+    pub(super) fn verifier(&self) -> Result<Arc<dyn ServerCertVerifier>, String> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?;
-        let config = match &self.trust {
-            Trust::System => builder
-                .with_platform_verifier()
-                .map_err(|error| {
-                    format!("no system certificate authorities ({error}); give --tls-ca-file")
-                })?
-                .with_no_client_auth(),
-            Trust::Bundle(pem) => builder.with_root_certificates(roots(pem)?).with_no_client_auth(),
-            Trust::Anybody => builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-                .with_no_client_auth(),
-        };
-        Ok(config)
+        Ok(match &self.trust {
+            Trust::System => Arc::new(Verifier::new(provider).map_err(|error| {
+                format!("no system certificate authorities ({error}); give --tls-ca-file")
+            })?),
+            Trust::Bundle(pem) => {
+                WebPkiServerVerifier::builder_with_provider(Arc::new(roots(pem)?), provider)
+                    .build()
+                    .map_err(|error| format!("it cannot be used: {error}"))?
+            }
+            Trust::Anybody => Arc::new(Anybody(provider)),
+        })
+    }
+
+    /// A configuration for `http://` addresses, which believes nobody.
+    pub(super) fn unused() -> Result<ClientConfig, String> {
+        Ok(builder()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
     }
 }
 
-impl TlsSettings {
-    /// A configuration for `http://` addresses, which believes nobody.
-    pub(super) fn unused() -> Result<ClientConfig, String> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?;
-        Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
-    }
+fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, String> {
+    ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())
 }
 
 fn roots(pem: &[u8]) -> Result<RootCertStore, String> {

@@ -1,0 +1,86 @@
+//! The keeper put together: the one place where one is chosen, in its layers.
+
+use std::{error::Error, sync::Arc};
+
+use crate::{
+    adapters::{
+        layers::deadline::Deadline,
+        local::keeper::LocalKek,
+        vault::{approle::AppRole, client::VaultClient, session::Session, transit::TransitKek},
+    },
+    config::settings::{KeeperSettings, Settings, VaultSettings},
+    domain::{
+        key_id::{KeyIdentity, Lineage},
+        rotation::KeyRing,
+        watch::KeyWatch,
+    },
+    ports::{Ports, clock::Clock, kek::Kek, telemetry::Telemetry},
+};
+
+/// A keeper in its layers, and what keeps it going.
+pub(super) struct Keeper {
+    kek: Arc<dyn Kek>,
+    pub(super) session: Option<Arc<Session>>,
+    lineage: Lineage,
+}
+
+impl Keeper {
+    /// The keeper that `settings` name. Nothing is asked of it yet.
+    pub(super) fn new(
+        settings: &KeeperSettings,
+        clock: &Arc<dyn Clock>,
+        telemetry: &Arc<dyn Telemetry>,
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        match settings {
+            KeeperSettings::Vault(vault) => Self::vault(vault, clock, telemetry),
+            KeeperSettings::Local(path) => {
+                let kek = LocalKek::open(path.clone())?;
+                let lineage = kek.lineage();
+                let kek = Arc::new(Deadline::new(kek, Arc::clone(clock)));
+                Ok(Self { kek, lineage, session: None })
+            }
+        }
+    }
+
+    fn vault(
+        settings: &VaultSettings,
+        clock: &Arc<dyn Clock>,
+        telemetry: &Arc<dyn Telemetry>,
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let client = Arc::new(VaultClient::new(
+            settings.client.clone(),
+            Arc::clone(clock),
+            Arc::clone(telemetry),
+        )?);
+        let approle =
+            AppRole::new(Arc::clone(&client), Arc::clone(clock), settings.approle.clone());
+        let session =
+            Arc::new(Session::new(Arc::new(approle), Arc::clone(clock), Arc::clone(telemetry)));
+        let lineage = settings.transit.lineage();
+        let kek = TransitKek::new(client, Arc::clone(&session), settings.transit.clone());
+        let kek = Arc::new(Deadline::new(kek, Arc::clone(clock)));
+        Ok(Self { kek, lineage, session: Some(session) })
+    }
+
+    /// The knowledge of its key, under the identity that `settings` give it.
+    pub(super) fn watch(
+        &self,
+        settings: &Settings,
+        clock: &Arc<dyn Clock>,
+        telemetry: &Arc<dyn Telemetry>,
+    ) -> KeyWatch {
+        let ports = Ports {
+            kek: Arc::clone(&self.kek),
+            clock: Arc::clone(clock),
+            telemetry: Arc::clone(telemetry),
+        };
+        let identity = settings.identity.clone();
+        let lineage = identity.lineage.unwrap_or_else(|| self.lineage.clone());
+        let ring = KeyRing::new(
+            KeyIdentity::new(lineage, identity.generation),
+            identity.rotation_delay,
+            identity.accepted,
+        );
+        KeyWatch::new(ports, ring, settings.outage_policy, settings.outage_grace)
+    }
+}
