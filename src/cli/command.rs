@@ -3,7 +3,7 @@
 use std::{ffi::OsString, process::ExitCode};
 
 use super::{
-    dev, local, serve,
+    check, dev, local, serve,
     terminal::{complain, print},
 };
 use crate::config::{
@@ -29,6 +29,7 @@ A Kubernetes KMS v2 provider whose key stays in Vault's or OpenBao's Transit eng
 
 Usage:
   vault-kube-kms [serve] [FLAGS]       serve kube-apiserver on a Unix socket
+  vault-kube-kms check [FLAGS]         tell what is right and what is wrong with those flags
   vault-kube-kms dev                   try it: embedded keeper, no server, no configuration
   vault-kube-kms local init [FLAGS]    make the embedded keeper's key file
   vault-kube-kms local rotate [FLAGS]  add a version to it
@@ -55,6 +56,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
             Ok(settings) => serve::run(&settings, VERSION),
             Err(errors) => misconfigured(&errors),
         },
+        (["check"], None) => check::run(&sources),
         (["dev"], None) if rest.is_empty() => dev::run(),
         (["dev"], None) => wrong_usage("dev takes no flags"),
         (["local", action @ ("init" | "rotate")], None) => {

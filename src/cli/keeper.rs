@@ -6,7 +6,10 @@ use crate::{
     adapters::{
         layers::deadline::Deadline,
         local::keeper::LocalKek,
-        vault::{approle::AppRole, client::VaultClient, session::Session, transit::TransitKek},
+        vault::{
+            approle::AppRole, capabilities::Capabilities, client::VaultClient, session::Session,
+            transit::TransitKek,
+        },
     },
     config::settings::{KeeperSettings, Settings, VaultSettings},
     domain::{
@@ -19,8 +22,10 @@ use crate::{
 
 /// A keeper in its layers, and what keeps it going.
 pub(super) struct Keeper {
-    kek: Arc<dyn Kek>,
+    pub(super) kek: Arc<dyn Kek>,
     pub(super) session: Option<Arc<Session>>,
+    /// What its policies allow can be asked of some keepers.
+    pub(super) capabilities: Option<Capabilities>,
     lineage: Lineage,
 }
 
@@ -37,7 +42,7 @@ impl Keeper {
                 let kek = LocalKek::open(path.clone())?;
                 let lineage = kek.lineage();
                 let kek = Arc::new(Deadline::new(kek, Arc::clone(clock)));
-                Ok(Self { kek, lineage, session: None })
+                Ok(Self { kek, lineage, session: None, capabilities: None })
             }
         }
     }
@@ -57,9 +62,12 @@ impl Keeper {
         let session =
             Arc::new(Session::new(Arc::new(approle), Arc::clone(clock), Arc::clone(telemetry)));
         let lineage = settings.transit.lineage();
-        let kek = TransitKek::new(client, Arc::clone(&session), settings.transit.clone());
+        let transit = settings.transit.clone();
+        let capabilities =
+            Capabilities::new(Arc::clone(&client), Arc::clone(&session), transit.clone());
+        let kek = TransitKek::new(client, Arc::clone(&session), transit);
         let kek = Arc::new(Deadline::new(kek, Arc::clone(clock)));
-        Ok(Self { kek, lineage, session: Some(session) })
+        Ok(Self { kek, lineage, session: Some(session), capabilities: Some(capabilities) })
     }
 
     /// The knowledge of its key, under the identity that `settings` give it.

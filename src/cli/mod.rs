@@ -2,10 +2,13 @@
 
 pub mod command;
 
+mod check;
 mod dev;
+mod finding;
 mod keeper;
 mod local;
 mod provider;
 mod runtime;
 mod serve;
 mod terminal;
+mod warnings;

@@ -219,12 +219,20 @@ pub const GROUPS: &[(&str, &[Flag])] = &[
     ),
     (
         "Configuration",
-        &[flag(
-            "config",
-            Value("FILE"),
-            "",
-            "TOML file with these names as keys; flags and variables win",
-        )],
+        &[
+            flag(
+                "config",
+                Value("FILE"),
+                "",
+                "TOML file with these names as keys; flags and variables win",
+            ),
+            flag(
+                "output",
+                Value("FORM"),
+                "text",
+                "What check prints, text or json. It exits with 0 (PASS), 1 (WARN) or 2 (FAIL)",
+            ),
+        ],
     ),
 ];
 

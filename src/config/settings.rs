@@ -101,6 +101,10 @@ impl Settings {
         let log_level = reading.parsed(level, |text| {
             Level::parse(text).ok_or_else(|| format!("{text:?} is no log level; write info"))
         });
+        reading.parsed("output", |text| match text {
+            "text" | "json" => Ok(()),
+            _ => Err(format!("{text:?} is no form; write text or json")),
+        });
         let listen = listen?;
         Some(Self {
             peers: match (&listen, allowed?) {

@@ -97,6 +97,27 @@ impl KeyWarning {
             Self::Exportable => "exportable",
         }
     }
+
+    /// What the setting lets happen.
+    #[must_use]
+    pub const fn danger(self) -> &'static str {
+        match self {
+            Self::BackupAllowed => "the key can be read in clear through a backup",
+            Self::DeletionAllowed => "the key can be deleted, and all data with it",
+            Self::Exportable => "the key can be read out of the keeper in clear",
+        }
+    }
+
+    /// How to be rid of it.
+    #[must_use]
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::DeletionAllowed => "set deletion_allowed=false on the key",
+            Self::BackupAllowed | Self::Exportable => {
+                "it cannot be unset: make a key without it, and move to that one"
+            }
+        }
+    }
 }
 
 #[cfg(test)]

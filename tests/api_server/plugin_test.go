@@ -32,6 +32,7 @@ const (
 type plugin struct {
 	*parts.Process
 	endpoint string
+	flags    []string
 }
 
 // launch starts a plugin and does not wait for anything. A wrapper is the start of a command
@@ -45,7 +46,7 @@ func launch(t *testing.T, endpoint string, flags []string, wrapper ...string) *p
 	args = append(args, flags...)
 	process, err := parts.Way{}.Start("plugin", args)
 	must(t, err)
-	p := &plugin{process, endpoint}
+	p := &plugin{process, endpoint, flags}
 	t.Cleanup(func() {
 		if !p.Stop() {
 			t.Error("the plugin had to be killed")

@@ -26,9 +26,12 @@ type laggard struct {
 	replayed int
 }
 
-func newLaggard(t *testing.T, n *tenant) *laggard {
+func newLaggard(t *testing.T, n *tenant) *laggard { return laggardUntil(t, n, 365) }
+
+// laggardUntil is one whose certificate is good for so many days.
+func laggardUntil(t *testing.T, n *tenant, days int) *laggard {
 	t.Helper()
-	made, err := parts.NewCertificate(shortDir(t))
+	made, err := parts.NewCertificate(shortDir(t), days)
 	must(t, err)
 	certificate, err := tls.LoadX509KeyPair(made.CertFile, made.KeyFile)
 	must(t, err)

@@ -64,7 +64,7 @@ type liar struct {
 
 func newLiar(t *testing.T, b *parts.OpenBao, marker string) *liar {
 	t.Helper()
-	made, err := parts.NewCertificate(shortDir(t))
+	made, err := parts.NewCertificate(shortDir(t), 365)
 	must(t, err)
 	certificate, err := tls.LoadX509KeyPair(made.CertFile, made.KeyFile)
 	must(t, err)

@@ -27,7 +27,7 @@ type APIServer struct {
 // NewAPIServer is an API server that was not started yet. Its files are in a folder, its data in
 // the store, and encryption is the file of its EncryptionConfiguration.
 func NewAPIServer(way Way, name, program, dir string, store *Etcd, encryption string, flags ...string) (*APIServer, error) {
-	certificate, err := NewCertificate(dir)
+	certificate, err := NewCertificate(dir, 365)
 	if err != nil {
 		return nil, err
 	}

@@ -24,11 +24,11 @@ type Certificate struct {
 	CAFile, CertFile, KeyFile string
 }
 
-// NewCertificate makes an authority and a certificate of it in a folder.
-func NewCertificate(dir string) (Certificate, error) {
+// NewCertificate makes an authority and a certificate of it in a folder. Both are good for so many days.
+func NewCertificate(dir string, days int) (Certificate, error) {
 	authority := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(0, 1, 0),
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(0, 0, days),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	server := &x509.Certificate{

@@ -44,7 +44,7 @@ func StartDevOpenBao(way Way, program, dir string) (*OpenBao, error) {
 // StartOpenBao starts a server that keeps its data, sealed, in a folder, so that it can be started
 // again.
 func StartOpenBao(way Way, program, dir string) (*OpenBao, error) {
-	certificate, err := NewCertificate(dir)
+	certificate, err := NewCertificate(dir, 365)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod authority;
+pub mod bind_error;
 pub mod client;
 pub mod incoming;
 pub mod server;

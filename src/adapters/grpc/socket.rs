@@ -8,7 +8,7 @@ use std::{
         linux::net::SocketAddrExt as _,
         unix::{
             fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
-            net::{SocketAddr, UnixListener},
+            net::{SocketAddr, UnixListener, UnixStream},
         },
     },
     path::{Path, PathBuf},
@@ -18,9 +18,11 @@ use std::{
 
 use rustix::fs::{Access, AtFlags, CWD, FlockOperation};
 use socket2::{Domain, SockAddr, Socket, Type};
-use thiserror::Error;
 
-use super::address::{ADDRESS_MAX, SocketAddress};
+use super::{
+    address::{ADDRESS_MAX, SocketAddress},
+    bind_error::BindError,
+};
 
 /// Owner and group may connect, nobody else.
 const MODE: u32 = 0o770;
@@ -31,55 +33,6 @@ const BACKLOG: i32 = 128;
 /// How often, and how long apart, the lock on the directory is tried: 5 s in all.
 const LOCK_TRIES: u32 = 100;
 const LOCK_WAIT: Duration = Duration::from_millis(50);
-
-/// Why the socket could not be bound. Each message ends with the remedy.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum BindError {
-    /// Something answers on the address.
-    #[error("{0} is in use by a running process; stop it or choose another --listen-address")]
-    InUse(SocketAddress),
-    /// Something that is no socket stands there.
-    #[error("{} exists and is {kind}; move it away or choose another --listen-address", path.display())]
-    NotASocket {
-        /// Where.
-        path: PathBuf,
-        /// What it is.
-        kind: &'static str,
-    },
-    /// There is no such directory.
-    #[error("the directory {} does not exist; create it, owned by uid {uid}", path.display())]
-    NoDirectory {
-        /// The directory.
-        path: PathBuf,
-        /// Our uid.
-        uid: u32,
-    },
-    /// The directory is not ours to write.
-    #[error("uid {uid} may not write to the directory {}; give it to that uid or run as its owner", path.display())]
-    NotWritable {
-        /// The directory.
-        path: PathBuf,
-        /// Our uid.
-        uid: u32,
-    },
-    /// The file system takes no writes, as with `readOnlyRootFilesystem`.
-    #[error("the directory {} is on a read-only file system; mount a writable volume there or choose another --listen-address", .0.display())]
-    ReadOnly(PathBuf),
-    /// Somebody holds the lock on the directory.
-    #[error("the directory {} stays locked by another process; stop it", .0.display())]
-    Locked(PathBuf),
-    /// Anything else the system said.
-    #[error("cannot {action} for {address}: {source}; check --listen-address")]
-    System {
-        /// What was tried.
-        action: &'static str,
-        /// For which address.
-        address: SocketAddress,
-        /// What the system said.
-        source: io::Error,
-    },
-}
 
 /// A listening socket, and its file.
 #[derive(Debug)]
@@ -193,7 +146,41 @@ fn draft_path(path: &Path) -> PathBuf {
     path.with_file_name("~")
 }
 
-fn lock_directory(address: &SocketAddress, directory: &Path) -> Result<File, BindError> {
+/// What stands where a socket is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Survey {
+    /// Nothing.
+    Free,
+    /// The socket of a process that has ended; it will be replaced.
+    Stale,
+    /// Somebody serves there.
+    Served,
+}
+
+/// Looks whether `address` could be bound, and changes nothing.
+///
+/// # Errors
+/// Why it could not, but for [`BindError::InUse`].
+pub fn survey(address: &SocketAddress) -> Result<Survey, BindError> {
+    let path = match address {
+        SocketAddress::File(path) => path,
+        SocketAddress::Abstract(name) => {
+            let served = SocketAddr::from_abstract_name(name)
+                .is_ok_and(|at| UnixStream::connect_addr(&at).is_ok());
+            return Ok(if served { Survey::Served } else { Survey::Free });
+        }
+    };
+    open_directory(address, path.parent().unwrap_or(Path::new("/")))?;
+    match refuse_occupied(address, path) {
+        Ok(()) if fs::symlink_metadata(path).is_ok() => Ok(Survey::Stale),
+        Ok(()) => Ok(Survey::Free),
+        Err(BindError::InUse(_)) => Ok(Survey::Served),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens a directory in which we may make files.
+fn open_directory(address: &SocketAddress, directory: &Path) -> Result<File, BindError> {
     let uid = rustix::process::geteuid().as_raw();
     let open = File::open(directory).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => BindError::NoDirectory { path: directory.to_owned(), uid },
@@ -208,6 +195,11 @@ fn lock_directory(address: &SocketAddress, directory: &Path) -> Result<File, Bin
         Err(rustix::io::Errno::ROFS) => return Err(BindError::ReadOnly(directory.to_owned())),
         Err(_) => return Err(BindError::NotWritable { path: directory.to_owned(), uid }),
     }
+    Ok(open)
+}
+
+fn lock_directory(address: &SocketAddress, directory: &Path) -> Result<File, BindError> {
+    let open = open_directory(address, directory)?;
     for _ in 0..LOCK_TRIES {
         match rustix::fs::flock(&open, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(open),
@@ -260,7 +252,7 @@ fn refuse_occupied(address: &SocketAddress, path: &Path) -> Result<(), BindError
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::{fs::symlink, net::UnixStream};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
@@ -294,6 +286,21 @@ mod tests {
         assert!(matches!(BoundSocket::bind(&address), Err(BindError::InUse(_))));
         UnixStream::connect(&path).unwrap();
         drop(first);
+    }
+
+    #[test]
+    fn a_survey_tells_what_stands_there_and_leaves_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, address) = at(&directory, "k.sock");
+        assert_eq!(survey(&address).unwrap(), Survey::Free);
+        let live = UnixListener::bind(&path).unwrap();
+        assert_eq!(survey(&address).unwrap(), Survey::Served);
+        drop(live);
+        assert_eq!(survey(&address).unwrap(), Survey::Stale);
+        assert!(path.exists());
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        assert!(matches!(survey(&address), Err(BindError::NotASocket { .. })));
     }
 
     #[test]

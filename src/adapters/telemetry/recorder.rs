@@ -141,7 +141,7 @@ impl Telemetry for Recorder {
             Event::Ring(change) => self.ring(change),
             Event::Warned(warnings) => {
                 for warning in warnings {
-                    warn!(setting = warning.as_str(), "the key's settings weaken it");
+                    warn!(setting = warning.as_str(), "{}", warning.danger());
                 }
             }
             Event::Writing(writer) => self.writing(writer),

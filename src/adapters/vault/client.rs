@@ -163,15 +163,13 @@ impl VaultClient {
 
     async fn exchange(&self, call: Call<'_>) -> Result<Answer, Failure> {
         let request = self.request(call).map_err(Failure::Transport)?;
-        let response =
-            self.http.request(request).await.map_err(|error| {
-                Failure::Transport(self.unreachable(&error, error.is_connect()))
-            })?;
+        let response = self.http.request(request).await.map_err(|error| {
+            Failure::Transport(unreachable(&self.address, &error, error.is_connect()))
+        })?;
         let (parts, body) = response.into_parts();
-        let body = Limited::new(body, ANSWER_MAX)
-            .collect()
-            .await
-            .map_err(|error| Failure::Transport(self.unreachable(error.as_ref(), false)))?;
+        let body = Limited::new(body, ANSWER_MAX).collect().await.map_err(|error| {
+            Failure::Transport(unreachable(&self.address, error.as_ref(), false))
+        })?;
         // The library's own buffers are beyond reach; ours are zeroed.
         let body = Zeroizing::new(Vec::from(body.to_bytes()));
         if parts.status.is_success() {
@@ -210,21 +208,6 @@ impl VaultClient {
             "check the keeper's load and the network to it",
         )
     }
-
-    fn unreachable(&self, error: &(dyn std::error::Error + 'static), connecting: bool) -> KmsError {
-        let mut root = error;
-        while let Some(source) = root.source() {
-            root = source;
-        }
-        let cause = root.to_string();
-        let remedy = if cause.contains("certificate") {
-            "give the CA with --tls-ca-file, or the certificate's name with --tls-sni"
-        } else {
-            "check --vault-address, that the keeper runs, and the network to it"
-        };
-        let what = if connecting { "cannot connect to" } else { "lost the connection to" };
-        KmsError::new(Code::KeeperUnreachable, format!("{what} {}: {cause}", self.address), remedy)
-    }
 }
 
 impl Answer {
@@ -255,6 +238,26 @@ impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Answer").field("date", &self.date).finish_non_exhaustive()
     }
+}
+
+/// What `error` means for whoever looks after the address.
+pub(super) fn unreachable(
+    address: &VaultAddress,
+    error: &(dyn std::error::Error + 'static),
+    connecting: bool,
+) -> KmsError {
+    let mut root = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    let cause = root.to_string();
+    let remedy = if cause.contains("certificate") {
+        "give the CA with --tls-ca-file, or the certificate's name with --tls-sni"
+    } else {
+        "check --vault-address, that the keeper runs, and the network to it"
+    };
+    let what = if connecting { "cannot connect to" } else { "lost the connection to" };
+    KmsError::new(Code::KeeperUnreachable, format!("{what} {address}: {cause}"), remedy)
 }
 
 /// An answer that cannot be what the keeper meant.

@@ -2,7 +2,9 @@
 
 pub mod address;
 pub mod approle;
+pub mod capabilities;
 pub mod client;
+pub mod handshake;
 pub mod key_path;
 pub mod session;
 pub mod tls;

@@ -31,6 +31,8 @@ pub(super) enum Asked<'a> {
     Renew,
     /// The licence.
     License,
+    /// What the token may do.
+    Capabilities,
 }
 
 impl Refusal {
@@ -224,6 +226,7 @@ fn denied(asked: Asked<'_>) -> KmsError {
         Asked::Describe(path) => ("reading the key", path, "read"),
         Asked::Wrap(path) => ("encrypting", path, "update"),
         Asked::Unwrap(path) => ("decrypting", path, "update"),
+        Asked::Capabilities => ("asking for them", "sys/capabilities-self", "update"),
         Asked::Login(_) | Asked::Renew | Asked::License => ("the request", "its path", "read"),
     };
     KmsError::new(
@@ -238,7 +241,7 @@ fn denied(asked: Asked<'_>) -> KmsError {
 fn key_missing(asked: Asked<'_>) -> KmsError {
     let path = match asked {
         Asked::Describe(path) | Asked::Wrap(path) | Asked::Unwrap(path) => path,
-        Asked::Login(_) | Asked::Renew | Asked::License => "its path",
+        Asked::Capabilities | Asked::Login(_) | Asked::Renew | Asked::License => "its path",
     };
     KmsError::new(
         Code::KeyMissing,

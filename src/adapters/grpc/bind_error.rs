@@ -1,0 +1,56 @@
+//! Why a socket cannot be bound.
+
+use std::{io, path::PathBuf};
+
+use thiserror::Error;
+
+use super::address::SocketAddress;
+
+/// Why the socket could not be bound. Each message ends with the remedy.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// Something answers on the address.
+    #[error("{0} is in use by a running process; stop it or choose another --listen-address")]
+    InUse(SocketAddress),
+    /// Something that is no socket stands there.
+    #[error("{} exists and is {kind}; move it away or choose another --listen-address", path.display())]
+    NotASocket {
+        /// Where.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// There is no such directory.
+    #[error("the directory {} does not exist; create it, owned by uid {uid}", path.display())]
+    NoDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Our uid.
+        uid: u32,
+    },
+    /// The directory is not ours to write.
+    #[error("uid {uid} may not write to the directory {}; give it to that uid or run as its owner", path.display())]
+    NotWritable {
+        /// The directory.
+        path: PathBuf,
+        /// Our uid.
+        uid: u32,
+    },
+    /// The file system takes no writes, as with `readOnlyRootFilesystem`.
+    #[error("the directory {} is on a read-only file system; mount a writable volume there or choose another --listen-address", .0.display())]
+    ReadOnly(PathBuf),
+    /// Somebody holds the lock on the directory.
+    #[error("the directory {} stays locked by another process; stop it", .0.display())]
+    Locked(PathBuf),
+    /// Anything else the system said.
+    #[error("cannot {action} for {address}: {source}; check --listen-address")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// For which address.
+        address: SocketAddress,
+        /// What the system said.
+        source: io::Error,
+    },
+}

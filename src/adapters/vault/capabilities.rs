@@ -1,0 +1,173 @@
+//! What the token's policies allow: what is needed and missing, and what is not needed.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use http::Method;
+
+use super::{
+    client::{Call, VaultClient, json},
+    key_path::KeyPath,
+    refusal::Asked,
+    session::Session,
+    transit::TransitSettings,
+    wire::Data,
+};
+use crate::{
+    domain::{error::KmsError, time::Monotonic},
+    ports::telemetry::KeeperOperation,
+};
+
+/// Capabilities on a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Below `/v1/`.
+    pub path: String,
+    /// As policies name them.
+    pub capabilities: String,
+}
+
+/// What the policies lack and what they have too much.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Needed, and not granted.
+    pub missing: Vec<Grant>,
+    /// Granted, not needed, and dangerous: each with what it lets happen.
+    pub surplus: Vec<(Grant, &'static str)>,
+    /// The token may do everything.
+    pub is_root: bool,
+}
+
+/// Asks a keeper what the token of a session may do with one key.
+#[derive(Debug)]
+pub struct Capabilities {
+    client: Arc<VaultClient>,
+    session: Arc<Session>,
+    settings: TransitSettings,
+}
+
+/// What a path is needed for, and which capabilities on it are dangerous.
+struct Rule {
+    path: String,
+    needed: Option<&'static str>,
+    dangerous: &'static [&'static str],
+    danger: &'static str,
+}
+
+impl Capabilities {
+    /// Asks through `client`, with the tokens of `session`.
+    #[must_use]
+    pub fn new(client: Arc<VaultClient>, session: Arc<Session>, settings: TransitSettings) -> Self {
+        Self { client, session, settings }
+    }
+
+    /// Asks what the token may do, and judges it.
+    ///
+    /// # Errors
+    /// [`Code::PermissionDenied`](crate::domain::error::Code::PermissionDenied) for a token that
+    /// may not even ask, as one without the policy `default`; and the codes of an outage.
+    pub async fn judge(&self, deadline: Monotonic) -> Result<Verdict, KmsError> {
+        let rules = rules(&self.settings.key);
+        let held = self.session.token(deadline).await?;
+        let paths: Vec<_> = rules.iter().map(|rule| rule.path.as_str()).collect();
+        let call = Call {
+            operation: KeeperOperation::Read,
+            method: Method::POST,
+            path: "sys/capabilities-self",
+            namespace: &self.settings.namespace,
+            token: Some(&held.token),
+            body: Some(json(&serde_json::json!({ "paths": paths }))?),
+            deadline,
+        };
+        let answer = self.client.send(call).await.map_err(|f| f.into_error(Asked::Capabilities))?;
+        // One path that is not listed, or is listed in another form, grants nothing.
+        let granted = answer.parse::<Data<BTreeMap<String, serde_json::Value>>>()?.data;
+        Ok(judge(&rules, &granted))
+    }
+}
+
+fn rules(KeyPath { mount, key }: &KeyPath) -> [Rule; 9] {
+    const WRITE: &[&str] = &["create", "update", "patch", "delete", "sudo"];
+    let rule = |path, needed, dangerous, danger| Rule { path, needed, dangerous, danger };
+    let (at, encrypt) = (format!("{mount}/keys/{key}"), format!("{mount}/encrypt/{key}"));
+    let export = format!("{mount}/export/encryption-key/{key}");
+    [
+        rule(format!("{at}/config"), None, WRITE, "the key's settings can be changed"),
+        rule(format!("{at}/rotate"), None, WRITE, "the key can be rotated"),
+        rule(format!("{at}/trim"), None, WRITE, "old versions can be destroyed"),
+        rule(at, Some("read"), WRITE, "the key can be made or deleted"),
+        rule(encrypt, Some("update"), &["create"], "a missing key is made anew"),
+        rule(format!("{mount}/decrypt/{key}"), Some("update"), &[], ""),
+        rule(export, None, &["read"], "the key can be taken out"),
+        rule(format!("{mount}/backup/{key}"), None, &["read"], "the key can be taken out"),
+        rule(format!("{mount}/restore/{key}"), None, WRITE, "the key can be replaced"),
+    ]
+}
+
+fn judge(rules: &[Rule], granted: &BTreeMap<String, serde_json::Value>) -> Verdict {
+    let mut verdict = Verdict::default();
+    for Rule { path, needed, dangerous, danger } in rules {
+        let list = granted.get(path).and_then(serde_json::Value::as_array);
+        let held: Vec<_> = list.into_iter().flatten().filter_map(|one| one.as_str()).collect();
+        if held.contains(&"root") {
+            verdict.is_root = true;
+            continue;
+        }
+        let grant = |capabilities: String| Grant { path: path.clone(), capabilities };
+        if let Some(needed) = needed.filter(|needed| !held.contains(needed)) {
+            verdict.missing.push(grant(needed.to_owned()));
+        }
+        let surplus: Vec<_> = held.into_iter().filter(|one| dangerous.contains(one)).collect();
+        if !surplus.is_empty() {
+            verdict.surplus.push((grant(surplus.join(", ")), danger));
+        }
+    }
+    verdict
+}
+
+impl fmt::Display for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on {}", self.capabilities, self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(granted: &serde_json::Value) -> Verdict {
+        let granted = serde_json::from_value(granted.clone()).unwrap();
+        judge(&rules(&KeyPath::parse("transit/keys/k").unwrap()), &granted)
+    }
+
+    #[test]
+    fn the_least_policy_lacks_nothing_and_has_nothing_too_much() {
+        let least = serde_json::json!({
+            "transit/keys/k": ["read"], "transit/encrypt/k": ["update"],
+            "transit/decrypt/k": ["update"], "transit/backup/k": ["deny"],
+        });
+        assert_eq!(verdict(&least), Verdict::default());
+    }
+
+    #[test]
+    fn what_is_missing_and_what_is_too_much_is_named() {
+        let verdict = verdict(&serde_json::json!({
+            "transit/keys/k": ["deny"], "transit/encrypt/k": ["create", "update"],
+            "transit/keys/k/rotate": ["read", "create", "update"],
+        }));
+        let missing: Vec<_> = verdict.missing.iter().map(ToString::to_string).collect();
+        let surplus: Vec<_> = verdict.surplus.iter().map(|(grant, _)| grant.to_string()).collect();
+        assert_eq!(missing, ["read on transit/keys/k", "update on transit/decrypt/k"]);
+        assert_eq!(
+            surplus,
+            ["create, update on transit/keys/k/rotate", "create on transit/encrypt/k"]
+        );
+    }
+
+    #[test]
+    fn root_lacks_nothing_and_is_told_of_once() {
+        let paths = rules(&KeyPath::parse("transit/keys/k").unwrap()).map(|rule| rule.path);
+        let all = paths.into_iter().map(|path| (path, serde_json::json!(["root"])));
+        let verdict = verdict(&serde_json::Value::Object(all.collect()));
+        assert_eq!(verdict, Verdict { is_root: true, ..Verdict::default() });
+    }
+}

@@ -1,0 +1,185 @@
+//! The keeper: the way to it, the login and the policy; then its key.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::task::JoinSet;
+
+use super::{key, notes::Notes};
+use crate::{
+    adapters::{
+        system::clock::SystemClock,
+        vault::{
+            capabilities::Verdict,
+            handshake::{self, Handshake},
+            key_path::MountPath,
+        },
+    },
+    cli::{
+        finding::{
+            Area::{Binding, Clock as Clocks, Connection, Files, Key, Login, Policy},
+            Finding, Report,
+        },
+        keeper::Keeper,
+    },
+    config::settings::{KeeperSettings, Settings, VaultSettings},
+    domain::{
+        error::{Code, KmsError},
+        time::UnixTime,
+    },
+    ports::{clock::Clock, telemetry::Telemetry},
+};
+
+/// The most time for one step: a login and a request.
+const STEP: Duration = Duration::from_secs(8);
+
+/// A certificate that ends sooner than this is told of.
+const DAYS_LEAST: u32 = 14;
+
+pub(super) async fn check(settings: &Settings, report: &mut Report) {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    if let KeeperSettings::Vault(vault) = &settings.keeper
+        && !connection(vault, clock.wall(), report).await
+    {
+        report.leave_out(&[Login, Policy, Key, Binding, Clocks]);
+        return;
+    }
+    let notes = Arc::new(Notes::default());
+    let telemetry: Arc<dyn Telemetry> = Arc::<Notes>::clone(&notes);
+    match Keeper::new(&settings.keeper, &clock, &telemetry) {
+        Ok(keeper) => {
+            let mut background = JoinSet::new();
+            if let Some(session) = keeper.session.clone() {
+                background.spawn(async move { session.run().await });
+            }
+            ask(&keeper, settings, &clock, &notes, report).await;
+            background.shutdown().await;
+            if let Some(session) = &keeper.session {
+                session.revoke().await;
+            }
+        }
+        Err(error) => {
+            report.add(Finding::fail(Files, error.to_string(), ""));
+            report.leave_out(&[Key, Binding]);
+        }
+    }
+}
+
+/// Whether there is a way to the keeper.
+async fn connection(vault: &VaultSettings, now: UnixTime, report: &mut Report) -> bool {
+    let address = &vault.client.address;
+    if !address.is_tls() {
+        return true;
+    }
+    let found = match handshake::inspect(&vault.client, now).await {
+        Ok(Handshake { protocol, days_left: None }) => {
+            Finding::pass(Connection, format!("{protocol} with {address}"))
+        }
+        Ok(Handshake { protocol, days_left: Some(days) }) if days >= DAYS_LEAST => Finding::pass(
+            Connection,
+            format!("{protocol} with {address}; its certificate is good for {days} days"),
+        ),
+        Ok(Handshake { days_left, .. }) => Finding::warn(
+            Connection,
+            format!(
+                "the certificate of {address} is good for {} days only",
+                days_left.unwrap_or_default()
+            ),
+            "renew it, or the authority in --tls-ca-file",
+        ),
+        Err(error) => {
+            report.add(Finding::failed(Connection, &error));
+            return false;
+        }
+    };
+    report.add(found);
+    true
+}
+
+async fn ask(
+    keeper: &Keeper,
+    settings: &Settings,
+    clock: &Arc<dyn Clock>,
+    notes: &Arc<Notes>,
+    report: &mut Report,
+) {
+    let described = keeper.kek.describe(clock.now().after(STEP)).await;
+    if let KeeperSettings::Vault(vault) = &settings.keeper
+        && !login(&vault.approle.mount, notes, described.as_ref().err(), report)
+    {
+        report.leave_out(&[Policy, Key, Binding, Clocks]);
+        return;
+    }
+    if let Some(capabilities) = &keeper.capabilities {
+        policy(capabilities.judge(clock.now().after(STEP)).await, report);
+    }
+    match described {
+        Ok(snapshot) => {
+            let telemetry: Arc<dyn Telemetry> = Arc::<Notes>::clone(notes);
+            let watch = keeper.watch(settings, clock, &telemetry);
+            watch.read_metadata().await;
+            watch.prove(Duration::MAX).await;
+            key::settings(&snapshot, watch.standing(), report);
+            key::binding(&notes.read().proofs, report);
+            key::clock(&snapshot, clock.wall(), report);
+        }
+        Err(error) => {
+            report.add(Finding::failed(Key, &error));
+            report.leave_out(&[Binding, Clocks]);
+        }
+    }
+}
+
+/// Whether there is a token.
+fn login(
+    mount: &MountPath,
+    notes: &Notes,
+    otherwise: Option<&KmsError>,
+    report: &mut Report,
+) -> bool {
+    let heard = notes.read();
+    let Some(ttl) = heard.logged_in else {
+        if let Some(error) = heard.no_session.as_ref().or(otherwise) {
+            report.add(Finding::failed(Login, error));
+        }
+        return false;
+    };
+    report.add(match ttl {
+        Some(ttl) => {
+            Finding::pass(Login, format!("auth/{mount} gives a token for {} s", ttl.as_secs()))
+        }
+        None => Finding::warn(
+            Login,
+            format!("auth/{mount} gives a token that never expires"),
+            "set token_ttl on the role: a token that is lost is then of no use for long",
+        ),
+    });
+    true
+}
+
+fn policy(verdict: Result<Verdict, KmsError>, report: &mut Report) {
+    match verdict {
+        Ok(verdict) => {
+            for missing in &verdict.missing {
+                let remedy = format!("grant {missing}");
+                report.add(Finding::fail(Policy, format!("no {missing}"), remedy));
+            }
+            for (surplus, danger) in &verdict.surplus {
+                let text = format!("{surplus} is granted and not needed: {danger}");
+                report.add(Finding::warn(Policy, text, "take it out of the policy"));
+            }
+            if verdict.is_root {
+                let remedy = "give the role a policy of its own instead of root";
+                report.add(Finding::warn(Policy, "the token may do everything", remedy));
+            }
+            if verdict == Verdict::default() {
+                report.add(Finding::pass(Policy, "what is needed, and nothing else"));
+            }
+        }
+        Err(error) if error.code() == Code::PermissionDenied => report.add(Finding::warn(
+            Policy,
+            "the token may not ask what it may do",
+            "grant update on sys/capabilities-self, or the policy default, to have it checked",
+        )),
+        Err(error) => report.add(Finding::failed(Policy, &error)),
+    }
+}

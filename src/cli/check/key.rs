@@ -1,0 +1,77 @@
+//! The key: its settings, what it does, and the clock that its versions go by.
+
+use std::time::Duration;
+
+use crate::{
+    cli::finding::{
+        Area::{Binding, Clock, Key},
+        Finding, Report,
+    },
+    domain::{
+        error::KmsError,
+        health::Standing,
+        key::{KekSnapshot, KekVersion},
+        rotation::Writer,
+        time::UnixTime,
+    },
+};
+
+/// Clocks that are further apart are told of; rotations then go by the keeper's.
+const CLOCKS_APART: Duration = Duration::from_secs(2);
+
+pub(super) fn settings(
+    snapshot: &KekSnapshot,
+    (standing, writer): (Standing, Option<Writer>),
+    report: &mut Report,
+) {
+    let floor = snapshot.min_decryption;
+    let read = match (floor, snapshot.latest) {
+        (floor, latest) if floor == latest => {
+            format!("version {latest} is the only one that reads")
+        }
+        (floor, latest) => format!("versions {floor} to {latest} read"),
+    };
+    match (writer, standing) {
+        (Some(Writer { version, key_id }), _) => {
+            let text = format!("version {version} writes, as {key_id}; {read}");
+            report.add(Finding::pass(Key, text));
+        }
+        (None, Standing::Failing(error) | Standing::Ailing(error)) => {
+            report.add(Finding::failed(Key, &error));
+        }
+        (None, Standing::Healthy) => (),
+    }
+    for setting in &snapshot.warnings {
+        let text = format!("{} is set: {}", setting.as_str(), setting.danger());
+        report.add(Finding::warn(Key, text, setting.remedy()));
+    }
+}
+
+pub(super) fn binding(proofs: &[(KekVersion, Option<KmsError>)], report: &mut Report) {
+    for (version, error) in proofs {
+        report.add(match error {
+            None => Finding::pass(
+                Binding,
+                format!("version {version} wraps, unwraps, and refuses what was moved"),
+            ),
+            Some(error) => Finding::failed(Binding, error),
+        });
+    }
+    if proofs.is_empty() {
+        report.leave_out(&[Binding]);
+    }
+}
+
+pub(super) fn clock(snapshot: &KekSnapshot, wall: UnixTime, report: &mut Report) {
+    let Some(keeper) = snapshot.keeper_time else { return };
+    let apart = keeper.apart(wall);
+    report.add(if apart > CLOCKS_APART {
+        Finding::warn(
+            Clock,
+            format!("this node's clock and the keeper's are {} s apart", apart.as_secs()),
+            "synchronise both; until then rotations go by the keeper's",
+        )
+    } else {
+        Finding::pass(Clock, "the keeper's time, within 2 s")
+    });
+}

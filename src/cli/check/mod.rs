@@ -1,0 +1,57 @@
+//! `check`: what is right and what is wrong with an installation, before `serve` is started or
+//! beside it. It binds nothing, and changes nothing but that it logs in once.
+
+mod files;
+mod keeper;
+mod key;
+mod notes;
+mod socket;
+
+use std::process::ExitCode;
+
+use super::{
+    finding::{Area, Finding, Report},
+    runtime::runtime,
+    terminal::print,
+    warnings,
+};
+use crate::config::{settings::Settings, sources::Sources};
+
+/// Checks what `sources` configure, and prints what it finds.
+pub(super) fn run(sources: &Sources) -> ExitCode {
+    let mut report = Report::default();
+    match Settings::read(sources) {
+        Ok(settings) => all(sources, &settings, &mut report),
+        Err(errors) => {
+            for error in errors {
+                report.add(Finding::fail(Area::Configuration, error.to_string(), ""));
+            }
+        }
+    }
+    match sources.get("output").and_then(|given| given.values.last()).map(String::as_str) {
+        Some("json") => print(&format!("{:#}", report.json())),
+        _ => print(&report.text()),
+    };
+    ExitCode::from(report.worst().exit_code())
+}
+
+fn all(sources: &Sources, settings: &Settings, report: &mut Report) {
+    for warning in warnings::of(settings) {
+        report.add(warning);
+    }
+    if report.passes(Area::Configuration) {
+        report.add(Finding::pass(Area::Configuration, "complete"));
+    }
+    match runtime() {
+        Ok(runtime) => runtime.block_on(async {
+            socket::check(settings, report).await;
+            files::check(sources, settings, report).await;
+            keeper::check(settings, report).await;
+        }),
+        Err(error) => report.add(Finding::fail(
+            Area::Configuration,
+            format!("no runtime: {error}"),
+            "raise the limits of this process",
+        )),
+    }
+}

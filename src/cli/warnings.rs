@@ -1,0 +1,108 @@
+//! What an operator should know of a configuration that works.
+
+use std::path::Path;
+
+use super::finding::{Area, Finding};
+use crate::{
+    adapters::vault::tls::Trust,
+    config::settings::{KeeperSettings, Settings, VaultSettings},
+};
+
+/// Variables that other programs of this kind take a proxy from.
+const PROXY_VARIABLES: [&str; 6] =
+    ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+
+/// Everything of the kind, told at each start and by each check.
+pub(super) fn of(settings: &Settings) -> Vec<Finding> {
+    let ignored = settings.warnings.iter();
+    let mut warnings: Vec<_> =
+        ignored.map(|text| Finding::warn(Area::Configuration, text, "")).collect();
+    match &settings.keeper {
+        KeeperSettings::Vault(vault) => of_vault(vault, &mut warnings),
+        KeeperSettings::Local(path) => warnings.push(Finding::warn(
+            Area::Files,
+            format!("--keeper=local: the key is in {} of this node alone", path.display()),
+            "back it up: losing it loses the data",
+        )),
+    }
+    warnings
+}
+
+fn of_vault(vault: &VaultSettings, warnings: &mut Vec<Finding>) {
+    if !vault.client.address.is_tls() {
+        warnings.push(Finding::warn(
+            Area::Connection,
+            "--vault-address is http://: seeds and tokens cross the network in clear",
+            "use https://",
+        ));
+    } else if vault.client.tls.trust == Trust::Anybody {
+        warnings.push(Finding::warn(
+            Area::Connection,
+            "--tls-skip-verify: anybody can pose as the keeper, and --tls-ca-file is not looked at",
+            "leave the former out",
+        ));
+    }
+    for name in PROXY_VARIABLES.iter().filter(|name| std::env::var_os(name).is_some()) {
+        warnings.push(Finding::warn(
+            Area::Configuration,
+            format!("{name} is set and IGNORED: the keeper is always spoken to directly"),
+            format!("unset {name}, or see that there is a direct way to the keeper"),
+        ));
+    }
+    let path = &vault.approle.secret_id_path;
+    // Told, not refused: projected volumes are often 0644.
+    if let Some(mode) = mode_of(path).filter(|mode| mode & 0o077 != 0) {
+        warnings.push(Finding::warn(
+            Area::Files,
+            format!(
+                "--approle-secret-id-path: group or others can read {} ({mode:04o})",
+                path.display()
+            ),
+            "chmod it to 0600",
+        ));
+    }
+    if is_mounted_by_itself(path) {
+        warnings.push(Finding::warn(
+            Area::Files,
+            format!(
+                "{} is a mount of its own: a new secret ID never arrives there",
+                path.display()
+            ),
+            "mount its directory instead",
+        ));
+    }
+}
+
+/// Whether a file is mounted by itself, as container engines do with single files: what is renamed
+/// to its name outside never arrives.
+fn is_mounted_by_itself(path: &Path) -> bool {
+    let Ok(path) = std::fs::canonicalize(path) else { return false };
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    is_mount_point(&mounts, &path)
+}
+
+/// Whether `path` is a mount point by `/proc/self/mountinfo`, whose fifth field it is, with blanks
+/// in octal (proc(5)).
+fn is_mount_point(mounts: &str, path: &Path) -> bool {
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    points.map(|point| point.replace("\\040", " ")).any(|point| Path::new(&point) == path)
+}
+
+/// The permission bits of a file, where it can be looked at.
+pub(super) fn mode_of(path: &Path) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(path).ok().map(|found| found.mode() & 0o7777)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_mounted_by_itself_is_told_from_one_in_a_mounted_directory() {
+        let mounts = "36 35 98:0 / /run/secrets rw - ext4 /dev/sda1 rw\n\
+                      37 35 98:0 /id /etc/kms/secret\\040id rw - ext4 /dev/sda1 rw\n";
+        assert!(is_mount_point(mounts, Path::new("/etc/kms/secret id")));
+        assert!(!is_mount_point(mounts, Path::new("/run/secrets/id")));
+    }
+}
