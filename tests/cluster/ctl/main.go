@@ -82,13 +82,25 @@ func up(settings cluster.Settings) error {
 		c.Down()
 		return err
 	}
-	fmt.Printf("ready in %.0f s; logs are in %s\n\nTo try, in this order:\n", time.Since(began).Seconds(), settings.Dir)
-	fmt.Printf("\n# addresses, tokens and programs\n. %s\n", cluster.EnvironmentFile(settings.Dir))
+	fmt.Printf("ready in %.0f s; logs are in %s\n\nTo try, in this order:\n", time.Since(began).Seconds(), fromHere(settings.Dir))
+	fmt.Printf("\n# addresses, tokens and programs\n. %s\n", fromHere(cluster.EnvironmentFile(settings.Dir)))
 	for _, step := range c.Guide() {
 		fmt.Printf("\n# %s\n%s\n", step.Why, step.Type)
 	}
 	fmt.Println("\nIt runs until `cargo xtask cluster down`.")
 	return nil
+}
+
+// fromHere is a path as one would type it here.
+func fromHere(path string) string {
+	here, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	if short, err := filepath.Rel(here, path); err == nil && filepath.IsLocal(short) {
+		return short
+	}
+	return path
 }
 
 // status says what runs, and asks each API server what it thinks of its plugin.
