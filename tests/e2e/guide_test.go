@@ -46,8 +46,10 @@ func TestAClusterIsEndedByThoseWhoComeLater(t *testing.T) {
 		t.Errorf("it is written down that %v run", state.Processes)
 	}
 	must(t, cluster.End(c.Dir, func(text string) { t.Log(text) }))
-	if state.Alive() || c.plugin.Alive() || c.api.Alive() || c.Etcd.Alive() {
-		t.Error("something lives on")
+	for _, process := range []*parts.Process{c.plugin.Process, c.api.Process, c.Etcd.Process} {
+		if !process.EndsWithin(parts.StopBound) {
+			t.Errorf("process %d lives on", process.Pid())
+		}
 	}
 	if !bystander.plugin.Alive() || !bystander.api.Alive() {
 		t.Error("another one was ended")
