@@ -5,12 +5,12 @@ package apiserver_test
 import (
 	"crypto/rand"
 	"flag"
-	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"vault-kube-kms.test/parts"
+	"vault-kube-kms.test/suite"
 )
 
 func TestMain(m *testing.M) {
@@ -24,20 +24,11 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// needed is the value of a variable without which a test cannot run. On CI that is a failure.
-func needed(t *testing.T, variable string) string {
-	t.Helper()
-	if value := os.Getenv(variable); value != "" {
-		return value
-	}
-	text := fmt.Sprintf("SKIPPED: %s IS NOT SET; run cargo xtask test", variable)
-	if os.Getenv("CI") == "true" {
-		t.Fatal(text)
-	}
-	fmt.Fprintln(os.Stderr, text)
-	t.Skip(text)
-	return ""
-}
+var (
+	needed   = suite.Needed
+	must     = suite.Must
+	shortDir = suite.ShortDir
+)
 
 // keeper is a place for keys; flags makes a new key there and tells how a plugin finds it.
 type keeper struct {

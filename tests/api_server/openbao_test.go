@@ -92,10 +92,3 @@ func (n *tenant) rotate(t *testing.T) {
 	t.Helper()
 	must(t, n.Rotate())
 }
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}

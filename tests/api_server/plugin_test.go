@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -159,17 +158,6 @@ func (p *plugin) requireHealthy(t *testing.T) {
 
 func newEndpoint(t *testing.T) string {
 	return "unix://" + filepath.Join(shortDir(t), "kms.sock")
-}
-
-// shortDir is a directory whose path leaves room for a socket's 107 bytes.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "vkk")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
 }
 
 func message(err error) string { return status.Convert(err).Message() }

@@ -2,17 +2,12 @@ package apiserver_test
 
 import (
 	"bytes"
-	"crypto/tls"
 	"io"
 	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
-	"strings"
 	"sync"
 	"testing"
 
-	"vault-kube-kms.test/parts"
+	"vault-kube-kms.test/suite"
 )
 
 // laggard stands in front of an OpenBao and can answer with an older state of one key, as a
@@ -31,17 +26,13 @@ func newLaggard(t *testing.T, n *tenant) *laggard { return laggardUntil(t, n, 36
 // laggardUntil is one whose certificate is good for so many days.
 func laggardUntil(t *testing.T, n *tenant, days int) *laggard {
 	t.Helper()
-	made, err := parts.NewCertificate(shortDir(t), days)
-	must(t, err)
-	certificate, err := tls.LoadX509KeyPair(made.CertFile, made.KeyFile)
-	must(t, err)
-	l := &laggard{caFile: made.CAFile}
-	to := &httputil.ReverseProxy{
-		Transport: n.bao.HTTP.Transport,
-		Rewrite: func(request *httputil.ProxyRequest) {
-			request.SetURL(&url.URL{Scheme: "https", Host: n.bao.Address})
+	l := &laggard{}
+	front := suite.Front{
+		Days: days,
+		Answer: func(w http.ResponseWriter, r *http.Request) bool {
+			return isKeyRead(r, n.Key) && l.replay(w)
 		},
-		ModifyResponse: func(response *http.Response) error {
+		See: func(response *http.Response) error {
 			if !isKeyRead(response.Request, n.Key) || response.StatusCode != http.StatusOK {
 				return nil
 			}
@@ -54,15 +45,7 @@ func laggardUntil(t *testing.T, n *tenant, days int) *laggard {
 			return err
 		},
 	}
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !isKeyRead(r, n.Key) || !l.replay(w) {
-			to.ServeHTTP(w, r)
-		}
-	}))
-	server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
-	server.StartTLS()
-	t.Cleanup(server.Close)
-	l.address = strings.TrimPrefix(server.URL, "https://")
+	l.address, l.caFile = front.Serve(t, n.Bao)
 	return l
 }
 

@@ -5,18 +5,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"crypto/tls"
-
 	"vault-kube-kms.test/cluster"
 	"vault-kube-kms.test/parts"
+	"vault-kube-kms.test/suite"
 )
 
 // What a user is told of a failure is what the plugin made of it, whatever the keeper said.
@@ -64,34 +60,18 @@ type liar struct {
 
 func newLiar(t *testing.T, b *parts.OpenBao, marker string) *liar {
 	t.Helper()
-	made, err := parts.NewCertificate(shortDir(t), 365)
-	must(t, err)
-	certificate, err := tls.LoadX509KeyPair(made.CertFile, made.KeyFile)
-	must(t, err)
-	l := &liar{caFile: made.CAFile}
-	truth := &httputil.ReverseProxy{
-		Transport: b.HTTP.Transport,
-		Rewrite: func(request *httputil.ProxyRequest) {
-			request.SetURL(&url.URL{Scheme: "https", Host: b.Address})
-		},
-	}
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	l := &liar{}
+	front := suite.Front{Days: 1, Answer: func(w http.ResponseWriter, r *http.Request) bool {
 		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			return
-		}
-		if status := l.about(body); status != 0 {
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		status := l.about(body)
+		if err == nil && status != 0 {
 			w.WriteHeader(status)
 			fmt.Fprintf(w, `{"errors":["%s: %s"]}`, marker, marker)
-			return
 		}
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		truth.ServeHTTP(w, r)
-	}))
-	server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
-	server.StartTLS()
-	t.Cleanup(server.Close)
-	l.address = strings.TrimPrefix(server.URL, "https://")
+		return err != nil || status != 0
+	}}
+	l.address, l.caFile = front.Serve(t, b)
 	return l
 }
 

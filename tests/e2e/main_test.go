@@ -11,6 +11,7 @@ import (
 
 	"vault-kube-kms.test/cluster"
 	"vault-kube-kms.test/parts"
+	"vault-kube-kms.test/suite"
 )
 
 func TestMain(m *testing.M) {
@@ -26,20 +27,11 @@ func TestMain(m *testing.M) {
 // least once a minute.
 const converges = 100 * time.Second
 
-// needed is the value of a variable without which a test cannot run. On CI that is a failure.
-func needed(t *testing.T, variable string) string {
-	t.Helper()
-	if value := os.Getenv(variable); value != "" {
-		return value
-	}
-	text := fmt.Sprintf("SKIPPED: %s IS NOT SET; run cargo xtask test", variable)
-	if os.Getenv("CI") == "true" {
-		t.Fatal(text)
-	}
-	fmt.Fprintln(os.Stderr, text)
-	t.Skip(text)
-	return ""
-}
+var (
+	needed   = suite.Needed
+	must     = suite.Must
+	shortDir = suite.ShortDir
+)
 
 // long keeps a test for cargo xtask test --long.
 func long(t *testing.T) {
@@ -127,20 +119,4 @@ func (c *controlPlane) calls(t *testing.T, method string) int {
 	calls, err := c.plugin.Calls(method)
 	must(t, err)
 	return calls
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// shortDir is a folder whose path leaves room for a socket's 107 bytes.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "vkk")
-	must(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
 }
