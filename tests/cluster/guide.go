@@ -17,7 +17,10 @@ func (c *Cluster) WriteEnvironment() error {
 		return err
 	}
 	path := []string{c.Programs.Kubernetes, c.Programs.Etcd, filepath.Dir(c.Programs.Plugin)}
-	variables := []string{"KUBECONFIG=" + kubeconfig, "ETCDCTL_ENDPOINTS=" + c.Etcd.URL}
+	variables := []string{
+		"KUBECONFIG=" + kubeconfig, "KUBECACHEDIR=" + filepath.Join(c.Dir, "kubectl-cache"),
+		"ETCDCTL_ENDPOINTS=" + c.Etcd.URL,
+	}
 	if c.Bao != nil {
 		path = append(path, filepath.Dir(c.Programs.OpenBao))
 		variables = append(variables,
