@@ -14,14 +14,25 @@ use vault_kube_kms::adapters::grpc::authority::Mender;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// The `:authority` of an older API server, and what it becomes.
+const PATH: &[u8] = b"\x41\x06/run/k";
+const HOST: &[u8] = b"\x41\x06-run-k";
+
 fuzz_target!(|input: (u8, u8, &[u8])| {
     let (shape, size, hostile) = input;
-    let sent = match shape % 3 {
+    let sent = match shape % 4 {
         0 => hostile.to_vec(),
         1 => [PREFACE, hostile].concat(),
-        _ => [PREFACE, &request(hostile), &request(hostile)].concat(),
+        2 => [PREFACE, &request(hostile), &request(hostile)].concat(),
+        _ => [PREFACE, &request(&[PATH, hostile].concat()), &request(hostile)].concat(),
     };
     let whole = through(&sent, usize::MAX);
+    if shape % 4 == 3 && hostile.len() < 16_000 {
+        // What is certainly to be mended is, and nothing else of its frame.
+        let end = PREFACE.len() + 9 + PATH.len() + hostile.len();
+        let mended = [PREFACE, &request(&[HOST, hostile].concat())].concat();
+        assert_eq!(whole[..end], mended);
+    }
     assert_eq!(whole.len(), sent.len());
     assert_eq!(through(&sent, usize::from(size).max(1)), whole);
     assert_eq!(through(&whole, usize::MAX), whole);

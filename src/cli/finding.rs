@@ -91,6 +91,12 @@ impl Finding {
         Self { area, verdict: Verdict::Fail, text: text.into(), remedy: remedy.into() }
     }
 
+    /// A failure whose text ends with its remedy, behind a semicolon.
+    pub(super) fn told(area: Area, text: &str) -> Self {
+        let (text, remedy) = text.split_once("; ").unwrap_or((text, ""));
+        Self::fail(area, text, remedy)
+    }
+
     /// A failure with the code that logs and metrics know it by.
     pub(super) fn failed(area: Area, error: &KmsError) -> Self {
         Self::fail(area, format!("{}: {}", error.code(), error.cause()), error.remedy())

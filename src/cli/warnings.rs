@@ -3,10 +3,7 @@
 use std::path::Path;
 
 use super::finding::{Area, Finding};
-use crate::{
-    adapters::vault::tls::Trust,
-    config::settings::{KeeperSettings, Settings, VaultSettings},
-};
+use crate::config::settings::{KeeperSettings, Settings, VaultSettings};
 
 /// Variables that other programs of this kind take a proxy from.
 const PROXY_VARIABLES: [&str; 6] =
@@ -35,7 +32,7 @@ fn of_vault(vault: &VaultSettings, warnings: &mut Vec<Finding>) {
             "--vault-address is http://: seeds and tokens cross the network in clear",
             "use https://",
         ));
-    } else if vault.client.tls.trust == Trust::Anybody {
+    } else if vault.client.tls.believes_anybody() {
         warnings.push(Finding::warn(
             Area::Connection,
             "--tls-skip-verify: anybody can pose as the keeper, and --tls-ca-file is not looked at",

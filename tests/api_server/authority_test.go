@@ -49,6 +49,7 @@ func TestAuthoritiesAsRawFrames(t *testing.T) {
 	path := p.address()
 	for _, authority := range []string{
 		"localhost", "kms.sock", "@kms", "localhost:80", // which the HTTP/2 library takes as they are
+		none, // which is not sent at all
 		path, url.PathEscape(path), "%40kms", "@/run/x", "unix:" + path, "passthrough:///x", "unix://" + path,
 	} {
 		for _, way := range ways {
@@ -85,6 +86,7 @@ func TestAuthoritiesThatNothingMends(t *testing.T) {
 func TestHostileFrames(t *testing.T) {
 	t.Parallel()
 	p := start(t, localFlags(t))
+	bystander := dialRaw(t, p)
 	fields := func(c *rawConn) []byte { return bytes.Clone(c.block("%2Frun%2Fx", ways[0])) }
 	headers := func(c *rawConn, block []byte, end bool) error {
 		return c.framer.WriteHeaders(http2.HeadersFrameParam{
@@ -136,10 +138,16 @@ func TestHostileFrames(t *testing.T) {
 			if answer := c.read(); answer == "200" || answer == "silence" {
 				t.Errorf("it is answered with %s", answer)
 			}
+			if answer := bystander.ask(t, "%2Frun%2Fx", ways[0]); answer != "200" {
+				t.Errorf("another connection is answered with %s", answer)
+			}
 			p.requireHealthy(t)
 		})
 	}
 }
+
+// none stands for no authority.
+const none = "none"
 
 // way is a way to send the same header fields.
 type way struct {
@@ -201,6 +209,9 @@ func (c *rawConn) block(authority string, way way) []byte {
 		{Name: "te", Value: "trailers"},
 	}
 	for _, field := range fields {
+		if field.Value == none {
+			continue
+		}
 		if way.plain && field.Name == ":authority" {
 			// A literal with incremental indexing, which the encoder would always compress; its
 			// length may need a second octet.

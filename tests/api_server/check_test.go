@@ -4,20 +4,23 @@ import (
 	"encoding/json"
 	"errors"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"vault-kube-kms.test/parts"
+	"vault-kube-kms.test/suite"
 )
 
 // checked is what `check` prints of an installation, and its exit code.
 func checked(t *testing.T, flags []string, more ...string) (string, int) {
 	t.Helper()
-	out, err := parts.Command(slices.Concat([]string{needed(t, "PROVIDER"), "check"}, flags, more)...).Output()
+	out, err := parts.Command(slices.Concat([]string{needed(t, "PROVIDER"), "check"}, flags, more)...).CombinedOutput()
 	var failed *exec.ExitError
 	if err != nil && !errors.As(err, &failed) {
 		t.Fatal(err)
@@ -104,6 +107,35 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 			must(t, os.WriteFile(path, nil, 0o600))
 			return append(n.Flags(), "--listen-address="+path)
 		}},
+		"whoever serves the socket is silent": {2, []string{"FAIL socket: does not answer"}, func(t *testing.T, n *tenant) []string {
+			endpoint := newEndpoint(t)
+			listener, err := net.Listen("unix", dialled(endpoint))
+			must(t, err)
+			t.Cleanup(func() { _ = listener.Close() })
+			return append(n.Flags(), "--listen-address="+endpoint)
+		}},
+		"the provider is unhealthy": {2, []string{"FAIL socket: keeper-unreachable"}, func(t *testing.T, n *tenant) []string {
+			p := launch(t, newEndpoint(t), n.FlagsVia(parts.FreeAddress()))
+			waitUnhealthy(t, p.client(t), startBound)
+			if !parts.Eventually(startBound, func() bool {
+				_, err := p.client(t).Status(t.Context())
+				return err != nil && strings.Contains(err.Error(), "keeper-unreachable")
+			}) {
+				t.Fatal("it never says so")
+			}
+			return append(n.Flags(), "--listen-address="+p.endpoint)
+		}},
+		"a clock that is wrong": {1, []string{"WARN clock: s apart; synchronise both"}, func(t *testing.T, n *tenant) []string {
+			front := suite.Front{Days: 365,
+				Answer: func(http.ResponseWriter, *http.Request) bool { return false },
+				See: func(r *http.Response) error {
+					r.Header.Set("Date", time.Now().Add(10*time.Minute).UTC().Format(http.TimeFormat))
+					return nil
+				},
+			}
+			address, caFile := front.Serve(t, n.Bao)
+			return with(n.FlagsVia(address), "--tls-ca-file="+caFile)
+		}},
 		"a directory that everybody may write to": {1, []string{"WARN socket: could be first to listen"}, func(t *testing.T, n *tenant) []string {
 			dir := shortDir(t)
 			must(t, os.Chmod(dir, 0o777))
@@ -160,6 +192,10 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 			"FAIL policy: no read on transit/keys/", "FAIL key: permission-denied", "not checked: binding, clock",
 		}, func(t *testing.T, n *tenant) []string {
 			n.allow(t, "update encrypt", "update decrypt")
+			return n.Flags()
+		}},
+		"the right to make a key": {1, []string{"WARN policy: create on transit/encrypt/"}, func(t *testing.T, n *tenant) []string {
+			n.allow(t, append(parts.UseOfKey, "create encrypt")...)
 			return n.Flags()
 		}},
 		"rights that are not needed": {1, []string{

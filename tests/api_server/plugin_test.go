@@ -51,7 +51,7 @@ func launch(t *testing.T, endpoint string, flags []string, wrapper ...string) *p
 			t.Error("the plugin had to be killed")
 		}
 		if t.Failed() {
-			t.Logf("plugin %d printed:\n%s", p.Pid(), p.Printed())
+			t.Logf("plugin %d printed:\n%s", p.Pid(), parts.Tail(p.Printed()))
 		}
 	})
 	return p

@@ -80,7 +80,7 @@ func Up(settings Settings) (*Cluster, error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	c.way = parts.Way{Logs: c.Dir, Outlive: c.Outlive}
+	c.way = parts.Way{Logs: c.Dir, Outlive: c.Outlive, Started: c.started}
 	if err := c.start(); err != nil {
 		c.Down()
 		return nil, err
@@ -100,9 +100,7 @@ func (c *Cluster) start() error {
 	if c.Etcd, err = parts.StartEtcd(c.way, c.Programs.Etcd, dir); err != nil {
 		return err
 	}
-	if err := c.started("etcd", c.Etcd.Process, c.Etcd.URL); err != nil {
-		return err
-	}
+	c.say("etcd", c.Etcd.URL)
 	for number := 1; number <= c.Replicas; number++ {
 		if err := c.startNode(number, append(flags, c.PluginFlags...)); err != nil {
 			return err
@@ -128,9 +126,7 @@ func (c *Cluster) startKeeper() ([]string, error) {
 		return nil, err
 	}
 	c.state.OpenBao = &Access{URL: "https://" + c.Bao.Address, CAFile: c.Bao.CAFile, Token: c.Bao.Token}
-	if err := c.started("openbao", c.Bao.Process, c.state.OpenBao.URL); err != nil {
-		return nil, err
-	}
+	c.say("openbao", c.state.OpenBao.URL)
 	if c.Tenant, err = c.Bao.NewTenant(Key, dir, tokenSeconds, parts.UseOfKey...); err != nil {
 		return nil, err
 	}
@@ -155,9 +151,7 @@ func (c *Cluster) startNode(number int, flags []string) error {
 	if node.Plugin, err = parts.StartPlugin(c.way, plugin, c.Programs.Plugin, endpoint, flags...); err != nil {
 		return err
 	}
-	if err := c.started(plugin, node.Plugin.Process, endpoint); err != nil {
-		return err
-	}
+	c.say(plugin, endpoint)
 	if err := node.Configure(c.Encryption(endpoint)); err != nil {
 		return err
 	}
@@ -167,15 +161,13 @@ func (c *Cluster) startNode(number int, flags []string) error {
 	if err != nil {
 		return err
 	}
-	if err := node.APIServer.Launch(); err != nil {
-		return err
-	}
 	a := node.APIServer
 	c.state.APIServers = append(c.state.APIServers, Access{URL: a.URL, CAFile: a.CAFile, Token: a.Token})
-	if err := c.started(apiServer, a.Process, a.URL); err != nil {
+	if err := a.Start(); err != nil {
 		return err
 	}
-	return a.UntilOK("/readyz")
+	c.say(apiServer, a.URL)
+	return nil
 }
 
 // Configure replaces the EncryptionConfiguration of the node in one step.
@@ -223,8 +215,7 @@ func (c *Cluster) folder(name string) (string, error) {
 	return dir, os.MkdirAll(dir, 0o700)
 }
 
+func (c *Cluster) say(name, where string) { c.Say(fmt.Sprintf("%-17s %s", name, where)) }
+
 // started notes a process, so that it can be ended even if this one does not live to do it.
-func (c *Cluster) started(name string, process *parts.Process, where string) error {
-	c.Say(fmt.Sprintf("%-17s %s  (pid %d)", name, where, process.Pid()))
-	return c.state.add(c.Dir, name, process.Pid())
-}
+func (c *Cluster) started(name string, pid int) error { return c.state.add(c.Dir, name, pid) }

@@ -59,6 +59,9 @@ func End(dir string, say func(string)) error {
 	for _, process := range slices.Backward(state.Processes) {
 		say(fmt.Sprintf("%-17s %s", process.Name, process.end()))
 	}
+	if state.Alive() {
+		return errors.New("not all have ended; what is left is in " + stateFile(dir))
+	}
 	return os.RemoveAll(dir)
 }
 
@@ -87,7 +90,11 @@ func (s *State) add(dir, name string, pid int) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(stateFile(dir), text, 0o600)
+	draft := stateFile(dir) + ".new"
+	if err := os.WriteFile(draft, text, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(draft, stateFile(dir))
 }
 
 func stateFile(dir string) string { return filepath.Join(dir, "state.json") }

@@ -1,6 +1,8 @@
 package e2e_test
 
 import (
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -56,4 +58,40 @@ func TestAClusterIsEndedByThoseWhoComeLater(t *testing.T) {
 	}
 	// It can be done twice.
 	must(t, cluster.End(c.Dir, func(text string) { t.Log(text) }))
+}
+
+// The command behind `cargo xtask cluster`: up, status, up again, down, down again.
+func TestTheCommand(t *testing.T) {
+	t.Parallel()
+	needed(t, "KUBERNETES")
+	program := filepath.Join(shortDir(t), "ctl")
+	out, err := exec.Command("go", "build", "-o", program, "../cluster/ctl").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	dir := filepath.Join(shortDir(t), "cluster")
+	t.Cleanup(func() { _ = cluster.End(dir, func(string) {}) })
+	for _, step := range []struct {
+		args     string
+		works    bool
+		expected []string
+	}{
+		{"status", true, []string{"nothing runs"}},
+		{"up --keeper=local --replicas=2", true, []string{"plugin-2", "ready in", "kubectl create secret", "--context=node-2"}},
+		{"up --keeper=local", false, []string{"one runs already"}},
+		{"status", true, []string{"kube-apiserver-2  runs", "kube-apiserver-2  /readyz/kms-providers: 200 ok"}},
+		{"down", true, []string{"kube-apiserver-1  ended", "etcd              ended"}},
+		{"down", true, []string{"nothing runs"}},
+	} {
+		cmd := exec.Command(program, append(strings.Fields(step.args), "--dir="+dir)...)
+		out, err := cmd.CombinedOutput()
+		if (err == nil) != step.works {
+			t.Fatalf("%s: %v: %s", step.args, err, out)
+		}
+		for _, expected := range step.expected {
+			if !strings.Contains(string(out), expected) {
+				t.Errorf("%s does not print %q: %s", step.args, expected, out)
+			}
+		}
+	}
 }

@@ -74,8 +74,8 @@ func start(t *testing.T, changes ...func(*cluster.Settings)) *controlPlane {
 	t.Cleanup(func() {
 		if t.Failed() {
 			for _, node := range c.Nodes {
-				t.Logf("API server printed:\n%s", node.APIServer.Printed())
-				t.Logf("plugin printed:\n%s", node.Plugin.Printed())
+				t.Logf("API server printed:\n%s", parts.Tail(node.APIServer.Printed()))
+				t.Logf("plugin printed:\n%s", parts.Tail(node.Plugin.Printed()))
 			}
 		}
 		c.Down()

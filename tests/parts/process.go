@@ -25,6 +25,8 @@ type Way struct {
 	Logs string
 	// Outlive lets them live on when this process ends.
 	Outlive bool
+	// Started is told of each as soon as it runs, long before it is ready.
+	Started func(name string, pid int) error
 }
 
 // Process is a running program. It is ended by its own id.
@@ -86,6 +88,12 @@ func (w Way) Start(name string, args []string, variables ...string) (*Process, e
 		_ = p.cmd.Wait()
 		close(p.exited)
 	}()
+	if w.Started != nil {
+		if err := w.Started(name, p.Pid()); err != nil {
+			p.Kill()
+			return nil, err
+		}
+	}
 	return p, nil
 }
 
@@ -134,16 +142,16 @@ func (p *Process) Alive() bool {
 // ExitCode is what it ended with.
 func (p *Process) ExitCode() int { return p.cmd.ProcessState.ExitCode() }
 
-// Printed is the end of what it printed.
+// Printed is all that it printed.
 func (p *Process) Printed() string {
 	if p.log == "" {
-		return Tail(p.Stdout.String()) + Tail(p.Stderr.String())
+		return p.Stdout.String() + p.Stderr.String()
 	}
 	text, err := os.ReadFile(p.log)
 	if err != nil {
 		return err.Error()
 	}
-	return Tail(string(text))
+	return string(text)
 }
 
 // Until waits until it is ready; the last reason why not is told where it never is.
@@ -155,9 +163,9 @@ func (p *Process) Until(ready func() error) error {
 	})
 	switch {
 	case !p.Alive():
-		return fmt.Errorf("it has ended: %s", p.Printed())
+		return fmt.Errorf("it has ended: %s", Tail(p.Printed()))
 	case !done:
-		return fmt.Errorf("it is not ready after %v: %w: %s", StartBound, last, p.Printed())
+		return fmt.Errorf("it is not ready after %v: %w: %s", StartBound, last, Tail(p.Printed()))
 	default:
 		return nil
 	}

@@ -1,4 +1,4 @@
-//! Hostile bytes at each parser, made up by libFuzzer.
+//! Hostile bytes, made up by libFuzzer, at each fuzz target.
 
 use std::{fs, process::Command};
 

@@ -13,7 +13,7 @@ const USAGE: &str = "\
 cargo xtask test             every test; fetches and builds what it needs into target/
         [--long] [--kubernetes 1.36.3|1.31.0]
 cargo xtask tools            only fetch and build what the tests need
-cargo xtask fuzz [SECONDS]   hostile bytes at each parser, 60 s for each unless told
+cargo xtask fuzz [SECONDS]   hostile bytes at each fuzz target, 60 s unless told
 cargo xtask cluster up       a control plane to try: OpenBao, etcd, the plugin, kube-apiserver
         [--replicas N] [--keeper openbao|local] [--kubernetes 1.36.3|1.31.0]
 cargo xtask cluster status   what runs, and what the API servers think of their plugins

@@ -8,7 +8,7 @@ use std::{
         linux::net::SocketAddrExt as _,
         unix::{
             fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
-            net::{SocketAddr, UnixListener, UnixStream},
+            net::{SocketAddr, UnixListener},
         },
     },
     path::{Path, PathBuf},
@@ -165,8 +165,7 @@ pub fn survey(address: &SocketAddress) -> Result<Survey, BindError> {
     let path = match address {
         SocketAddress::File(path) => path,
         SocketAddress::Abstract(name) => {
-            let served = SocketAddr::from_abstract_name(name)
-                .is_ok_and(|at| UnixStream::connect_addr(&at).is_ok());
+            let served = is_served(dial(format!("\0{name}")));
             return Ok(if served { Survey::Served } else { Survey::Free });
         }
     };
@@ -217,7 +216,7 @@ fn lock_directory(address: &SocketAddress, directory: &Path) -> Result<File, Bin
 }
 
 /// Connects without waiting: a process that hangs may have let its backlog fill up.
-fn dial(path: &Path) -> io::Result<()> {
+fn dial(path: impl AsRef<Path>) -> io::Result<()> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.connect(&SockAddr::unix(path)?)
@@ -236,23 +235,19 @@ fn refuse_occupied(address: &SocketAddress, path: &Path) -> Result<(), BindError
         };
         return Err(BindError::NotASocket { path: path.to_owned(), kind });
     }
-    match dial(path) {
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
-            ) =>
-        {
-            Ok(())
-        }
-        // Connected, or there but not for us: either way somebody's.
-        _ => Err(BindError::InUse(address.clone())),
-    }
+    if is_served(dial(path)) { Err(BindError::InUse(address.clone())) } else { Ok(()) }
+}
+
+/// Connected, or there but not for us: either way somebody's.
+fn is_served(dialled: io::Result<()>) -> bool {
+    !dialled.is_err_and(|error| {
+        matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::{fs::symlink, net::UnixStream};
 
     use super::*;
 
@@ -301,6 +296,10 @@ mod tests {
         fs::remove_file(&path).unwrap();
         fs::write(&path, "").unwrap();
         assert!(matches!(survey(&address), Err(BindError::NotASocket { .. })));
+        let address = SocketAddress::Abstract(path.display().to_string());
+        assert_eq!(survey(&address).unwrap(), Survey::Free);
+        let _live = BoundSocket::bind(&address).unwrap();
+        assert_eq!(survey(&address).unwrap(), Survey::Served);
     }
 
     #[test]

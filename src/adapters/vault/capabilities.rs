@@ -66,7 +66,15 @@ impl Capabilities {
     /// [`Code::PermissionDenied`](crate::domain::error::Code::PermissionDenied) for a token that
     /// may not even ask, as one without the policy `default`; and the codes of an outage.
     pub async fn judge(&self, deadline: Monotonic) -> Result<Verdict, KmsError> {
-        let rules = rules(&self.settings.key);
+        let mut rules = rules(&self.settings.key);
+        if self.settings.require_enterprise {
+            rules.push(Rule {
+                path: "sys/license/status".to_owned(),
+                needed: Some("read"),
+                dangerous: &[],
+                danger: "",
+            });
+        }
         let held = self.session.token(deadline).await?;
         let paths: Vec<_> = rules.iter().map(|rule| rule.path.as_str()).collect();
         let call = Call {
@@ -85,12 +93,15 @@ impl Capabilities {
     }
 }
 
-fn rules(KeyPath { mount, key }: &KeyPath) -> [Rule; 9] {
+fn rules(KeyPath { mount, key }: &KeyPath) -> Vec<Rule> {
     const WRITE: &[&str] = &["create", "update", "patch", "delete", "sudo"];
     let rule = |path, needed, dangerous, danger| Rule { path, needed, dangerous, danger };
     let (at, encrypt) = (format!("{mount}/keys/{key}"), format!("{mount}/encrypt/{key}"));
     let export = format!("{mount}/export/encryption-key/{key}");
-    [
+    vec![
+        rule(format!("{export}/latest"), None, &["read"], "the key can be taken out"),
+        rule(format!("{at}/import"), None, WRITE, "the key can be replaced"),
+        rule(format!("{at}/import_version"), None, WRITE, "a known key can be made the newest"),
         rule(format!("{at}/config"), None, WRITE, "the key's settings can be changed"),
         rule(format!("{at}/rotate"), None, WRITE, "the key can be rotated"),
         rule(format!("{at}/trim"), None, WRITE, "old versions can be destroyed"),
@@ -165,8 +176,9 @@ mod tests {
 
     #[test]
     fn root_lacks_nothing_and_is_told_of_once() {
-        let paths = rules(&KeyPath::parse("transit/keys/k").unwrap()).map(|rule| rule.path);
-        let all = paths.into_iter().map(|path| (path, serde_json::json!(["root"])));
+        let paths =
+            rules(&KeyPath::parse("transit/keys/k").unwrap()).into_iter().map(|rule| rule.path);
+        let all = paths.map(|path| (path, serde_json::json!(["root"])));
         let verdict = verdict(&serde_json::Value::Object(all.collect()));
         assert_eq!(verdict, Verdict { is_root: true, ..Verdict::default() });
     }

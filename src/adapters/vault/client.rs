@@ -49,6 +49,19 @@ pub struct ClientSettings {
     pub request_timeout: Duration,
 }
 
+impl ClientSettings {
+    /// How TCP connections are made.
+    pub(super) fn connector(&self) -> HttpConnector {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(Duration::from_secs(15)));
+        // Shared out among the addresses of a name, so that a dead one does not take all the time.
+        tcp.set_connect_timeout(Some(self.connect_timeout.min(self.request_timeout)));
+        tcp
+    }
+}
+
 /// The client.
 pub struct VaultClient {
     http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
@@ -97,12 +110,7 @@ impl VaultClient {
         clock: Arc<dyn Clock>,
         telemetry: Arc<dyn Telemetry>,
     ) -> Result<Self, String> {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(Duration::from_secs(15)));
-        // Shared out among the addresses of a name, so that a dead one does not take all the time.
-        tcp.set_connect_timeout(Some(settings.connect_timeout.min(settings.request_timeout)));
+        let tcp = settings.connector();
         let mut builder = HttpsConnectorBuilder::new()
             .with_tls_config(if settings.address.is_tls() {
                 settings.tls.client_config()?
@@ -251,7 +259,9 @@ pub(super) fn unreachable(
         root = source;
     }
     let cause = root.to_string();
-    let remedy = if cause.contains("certificate") {
+    let remedy = if cause.contains("certificate expired") {
+        "renew the server's certificate; if it is newer, correct this node's clock"
+    } else if cause.contains("certificate") {
         "give the CA with --tls-ca-file, or the certificate's name with --tls-sni"
     } else {
         "check --vault-address, that the keeper runs, and the network to it"

@@ -5,13 +5,11 @@ use std::{sync::Arc, time::Duration};
 
 use rustls::{ProtocolVersion, client::danger::ServerCertVerifier};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tower::ServiceExt as _;
 
-use super::{
-    client::{ClientSettings, unreachable},
-    tls::Trust,
-};
+use super::client::{ClientSettings, unreachable};
 use crate::domain::{
     error::{Code, KmsError},
     time,
@@ -53,7 +51,7 @@ pub async fn inspect(
 
 async fn shake(settings: &ClientSettings, now: time::UnixTime) -> Result<Handshake, KmsError> {
     let address = &settings.address;
-    let failed = |error: &std::io::Error| unreachable(address, error, true);
+    let failed = |error: &(dyn std::error::Error + 'static)| unreachable(address, error, true);
     let internal = |problem: String| KmsError::new(Code::Internal, problem, "report this");
     let name = match &settings.tls.server_name {
         Some(name) => name.clone(),
@@ -61,7 +59,9 @@ async fn shake(settings: &ClientSettings, now: time::UnixTime) -> Result<Handsha
             .map_err(|_invalid| internal("the host is no server name".to_owned()))?,
     };
     let config = settings.tls.client_config().map_err(internal)?;
-    let tcp = TcpStream::connect((address.host(), address.port())).await.map_err(|e| failed(&e))?;
+    // As requests are made, so that of several addresses of a name one is enough.
+    let uri = address.join("").map_err(|_invalid| internal("the address is no URL".to_owned()))?;
+    let tcp = settings.connector().oneshot(uri).await.map_err(|e| failed(&e))?.into_inner();
     let connector = TlsConnector::from(Arc::new(config));
     let tls = connector.connect(name.clone(), tcp).await.map_err(|e| failed(&e))?;
     let (_, connection) = tls.get_ref();
@@ -74,7 +74,7 @@ async fn shake(settings: &ClientSettings, now: time::UnixTime) -> Result<Handsha
             Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
             _ => "TLS",
         },
-        days_left: (settings.tls.trust != Trust::Anybody).then(|| last(believed_in)),
+        days_left: (!settings.tls.believes_anybody()).then(|| last(believed_in)),
     })
 }
 

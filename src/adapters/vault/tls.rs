@@ -35,6 +35,12 @@ pub struct TlsSettings {
 }
 
 impl TlsSettings {
+    /// Whether any certificate will do.
+    #[must_use]
+    pub fn believes_anybody(&self) -> bool {
+        self.trust == Trust::Anybody
+    }
+
     /// The client configuration for these settings: TLS 1.2 and 1.3, aws-lc-rs.
     ///
     /// # Errors

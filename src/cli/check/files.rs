@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use tokio::time::timeout;
+
 use crate::{
     adapters::vault::approle::AppRole,
     cli::{
@@ -12,24 +14,34 @@ use crate::{
         settings::{KeeperSettings, Settings},
         sources::Sources,
     },
+    domain::time::CALL_BUDGET,
 };
 
 pub(super) async fn check(sources: &Sources, settings: &Settings, report: &mut Report) {
-    for flag in ["config", "tls-ca-file"] {
-        if let Some(path) = sources.get(flag).and_then(|given| given.values.last()) {
-            report.add(written_by_us_alone(flag, Path::new(path)));
-        }
+    if let Some(path) = given(sources, "config") {
+        report.add(written_by_us_alone("config", path));
     }
-    if let KeeperSettings::Vault(vault) = &settings.keeper {
-        match AppRole::secret_id(&vault.approle).await {
-            Ok(_) if report.passes(Area::Files) => report.add(Finding::pass(
-                Area::Files,
-                format!("{} holds a secret ID", vault.approle.secret_id_path.display()),
-            )),
-            Ok(_) => (),
-            Err(error) => report.add(Finding::failed(Area::Files, &error)),
-        }
+    let KeeperSettings::Vault(vault) = &settings.keeper else { return };
+    if let Some(path) =
+        given(sources, "tls-ca-file").filter(|_| !vault.client.tls.believes_anybody())
+    {
+        report.add(written_by_us_alone("tls-ca-file", path));
     }
+    let path = vault.approle.secret_id_path.display();
+    match timeout(CALL_BUDGET, AppRole::secret_id(&vault.approle)).await {
+        Ok(Ok(_)) => report.add(Finding::pass(Area::Files, format!("{path} holds a secret ID"))),
+        Ok(Err(error)) => report.add(Finding::failed(Area::Files, &error)),
+        Err(_elapsed) => report.add(Finding::fail(
+            Area::Files,
+            format!("--approle-secret-id-path: reading {path} does not end"),
+            "write the secret ID into a plain file",
+        )),
+    }
+}
+
+fn given<'a>(sources: &'a Sources, flag: &str) -> Option<&'a Path> {
+    let path = sources.get(flag)?.values.last()?;
+    (!path.is_empty()).then_some(Path::new(path))
 }
 
 /// Whoever can write such a file decides which server is believed.

@@ -58,7 +58,7 @@ pub(super) async fn check(settings: &Settings, report: &mut Report) {
             }
         }
         Err(error) => {
-            report.add(Finding::fail(Files, error.to_string(), ""));
+            report.add(Finding::told(Files, &error.to_string()));
             report.leave_out(&[Key, Binding]);
         }
     }
@@ -103,6 +103,7 @@ async fn ask(
     report: &mut Report,
 ) {
     let described = keeper.kek.describe(clock.now().after(STEP)).await;
+    let wall = clock.wall();
     if let KeeperSettings::Vault(vault) = &settings.keeper
         && !login(&vault.approle.mount, notes, described.as_ref().err(), report)
     {
@@ -120,7 +121,7 @@ async fn ask(
             watch.prove(Duration::MAX).await;
             key::settings(&snapshot, watch.standing(), report);
             key::binding(&notes.read().proofs, report);
-            key::clock(&snapshot, clock.wall(), report);
+            key::clock(&snapshot, wall, report);
         }
         Err(error) => {
             report.add(Finding::failed(Key, &error));
@@ -172,7 +173,10 @@ fn policy(verdict: Result<Verdict, KmsError>, report: &mut Report) {
                 report.add(Finding::warn(Policy, "the token may do everything", remedy));
             }
             if verdict == Verdict::default() {
-                report.add(Finding::pass(Policy, "what is needed, and nothing else"));
+                report.add(Finding::pass(
+                    Policy,
+                    "all that is needed on this key, and nothing dangerous",
+                ));
             }
         }
         Err(error) if error.code() == Code::PermissionDenied => report.add(Finding::warn(

@@ -33,7 +33,10 @@ pub(super) fn settings(
     };
     match (writer, standing) {
         (Some(Writer { version, key_id }), _) => {
-            let text = format!("version {version} writes, as {key_id}; {read}");
+            let least =
+                snapshot.min_encryption.map(|least| format!("; {least} is the lowest to write"));
+            let least = least.unwrap_or_default();
+            let text = format!("version {version} writes, as {key_id}; {read}{least}");
             report.add(Finding::pass(Key, text));
         }
         (None, Standing::Failing(error) | Standing::Ailing(error)) => {
@@ -72,6 +75,6 @@ pub(super) fn clock(snapshot: &KekSnapshot, wall: UnixTime, report: &mut Report)
             "synchronise both; until then rotations go by the keeper's",
         )
     } else {
-        Finding::pass(Clock, "the keeper's time, within 2 s")
+        Finding::pass(Clock, format!("{:.1} s apart from the keeper's", apart.as_secs_f64()))
     });
 }

@@ -1,5 +1,5 @@
 //! `check`: what is right and what is wrong with an installation, before `serve` is started or
-//! beside it. It binds nothing, and changes nothing but that it logs in once.
+//! beside it. It binds and writes nothing; it logs in once, and ends its token.
 
 mod files;
 mod keeper;
@@ -15,16 +15,21 @@ use super::{
     terminal::print,
     warnings,
 };
-use crate::config::{settings::Settings, sources::Sources};
+use crate::{
+    adapters::system::hardening,
+    config::{settings::Settings, sources::Sources},
+};
 
 /// Checks what `sources` configure, and prints what it finds.
 pub(super) fn run(sources: &Sources) -> ExitCode {
+    // It holds a secret ID and a token like `serve`; what cannot be had is told there.
+    let _missed = hardening::harden();
     let mut report = Report::default();
     match Settings::read(sources) {
         Ok(settings) => all(sources, &settings, &mut report),
         Err(errors) => {
             for error in errors {
-                report.add(Finding::fail(Area::Configuration, error.to_string(), ""));
+                report.add(Finding::told(Area::Configuration, &error.to_string()));
             }
         }
     }
@@ -43,11 +48,15 @@ fn all(sources: &Sources, settings: &Settings, report: &mut Report) {
         report.add(Finding::pass(Area::Configuration, "complete"));
     }
     match runtime() {
-        Ok(runtime) => runtime.block_on(async {
-            socket::check(settings, report).await;
-            files::check(sources, settings, report).await;
-            keeper::check(settings, report).await;
-        }),
+        Ok(runtime) => {
+            runtime.block_on(async {
+                socket::check(settings, report).await;
+                files::check(sources, settings, report).await;
+                keeper::check(settings, report).await;
+            });
+            // A look-up of a name may still hang in a thread of its own.
+            runtime.shutdown_background();
+        }
         Err(error) => report.add(Finding::fail(
             Area::Configuration,
             format!("no runtime: {error}"),

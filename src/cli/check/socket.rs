@@ -2,18 +2,21 @@
 
 use std::path::Path;
 
+use tokio::time::timeout;
+
 use crate::{
     adapters::grpc::{
         address::SocketAddress,
         client,
         socket::{Survey, survey},
-        wire::StatusRequest,
+        wire::{StatusRequest, StatusResponse},
     },
     cli::{
         finding::{Area, Finding, Report},
         warnings::mode_of,
     },
     config::settings::Settings,
+    domain::time::CALL_BUDGET,
 };
 
 pub(super) async fn check(settings: &Settings, report: &mut Report) {
@@ -25,7 +28,7 @@ pub(super) async fn check(settings: &Settings, report: &mut Report) {
             format!("{address} is what an ended process left behind; serve replaces it"),
         ),
         Ok(Survey::Served) => served(address).await,
-        Err(error) => Finding::fail(Area::Socket, error.to_string(), ""),
+        Err(error) => Finding::told(Area::Socket, &error.to_string()),
     });
     if let SocketAddress::File(path) = address
         && let Some(directory) = path.parent()
@@ -48,24 +51,32 @@ fn open_to_all(directory: &Path) -> Finding {
 
 /// What the one who serves there says of itself.
 async fn served(address: &SocketAddress) -> Finding {
-    let told = match client::connect(address).await {
-        Ok(mut kms) => kms.status(StatusRequest {}).await.map_err(|s| s.message().to_owned()),
-        Err(error) => Err(error.to_string()),
+    let failing = |what: String| {
+        let remedy = "see its log; if it is no provider, choose another --listen-address";
+        Finding::fail(Area::Socket, what, remedy)
     };
-    match told.map(tonic::Response::into_inner) {
-        Ok(status) if status.healthz == "ok" => Finding::pass(
+    match timeout(CALL_BUDGET, status(address)).await {
+        Ok(Ok(told)) if told.healthz == "ok" => Finding::pass(
             Area::Socket,
-            format!("a provider serves at {address}: ok, {}", status.key_id),
+            format!("a provider serves at {address}: ok, {}", printable(&told.key_id)),
         ),
-        Ok(status) => Finding::fail(
-            Area::Socket,
-            format!("the provider at {address} is unhealthy: {}", status.healthz),
-            "",
-        ),
-        Err(problem) => Finding::fail(
-            Area::Socket,
-            format!("whoever serves at {address} answers Status with: {problem}"),
-            "",
-        ),
+        Ok(Ok(told)) => {
+            failing(format!("the provider at {address} says {}", printable(&told.healthz)))
+        }
+        Ok(Err(problem)) => {
+            failing(format!("whoever serves at {address} says {}", printable(&problem)))
+        }
+        Err(_elapsed) => failing(format!("whoever serves at {address} does not answer")),
     }
+}
+
+async fn status(address: &SocketAddress) -> Result<StatusResponse, String> {
+    let mut kms = client::connect(address).await.map_err(|error| error.to_string())?;
+    let told = kms.status(StatusRequest {}).await.map_err(|status| status.message().to_owned())?;
+    Ok(told.into_inner())
+}
+
+/// Somebody else's text, on one line and of bounded length.
+fn printable(text: &str) -> String {
+    text.chars().take(300).map(|c| if c.is_control() { '?' } else { c }).collect()
 }

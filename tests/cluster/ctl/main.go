@@ -38,6 +38,9 @@ func run(args []string) error {
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("%q is too much", flags.Args())
+	}
 	switch args[0] {
 	case "up":
 		return up(settings)

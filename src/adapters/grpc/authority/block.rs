@@ -6,8 +6,13 @@ use http::uri::Authority;
 
 use super::huffman;
 
-/// The index of the name `:authority` in HPACK's static table.
+/// The name of the field, and its index in HPACK's static table.
+const NAME: &[u8] = b":authority";
 const AUTHORITY: usize = 1;
+
+/// The longest authority that is mended, in octets as they are sent: a socket's path of 107 bytes
+/// takes at most 321 when every one of them is encoded.
+const AUTHORITY_MAX: usize = 512;
 
 /// Where a text stands in a block, and whether it is Huffman-coded.
 #[derive(Clone, Debug)]
@@ -27,7 +32,7 @@ pub(super) fn mend(block: &mut [u8]) -> bool {
 
 fn try_mend(block: &mut [u8]) -> Option<()> {
     let Text { octets, coded } = authority(block)?;
-    let octets = block.get_mut(octets)?;
+    let octets = block.get_mut(octets).filter(|octets| octets.len() <= AUTHORITY_MAX)?;
     let refused = read(octets, coded).filter(|authority| !is_taken(authority))?;
     let instead: Vec<_> = refused.iter().map(|byte| instead_of(*byte)).collect::<Option<_>>()?;
     if !is_taken(&instead) {
@@ -35,7 +40,9 @@ fn try_mend(block: &mut [u8]) -> Option<()> {
     }
     if coded {
         for (char, byte) in huffman::chars(octets)?.into_iter().zip(instead) {
-            huffman::replace(octets, char, byte);
+            if char.byte != byte {
+                huffman::replace(octets, char, byte);
+            }
         }
     } else {
         octets.copy_from_slice(&instead);
@@ -89,7 +96,9 @@ fn authority(block: &[u8]) -> Option<Text> {
         let is_authority = match reading.integer(prefix)? {
             0 => {
                 let name = reading.text()?;
-                read(block.get(name.octets)?, name.coded)? == b":authority"
+                let octets = block.get(name.octets)?;
+                // No longer, however it is coded.
+                octets.len() <= NAME.len() && read(octets, name.coded)? == NAME
             }
             index => index == AUTHORITY,
         };
