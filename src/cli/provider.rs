@@ -50,7 +50,7 @@ impl Provider {
     pub(super) fn bind(settings: Settings) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let connection = match &settings.keeper {
-            KeeperSettings::Vault(vault) => vault.client.address.to_string(),
+            KeeperSettings::Vault(vault) => vault.client.connection(),
             KeeperSettings::Local(_) => "local".to_owned(),
         };
         let metrics = Metrics::new(&connection, settings.runtime_metrics, Arc::clone(&clock))?;

@@ -26,7 +26,7 @@ pub(super) fn of(settings: &Settings) -> Vec<Finding> {
 }
 
 fn of_vault(vault: &VaultSettings, warnings: &mut Vec<Finding>) {
-    if !vault.client.address.is_tls() {
+    if !vault.client.is_tls() {
         warnings.push(Finding::warn(
             Area::Connection,
             "--vault-address is http://: seeds and tokens cross the network in clear",

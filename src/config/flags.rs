@@ -57,9 +57,9 @@ pub const GROUPS: &[(&str, &[Flag])] = &[
         &[
             flag(
                 "vault-address",
-                Value("URL"),
+                Values("URL"),
                 "",
-                "The server's address, https://host:port (required)",
+                "The server's address, https://host:port, or those of several nodes of one cluster, with commas (required)",
             ),
             flag("vault-namespace", Value("NAMESPACE"), "", "Namespace of the Transit mount"),
             flag(

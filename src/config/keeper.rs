@@ -14,6 +14,9 @@ use crate::adapters::vault::{
     transit::TransitSettings,
 };
 
+/// The most endpoints of one cluster: each has a breaker, and a label of its own in metrics.
+const ENDPOINTS_MAX: usize = 16;
+
 /// Who keeps the key.
 #[derive(Clone, Debug)]
 pub enum KeeperSettings {
@@ -71,27 +74,56 @@ fn vault(reading: &mut Reading<'_>) -> Option<VaultSettings> {
 }
 
 fn client(reading: &mut Reading<'_>) -> Option<ClientSettings> {
-    let address = reading.required("vault-address", VaultAddress::parse);
+    let addresses = addresses(reading);
     let tls = tls(reading);
-    let tls = match (tls, &address) {
-        (Some(tls), Some(address)) if address.is_tls() => match tls.client_config() {
-            Ok(_) => Some(tls),
-            Err(problem) => {
-                reading.wrong("tls-ca-file", problem);
-                None
+    let tls = match (tls, &addresses) {
+        (Some(tls), Some(addresses)) if addresses.iter().any(VaultAddress::is_tls) => {
+            match tls.client_config() {
+                Ok(_) => Some(tls),
+                Err(problem) => {
+                    reading.wrong("tls-ca-file", problem);
+                    None
+                }
             }
-        },
+        }
         (tls, _) => tls,
     };
     let (least, most) = (Duration::from_millis(100), Duration::from_mins(5));
     let connect_timeout = reading.duration("vault-connection-timeout", least, most);
     let request_timeout = reading.duration("vault-request-timeout", least, Duration::from_secs(30));
     Some(ClientSettings {
-        address: address?,
+        addresses: addresses?,
         tls: tls?,
         connect_timeout: connect_timeout?,
         request_timeout: request_timeout?,
     })
+}
+
+/// The endpoints of one cluster: given one by one, or with commas between them.
+fn addresses(reading: &mut Reading<'_>) -> Option<Vec<VaultAddress>> {
+    let texts = reading.texts("vault-address").iter().flat_map(|text| text.split(','));
+    let texts: Vec<_> = texts.map(str::trim).filter(|text| !text.is_empty()).collect();
+    if texts.is_empty() {
+        return reading.required("vault-address", VaultAddress::parse).map(|one| vec![one]);
+    }
+    let mut addresses: Vec<VaultAddress> = Vec::new();
+    for text in texts {
+        let problem = match VaultAddress::parse(text) {
+            Ok(address) if addresses.first().is_some_and(|a| a.is_tls() != address.is_tls()) => {
+                "all of them must be https://, or all http://".to_owned()
+            }
+            Ok(address) if addresses.contains(&address) => "one of them is given twice".to_owned(),
+            Ok(_) if addresses.len() == ENDPOINTS_MAX => format!("more than {ENDPOINTS_MAX}"),
+            Ok(address) => {
+                addresses.push(address);
+                continue;
+            }
+            Err(problem) => problem,
+        };
+        reading.wrong("vault-address", problem);
+        return None;
+    }
+    Some(addresses)
 }
 
 fn tls(reading: &mut Reading<'_>) -> Option<TlsSettings> {

@@ -10,6 +10,8 @@ pub enum Code {
     AadNotEnforced,
     /// The keeper did not recognise the ciphertext: tampered, moved, or of another key.
     CiphertextRejected,
+    /// An endpoint is of another cluster than the others.
+    ClusterForeign,
     /// A file that holds a credential is missing, unreadable or empty.
     CredentialUnreadable,
     /// The caller's deadline passed before the keeper answered.
@@ -65,6 +67,7 @@ impl Code {
         match self {
             Self::AadNotEnforced => "aad-not-enforced",
             Self::CiphertextRejected => "ciphertext-rejected",
+            Self::ClusterForeign => "cluster-foreign",
             Self::CredentialUnreadable => "credential-unreadable",
             Self::DeadlineExceeded => "deadline-exceeded",
             Self::EnterpriseRequired => "enterprise-required",

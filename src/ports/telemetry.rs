@@ -56,6 +56,67 @@ impl KeeperOperation {
     }
 }
 
+/// Why a request to the keeper is sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RetryReason {
+    /// A failure of the keeper's own (500).
+    Internal,
+    /// No whole answer came.
+    Lost,
+    /// This node of the cluster has not reached a state that another one told of.
+    NotCaughtUp,
+    /// This node of the cluster does not know a key version yet.
+    NotYet,
+    /// A quota.
+    Quota,
+    /// The node names another one.
+    Redirected,
+    /// The node does not serve.
+    Unavailable,
+    /// There was no connection.
+    Unsent,
+}
+
+impl RetryReason {
+    /// The value of the metric label `reason`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Internal => "internal",
+            Self::Lost => "lost",
+            Self::NotCaughtUp => "not-caught-up",
+            Self::NotYet => "not-yet",
+            Self::Quota => "quota",
+            Self::Redirected => "redirected",
+            Self::Unavailable => "unavailable",
+            Self::Unsent => "unsent",
+        }
+    }
+}
+
+/// Whether an endpoint is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BreakerState {
+    /// It is asked.
+    Closed,
+    /// One request finds out whether it is back.
+    HalfOpen,
+    /// It is left alone for now.
+    Open,
+}
+
+impl BreakerState {
+    /// As operators call it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half-open",
+            Self::Open => "open",
+        }
+    }
+}
+
 /// Something that happened.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -81,6 +142,15 @@ pub enum Event<'a> {
         elapsed: Duration,
         /// Why it failed, if it did.
         error: Option<&'a KmsError>,
+    },
+    /// A request to the keeper is sent again.
+    Retried(RetryReason),
+    /// An endpoint of the keeper failed, or is back.
+    Breaker {
+        /// Which one, in the order of the configuration.
+        endpoint: usize,
+        /// Whether it is asked now.
+        state: BreakerState,
     },
     /// The key's metadata was read, or could not be.
     Observed {

@@ -13,8 +13,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod batches;
+mod endpoints;
 mod local;
 mod namespaces;
 mod openbao;
+mod retries;
 mod stand_in;
 mod tls;

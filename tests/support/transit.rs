@@ -68,7 +68,7 @@ impl TransitSubject {
         let trust = admin.ca.clone().map_or(Trust::System, Trust::Bundle);
         let mut wiring = Wiring {
             client: ClientSettings {
-                address: VaultAddress::parse(&admin.address).unwrap(),
+                addresses: vec![VaultAddress::parse(&admin.address).unwrap()],
                 tls: TlsSettings { trust, server_name: None },
                 connect_timeout: Duration::from_secs(2),
                 request_timeout: Duration::from_secs(2),

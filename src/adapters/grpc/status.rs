@@ -26,6 +26,7 @@ pub(super) const fn grpc_code(code: Code) -> Grpc {
         | Code::Starting
         | Code::VersionNotYet => Grpc::Unavailable,
         Code::AadNotEnforced
+        | Code::ClusterForeign
         | Code::CredentialUnreadable
         | Code::EnterpriseRequired
         | Code::KeyMissing

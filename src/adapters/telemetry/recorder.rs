@@ -134,6 +134,12 @@ impl Telemetry for Recorder {
             Event::KeeperCalled { operation, elapsed, error } => {
                 self.metrics.keeper_called(operation, elapsed, error);
             }
+            Event::Retried(reason) => {
+                debug!(reason = reason.as_str(), "a request to the keeper is sent again");
+            }
+            Event::Breaker { endpoint, state } => {
+                debug!(endpoint, state = state.as_str(), "an endpoint of the keeper");
+            }
             Event::Observed { error: Some(error) } => {
                 self.failed(Place::Metadata, "cannot read the key", error, None);
             }

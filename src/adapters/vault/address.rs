@@ -49,6 +49,22 @@ impl VaultAddress {
         self.authority.host().trim_start_matches('[').trim_end_matches(']')
     }
 
+    /// Whether `location`, the target of a redirection, is on this server.
+    pub(super) fn is_origin_of(&self, location: &str) -> bool {
+        let port = |scheme: &Scheme, authority: &Authority| {
+            authority.port_u16().unwrap_or(if *scheme == Scheme::HTTPS { 443 } else { 80 })
+        };
+        location.parse::<Uri>().is_ok_and(|uri| match (uri.scheme(), uri.authority()) {
+            (Some(scheme), Some(authority)) => {
+                *scheme == self.scheme
+                    && authority.host().eq_ignore_ascii_case(self.authority.host())
+                    && !authority.as_str().contains('@')
+                    && port(scheme, authority) == port(&self.scheme, &self.authority)
+            }
+            _ => false,
+        })
+    }
+
     /// The URI of `path`, which has been validated by [`super::key_path`].
     pub(super) fn join(&self, path: &str) -> Result<Uri, http::Error> {
         Uri::builder()
@@ -96,6 +112,23 @@ mod tests {
     fn the_host_is_told_without_brackets() {
         for (text, host) in [("https://vault", "vault"), ("https://[::1]:1", "::1")] {
             assert_eq!(VaultAddress::parse(text).unwrap().host(), host);
+        }
+    }
+
+    #[test]
+    fn a_redirection_is_followed_to_the_same_scheme_host_and_port_only() {
+        let address = VaultAddress::parse("https://vault.example.org").unwrap();
+        for (location, ours) in [
+            ("https://vault.example.org/v1/x", true),
+            ("https://Vault.example.org:443/v1/x", true),
+            ("http://vault.example.org:443/v1/x", false),
+            ("https://vault.example.org:8200/v1/x", false),
+            ("https://vault.example.org.evil/v1/x", false),
+            ("https://vault.example.org@evil/v1/x", false),
+            ("/v1/x", false),
+            ("", false),
+        ] {
+            assert_eq!(address.is_origin_of(location), ours, "{location}");
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt as _;
 use zeroize::Zeroizing;
 
 use super::{
-    client::{Call, VaultClient, json, unreadable},
+    client::{Call, Repeat, VaultClient, json, unreadable},
     key_path::{MountPath, Namespace},
     refusal::Asked,
     wire::{Auth, Authenticated, LoginBody},
@@ -109,6 +109,7 @@ impl AppRole {
             token: Some(token),
             body: Some(json(&serde_json::json!({}))?),
             deadline: self.client.background_deadline(),
+            repeat: Repeat::Freely,
         };
         let answer = self.client.send(call).await.map_err(|f| f.into_error(Asked::Renew))?;
         Ok(answer.parse::<Authenticated>()?.auth)
@@ -132,6 +133,7 @@ impl Credentials for AppRole {
             token: None,
             body: Some(json(&body)?),
             deadline: self.client.background_deadline(),
+            repeat: Repeat::Once,
         };
         let mount = self.settings.mount.to_string();
         let answer =
@@ -174,6 +176,7 @@ impl Credentials for AppRole {
             token: Some(token),
             body: None,
             deadline: self.client.background_deadline(),
+            repeat: Repeat::Never,
         };
         self.client.send(call).await.map(drop).map_err(|f| f.into_error(Asked::Renew))
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use http::Method;
 
 use super::{
-    client::{Call, VaultClient, json},
+    client::{Call, Repeat, VaultClient, json},
     key_path::KeyPath,
     refusal::Asked,
     session::Session,
@@ -85,6 +85,7 @@ impl Capabilities {
             token: Some(&held.token),
             body: Some(json(&serde_json::json!({ "paths": paths }))?),
             deadline,
+            repeat: Repeat::Freely,
         };
         let answer = self.client.send(call).await.map_err(|f| f.into_error(Asked::Capabilities))?;
         // One path that is not listed, or is listed in another form, grants nothing.

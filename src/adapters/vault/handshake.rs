@@ -9,7 +9,10 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tower::ServiceExt as _;
 
-use super::client::{ClientSettings, unreachable};
+use super::{
+    address::VaultAddress,
+    client::{ClientSettings, unreachable},
+};
 use crate::domain::{
     error::{Code, KmsError},
     time,
@@ -30,27 +33,31 @@ pub struct Handshake {
     pub days_left: Option<u32>,
 }
 
-/// Makes a handshake with the server and ends the connection.
+/// Makes a handshake with the server at `address` and ends the connection.
 ///
 /// # Errors
 /// [`Code::KeeperUnreachable`] when nobody listens or is not believed, and
 /// [`Code::KeeperTimeout`] after the request time-out.
 pub async fn inspect(
     settings: &ClientSettings,
+    address: &VaultAddress,
     now: time::UnixTime,
 ) -> Result<Handshake, KmsError> {
-    match timeout(settings.request_timeout, shake(settings, now)).await {
+    match timeout(settings.request_timeout, shake(settings, address, now)).await {
         Ok(shaken) => shaken,
         Err(_elapsed) => Err(KmsError::new(
             Code::KeeperTimeout,
-            format!("no TLS handshake with {} in time", settings.address),
+            format!("no TLS handshake with {address} in time"),
             "check the network to the keeper, and what stands in front of it",
         )),
     }
 }
 
-async fn shake(settings: &ClientSettings, now: time::UnixTime) -> Result<Handshake, KmsError> {
-    let address = &settings.address;
+async fn shake(
+    settings: &ClientSettings,
+    address: &VaultAddress,
+    now: time::UnixTime,
+) -> Result<Handshake, KmsError> {
     let failed = |error: &(dyn std::error::Error + 'static)| unreachable(address, error, true);
     let internal = |problem: String| KmsError::new(Code::Internal, problem, "report this");
     let name = match &settings.tls.server_name {

@@ -10,5 +10,7 @@ pub mod session;
 pub mod tls;
 pub mod transit;
 
+mod batch;
 mod refusal;
+mod snapshot;
 mod wire;

@@ -1,6 +1,9 @@
 //! The KEK as a key of the Transit engine.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -10,30 +13,28 @@ use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
 use super::{
-    client::{Answer, Call, Failure, VaultClient, json, unreadable},
+    batch,
+    client::{Answer, Call, Failure, Repeat, VaultClient, json, unreadable},
     key_path::{KeyPath, Namespace},
     refusal::{Asked, enterprise_required},
     session::Session,
+    snapshot::snapshot,
     wire::{Data, DecryptBody, DecryptData, EncryptBody, EncryptData, KeyData},
 };
 use crate::{
     domain::{
         envelope::{AssociatedData, Ciphertext},
         error::{Code, KmsError},
-        key::{KekSnapshot, KekVersion, KeyWarning},
+        key::{KekSnapshot, KekVersion},
         key_id::Lineage,
         secret::Plaintext,
-        time::{Monotonic, UnixTime},
+        time::Monotonic,
     },
     ports::{
         kek::{Kek, Unwrap, Wrapped},
         telemetry::KeeperOperation,
     },
 };
-
-/// The key types that authenticate associated data.
-const AEAD_TYPES: [&str; 4] =
-    ["aes128-gcm96", "aes256-gcm96", "chacha20-poly1305", "xchacha20-poly1305"];
 
 /// Which key.
 #[derive(Clone, Debug)]
@@ -67,11 +68,12 @@ pub struct TransitKek {
     wrap_path: String,
     unwrap_path: String,
     licensed: OnceCell<()>,
+    /// The server has refused a batch since the key was last read.
+    refuses_batches: AtomicBool,
 }
 
 /// One request to be sent with whatever token is held.
 struct Request<'a> {
-    asked: Asked<'a>,
     operation: KeeperOperation,
     method: Method,
     path: &'a str,
@@ -92,12 +94,13 @@ impl TransitKek {
             session,
             settings,
             licensed: OnceCell::new(),
+            refuses_batches: AtomicBool::new(false),
         }
     }
 
     /// Sends `request`; if its token turns out dead, once more with the next one.
-    async fn send(&self, request: Request<'_>, deadline: Monotonic) -> Result<Answer, KmsError> {
-        let mut held = self.session.token(deadline).await?;
+    async fn send(&self, request: Request<'_>, deadline: Monotonic) -> Result<Answer, Failure> {
+        let mut held = self.session.token(deadline).await.map_err(Failure::Unsent)?;
         let mut again = true;
         loop {
             let call = Call {
@@ -108,26 +111,26 @@ impl TransitKek {
                 token: Some(&held.token),
                 body: request.body.clone(),
                 deadline,
+                repeat: Repeat::Freely,
             };
             match self.client.send(call).await {
                 Err(Failure::Refused(refusal)) if again && refusal.is_dead_token() => {
-                    held = self.session.newer_than(held.generation, deadline).await?;
+                    let newer = self.session.newer_than(held.generation, deadline).await;
+                    held = newer.map_err(Failure::Unsent)?;
                     again = false;
                 }
-                result => return result.map_err(|failure| failure.into_error(request.asked)),
+                result => return result,
             }
         }
     }
 
-    async fn post(
+    pub(super) async fn post(
         &self,
-        asked: Asked<'_>,
         path: &str,
         body: Bytes,
         deadline: Monotonic,
-    ) -> Result<Answer, KmsError> {
+    ) -> Result<Answer, Failure> {
         let request = Request {
-            asked,
             operation: KeeperOperation::Write,
             method: Method::POST,
             path,
@@ -145,9 +148,32 @@ impl TransitKek {
         deadline: Monotonic,
     ) -> Result<Answer, KmsError> {
         let operation = KeeperOperation::Read;
-        let request =
-            Request { asked, operation, method: Method::GET, path, namespace, body: None };
-        self.send(request, deadline).await
+        let request = Request { operation, method: Method::GET, path, namespace, body: None };
+        self.send(request, deadline).await.map_err(|failure| failure.into_error(asked))
+    }
+
+    /// What decrypt is asked for one ciphertext, once its form was checked.
+    pub(super) fn decrypt_body<'a>(&self, sealed: Unwrap<'a>) -> Result<DecryptBody<'a>, KmsError> {
+        self.version_of(sealed.ciphertext)?;
+        Ok(DecryptBody {
+            ciphertext: std::str::from_utf8(sealed.ciphertext.as_bytes())
+                .map_err(|_source| not_transit())?,
+            associated_data: STANDARD.encode(sealed.associated_data.as_bytes()),
+        })
+    }
+
+    /// Where unwraps are asked for.
+    pub(super) fn unwrap_path(&self) -> &str {
+        &self.unwrap_path
+    }
+
+    /// Whether the server has refused a batch since the key was last read.
+    pub(super) fn refuses_batches(&self) -> bool {
+        self.refuses_batches.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn batch_refused(&self) {
+        self.refuses_batches.store(true, Ordering::Relaxed);
     }
 
     /// Asks for the licence once, where one is required.
@@ -177,6 +203,8 @@ impl Kek for TransitKek {
         let path = &self.describe_path;
         let asked = Asked::Describe(path);
         let answer = self.get(asked, path, &self.settings.namespace, deadline).await?;
+        // An upgrade may have taught it batches.
+        self.refuses_batches.store(false, Ordering::Relaxed);
         snapshot(&answer.parse::<Data<KeyData>>()?.data, answer.date)
     }
 
@@ -193,7 +221,8 @@ impl Kek for TransitKek {
             associated_data: STANDARD.encode(associated_data.as_bytes()),
         })?;
         let path = &self.wrap_path;
-        let answer = self.post(Asked::Wrap(path), path, body, deadline).await?;
+        let answer = self.post(path, body, deadline).await;
+        let answer = answer.map_err(|failure| failure.into_error(Asked::Wrap(path)))?;
         let data = answer.parse::<Data<EncryptData>>()?.data;
         let ciphertext = Ciphertext::new(data.ciphertext.into_bytes())?;
         let written =
@@ -210,19 +239,19 @@ impl Kek for TransitKek {
         sealed: Unwrap<'a>,
         deadline: Monotonic,
     ) -> Result<Plaintext, KmsError> {
-        self.version_of(sealed.ciphertext)?;
-        let body = json(&DecryptBody {
-            ciphertext: std::str::from_utf8(sealed.ciphertext.as_bytes())
-                .map_err(|_source| not_transit())?,
-            associated_data: STANDARD.encode(sealed.associated_data.as_bytes()),
-        })?;
+        let body = json(&self.decrypt_body(sealed)?)?;
         let path = &self.unwrap_path;
-        let answer = self.post(Asked::Unwrap(path), path, body, deadline).await?;
-        let data = answer.parse::<Data<DecryptData>>()?.data;
-        let mut plaintext = Zeroizing::new(
-            STANDARD.decode(&data.plaintext).map_err(|_source| unreadable("no base64 in it"))?,
-        );
-        Ok(Plaintext::new(std::mem::take(&mut *plaintext)))
+        let answer = self.post(path, body, deadline).await;
+        let answer = answer.map_err(|failure| failure.into_error(Asked::Unwrap(path)))?;
+        plaintext(&answer.parse::<Data<DecryptData>>()?.data.plaintext)
+    }
+
+    async fn unwrap_many<'a>(
+        &self,
+        sealed: &[Unwrap<'a>],
+        deadline: Monotonic,
+    ) -> Vec<Result<Plaintext, KmsError>> {
+        batch::unwrap_many(self, sealed, deadline).await
     }
 
     fn version_of(&self, ciphertext: &Ciphertext) -> Result<KekVersion, KmsError> {
@@ -237,124 +266,17 @@ impl Kek for TransitKek {
     }
 }
 
+/// The plaintext in its wire form.
+pub(super) fn plaintext(encoded: &str) -> Result<Plaintext, KmsError> {
+    let mut plaintext =
+        Zeroizing::new(STANDARD.decode(encoded).map_err(|_source| unreadable("no base64 in it"))?);
+    Ok(Plaintext::new(std::mem::take(&mut *plaintext)))
+}
+
 fn not_transit() -> KmsError {
     KmsError::new(
         Code::CiphertextRejected,
         "the ciphertext is not in the form of the Transit engine",
         "the stored object was changed or was written with another provider",
     )
-}
-
-fn snapshot(data: &KeyData, keeper_time: Option<UnixTime>) -> Result<KekSnapshot, KmsError> {
-    let latest = KekVersion::new(data.latest_version)
-        .ok_or_else(|| unreadable("the latest key version is 0"))?;
-    let mut versions = BTreeMap::new();
-    let mut all_dated = !data.keys.is_empty();
-    for (number, created) in &data.keys {
-        let version =
-            KekVersion::parse(number).ok_or_else(|| unreadable("a key version is no number"))?;
-        match created.as_i64() {
-            Some(seconds) => drop(versions.insert(version, UnixTime::from_secs(seconds))),
-            None => all_dated = false,
-        }
-    }
-    let flaw = flaw(data, all_dated);
-    if flaw.is_none() && versions.last_key_value().map(|(version, _)| *version) != Some(latest) {
-        return Err(unreadable("the latest key version is not among its versions"));
-    }
-    let settings = [
-        (data.allow_plaintext_backup, KeyWarning::BackupAllowed),
-        (data.deletion_allowed, KeyWarning::DeletionAllowed),
-        (data.exportable, KeyWarning::Exportable),
-    ];
-    Ok(KekSnapshot {
-        versions,
-        latest,
-        min_decryption: KekVersion::new(data.min_decryption_version).unwrap_or(KekVersion::FIRST),
-        min_encryption: KekVersion::new(data.min_encryption_version),
-        keeper_time,
-        flaw,
-        warnings: settings
-            .into_iter()
-            .filter_map(|(set, warning)| set.then_some(warning))
-            .collect(),
-    })
-}
-
-fn flaw(data: &KeyData, all_dated: bool) -> Option<KmsError> {
-    let unusable =
-        |cause: String, remedy: &'static str| Some(KmsError::new(Code::KeyUnusable, cause, remedy));
-    if !AEAD_TYPES.contains(&data.kind.as_str()) {
-        let kind: String = data.kind.chars().take(40).collect();
-        return unusable(
-            format!("a key of type {kind} cannot bind a ciphertext to its object"),
-            "use a key of type aes256-gcm96",
-        );
-    }
-    if data.derived || data.convergent_encryption {
-        return unusable(
-            "the key is derived or convergent".to_owned(),
-            "use a key made without derived and convergent_encryption",
-        );
-    }
-    if data.soft_deleted {
-        return unusable("the key is soft-deleted".to_owned(), "restore it at the keeper");
-    }
-    if !all_dated {
-        return unusable(
-            "the key's versions carry no creation times".to_owned(),
-            "use a key whose material is in the Transit engine itself",
-        );
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(change: &serde_json::Value) -> Result<KekSnapshot, KmsError> {
-        let mut body = serde_json::json!({
-            "type": "aes256-gcm96", "latest_version": 2, "min_decryption_version": 1,
-            "min_encryption_version": 0, "keys": {"1": 100, "2": 200}, "unknown": [],
-        });
-        for (name, value) in change.as_object().unwrap() {
-            body[name] = value.clone();
-        }
-        snapshot(&serde_json::from_value(body).unwrap(), None)
-    }
-
-    #[test]
-    fn a_symmetric_key_is_read() {
-        let seen = read(&serde_json::json!({"exportable": true})).unwrap();
-        assert_eq!(seen.versions.len(), 2);
-        assert_eq!((seen.latest.get(), seen.min_encryption, seen.flaw), (2, None, None));
-        assert_eq!(seen.warnings, [KeyWarning::Exportable]);
-    }
-
-    #[test]
-    fn keys_that_cannot_bind_are_flawed_and_not_refused() {
-        let rsa = serde_json::json!({"creation_time": "2026-01-01T00:00:00Z"});
-        for change in [
-            serde_json::json!({"type": "rsa-2048", "keys": {"1": rsa, "2": rsa}}),
-            serde_json::json!({"type": "hmac", "keys": {}}),
-            serde_json::json!({"derived": true}),
-            serde_json::json!({"soft_deleted": true}),
-            serde_json::json!({"keys": {"1": "ref", "2": "ref"}}),
-        ] {
-            let flaw = read(&change).unwrap().flaw;
-            assert_eq!(flaw.map(|f| f.code()), Some(Code::KeyUnusable), "{change}");
-        }
-    }
-
-    #[test]
-    fn contradictions_are_no_answer() {
-        for change in [
-            serde_json::json!({"latest_version": 3}),
-            serde_json::json!({"latest_version": 0}),
-            serde_json::json!({"keys": {"x": 1, "2": 2}}),
-        ] {
-            assert_eq!(read(&change).unwrap_err().code(), Code::KeeperAnswer, "{change}");
-        }
-    }
 }

@@ -100,3 +100,37 @@ pub(super) struct Errors {
     #[serde(default)]
     pub(super) errors: Vec<String>,
 }
+
+/// What `sys/health` tells, as far as it matters.
+#[derive(Deserialize)]
+pub(super) struct Health {
+    pub(super) cluster_id: Option<String>,
+}
+
+/// `POST {mount}/decrypt/{key}` with several items.
+#[derive(Serialize)]
+pub(super) struct DecryptBatchBody<'a> {
+    pub(super) batch_input: Vec<DecryptBody<'a>>,
+}
+
+/// What decrypt returns for several items, in their order.
+#[derive(Deserialize)]
+pub(super) struct BatchData {
+    pub(super) batch_results: Vec<BatchItem>,
+}
+
+/// The result of one item. A failed one has an empty plaintext beside its error.
+#[derive(Deserialize, Zeroize, ZeroizeOnDrop)]
+pub(super) struct BatchItem {
+    #[serde(default)]
+    pub(super) plaintext: String,
+    #[serde(default)]
+    pub(super) error: String,
+}
+
+/// Whether an answer holds results of items at all.
+#[derive(Deserialize)]
+pub(super) struct BatchProbe {
+    #[serde(rename = "batch_results")]
+    _results: Vec<serde::de::IgnoredAny>,
+}

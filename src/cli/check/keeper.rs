@@ -9,6 +9,7 @@ use crate::{
     adapters::{
         system::clock::SystemClock,
         vault::{
+            address::VaultAddress,
             capabilities::Verdict,
             handshake::{self, Handshake},
             key_path::MountPath,
@@ -64,13 +65,22 @@ pub(super) async fn check(settings: &Settings, report: &mut Report) {
     }
 }
 
-/// Whether there is a way to the keeper.
+/// Whether there is a way to the keeper, by any of its endpoints.
 async fn connection(vault: &VaultSettings, now: UnixTime, report: &mut Report) -> bool {
-    let address = &vault.client.address;
-    if !address.is_tls() {
+    if !vault.client.is_tls() {
         return true;
     }
-    let found = match handshake::inspect(&vault.client, now).await {
+    let mut any = false;
+    for address in &vault.client.addresses {
+        let found = handshake::inspect(&vault.client, address, now).await;
+        any = any || found.is_ok();
+        report.add(shaken(address, found));
+    }
+    any
+}
+
+fn shaken(address: &VaultAddress, found: Result<Handshake, KmsError>) -> Finding {
+    match found {
         Ok(Handshake { protocol, days_left: None }) => {
             Finding::pass(Connection, format!("{protocol} with {address}"))
         }
@@ -86,13 +96,8 @@ async fn connection(vault: &VaultSettings, now: UnixTime, report: &mut Report) -
             ),
             "renew it, or the authority in --tls-ca-file",
         ),
-        Err(error) => {
-            report.add(Finding::failed(Connection, &error));
-            return false;
-        }
-    };
-    report.add(found);
-    true
+        Err(error) => Finding::failed(Connection, &error),
+    }
 }
 
 async fn ask(

@@ -28,6 +28,13 @@ pub struct Engine {
     tokens: BTreeSet<String>,
     issued: u64,
     versions: BTreeMap<u32, Version>,
+    cluster: String,
+    /// The sizes of the batches that came.
+    pub batches: Vec<usize>,
+    /// Batches are refused, as an old server does that does not know them.
+    pub refuses_batches: bool,
+    /// An item of a batch whose ciphertext is this one fails by the server's own fault.
+    pub fails_inside: Option<String>,
     pub min_decryption: u32,
     pub min_encryption: u32,
     /// What a key read adds or overrides, to play keys of other kinds.
@@ -43,6 +50,10 @@ impl Engine {
             tokens: BTreeSet::new(),
             issued: 0,
             versions: BTreeMap::new(),
+            cluster: format!("cluster-{}", random()),
+            batches: Vec::new(),
+            refuses_batches: false,
+            fails_inside: None,
             min_decryption: 1,
             min_encryption: 0,
             key_overrides: BTreeMap::new(),
@@ -69,8 +80,10 @@ impl Engine {
 
     pub fn answer(&mut self, path: &str, token: Option<&str>, body: &Value) -> Reply {
         let key = StandIn::KEY;
-        if path == "auth/approle/login" {
-            return self.login(body);
+        match path {
+            "auth/approle/login" => return self.login(body),
+            "sys/health" => return (429, json!({"sealed": false, "cluster_id": self.cluster})),
+            _ => (),
         }
         if !token.is_some_and(|token| self.tokens.contains(token)) {
             return error(403, "permission denied");
@@ -91,6 +104,9 @@ impl Engine {
                 self.read()
             }
             _ if path == format!("transit/encrypt/{key}") => self.encrypt(body),
+            _ if path == format!("transit/decrypt/{key}") && !body["batch_input"].is_null() => {
+                self.decrypt_batch(&body["batch_input"])
+            }
             _ if path == format!("transit/decrypt/{key}") => self.decrypt(body),
             _ => error(403, "1 error occurred:\n\t* permission denied\n\n"),
         }
@@ -186,6 +202,38 @@ impl Engine {
         }
     }
 
+    /// 400 when any item is the caller's fault, 500 when all failures are the server's, as seen.
+    fn decrypt_batch(&mut self, items: &Value) -> Reply {
+        let items = items.as_array().cloned().unwrap_or_default();
+        self.batches.push(items.len());
+        if self.refuses_batches {
+            return error(400, "missing ciphertext to decrypt");
+        }
+        let (mut callers, mut ours) = (false, false);
+        let results: Vec<_> = items
+            .iter()
+            .map(|item| {
+                if self.fails_inside.as_deref().is_some_and(|text| item["ciphertext"] == text) {
+                    ours = true;
+                    return json!({"plaintext": "", "error": "storage is gone", "reference": ""});
+                }
+                let (status, reply) = self.decrypt(item);
+                if status == 200 {
+                    json!({"plaintext": reply["data"]["plaintext"], "reference": ""})
+                } else {
+                    callers = true;
+                    json!({"plaintext": "", "error": reply["errors"][0], "reference": ""})
+                }
+            })
+            .collect();
+        let status = match (callers, ours) {
+            (true, _) => 400,
+            (false, true) => 500,
+            (false, false) => 200,
+        };
+        (status, json!({"data": {"batch_results": results}}))
+    }
+
     fn cipher(&self, version: u32) -> RandomizedNonceKey {
         RandomizedNonceKey::new(&AES_256_GCM, &self.versions[&version].key).unwrap()
     }
@@ -196,6 +244,12 @@ impl Engine {
         }
         bytes(&body["associated_data"]).unwrap_or_default()
     }
+}
+
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    aws_lc_rs::rand::fill(&mut bytes).unwrap();
+    u64::from_le_bytes(bytes)
 }
 
 fn bytes(value: &Value) -> Option<Vec<u8>> {

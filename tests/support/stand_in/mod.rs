@@ -12,12 +12,13 @@ use std::{
 };
 
 pub use engine::Engine;
+use server::Authority;
 use tokio::task::JoinHandle;
 
 use super::admin::Provisioned;
 
 /// What goes wrong with a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The answer comes this much later.
     Delay(Duration),
@@ -25,18 +26,46 @@ pub enum Fault {
     Hang,
     /// The connection is reset after the request was read.
     Reset,
+    /// The connection is reset once the request was carried out.
+    ResetAfter,
     /// The answer's body ends half way.
     HalfBody,
+    /// This status with this body.
+    Says(u16, String),
+    /// A standby that redirects to this address.
+    Redirect(String),
+}
+
+impl Fault {
+    /// A refusal with one text.
+    pub fn error(status: u16, text: &str) -> Self {
+        Self::Says(status, serde_json::json!({ "errors": [text] }).to_string())
+    }
+
     /// A proxy's page instead of an answer.
-    Html502,
+    pub fn html_502() -> Self {
+        Self::Says(502, "<html><h1>502 Bad Gateway</h1></html>".to_owned())
+    }
+
     /// A rate-limit quota.
-    Quota429,
+    pub fn quota() -> Self {
+        Self::error(429, "request path \"x\": rate limit quota exceeded")
+    }
+
     /// Sealed.
-    Sealed503,
-    /// A standby that redirects.
-    Standby307,
+    pub fn sealed() -> Self {
+        Self::error(503, "Vault is sealed")
+    }
+
+    /// A standby that redirects to where nobody is known.
+    pub fn redirect_elsewhere() -> Self {
+        Self::Redirect("https://127.0.0.1:1".to_owned())
+    }
+
     /// JSON of another kind than was asked for.
-    Nonsense200,
+    pub fn nonsense() -> Self {
+        Self::Says(200, r#"{"data":{"plaintext":7,"keys":[]}}"#.to_owned())
+    }
 }
 
 /// How the stand-in differs from a current OpenBao.
@@ -59,9 +88,19 @@ pub struct StandIn {
 
 /// What tests and the server both see.
 pub struct Shared {
-    pub engine: Mutex<Engine>,
-    fault: Mutex<Option<Fault>>,
+    pub engine: Arc<Mutex<Engine>>,
+    script: Mutex<Script>,
     by_path: Mutex<BTreeMap<String, u64>>,
+    authority: Authority,
+}
+
+/// Which requests meet which fault.
+#[derive(Default)]
+struct Script {
+    /// Every request, for as long as this is set.
+    always: Option<Fault>,
+    /// The next requests for a path that begins so, one by one.
+    next: Vec<(String, Fault)>,
 }
 
 impl StandIn {
@@ -72,12 +111,26 @@ impl StandIn {
     }
 
     pub async fn with(manner: Manner) -> Self {
-        let shared = Arc::new(Shared {
-            engine: Mutex::new(Engine::new(manner)),
-            fault: Mutex::new(None),
-            by_path: Mutex::default(),
-        });
-        let (address, ca, serving) = server::start(shared.clone()).await;
+        Self::of(Arc::new(Mutex::new(Engine::new(manner))), Authority::new()).await
+    }
+
+    /// Another node of the same cluster, under the same authority.
+    pub async fn node(&self) -> Self {
+        Self::of(self.shared.engine.clone(), self.shared.authority.clone()).await
+    }
+
+    /// A node of another cluster, under the same authority.
+    pub async fn stranger(&self) -> Self {
+        let engine = Engine::new(Manner::default());
+        Self::of(Arc::new(Mutex::new(engine)), self.shared.authority.clone()).await
+    }
+
+    async fn of(engine: Arc<Mutex<Engine>>, authority: Authority) -> Self {
+        let ca = authority.pem.clone().into_bytes();
+        let script = Mutex::default();
+        let shared = Shared { engine, script, by_path: Mutex::default(), authority };
+        let shared = Arc::new(shared);
+        let (address, serving) = server::start(shared.clone()).await;
         let provisioned = Provisioned {
             key: Self::KEY.to_owned(),
             role_id: engine::ROLE_ID.to_owned(),
@@ -88,7 +141,13 @@ impl StandIn {
 
     /// From now on every request meets `fault`; `None` ends that.
     pub fn set_fault(&self, fault: Option<Fault>) {
-        *self.shared.fault.lock().unwrap() = fault;
+        self.shared.script.lock().unwrap().always = fault;
+    }
+
+    /// The next `count` requests for a path that begins with `path` meet `fault`.
+    pub fn fail_next(&self, count: usize, path: &str, fault: &Fault) {
+        let next = &mut self.shared.script.lock().unwrap().next;
+        next.extend((0..count).map(|_| (path.to_owned(), fault.clone())));
     }
 
     /// Ends every token that was given out.
@@ -109,7 +168,11 @@ impl StandIn {
 impl Shared {
     fn fault_for(&self, path: &str) -> Option<Fault> {
         *self.by_path.lock().unwrap().entry(path.to_owned()).or_default() += 1;
-        *self.fault.lock().unwrap()
+        let mut script = self.script.lock().unwrap();
+        if let Some(at) = script.next.iter().position(|(start, _)| path.starts_with(start)) {
+            return Some(script.next.remove(at).1);
+        }
+        script.always.clone()
     }
 }
 

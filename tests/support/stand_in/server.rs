@@ -21,18 +21,31 @@ use super::{Fault, Shared};
 
 type Answer = Response<BoxBody<Bytes, io::Error>>;
 
-/// Serves `shared` on a free port: its address, its authority as PEM, and the serving task.
-pub async fn start(shared: Arc<Shared>) -> (String, Vec<u8>, JoinHandle<()>) {
-    let CertifiedKey { cert, signing_key } =
-        generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
-    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![cert.der().clone()], key)
-        .unwrap();
-    let tls = TlsAcceptor::from(Arc::new(config));
+/// An authority, and the certificate of it that all nodes show.
+#[derive(Clone)]
+pub struct Authority {
+    pub pem: String,
+    config: Arc<ServerConfig>,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).unwrap();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        Self { pem: cert.pem(), config: Arc::new(config) }
+    }
+}
+
+/// Serves `shared` on a free port: its address and the serving task.
+pub async fn start(shared: Arc<Shared>) -> (String, JoinHandle<()>) {
+    let tls = TlsAcceptor::from(shared.authority.config.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("https://127.0.0.1:{}", listener.local_addr().unwrap().port());
     let serving = tokio::spawn(async move {
@@ -43,7 +56,7 @@ pub async fn start(shared: Arc<Shared>) -> (String, Vec<u8>, JoinHandle<()>) {
             while connections.try_join_next().is_some() {}
         }
     });
-    (address, cert.pem().into_bytes(), serving)
+    (address, serving)
 }
 
 async fn connection(stream: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>) {
@@ -60,27 +73,24 @@ async fn respond(request: Request<Incoming>, shared: Arc<Shared>) -> io::Result<
     let token = token.and_then(|token| token.to_str().ok()).map(str::to_owned);
     let body = request.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
     let fault = shared.fault_for(&path);
-    match fault {
-        Some(Fault::Delay(wait)) => tokio::time::sleep(wait).await,
+    match &fault {
+        Some(Fault::Delay(wait)) => tokio::time::sleep(*wait).await,
         Some(Fault::Hang) => pending::<()>().await,
         Some(Fault::Reset) => return Err(io::Error::other("reset")),
-        Some(Fault::Html502) => return Ok(page(502, "<html><h1>502 Bad Gateway</h1></html>")),
-        Some(Fault::Quota429) => {
-            let text = format!("request path \"{path}\": rate limit quota exceeded");
-            return Ok(page(429, &serde_json::json!({ "errors": [text] }).to_string()));
-        }
-        Some(Fault::Sealed503) => return Ok(page(503, r#"{"errors":["Vault is sealed"]}"#)),
-        Some(Fault::Standby307) => {
+        Some(Fault::Says(status, text)) => return Ok(page(*status, text)),
+        Some(Fault::Redirect(to)) => {
             let mut answer = page(307, "");
-            let location = "https://127.0.0.1:1/v1/elsewhere".parse().unwrap();
+            let location = format!("{to}/v1/{path}").parse().unwrap();
             answer.headers_mut().insert("location", location);
             return Ok(answer);
         }
-        Some(Fault::Nonsense200) => return Ok(page(200, r#"{"data":{"plaintext":7,"keys":[]}}"#)),
-        Some(Fault::HalfBody) | None => (),
+        Some(Fault::HalfBody | Fault::ResetAfter) | None => (),
     }
     let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let (status, reply) = shared.engine.lock().unwrap().answer(&path, token.as_deref(), &body);
+    if fault == Some(Fault::ResetAfter) {
+        return Err(io::Error::other("reset"));
+    }
     let text = if reply.is_null() { String::new() } else { reply.to_string() };
     Ok(if fault == Some(Fault::HalfBody) { half(&text) } else { page(status, &text) })
 }

@@ -1,64 +1,11 @@
-//! What a server's refusal means. The texts are matched by what they contain, never repeated:
-//! login errors can hold the secret ID itself, and a proxy may echo what it was sent.
+//! What a refusal means, in the words of the domain.
 
-use std::{fmt, time::Duration};
-
-use super::wire::Errors;
+use super::{Asked, Refusal};
 use crate::domain::error::{Code, KmsError};
 
-/// An answer that was no success. Its texts may hold secrets.
-pub(super) struct Refusal {
-    /// The HTTP status.
-    pub(super) status: u16,
-    /// How long the server asks to wait.
-    pub(super) retry_after: Option<Duration>,
-    /// The `errors` of its body, lower case; empty when it had none or was not JSON.
-    texts: Vec<String>,
-}
-
-/// What was asked, for the wording of the remedy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked<'a> {
-    /// The key's metadata.
-    Describe(&'a str),
-    /// A wrap.
-    Wrap(&'a str),
-    /// An unwrap.
-    Unwrap(&'a str),
-    /// A login at this mount.
-    Login(&'a str),
-    /// A renewal or a revocation.
-    Renew,
-    /// The licence.
-    License,
-    /// What the token may do.
-    Capabilities,
-}
-
 impl Refusal {
-    /// A refusal from a status, `Retry-After` and a body, which may be anything.
-    pub(super) fn new(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
-        let texts = match serde_json::from_slice::<Errors>(body) {
-            Ok(body) => body.errors,
-            Err(_) => vec![String::from_utf8_lossy(body.get(..256).unwrap_or(body)).into_owned()],
-        };
-        let texts = texts.iter().map(|text| text.to_lowercase()).collect();
-        Self { status, retry_after, texts }
-    }
-
-    fn says(&self, text: &str) -> bool {
-        self.texts.iter().any(|said| said.contains(text))
-    }
-
-    /// Whether the token itself was refused, as opposed to a policy saying no to a good one:
-    /// servers wrap the latter in an error list.
-    pub(super) fn is_dead_token(&self) -> bool {
-        self.status == 403
-            && (self.says("invalid token") || self.texts.iter().any(|t| t == "permission denied"))
-    }
-
     /// The error of the domain for this refusal.
-    pub(super) fn into_error(self, asked: Asked<'_>) -> KmsError {
+    pub(in crate::adapters::vault) fn into_error(self, asked: Asked<'_>) -> KmsError {
         match (self.status, asked) {
             (400..=404, Asked::License) => enterprise_required(),
             (400, Asked::Login(mount)) => self.login_refused(mount),
@@ -106,7 +53,7 @@ impl Refusal {
 
     fn bad_request(&self, asked: Asked<'_>) -> KmsError {
         let any = |texts: &[&str]| texts.iter().any(|text| self.says(text));
-        if any(&["version is too new", "higher than the latest key version"]) {
+        if self.is_about_a_new_version() {
             KmsError::new(
                 Code::VersionNotYet,
                 "this node of the keeper does not have the key version yet",
@@ -162,12 +109,17 @@ impl Refusal {
         key_missing(asked)
     }
 
+    /// What the status alone says, whatever was asked.
+    pub(in crate::adapters::vault) fn error_of_status(&self) -> KmsError {
+        self.by_status(self.status)
+    }
+
     fn by_status(&self, status: u16) -> KmsError {
         match status {
             307 | 308 => KmsError::new(
                 Code::KeeperFailed,
-                "the server is a standby that does not forward, and redirects",
-                "point --vault-address at the active node or at a load balancer",
+                "the server is a standby that does not forward, and redirects elsewhere",
+                "name the active node in --vault-address as the cluster does (api_addr), or a load balancer",
             ),
             412 => KmsError::new(
                 Code::KeeperFailed,
@@ -207,18 +159,12 @@ impl Refusal {
 }
 
 /// The server is not Vault Enterprise, and `--require-enterprise` is set.
-pub(super) fn enterprise_required() -> KmsError {
+pub(in crate::adapters::vault) fn enterprise_required() -> KmsError {
     KmsError::new(
         Code::EnterpriseRequired,
         "the server shows no Vault Enterprise licence",
         "unset --require-enterprise, or let the policy read sys/license/status",
     )
-}
-
-impl fmt::Debug for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Refusal").field("status", &self.status).finish_non_exhaustive()
-    }
 }
 
 fn denied(asked: Asked<'_>) -> KmsError {
@@ -274,7 +220,7 @@ mod tests {
 
     fn code(status: u16, text: &str, asked: Asked<'_>) -> Code {
         let body = serde_json::json!({ "errors": [text] }).to_string();
-        Refusal::new(status, None, body.as_bytes()).into_error(asked).code()
+        Refusal::new(status, None, None, body.as_bytes()).into_error(asked).code()
     }
 
     #[test]
@@ -308,7 +254,7 @@ mod tests {
     fn a_dead_token_and_a_policy_are_told_apart() {
         let dead = |text: &str| {
             let body = serde_json::json!({ "errors": [text] }).to_string();
-            Refusal::new(403, None, body.as_bytes()).is_dead_token()
+            Refusal::new(403, None, None, body.as_bytes()).is_dead_token()
         };
         assert!(dead("permission denied"));
         assert!(dead("2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"));
@@ -318,7 +264,7 @@ mod tests {
     #[test]
     fn what_is_not_json_goes_by_its_status() {
         let html = b"<html>502 Bad Gateway</html>";
-        let error = Refusal::new(502, None, html).into_error(Asked::Wrap(PATH));
+        let error = Refusal::new(502, None, None, html).into_error(Asked::Wrap(PATH));
         assert_eq!(error.code(), Code::KeeperFailed);
     }
 
@@ -328,7 +274,7 @@ mod tests {
         for status in [400, 403, 404, 418, 429, 500, 503] {
             for asked in [Asked::Login("approle"), Asked::Wrap(PATH), Asked::Renew] {
                 let body = serde_json::json!({ "errors": [canary] }).to_string();
-                let error = Refusal::new(status, None, body.as_bytes()).into_error(asked);
+                let error = Refusal::new(status, None, None, body.as_bytes()).into_error(asked);
                 assert!(!error.to_string().contains("canary"), "{error}");
             }
         }

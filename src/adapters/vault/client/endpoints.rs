@@ -1,0 +1,216 @@
+//! The endpoints of one cluster: which one is asked, and which are left alone for now.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use super::breaker::Breaker;
+use crate::{
+    adapters::vault::address::VaultAddress,
+    domain::error::{Code, KmsError},
+    ports::{
+        clock::Clock,
+        telemetry::{BreakerState, Event, Telemetry},
+    },
+};
+
+/// What is known of an endpoint's membership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Membership {
+    /// It has not been asked since it last failed.
+    Unknown,
+    /// It is of the cluster, or is the only endpoint.
+    Known,
+}
+
+#[derive(Debug)]
+struct Tracking {
+    breaker: Breaker,
+    membership: Membership,
+    last_error: Option<KmsError>,
+}
+
+#[derive(Debug)]
+struct Endpoint {
+    address: VaultAddress,
+    tracking: Mutex<Tracking>,
+}
+
+impl Endpoint {
+    fn track(&self) -> MutexGuard<'_, Tracking> {
+        self.tracking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How an endpoint is, for those who look on.
+#[derive(Clone, Debug)]
+pub struct EndpointView {
+    /// Where it is.
+    pub address: String,
+    /// Whether it is asked.
+    pub breaker: BreakerState,
+    /// Whether it is asked first.
+    pub preferred: bool,
+    /// Why the last request to it failed, until one works.
+    pub last_error: Option<KmsError>,
+}
+
+/// All endpoints of one cluster.
+#[derive(Debug)]
+pub(super) struct Endpoints {
+    all: Vec<Endpoint>,
+    preferred: AtomicUsize,
+    /// The cluster's id, once an endpoint of several has told it.
+    cluster: Mutex<Option<String>>,
+    clock: Arc<dyn Clock>,
+    telemetry: Arc<dyn Telemetry>,
+}
+
+impl Endpoints {
+    /// Endpoints that were not asked yet. With a single one, nothing has to be told apart.
+    pub(super) fn new(
+        addresses: Vec<VaultAddress>,
+        clock: Arc<dyn Clock>,
+        telemetry: Arc<dyn Telemetry>,
+    ) -> Self {
+        let membership = if addresses.len() > 1 { Membership::Unknown } else { Membership::Known };
+        let endpoint = |address| {
+            let tracking = Tracking { breaker: Breaker::default(), membership, last_error: None };
+            Endpoint { address, tracking: Mutex::new(tracking) }
+        };
+        Self {
+            all: addresses.into_iter().map(endpoint).collect(),
+            preferred: AtomicUsize::new(0),
+            cluster: Mutex::new(None),
+            clock,
+            telemetry,
+        }
+    }
+
+    /// The address of endpoint `index`.
+    pub(super) fn address(&self, index: usize) -> Option<&VaultAddress> {
+        self.all.get(index).map(|endpoint| &endpoint.address)
+    }
+
+    /// The endpoint to ask next: the one that last worked, or the first one that is not left alone
+    /// and not among `avoided`; if all that are not left alone are avoided, one of those.
+    ///
+    /// # Errors
+    /// When all are left alone: why the one that last worked was.
+    pub(super) fn pick(&self, avoided: &[usize]) -> Result<usize, KmsError> {
+        let now = self.clock.now();
+        let preferred = self.preferred.load(Ordering::Relaxed);
+        let in_order = || {
+            let others = (0..self.all.len()).filter(move |index| *index != preferred);
+            std::iter::once(preferred).chain(others)
+        };
+        let admitted: Vec<_> = in_order()
+            .filter(|index| self.all.get(*index).is_some_and(|e| e.track().breaker.admits(now)))
+            .collect();
+        let fresh = admitted.iter().find(|index| !avoided.contains(index));
+        if let Some(index) = fresh.or_else(|| admitted.first()) {
+            self.sent(*index);
+            return Ok(*index);
+        }
+        let last = in_order().find_map(|index| self.all.get(index)?.track().last_error.clone());
+        Err(last.unwrap_or_else(|| {
+            KmsError::new(Code::KeeperUnreachable, "no endpoint can be asked", "wait a moment")
+        }))
+    }
+
+    /// A request goes to endpoint `index`; while it is found out whether it is back, the only one.
+    fn sent(&self, index: usize) {
+        let Some(endpoint) = self.all.get(index) else { return };
+        let mut tracking = endpoint.track();
+        if tracking.breaker.state() != BreakerState::Closed {
+            tracking.breaker.sent(self.clock.now());
+            drop(tracking);
+            self.tell(index, BreakerState::HalfOpen);
+        }
+    }
+
+    /// How many endpoints beside `index` could be asked now.
+    pub(super) fn others(&self, index: usize) -> usize {
+        let now = self.clock.now();
+        let admits = |endpoint: &Endpoint| endpoint.track().breaker.admits(now);
+        let others = self.all.iter().enumerate().filter(|(other, _)| *other != index);
+        others.filter(|(_, endpoint)| admits(endpoint)).count()
+    }
+
+    /// The endpoint at which `location`, of a redirection, points.
+    pub(super) fn at_location(&self, location: &str) -> Option<usize> {
+        self.all.iter().position(|endpoint| endpoint.address.is_origin_of(location))
+    }
+
+    /// Endpoint `index` answered.
+    pub(super) fn succeeded(&self, index: usize) {
+        let Some(endpoint) = self.all.get(index) else { return };
+        self.preferred.store(index, Ordering::Relaxed);
+        let mut tracking = endpoint.track();
+        tracking.last_error = None;
+        if tracking.breaker != Breaker::default() {
+            tracking.breaker.succeeded();
+            drop(tracking);
+            self.tell(index, BreakerState::Closed);
+        }
+    }
+
+    /// Endpoint `index` failed by its own fault.
+    pub(super) fn failed(&self, index: usize, error: &KmsError) {
+        let Some(endpoint) = self.all.get(index) else { return };
+        let (now, spread) = (self.clock.now(), self.clock.jitter());
+        let mut tracking = endpoint.track();
+        tracking.last_error = Some(error.clone());
+        tracking.breaker.failed(now, spread);
+        let state = tracking.breaker.state();
+        if self.all.len() > 1 && state != BreakerState::Closed {
+            tracking.membership = Membership::Unknown;
+        }
+        drop(tracking);
+        self.tell(index, state);
+    }
+
+    /// Whether endpoint `index` must tell its cluster's id before anything else is asked of it.
+    pub(super) fn is_stranger(&self, index: usize) -> bool {
+        self.all.get(index).is_some_and(|e| e.track().membership == Membership::Unknown)
+    }
+
+    /// Endpoint `index` says that it is of `cluster`.
+    ///
+    /// # Errors
+    /// [`Code::ClusterForeign`] when another one said otherwise before.
+    pub(super) fn introduce(&self, index: usize, cluster: &str) -> Result<(), KmsError> {
+        let Some(endpoint) = self.all.get(index) else { return Ok(()) };
+        let mut known = self.cluster.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref().is_some_and(|known| known != cluster) {
+            return Err(KmsError::new(
+                Code::ClusterForeign,
+                format!("{} is of another cluster than the other endpoints", endpoint.address),
+                "take it out of --vault-address; if all of the cluster were replaced, restart this process",
+            ));
+        }
+        *known = Some(cluster.to_owned());
+        endpoint.track().membership = Membership::Known;
+        Ok(())
+    }
+
+    /// How each endpoint is.
+    pub(super) fn view(&self) -> Vec<EndpointView> {
+        let preferred = self.preferred.load(Ordering::Relaxed);
+        let view = |(index, endpoint): (usize, &Endpoint)| {
+            let tracking = endpoint.track();
+            EndpointView {
+                address: endpoint.address.to_string(),
+                breaker: tracking.breaker.state(),
+                preferred: index == preferred,
+                last_error: tracking.last_error.clone(),
+            }
+        };
+        self.all.iter().enumerate().map(view).collect()
+    }
+
+    fn tell(&self, endpoint: usize, state: BreakerState) {
+        self.telemetry.record(Event::Breaker { endpoint, state });
+    }
+}

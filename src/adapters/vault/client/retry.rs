@@ -1,0 +1,165 @@
+//! What is tried again, where, how often and after which wait: one table. The loop that follows it
+//! is in the client.
+
+use std::time::Duration;
+
+use super::exchange::Failure;
+use crate::ports::telemetry::RetryReason;
+
+/// The most requests that one call may cost, whatever each of them met.
+pub(super) const REQUESTS_MAX: u32 = 6;
+
+/// How a request may be repeated when it is not known whether it was carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::adapters::vault) enum Repeat {
+    /// It changes nothing: a read, a wrap, an unwrap, a renewal.
+    Freely,
+    /// Once: a login, which may use up a secret ID and writes a lease.
+    Once,
+    /// Never: what a wrapping token wraps can be taken out once.
+    Never,
+}
+
+/// Where the next request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Where {
+    /// To another endpoint, or to the same one when there is no other.
+    Elsewhere,
+    /// To the same endpoint, on whatever connection.
+    Same,
+    /// To the endpoint that the answer named, if it is one of ours.
+    Named,
+}
+
+/// What follows a failed request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rule {
+    /// Where to ask again.
+    pub(super) place: Where,
+    /// How long to wait before each repetition; there are no more than these.
+    pub(super) waits: &'static [Duration],
+}
+
+const NOW: Duration = Duration::ZERO;
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// What to do after `reason`, the first time and each time after that.
+pub(super) const fn rule(reason: RetryReason, repeat: Repeat) -> Option<Rule> {
+    use RetryReason::{
+        Internal, Lost, NotCaughtUp, NotYet, Quota, Redirected, Unavailable, Unsent,
+    };
+    let (place, waits): (_, &'static [Duration]) = match (reason, repeat) {
+        // Nothing was sent: the next endpoint at once, and a little later the first one again.
+        (Unsent, _) => (Where::Elsewhere, const { &[NOW, ms(100), ms(300)] }),
+        // It may have been carried out.
+        (Lost, Repeat::Freely) => (Where::Elsewhere, const { &[NOW, ms(100)] }),
+        (Lost, Repeat::Once) => (Where::Elsewhere, const { &[NOW] }),
+        (Internal, Repeat::Freely | Repeat::Once) => (Where::Same, const { &[ms(50)] }),
+        (Lost | Internal, Repeat::Never) => return None,
+        (Redirected, _) => (Where::Named, const { &[NOW] }),
+        // This node of the cluster does not know the key version yet; 109 ms was the longest seen.
+        (NotYet, _) => (Where::Same, const { &[ms(20), ms(50), ms(100), ms(200)] }),
+        // This node has not caught up with what another one told us.
+        (NotCaughtUp, _) => (Where::Same, const { &[ms(20), ms(50), ms(100)] }),
+        // Unless the server says how long.
+        (Quota, _) => (Where::Same, const { &[ms(1_000)] }),
+        (Unavailable, _) => (Where::Elsewhere, const { &[ms(20), ms(100), ms(300)] }),
+    };
+    Some(Rule { place, waits })
+}
+
+/// Why `failure` may be worth another try; `None` when the answer is final.
+pub(super) fn reason(failure: &Failure) -> Option<RetryReason> {
+    match failure {
+        Failure::Unsent(_) => Some(RetryReason::Unsent),
+        Failure::Lost(_) => Some(RetryReason::Lost),
+        Failure::Refused(refusal) => match refusal.status {
+            307 | 308 => Some(RetryReason::Redirected),
+            400 if refusal.is_about_a_new_version() => Some(RetryReason::NotYet),
+            412 => Some(RetryReason::NotCaughtUp),
+            429 if refusal.is_silent() => Some(RetryReason::NotCaughtUp),
+            429 => Some(RetryReason::Quota),
+            500 if !refusal.is_permanent() => Some(RetryReason::Internal),
+            472 | 473 | 502 | 503 | 504 => Some(RetryReason::Unavailable),
+            _ => None,
+        },
+    }
+}
+
+/// Whether `failure` speaks against the endpoint itself, so that its breaker counts it. Never
+/// anything that a request's content could cause.
+pub(super) fn is_endpoints_fault(failure: &Failure) -> bool {
+    match failure {
+        Failure::Unsent(_) | Failure::Lost(_) => true,
+        Failure::Refused(refusal) => matches!(refusal.status, 472 | 501..=504),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::vault::refusal::Refusal;
+
+    fn refused(status: u16, text: &str) -> Failure {
+        let body = serde_json::json!({ "errors": [text] }).to_string();
+        Failure::Refused(Refusal::new(status, None, None, body.as_bytes()))
+    }
+
+    /// The table of the HTTP contract, row by row.
+    #[test]
+    fn each_answer_is_retried_as_the_table_says() {
+        for (status, text, expected) in [
+            (307, "", Some(RetryReason::Redirected)),
+            (400, "invalid ciphertext: version is too new", Some(RetryReason::NotYet)),
+            (
+                400,
+                "requested version for encryption is higher than the latest key version",
+                Some(RetryReason::NotYet),
+            ),
+            (400, "cipher: message authentication failed", None),
+            (400, "invalid role or secret ID", None),
+            (403, "permission denied", None),
+            (404, "no handler for route", None),
+            (405, "unsupported operation", None),
+            (412, "", Some(RetryReason::NotCaughtUp)),
+            (413, "http: request body too large", None),
+            (429, "request path \"x\": rate limit quota exceeded", Some(RetryReason::Quota)),
+            (472, "", Some(RetryReason::Unavailable)),
+            (500, "internal error", Some(RetryReason::Internal)),
+            (500, "role \"x\" does not exist during renewal", None),
+            (500, "unable to get associated_data", None),
+            (501, "", None),
+            (502, "", Some(RetryReason::Unavailable)),
+            (503, "Vault is sealed", Some(RetryReason::Unavailable)),
+            (504, "", Some(RetryReason::Unavailable)),
+        ] {
+            assert_eq!(reason(&refused(status, text)), expected, "{status} {text}");
+        }
+        let silent = Refusal::new(429, None, None, br#"{"errors":[]}"#);
+        assert_eq!(reason(&Failure::Refused(silent)), Some(RetryReason::NotCaughtUp));
+    }
+
+    #[test]
+    fn what_is_not_safe_is_not_repeated() {
+        let repeats = |reason, repeat| rule(reason, repeat).map_or(0, |rule| rule.waits.len());
+        assert_eq!(repeats(RetryReason::Lost, Repeat::Freely), 2);
+        assert_eq!(repeats(RetryReason::Lost, Repeat::Once), 1);
+        assert_eq!(repeats(RetryReason::Lost, Repeat::Never), 0);
+        assert_eq!(repeats(RetryReason::Internal, Repeat::Never), 0);
+        // What was never sent is safe to send, whatever it is.
+        assert!(repeats(RetryReason::Unsent, Repeat::Never) > 0);
+    }
+
+    #[test]
+    fn the_breaker_counts_nothing_that_content_can_cause() {
+        for status in [400, 403, 404, 405, 412, 413, 429, 500] {
+            assert!(!is_endpoints_fault(&refused(status, "")), "{status}");
+        }
+        for status in [472, 501, 502, 503, 504] {
+            assert!(is_endpoints_fault(&refused(status, "")), "{status}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What a key read means: versions, minimums, and why a key must not wrap.
+
+use std::collections::BTreeMap;
+
+use super::{client::unreadable, wire::KeyData};
+use crate::domain::{
+    error::{Code, KmsError},
+    key::{KekSnapshot, KekVersion, KeyWarning},
+    time::UnixTime,
+};
+
+/// The key types that authenticate associated data.
+const AEAD_TYPES: [&str; 4] =
+    ["aes128-gcm96", "aes256-gcm96", "chacha20-poly1305", "xchacha20-poly1305"];
+
+/// The snapshot that `data`, read at `keeper_time`, gives.
+///
+/// # Errors
+/// [`Code::KeeperAnswer`] when it contradicts itself.
+pub(super) fn snapshot(
+    data: &KeyData,
+    keeper_time: Option<UnixTime>,
+) -> Result<KekSnapshot, KmsError> {
+    let latest = KekVersion::new(data.latest_version)
+        .ok_or_else(|| unreadable("the latest key version is 0"))?;
+    let mut versions = BTreeMap::new();
+    let mut all_dated = !data.keys.is_empty();
+    for (number, created) in &data.keys {
+        let version =
+            KekVersion::parse(number).ok_or_else(|| unreadable("a key version is no number"))?;
+        match created.as_i64() {
+            Some(seconds) => drop(versions.insert(version, UnixTime::from_secs(seconds))),
+            None => all_dated = false,
+        }
+    }
+    let flaw = flaw(data, all_dated);
+    if flaw.is_none() && versions.last_key_value().map(|(version, _)| *version) != Some(latest) {
+        return Err(unreadable("the latest key version is not among its versions"));
+    }
+    let settings = [
+        (data.allow_plaintext_backup, KeyWarning::BackupAllowed),
+        (data.deletion_allowed, KeyWarning::DeletionAllowed),
+        (data.exportable, KeyWarning::Exportable),
+    ];
+    Ok(KekSnapshot {
+        versions,
+        latest,
+        min_decryption: KekVersion::new(data.min_decryption_version).unwrap_or(KekVersion::FIRST),
+        min_encryption: KekVersion::new(data.min_encryption_version),
+        keeper_time,
+        flaw,
+        warnings: settings
+            .into_iter()
+            .filter_map(|(set, warning)| set.then_some(warning))
+            .collect(),
+    })
+}
+
+fn flaw(data: &KeyData, all_dated: bool) -> Option<KmsError> {
+    let unusable =
+        |cause: String, remedy: &'static str| Some(KmsError::new(Code::KeyUnusable, cause, remedy));
+    if !AEAD_TYPES.contains(&data.kind.as_str()) {
+        let kind: String = data.kind.chars().take(40).collect();
+        return unusable(
+            format!("a key of type {kind} cannot bind a ciphertext to its object"),
+            "use a key of type aes256-gcm96",
+        );
+    }
+    if data.derived || data.convergent_encryption {
+        return unusable(
+            "the key is derived or convergent".to_owned(),
+            "use a key made without derived and convergent_encryption",
+        );
+    }
+    if data.soft_deleted {
+        return unusable("the key is soft-deleted".to_owned(), "restore it at the keeper");
+    }
+    if !all_dated {
+        return unusable(
+            "the key's versions carry no creation times".to_owned(),
+            "use a key whose material is in the Transit engine itself",
+        );
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(change: &serde_json::Value) -> Result<KekSnapshot, KmsError> {
+        let mut body = serde_json::json!({
+            "type": "aes256-gcm96", "latest_version": 2, "min_decryption_version": 1,
+            "min_encryption_version": 0, "keys": {"1": 100, "2": 200}, "unknown": [],
+        });
+        for (name, value) in change.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        snapshot(&serde_json::from_value(body).unwrap(), None)
+    }
+
+    #[test]
+    fn a_symmetric_key_is_read() {
+        let seen = read(&serde_json::json!({"exportable": true})).unwrap();
+        assert_eq!(seen.versions.len(), 2);
+        assert_eq!((seen.latest.get(), seen.min_encryption, seen.flaw), (2, None, None));
+        assert_eq!(seen.warnings, [KeyWarning::Exportable]);
+    }
+
+    #[test]
+    fn keys_that_cannot_bind_are_flawed_and_not_refused() {
+        let rsa = serde_json::json!({"creation_time": "2026-01-01T00:00:00Z"});
+        for change in [
+            serde_json::json!({"type": "rsa-2048", "keys": {"1": rsa, "2": rsa}}),
+            serde_json::json!({"type": "hmac", "keys": {}}),
+            serde_json::json!({"derived": true}),
+            serde_json::json!({"soft_deleted": true}),
+            serde_json::json!({"keys": {"1": "ref", "2": "ref"}}),
+        ] {
+            let flaw = read(&change).unwrap().flaw;
+            assert_eq!(flaw.map(|f| f.code()), Some(Code::KeyUnusable), "{change}");
+        }
+    }
+
+    #[test]
+    fn contradictions_are_no_answer() {
+        for change in [
+            serde_json::json!({"latest_version": 3}),
+            serde_json::json!({"latest_version": 0}),
+            serde_json::json!({"keys": {"x": 1, "2": 2}}),
+        ] {
+            assert_eq!(read(&change).unwrap_err().code(), Code::KeeperAnswer, "{change}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Several unwraps in one request: one result for each, whatever happens to the others.
+
+use vault_kube_kms::{
+    domain::{
+        envelope::{Annotations, AssociatedData, Ciphertext},
+        error::{Code, KmsError},
+        key::KekVersion,
+        secret::Plaintext,
+    },
+    ports::kek::Unwrap,
+};
+
+use crate::{
+    stand_in::{SOON, subject, within},
+    support::{
+        stand_in::{Fault, Manner, StandIn},
+        transit::TransitSubject,
+    },
+};
+
+const DECRYPT: &str = "transit/decrypt/k1";
+
+async fn wrapped(subject: &TransitSubject, count: u8) -> Vec<(Ciphertext, AssociatedData)> {
+    let mut wrapped = Vec::new();
+    for number in 0..count {
+        let bound = AssociatedData::binding(&format!("id-{number}"), &Annotations::ours());
+        let seed = Plaintext::new(vec![number; 32]);
+        let until = within(subject, SOON);
+        let made = subject.kek.wrap(KekVersion::FIRST, &seed, &bound, until).await.unwrap();
+        wrapped.push((made.ciphertext, bound));
+    }
+    wrapped
+}
+
+async fn unwrapped(
+    subject: &TransitSubject,
+    sealed: &[(Ciphertext, AssociatedData)],
+) -> Vec<Result<Plaintext, KmsError>> {
+    let items: Vec<_> = sealed
+        .iter()
+        .map(|(ciphertext, associated_data)| Unwrap { ciphertext, associated_data })
+        .collect();
+    subject.kek.unwrap_many(&items, within(subject, SOON)).await
+}
+
+fn codes(outcomes: &[Result<Plaintext, KmsError>]) -> Vec<Option<Code>> {
+    outcomes.iter().map(|outcome| outcome.as_ref().err().map(KmsError::code)).collect()
+}
+
+fn batches(stand_in: &StandIn) -> Vec<usize> {
+    stand_in.shared.engine.lock().unwrap().batches.clone()
+}
+
+#[tokio::test]
+async fn they_go_in_requests_of_at_most_128() {
+    let (subject, stand_in) = subject(Manner::default()).await;
+    let sealed: Vec<_> = wrapped(&subject, 10).await.into_iter().cycle().take(300).collect();
+    let before = stand_in.requests_for(DECRYPT);
+    let outcomes = unwrapped(&subject, &sealed).await;
+    for (index, outcome) in outcomes.iter().enumerate() {
+        assert_eq!(outcome.as_ref().unwrap().expose(), [(index % 10) as u8; 32]);
+    }
+    assert_eq!(batches(&stand_in), [128, 128, 44]);
+    assert_eq!(stand_in.requests_for(DECRYPT) - before, 3);
+}
+
+#[tokio::test]
+async fn a_failed_item_fails_only_itself() {
+    let (subject, stand_in) = subject(Manner::default()).await;
+    let mut sealed = wrapped(&subject, 5).await;
+    sealed[1].1 = AssociatedData::binding("moved", &Annotations::ours());
+    sealed[3].0 = Ciphertext::new(b"vault:v9:AAAA".to_vec()).unwrap();
+    sealed[4].0 = Ciphertext::new(b"nothing of the kind".to_vec()).unwrap();
+    let (rejected, not_yet) = (Some(Code::CiphertextRejected), Some(Code::VersionNotYet));
+    let outcomes = unwrapped(&subject, &sealed).await;
+    assert_eq!(codes(&outcomes), [None, rejected, None, not_yet, rejected]);
+    assert_eq!(batches(&stand_in), [4], "what has no form at all is not sent");
+}
+
+#[tokio::test]
+async fn what_failed_inside_the_keeper_is_sent_again_by_itself() {
+    let (subject, stand_in) = subject(Manner::default()).await;
+    let mut sealed = wrapped(&subject, 3).await;
+    let broken = String::from_utf8(sealed[1].0.as_bytes().to_vec()).unwrap();
+    stand_in.shared.engine.lock().unwrap().fails_inside = Some(broken);
+    // 500, for all failures are the keeper's own.
+    assert_eq!(codes(&unwrapped(&subject, &sealed).await), [None, None, None]);
+    // 400, for one of them is the caller's.
+    sealed[2].1 = AssociatedData::none();
+    let rejected = Some(Code::CiphertextRejected);
+    assert_eq!(codes(&unwrapped(&subject, &sealed).await), [None, None, rejected]);
+    assert_eq!(batches(&stand_in), [3, 3]);
+}
+
+#[tokio::test]
+async fn a_keeper_that_takes_no_batches_is_asked_one_by_one() {
+    let (subject, stand_in) = subject(Manner::default()).await;
+    let sealed = wrapped(&subject, 4).await;
+    stand_in.shared.engine.lock().unwrap().refuses_batches = true;
+    assert_eq!(codes(&unwrapped(&subject, &sealed).await), [None; 4]);
+    assert_eq!(codes(&unwrapped(&subject, &sealed).await), [None; 4]);
+    assert_eq!(batches(&stand_in), [4], "it is not tried again at once");
+    // An upgrade is noticed with the next look at the key.
+    stand_in.shared.engine.lock().unwrap().refuses_batches = false;
+    subject.kek.describe(within(&subject, SOON)).await.unwrap();
+    assert_eq!(codes(&unwrapped(&subject, &sealed).await), [None; 4]);
+    assert_eq!(batches(&stand_in), [4, 4]);
+}
+
+#[tokio::test]
+async fn a_batch_that_fails_as_a_whole_fails_each_with_the_cause() {
+    let (subject, stand_in) = subject(Manner::default()).await;
+    let sealed = wrapped(&subject, 3).await;
+    for (fault, code) in [
+        (Fault::error(403, "1 error occurred:\n\t* permission denied\n\n"), Code::PermissionDenied),
+        (Fault::nonsense(), Code::KeeperAnswer),
+        (
+            Fault::Says(200, r#"{"data":{"batch_results":[{"plaintext":""}]}}"#.into()),
+            Code::KeeperAnswer,
+        ),
+    ] {
+        stand_in.fail_next(1, DECRYPT, &fault);
+        assert_eq!(codes(&unwrapped(&subject, &sealed).await), [Some(code); 3], "{fault:?}");
+    }
+    assert_eq!(codes(&unwrapped(&subject, &sealed).await), [None; 3]);
+}

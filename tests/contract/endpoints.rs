@@ -1,0 +1,101 @@
+//! Several endpoints of one cluster: failover, membership, redirections.
+
+use std::time::Duration;
+
+use vault_kube_kms::{adapters::vault::address::VaultAddress, domain::error::Code};
+
+use crate::{
+    stand_in::{SOON, within},
+    support::{
+        admin::Admin,
+        stand_in::{Fault, StandIn},
+        transit::TransitSubject,
+    },
+};
+
+const READ: &str = "transit/keys/k1";
+
+/// A keeper that knows all of these endpoints, in this order.
+fn subject_of(nodes: &[&StandIn]) -> TransitSubject {
+    let first = nodes[0];
+    let admin = Admin::new(&first.address, "unused", Some(first.ca.clone()));
+    let addresses = nodes.iter().map(|node| VaultAddress::parse(&node.address).unwrap()).collect();
+    TransitSubject::with(admin, first.provisioned.clone(), |wiring| {
+        wiring.client.addresses = addresses;
+    })
+}
+
+async fn describes(subject: &TransitSubject, wait: Duration) -> Result<(), Code> {
+    let described = subject.kek.describe(within(subject, wait)).await;
+    described.map(drop).map_err(|error| error.code())
+}
+
+#[tokio::test]
+async fn another_endpoint_answers_when_one_fails_and_stays_the_first() {
+    for fault in [Fault::Reset, Fault::html_502(), Fault::sealed(), Fault::Hang] {
+        let one = StandIn::start().await;
+        let two = one.node().await;
+        let subject = subject_of(&[&one, &two]);
+        describes(&subject, SOON).await.unwrap();
+        assert_eq!(two.requests_for(READ), 0, "the first one is asked first");
+        one.set_fault(Some(fault.clone()));
+        for _ in 0..5 {
+            describes(&subject, SOON).await.unwrap_or_else(|code| panic!("{fault:?}: {code}"));
+        }
+        assert_eq!(two.requests_for(READ), 5, "{fault:?}");
+        let asked = one.requests_for(READ);
+        assert_eq!(asked, 2, "{fault:?}: the one that answered is asked first from then on");
+    }
+}
+
+#[tokio::test]
+async fn a_hung_endpoint_leaves_time_for_another_within_one_call() {
+    let one = StandIn::start().await;
+    let two = one.node().await;
+    let subject = subject_of(&[&one, &two]);
+    describes(&subject, SOON).await.unwrap();
+    one.set_fault(Some(Fault::Hang));
+    describes(&subject, Duration::from_millis(2_800)).await.expect("by the other one");
+}
+
+#[tokio::test]
+async fn an_endpoint_of_another_cluster_is_refused() {
+    let one = StandIn::start().await;
+    let stranger = one.stranger().await;
+    let subject = subject_of(&[&one, &stranger]);
+    describes(&subject, SOON).await.unwrap();
+    one.set_fault(Some(Fault::sealed()));
+    // Its key of the same name would be another one.
+    for _ in 0..5 {
+        let code = describes(&subject, SOON).await.unwrap_err();
+        assert!(matches!(code, Code::ClusterForeign | Code::KeeperSealed), "{code}");
+    }
+    assert_eq!(stranger.requests_for(READ), 0);
+    assert!(stranger.requests_for("sys/health") > 0);
+    one.set_fault(None);
+    crate::stand_in::heals(&subject).await;
+}
+
+#[tokio::test]
+async fn a_redirection_is_followed_once_and_only_to_a_configured_endpoint() {
+    let one = StandIn::start().await;
+    let (two, other) = (one.node().await, one.node().await);
+    let subject = subject_of(&[&one, &two]);
+    describes(&subject, SOON).await.unwrap();
+    one.fail_next(1, READ, &Fault::Redirect(two.address.clone()));
+    describes(&subject, SOON).await.unwrap();
+    assert_eq!(two.requests_for(READ), 1);
+
+    // Not to a third one, though it is of the same cluster: the token would go with it.
+    one.set_fault(Some(Fault::Redirect(other.address.clone())));
+    two.set_fault(Some(Fault::Redirect(other.address.clone())));
+    assert_eq!(describes(&subject, SOON).await, Err(Code::KeeperFailed));
+    assert_eq!(other.requests_for(READ), 0);
+
+    // And not in circles.
+    one.set_fault(Some(Fault::Redirect(two.address.clone())));
+    two.set_fault(Some(Fault::Redirect(one.address.clone())));
+    let before = one.requests_for(READ) + two.requests_for(READ);
+    assert_eq!(describes(&subject, SOON).await, Err(Code::KeeperFailed));
+    assert_eq!(one.requests_for(READ) + two.requests_for(READ) - before, 2);
+}
