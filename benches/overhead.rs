@@ -12,11 +12,7 @@
     reason = "a benchmark"
 )]
 
-use std::{
-    fs,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::Method;
@@ -29,11 +25,7 @@ use vault_kube_kms::adapters::grpc::{
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use support::{
-    admin::{Admin, Provisioned},
-    openbao::OpenBao,
-    provider::Provider,
-};
+use support::{admin::Admin, openbao::OpenBao, provider::Provider};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vault-kube-kms");
 const ROUNDS: usize = 4_000;
@@ -75,26 +67,13 @@ fn main() {
         let admin = server.admin.clone();
         admin.mount().await;
         let role = admin.provision("bench").await;
-        let provider = start(&admin, &role, directory.path()).await;
+        let args = admin.provider_args(&role, directory.path());
+        let provider = Provider::start(BINARY, directory.path(), &args).await;
         let mut client = provider.healthy_client().await;
         compare(&admin.logged_in(&role).await, &mut client).await;
         memory(&provider, &mut client).await;
         println!("accepting {:.1} ms after exec", provider.accepted_after.as_secs_f64() * 1e3);
     });
-}
-
-async fn start(admin: &Admin, provisioned: &Provisioned, directory: &Path) -> Provider {
-    let (ca, secret_id) = (directory.join("ca.pem"), directory.join("secret-id"));
-    fs::write(&ca, admin.ca.as_ref().unwrap()).unwrap();
-    fs::write(&secret_id, &provisioned.secret_id).unwrap();
-    let args = [
-        format!("--vault-address={}", admin.address),
-        format!("--transit-key={}", provisioned.key),
-        format!("--approle-role-id={}", provisioned.role_id),
-        format!("--approle-secret-id-path={}", secret_id.display()),
-        format!("--tls-ca-file={}", ca.display()),
-    ];
-    Provider::start(BINARY, directory, &args).await
 }
 
 async fn compare(bare: &Admin, client: &mut KmsClient) {

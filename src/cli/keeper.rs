@@ -4,7 +4,7 @@ use std::{error::Error, sync::Arc};
 
 use crate::{
     adapters::{
-        layers::deadline::Deadline,
+        layers::{batch::Batch, coalesce::Coalesce, deadline::Deadline},
         local::keeper::LocalKek,
         vault::{
             approle::AppRole, capabilities::Capabilities, client::VaultClient, session::Session,
@@ -29,6 +29,14 @@ pub(super) struct Keeper {
     lineage: Lineage,
 }
 
+/// What every keeper gets: each caller is held to its deadline, equal unwraps share a call, and
+/// those that wait go together.
+fn layered(kek: impl Kek, clock: &Arc<dyn Clock>, telemetry: &Arc<dyn Telemetry>) -> Arc<dyn Kek> {
+    let batch = Batch::new(kek, Arc::clone(clock), Arc::clone(telemetry));
+    let coalesce = Coalesce::new(batch, Arc::clone(clock), Arc::clone(telemetry));
+    Arc::new(Deadline::new(coalesce, Arc::clone(clock)))
+}
+
 impl Keeper {
     /// The keeper that `settings` name. Nothing is asked of it yet.
     pub(super) fn new(
@@ -41,7 +49,7 @@ impl Keeper {
             KeeperSettings::Local(path) => {
                 let kek = LocalKek::open(path.clone())?;
                 let lineage = kek.lineage();
-                let kek = Arc::new(Deadline::new(kek, Arc::clone(clock)));
+                let kek = layered(kek, clock, telemetry);
                 Ok(Self { kek, lineage, session: None, capabilities: None })
             }
         }
@@ -66,7 +74,7 @@ impl Keeper {
         let capabilities =
             Capabilities::new(Arc::clone(&client), Arc::clone(&session), transit.clone());
         let kek = TransitKek::new(client, Arc::clone(&session), transit);
-        let kek = Arc::new(Deadline::new(kek, Arc::clone(clock)));
+        let kek = layered(kek, clock, telemetry);
         Ok(Self { kek, lineage, session: Some(session), capabilities: Some(capabilities) })
     }
 

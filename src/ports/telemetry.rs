@@ -152,6 +152,18 @@ pub enum Event<'a> {
         /// Whether it is asked now.
         state: BreakerState,
     },
+    /// An unwrap joined an equal one that was under way.
+    Coalesced,
+    /// Unwraps went to the keeper together.
+    Batched {
+        /// How many.
+        size: usize,
+    },
+    /// The number of unwraps that wait for the keeper changed.
+    Queued {
+        /// How many wait now.
+        depth: usize,
+    },
     /// The key's metadata was read, or could not be.
     Observed {
         /// Why it could not be read, if so.

@@ -1,5 +1,7 @@
 //! An operator's hand at a Vault or OpenBao server: plain requests with a root token.
 
+use std::{fs, path::Path};
+
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
@@ -105,6 +107,20 @@ impl Admin {
         let answer = self.must(Method::POST, "auth/approle/login", body).await;
         let token = answer["auth"]["client_token"].as_str().unwrap();
         Self::new(&self.address, token, self.ca.clone())
+    }
+
+    /// The flags of a provider for `role`, with the files that they name in `directory`.
+    pub fn provider_args(&self, role: &Provisioned, directory: &Path) -> Vec<String> {
+        let (ca, secret_id) = (directory.join("ca.pem"), directory.join("secret-id"));
+        fs::write(&ca, self.ca.as_ref().unwrap()).unwrap();
+        fs::write(&secret_id, &role.secret_id).unwrap();
+        vec![
+            format!("--vault-address={}", self.address),
+            format!("--transit-key={}", role.key),
+            format!("--approle-role-id={}", role.role_id),
+            format!("--approle-secret-id-path={}", secret_id.display()),
+            format!("--tls-ca-file={}", ca.display()),
+        ]
     }
 
     pub async fn rotate(&self, key: &str) {

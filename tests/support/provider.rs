@@ -1,6 +1,8 @@
 //! The provider as a process of its own.
+#![allow(dead_code, reason = "not every user of this file measures")]
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -19,7 +21,6 @@ pub struct Provider {
     process: Child,
     socket: PathBuf,
     /// From exec to the first accepted connection.
-    #[allow(dead_code, reason = "not every user of this file measures")]
     pub accepted_after: Duration,
 }
 
@@ -56,12 +57,30 @@ impl Provider {
     }
 
     /// Resident memory in KiB.
-    #[allow(dead_code, reason = "not every user of this file measures")]
     pub fn resident_kib(&self) -> u64 {
+        self.status_kib("VmRSS:")
+    }
+
+    /// The most it ever had, in KiB.
+    pub fn peak_kib(&self) -> u64 {
+        self.status_kib("VmHWM:")
+    }
+
+    fn status_kib(&self, name: &str) -> u64 {
         let path = format!("/proc/{}/status", self.process.id());
-        let status = std::fs::read_to_string(path).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let status = fs::read_to_string(path).unwrap();
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// What all its threads have used.
+    pub fn processor_time(&self) -> Duration {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
+        let nanos = threads.map(|thread| {
+            let text = fs::read_to_string(thread.unwrap().path().join("schedstat")).unwrap();
+            text.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+        });
+        Duration::from_nanos(nanos.sum())
     }
 }
 

@@ -1,3 +1,5 @@
 //! Outbound: what every keeper gets, whoever keeps. Each layer implements the port it wraps.
 
+pub mod batch;
+pub mod coalesce;
 pub mod deadline;

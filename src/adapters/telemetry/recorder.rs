@@ -140,6 +140,7 @@ impl Telemetry for Recorder {
             Event::Breaker { endpoint, state } => {
                 debug!(endpoint, state = state.as_str(), "an endpoint of the keeper");
             }
+            Event::Coalesced | Event::Batched { .. } | Event::Queued { .. } => (),
             Event::Observed { error: Some(error) } => {
                 self.failed(Place::Metadata, "cannot read the key", error, None);
             }

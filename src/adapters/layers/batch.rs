@@ -1,0 +1,236 @@
+//! Unwraps that wait are sent together. A batch is what queued while earlier calls were out: a lone
+//! call goes at once, no timer ever waits, and under load batches grow by themselves.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use tokio::{runtime::Handle, sync::oneshot};
+
+use crate::{
+    domain::{
+        envelope::{AssociatedData, Ciphertext},
+        error::{Code, KmsError},
+        key::{KekSnapshot, KekVersion},
+        secret::Plaintext,
+        time::Monotonic,
+    },
+    ports::{
+        clock::Clock,
+        kek::{Kek, Unwrap, Wrapped},
+        telemetry::{Event, Telemetry},
+    },
+};
+
+/// Calls to the keeper that are out at once. More would only make batches smaller.
+const LANES: usize = 2;
+
+/// Unwraps that wait at most; kube-apiserver asks again.
+const QUEUE_MAX: usize = 1_024;
+
+/// Unwraps that go together at most.
+const BATCH_MAX: usize = 128;
+
+type Outcome = Result<Plaintext, KmsError>;
+
+/// One who waits.
+struct Waiting {
+    ciphertext: Ciphertext,
+    associated_data: AssociatedData,
+    deadline: Monotonic,
+    answer: oneshot::Sender<Outcome>,
+}
+
+#[derive(Default)]
+struct Traffic {
+    /// Calls that are out.
+    out: usize,
+    queue: VecDeque<Waiting>,
+}
+
+/// Sends unwraps of the keeper inside together. The layer outside holds each caller to its own
+/// deadline.
+pub struct Batch<K> {
+    shared: Arc<Shared<K>>,
+}
+
+struct Shared<K> {
+    inner: K,
+    traffic: Mutex<Traffic>,
+    clock: Arc<dyn Clock>,
+    telemetry: Arc<dyn Telemetry>,
+}
+
+impl<K: Kek> Batch<K> {
+    /// `inner`, with unwraps that wait sent together.
+    #[must_use]
+    pub fn new(inner: K, clock: Arc<dyn Clock>, telemetry: Arc<dyn Telemetry>) -> Self {
+        let traffic = Mutex::default();
+        Self { shared: Arc::new(Shared { inner, traffic, clock, telemetry }) }
+    }
+}
+
+impl<K: Kek> Shared<K> {
+    fn traffic(&self) -> MutexGuard<'_, Traffic> {
+        self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A lane, if one is free; else a place in the queue, if there is one.
+    fn enter(self: &Arc<Self>, sealed: Unwrap<'_>, deadline: Monotonic) -> Entrance<K> {
+        let mut traffic = self.traffic();
+        if traffic.out < LANES {
+            traffic.out += 1;
+            return Entrance::Lane(Lane { shared: Arc::clone(self) });
+        }
+        if traffic.queue.len() >= QUEUE_MAX {
+            return Entrance::Full;
+        }
+        let (answer, outcome) = oneshot::channel();
+        traffic.queue.push_back(Waiting {
+            ciphertext: sealed.ciphertext.clone(),
+            associated_data: sealed.associated_data.clone(),
+            deadline,
+            answer,
+        });
+        let depth = traffic.queue.len();
+        drop(traffic);
+        self.telemetry.record(Event::Queued { depth });
+        Entrance::Queue(outcome)
+    }
+
+    /// Those who go next; `None` gives the lane back. Who has left meanwhile is left out.
+    fn next(&self) -> Option<Vec<Waiting>> {
+        let now = self.clock.now();
+        let mut traffic = self.traffic();
+        let mut batch = Vec::new();
+        while batch.len() < BATCH_MAX
+            && let Some(waiting) = traffic.queue.pop_front()
+        {
+            if !waiting.answer.is_closed() && waiting.deadline > now {
+                batch.push(waiting);
+            }
+        }
+        if batch.is_empty() {
+            traffic.out -= 1;
+            return None;
+        }
+        let depth = traffic.queue.len();
+        drop(traffic);
+        self.telemetry.record(Event::Queued { depth });
+        Some(batch)
+    }
+
+    async fn send(&self, batch: Vec<Waiting>) {
+        self.telemetry.record(Event::Batched { size: batch.len() });
+        let items: Vec<_> = batch
+            .iter()
+            .map(|w| Unwrap { ciphertext: &w.ciphertext, associated_data: &w.associated_data })
+            .collect();
+        // The last one's time: the others are held to theirs by the layer outside.
+        let deadline = batch.iter().map(|waiting| waiting.deadline).max().unwrap_or_default();
+        let outcomes = match items.as_slice() {
+            [one] => vec![self.inner.unwrap(*one, deadline).await],
+            items => self.inner.unwrap_many(items, deadline).await,
+        };
+        for (waiting, outcome) in batch.into_iter().zip(outcomes) {
+            // Whoever has left does not need it.
+            drop(waiting.answer.send(outcome));
+        }
+    }
+}
+
+/// How a call goes on.
+enum Entrance<K: Kek> {
+    Lane(Lane<K>),
+    Queue(oneshot::Receiver<Outcome>),
+    Full,
+}
+
+/// A place among the calls that are out. When it is left, those who wait take it over.
+struct Lane<K: Kek> {
+    shared: Arc<Shared<K>>,
+}
+
+impl<K: Kek> Drop for Lane<K> {
+    fn drop(&mut self) {
+        let Some(first) = self.shared.next() else { return };
+        // Without a runtime the process ends, and nobody waits any more.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let shared = Arc::clone(&self.shared);
+        // A task of its own: whoever leaves its lane has its answer, or has given up.
+        drop(runtime.spawn(async move {
+            let mut batch = Some(first);
+            while let Some(together) = batch {
+                shared.send(together).await;
+                batch = shared.next();
+            }
+        }));
+    }
+}
+
+#[async_trait]
+impl<K: Kek> Kek for Batch<K> {
+    async fn describe(&self, deadline: Monotonic) -> Result<KekSnapshot, KmsError> {
+        self.shared.inner.describe(deadline).await
+    }
+
+    async fn wrap(
+        &self,
+        version: KekVersion,
+        plaintext: &Plaintext,
+        associated_data: &AssociatedData,
+        deadline: Monotonic,
+    ) -> Result<Wrapped, KmsError> {
+        self.shared.inner.wrap(version, plaintext, associated_data, deadline).await
+    }
+
+    async fn unwrap<'a>(
+        &self,
+        sealed: Unwrap<'a>,
+        deadline: Monotonic,
+    ) -> Result<Plaintext, KmsError> {
+        match self.shared.enter(sealed, deadline) {
+            Entrance::Lane(lane) => {
+                let outcome = self.shared.inner.unwrap(sealed, deadline).await;
+                drop(lane);
+                outcome
+            }
+            Entrance::Queue(outcome) => outcome.await.unwrap_or_else(|_dropped| Err(given_up())),
+            Entrance::Full => Err(KmsError::new(
+                Code::Overloaded,
+                format!("{QUEUE_MAX} unwraps wait for the keeper already"),
+                "the API server asks again; if this lasts, look at the keeper's latency",
+            )),
+        }
+    }
+
+    async fn unwrap_many<'a>(
+        &self,
+        sealed: &[Unwrap<'a>],
+        deadline: Monotonic,
+    ) -> Vec<Result<Plaintext, KmsError>> {
+        self.shared.inner.unwrap_many(sealed, deadline).await
+    }
+
+    fn version_of(&self, ciphertext: &Ciphertext) -> Result<KekVersion, KmsError> {
+        self.shared.inner.version_of(ciphertext)
+    }
+}
+
+/// Nobody sent it before its time was over.
+fn given_up() -> KmsError {
+    KmsError::new(
+        Code::DeadlineExceeded,
+        "the call waited for the keeper until its time was over",
+        "check the keeper's load and the network to it",
+    )
+}
+
+impl<K: fmt::Debug> fmt::Debug for Batch<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("inner", &self.shared.inner).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,152 @@
+//! Equal unwraps at the same time share one call: API servers ask for one seed as often as they
+//! have lists to read. Nothing is kept once the call has ended, and wraps are never shared.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, Shared, WeakShared},
+};
+
+use crate::{
+    domain::{
+        envelope::{AssociatedData, Ciphertext},
+        error::{Code, KmsError},
+        key::{KekSnapshot, KekVersion},
+        secret::Plaintext,
+        time::{CALL_BUDGET, Monotonic},
+    },
+    ports::{
+        clock::Clock,
+        kek::{Kek, Unwrap, Wrapped},
+        telemetry::{Event, Telemetry},
+    },
+};
+
+type Outcome = Result<Plaintext, KmsError>;
+
+/// A call that all who wait for it drive: whoever leaves takes nothing from the others, and when
+/// all have left it is given up.
+type Flight = Shared<BoxFuture<'static, Outcome>>;
+
+/// What makes two unwraps equal. The associated data holds key id and annotations.
+type Key = Arc<(Ciphertext, AssociatedData)>;
+
+/// The flights under way, each with when it ends at the latest. They are kept up by those who wait.
+type Flights = Arc<Mutex<HashMap<Key, (WeakShared<BoxFuture<'static, Outcome>>, Monotonic)>>>;
+
+/// Shares calls of the keeper inside. The layer outside holds each caller to its own deadline.
+pub struct Coalesce<K> {
+    inner: Arc<K>,
+    flights: Flights,
+    clock: Arc<dyn Clock>,
+    telemetry: Arc<dyn Telemetry>,
+}
+
+impl<K: Kek> Coalesce<K> {
+    /// `inner`, with equal unwraps shared.
+    #[must_use]
+    pub fn new(inner: K, clock: Arc<dyn Clock>, telemetry: Arc<dyn Telemetry>) -> Self {
+        Self { inner: Arc::new(inner), flights: Flights::default(), clock, telemetry }
+    }
+
+    /// A flight for `key`, and when it ends at the latest: one under way, or a new one.
+    fn board(&self, key: &Key, deadline: Monotonic) -> (Flight, Monotonic) {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((flight, until)) = flights.get(key)
+            && let Some(flight) = flight.upgrade()
+        {
+            self.telemetry.record(Event::Coalesced);
+            return (flight, *until);
+        }
+        // The first one's time may be short; those who join it are not to suffer from that.
+        let until = deadline.max(self.clock.now().after(CALL_BUDGET));
+        let landing = Landing { key: Arc::clone(key), until, flights: Arc::clone(&self.flights) };
+        let inner = Arc::clone(&self.inner);
+        let flight = async move {
+            let (ciphertext, associated_data) = &*landing.key;
+            inner.unwrap(Unwrap { ciphertext, associated_data }, until).await
+        };
+        let flight = flight.boxed().shared();
+        if let Some(weak) = flight.downgrade() {
+            flights.insert(Arc::clone(key), (weak, until));
+        }
+        (flight, until)
+    }
+}
+
+/// Takes a flight off the board when it has ended or was given up.
+struct Landing {
+    key: Key,
+    until: Monotonic,
+    flights: Flights,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        // A later one may have taken its place.
+        if flights.get(&self.key).is_some_and(|(_, until)| *until == self.until) {
+            flights.remove(&self.key);
+        }
+    }
+}
+
+#[async_trait]
+impl<K: Kek> Kek for Coalesce<K> {
+    async fn describe(&self, deadline: Monotonic) -> Result<KekSnapshot, KmsError> {
+        self.inner.describe(deadline).await
+    }
+
+    async fn wrap(
+        &self,
+        version: KekVersion,
+        plaintext: &Plaintext,
+        associated_data: &AssociatedData,
+        deadline: Monotonic,
+    ) -> Result<Wrapped, KmsError> {
+        self.inner.wrap(version, plaintext, associated_data, deadline).await
+    }
+
+    async fn unwrap<'a>(
+        &self,
+        sealed: Unwrap<'a>,
+        deadline: Monotonic,
+    ) -> Result<Plaintext, KmsError> {
+        let key = Arc::new((sealed.ciphertext.clone(), sealed.associated_data.clone()));
+        loop {
+            let (flight, until) = self.board(&key, deadline);
+            let outcome = flight.await;
+            let too_late = outcome.as_ref().is_err_and(|error| {
+                matches!(error.code(), Code::DeadlineExceeded | Code::KeeperTimeout)
+            });
+            // A flight that was joined late ended before this caller's time did.
+            if !too_late || until >= deadline || self.clock.now() >= deadline {
+                return outcome;
+            }
+        }
+    }
+
+    async fn unwrap_many<'a>(
+        &self,
+        sealed: &[Unwrap<'a>],
+        deadline: Monotonic,
+    ) -> Vec<Result<Plaintext, KmsError>> {
+        self.inner.unwrap_many(sealed, deadline).await
+    }
+
+    fn version_of(&self, ciphertext: &Ciphertext) -> Result<KekVersion, KmsError> {
+        self.inner.version_of(ciphertext)
+    }
+}
+
+impl<K: fmt::Debug> fmt::Debug for Coalesce<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Coalesce").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
