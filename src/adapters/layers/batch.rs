@@ -234,3 +234,7 @@ impl<K: fmt::Debug> fmt::Debug for Batch<K> {
         f.debug_struct("Batch").field("inner", &self.shared.inner).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "batch_tests.rs"]
+mod tests;

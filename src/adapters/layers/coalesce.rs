@@ -150,3 +150,7 @@ impl<K: fmt::Debug> fmt::Debug for Coalesce<K> {
         f.debug_struct("Coalesce").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "coalesce_tests.rs"]
+mod tests;

@@ -3,3 +3,6 @@
 pub mod batch;
 pub mod coalesce;
 pub mod deadline;
+
+#[cfg(test)]
+mod held;

@@ -1,0 +1,128 @@
+use std::time::Duration;
+
+use tokio::task::{JoinHandle, yield_now};
+
+use super::*;
+use crate::adapters::layers::held::{HeldKek, ciphertext};
+use crate::ports::{clock::MockClock, telemetry::MockTelemetry};
+
+fn layer(kek: &HeldKek) -> Arc<Batch<HeldKek>> {
+    let mut clock = MockClock::new();
+    clock.expect_now().return_const(Monotonic::default());
+    let mut telemetry = MockTelemetry::new();
+    telemetry.expect_record().returning(|_| ());
+    Arc::new(Batch::new(kek.clone(), Arc::new(clock), Arc::new(telemetry)))
+}
+
+fn ask(layer: &Arc<Batch<HeldKek>>, text: &str) -> JoinHandle<Outcome> {
+    ask_until(layer, text, Monotonic::at(Duration::from_secs(1)))
+}
+
+fn ask_until(layer: &Arc<Batch<HeldKek>>, text: &str, until: Monotonic) -> JoinHandle<Outcome> {
+    let (layer, ciphertext) = (Arc::clone(layer), ciphertext(text));
+    tokio::spawn(async move {
+        let associated_data = AssociatedData::none();
+        let sealed = Unwrap { ciphertext: &ciphertext, associated_data: &associated_data };
+        layer.unwrap(sealed, until).await
+    })
+}
+
+async fn settle() {
+    for _ in 0..50 {
+        yield_now().await;
+    }
+}
+
+fn out(layer: &Batch<HeldKek>) -> (usize, usize) {
+    let traffic = layer.shared.traffic();
+    (traffic.out, traffic.queue.len())
+}
+
+#[tokio::test]
+async fn a_lone_call_goes_at_once_and_what_waits_goes_together() {
+    let kek = HeldKek::new();
+    let layer = layer(&kek);
+    let waiting: Vec<_> = (0..20).map(|n| ask(&layer, &format!("seed {n}"))).collect();
+    settle().await;
+    assert_eq!(kek.calls(), [1, 1], "the lanes are taken by those who came first");
+    kek.release(1);
+    settle().await;
+    assert_eq!(kek.calls(), [1, 1, 18], "all who waited go together");
+    kek.release(2);
+    for (n, waiter) in waiting.into_iter().enumerate() {
+        assert_eq!(waiter.await.unwrap().unwrap().expose(), format!("seed {n}").as_bytes());
+    }
+    settle().await;
+    assert_eq!(out(&layer), (0, 0), "every lane is given back");
+}
+
+#[tokio::test]
+async fn a_bad_one_fails_only_itself() {
+    let kek = HeldKek::new();
+    let layer = layer(&kek);
+    let waiting: Vec<_> = ["a", "b", "c", "bad", "d"].map(|text| ask(&layer, text)).into();
+    settle().await;
+    kek.release(3);
+    for (waiter, text) in waiting.into_iter().zip(["a", "b", "c", "bad", "d"]) {
+        match waiter.await.unwrap() {
+            Ok(plaintext) => assert_eq!(plaintext.expose(), text.as_bytes()),
+            Err(error) => assert_eq!((text, error.code()), ("bad", Code::CiphertextRejected)),
+        }
+    }
+    assert_eq!(kek.calls(), [1, 1, 3]);
+}
+
+#[tokio::test]
+async fn a_batch_is_bounded_and_so_is_the_queue() {
+    let kek = HeldKek::new();
+    let layer = layer(&kek);
+    let waiting: Vec<_> = (0..LANES + QUEUE_MAX + 3).map(|n| ask(&layer, &n.to_string())).collect();
+    settle().await;
+    assert_eq!(out(&layer), (LANES, QUEUE_MAX));
+    kek.release(1_000);
+    let mut refused = 0;
+    for waiter in waiting {
+        if let Err(error) = waiter.await.unwrap() {
+            assert_eq!(error.code(), Code::Overloaded);
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, 3);
+    assert_eq!(kek.calls()[LANES..], [BATCH_MAX; QUEUE_MAX / BATCH_MAX]);
+}
+
+#[tokio::test]
+async fn whoever_leaves_is_not_sent_and_loses_no_lane() {
+    let kek = HeldKek::new();
+    let layer = layer(&kek);
+    let lanes: Vec<_> = ["a", "b"].map(|text| ask(&layer, text)).into();
+    settle().await;
+    let leaving: Vec<_> = (0..10).map(|_| ask(&layer, "leaves")).collect();
+    let staying = ask(&layer, "stays");
+    settle().await;
+    leaving.iter().for_each(JoinHandle::abort);
+    // Those who hold lanes leave too, with their calls under way.
+    lanes.iter().for_each(JoinHandle::abort);
+    settle().await;
+    assert_eq!(kek.calls(), [1, 1, 1]);
+    kek.release(1);
+    assert_eq!(staying.await.unwrap().unwrap().expose(), b"stays");
+    settle().await;
+    assert_eq!((out(&layer), kek.under_way()), ((0, 0), 0));
+}
+
+#[tokio::test]
+async fn what_waited_too_long_is_not_sent() {
+    let kek = HeldKek::new();
+    let layer = layer(&kek);
+    let lanes: Vec<_> = ["a", "b"].map(|text| ask(&layer, text)).into();
+    settle().await;
+    let late = ask_until(&layer, "late", Monotonic::default());
+    settle().await;
+    kek.release(2);
+    for lane in lanes {
+        lane.await.unwrap().unwrap();
+    }
+    assert_eq!(late.await.unwrap().unwrap_err().code(), Code::DeadlineExceeded);
+    assert_eq!(kek.calls(), [1, 1]);
+}

@@ -1,0 +1,117 @@
+//! For tests: a keeper that answers when it is let.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+
+use crate::{
+    domain::{
+        envelope::{AssociatedData, Ciphertext},
+        error::{Code, KmsError},
+        key::{KekSnapshot, KekVersion},
+        secret::Plaintext,
+        time::Monotonic,
+    },
+    ports::kek::{Kek, Unwrap, Wrapped},
+};
+
+/// Unwraps a ciphertext to itself; `bad` is refused. Each call waits for a permit.
+#[derive(Clone, Debug)]
+pub(super) struct HeldKek {
+    gate: Arc<Semaphore>,
+    under_way: Arc<AtomicUsize>,
+    /// The number of items of each call that was begun, in order.
+    calls: Arc<Mutex<Vec<usize>>>,
+    pub(super) wraps: Arc<AtomicUsize>,
+}
+
+impl HeldKek {
+    /// A keeper that holds every call.
+    pub(super) fn new() -> Self {
+        Self {
+            gate: Arc::new(Semaphore::new(0)),
+            under_way: Arc::default(),
+            calls: Arc::default(),
+            wraps: Arc::default(),
+        }
+    }
+
+    /// Lets so many calls end.
+    pub(super) fn release(&self, calls: usize) {
+        self.gate.add_permits(calls);
+    }
+
+    pub(super) fn calls(&self) -> Vec<usize> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    pub(super) fn under_way(&self) -> usize {
+        self.under_way.load(Ordering::SeqCst)
+    }
+
+    async fn hold(&self, items: usize) {
+        struct Leave<'a>(&'a AtomicUsize);
+        impl Drop for Leave<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        self.calls.lock().unwrap().push(items);
+        self.under_way.fetch_add(1, Ordering::SeqCst);
+        let _leave = Leave(&self.under_way);
+        self.gate.acquire().await.unwrap().forget();
+    }
+}
+
+fn opened(sealed: Unwrap<'_>) -> Result<Plaintext, KmsError> {
+    match sealed.ciphertext.as_bytes() {
+        b"bad" => Err(KmsError::new(Code::CiphertextRejected, "bad", "none")),
+        bytes => Ok(Plaintext::new(bytes.to_vec())),
+    }
+}
+
+/// A ciphertext that unwraps to `text`.
+pub(super) fn ciphertext(text: &str) -> Ciphertext {
+    Ciphertext::new(text.as_bytes().to_vec()).unwrap()
+}
+
+#[async_trait]
+impl Kek for HeldKek {
+    async fn describe(&self, _: Monotonic) -> Result<KekSnapshot, KmsError> {
+        Err(KmsError::new(Code::Internal, "not described", "none"))
+    }
+
+    async fn wrap(
+        &self,
+        version: KekVersion,
+        _: &Plaintext,
+        _: &AssociatedData,
+        _: Monotonic,
+    ) -> Result<Wrapped, KmsError> {
+        self.wraps.fetch_add(1, Ordering::SeqCst);
+        self.hold(1).await;
+        Ok(Wrapped { ciphertext: ciphertext("wrapped"), version })
+    }
+
+    async fn unwrap<'a>(&self, sealed: Unwrap<'a>, _: Monotonic) -> Result<Plaintext, KmsError> {
+        self.hold(1).await;
+        opened(sealed)
+    }
+
+    async fn unwrap_many<'a>(
+        &self,
+        sealed: &[Unwrap<'a>],
+        _: Monotonic,
+    ) -> Vec<Result<Plaintext, KmsError>> {
+        self.hold(sealed.len()).await;
+        sealed.iter().map(|item| opened(*item)).collect()
+    }
+
+    fn version_of(&self, _: &Ciphertext) -> Result<KekVersion, KmsError> {
+        Ok(KekVersion::FIRST)
+    }
+}
