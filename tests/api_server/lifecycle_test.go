@@ -206,8 +206,14 @@ func TestChecklist49_CallsInFlightFinish(t *testing.T) {
 	const calls = 5
 	via.hold()
 	var group sync.WaitGroup
-	for range calls {
-		group.Go(func() { finish(t, client, sealed, plaintext) })
+	group.Go(func() { finish(t, client, sealed, plaintext) })
+	// Unlike unwraps, wraps never share a call, so that each is seen on its way.
+	for range calls - 1 {
+		group.Go(func() {
+			if _, err := client.Encrypt(t.Context(), "in flight", plaintext); err != nil {
+				t.Errorf("a call in flight: %v", err)
+			}
+		})
 	}
 	if !parts.Eventually(callTimeout, func() bool { return via.waiting() >= calls }) {
 		t.Fatalf("only %d calls are under way", via.waiting())

@@ -1,4 +1,4 @@
-//! Unwraps that wait are sent together. A batch is what queued while earlier calls were out: a lone
+//! What a keeper is asked at once is bounded, and unwraps that wait are sent together. A batch is what queued while earlier calls were out: a lone
 //! call goes at once, no timer ever waits, and under load batches grow by themselves.
 
 use std::{
@@ -8,7 +8,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, oneshot},
+};
 
 use crate::{
     domain::{
@@ -27,6 +30,9 @@ use crate::{
 
 /// Calls to the keeper that are out at once. More would only make batches smaller.
 const LANES: usize = 2;
+
+/// Wraps that are out at once. They are rare, and cannot go together.
+const WRAPS: usize = 8;
 
 /// Unwraps that wait at most; kube-apiserver asks again.
 const QUEUE_MAX: usize = 1_024;
@@ -59,6 +65,7 @@ pub struct Batch<K> {
 
 struct Shared<K> {
     inner: K,
+    wraps: Semaphore,
     traffic: Mutex<Traffic>,
     clock: Arc<dyn Clock>,
     telemetry: Arc<dyn Telemetry>,
@@ -68,8 +75,8 @@ impl<K: Kek> Batch<K> {
     /// `inner`, with unwraps that wait sent together.
     #[must_use]
     pub fn new(inner: K, clock: Arc<dyn Clock>, telemetry: Arc<dyn Telemetry>) -> Self {
-        let traffic = Mutex::default();
-        Self { shared: Arc::new(Shared { inner, traffic, clock, telemetry }) }
+        let (wraps, traffic) = (Semaphore::new(WRAPS), Mutex::default());
+        Self { shared: Arc::new(Shared { inner, wraps, traffic, clock, telemetry }) }
     }
 }
 
@@ -184,6 +191,8 @@ impl<K: Kek> Kek for Batch<K> {
         associated_data: &AssociatedData,
         deadline: Monotonic,
     ) -> Result<Wrapped, KmsError> {
+        // Never closed, so an error means no more than that nobody may go.
+        let _permit = self.shared.wraps.acquire().await.map_err(|_closed| given_up())?;
         self.shared.inner.wrap(version, plaintext, associated_data, deadline).await
     }
 

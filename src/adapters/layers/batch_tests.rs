@@ -126,3 +126,25 @@ async fn what_waited_too_long_is_not_sent() {
     assert_eq!(late.await.unwrap().unwrap_err().code(), Code::DeadlineExceeded);
     assert_eq!(kek.calls(), [1, 1]);
 }
+
+#[tokio::test]
+async fn wraps_are_bounded_too() {
+    let kek = HeldKek::new();
+    let layer = layer(&kek);
+    let wraps: Vec<_> = (0..WRAPS + 5)
+        .map(|_| {
+            let layer = Arc::clone(&layer);
+            tokio::spawn(async move {
+                let (seed, bound) = (Plaintext::new(vec![7; 32]), AssociatedData::none());
+                let until = Monotonic::at(Duration::from_secs(1));
+                layer.wrap(KekVersion::FIRST, &seed, &bound, until).await
+            })
+        })
+        .collect();
+    settle().await;
+    assert_eq!(kek.under_way(), WRAPS);
+    kek.release(WRAPS + 5);
+    for wrap in wraps {
+        wrap.await.unwrap().unwrap();
+    }
+}

@@ -13,6 +13,7 @@ use opentelemetry::{
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Registry, TextEncoder, process_collector::ProcessCollector};
 
+use super::keeper_metrics::KeeperMetrics;
 use crate::{
     domain::{error::KmsError, rotation::Writer, time::Monotonic},
     ports::{
@@ -48,6 +49,8 @@ pub struct Metrics {
     legacy_reads: Counter<u64>,
     incidents: Counter<u64>,
     proven_at: Arc<Mutex<Option<Monotonic>>>,
+    /// Those of the way to the keeper.
+    pub(super) keeper: KeeperMetrics,
 }
 
 impl Metrics {
@@ -73,7 +76,7 @@ impl Metrics {
         let provider = SdkMeterProvider::builder().with_reader(exporter).build();
         let meter = provider.meter("vault-kube-kms");
         let proven_at = Arc::new(Mutex::new(None));
-        observe_proof_age(&meter, Arc::clone(&proven_at), clock);
+        observe_proof_age(&meter, Arc::clone(&proven_at), Arc::clone(&clock));
         Ok(Self {
             registry,
             _provider: provider,
@@ -113,6 +116,7 @@ impl Metrics {
             legacy_reads: counter(&meter, "legacy_reads", "Reads of what other plugins wrote."),
             incidents: counter(&meter, "incidents", "The key was replaced or rolled back."),
             proven_at,
+            keeper: KeeperMetrics::new(&meter, clock),
         })
     }
 
@@ -175,11 +179,11 @@ impl Metrics {
     }
 }
 
-fn gauge(meter: &Meter, name: &str, description: &'static str) -> Gauge<u64> {
+pub(super) fn gauge(meter: &Meter, name: &str, description: &'static str) -> Gauge<u64> {
     meter.u64_gauge(format!("vault_kube_kms.{name}")).with_description(description).build()
 }
 
-fn counter(meter: &Meter, name: &str, description: &'static str) -> Counter<u64> {
+pub(super) fn counter(meter: &Meter, name: &str, description: &'static str) -> Counter<u64> {
     meter.u64_counter(format!("vault_kube_kms.{name}")).with_description(description).build()
 }
 

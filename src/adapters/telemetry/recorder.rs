@@ -135,12 +135,16 @@ impl Telemetry for Recorder {
                 self.metrics.keeper_called(operation, elapsed, error);
             }
             Event::Retried(reason) => {
+                self.metrics.keeper.retried(reason);
                 debug!(reason = reason.as_str(), "a request to the keeper is sent again");
             }
             Event::Breaker { endpoint, state } => {
+                self.metrics.keeper.breaker(endpoint, state);
                 debug!(endpoint, state = state.as_str(), "an endpoint of the keeper");
             }
-            Event::Coalesced | Event::Batched { .. } | Event::Queued { .. } => (),
+            Event::Coalesced => self.metrics.keeper.coalesced(),
+            Event::Batched { size } => self.metrics.keeper.batched(size),
+            Event::Queued { depth } => self.metrics.keeper.queued(depth),
             Event::Observed { error: Some(error) } => {
                 self.failed(Place::Metadata, "cannot read the key", error, None);
             }
@@ -163,12 +167,15 @@ impl Telemetry for Recorder {
             Event::Standing(standing) => self.standing(standing),
             Event::LegacyRead => self.metrics.legacy_read(),
             Event::LoggedIn { ttl } => {
+                self.metrics.keeper.logged_in(ttl);
                 info!(ttl_s = ttl.map(|ttl| ttl.as_secs()), "logged in to the keeper");
             }
             Event::Renewed { ttl } => {
+                self.metrics.keeper.renewed(ttl);
                 debug!(ttl_s = ttl.map(|ttl| ttl.as_secs()), "token renewed");
             }
             Event::SessionFailed { error, wait } => {
+                self.metrics.keeper.session_failed(error);
                 debug!(wait_s = wait.as_secs(), "the next try of the session");
                 self.failed(Place::Session, "no session with the keeper", error, None);
             }

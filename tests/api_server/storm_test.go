@@ -1,0 +1,286 @@
+package apiserver_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	kmsapi "k8s.io/kms/apis/v2"
+	"k8s.io/kms/pkg/service"
+
+	"vault-kube-kms.test/parts"
+)
+
+const seedsOfAStorm = 2_000
+
+// sealMany are so many different objects, each with its plaintext.
+func sealMany(t *testing.T, client service.Service, count int) (all []stored) {
+	t.Helper()
+	all = make([]stored, count)
+	var group sync.WaitGroup
+	const workers = 16
+	for worker := range workers {
+		group.Go(func() {
+			for n := worker; n < count; n += workers {
+				plaintext := randomBytes(32)
+				sealed, err := client.Encrypt(t.Context(), "seal", plaintext)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				all[n] = stored{sealed, plaintext}
+			}
+		})
+	}
+	group.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	return all
+}
+
+func TestChecklist39_TwoThousandDifferentSeeds(t *testing.T) {
+	onEachKeeper(t, func(t *testing.T, flags []string) {
+		p, metrics := metered(t, flags)
+		client := clientOf(t, p.endpoint, 15*time.Second)
+		all := sealMany(t, client, seedsOfAStorm)
+		for _, width := range []int{1, 64} {
+			took := openAll(t, client, all, width)
+			slices.Sort(took)
+			var sum time.Duration
+			for _, one := range took {
+				sum += one
+			}
+			rate := float64(len(took)*width) / sum.Seconds()
+			t.Logf("%d at a time: %.0f a second, p99 %v", width, rate, took[len(took)*99/100])
+		}
+		if connections := connectionsOf(t, p); connections > connectionsMax {
+			t.Errorf("%d connections are open", connections)
+		}
+		// The embedded keeper answers before anybody has to wait.
+		if calls, _ := counted(t, metrics, "vault_kube_kms_batch_size_count"); calls == 0 && !strings.Contains(flags[0], "local") {
+			t.Error("nothing went together")
+		}
+	})
+}
+
+// connectionsMax is what unwraps, wraps, looks at the key and the session may have open at once.
+const connectionsMax = 2 + 8 + 3
+
+// openAll unwraps all, so many at a time, and returns how long each took.
+func openAll(t *testing.T, client service.Service, all []stored, width int) []time.Duration {
+	t.Helper()
+	took := make([]time.Duration, len(all))
+	var group sync.WaitGroup
+	for worker := range width {
+		group.Go(func() {
+			for n := worker; n < len(all); n += width {
+				asked := time.Now()
+				opened, err := client.Decrypt(t.Context(), "open", asStored(all[n].sealed))
+				took[n] = time.Since(asked)
+				if err != nil || !bytes.Equal(opened, all[n].plaintext) {
+					t.Errorf("seed %d: %v", n, err)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+	return took
+}
+
+// connectionsOf is how many TCP connections a plugin has open.
+func connectionsOf(t *testing.T, p *plugin) (count int) {
+	t.Helper()
+	inodes := map[string]bool{}
+	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.Pid()))
+	must(t, err)
+	for _, fd := range fds {
+		if target, err := os.Readlink(fd); err == nil {
+			inodes[strings.TrimSuffix(strings.TrimPrefix(target, "socket:["), "]")] = true
+		}
+	}
+	table, err := os.ReadFile("/proc/net/tcp")
+	must(t, err)
+	for line := range strings.Lines(string(table)) {
+		// The tenth field is the inode, the fourth the state; 01 is an established connection.
+		if fields := strings.Fields(line); len(fields) > 9 && fields[3] == "01" && inodes[fields[9]] {
+			count++
+		}
+	}
+	return count
+}
+
+func TestChecklist40_EqualSeedsShareCalls(t *testing.T) {
+	t.Parallel()
+	tenant := sharedBao(t).tenant(t)
+	via := newForwarder(t, tenant.bao.Address)
+	via.start(t)
+	p, metrics := metered(t, tenant.FlagsVia(via.address))
+	client := clientOf(t, p.endpoint, 15*time.Second)
+	plaintext := randomBytes(32)
+	sealed := encrypt(t, client, plaintext)
+	before := keeperWrites(t, metrics)
+	via.hold()
+	var group sync.WaitGroup
+	for range 64 {
+		group.Go(func() { finish(t, client, sealed, plaintext) })
+	}
+	if !parts.Eventually(startBound, func() bool {
+		shared, _ := counted(t, metrics, "vault_kube_kms_coalesced_total")
+		return shared == 63
+	}) {
+		shared, _ := counted(t, metrics, "vault_kube_kms_coalesced_total")
+		t.Errorf("%v of 64 calls are shared", shared)
+	}
+	via.release()
+	group.Wait()
+	// One, and perhaps a proof's.
+	if calls := keeperWrites(t, metrics) - before; calls > 4 {
+		t.Errorf("64 equal calls cost %d requests", calls)
+	}
+}
+
+// Three processes would be three connections: what one of them does is nothing to the others.
+func TestChecklist06_OneClientMisbehaves(t *testing.T) {
+	onEachPlugin(t, func(t *testing.T, p *plugin) {
+		ctx, stop := context.WithCancel(t.Context())
+		var group sync.WaitGroup
+		misbehave := []func(){
+			func() { _ = writeAndClose(p, randomBytes(rand.IntN(2_000))) },
+			func() { _ = writeAndClose(p, []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")) },
+			func() {
+				conn := p.conn(t, grpc.WithAuthority("localhost"))
+				short, cancel := context.WithTimeout(ctx, time.Duration(rand.IntN(3_000))*time.Microsecond)
+				defer cancel()
+				client := kmsapi.NewKeyManagementServiceClient(conn)
+				_, _ = client.Encrypt(short, &kmsapi.EncryptRequest{Plaintext: randomBytes(32), Uid: "gone"})
+				_ = conn.Close()
+			},
+		}
+		for _, once := range misbehave {
+			group.Go(func() {
+				for ctx.Err() == nil {
+					once()
+				}
+			})
+		}
+		for range 2 {
+			group.Go(func() {
+				client := p.client(t)
+				for range 100 {
+					roundTrip(t, client, randomBytes(32))
+					if _, err := client.Status(t.Context()); err != nil {
+						t.Errorf("Status: %v", err)
+					}
+				}
+				stop()
+			})
+		}
+		group.Wait()
+		stop()
+		p.requireHealthy(t)
+	})
+}
+
+func writeAndClose(p *plugin, bytes []byte) error {
+	conn, err := net.Dial("unix", p.address())
+	if err != nil {
+		return err
+	}
+	_, err = conn.Write(bytes)
+	return errors.Join(err, conn.Close())
+}
+
+func TestChecklist08_AThousandCallsAreCancelled(t *testing.T) {
+	t.Parallel()
+	tenant := sharedBao(t).tenant(t)
+	p, metrics := metered(t, tenant.Flags())
+	client := p.client(t)
+	all := sealMany(t, client, 50)
+	openAll(t, client, all, 8)
+	descriptors := func() int {
+		fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.Pid()))
+		must(t, err)
+		return len(fds)
+	}
+	before := descriptors()
+	for n := range 1_000 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(1_500))*time.Microsecond)
+		_, _ = client.Decrypt(ctx, "cancelled", asStored(all[n%len(all)].sealed))
+		cancel()
+	}
+	if !parts.Eventually(startBound, func() bool { return descriptors() <= before+2 }) {
+		t.Errorf("%d descriptors before, %d after", before, descriptors())
+	}
+	if connections := connectionsOf(t, p); connections > connectionsMax {
+		t.Errorf("%d connections are open", connections)
+	}
+	if waiting, _ := counted(t, metrics, "vault_kube_kms_queue_depth"); waiting != 0 {
+		t.Errorf("%v calls wait for ever", waiting)
+	}
+	openAll(t, client, all, 8)
+	p.requireHealthy(t)
+}
+
+// The keeper holds every answer: each call ends in time with its cause, and none by the client's own
+// clock.
+func TestChecklist09_AKeeperThatStalls(t *testing.T) {
+	t.Parallel()
+	tenant := sharedBao(t).tenant(t)
+	via := newForwarder(t, tenant.bao.Address)
+	via.start(t)
+	p := start(t, tenant.FlagsVia(via.address))
+	client := p.client(t)
+	plaintext := randomBytes(32)
+	sealed := encrypt(t, client, plaintext)
+	via.hold()
+	calls := map[string]func() error{
+		"Status":  func() error { _, err := client.Status(t.Context()); return err },
+		"Encrypt": func() error { _, err := client.Encrypt(t.Context(), "stalls", plaintext); return err },
+		"Decrypt": func() error { _, err := client.Decrypt(t.Context(), "stalls", asStored(sealed)); return err },
+	}
+	for round := range 3 {
+		var group sync.WaitGroup
+		for name, call := range calls {
+			group.Go(func() {
+				asked := time.Now()
+				err := call()
+				took := time.Since(asked)
+				if took > 2_850*time.Millisecond {
+					t.Errorf("round %d: %s takes %v: %v", round, name, took, err)
+				}
+				if name == "Status" {
+					return
+				}
+				if code := status.Code(err); code != codes.DeadlineExceeded && code != codes.Unavailable {
+					t.Errorf("round %d: %s: %v", round, name, err)
+				}
+				if err != nil && !strings.Contains(message(err), "no answer from") {
+					t.Errorf("round %d: %s does not name the cause: %v", round, name, err)
+				}
+			})
+		}
+		group.Wait()
+	}
+	via.release()
+	if !parts.Eventually(10*time.Second, func() bool {
+		_, err := client.Decrypt(t.Context(), "heals", asStored(sealed))
+		return err == nil
+	}) {
+		t.Error("it does not heal within 10 s")
+	}
+}
