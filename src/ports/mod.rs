@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 pub mod clock;
 pub mod credentials;
+pub mod file;
 pub mod kek;
 pub mod kms;
 pub mod telemetry;

@@ -2,3 +2,5 @@
 
 pub mod clock;
 pub mod hardening;
+pub mod private_file;
+pub mod watched_file;

@@ -1,0 +1,45 @@
+//! Outbound: files that an operator may replace at any moment, and one that is ours alone.
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+
+use crate::domain::secret::Secret;
+
+/// A text that an operator may replace at any moment: a secret ID, a role ID, a CA bundle.
+#[cfg_attr(test, mockall::automock)]
+#[async_trait]
+pub trait TextFile: Debug + Send + Sync + 'static {
+    /// Where it is, for errors and logs.
+    fn place(&self) -> String;
+
+    /// Reads it. Waits a moment for one that is being written, so that no half of it is seen.
+    ///
+    /// # Errors
+    /// Why it cannot be read, in words, without its place.
+    async fn read(&self) -> Result<Secret, String>;
+
+    /// Waits until it may say something else than when it was last read: it was replaced, written,
+    /// or went away. Safe to cancel.
+    async fn changed(&self);
+}
+
+/// A file of this process's own, which nobody else may read.
+#[cfg_attr(test, mockall::automock)]
+#[async_trait]
+pub trait PrivateFile: Debug + Send + Sync + 'static {
+    /// Where it is, for errors and logs.
+    fn place(&self) -> String;
+
+    /// What was last stored; `None` when nothing was.
+    ///
+    /// # Errors
+    /// Why it cannot be read, or must not be trusted, in words.
+    async fn load(&self) -> Result<Option<Secret>, String>;
+
+    /// Replaces what is stored, in one step.
+    ///
+    /// # Errors
+    /// Why it cannot be written, in words.
+    async fn store(&self, text: &Secret) -> Result<(), String>;
+}
