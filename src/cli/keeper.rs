@@ -2,12 +2,19 @@
 
 use std::{error::Error, sync::Arc};
 
+use futures_util::{FutureExt as _, future::BoxFuture};
+
 use crate::{
     adapters::{
         layers::{batch::Batch, coalesce::Coalesce, deadline::Deadline},
         local::keeper::LocalKek,
+        system::{private_file::OwnFile, watched_file::WatchedFile},
         vault::{
-            approle::AppRole, capabilities::Capabilities, client::VaultClient, session::Session,
+            approle::{AppRole, AppRoleFiles, AppRoleSettings},
+            capabilities::Capabilities,
+            client::{BUNDLE_MAX, VaultClient},
+            secret_id::CREDENTIAL_MAX,
+            session::Session,
             transit::TransitKek,
         },
     },
@@ -20,13 +27,22 @@ use crate::{
     ports::{Ports, clock::Clock, kek::Kek, telemetry::Telemetry},
 };
 
-/// A keeper in its layers, and what keeps it going.
+/// A keeper in its layers.
 pub(super) struct Keeper {
     pub(super) kek: Arc<dyn Kek>,
+    /// Its token is to be ended when all is over.
     pub(super) session: Option<Arc<Session>>,
     /// What its policies allow can be asked of some keepers.
     pub(super) capabilities: Option<Capabilities>,
     lineage: Lineage,
+}
+
+/// The files that logins are made of.
+pub(super) fn files(settings: &AppRoleSettings) -> AppRoleFiles {
+    settings.files(
+        |path| Arc::new(WatchedFile::new(path.to_owned(), CREDENTIAL_MAX)),
+        |path| Arc::new(OwnFile::new(path.to_owned())),
+    )
 }
 
 /// What every keeper gets: each caller is held to its deadline, equal unwraps share a call, and
@@ -37,20 +53,25 @@ fn layered(kek: impl Kek, clock: &Arc<dyn Clock>, telemetry: &Arc<dyn Telemetry>
     Arc::new(Deadline::new(coalesce, Arc::clone(clock)))
 }
 
+/// What keeps a keeper going: to be run in the background, each for ever.
+pub(super) type Tasks = Vec<BoxFuture<'static, ()>>;
+
+type Made = Result<(Keeper, Tasks), Box<dyn Error + Send + Sync>>;
+
 impl Keeper {
     /// The keeper that `settings` name. Nothing is asked of it yet.
     pub(super) fn new(
         settings: &KeeperSettings,
         clock: &Arc<dyn Clock>,
         telemetry: &Arc<dyn Telemetry>,
-    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+    ) -> Made {
         match settings {
             KeeperSettings::Vault(vault) => Self::vault(vault, clock, telemetry),
             KeeperSettings::Local(path) => {
                 let kek = LocalKek::open(path.clone())?;
                 let lineage = kek.lineage();
                 let kek = layered(kek, clock, telemetry);
-                Ok(Self { kek, lineage, session: None, capabilities: None })
+                Ok((Self { kek, session: None, capabilities: None, lineage }, Tasks::new()))
             }
         }
     }
@@ -59,23 +80,31 @@ impl Keeper {
         settings: &VaultSettings,
         clock: &Arc<dyn Clock>,
         telemetry: &Arc<dyn Telemetry>,
-    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+    ) -> Made {
         let client = Arc::new(VaultClient::new(
             settings.client.clone(),
             Arc::clone(clock),
             Arc::clone(telemetry),
         )?);
-        let approle =
-            AppRole::new(Arc::clone(&client), Arc::clone(clock), settings.approle.clone());
+        let approle = settings.approle.clone();
+        let files = files(&approle);
+        let approle = AppRole::new(Arc::clone(&client), Arc::clone(clock), approle, files);
         let session =
             Arc::new(Session::new(Arc::new(approle), Arc::clone(clock), Arc::clone(telemetry)));
         let lineage = settings.transit.lineage();
         let transit = settings.transit.clone();
         let capabilities =
             Capabilities::new(Arc::clone(&client), Arc::clone(&session), transit.clone());
-        let kek = TransitKek::new(client, Arc::clone(&session), transit);
+        let kek = TransitKek::new(Arc::clone(&client), Arc::clone(&session), transit);
         let kek = layered(kek, clock, telemetry);
-        Ok(Self { kek, lineage, session: Some(session), capabilities: Some(capabilities) })
+        let running = Arc::clone(&session);
+        let mut tasks: Tasks = vec![async move { running.run().await }.boxed()];
+        if let Some(path) = settings.ca_file.clone() {
+            let file = Arc::new(WatchedFile::new(path, BUNDLE_MAX));
+            tasks.push(async move { client.follow_authorities(file).await }.boxed());
+        }
+        let (session, capabilities) = (Some(session), Some(capabilities));
+        Ok((Self { kek, session, capabilities, lineage }, tasks))
     }
 
     /// The knowledge of its key, under the identity that `settings` give it.

@@ -6,7 +6,7 @@ use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::keeper::Keeper;
+use super::keeper::{Keeper, Tasks};
 use crate::{
     adapters::{
         grpc::{
@@ -40,6 +40,7 @@ pub(super) struct Provider {
     telemetry: Arc<dyn Telemetry>,
     metrics: Arc<Metrics>,
     keeper: Keeper,
+    tasks: Tasks,
     health: Option<BoundPort>,
     scrapes: Option<BoundPort>,
 }
@@ -57,13 +58,24 @@ impl Provider {
         let metrics = Arc::new(metrics);
         let telemetry: Arc<dyn Telemetry> =
             Arc::new(Recorder::new(Arc::clone(&metrics), Arc::clone(&clock)));
-        let keeper = Keeper::new(&settings.keeper, &clock, &telemetry)?;
+        let (keeper, tasks) = Keeper::new(&settings.keeper, &clock, &telemetry)?;
         let socket = BoundSocket::bind(&settings.listen)?;
         info!(address = %socket.address, "socket bound");
         let health = settings.health.and_then(|address| bind_port("health", address));
         let scrapes = settings.metrics.and_then(|address| bind_port("metrics", address));
         let stop = CancellationToken::new();
-        Ok(Self { settings, socket, stop, clock, telemetry, metrics, keeper, health, scrapes })
+        Ok(Self {
+            settings,
+            socket,
+            stop,
+            clock,
+            telemetry,
+            metrics,
+            keeper,
+            tasks,
+            health,
+            scrapes,
+        })
     }
 
     /// Where probes and metrics are served, where they are.
@@ -79,14 +91,24 @@ impl Provider {
 
     /// Serves until it is stopped, then lets the calls in hand end and tidies up.
     pub(super) async fn run(self) -> Result<(), Box<dyn Error + Send + Sync>> {
-        let Self { settings, socket, stop, clock, telemetry, metrics, keeper, health, scrapes } =
-            self;
+        let Self {
+            settings,
+            socket,
+            stop,
+            clock,
+            telemetry,
+            metrics,
+            keeper,
+            tasks,
+            health,
+            scrapes,
+        } = self;
         let watch = Arc::new(keeper.watch(&settings, &clock, &telemetry));
         let kms = Arc::new(KeyService::new(Arc::clone(&watch), settings.legacy_decrypt));
 
         let mut background = JoinSet::new();
-        if let Some(session) = keeper.session.clone() {
-            background.spawn(async move { session.run().await });
+        for task in tasks {
+            background.spawn(task);
         }
         background.spawn(Observer::new(watch).run());
         let readiness = Readiness::default();

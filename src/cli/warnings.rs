@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use super::finding::{Area, Finding};
-use crate::config::settings::{KeeperSettings, Settings, VaultSettings};
+use crate::{
+    adapters::system::private_file::is_in_memory,
+    config::settings::{KeeperSettings, Settings, VaultSettings},
+};
 
 /// Variables that other programs of this kind take a proxy from.
 const PROXY_VARIABLES: [&str; 6] =
@@ -57,6 +60,19 @@ fn of_vault(vault: &VaultSettings, warnings: &mut Vec<Finding>) {
             ),
             "chmod it to 0600",
         ));
+    }
+    match &vault.approle.secret_id_cache {
+        Some(cache) if !is_in_memory(cache) => warnings.push(Finding::warn(
+            Area::Files,
+            format!("--approle-secret-id-cache: {} is not on tmpfs", cache.display()),
+            "put it on one, so that the secret ID is never on a disk",
+        )),
+        None if vault.approle.secret_id_wrapped => warnings.push(Finding::warn(
+            Area::Files,
+            "--approle-secret-id-wrapped: a wrapping token is good once, so a restart needs a new one",
+            "give --approle-secret-id-cache to keep the secret ID over restarts of the process",
+        )),
+        _ => (),
     }
     if is_mounted_by_itself(path) {
         warnings.push(Finding::warn(

@@ -7,7 +7,7 @@ use rustls_pki_types::ServerName;
 use super::reading::Reading;
 use crate::adapters::vault::{
     address::VaultAddress,
-    approle::AppRoleSettings,
+    approle::{AppRoleSettings, RoleId},
     client::ClientSettings,
     key_path::{KeyPath, MountPath, Namespace},
     tls::{TlsSettings, Trust},
@@ -35,6 +35,8 @@ pub struct VaultSettings {
     pub approle: AppRoleSettings,
     /// Which key.
     pub transit: TransitSettings,
+    /// The file of the authorities, where they count (`--tls-ca-file`).
+    pub ca_file: Option<PathBuf>,
 }
 
 pub(super) fn keeper(reading: &mut Reading<'_>) -> Option<KeeperSettings> {
@@ -61,8 +63,12 @@ fn vault(reading: &mut Reading<'_>) -> Option<VaultSettings> {
     let namespace = reading.parsed("vault-namespace", Namespace::parse);
     let require_enterprise = reading.boolean("require-enterprise");
     let approle = approle?;
+    let client = client?;
+    let ca_file = matches!(client.tls.trust, Trust::Bundle(_))
+        .then(|| PathBuf::from(reading.text("tls-ca-file")));
     Some(VaultSettings {
-        client: client?,
+        client,
+        ca_file,
         transit: TransitSettings {
             key: key?,
             namespace: namespace?,
@@ -166,20 +172,45 @@ fn approle(reading: &mut Reading<'_>) -> Option<AppRoleSettings> {
         "" => Namespace::parse(reading.text("vault-namespace")).ok(),
         _ => reading.parsed("vault-auth-namespace", Namespace::parse),
     };
-    let role_id = reading.required("approle-role-id", |text| {
-        if text.bytes().all(|b| b.is_ascii_graphic()) && text.len() <= 4_096 {
-            Ok(text.to_owned())
-        } else {
-            Err("it has blanks or other characters that no role ID has".to_owned())
-        }
-    });
+    let role_id = role_id(reading);
     let secret_id_path = reading.required("approle-secret-id-path", |text| Ok(PathBuf::from(text)));
+    let wrapped = reading.boolean("approle-secret-id-wrapped");
+    let cache = reading.text("approle-secret-id-cache");
+    let cache = (!cache.is_empty()).then(|| PathBuf::from(cache));
+    if cache.is_some() && wrapped == Some(false) {
+        let problem = "it keeps what is unwrapped; give --approle-secret-id-wrapped too";
+        reading.wrong("approle-secret-id-cache", problem);
+    }
     Some(AppRoleSettings {
         mount: mount?,
         namespace: namespace?,
         role_id: role_id?,
         secret_id_path: secret_id_path?,
+        secret_id_wrapped: wrapped?,
+        secret_id_cache: cache,
     })
+}
+
+/// The role ID itself, or the file that holds it.
+fn role_id(reading: &mut Reading<'_>) -> Option<RoleId> {
+    let path = reading.text("approle-role-id-path");
+    if path.is_empty() {
+        return reading.required("approle-role-id", |text| {
+            if text.bytes().all(|b| b.is_ascii_graphic()) && text.len() <= 4_096 {
+                Ok(RoleId::Given(text.to_owned()))
+            } else {
+                Err("it has blanks or other characters that no role ID has".to_owned())
+            }
+        });
+    }
+    if reading.given("approle-role-id") == reading.given("approle-role-id-path") {
+        reading.wrong("approle-role-id", "--approle-role-id-path is given too; give one of them");
+        return None;
+    }
+    if reading.given("approle-role-id") > reading.given("approle-role-id-path") {
+        return Some(RoleId::Given(reading.text("approle-role-id").to_owned()));
+    }
+    Some(RoleId::File(PathBuf::from(path)))
 }
 
 /// Exactly one form of the key, but for a form that was given with more force: a flag replaces

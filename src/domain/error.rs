@@ -58,6 +58,8 @@ pub enum Code {
     VersionNotYet,
     /// The key version is archived or gone.
     VersionRetired,
+    /// The token that wraps the secret ID was used by somebody, or has expired.
+    WrappingTokenUsed,
 }
 
 impl Code {
@@ -91,6 +93,7 @@ impl Code {
             Self::Starting => "starting",
             Self::VersionNotYet => "version-not-yet",
             Self::VersionRetired => "version-retired",
+            Self::WrappingTokenUsed => "wrapping-token-used",
         }
     }
 

@@ -7,12 +7,13 @@ use tokio::task::JoinHandle;
 use vault_kube_kms::{
     adapters::{
         layers::deadline::Deadline,
-        system::clock::SystemClock,
+        system::{clock::SystemClock, private_file::OwnFile, watched_file::WatchedFile},
         vault::{
             address::VaultAddress,
-            approle::{AppRole, AppRoleSettings},
+            approle::{AppRole, AppRoleSettings, RoleId},
             client::{ClientSettings, VaultClient},
             key_path::{KeyPath, MountPath, Namespace},
+            secret_id::CREDENTIAL_MAX,
             session::Session,
             tls::{TlsSettings, Trust},
             transit::{TransitKek, TransitSettings},
@@ -76,8 +77,10 @@ impl TransitSubject {
             approle: AppRoleSettings {
                 mount: MountPath::parse("approle").unwrap(),
                 namespace: Namespace::default(),
-                role_id: provisioned.role_id,
+                role_id: RoleId::Given(provisioned.role_id),
                 secret_id_path: secret_id_path.clone(),
+                secret_id_wrapped: false,
+                secret_id_cache: None,
             },
             transit: TransitSettings {
                 key: KeyPath::of_parts("transit", &provisioned.key).unwrap(),
@@ -90,7 +93,11 @@ impl TransitSubject {
         let Wiring { client, approle, transit } = wiring;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let client = Arc::new(VaultClient::new(client, clock.clone(), Arc::new(Silence)).unwrap());
-        let approle = Arc::new(AppRole::new(client.clone(), clock.clone(), approle));
+        let files = approle.files(
+            |path| Arc::new(WatchedFile::new(path.to_owned(), CREDENTIAL_MAX)),
+            |path| Arc::new(OwnFile::new(path.to_owned())),
+        );
+        let approle = Arc::new(AppRole::new(client.clone(), clock.clone(), approle, files));
         let session = Arc::new(Session::new(approle, clock.clone(), Arc::new(Silence)));
         let kek = TransitKek::new(client, session.clone(), transit);
         Self {

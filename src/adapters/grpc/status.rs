@@ -33,6 +33,7 @@ pub(super) const fn grpc_code(code: Code) -> Grpc {
         | Code::KeyReplaced
         | Code::KeyRolledBack
         | Code::KeyUnusable
-        | Code::VersionRetired => Grpc::FailedPrecondition,
+        | Code::VersionRetired
+        | Code::WrappingTokenUsed => Grpc::FailedPrecondition,
     }
 }

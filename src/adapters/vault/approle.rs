@@ -1,41 +1,44 @@
-//! AppRole: a role ID, and a secret ID that is read from its file at each login.
+//! AppRole: a role ID and a secret ID, read anew at each login. A secret ID that was refused is not
+//! tried again for a while: five refusals lock a role for all nodes that share it.
 
 use std::{
-    fmt, io,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    collections::VecDeque,
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use http::Method;
-use sha2::{Digest, Sha256};
-use tokio::io::AsyncReadExt as _;
-use zeroize::Zeroizing;
 
 use super::{
     client::{Call, Repeat, VaultClient, json, unreadable},
     key_path::{MountPath, Namespace},
     refusal::Asked,
+    secret_id::{FileCredential, Fingerprint, SecretIds, fingerprint},
     wire::{Auth, Authenticated, LoginBody},
+    wrapping::Unwrapper,
 };
 use crate::{
     domain::{
         error::{Code, KmsError},
         secret::Secret,
+        time::Monotonic,
     },
     ports::{
         clock::Clock,
         credentials::{Credentials, Lease},
+        file::{PrivateFile, TextFile},
         telemetry::KeeperOperation,
     },
 };
 
-/// Longest secret ID, in bytes; Vault's own have 36.
-const SECRET_ID_MAX: u64 = 4_096;
+/// How long a pair of role ID and secret ID that was refused is not tried again.
+const REFUSED_FOR: Duration = Duration::from_mins(15);
 
-/// How often the file is looked at while a change of it is waited for.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How many refused pairs are remembered.
+const REFUSED_MAX: usize = 16;
 
 /// Who we are to Vault.
 #[derive(Clone, Debug)]
@@ -45,9 +48,51 @@ pub struct AppRoleSettings {
     /// The mount's namespace (`--vault-auth-namespace`).
     pub namespace: Namespace,
     /// Not secret.
-    pub role_id: String,
-    /// The file that holds the secret ID.
+    pub role_id: RoleId,
+    /// The file that holds the secret ID, or the token that wraps it.
     pub secret_id_path: PathBuf,
+    /// It holds the latter (`--approle-secret-id-wrapped`).
+    pub secret_id_wrapped: bool,
+    /// Keeps the unwrapped secret ID over restarts (`--approle-secret-id-cache`).
+    pub secret_id_cache: Option<PathBuf>,
+}
+
+/// Where the role ID is said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RoleId {
+    /// In the configuration.
+    Given(String),
+    /// In this file.
+    File(PathBuf),
+}
+
+/// The files of [`AppRoleSettings`], opened.
+#[derive(Debug)]
+pub struct AppRoleFiles {
+    /// That of the role ID, if it is in one.
+    pub role_id: Option<Arc<dyn TextFile>>,
+    /// That of the secret ID.
+    pub secret_id: Arc<dyn TextFile>,
+    /// That which keeps what was unwrapped, if there is one.
+    pub cache: Option<Arc<dyn PrivateFile>>,
+}
+
+impl AppRoleSettings {
+    /// The files, as `watched` and `own` open them.
+    pub fn files(
+        &self,
+        watched: impl Fn(&Path) -> Arc<dyn TextFile>,
+        own: impl Fn(&Path) -> Arc<dyn PrivateFile>,
+    ) -> AppRoleFiles {
+        AppRoleFiles {
+            role_id: match &self.role_id {
+                RoleId::File(path) => Some(watched(path)),
+                RoleId::Given(_) => None,
+            },
+            secret_id: watched(&self.secret_id_path),
+            cache: self.secret_id_cache.as_deref().map(own),
+        }
+    }
 }
 
 /// Logs in by AppRole.
@@ -55,76 +100,94 @@ pub struct AppRole {
     client: Arc<VaultClient>,
     clock: Arc<dyn Clock>,
     settings: AppRoleSettings,
-    /// The hash of the secret ID that the last login used; `None` when it could not be read.
-    used: Mutex<Option<[u8; 32]>>,
+    role_id_file: Option<FileCredential>,
+    secret_ids: SecretIds,
+    /// Pairs of role ID and secret ID that were refused, with when.
+    refused: Mutex<VecDeque<(Fingerprint, Monotonic)>>,
 }
 
 impl AppRole {
     /// Credentials that were not used yet.
     #[must_use]
-    pub fn new(client: Arc<VaultClient>, clock: Arc<dyn Clock>, settings: AppRoleSettings) -> Self {
-        Self { client, clock, settings, used: Mutex::new(None) }
-    }
-
-    /// Reads the secret ID, without the newline that editors and `echo` leave at its end.
-    ///
-    /// # Errors
-    /// [`Code::CredentialUnreadable`], naming the flag and the remedy.
-    pub async fn secret_id(settings: &AppRoleSettings) -> Result<Secret, KmsError> {
-        let path = &settings.secret_id_path;
-        let unreadable = |why: String, remedy: &'static str| {
-            let cause = format!("--approle-secret-id-path: {} {why}", path.display());
-            KmsError::new(Code::CredentialUnreadable, cause, remedy)
-        };
-        let cannot_read = |error: io::Error| {
-            unreadable(
-                format!("cannot be read: {error}"),
-                "write the secret ID there, readable by this process's uid",
-            )
-        };
-        let file = tokio::fs::File::open(path).await.map_err(cannot_read)?;
-        let mut bytes = Zeroizing::new(Vec::with_capacity(4_097));
-        file.take(SECRET_ID_MAX + 1).read_to_end(&mut bytes).await.map_err(cannot_read)?;
-        let text = std::str::from_utf8(&bytes).unwrap_or_default().trim();
-        let fits = u64::try_from(bytes.len()).is_ok_and(|length| length <= SECRET_ID_MAX);
-        if text.is_empty() || !fits || !text.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(unreadable(
-                "holds no secret ID".to_owned(),
-                "write the secret ID alone into it, as one line",
-            ));
+    pub fn new(
+        client: Arc<VaultClient>,
+        clock: Arc<dyn Clock>,
+        settings: AppRoleSettings,
+        files: AppRoleFiles,
+    ) -> Self {
+        let unwrapper = settings.secret_id_wrapped.then(|| {
+            let (mount, namespace) = (settings.mount.clone(), settings.namespace.clone());
+            Unwrapper::new(Arc::clone(&client), mount, namespace)
+        });
+        Self {
+            client,
+            clock,
+            settings,
+            role_id_file: files
+                .role_id
+                .map(|file| FileCredential::new(file, "approle-role-id-path", "role ID")),
+            secret_ids: SecretIds::new(files.secret_id, unwrapper, files.cache),
+            refused: Mutex::default(),
         }
-        Ok(Secret::new(text.to_owned()))
     }
 
-    fn auth_path(&self, what: &str) -> String {
-        format!("auth/{}/{what}", self.settings.mount)
+    async fn role_id(&self) -> Result<Secret, KmsError> {
+        match (&self.settings.role_id, &self.role_id_file) {
+            (RoleId::Given(role_id), _) => Ok(Secret::new(role_id.clone())),
+            (RoleId::File(_), Some(file)) => file.read().await,
+            (RoleId::File(path), None) => Err(KmsError::new(
+                Code::Internal,
+                format!("the file {} was not opened", path.display()),
+                "report this",
+            )),
+        }
     }
 
-    async fn token_call(&self, path: &str, token: &Secret) -> Result<Auth, KmsError> {
-        let call = Call {
-            operation: KeeperOperation::Renew,
-            method: Method::POST,
-            path,
-            namespace: &self.settings.namespace,
-            token: Some(token),
-            body: Some(json(&serde_json::json!({}))?),
-            deadline: self.client.background_deadline(),
-            repeat: Repeat::Freely,
-        };
-        let answer = self.client.send(call).await.map_err(|f| f.into_error(Asked::Renew))?;
-        Ok(answer.parse::<Authenticated>()?.auth)
+    /// Waits until either file may hold something else than when it was last read.
+    async fn files_changed(&self) {
+        match &self.role_id_file {
+            Some(file) => tokio::select! {
+                () = file.changed() => (),
+                () = self.secret_ids.file.changed() => (),
+            },
+            None => self.secret_ids.file.changed().await,
+        }
     }
-}
 
-#[async_trait]
-impl Credentials for AppRole {
-    async fn login(&self) -> Result<Lease, KmsError> {
-        let secret_id = Self::secret_id(&self.settings).await;
-        let hash = secret_id.as_ref().ok().map(fingerprint);
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = hash;
-        let secret_id = secret_id?;
-        let body = LoginBody { role_id: &self.settings.role_id, secret_id: secret_id.expose() };
-        let path = self.auth_path("login");
+    /// Why a pair is not tried now, if it was refused a while ago.
+    fn refused_before(&self, pair: Fingerprint) -> Option<KmsError> {
+        let now = self.clock.now();
+        let mut refused = self.refused();
+        refused.retain(|(_, at)| now.since(*at) < REFUSED_FOR);
+        let (_, at) = refused.iter().find(|(known, _)| *known == pair)?;
+        let left = REFUSED_FOR.saturating_sub(now.since(*at)).as_secs() / 60 + 1;
+        Some(KmsError::new(
+            Code::LoginRefused,
+            format!(
+                "auth/{} has refused this pair of role ID and secret ID; it is tried again in {left} min at most",
+                self.settings.mount
+            ),
+            "write a new secret ID to the file of --approle-secret-id-path; that is tried at once",
+        ))
+    }
+
+    fn remember_refused(&self, pair: Fingerprint) {
+        let now = self.clock.now();
+        let mut refused = self.refused();
+        if refused.len() == REFUSED_MAX {
+            refused.pop_front();
+        }
+        refused.push_back((pair, now));
+    }
+
+    fn refused(&self) -> MutexGuard<'_, VecDeque<(Fingerprint, Monotonic)>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn log_in_with(&self, role_id: &Secret, secret_id: &Secret) -> Result<Lease, KmsError> {
+        let body = LoginBody { role_id: role_id.expose(), secret_id: secret_id.expose() };
+        let mount = self.settings.mount.to_string();
+        let path = format!("auth/{mount}/login");
         let call = Call {
             operation: KeeperOperation::Login,
             method: Method::POST,
@@ -135,7 +198,6 @@ impl Credentials for AppRole {
             deadline: self.client.background_deadline(),
             repeat: Repeat::Once,
         };
-        let mount = self.settings.mount.to_string();
         let answer =
             self.client.send(call).await.map_err(|f| f.into_error(Asked::Login(&mount)))?;
         let auth = answer.parse::<Authenticated>()?.auth;
@@ -149,8 +211,45 @@ impl Credentials for AppRole {
         lease(&auth)
     }
 
+    async fn token_call(
+        &self,
+        path: &str,
+        token: &Secret,
+        repeat: Repeat,
+    ) -> Result<super::client::Answer, KmsError> {
+        let call = Call {
+            operation: KeeperOperation::Renew,
+            method: Method::POST,
+            path,
+            namespace: &self.settings.namespace,
+            token: Some(token),
+            body: Some(json(&serde_json::json!({}))?),
+            deadline: self.client.background_deadline(),
+            repeat,
+        };
+        self.client.send(call).await.map_err(|f| f.into_error(Asked::Renew))
+    }
+}
+
+#[async_trait]
+impl Credentials for AppRole {
+    async fn login(&self) -> Result<Lease, KmsError> {
+        let (role_id, secret_id) = (self.role_id().await?, self.secret_ids.current().await?);
+        let pair = Secret::new(format!("{}\n{}", role_id.expose(), secret_id.expose()));
+        let pair = fingerprint(&pair);
+        if let Some(refused) = self.refused_before(pair) {
+            return Err(refused);
+        }
+        let outcome = self.log_in_with(&role_id, &secret_id).await;
+        if outcome.as_ref().is_err_and(|error| error.code() == Code::LoginRefused) {
+            self.remember_refused(pair);
+        }
+        outcome
+    }
+
     async fn renew(&self, token: &Secret) -> Result<Lease, KmsError> {
-        let lease = lease(&self.token_call("auth/token/renew-self", token).await?)?;
+        let answer = self.token_call("auth/token/renew-self", token, Repeat::Freely).await?;
+        let lease = lease(&answer.parse::<Authenticated>()?.auth)?;
         // What never expires is not renewed: 0 here is a lease that was capped to its end.
         let ttl = lease.ttl.or(Some(Duration::ZERO));
         Ok(Lease { ttl, ..lease })
@@ -158,27 +257,19 @@ impl Credentials for AppRole {
 
     async fn changed(&self) {
         loop {
-            self.clock.sleep(LOOK_EVERY).await;
-            let hash = Self::secret_id(&self.settings).await.ok().map(|id| fingerprint(&id));
-            let used = *self.used.lock().unwrap_or_else(PoisonError::into_inner);
-            if hash.is_some() && hash != used {
+            let role_id_differs = match &self.role_id_file {
+                Some(file) => file.differs().await,
+                None => false,
+            };
+            if role_id_differs || self.secret_ids.file.differs().await {
                 return;
             }
+            self.files_changed().await;
         }
     }
 
     async fn revoke(&self, token: &Secret) -> Result<(), KmsError> {
-        let call = Call {
-            operation: KeeperOperation::Renew,
-            method: Method::POST,
-            path: "auth/token/revoke-self",
-            namespace: &self.settings.namespace,
-            token: Some(token),
-            body: None,
-            deadline: self.client.background_deadline(),
-            repeat: Repeat::Never,
-        };
-        self.client.send(call).await.map(drop).map_err(|f| f.into_error(Asked::Renew))
+        self.token_call("auth/token/revoke-self", token, Repeat::Never).await.map(drop)
     }
 }
 
@@ -186,10 +277,6 @@ impl fmt::Debug for AppRole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AppRole").field("mount", &self.settings.mount).finish_non_exhaustive()
     }
-}
-
-fn fingerprint(secret: &Secret) -> [u8; 32] {
-    Sha256::digest(secret.expose().as_bytes()).into()
 }
 
 fn lease(auth: &Auth) -> Result<Lease, KmsError> {

@@ -134,3 +134,15 @@ pub(super) struct BatchProbe {
     #[serde(rename = "batch_results")]
     _results: Vec<serde::de::IgnoredAny>,
 }
+
+/// What `sys/wrapping/lookup` tells.
+#[derive(Deserialize)]
+pub(super) struct WrappingData {
+    pub(super) creation_path: String,
+}
+
+/// What a wrapped secret ID unwraps to.
+#[derive(Deserialize, Zeroize, ZeroizeOnDrop)]
+pub(super) struct SecretIdData {
+    pub(super) secret_id: String,
+}

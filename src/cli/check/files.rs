@@ -5,9 +5,10 @@ use std::path::Path;
 use tokio::time::timeout;
 
 use crate::{
-    adapters::vault::approle::AppRole,
+    adapters::vault::secret_id,
     cli::{
         finding::{Area, Finding, Report},
+        keeper,
         warnings::mode_of,
     },
     config::{
@@ -15,6 +16,7 @@ use crate::{
         sources::Sources,
     },
     domain::time::CALL_BUDGET,
+    ports::file::TextFile,
 };
 
 pub(super) async fn check(sources: &Sources, settings: &Settings, report: &mut Report) {
@@ -27,15 +29,23 @@ pub(super) async fn check(sources: &Sources, settings: &Settings, report: &mut R
     {
         report.add(written_by_us_alone("tls-ca-file", path));
     }
-    let path = vault.approle.secret_id_path.display();
-    match timeout(CALL_BUDGET, AppRole::secret_id(&vault.approle)).await {
-        Ok(Ok(_)) => report.add(Finding::pass(Area::Files, format!("{path} holds a secret ID"))),
-        Ok(Err(error)) => report.add(Finding::failed(Area::Files, &error)),
-        Err(_elapsed) => report.add(Finding::fail(
+    let opened = keeper::files(&vault.approle);
+    let what = if vault.approle.secret_id_wrapped { "wrapping token" } else { "secret ID" };
+    report.add(holds(&*opened.secret_id, "approle-secret-id-path", what).await);
+    if let Some(file) = &opened.role_id {
+        report.add(holds(&**file, "approle-role-id-path", "role ID").await);
+    }
+}
+
+async fn holds(file: &dyn TextFile, flag: &str, what: &str) -> Finding {
+    match timeout(CALL_BUDGET, secret_id::read(file, flag, what)).await {
+        Ok(Ok(_)) => Finding::pass(Area::Files, format!("{} holds a {what}", file.place())),
+        Ok(Err(error)) => Finding::failed(Area::Files, &error),
+        Err(_elapsed) => Finding::fail(
             Area::Files,
-            format!("--approle-secret-id-path: reading {path} does not end"),
-            "write the secret ID into a plain file",
-        )),
+            format!("--{flag}: reading {} does not end", file.place()),
+            format!("write the {what} into a plain file"),
+        ),
     }
 }
 

@@ -47,10 +47,10 @@ pub(super) async fn check(settings: &Settings, report: &mut Report) {
     let notes = Arc::new(Notes::default());
     let telemetry: Arc<dyn Telemetry> = Arc::<Notes>::clone(&notes);
     match Keeper::new(&settings.keeper, &clock, &telemetry) {
-        Ok(keeper) => {
+        Ok((keeper, tasks)) => {
             let mut background = JoinSet::new();
-            if let Some(session) = keeper.session.clone() {
-                background.spawn(async move { session.run().await });
+            for task in tasks {
+                background.spawn(task);
             }
             ask(&keeper, settings, &clock, &notes, report).await;
             background.shutdown().await;

@@ -1,6 +1,7 @@
 //! The client for all requests to Vault: it knows the endpoints of one cluster, tries again what is
 //! safe to, and ends by each call's deadline.
 
+mod authorities;
 mod breaker;
 mod dial;
 mod endpoints;
@@ -21,7 +22,7 @@ use hyper_util::{
 };
 use tokio::time::timeout;
 
-pub use self::endpoints::EndpointView;
+pub use self::{authorities::BUNDLE_MAX, endpoints::EndpointView};
 use self::{
     dial::Dialler,
     endpoints::Endpoints,
@@ -32,7 +33,12 @@ pub(super) use self::{
     exchange::{Answer, Call, Failure, json, unreachable, unreadable},
     retry::Repeat,
 };
-use super::{address::VaultAddress, key_path::Namespace, tls::TlsSettings, wire::Health};
+use super::{
+    address::VaultAddress,
+    key_path::Namespace,
+    tls::{TlsSettings, Trust},
+    wire::Health,
+};
 use crate::{
     domain::{
         error::{Code, KmsError},
@@ -118,6 +124,8 @@ impl ClientSettings {
 /// The client.
 pub struct VaultClient {
     http: RwLock<Arc<Http>>,
+    /// The bundle of authorities that `http` believes, where it is one.
+    bundle: Mutex<Option<Vec<u8>>>,
     endpoints: Endpoints,
     /// The state of the cluster that the last answer was of; dropped when a node cannot reach it.
     index: Mutex<Option<HeaderValue>>,
@@ -137,8 +145,13 @@ impl VaultClient {
         telemetry: Arc<dyn Telemetry>,
     ) -> Result<Self, String> {
         let addresses = settings.addresses.clone();
+        let bundle = match &settings.tls.trust {
+            Trust::Bundle(bundle) => Some(bundle.clone()),
+            Trust::System | Trust::Anybody => None,
+        };
         Ok(Self {
             http: RwLock::new(Arc::new(settings.http()?)),
+            bundle: Mutex::new(bundle),
             endpoints: Endpoints::new(addresses, Arc::clone(&clock), Arc::clone(&telemetry)),
             index: Mutex::new(None),
             settings,
