@@ -24,14 +24,12 @@ pub const CREDENTIAL_MAX: u64 = 4_096;
 /// Which credential a text is, without keeping it.
 pub(super) type Fingerprint = [u8; 32];
 
-/// A credential in a file, and what was last seen of it.
-#[derive(Debug)]
+/// A credential in a file. What was last good is kept while the file is away or holds none.
 pub(super) struct FileCredential {
     file: Arc<dyn TextFile>,
     flag: &'static str,
     what: &'static str,
-    /// Of what was last read; `None` when it could not be.
-    seen: Mutex<Option<Fingerprint>>,
+    last_good: Mutex<Option<Secret>>,
 }
 
 impl FileCredential {
@@ -40,23 +38,36 @@ impl FileCredential {
         flag: &'static str,
         what: &'static str,
     ) -> Self {
-        Self { file, flag, what, seen: Mutex::new(None) }
+        Self { file, flag, what, last_good: Mutex::new(None) }
     }
 
-    /// Reads it.
+    /// Reads it, or gives what was last good.
     ///
     /// # Errors
-    /// As for [`read`].
+    /// As for [`read`], when nothing was ever good.
     pub(super) async fn read(&self) -> Result<Secret, KmsError> {
         let text = read(&*self.file, self.flag, self.what).await;
-        *self.seen() = text.as_ref().ok().map(fingerprint);
-        text
+        let mut last_good = self.last_good();
+        match (text, &*last_good) {
+            (Ok(text), _) => {
+                *last_good = Some(text.clone());
+                Ok(text)
+            }
+            (Err(error), Some(text)) => {
+                let (code, cause) = (error.code().as_str(), error.cause());
+                tracing::warn!(code, cause, "the last good {} is used", self.what);
+                Ok(text.clone())
+            }
+            (Err(error), None) => Err(error),
+        }
     }
 
     /// Whether it now says something else than when it was last read.
     pub(super) async fn differs(&self) -> bool {
         let text = read(&*self.file, self.flag, self.what).await.ok();
-        text.as_ref().is_some_and(|text| Some(fingerprint(text)) != *self.seen())
+        text.is_some_and(|text| {
+            Some(fingerprint(&text)) != self.last_good().as_ref().map(fingerprint)
+        })
     }
 
     /// Waits until it may.
@@ -64,12 +75,18 @@ impl FileCredential {
         self.file.changed().await;
     }
 
-    fn seen(&self) -> MutexGuard<'_, Option<Fingerprint>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn last_good(&self) -> MutexGuard<'_, Option<Secret>> {
+        self.last_good.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A secret ID, and the fingerprint of the file's text that it goes back to.
+impl fmt::Debug for FileCredential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileCredential").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+/// A secret ID, and the fingerprint of the token that wrapped it.
 #[derive(Clone)]
 struct Held {
     of: Fingerprint,
@@ -83,7 +100,10 @@ pub(super) struct SecretIds {
     unwrapper: Option<Unwrapper>,
     /// Keeps what was unwrapped over restarts of the process.
     cache: Option<Arc<dyn PrivateFile>>,
+    /// What was unwrapped last.
     held: Mutex<Option<Held>>,
+    /// The wrapping token that was found used up: it is told of once, and not asked for again.
+    spent: Mutex<Option<(Fingerprint, KmsError)>>,
 }
 
 impl SecretIds {
@@ -94,7 +114,7 @@ impl SecretIds {
     ) -> Self {
         let what = if unwrapper.is_some() { "wrapping token" } else { "secret ID" };
         let file = FileCredential::new(file, "approle-secret-id-path", what);
-        Self { file, unwrapper, cache, held: Mutex::new(None) }
+        Self { file, unwrapper, cache, held: Mutex::new(None), spent: Mutex::new(None) }
     }
 
     /// The secret ID to log in with now.
@@ -102,30 +122,26 @@ impl SecretIds {
     /// # Errors
     /// [`Code::CredentialUnreadable`] when there is none and never was; what unwrapping ended with.
     pub(super) async fn current(&self) -> Result<Secret, KmsError> {
-        let read = self.file.read().await;
+        let text = self.file.read().await?;
+        let Some(unwrapper) = &self.unwrapper else { return Ok(text) };
+        let of = fingerprint(&text);
         let held = self.held().clone();
-        let text = match (read, held.as_ref()) {
-            (Ok(text), _) => text,
+        if let Some(held) = held.as_ref().filter(|held| held.of == of) {
+            return Ok(held.secret_id.clone());
+        }
+        match (self.unwrapped(unwrapper, &text, of).await, held) {
+            (Ok(secret_id), _) => {
+                *self.held() = Some(Held { of, secret_id: secret_id.clone() });
+                Ok(secret_id)
+            }
+            // What an earlier token gave may be good still.
             (Err(error), Some(held)) => {
                 let (code, cause) = (error.code().as_str(), error.cause());
                 tracing::warn!(code, cause, "the last good secret ID is used");
-                return Ok(held.secret_id.clone());
+                Ok(held.secret_id)
             }
-            (Err(error), None) => return Err(error),
-        };
-        let of = fingerprint(&text);
-        let secret_id = match (&self.unwrapper, held) {
-            (_, Some(held)) if held.of == of => return Ok(held.secret_id),
-            (None, _) => text,
-            (Some(unwrapper), held) => match (self.unwrapped(unwrapper, &text, of).await, held) {
-                (Ok(secret_id), _) => secret_id,
-                // What an earlier token gave may be good still.
-                (Err(_told), Some(held)) => return Ok(held.secret_id),
-                (Err(error), None) => return Err(error),
-            },
-        };
-        *self.held() = Some(Held { of, secret_id: secret_id.clone() });
-        Ok(secret_id)
+            (Err(error), None) => Err(error),
+        }
     }
 
     async fn unwrapped(
@@ -137,11 +153,15 @@ impl SecretIds {
         if let Some(secret_id) = self.cached(of).await {
             return Ok(secret_id);
         }
+        if let Some((_, error)) = self.spent().clone().filter(|(spent, _)| *spent == of) {
+            return Err(error);
+        }
         let secret_id = unwrapper.unwrap(token).await.inspect_err(|error| {
             // Somebody may have the secret ID: not a line among many.
             if error.code() == Code::WrappingTokenUsed {
                 let (code, cause, remedy) = (error.code().as_str(), error.cause(), error.remedy());
                 tracing::error!(code, cause, remedy, "ALERT: the secret ID may be stolen");
+                *self.spent() = Some((of, error.clone()));
             }
         })?;
         self.keep(of, &secret_id).await;
@@ -178,6 +198,10 @@ impl SecretIds {
 
     fn held(&self) -> MutexGuard<'_, Option<Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spent(&self) -> MutexGuard<'_, Option<(Fingerprint, KmsError)>> {
+        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -40,6 +40,9 @@ const FILE_WAIT: Duration = Duration::from_mins(1);
 const DEMAND_INTERVAL: Duration = Duration::from_secs(10);
 const DEMAND_INTERVAL_LAST: Duration = Duration::from_mins(5);
 
+/// The part of a lease after which it is renewed, give or take a tenth.
+const RENEWED_AT: f64 = 2.0 / 3.0;
+
 /// The least time between two logins of any cause.
 const LOGIN_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -210,7 +213,7 @@ impl Session {
             };
             let wait = match error.code() {
                 Code::CredentialUnreadable => FILE_WAIT,
-                Code::LoginRefused => REFUSED_WAIT,
+                Code::LoginRefused | Code::WrappingTokenUsed => REFUSED_WAIT,
                 code => {
                     let most = if code.is_outage() { OUTAGE_WAIT_LAST } else { ODD_WAIT_LAST };
                     let wait = backoff(failures, most);
@@ -237,28 +240,26 @@ impl Session {
     /// Renews `lease` until another login is due: it cannot be renewed any further, or requests
     /// were refused.
     async fn keep(&self, generation: u64, mut lease: Lease, mut sent: Monotonic) -> Ended {
+        let full = lease.ttl;
         let mut refused = self.refused.subscribe();
         let mut failures = 0;
         loop {
-            let expires = lease.ttl.map(|ttl| sent.after(ttl));
             let demand = refused.wait_for(|refused| *refused >= generation);
-            match lease.ttl {
-                None => {
-                    drop(demand.await);
-                    return Ended::Refused;
-                }
-                Some(ttl) => {
-                    let age = self.clock.now().since(sent);
-                    let due = if failures == 0 {
-                        self.spread(ttl.mul_f64(2.0 / 3.0)).saturating_sub(age)
-                    } else {
-                        backoff(failures, OUTAGE_WAIT_LAST)
-                    };
-                    tokio::select! {
-                        () = self.clock.sleep(due) => (),
-                        _ = demand => return Ended::Refused,
-                    }
-                }
+            let Some(ttl) = lease.ttl else {
+                drop(demand.await);
+                return Ended::Refused;
+            };
+            let expires = sent.after(ttl);
+            let due = if failures == 0 {
+                let age = self.clock.now().since(sent);
+                self.spread(ttl.mul_f64(RENEWED_AT)).saturating_sub(age)
+            } else {
+                backoff(failures - 1, OUTAGE_WAIT_LAST)
+            };
+            tokio::select! {
+                () = self.clock.sleep(due) => (),
+                // What is refused at its end was not refused for another reason.
+                _ = demand => return if self.clock.now() < expires { Ended::Refused } else { Ended::Worn },
             }
             if !lease.renewable {
                 return Ended::Worn;
@@ -267,21 +268,19 @@ impl Session {
             match self.credentials.renew(&lease.token).await {
                 Ok(renewed) => {
                     self.telemetry.record(Event::Renewed { ttl: renewed.ttl });
-                    let shrunk = renewed.ttl.is_some() && renewed.ttl < lease.ttl.map(|t| t / 2);
+                    // Capped: the keeper lets it end soon, though it may call it renewable.
+                    let capped = renewed.ttl.is_some() && renewed.ttl < full.map(|ttl| ttl / 2);
                     (sent, failures) = (asked, 0);
-                    lease = Lease { renewable: renewed.renewable && !shrunk, ..renewed };
+                    lease = Lease { renewable: renewed.renewable && !capped, ..renewed };
                 }
-                Err(error)
-                    if error.code().is_outage()
-                        && expires.is_none_or(|at| at > self.clock.now()) =>
-                {
+                Err(error) => {
+                    let wait = backoff(failures, OUTAGE_WAIT_LAST);
+                    if !error.code().is_outage() || self.clock.now().after(wait) >= expires {
+                        return Ended::Worn;
+                    }
                     failures = failures.saturating_add(1);
-                    self.telemetry.record(Event::SessionFailed {
-                        error: &error,
-                        wait: backoff(failures, OUTAGE_WAIT_LAST),
-                    });
+                    self.telemetry.record(Event::SessionFailed { error: &error, wait });
                 }
-                Err(_) => return Ended::Worn,
             }
         }
     }

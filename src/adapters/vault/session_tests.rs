@@ -1,18 +1,21 @@
-use std::sync::atomic::{AtomicU32, Ordering};
+//! The session in virtual time: waits pass at once, and in order.
+
+use std::sync::Mutex;
 
 use async_trait::async_trait;
+use tokio::{sync::Notify, time::Instant};
 
 use super::*;
 use crate::{domain::time::UnixTime, ports::telemetry::MockTelemetry};
 
-/// A clock on which up to half a minute passes at once, and longer waits never end.
+/// Tokio's clock, which tests stop.
 #[derive(Debug)]
-struct Hasty;
+struct Virtual(Instant);
 
 #[async_trait]
-impl Clock for Hasty {
+impl Clock for Virtual {
     fn now(&self) -> Monotonic {
-        Monotonic::default()
+        Monotonic::at(self.0.elapsed())
     }
     fn wall(&self) -> UnixTime {
         UnixTime::default()
@@ -21,126 +24,240 @@ impl Clock for Hasty {
         0.5
     }
     async fn sleep(&self, wait: Duration) {
-        if wait > Duration::from_secs(30) {
-            pending::<()>().await;
-        }
-        tokio::task::yield_now().await;
+        tokio::time::sleep(wait).await;
     }
 }
 
-/// Credentials that give what `outcomes` say, in order, and the last one for ever.
+/// What a login or a renewal gives: a lease of so many seconds, for ever, or a failure.
+type Outcome = Result<Option<u64>, Code>;
+
+/// Credentials that do what is scripted, in order, and the last of it for ever. They note when.
 #[derive(Debug)]
 struct Scripted {
-    outcomes: Vec<Result<Option<u64>, Code>>,
-    logins: AtomicU32,
+    started: Instant,
+    logins: Vec<Outcome>,
+    renewals: Vec<Outcome>,
+    renewable: bool,
+    changed: Notify,
+    log: Mutex<Vec<(&'static str, u64)>>,
+}
+
+impl Scripted {
+    fn new(logins: Vec<Outcome>, renewals: Vec<Outcome>) -> Self {
+        Self {
+            started: Instant::now(),
+            logins,
+            renewable: !renewals.is_empty(),
+            renewals,
+            changed: Notify::new(),
+            log: Mutex::default(),
+        }
+    }
+
+    fn next(&self, what: &'static str, script: &[Outcome]) -> Result<Lease, KmsError> {
+        let mut log = self.log.lock().unwrap();
+        let number = log.iter().filter(|(done, _)| *done == what).count();
+        log.push((what, self.started.elapsed().as_secs()));
+        match script.get(number).or(script.last()).unwrap() {
+            Ok(ttl) => Ok(Lease {
+                token: Secret::new("token".to_owned()),
+                ttl: ttl.map(Duration::from_secs),
+                renewable: self.renewable,
+            }),
+            Err(code) => Err(KmsError::new(*code, "scripted", "none")),
+        }
+    }
+
+    /// At which second each `what` was.
+    fn seconds(&self, what: &str) -> Vec<u64> {
+        let log = self.log.lock().unwrap();
+        log.iter().filter(|(done, _)| *done == what).map(|(_, at)| *at).collect()
+    }
 }
 
 #[async_trait]
 impl Credentials for Scripted {
     async fn login(&self) -> Result<Lease, KmsError> {
-        let number = self.logins.fetch_add(1, Ordering::SeqCst);
-        let last = self.outcomes.last().unwrap();
-        match self.outcomes.get(usize::try_from(number).unwrap()).unwrap_or(last) {
-            Ok(ttl) => Ok(Lease {
-                token: Secret::new(format!("token-{number}")),
-                ttl: ttl.map(Duration::from_secs),
-                renewable: false,
-            }),
-            Err(code) => Err(KmsError::new(*code, "scripted", "none")),
-        }
+        self.next("login", &self.logins)
     }
     async fn renew(&self, _: &Secret) -> Result<Lease, KmsError> {
-        Err(KmsError::new(Code::PermissionDenied, "scripted", "none"))
+        self.next("renewal", &self.renewals)
     }
     async fn changed(&self) {
-        pending::<()>().await;
+        self.changed.notified().await;
     }
     async fn revoke(&self, _: &Secret) -> Result<(), KmsError> {
         Ok(())
     }
 }
 
-fn session(outcomes: Vec<Result<Option<u64>, Code>>) -> (Arc<Session>, Arc<Scripted>) {
-    let credentials = Arc::new(Scripted { outcomes, logins: AtomicU32::new(0) });
+/// A session that runs on `credentials`.
+fn run(credentials: &Arc<Scripted>) -> Arc<Session> {
     let mut telemetry = MockTelemetry::new();
     telemetry.expect_record().returning(|_| ());
-    let session =
-        Session::new(Arc::<Scripted>::clone(&credentials), Arc::new(Hasty), Arc::new(telemetry));
-    let session = Arc::new(session);
+    let clock = Virtual(credentials.started);
+    let session = Arc::new(Session::new(credentials.clone(), Arc::new(clock), Arc::new(telemetry)));
     let running = Arc::clone(&session);
     tokio::spawn(async move { running.run().await });
-    (session, credentials)
+    session
 }
 
-/// A deadline that the hasty clock never reaches.
+fn session(logins: Vec<Outcome>, renewals: Vec<Outcome>) -> (Arc<Session>, Arc<Scripted>) {
+    let credentials = Arc::new(Scripted::new(logins, renewals));
+    (run(&credentials), credentials)
+}
+
+async fn pass(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+/// A deadline that is never reached.
 fn late() -> Monotonic {
-    Monotonic::at(Duration::from_hours(1))
+    Monotonic::at(Duration::from_hours(1_000))
 }
 
-/// What comes after the session's rest.
-async fn settled(session: &Session, generation: u64) -> Result<Held, KmsError> {
-    loop {
-        match session.newer_than(generation, late()).await {
-            Err(error) if error.code() == Code::KeeperFailed => tokio::task::yield_now().await,
-            result => return result,
-        }
-    }
+#[tokio::test(start_paused = true)]
+async fn a_token_is_renewed_at_two_thirds_of_its_life() {
+    let (_session, credentials) = session(vec![Ok(Some(90))], vec![Ok(Some(90))]);
+    pass(250).await;
+    assert_eq!(credentials.seconds("renewal"), [60, 120, 180, 240]);
+    assert_eq!(credentials.seconds("login"), [0]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
+async fn a_capped_renewal_leads_to_a_login_before_the_end() {
+    let renewals = vec![Ok(Some(90)), Ok(Some(30)), Ok(Some(90))];
+    let (session, credentials) = session(vec![Ok(Some(90))], renewals);
+    let held = session.token(late()).await.unwrap();
+    pass(145).await;
+    // The second renewal, at 120 s, gave 30 s.
+    assert_eq!(credentials.seconds("login"), [0, 140]);
+    assert_eq!(session.token(late()).await.unwrap().generation, held.generation + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_cannot_be_renewed_is_replaced_at_two_thirds() {
+    let (_session, credentials) = session(vec![Ok(Some(90))], vec![]);
+    pass(130).await;
+    assert_eq!(credentials.seconds("login"), [0, 60, 120]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_renewal_leads_to_a_login_at_once() {
+    let (_session, credentials) = session(vec![Ok(Some(90))], vec![Err(Code::PermissionDenied)]);
+    pass(61).await;
+    assert_eq!(credentials.seconds("login"), [0, 60]);
+}
+
+/// Renewals are tried until the token's life ends, then logins: neither comes often.
+#[tokio::test(start_paused = true)]
 async fn an_outage_is_outlasted() {
-    let outage = Err(Code::KeeperUnreachable);
-    let (session, credentials) = session(vec![outage, outage, outage, Ok(None)]);
-    while session.token(late()).await.is_err() {
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(credentials.logins.load(Ordering::SeqCst), 4);
+    let out = Err(Code::KeeperUnreachable);
+    let logins = [vec![Ok(Some(30))], vec![out; 8], vec![Ok(Some(30))]].concat();
+    let (session, credentials) = session(logins, vec![out]);
+    pass(29).await;
+    assert_eq!(credentials.seconds("renewal"), [20, 21, 23, 27]);
+    session.token(late()).await.unwrap();
+    pass(33).await;
+    let logins = credentials.seconds("login");
+    assert_eq!(logins, [0, 27, 28, 30, 34, 39, 44, 49, 54, 59]);
 }
 
-#[tokio::test]
-async fn a_refused_login_is_told_at_once_and_not_repeated() {
-    let (session, credentials) = session(vec![Err(Code::LoginRefused)]);
-    for _ in 0..50 {
-        let error = session.token(late()).await.unwrap_err();
-        assert_eq!(error.code(), Code::LoginRefused);
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(credentials.logins.load(Ordering::SeqCst), 1);
+#[tokio::test(start_paused = true)]
+async fn a_refused_login_is_told_at_once_and_repeated_after_a_quarter_of_an_hour() {
+    let (session, credentials) = session(vec![Err(Code::LoginRefused)], vec![]);
+    assert_eq!(session.token(late()).await.unwrap_err().code(), Code::LoginRefused);
+    pass(890).await;
+    assert_eq!(credentials.seconds("login"), [0]);
+    pass(20).await;
+    assert_eq!(credentials.seconds("login"), [0, 900]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
+async fn a_credential_that_changed_is_tried_at_once() {
+    let (session, credentials) = session(vec![Err(Code::LoginRefused), Ok(None)], vec![]);
+    assert!(session.token(late()).await.is_err());
+    pass(100).await;
+    credentials.changed.notify_one();
+    pass(1).await;
+    session.token(late()).await.unwrap();
+    assert_eq!(credentials.seconds("login"), [0, 100]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dead_token_is_replaced_once_for_all() {
-    let (session, credentials) = session(vec![Ok(None)]);
+    let (session, credentials) = session(vec![Ok(None)], vec![]);
     let held = session.token(late()).await.unwrap();
-    for _ in 0..10 {
-        // On this clock the token dies at its birth, so the session rests before the next login.
-        let newer = settled(&session, held.generation).await.unwrap();
-        assert_eq!(newer.generation, 2);
+    pass(60).await;
+    let refused = (0..100).map(|_| session.newer_than(held.generation, late()));
+    for newer in futures_util::future::join_all(refused).await {
+        assert_eq!(newer.unwrap().generation, held.generation + 1);
     }
-    assert_eq!(credentials.logins.load(Ordering::SeqCst), 2);
+    assert_eq!(credentials.seconds("login"), [0, 60]);
 }
 
-#[tokio::test]
-async fn a_dead_token_that_cannot_be_replaced_fails_with_the_cause() {
-    let (session, _) = session(vec![Ok(None), Err(Code::LoginRefused)]);
+/// Its end is no refusal: nobody waits.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_refused_at_its_end_is_replaced_at_once() {
+    let out = Err(Code::KeeperUnreachable);
+    let logins = vec![Ok(Some(6)), out, Ok(Some(6))];
+    let (session, credentials) = session(logins, vec![out]);
     let held = session.token(late()).await.unwrap();
-    let error = settled(&session, held.generation).await.unwrap_err();
+    pass(6).await;
+    let newer = session.newer_than(held.generation, late()).await;
+    assert!(newer.is_ok_and(|held| held.generation == 2), "{:?}", credentials.log);
+    pass(1).await;
+    assert!(credentials.started.elapsed().as_secs() < 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_die_at_birth_are_replaced_ever_more_slowly() {
+    let (session, credentials) = session(vec![Ok(None)], vec![]);
+    let users = Arc::clone(&session);
+    // Every token is refused at its first use.
+    tokio::spawn(async move {
+        loop {
+            if let Ok(held) = users.token(late()).await {
+                drop(users.newer_than(held.generation, late()).await);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    pass(600).await;
+    assert_eq!(credentials.seconds("login"), [0, 10, 30, 70, 150, 310]);
+    let error = session.token(late()).await.unwrap_err();
+    assert!(error.cause().contains("moments ago"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_token_that_cannot_be_replaced_fails_with_the_cause() {
+    let (session, _) = session(vec![Ok(None), Err(Code::LoginRefused)], vec![]);
+    let held = session.token(late()).await.unwrap();
+    pass(60).await;
+    let error = session.newer_than(held.generation, late()).await.unwrap_err();
     assert_eq!(error.code(), Code::LoginRefused);
     assert_eq!(session.token(late()).await.unwrap_err().code(), Code::LoginRefused);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_worn_token_serves_until_the_keeper_refuses_it() {
-    // 30 s is short enough to be worn at once on this clock; the second login is refused.
-    let (session, credentials) = session(vec![Ok(Some(30)), Err(Code::LoginRefused)]);
+    let (session, credentials) = session(vec![Ok(Some(30)), Err(Code::LoginRefused)], vec![]);
     let held = session.token(late()).await.unwrap();
-    while credentials.logins.load(Ordering::SeqCst) < 2 {
-        tokio::task::yield_now().await;
-    }
-    for _ in 0..20 {
-        tokio::task::yield_now().await;
-        assert_eq!(session.token(late()).await.unwrap().generation, held.generation);
-    }
+    pass(25).await;
+    assert_eq!(credentials.seconds("login"), [0, 20]);
+    assert_eq!(session.token(late()).await.unwrap().generation, held.generation);
     let error = session.newer_than(held.generation, late()).await.unwrap_err();
     assert_eq!(error.code(), Code::LoginRefused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_login_is_waited_for_until_the_deadline() {
+    let credentials = Arc::new(Scripted::new(vec![Ok(None)], vec![]));
+    let mut telemetry = MockTelemetry::new();
+    telemetry.expect_record().returning(|_| ());
+    let clock = Arc::new(Virtual(credentials.started));
+    // It does not run.
+    let session = Session::new(credentials, clock.clone(), Arc::new(telemetry));
+    let error = session.token(clock.now().after(Duration::from_secs(2))).await.unwrap_err();
+    assert_eq!(error.code(), Code::KeeperTimeout);
 }

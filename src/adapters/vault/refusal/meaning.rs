@@ -21,11 +21,8 @@ impl Refusal {
                 "the token's role does not exist any more",
                 "create the AppRole role again",
             ),
-            (400..=403, Asked::Renew) => KmsError::new(
-                Code::PermissionDenied,
-                "the token cannot be renewed",
-                "nothing: a new login follows",
-            ),
+            (500, Asked::Renew) if self.says("past the max TTL") => not_renewable(),
+            (400..=403, Asked::Renew) => not_renewable(),
             (400, asked) => self.bad_request(asked),
             (403, asked) => denied(asked),
             (404, asked) => self.not_found(asked),
@@ -181,6 +178,14 @@ fn denied(asked: Asked<'_>) -> KmsError {
         format!(
             "grant {capability} on {path} (and check that the key exists: a missing one looks alike)"
         ),
+    )
+}
+
+fn not_renewable() -> KmsError {
+    KmsError::new(
+        Code::PermissionDenied,
+        "the token cannot be renewed",
+        "nothing: a new login follows",
     )
 }
 
