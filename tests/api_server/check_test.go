@@ -127,14 +127,13 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 		}},
 		"a clock that is wrong": {1, []string{"WARN clock: s apart; synchronise both"}, func(t *testing.T, n *tenant) []string {
 			front := suite.Front{Days: 365,
-				Answer: func(http.ResponseWriter, *http.Request) bool { return false },
 				See: func(r *http.Response) error {
 					r.Header.Set("Date", time.Now().Add(10*time.Minute).UTC().Format(http.TimeFormat))
 					return nil
 				},
 			}
-			address, caFile := front.Serve(t, n.Bao)
-			return with(n.FlagsVia(address), "--tls-ca-file="+caFile)
+			served := front.Serve(t, n.Bao)
+			return with(n.FlagsVia(served.Address), "--tls-ca-file="+served.CAFile)
 		}},
 		"a directory that everybody may write to": {1, []string{"WARN socket: could be first to listen"}, func(t *testing.T, n *tenant) []string {
 			dir := shortDir(t)

@@ -45,7 +45,8 @@ func laggardUntil(t *testing.T, n *tenant, days int) *laggard {
 			return err
 		},
 	}
-	l.address, l.caFile = front.Serve(t, n.Bao)
+	served := front.Serve(t, n.Bao)
+	l.address, l.caFile = served.Address, served.CAFile
 	return l
 }
 

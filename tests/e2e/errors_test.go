@@ -71,7 +71,8 @@ func newLiar(t *testing.T, b *parts.OpenBao, marker string) *liar {
 		}
 		return err != nil || status != 0
 	}}
-	l.address, l.caFile = front.Serve(t, b)
+	served := front.Serve(t, b)
+	l.address, l.caFile = served.Address, served.CAFile
 	return l
 }
 

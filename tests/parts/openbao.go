@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // OpenBao is a server with TLS that has the Transit engine and AppRole mounted.
@@ -186,7 +187,17 @@ func (b *OpenBao) Ask(method, path string, body map[string]any) (map[string]any,
 	return answer.Data, err
 }
 
-func (b *OpenBao) send(method, path string, body map[string]any, answer any) error {
+// Wrap asks like Ask, and returns a token that wraps the answer for a minute.
+func (b *OpenBao) Wrap(method, path string, body map[string]any) (string, error) {
+	var answer struct {
+		WrapInfo struct{ Token string } `json:"wrap_info"`
+	}
+	err := b.send(method, path, body, &answer, "X-Vault-Wrap-TTL", "60")
+	return answer.WrapInfo.Token, err
+}
+
+// send sends a request with more headers, a name and a value each.
+func (b *OpenBao) send(method, path string, body map[string]any, answer any, headers ...string) error {
 	payload, err := json.Marshal(body)
 	if err != nil {
 		return err
@@ -196,6 +207,9 @@ func (b *OpenBao) send(method, path string, body map[string]any, answer any) err
 		return err
 	}
 	request.Header.Set("X-Vault-Token", b.Token)
+	for pair := range slices.Chunk(headers, 2) {
+		request.Header.Set(pair[0], pair[1])
+	}
 	response, err := b.HTTP.Do(request)
 	if err != nil {
 		return err

@@ -4,12 +4,13 @@ package suite
 import (
 	"crypto/tls"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"strings"
+	"sync/atomic"
 	"testing"
 
 	"vault-kube-kms.test/parts"
@@ -57,13 +58,21 @@ type Front struct {
 	Days int
 }
 
-// Serve starts it: where it listens, and whom to trust for it.
-func (f Front) Serve(t *testing.T, b *parts.OpenBao) (address, caFile string) {
+// Served is a running Front.
+type Served struct {
+	// Address is where it listens, CAFile whom to trust for it.
+	Address, CAFile string
+
+	server      *httptest.Server
+	certificate atomic.Pointer[tls.Certificate]
+	days        int
+}
+
+// Serve starts it.
+func (f Front) Serve(t *testing.T, b *parts.OpenBao) *Served {
 	t.Helper()
-	made, err := parts.NewCertificate(ShortDir(t), f.Days)
-	Must(t, err)
-	certificate, err := tls.LoadX509KeyPair(made.CertFile, made.KeyFile)
-	Must(t, err)
+	s := &Served{days: f.Days}
+	s.Renew(t)
 	behind := &httputil.ReverseProxy{
 		Transport: b.HTTP.Transport,
 		Rewrite: func(request *httputil.ProxyRequest) {
@@ -71,13 +80,35 @@ func (f Front) Serve(t *testing.T, b *parts.OpenBao) (address, caFile string) {
 		},
 		ModifyResponse: f.See,
 	}
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !f.Answer(w, r) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	Must(t, err)
+	// httptest would show a certificate of its own.
+	listener = tls.NewListener(listener, &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		return s.certificate.Load(), nil
+	}})
+	s.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if f.Answer == nil || !f.Answer(w, r) {
 			behind.ServeHTTP(w, r)
 		}
 	}))
-	server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
-	server.StartTLS()
-	t.Cleanup(server.Close)
-	return strings.TrimPrefix(server.URL, "https://"), made.CAFile
+	_ = s.server.Listener.Close()
+	s.server.Listener = listener
+	s.server.Start()
+	t.Cleanup(s.server.Close)
+	s.Address = listener.Addr().String()
+	return s
+}
+
+// Renew gives it a new certificate of a new authority, and ends all connections. CAFile changes.
+func (s *Served) Renew(t *testing.T) {
+	t.Helper()
+	made, err := parts.NewCertificate(ShortDir(t), s.days)
+	Must(t, err)
+	certificate, err := tls.LoadX509KeyPair(made.CertFile, made.KeyFile)
+	Must(t, err)
+	s.CAFile = made.CAFile
+	s.certificate.Store(&certificate)
+	if s.server != nil {
+		s.server.CloseClientConnections()
+	}
 }

@@ -1,0 +1,212 @@
+package apiserver_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"vault-kube-kms.test/parts"
+	"vault-kube-kms.test/suite"
+)
+
+// wrap is a wrapping token for a new secret ID of the role.
+func (n *tenant) wrap(t *testing.T) string {
+	t.Helper()
+	token, err := n.Bao.Wrap("POST", "auth/approle/role/"+n.Key+"/secret-id", nil)
+	must(t, err)
+	return token
+}
+
+func wrapped(n *tenant, more ...string) []string {
+	return with(append(n.Flags(), "--approle-secret-id-wrapped"), more...)
+}
+
+func TestAWrappedSecretIDIsUnwrappedOnce(t *testing.T) {
+	t.Parallel()
+	n := sharedBao(t).tenant(t)
+	n.withRole(t, map[string]any{"token_ttl": "3s", "token_max_ttl": "3s"})
+	token := n.wrap(t)
+	must(t, n.WriteSecretID(token))
+	p := start(t, wrapped(n))
+	client := p.client(t)
+	if _, err := n.bao.Ask("POST", "sys/wrapping/lookup", map[string]any{"token": token}); err == nil {
+		t.Error("the wrapping token is still good")
+	}
+	// Logins go on with what was unwrapped, and with what the next one wraps.
+	read := readAllTheTime(t, client, store(t, client))
+	time.Sleep(5 * time.Second)
+	must(t, n.WriteSecretID(n.wrap(t)))
+	time.Sleep(5 * time.Second)
+	read.requireFailures(t, 0)
+
+	// A token that somebody else has used: an alert, and the last good secret ID.
+	stolen := n.wrap(t)
+	_, err := n.bao.Ask("POST", "sys/wrapping/unwrap", map[string]any{"token": stolen})
+	must(t, err)
+	must(t, n.WriteSecretID(stolen))
+	if !parts.Eventually(startBound, func() bool { return strings.Contains(p.Stdout.String(), "ALERT: the secret ID may be stolen") }) {
+		t.Errorf("no alert: %s", p.Printed())
+	}
+	p.requireHealthy(t)
+	if printed := p.Printed(); strings.Contains(printed, stolen) || strings.Contains(printed, token) {
+		t.Error("a wrapping token is logged")
+	}
+}
+
+func TestAUsedWrappingTokenIsReportedAndANewOneHeals(t *testing.T) {
+	t.Parallel()
+	n := sharedBao(t).tenant(t)
+	used := n.wrap(t)
+	_, err := n.bao.Ask("POST", "sys/wrapping/unwrap", map[string]any{"token": used})
+	must(t, err)
+	must(t, n.WriteSecretID(used))
+	p := launch(t, newEndpoint(t), wrapped(n))
+	p.waitAccepts(t)
+	requireStatusSays(t, p.client(t), "wrapping-token-used")
+	must(t, n.WriteSecretID(n.wrap(t)))
+	p.waitHealthy(t)
+	if alerts := strings.Count(p.Stdout.String(), "ALERT"); alerts != 1 {
+		t.Errorf("%d alerts for one token", alerts)
+	}
+}
+
+// A token that wraps something else is not unwrapped: whoever wrote it wanted something with it.
+func TestATokenThatWrapsSomethingElseIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	n := sharedBao(t).tenant(t)
+	other, err := n.Bao.Wrap("POST", "sys/wrapping/wrap", map[string]any{"secret_id": n.SecretID})
+	must(t, err)
+	must(t, n.WriteSecretID(other))
+	p := launch(t, newEndpoint(t), wrapped(n))
+	p.waitAccepts(t)
+	requireStatusSays(t, p.client(t), "wraps something else")
+	if _, err := n.bao.Ask("POST", "sys/wrapping/lookup", map[string]any{"token": other}); err != nil {
+		t.Errorf("it was used up: %v", err)
+	}
+}
+
+func TestTheCacheKeepsTheSecretIDOverRestarts(t *testing.T) {
+	t.Parallel()
+	n := sharedBao(t).tenant(t)
+	must(t, n.WriteSecretID(n.wrap(t)))
+	cache := filepath.Join(shortDir(t), "cache")
+	flags := wrapped(n, "--approle-secret-id-cache="+cache)
+	start(t, flags).Stop()
+	found, err := os.Stat(cache)
+	must(t, err)
+	if found.Mode().Perm() != 0o600 {
+		t.Errorf("the cache has mode %v", found.Mode())
+	}
+	p := start(t, flags)
+	if strings.Contains(p.Printed(), "ALERT") {
+		t.Errorf("the used token was tried again: %s", p.Printed())
+	}
+	p.Stop()
+	// Without the cache the token is used up, and that is told.
+	bare := launch(t, newEndpoint(t), wrapped(n))
+	bare.waitAccepts(t)
+	requireStatusSays(t, bare.client(t), "wrapping-token-used")
+	if !strings.Contains(bare.Stdout.String(), "a restart needs a new one") {
+		t.Error("nothing was said at the start")
+	}
+	bare.Stop()
+	// A new wrap replaces what is cached.
+	must(t, n.WriteSecretID(n.wrap(t)))
+	start(t, flags).Stop()
+	start(t, flags)
+}
+
+func TestAWrappedSecretIDOfANamespace(t *testing.T) {
+	t.Parallel()
+	b := ownBao(t)
+	admin, err := b.Within("admin")
+	must(t, err)
+	made, err := admin.NewTenant(parts.RandomName(), shortDir(t), 60, parts.UseOfKey...)
+	must(t, err)
+	n := &tenant{made, bao{admin}}
+	must(t, n.MakeKey())
+	must(t, n.WriteSecretID(n.wrap(t)))
+	start(t, wrapped(n, "--vault-namespace=admin"))
+}
+
+// A file in which a role ID stands, as a projected volume is updated: the kubelet swaps a link.
+func TestARoleIDFileOfAProjectedVolume(t *testing.T) {
+	t.Parallel()
+	n, other := sharedBao(t).tenant(t), sharedBao(t).tenant(t)
+	// Both roles may use the key.
+	for _, role := range []*tenant{n, other} {
+		role.withRole(t, map[string]any{"token_policies": n.Key, "token_ttl": "4s", "token_max_ttl": "4s"})
+	}
+	volume := shortDir(t)
+	project := func(version, roleID, secretID string) {
+		t.Helper()
+		dir := filepath.Join(volume, version)
+		must(t, os.Mkdir(dir, 0o700))
+		must(t, os.WriteFile(filepath.Join(dir, "role-id"), []byte(roleID), 0o600))
+		must(t, os.WriteFile(filepath.Join(dir, "secret-id"), []byte(secretID), 0o600))
+		must(t, os.Symlink(version, filepath.Join(volume, "..data_tmp")))
+		must(t, os.Rename(filepath.Join(volume, "..data_tmp"), filepath.Join(volume, "..data")))
+	}
+	project("..1", n.RoleID, n.SecretID)
+	for _, name := range []string{"role-id", "secret-id"} {
+		must(t, os.Symlink("..data/"+name, filepath.Join(volume, name)))
+	}
+	p := start(t, []string{
+		"--vault-address=https://" + n.Bao.Address, "--tls-ca-file=" + n.Bao.CAFile,
+		"--vault-key-path=transit/keys/" + n.Key, "--approle-role-id-path=" + filepath.Join(volume, "role-id"),
+		"--approle-secret-id-path=" + filepath.Join(volume, "secret-id"),
+	})
+	client := p.client(t)
+	read := readAllTheTime(t, client, store(t, client))
+	project("..2", other.RoleID, other.SecretID)
+	n.bao.must(t, "DELETE", "auth/approle/role/"+n.Key, nil)
+	time.Sleep(6 * time.Second)
+	// The volume goes away for a while, as when a node's disk is full: what was last good is kept.
+	must(t, os.Rename(filepath.Join(volume, "..data"), filepath.Join(volume, "away")))
+	time.Sleep(6 * time.Second)
+	must(t, os.Rename(filepath.Join(volume, "away"), filepath.Join(volume, "..data")))
+	read.requireFailures(t, 0)
+}
+
+// The server's certificate is renewed by another authority: the new bundle is taken up without a
+// restart, and a bad one changes nothing.
+func TestTheAuthoritiesAreReplacedWithoutARestart(t *testing.T) {
+	t.Parallel()
+	n := sharedBao(t).tenant(t)
+	served := suite.Front{Days: 365}.Serve(t, n.Bao)
+	bundle := filepath.Join(shortDir(t), "ca.pem")
+	install := func(pem []byte) {
+		t.Helper()
+		must(t, os.WriteFile(bundle+".new", pem, 0o600))
+		must(t, os.Rename(bundle+".new", bundle))
+	}
+	authority := func() []byte {
+		t.Helper()
+		pem, err := os.ReadFile(served.CAFile)
+		must(t, err)
+		return pem
+	}
+	install(authority())
+	p := start(t, with(n.FlagsVia(served.Address), "--tls-ca-file="+bundle))
+	client := p.client(t)
+	one := store(t, client)
+	install([]byte("no certificate at all"))
+	if !parts.Eventually(startBound, func() bool { return strings.Contains(p.Stdout.String(), "the former authorities count still") }) {
+		t.Errorf("the bad bundle is not told of: %s", p.Printed())
+	}
+	requireOpens(t, client, one.sealed, one.plaintext)
+
+	served.Renew(t)
+	install(authority())
+	renewed := time.Now()
+	if !parts.Eventually(10*time.Second, func() bool {
+		_, err := client.Decrypt(t.Context(), "renewed", asStored(one.sealed))
+		return err == nil
+	}) {
+		t.Errorf("the new authority is not believed: %s", p.Printed())
+	}
+	t.Logf("the new authority counts after %v", time.Since(renewed).Round(time.Second/10))
+	p.requireHealthy(t)
+}

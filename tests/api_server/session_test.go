@@ -1,0 +1,241 @@
+package apiserver_test
+
+import (
+	"bytes"
+	"maps"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"k8s.io/kms/pkg/service"
+
+	"vault-kube-kms.test/parts"
+)
+
+// reading unwraps one object again and again, and counts failures and wrong answers.
+type reading struct {
+	done, failed, wrong atomic.Int32
+	last                atomic.Value
+	stop, stopped       chan struct{}
+}
+
+func readAllTheTime(t *testing.T, client service.Service, one stored) *reading {
+	t.Helper()
+	r := &reading{stop: make(chan struct{}), stopped: make(chan struct{})}
+	go func() {
+		defer close(r.stopped)
+		for {
+			select {
+			case <-r.stop:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+			opened, err := client.Decrypt(t.Context(), "all the time", asStored(one.sealed))
+			r.done.Add(1)
+			switch {
+			case err != nil && t.Context().Err() == nil:
+				r.failed.Add(1)
+				r.last.Store(message(err))
+			case err == nil && !bytes.Equal(opened, one.plaintext):
+				r.wrong.Add(1)
+			}
+		}
+	}()
+	t.Cleanup(r.end)
+	return r
+}
+
+func (r *reading) end() {
+	select {
+	case <-r.stop:
+	default:
+		close(r.stop)
+	}
+	<-r.stopped
+}
+
+// requireFailures ends it, and fails unless at most so many failed and none was wrong.
+func (r *reading) requireFailures(t *testing.T, most int32) {
+	t.Helper()
+	r.end()
+	t.Logf("%d unwraps, %d failed", r.done.Load(), r.failed.Load())
+	if r.wrong.Load() > 0 || r.failed.Load() > most || r.done.Load() == 0 {
+		t.Errorf("%d of %d failed, %d were wrong: %v", r.failed.Load(), r.done.Load(), r.wrong.Load(), r.last.Load())
+	}
+}
+
+// withRole changes the role of a tenant.
+func (n *tenant) withRole(t *testing.T, settings map[string]any) {
+	t.Helper()
+	all := map[string]any{"token_policies": n.Key}
+	maps.Copy(all, settings)
+	n.bao.must(t, "POST", "auth/approle/role/"+n.Key, all)
+}
+
+// Every kind of token that a role can give is renewed or replaced in time: no call ever fails.
+func TestChecklist53_EveryKindOfToken(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		role map[string]any
+		// What keeps the session up, and how often at least in ten seconds.
+		by    string
+		times float64
+	}{
+		"short":             {map[string]any{"token_ttl": "3s", "token_max_ttl": "6s"}, "logins", 2},
+		"periodic":          {map[string]any{"token_period": "3s", "token_ttl": 0, "token_max_ttl": 0}, "renewals", 3},
+		"batch":             {map[string]any{"token_type": "batch", "token_ttl": "3s", "token_max_ttl": "3s"}, "logins", 3},
+		"no default policy": {map[string]any{"token_no_default_policy": true, "token_ttl": "3s", "token_max_ttl": "60s"}, "logins", 3},
+		"very long":         {map[string]any{"token_ttl": 0, "token_max_ttl": 0}, "logins", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := sharedBao(t).tenant(t)
+			n.withRole(t, c.role)
+			p, metrics := metered(t, n.Flags())
+			client := p.client(t)
+			read := readAllTheTime(t, client, store(t, client))
+			time.Sleep(10 * time.Second)
+			read.requireFailures(t, 0)
+			if times, _ := counted(t, metrics, "vault_kube_kms_"+c.by+"_total"); times < c.times {
+				t.Errorf("%v %s in ten seconds", times, c.by)
+			}
+			if logins, _ := counted(t, metrics, "vault_kube_kms_logins_total"); logins > 8 {
+				t.Errorf("%v logins in ten seconds", logins)
+			}
+			if left, found := counted(t, metrics, "vault_kube_kms_token_left_seconds"); !found || left <= 0 {
+				t.Errorf("%v seconds are left of the token", left)
+			}
+			p.requireHealthy(t)
+		})
+	}
+}
+
+func TestChecklist53_ATokenOfFewUsesIsRefusedWithTheReason(t *testing.T) {
+	t.Parallel()
+	n := sharedBao(t).tenant(t)
+	n.withRole(t, map[string]any{"token_num_uses": 5, "token_ttl": "60s"})
+	p := launch(t, newEndpoint(t), n.Flags())
+	p.waitAccepts(t)
+	client := p.client(t)
+	requireStatusSays(t, client, "token_num_uses=0")
+	n.withRole(t, map[string]any{"token_num_uses": 0, "token_ttl": "60s"})
+	// Nobody tried the secret ID in vain, but nothing else changed either.
+	must(t, n.WriteSecretID(n.newSecretID(t)))
+	p.waitHealthy(t)
+}
+
+// A token that is revoked is replaced by one login, and no call fails.
+func TestChecklist53_ARevokedTokenIsReplacedAtOnce(t *testing.T) {
+	t.Parallel()
+	n := sharedBao(t).tenant(t)
+	p, metrics := metered(t, n.Flags())
+	client := p.client(t)
+	read := readAllTheTime(t, client, store(t, client))
+	logins := func() float64 { count, _ := counted(t, metrics, "vault_kube_kms_logins_total"); return count }
+	// A token that is refused moments after it was given is replaced with a pause.
+	time.Sleep(12 * time.Second)
+	n.revokeTokens(t)
+	if !parts.Eventually(5*time.Second, func() bool { return logins() == 2 }) {
+		t.Errorf("%v logins", logins())
+	}
+	read.requireFailures(t, 0)
+	if logins() != 2 {
+		t.Errorf("%v logins for one dead token", logins())
+	}
+}
+
+// When no login is possible Status says so, with the remedy; a new secret ID heals it at once.
+func TestChecklist53_NoLoginIsPossible(t *testing.T) {
+	t.Parallel()
+	n := sharedBao(t).tenant(t)
+	p, metrics := metered(t, n.Flags())
+	client := p.client(t)
+	one := store(t, client)
+	n.bao.must(t, "DELETE", "auth/approle/role/"+n.Key, nil)
+	n.revokeTokens(t)
+	requireStatusSays(t, client, "login-refused")
+	refused, _ := counted(t, metrics, "vso_client_operations_errors_total", `operation="login"`)
+
+	n.withRole(t, map[string]any{"role_id": n.RoleID, "token_ttl": "60s"})
+	// The same secret ID is not tried again, though the file was written to.
+	must(t, n.WriteSecretID(n.SecretID))
+	time.Sleep(3 * time.Second)
+	if again, _ := counted(t, metrics, "vso_client_operations_errors_total", `operation="login"`); again != refused {
+		t.Errorf("a refused secret ID was tried %v more times", again-refused)
+	}
+	written := time.Now()
+	must(t, n.WriteSecretID(n.newSecretID(t)))
+	if !parts.Eventually(10*time.Second, func() bool {
+		answer, err := client.Status(t.Context())
+		return err == nil && answer.Healthz == "ok"
+	}) {
+		t.Error("a new secret ID does not heal it")
+	}
+	t.Logf("healthy %v after the new secret ID was written", time.Since(written).Round(time.Second/10))
+	requireOpens(t, client, one.sealed, one.plaintext)
+}
+
+// The secret ID is replaced while all goes on, by the ways in which files are replaced.
+func TestASecretIDIsReplacedWithoutARestart(t *testing.T) {
+	t.Parallel()
+	n := sharedBao(t).tenant(t)
+	n.withRole(t, map[string]any{"token_ttl": "4s", "token_max_ttl": "4s"})
+	p, metrics := metered(t, n.Flags())
+	client := p.client(t)
+	read := readAllTheTime(t, client, store(t, client))
+	for range 3 {
+		former := n.SecretID
+		n.SecretID = n.newSecretID(t)
+		must(t, n.WriteSecretID(n.SecretID))
+		n.bao.must(t, "POST", "auth/approle/role/"+n.Key+"/secret-id/destroy", map[string]any{"secret_id": former})
+		time.Sleep(5 * time.Second)
+	}
+	read.requireFailures(t, 0)
+	if refused, _ := counted(t, metrics, "vso_client_operations_errors_total", `operation="login"`); refused != 0 {
+		t.Errorf("%v logins were refused", refused)
+	}
+}
+
+func (n *tenant) newSecretID(t *testing.T) string {
+	t.Helper()
+	return n.bao.must(t, "POST", "auth/approle/role/"+n.Key+"/secret-id", nil)["secret_id"].(string)
+}
+
+// revokeTokens ends all tokens of the tenant's role.
+func (n *tenant) revokeTokens(t *testing.T) {
+	t.Helper()
+	accessors := n.bao.must(t, "LIST", "auth/token/accessors", nil)["keys"].([]any)
+	for _, accessor := range accessors {
+		about, err := n.bao.Ask("POST", "auth/token/lookup-accessor", map[string]any{"accessor": accessor})
+		// It may have ended meanwhile.
+		if err != nil {
+			continue
+		}
+		if policies, _ := about["policies"].([]any); strings.Contains(strings.Join(texts(policies), " "), n.Key) {
+			n.bao.must(t, "POST", "auth/token/revoke-accessor", map[string]any{"accessor": accessor})
+		}
+	}
+}
+
+func texts(values []any) (all []string) {
+	for _, value := range values {
+		all = append(all, value.(string))
+	}
+	return all
+}
+
+// requireStatusSays fails unless Status comes to fail with this text.
+func requireStatusSays(t *testing.T, client service.Service, text string) {
+	t.Helper()
+	var last string
+	if !parts.Eventually(startBound, func() bool {
+		_, err := client.Status(t.Context())
+		if err != nil {
+			last = message(err)
+		}
+		return strings.Contains(last, text)
+	}) {
+		t.Errorf("Status does not say %q but %q", text, last)
+	}
+}
