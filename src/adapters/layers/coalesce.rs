@@ -5,6 +5,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -27,6 +28,9 @@ use crate::{
         telemetry::{Event, Telemetry},
     },
 };
+
+/// What a flight has at least; an API server's calls have more.
+const FLIGHT_LEAST: Duration = Duration::from_secs(2);
 
 type Outcome = Result<Plaintext, KmsError>;
 
@@ -64,8 +68,11 @@ impl<K: Kek> Coalesce<K> {
             self.telemetry.record(Event::Coalesced);
             return (flight, *until);
         }
-        // The first one's time may be short; those who join it are not to suffer from that.
-        let until = deadline.max(self.clock.now().after(CALL_BUDGET));
+        // The first one's time may be short; those who join it are not to suffer from that. Where
+        // it is not, it is the flight's, so that a cause comes before the first one has to leave.
+        let now = self.clock.now();
+        let until =
+            if deadline.since(now) < FLIGHT_LEAST { now.after(CALL_BUDGET) } else { deadline };
         let landing = Landing { key: Arc::clone(key), until, flights: Arc::clone(&self.flights) };
         let inner = Arc::clone(&self.inner);
         let flight = async move {

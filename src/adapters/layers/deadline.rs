@@ -1,6 +1,10 @@
 //! The deadline, held for keepers that might not hold it themselves.
 
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 
@@ -18,18 +22,23 @@ use crate::{
     },
 };
 
+/// For how long an outage that other calls met explains a call that is given up.
+const EXPLAINS: Duration = Duration::from_secs(10);
+
 /// Ends each call of the keeper inside at its deadline.
 #[derive(Debug)]
 pub struct Deadline<K> {
     inner: K,
     clock: Arc<dyn Clock>,
+    /// The last outage that a call met, and when.
+    met: Mutex<Option<(Monotonic, KmsError)>>,
 }
 
 impl<K: Kek> Deadline<K> {
     /// `inner`, held to its deadlines by `clock`.
     #[must_use]
     pub fn new(inner: K, clock: Arc<dyn Clock>) -> Self {
-        Self { inner, clock }
+        Self { inner, clock, met: Mutex::default() }
     }
 
     async fn hold<T: Send>(
@@ -40,18 +49,37 @@ impl<K: Kek> Deadline<K> {
         let left = deadline.since(self.clock.now());
         tokio::select! {
             biased;
-            result = call => result,
-            () = self.clock.sleep(left) => Err(expired()),
+            result = call => {
+                if let Err(error) = &result && error.code().is_outage() {
+                    *self.met() = Some((self.clock.now(), error.clone()));
+                }
+                result
+            },
+            () = self.clock.sleep(left) => Err(self.expired()),
         }
     }
-}
 
-fn expired() -> KmsError {
-    KmsError::new(
-        Code::DeadlineExceeded,
-        "the keeper did not answer before the caller's deadline",
-        "check the keeper's load and the network to it",
-    )
+    fn met(&self) -> MutexGuard<'_, Option<(Monotonic, KmsError)>> {
+        self.met.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a caller is told whose call has not ended: with what others met, where that is known.
+    fn expired(&self) -> KmsError {
+        const LATE: &str = "the keeper did not answer before the caller's deadline";
+        let now = self.clock.now();
+        match &*self.met() {
+            Some((when, met)) if now.since(*when) < EXPLAINS => KmsError::new(
+                Code::DeadlineExceeded,
+                format!("{LATE}; last seen: {}: {}", met.code(), met.cause()),
+                met.remedy().to_owned(),
+            ),
+            _ => KmsError::new(
+                Code::DeadlineExceeded,
+                LATE,
+                "check the keeper's load and the network to it",
+            ),
+        }
+    }
 }
 
 #[async_trait]
@@ -98,8 +126,6 @@ impl<K: Kek> Kek for Deadline<K> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::ports::{clock::MockClock, kek::MockKek};
 
@@ -112,6 +138,25 @@ mod tests {
         let layer = Deadline::new(hanging, Arc::new(clock));
         let error = layer.describe(Monotonic::at(Duration::from_secs(2))).await.unwrap_err();
         assert_eq!(error.code(), Code::DeadlineExceeded);
+    }
+
+    #[tokio::test]
+    async fn a_call_given_up_tells_what_others_met() {
+        let mut clock = MockClock::new();
+        clock.expect_now().return_const(Monotonic::default());
+        clock.expect_sleep().returning(|_| ());
+        let mut keeper = MockKek::new();
+        keeper.expect_unwrap().returning(|_, _| {
+            Err(KmsError::new(Code::KeeperSealed, "the keeper is sealed", "unseal it"))
+        });
+        let layer = Deadline::new(Hanging(keeper), Arc::new(clock));
+        let (ciphertext, associated_data) =
+            (Ciphertext::new(vec![1]).unwrap(), AssociatedData::none());
+        let sealed = Unwrap { ciphertext: &ciphertext, associated_data: &associated_data };
+        assert!(layer.unwrap(sealed, Monotonic::default()).await.is_err());
+        let error = layer.describe(Monotonic::default()).await.unwrap_err();
+        assert!(error.cause().contains("keeper-sealed: the keeper is sealed"), "{error}");
+        assert_eq!(error.remedy(), "unseal it");
     }
 
     #[derive(Debug)]

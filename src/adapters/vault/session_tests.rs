@@ -96,7 +96,11 @@ fn run(credentials: &Arc<Scripted>) -> Arc<Session> {
     let mut telemetry = MockTelemetry::new();
     telemetry.expect_record().returning(|_| ());
     let clock = Virtual(credentials.started);
-    let session = Arc::new(Session::new(credentials.clone(), Arc::new(clock), Arc::new(telemetry)));
+    let session = Arc::new(Session::new(
+        Arc::<Scripted>::clone(credentials),
+        Arc::new(clock),
+        Arc::new(telemetry),
+    ));
     let running = Arc::clone(&session);
     tokio::spawn(async move { running.run().await });
     session
@@ -257,7 +261,7 @@ async fn the_first_login_is_waited_for_until_the_deadline() {
     telemetry.expect_record().returning(|_| ());
     let clock = Arc::new(Virtual(credentials.started));
     // It does not run.
-    let session = Session::new(credentials, clock.clone(), Arc::new(telemetry));
+    let session = Session::new(credentials, Arc::<Virtual>::clone(&clock), Arc::new(telemetry));
     let error = session.token(clock.now().after(Duration::from_secs(2))).await.unwrap_err();
     assert_eq!(error.code(), Code::KeeperTimeout);
 }
