@@ -16,7 +16,7 @@ use crate::config::{
 /// Wrong usage or configuration (`EX_USAGE` of sysexits.h).
 const USAGE: u8 = 64;
 
-const VERSION: &str = concat!(
+pub(super) const VERSION: &str = concat!(
     "vault-kube-kms ",
     env!("CARGO_PKG_VERSION"),
     " (commit ",

@@ -32,6 +32,8 @@ pub(super) struct Keeper {
     pub(super) kek: Arc<dyn Kek>,
     /// Its token is to be ended when all is over.
     pub(super) session: Option<Arc<Session>>,
+    /// How its endpoints are can be asked of some keepers.
+    pub(super) client: Option<Arc<VaultClient>>,
     /// What its policies allow can be asked of some keepers.
     pub(super) capabilities: Option<Capabilities>,
     lineage: Lineage,
@@ -71,7 +73,8 @@ impl Keeper {
                 let kek = LocalKek::open(path.clone())?;
                 let lineage = kek.lineage();
                 let kek = layered(kek, clock, telemetry);
-                Ok((Self { kek, session: None, capabilities: None, lineage }, Tasks::new()))
+                let keeper = Self { kek, session: None, client: None, capabilities: None, lineage };
+                Ok((keeper, Tasks::new()))
             }
         }
     }
@@ -99,12 +102,13 @@ impl Keeper {
         let kek = layered(kek, clock, telemetry);
         let running = Arc::clone(&session);
         let mut tasks: Tasks = vec![async move { running.run().await }.boxed()];
+        let followed = Arc::clone(&client);
         if let Some(path) = settings.ca_file.clone() {
             let file = Arc::new(WatchedFile::new(path, BUNDLE_MAX));
-            tasks.push(async move { client.follow_authorities(file).await }.boxed());
+            tasks.push(async move { followed.follow_authorities(file).await }.boxed());
         }
-        let (session, capabilities) = (Some(session), Some(capabilities));
-        Ok((Self { kek, session, capabilities, lineage }, tasks))
+        let (session, client) = (Some(session), Some(client));
+        Ok((Self { kek, session, client, capabilities: Some(capabilities), lineage }, tasks))
     }
 
     /// The knowledge of its key, under the identity that `settings` give it.

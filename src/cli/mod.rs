@@ -10,5 +10,6 @@ mod local;
 mod provider;
 mod runtime;
 mod serve;
+mod statusz;
 mod terminal;
 mod warnings;

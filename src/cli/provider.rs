@@ -6,7 +6,10 @@ use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::keeper::{Keeper, Tasks};
+use super::{
+    keeper::{Keeper, Tasks},
+    statusz,
+};
 use crate::{
     adapters::{
         grpc::{
@@ -18,7 +21,7 @@ use crate::{
             server::BoundPort,
         },
         system::clock::SystemClock,
-        telemetry::{metrics::Metrics, recorder::Recorder},
+        telemetry::{last_errors::LastErrors, metrics::Metrics, recorder::Recorder},
     },
     config::settings::{KeeperSettings, Settings},
     domain::{observer::Observer, service::KeyService},
@@ -39,6 +42,7 @@ pub(super) struct Provider {
     clock: Arc<dyn Clock>,
     telemetry: Arc<dyn Telemetry>,
     metrics: Arc<Metrics>,
+    last_errors: Arc<LastErrors>,
     keeper: Keeper,
     tasks: Tasks,
     health: Option<BoundPort>,
@@ -56,8 +60,9 @@ impl Provider {
         };
         let metrics = Metrics::new(&connection, settings.runtime_metrics, Arc::clone(&clock))?;
         let metrics = Arc::new(metrics);
-        let telemetry: Arc<dyn Telemetry> =
-            Arc::new(Recorder::new(Arc::clone(&metrics), Arc::clone(&clock)));
+        let recorder = Recorder::new(Arc::clone(&metrics), Arc::clone(&clock));
+        let last_errors = recorder.last_errors();
+        let telemetry: Arc<dyn Telemetry> = Arc::new(recorder);
         let (keeper, tasks) = Keeper::new(&settings.keeper, &clock, &telemetry)?;
         let socket = BoundSocket::bind(&settings.listen)?;
         info!(address = %socket.address, "socket bound");
@@ -71,6 +76,7 @@ impl Provider {
             clock,
             telemetry,
             metrics,
+            last_errors,
             keeper,
             tasks,
             health,
@@ -98,6 +104,7 @@ impl Provider {
             clock,
             telemetry,
             metrics,
+            last_errors,
             keeper,
             tasks,
             health,
@@ -110,9 +117,11 @@ impl Provider {
         for task in tasks {
             background.spawn(task);
         }
+        let shown = statusz::Sources::new(Arc::clone(&watch), &keeper, last_errors, &settings);
         background.spawn(Observer::new(watch).run());
         let readiness = Readiness::default();
-        serve_port(&mut background, health, Endpoints::Health(readiness.clone()));
+        let statusz = Arc::new(move || shown.now());
+        serve_port(&mut background, health, Endpoints::Health(readiness.clone(), statusz));
         let text = move || metrics.text().map_err(|error| error.to_string());
         serve_port(&mut background, scrapes, Endpoints::Metrics(Arc::new(text)));
 

@@ -220,6 +220,14 @@ mod tests {
         assert_eq!(error.to_string(), "key-missing: no key  \"k1\"; create it");
     }
 
+    /// What Status may answer as `healthz`: kms-v2 says 1,024 characters.
+    #[test]
+    fn the_longest_error_fits_the_health_text() {
+        let long = "x".repeat(10_000);
+        let error = KmsError::new(Code::CredentialUnreadable, long.clone(), long);
+        assert!(error.to_string().len() <= 1_024);
+    }
+
     #[test]
     fn a_hostile_text_is_cut_at_a_character() {
         let error = KmsError::new(Code::KeeperAnswer, "é".repeat(10_000), "");

@@ -14,6 +14,7 @@ pub mod rotation;
 pub mod secret;
 pub mod service;
 pub mod time;
+pub mod view;
 pub mod watch;
 
 mod proof;

@@ -8,6 +8,7 @@ use super::{
     key::{KekSnapshot, KekVersion},
     key_id::{KeyId, KeyIdentity},
     time::{Monotonic, UnixTime},
+    view::VersionView,
 };
 
 /// How far the local clock may be off before the keeper's `Date` corrects it. `Date` has whole
@@ -254,6 +255,19 @@ impl KeyRing {
     #[must_use]
     pub fn newest(&self) -> Option<KekVersion> {
         self.born.last_key_value().map(|(version, _)| *version)
+    }
+
+    /// Every version ever seen, lowest first.
+    #[must_use]
+    pub fn versions(&self) -> Vec<VersionView> {
+        let view = |(version, born): (&KekVersion, &Born)| VersionView {
+            version: *version,
+            key_id: born.key_id.clone(),
+            created: born.created,
+            writes_from: self.takes_over_at(*version, born.created),
+            unwraps: self.can_unwrap(*version),
+        };
+        self.born.iter().map(view).collect()
     }
 
     fn accept(&mut self, snapshot: KekSnapshot, now: Monotonic, changes: &mut Vec<RingChange>) {

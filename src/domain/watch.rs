@@ -13,6 +13,7 @@ use super::{
     proof,
     rotation::{KeyRing, Resolution, RingChange, Writer},
     time::{CALL_BUDGET, Monotonic, UnixTime},
+    view::KeyView,
 };
 use crate::ports::{Ports, telemetry::Event};
 
@@ -66,6 +67,23 @@ impl KeyWatch {
     pub fn standing(&self) -> (Standing, Option<Writer>) {
         let now = self.ports.clock.now();
         self.read().standing(now, self.outage_policy)
+    }
+
+    /// All that is known now, for those who look on. Never waits.
+    #[must_use]
+    pub fn view(&self) -> KeyView {
+        let now = self.ports.clock.now();
+        let state = self.read();
+        let (standing, writer) = state.standing(now, self.outage_policy);
+        let proven = writer.as_ref().and_then(|w| state.evidence.proven_at(w.version));
+        KeyView {
+            standing,
+            versions: state.ring.versions(),
+            takeover: state.ring.next_takeover(now),
+            metadata_age: state.evidence.metadata_age(now),
+            proof_age: proven.map(|at| now.since(at)),
+            writer,
+        }
     }
 
     /// The version to wrap with now, proven against the keeper.

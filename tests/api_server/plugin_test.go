@@ -38,9 +38,11 @@ type plugin struct {
 // line that ends by running its arguments, such as a shell's.
 func launch(t *testing.T, endpoint string, flags []string, wrapper ...string) *plugin {
 	t.Helper()
-	args := append(wrapper, needed(t, "PROVIDER"), "--listen-address="+endpoint, "--health-port=0")
-	if !strings.Contains(strings.Join(flags, " "), "--metrics-port=") {
-		args = append(args, "--metrics-port=0")
+	args := append(wrapper, needed(t, "PROVIDER"), "--listen-address="+endpoint)
+	for _, port := range []string{"--health-port=", "--metrics-port="} {
+		if !strings.Contains(strings.Join(flags, " "), port) {
+			args = append(args, port+"0")
+		}
 	}
 	args = append(args, flags...)
 	process, err := parts.Way{}.Start("plugin", args)

@@ -12,6 +12,8 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 
+use super::statusz::Statusz;
+
 /// Whether the gRPC server takes calls.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<AtomicBool>);
@@ -27,14 +29,17 @@ impl Readiness {
     }
 }
 
+/// How the process is now.
+pub type StatuszNow = Arc<dyn Fn() -> Statusz + Send + Sync>;
+
 /// The metrics in text form, or why there are none.
 pub type MetricsText = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
 
 /// One of the two groups of paths; each has a port of its own.
 #[derive(Clone)]
 pub enum Endpoints {
-    /// `/healthz` and `/readyz`.
-    Health(Readiness),
+    /// `/healthz`, `/readyz` and `/statusz`.
+    Health(Readiness, StatuszNow),
     /// `/metrics`.
     Metrics(MetricsText),
 }
@@ -45,12 +50,15 @@ impl Endpoints {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET");
         }
         match (self, request.uri().path()) {
-            (Self::Health(_), "/healthz") => text(StatusCode::OK, "ok"),
-            (Self::Health(readiness), "/readyz") if readiness.is_set() => {
+            (Self::Health(..), "/healthz") => text(StatusCode::OK, "ok"),
+            (Self::Health(readiness, _), "/readyz") if readiness.is_set() => {
                 text(StatusCode::OK, "ok")
             }
-            (Self::Health(_), "/readyz") => {
+            (Self::Health(..), "/readyz") => {
                 text(StatusCode::INTERNAL_SERVER_ERROR, "plugin is not ready")
+            }
+            (Self::Health(_, statusz), "/statusz") => {
+                statusz().answer(request.uri(), request.headers())
             }
             (Self::Metrics(metrics), "/metrics") => match metrics() {
                 Ok(metrics) => text(StatusCode::OK, metrics),
@@ -64,7 +72,7 @@ impl Endpoints {
 impl fmt::Debug for Endpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Health(_) => "Health",
+            Self::Health(..) => "Health",
             Self::Metrics(_) => "Metrics",
         })
     }
@@ -89,7 +97,7 @@ mod tests {
     #[test]
     fn alive_is_not_ready() {
         let readiness = Readiness::default();
-        let health = Endpoints::Health(readiness.clone());
+        let health = Endpoints::Health(readiness.clone(), Arc::new(|| unreachable!("not asked")));
         assert_eq!((status(&health, "/healthz"), status(&health, "/readyz")), (200, 500));
         readiness.set(true);
         assert_eq!((status(&health, "/readyz"), status(&health, "/metrics")), (200, 404));

@@ -1,4 +1,5 @@
-//! Inbound: probes and metrics over HTTP.
+//! Inbound: probes, metrics and a status page over HTTP.
 
 pub mod endpoints;
 pub mod server;
+pub mod statusz;

@@ -1,5 +1,6 @@
 //! Outbound: logs and metrics.
 
+pub mod last_errors;
 pub mod logging;
 pub mod metrics;
 pub mod recorder;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::{debug, error, info, warn};
 
-use super::{metrics::Metrics, repeats::Repeats};
+use super::{last_errors::LastErrors, metrics::Metrics, repeats::Repeats};
 use crate::{
     domain::{
         error::{Code, KmsError},
@@ -36,6 +36,7 @@ pub struct Recorder {
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
     repeats: Repeats<(Place, Option<Code>)>,
+    last_errors: Arc<LastErrors>,
     writer: Mutex<Option<Writer>>,
 }
 
@@ -43,11 +44,24 @@ impl Recorder {
     /// A listener that counts in `metrics`.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Self {
-        Self { metrics, clock, repeats: Repeats::new(), writer: Mutex::new(None) }
+        Self {
+            metrics,
+            clock,
+            repeats: Repeats::new(),
+            last_errors: Arc::default(),
+            writer: Mutex::new(None),
+        }
+    }
+
+    /// The last errors that were told.
+    #[must_use]
+    pub fn last_errors(&self) -> Arc<LastErrors> {
+        Arc::clone(&self.last_errors)
     }
 
     /// Tells a failure: the first of its kind a minute as a warning, the others for debugging.
     fn failed(&self, place: Place, what: &'static str, error: &KmsError, uid: Option<&str>) {
+        self.last_errors.note(what, error, self.clock.wall());
         let (code, cause, remedy) = (error.code().as_str(), error.cause(), error.remedy());
         let uid = uid.map(printable);
         match self.repeats.tell((place, Some(error.code())), self.clock.now()) {

@@ -60,6 +60,19 @@ enum Ended {
 pub(super) struct Held {
     pub(super) token: Arc<Secret>,
     pub(super) generation: u64,
+    /// When it ends unless it is renewed; `None` when it never does.
+    expires: Option<Monotonic>,
+}
+
+/// How a session is, for those who look on.
+#[derive(Clone, Debug)]
+pub struct SessionView {
+    /// How many logins there were, where a token is held.
+    pub logins: Option<u64>,
+    /// How long the token lasts unless it is renewed; `None` when it never ends or is not there.
+    pub token_left: Option<Duration>,
+    /// Why there is no token, if so.
+    pub closed: Option<KmsError>,
 }
 
 /// What requests see.
@@ -125,6 +138,22 @@ impl Session {
         self.wait_until(deadline, newer).await
     }
 
+    /// How it is now.
+    #[must_use]
+    pub fn view(&self) -> SessionView {
+        match &*self.view.borrow() {
+            View::Starting => SessionView { logins: None, token_left: None, closed: None },
+            View::Closed(error) => {
+                SessionView { logins: None, token_left: None, closed: Some(error.clone()) }
+            }
+            View::Open(held) => SessionView {
+                logins: Some(held.generation),
+                token_left: held.expires.map(|at| at.since(self.clock.now())),
+                closed: None,
+            },
+        }
+    }
+
     /// Keeps the session open, for ever. To be run once. Safe to cancel.
     pub async fn run(&self) {
         let mut generation = 0_u64;
@@ -134,7 +163,8 @@ impl Session {
             generation = generation.saturating_add(1);
             let logged_in = self.clock.now();
             let token = Arc::new(lease.token.clone());
-            self.view.send_replace(View::Open(Held { token, generation }));
+            let expires = lease.ttl.map(|ttl| sent.after(ttl));
+            self.view.send_replace(View::Open(Held { token, generation, expires }));
             let ended = self.keep(generation, lease, sent).await;
             let held = self.clock.now().since(logged_in);
             match ended {
@@ -271,6 +301,7 @@ impl Session {
                     // Capped: the keeper lets it end soon, though it may call it renewable.
                     let capped = renewed.ttl.is_some() && renewed.ttl < full.map(|ttl| ttl / 2);
                     (sent, failures) = (asked, 0);
+                    self.prolong(renewed.ttl.map(|ttl| sent.after(ttl)));
                     lease = Lease { renewable: renewed.renewable && !capped, ..renewed };
                 }
                 Err(error) => {
@@ -283,6 +314,14 @@ impl Session {
                 }
             }
         }
+    }
+
+    fn prolong(&self, until: Option<Monotonic>) {
+        self.view.send_modify(|view| {
+            if let View::Open(held) = view {
+                held.expires = until;
+            }
+        });
     }
 
     /// Closes the session for `error`: at once where there is no token, else as soon as the keeper

@@ -1,0 +1,64 @@
+use http_body_util::BodyExt as _;
+
+use super::*;
+
+fn statusz() -> Statusz {
+    let problem = Problem {
+        code: "keeper-sealed",
+        cause: "the keeper says: <script>".to_owned(),
+        remedy: "unseal it".to_owned(),
+    };
+    Statusz {
+        version: "vault-kube-kms 0.0.0".to_owned(),
+        now: "2026-01-01T00:00:00Z".to_owned(),
+        uptime_s: 7,
+        state: "failing",
+        problem: Some(problem.clone()),
+        outage_policy: "stop-writes",
+        outage_grace_s: 30,
+        versions: Vec::new(),
+        versions_seen: 0,
+        takeover: Some(Takeover { version: 3, in_s: 12 }),
+        key_read_s_ago: Some(4),
+        proven_s_ago: None,
+        session: Some(Session {
+            state: "closed",
+            logins: None,
+            token_left_s: None,
+            problem: Some(problem),
+        }),
+        endpoints: Vec::new(),
+        last_errors: Vec::new(),
+    }
+}
+
+async fn asked(uri: &str, accept: Option<&'static str>) -> (String, String) {
+    let mut headers = HeaderMap::new();
+    if let Some(accept) = accept {
+        headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+    }
+    let response = statusz().answer(&uri.parse().unwrap(), &headers);
+    let kind = response.headers()[header::CONTENT_TYPE].to_str().unwrap().to_owned();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (kind, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn people_get_a_page_in_which_nothing_is_markup_but_ours() {
+    let (kind, page) = asked("/statusz", Some("text/html,application/json")).await;
+    assert!(kind.starts_with("text/html"));
+    assert!(page.contains("keeper-sealed") && page.contains("takes over in 12 s"));
+    assert!(page.contains("&lt;script&gt;") && !page.contains("<script>"));
+}
+
+#[tokio::test]
+async fn machines_get_json() {
+    for (uri, accept) in [("/statusz", Some("application/json")), ("/statusz?format=json", None)] {
+        let (kind, json) = asked(uri, accept).await;
+        assert_eq!(kind, "application/json");
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["problem"]["code"], "keeper-sealed");
+        assert_eq!(json["takeover"]["version"], 3);
+        assert_eq!(json["proven_s_ago"], serde_json::Value::Null);
+    }
+}

@@ -1,0 +1,174 @@
+//! What `/statusz` shows, put together from everything that is wired here.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use super::{command::VERSION, keeper::Keeper};
+use crate::{
+    adapters::{
+        http::statusz::{
+            Endpoint, LastError, Problem, Session, Statusz, Takeover, VERSIONS_MAX, Version,
+        },
+        telemetry::last_errors::{LastErrors, Seen},
+        vault::{
+            client::{EndpointView, VaultClient},
+            session::{Session as VaultSession, SessionView},
+        },
+    },
+    config::settings::Settings,
+    domain::{
+        error::KmsError,
+        health::{OutagePolicy, Standing},
+        key::KekVersion,
+        time::{Monotonic, UnixTime},
+        view::VersionView,
+        watch::KeyWatch,
+    },
+};
+
+/// Where everything that is shown comes from.
+pub(super) struct Sources {
+    watch: Arc<KeyWatch>,
+    session: Option<Arc<VaultSession>>,
+    client: Option<Arc<VaultClient>>,
+    last_errors: Arc<LastErrors>,
+    started: Monotonic,
+    outage_policy: OutagePolicy,
+    outage_grace: Duration,
+}
+
+impl Sources {
+    /// The sources of a process that starts now.
+    pub(super) fn new(
+        watch: Arc<KeyWatch>,
+        keeper: &Keeper,
+        last_errors: Arc<LastErrors>,
+        settings: &Settings,
+    ) -> Self {
+        Self {
+            started: watch.ports().clock.now(),
+            watch,
+            session: keeper.session.clone(),
+            client: keeper.client.clone(),
+            last_errors,
+            outage_policy: settings.outage_policy,
+            outage_grace: settings.outage_grace,
+        }
+    }
+
+    /// How the process is now.
+    pub(super) fn now(&self) -> Statusz {
+        let clock = &self.watch.ports().clock;
+        let key = self.watch.view();
+        let (state, problem) = match &key.standing {
+            Standing::Healthy => ("healthy", None),
+            Standing::Ailing(error) => ("ailing", Some(problem(error))),
+            Standing::Failing(error) => ("failing", Some(problem(error))),
+        };
+        let writes = key.writer.map(|writer| writer.version);
+        let newest = key.versions.iter().rev().take(VERSIONS_MAX);
+        Statusz {
+            version: VERSION.to_owned(),
+            now: rfc3339(clock.wall()),
+            uptime_s: clock.now().since(self.started).as_secs(),
+            state,
+            problem,
+            outage_policy: match self.outage_policy {
+                OutagePolicy::StopWrites => "stop-writes",
+                OutagePolicy::KeepWriting => "keep-writing",
+            },
+            outage_grace_s: self.outage_grace.as_secs(),
+            versions: newest.map(|view| version(view, writes)).collect(),
+            versions_seen: key.versions.len(),
+            takeover: key
+                .takeover
+                .map(|(next, wait)| Takeover { version: next.get(), in_s: wait.as_secs() }),
+            key_read_s_ago: key.metadata_age.map(|age| age.as_secs()),
+            proven_s_ago: key.proof_age.map(|age| age.as_secs()),
+            session: self.session.as_ref().map(|held| session(&held.view())),
+            endpoints: self.client.iter().flat_map(|c| c.endpoints()).map(endpoint).collect(),
+            last_errors: self.last_errors.latest_first().iter().map(last_error).collect(),
+        }
+    }
+}
+
+fn version(view: &VersionView, writes: Option<KekVersion>) -> Version {
+    Version {
+        version: view.version.get(),
+        key_id: view.key_id.to_string(),
+        role: match () {
+            () if !view.unwraps => "archived",
+            () if Some(view.version) == writes => "writes",
+            () if Some(view.version) > writes => "waits",
+            () => "reads",
+        },
+        created: rfc3339(view.created),
+        writes_from: rfc3339(view.writes_from),
+    }
+}
+
+fn session(view: &SessionView) -> Session {
+    Session {
+        state: match (view.logins, &view.closed) {
+            (Some(_), _) => "open",
+            (None, Some(_)) => "closed",
+            (None, None) => "starting",
+        },
+        logins: view.logins,
+        token_left_s: view.token_left.map(|left| left.as_secs()),
+        problem: view.closed.as_ref().map(problem),
+    }
+}
+
+fn endpoint(view: EndpointView) -> Endpoint {
+    Endpoint {
+        breaker: view.breaker.as_str(),
+        preferred: view.preferred,
+        problem: view.last_error.as_ref().map(problem),
+        address: view.address,
+    }
+}
+
+fn last_error(seen: &Seen) -> LastError {
+    LastError {
+        what: seen.what,
+        problem: problem(&seen.error),
+        first: rfc3339(seen.first),
+        last: rfc3339(seen.last),
+        times: seen.times,
+    }
+}
+
+fn problem(error: &KmsError) -> Problem {
+    Problem {
+        code: error.code().as_str(),
+        cause: error.cause().to_owned(),
+        remedy: error.remedy().to_owned(),
+    }
+}
+
+/// A keeper's year 10,000 is shown as the last second before it.
+fn rfc3339(time: UnixTime) -> String {
+    const LAST: u64 = 253_402_300_799;
+    let seconds = u64::try_from(time.secs()).unwrap_or(0).min(LAST);
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_time_is_out_of_range() {
+        for (seconds, text) in [
+            (i64::MIN, "1970-01-01T00:00:00Z"),
+            (1_767_225_600, "2026-01-01T00:00:00Z"),
+            (i64::MAX, "9999-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(rfc3339(UnixTime::from_secs(seconds)), text);
+        }
+    }
+}
