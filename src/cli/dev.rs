@@ -41,7 +41,7 @@ const STATUS_WAIT: Duration = Duration::from_millis(20);
 type Failure = Box<dyn Error + Send + Sync>;
 
 pub(super) fn run() -> ExitCode {
-    logging::init(Level::Warn, Form::Text);
+    logging::init(Level::Warn, Form::Text, None);
     match Home::make().and_then(|home| live_in(&home)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -74,10 +74,11 @@ fn live_in(home: &Home) -> Result<(), Failure> {
     let key_file = home.0.join("key.json");
     KeyFile::create(&key_file, clock.wall())?;
     let listen = SocketAddress::parse(&home.0.join("kms.sock").display().to_string())?;
-    let provider = Provider::bind(settings(listen.clone(), key_file.clone()))?;
+    let runtime = runtime()?;
+    let stop = stop_on_signals(&runtime)?;
+    let provider = Provider::bind(settings(listen.clone(), key_file.clone()), stop)?;
     let (health, metrics) = provider.ports();
-    runtime()?.block_on(async {
-        stop_on_signals(provider.stopper())?;
+    runtime.block_on(async {
         let serving = tokio::spawn(provider.run());
         print(&format!("socket    {listen}"));
         print(&format!("key file  {}", key_file.display()));
@@ -111,6 +112,7 @@ fn settings(listen: SocketAddress, key_file: PathBuf) -> Settings {
         metrics: free_port,
         runtime_metrics: true,
         log_level: Level::Warn,
+        traces: None,
         warnings: Vec::new(),
     }
 }

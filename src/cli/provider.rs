@@ -20,7 +20,7 @@ use crate::{
             endpoints::{Endpoints, Readiness},
             server::BoundPort,
         },
-        system::clock::SystemClock,
+        system::{clock::SystemClock, notify},
         telemetry::{last_errors::LastErrors, metrics::Metrics, recorder::Recorder},
     },
     config::settings::{KeeperSettings, Settings},
@@ -51,8 +51,11 @@ pub(super) struct Provider {
 
 impl Provider {
     /// Binds everything that `settings` ask for. Only the socket must succeed: a busy port is a
-    /// warning.
-    pub(super) fn bind(settings: Settings) -> Result<Self, Box<dyn Error + Send + Sync>> {
+    /// warning. Cancelling `stop` stops it.
+    pub(super) fn bind(
+        settings: Settings,
+        stop: CancellationToken,
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let connection = match &settings.keeper {
             KeeperSettings::Vault(vault) => vault.client.connection(),
@@ -66,9 +69,9 @@ impl Provider {
         let (keeper, tasks) = Keeper::new(&settings.keeper, &clock, &telemetry)?;
         let socket = BoundSocket::bind(&settings.listen)?;
         info!(address = %socket.address, "socket bound");
+        notify::ready();
         let health = settings.health.and_then(|address| bind_port("health", address));
         let scrapes = settings.metrics.and_then(|address| bind_port("metrics", address));
-        let stop = CancellationToken::new();
         Ok(Self {
             settings,
             socket,
@@ -88,11 +91,6 @@ impl Provider {
     pub(super) fn ports(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
         let address = |port: &Option<BoundPort>| port.as_ref().map(|port| port.address);
         (address(&self.health), address(&self.scrapes))
-    }
-
-    /// Cancelled, it stops the provider.
-    pub(super) fn stopper(&self) -> CancellationToken {
-        self.stop.clone()
     }
 
     /// Serves until it is stopped, then lets the calls in hand end and tidies up.
@@ -144,6 +142,7 @@ impl Provider {
 /// As soon as a stop is asked for, nobody new is to come: calls in hand may take a while to end.
 async fn leave_on(stop: CancellationToken, readiness: Readiness, file: Arc<SocketFile>) {
     stop.cancelled().await;
+    notify::stopping();
     readiness.set(false);
     file.remove();
 }

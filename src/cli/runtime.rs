@@ -16,8 +16,11 @@ pub(super) fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-/// Cancels `stop` at the first SIGTERM or SIGINT.
-pub(super) fn stop_on_signals(stop: CancellationToken) -> io::Result<()> {
+/// What is cancelled at the first SIGTERM or SIGINT, once `runtime` runs.
+pub(super) fn stop_on_signals(runtime: &Runtime) -> io::Result<CancellationToken> {
+    let _within = runtime.enter();
+    let stop = CancellationToken::new();
+    let signalled = stop.clone();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     drop(tokio::spawn(async move {
@@ -25,7 +28,7 @@ pub(super) fn stop_on_signals(stop: CancellationToken) -> io::Result<()> {
             _ = terminate.recv() => info!("stopping on SIGTERM"),
             _ = interrupt.recv() => info!("stopping on SIGINT"),
         }
-        stop.cancel();
+        signalled.cancel();
     }));
-    Ok(())
+    Ok(stop)
 }

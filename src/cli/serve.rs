@@ -1,7 +1,8 @@
 //! `serve`: the provider, from settings to a clean stop.
 
-use std::{error::Error, process::ExitCode};
+use std::{error::Error, process::ExitCode, time::Duration};
 
+use tokio::{task::spawn_blocking, time::timeout};
 use tracing::{error, info, warn};
 
 use super::{
@@ -13,16 +14,19 @@ use super::{
 use crate::{
     adapters::{
         system::hardening,
-        telemetry::logging::{self, Form},
+        telemetry::{
+            logging::{self, Form},
+            traces::Traces,
+        },
     },
     config::settings::Settings,
 };
 
+/// How long the last traces are waited for.
+const FLUSH: Duration = Duration::from_secs(1);
+
 pub(super) fn run(settings: &Settings, version: &str) -> ExitCode {
-    logging::init(settings.log_level, Form::Json);
-    info!(version, pid = std::process::id(), "starting");
-    warn_of(settings);
-    match start(settings.clone()) {
+    match start(settings, version) {
         Ok(()) => {
             info!("stopped");
             ExitCode::SUCCESS
@@ -35,12 +39,27 @@ pub(super) fn run(settings: &Settings, version: &str) -> ExitCode {
     }
 }
 
-fn start(settings: Settings) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let provider = Provider::bind(settings)?;
-    runtime()?.block_on(async {
-        stop_on_signals(provider.stopper())?;
-        provider.run().await
-    })
+fn start(settings: &Settings, version: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let runtime = runtime()?;
+    let stop = stop_on_signals(&runtime)?;
+    // What sends traces lives on it.
+    let within = runtime.enter();
+    let traces = settings.traces.as_deref().map(Traces::to).transpose()?;
+    drop(within);
+    logging::init(settings.log_level, Form::Json, traces.as_ref());
+    info!(version, pid = std::process::id(), "starting");
+    warn_of(settings);
+    let provider = Provider::bind(settings.clone(), stop)?;
+    let ended = runtime.block_on(async {
+        let ended = provider.run().await;
+        if let Some(traces) = traces {
+            drop(timeout(FLUSH, spawn_blocking(move || traces.flush())).await);
+        }
+        ended
+    });
+    // A collector that does not answer is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Tells what an operator should know at every start.

@@ -233,6 +233,12 @@ pub const GROUPS: &[(&str, &[Flag])] = &[
                 "error, warn, info, debug, trace, or a number (4 warn, 5 debug, 6 trace)",
             ),
             flag("log-level", Value("LEVEL"), "", "Older form of --zap-log-level"),
+            flag(
+                "otlp-endpoint",
+                Value("URL"),
+                "",
+                "Collector to send traces to by OTLP over gRPC: http://HOST:PORT; empty: none",
+            ),
         ],
     ),
     (

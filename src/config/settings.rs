@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use http::Uri;
+
 pub use super::keeper::{KeeperSettings, VaultSettings};
 use super::{error::ConfigError, keeper, reading::Reading, sources::Sources};
 use crate::{
@@ -49,6 +51,8 @@ pub struct Settings {
     pub runtime_metrics: bool,
     /// How much is logged.
     pub log_level: Level,
+    /// The collector of traces, if there is one.
+    pub traces: Option<String>,
     /// What was ignored, for the log.
     pub warnings: Vec<String>,
 }
@@ -101,6 +105,7 @@ impl Settings {
         let log_level = reading.parsed(level, |text| {
             Level::parse(text).ok_or_else(|| format!("{text:?} is no log level; write info"))
         });
+        let traces = reading.parsed("otlp-endpoint", collector);
         reading.parsed("output", |text| match text {
             "text" | "json" => Ok(()),
             _ => Err(format!("{text:?} is no form; write text or json")),
@@ -121,6 +126,7 @@ impl Settings {
             metrics: metrics_port?.map(|port| (Ipv4Addr::LOCALHOST, port).into()),
             runtime_metrics: !disabled?,
             log_level: log_level?,
+            traces: traces?,
             warnings: sources.warnings.clone(),
         })
     }
@@ -136,6 +142,24 @@ pub fn local_key_file(sources: &Sources) -> Result<PathBuf, Vec<ConfigError>> {
         Some(path) if reading.errors.is_empty() => Ok(path),
         _ => Err(reading.errors),
     }
+}
+
+/// Reads `http://HOST:PORT`. A collector stands on the node, as kube-apiserver's does.
+fn collector(text: &str) -> Result<Option<String>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let is_plain = |uri: &Uri| {
+        uri.scheme_str() == Some("http")
+            && uri.port().is_some()
+            && uri.path() == "/"
+            && uri.query().is_none()
+            && uri.authority().is_some_and(|to| !to.as_str().contains('@'))
+    };
+    let uri = text.parse().ok().filter(is_plain);
+    uri.map(|_| Some(text.to_owned())).ok_or_else(|| {
+        format!("{text:?} is no collector's address; write http://HOST:PORT (4317, most often)")
+    })
 }
 
 fn allowed_uids(reading: &mut Reading<'_>) -> Option<BTreeSet<u32>> {
@@ -197,6 +221,15 @@ fn accepted_ids(reading: &mut Reading<'_>) -> Option<BTreeMap<String, KekVersion
 mod tests {
     use super::*;
     use crate::adapters::vault::tls::Trust;
+
+    #[test]
+    fn a_collector_is_a_plain_address() {
+        assert_eq!(collector(""), Ok(None));
+        assert_eq!(collector("http://[::1]:4317"), Ok(Some("http://[::1]:4317".to_owned())));
+        for text in ["https://c:4317", "c:4317", "http://c", "http://c:4317/v1", "http://a@c:4317"] {
+            assert!(collector(text).is_err(), "{text}");
+        }
+    }
 
     fn read(line: &str) -> Result<Settings, Vec<ConfigError>> {
         let args: Vec<_> = line.split_whitespace().map(str::to_owned).collect();

@@ -9,6 +9,9 @@ use crate::domain::{
     rotation::{RingChange, Writer},
 };
 
+/// The target of spans, which traces are made of; log lines have others.
+pub const TRACE_TARGET: &str = "kms_trace";
+
 /// A call of KMS v2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the calls")]

@@ -11,6 +11,7 @@ pub mod socket;
 mod deadline;
 mod service;
 mod status;
+mod trace;
 
 /// The generated wire types of `proto/kms_v2.proto`.
 #[allow(

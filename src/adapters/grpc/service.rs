@@ -5,9 +5,10 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
+use tracing::Instrument as _;
 
 use super::{
-    deadline, status,
+    deadline, status, trace,
     wire::{
         DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest,
         StatusResponse, key_management_service_server::KeyManagementService,
@@ -105,11 +106,14 @@ impl KmsV2 {
         let error = result.as_ref().err();
         let status = error.map_or(tonic::Code::Ok, |error| status::grpc_code(error.code())).into();
         self.telemetry.record(Event::Answered { method, uid, elapsed, status, error });
+        if let Some(error) = error {
+            trace::failed(error);
+        }
         result.map(Response::new).map_err(|error| status::of(&error))
     }
 
     /// When a call started, and when it must have ended.
-    fn span<T>(&self, request: &Request<T>) -> (Monotonic, Monotonic) {
+    fn time<T>(&self, request: &Request<T>) -> (Monotonic, Monotonic) {
         let started = self.clock.now();
         let budget: Duration = deadline::budget(request.metadata().as_ref());
         (started, started.after(budget))
@@ -135,20 +139,30 @@ impl KeyManagementService for KmsV2 {
         &self,
         request: Request<EncryptRequest>,
     ) -> Result<Response<EncryptResponse>, Status> {
-        let (started, deadline) = self.span(&request);
+        let (started, deadline) = self.time(&request);
+        let span = trace::span(Method::Encrypt, request.metadata().as_ref());
         let mut request = request.into_inner();
-        let answer = self.encrypted(&mut request, deadline).await;
-        self.answer(Method::Encrypt, &request.uid, started, answer)
+        async {
+            let answer = self.encrypted(&mut request, deadline).await;
+            self.answer(Method::Encrypt, &request.uid, started, answer)
+        }
+        .instrument(span)
+        .await
     }
 
     async fn decrypt(
         &self,
         request: Request<DecryptRequest>,
     ) -> Result<Response<DecryptResponse>, Status> {
-        let (started, deadline) = self.span(&request);
+        let (started, deadline) = self.time(&request);
+        let span = trace::span(Method::Decrypt, request.metadata().as_ref());
         let mut request = request.into_inner();
-        let answer = self.decrypted(&mut request, deadline).await;
-        self.answer(Method::Decrypt, &request.uid, started, answer)
+        async {
+            let answer = self.decrypted(&mut request, deadline).await;
+            self.answer(Method::Decrypt, &request.uid, started, answer)
+        }
+        .instrument(span)
+        .await
     }
 }
 

@@ -1,5 +1,7 @@
-//! What a keeper is asked at once is bounded, and unwraps that wait are sent together. A batch is what queued while earlier calls were out: a lone
-//! call goes at once, no timer ever waits, and under load batches grow by themselves.
+//! What a keeper is asked at once is bounded, and unwraps that wait are sent together.
+//!
+//! A batch is what queued while earlier calls were out: a lone call goes at once, no timer ever
+//! waits, and under load batches grow by themselves.
 
 use std::{
     collections::VecDeque,
@@ -12,6 +14,7 @@ use tokio::{
     runtime::Handle,
     sync::{Semaphore, oneshot},
 };
+use tracing::{Instrument as _, Span, info_span};
 
 use crate::{
     domain::{
@@ -24,7 +27,7 @@ use crate::{
     ports::{
         clock::Clock,
         kek::{Kek, Unwrap, Wrapped},
-        telemetry::{Event, Telemetry},
+        telemetry::{Event, TRACE_TARGET, Telemetry},
     },
 };
 
@@ -48,6 +51,8 @@ struct Waiting {
     associated_data: AssociatedData,
     deadline: Monotonic,
     answer: oneshot::Sender<Outcome>,
+    /// What the call is part of.
+    span: Span,
 }
 
 #[derive(Default)]
@@ -101,6 +106,7 @@ impl<K: Kek> Shared<K> {
             associated_data: sealed.associated_data.clone(),
             deadline,
             answer,
+            span: Span::current(),
         });
         let depth = traffic.queue.len();
         drop(traffic);
@@ -132,6 +138,10 @@ impl<K: Kek> Shared<K> {
 
     async fn send(&self, batch: Vec<Waiting>) {
         self.telemetry.record(Event::Batched { size: batch.len() });
+        let span = info_span!(target: TRACE_TARGET, "batch", size = batch.len());
+        for waiting in &batch {
+            span.follows_from(&waiting.span);
+        }
         let items: Vec<_> = batch
             .iter()
             .map(|w| Unwrap { ciphertext: &w.ciphertext, associated_data: &w.associated_data })
@@ -139,8 +149,8 @@ impl<K: Kek> Shared<K> {
         // The last one's time: the others are held to theirs by the layer outside.
         let deadline = batch.iter().map(|waiting| waiting.deadline).max().unwrap_or_default();
         let outcomes = match items.as_slice() {
-            [one] => vec![self.inner.unwrap(*one, deadline).await],
-            items => self.inner.unwrap_many(items, deadline).await,
+            [one] => vec![self.inner.unwrap(*one, deadline).instrument(span).await],
+            items => self.inner.unwrap_many(items, deadline).instrument(span).await,
         };
         for (waiting, outcome) in batch.into_iter().zip(outcomes) {
             // Whoever has left does not need it.

@@ -2,5 +2,6 @@
 
 pub mod clock;
 pub mod hardening;
+pub mod notify;
 pub mod private_file;
 pub mod watched_file;

@@ -9,6 +9,8 @@ use tracing_subscriber::{
     registry::Registry,
 };
 
+use super::{journal, traces::Traces};
+
 /// The prefix of this crate's log targets.
 const OURS: &str = "vault_kube_kms";
 
@@ -72,9 +74,10 @@ pub enum Form {
     Text,
 }
 
-/// Sends all log lines of this process to one place. Only the first call counts.
-pub fn init(level: Level, form: Form) {
-    let layer = match form {
+/// Sends all log lines of this process to one place, and spans to `traces`. At a terminal of a
+/// systemd host, lines go to the journal too. Only the first call counts.
+pub fn init(level: Level, form: Form, traces: Option<&Traces>) {
+    let lines = match form {
         Form::Json => tracing_subscriber::fmt::layer()
             .json()
             .flatten_event(true)
@@ -88,10 +91,14 @@ pub fn init(level: Level, form: Form) {
             .with_writer(io::stderr)
             .boxed(),
     };
-    let _already_set = tracing::subscriber::set_global_default(
-        Registry::default().with(layer.with_filter(level.targets())),
-    )
-    .is_err();
+    let journal = journal::at_a_terminal();
+    let mut layers: Vec<_> = std::iter::once(lines)
+        .chain(journal)
+        .map(|layer| layer.with_filter(level.targets()).boxed())
+        .collect();
+    layers.extend(traces.map(Traces::layer));
+    let _already_set =
+        tracing::subscriber::set_global_default(Registry::default().with(layers)).is_err();
 }
 
 #[cfg(test)]

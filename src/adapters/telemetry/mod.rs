@@ -1,9 +1,11 @@
-//! Outbound: logs and metrics.
+//! Outbound: logs, metrics and traces.
 
 pub mod last_errors;
 pub mod logging;
 pub mod metrics;
 pub mod recorder;
+pub mod traces;
 
+mod journal;
 mod keeper_metrics;
 mod repeats;

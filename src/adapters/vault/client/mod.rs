@@ -7,6 +7,7 @@ mod dial;
 mod endpoints;
 mod exchange;
 mod retry;
+mod trace;
 
 use std::{
     fmt,
@@ -21,6 +22,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use tokio::time::timeout;
+use tracing::Instrument as _;
 
 pub use self::{authorities::BUNDLE_MAX, endpoints::EndpointView};
 use self::{
@@ -218,12 +220,15 @@ impl VaultClient {
     async fn attempt(&self, endpoint: usize, call: &Call<'_>) -> Result<Answer, Failure> {
         let started = self.clock.now();
         let limit = self.limit(endpoint, call.deadline.since(started));
-        let outcome = match timeout(limit, self.ask(endpoint, call)).await {
+        let span = trace::span(call, self.endpoints.address(endpoint));
+        let asking = self.ask(endpoint, call).instrument(span.clone());
+        let outcome = match timeout(limit, asking).await {
             Ok(outcome) => outcome,
             Err(_elapsed) => Err(Failure::Lost(self.late(endpoint, limit))),
         };
         let elapsed = self.clock.now().since(started);
         let error = told(call.operation, &outcome);
+        trace::ended(&span, &outcome, error.as_ref());
         let operation = call.operation;
         self.telemetry.record(Event::KeeperCalled { operation, elapsed, error: error.as_ref() });
         match (&outcome, error) {
