@@ -2,7 +2,6 @@ package apiserver_test
 
 import (
 	"bytes"
-	"maps"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -68,9 +67,7 @@ func (r *reading) requireFailures(t *testing.T, most int32) {
 // withRole changes the role of a tenant.
 func (n *tenant) withRole(t *testing.T, settings map[string]any) {
 	t.Helper()
-	all := map[string]any{"token_policies": n.Key}
-	maps.Copy(all, settings)
-	n.bao.must(t, "POST", "auth/approle/role/"+n.Key, all)
+	must(t, n.MakeRole(settings))
 }
 
 // Every kind of token that a role can give is renewed or replaced in time: no call ever fails.
@@ -199,30 +196,16 @@ func TestASecretIDIsReplacedWithoutARestart(t *testing.T) {
 
 func (n *tenant) newSecretID(t *testing.T) string {
 	t.Helper()
-	return n.bao.must(t, "POST", "auth/approle/role/"+n.Key+"/secret-id", nil)["secret_id"].(string)
+	secretID, err := n.NewSecretID()
+	must(t, err)
+	return secretID
 }
 
 // revokeTokens ends all tokens of the tenant's role.
 func (n *tenant) revokeTokens(t *testing.T) {
 	t.Helper()
-	accessors := n.bao.must(t, "LIST", "auth/token/accessors", nil)["keys"].([]any)
-	for _, accessor := range accessors {
-		about, err := n.bao.Ask("POST", "auth/token/lookup-accessor", map[string]any{"accessor": accessor})
-		// It may have ended meanwhile.
-		if err != nil {
-			continue
-		}
-		if policies, _ := about["policies"].([]any); strings.Contains(strings.Join(texts(policies), " "), n.Key) {
-			n.bao.must(t, "POST", "auth/token/revoke-accessor", map[string]any{"accessor": accessor})
-		}
-	}
-}
-
-func texts(values []any) (all []string) {
-	for _, value := range values {
-		all = append(all, value.(string))
-	}
-	return all
+	_, err := n.RevokeTokens()
+	must(t, err)
 }
 
 // requireStatusSays fails unless Status comes to fail with this text.

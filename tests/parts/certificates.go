@@ -24,38 +24,60 @@ type Certificate struct {
 	CAFile, CertFile, KeyFile string
 }
 
-// NewCertificate makes an authority and a certificate of it in a folder. Both are good for so many days.
-func NewCertificate(dir string, days int) (Certificate, error) {
-	authority := &x509.Certificate{
+// Authority issues certificates.
+type Authority struct {
+	// File is the authority itself.
+	File string
+
+	certificate *x509.Certificate
+	key         *ecdsa.PrivateKey
+}
+
+// NewAuthority makes an authority in a folder. It is good for so many days, and so is what it issues.
+func NewAuthority(dir string, days int) (*Authority, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	a := &Authority{File: filepath.Join(dir, "ca.pem"), key: key, certificate: &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(0, 0, days),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
+	}}
+	return a, sign(a.File, a.certificate, a.certificate, &key.PublicKey, key)
+}
+
+// Issue makes a certificate in a folder, in place of the one that is there.
+func (a *Authority) Issue(dir string) (Certificate, error) {
 	server := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "test server"},
-		NotBefore: authority.NotBefore, NotAfter: authority.NotAfter,
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "test server"},
+		NotBefore: a.certificate.NotBefore, NotAfter: a.certificate.NotAfter,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
-	}
-	authorityKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return Certificate{}, err
 	}
 	serverKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return Certificate{}, err
 	}
 	made := Certificate{
-		CAFile:   filepath.Join(dir, "ca.pem"),
+		CAFile:   a.File,
 		CertFile: filepath.Join(dir, "server.pem"),
 		KeyFile:  filepath.Join(dir, "server-key.pem"),
 	}
 	key, err := x509.MarshalPKCS8PrivateKey(serverKey)
 	return made, errors.Join(err,
-		sign(made.CAFile, authority, authority, &authorityKey.PublicKey, authorityKey),
-		sign(made.CertFile, server, authority, &serverKey.PublicKey, authorityKey),
+		sign(made.CertFile, server, a.certificate, &serverKey.PublicKey, a.key),
 		writePEM(made.KeyFile, "PRIVATE KEY", key),
 	)
+}
+
+// NewCertificate makes an authority and a certificate of it in a folder. Both are good for so many days.
+func NewCertificate(dir string, days int) (Certificate, error) {
+	authority, err := NewAuthority(dir, days)
+	if err != nil {
+		return Certificate{}, err
+	}
+	return authority.Issue(dir)
 }
 
 func sign(file string, what, by *x509.Certificate, key *ecdsa.PublicKey, signer *ecdsa.PrivateKey) error {

@@ -24,6 +24,10 @@ type OpenBao struct {
 
 	start  func() (*Process, error)
 	unseal string
+	// cluster is where other nodes reach it.
+	cluster string
+	// standsBy says that it serves also where another node leads.
+	standsBy bool
 	// prefix is that of all paths: a namespace.
 	prefix string
 }
@@ -50,40 +54,56 @@ func StartOpenBao(way Way, program, dir string) (*OpenBao, error) {
 		return nil, err
 	}
 	b := &OpenBao{Address: FreeAddress(), CAFile: certificate.CAFile}
-	data := filepath.Join(dir, "data")
-	if err := os.MkdirAll(data, 0o700); err != nil {
+	if err := b.configure(way, "openbao", program, dir, certificate, nil); err != nil {
 		return nil, err
-	}
-	config, err := json.MarshalIndent(map[string]any{
-		"storage": map[string]any{"raft": map[string]any{
-			"path": data, "node_id": "openbao", "performance_multiplier": 1,
-		}},
-		"listener": map[string]any{"tcp": map[string]any{
-			"address": b.Address, "tls_cert_file": certificate.CertFile, "tls_key_file": certificate.KeyFile,
-		}},
-		"api_addr":     "https://" + b.Address,
-		"cluster_addr": "https://" + FreeAddress(),
-	}, "", "  ")
-	if err != nil {
-		return nil, err
-	}
-	file := filepath.Join(dir, "openbao.json")
-	if err := os.WriteFile(file, config, 0o600); err != nil {
-		return nil, err
-	}
-	b.start = func() (*Process, error) {
-		return way.Start("openbao", []string{program, "server", "-config=" + file}, "HOME="+dir)
 	}
 	return b, b.firstStart(b.initialise)
 }
 
-// Restart starts it again, with its data, after it was stopped or killed.
-func (b *OpenBao) Restart() error {
-	var err error
-	if b.Process, err = b.start(); err != nil {
+// configure writes its configuration and makes its folders. It joins those peers that there are.
+func (b *OpenBao) configure(way Way, name, program, dir string, certificate Certificate, peers []map[string]any) error {
+	data := filepath.Join(dir, "data")
+	if err := os.MkdirAll(data, 0o700); err != nil {
 		return err
 	}
-	if err := b.untilAnswers(); err != nil {
+	raft := map[string]any{"path": data, "node_id": name, "performance_multiplier": 1}
+	if len(peers) > 0 {
+		raft["retry_join"] = peers
+	}
+	config, err := json.MarshalIndent(map[string]any{
+		"storage": map[string]any{"raft": raft},
+		"listener": map[string]any{"tcp": map[string]any{
+			"address": b.Address, "tls_cert_file": certificate.CertFile, "tls_key_file": certificate.KeyFile,
+			"cluster_address": b.clusterAddress(),
+		}},
+		"api_addr":      "https://" + b.Address,
+		"cluster_addr":  "https://" + b.clusterAddress(),
+		"disable_mlock": true,
+	}, "", "  ")
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(dir, "openbao.json")
+	if err := os.WriteFile(file, config, 0o600); err != nil {
+		return err
+	}
+	b.start = func() (*Process, error) {
+		return way.Start(name, []string{program, "server", "-config=" + file}, "HOME="+dir)
+	}
+	return nil
+}
+
+// clusterAddress is where other nodes reach it; it is given once.
+func (b *OpenBao) clusterAddress() string {
+	if b.cluster == "" {
+		b.cluster = FreeAddress()
+	}
+	return b.cluster
+}
+
+// Restart starts it again, with its data, after it was stopped or killed.
+func (b *OpenBao) Restart() error {
+	if err := b.RestartSealed(); err != nil {
 		return err
 	}
 	if err := b.Unseal(); err != nil {
@@ -92,10 +112,25 @@ func (b *OpenBao) Restart() error {
 	return b.untilServes()
 }
 
+// RestartSealed starts it again and leaves it sealed.
+func (b *OpenBao) RestartSealed() error {
+	var err error
+	if b.Process, err = b.start(); err != nil {
+		return err
+	}
+	return b.untilAnswers()
+}
+
 // Unseal opens it with the key that it was initialised with.
 func (b *OpenBao) Unseal() error {
-	_, err := b.Ask("PUT", "sys/unseal", map[string]any{"key": b.unseal})
-	return err
+	var state struct{ Sealed bool }
+	if err := b.send("PUT", "sys/unseal", map[string]any{"key": b.unseal}, &state); err != nil {
+		return err
+	}
+	if state.Sealed {
+		return errors.New("it is sealed still")
+	}
+	return nil
 }
 
 func (b *OpenBao) firstStart(initialise func() error) error {
@@ -160,7 +195,7 @@ func (b *OpenBao) untilAnswers() error {
 
 func (b *OpenBao) untilServes() error {
 	return b.Until(func() error {
-		_, err := b.Ask("GET", "sys/health", nil)
+		_, err := b.Ask("GET", fmt.Sprintf("sys/health?standbyok=%t", b.standsBy), nil)
 		return err
 	})
 }

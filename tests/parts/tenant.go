@@ -2,14 +2,18 @@ package parts
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
 // Tenant is a key of an OpenBao, and a role that may use it.
 type Tenant struct {
-	Bao                   *OpenBao
+	Bao *OpenBao
+	// Mount is that of the Transit engine.
+	Mount                 string
 	Key, RoleID, SecretID string
 	// SecretIDFile holds the secret ID.
 	SecretIDFile string
@@ -21,37 +25,93 @@ var UseOfKey = []string{"read keys", "update encrypt", "update decrypt"}
 // NewTenant makes a role that may do just this with a key, and not the key. Its secret ID is
 // written to a file in a folder. A token lives for the time to live, and at most twice as long.
 func (b *OpenBao) NewTenant(key, dir string, seconds int, grants ...string) (*Tenant, error) {
-	n := &Tenant{Bao: b, Key: key, SecretIDFile: filepath.Join(dir, "secret-id")}
+	return b.NewTenantOf("transit", key, dir, seconds, grants...)
+}
+
+// NewTenantOf is NewTenant for a key of another mount.
+func (b *OpenBao) NewTenantOf(mount, key, dir string, seconds int, grants ...string) (*Tenant, error) {
+	n := &Tenant{Bao: b, Mount: mount, Key: key, SecretIDFile: filepath.Join(dir, "secret-id")}
 	if err := n.Allow(grants...); err != nil {
 		return nil, err
 	}
-	role := "auth/approle/role/" + key
-	if _, err := b.Ask("POST", role, map[string]any{
-		"token_policies": key, "token_ttl": seconds, "token_max_ttl": 2 * seconds,
-	}); err != nil {
+	if err := n.MakeRole(map[string]any{"token_ttl": seconds, "token_max_ttl": 2 * seconds}); err != nil {
 		return nil, err
 	}
-	roleID, err := b.Ask("GET", role+"/role-id", nil)
+	roleID, err := b.Ask("GET", n.role()+"/role-id", nil)
 	if err != nil {
 		return nil, err
 	}
-	secretID, err := b.Ask("POST", role+"/secret-id", nil)
-	if err != nil {
+	n.RoleID = roleID["role_id"].(string)
+	if n.SecretID, err = n.NewSecretID(); err != nil {
 		return nil, err
 	}
-	n.RoleID, n.SecretID = roleID["role_id"].(string), secretID["secret_id"].(string)
 	return n, n.WriteSecretID(n.SecretID)
+}
+
+func (n *Tenant) role() string { return "auth/approle/role/" + n.Key }
+
+// MakeRole makes its role, or changes it.
+func (n *Tenant) MakeRole(settings map[string]any) error {
+	all := map[string]any{"token_policies": n.Key}
+	maps.Copy(all, settings)
+	_, err := n.Bao.Ask("POST", n.role(), all)
+	return err
+}
+
+// DeleteRole ends its role.
+func (n *Tenant) DeleteRole() error {
+	_, err := n.Bao.Ask("DELETE", n.role(), nil)
+	return err
+}
+
+// NewSecretID is one more secret ID of its role.
+func (n *Tenant) NewSecretID() (string, error) {
+	made, err := n.Bao.Ask("POST", n.role()+"/secret-id", nil)
+	if err != nil {
+		return "", err
+	}
+	return made["secret_id"].(string), nil
+}
+
+// DestroySecretID ends a secret ID of its role.
+func (n *Tenant) DestroySecretID(secretID string) error {
+	_, err := n.Bao.Ask("POST", n.role()+"/secret-id/destroy", map[string]any{"secret_id": secretID})
+	return err
+}
+
+// RevokeTokens ends all tokens of its role, and says how many.
+func (n *Tenant) RevokeTokens() (revoked int, err error) {
+	accessors, err := n.Bao.Ask("LIST", "auth/token/accessors", nil)
+	if err != nil {
+		return 0, err
+	}
+	keys, _ := accessors["keys"].([]any)
+	for _, accessor := range keys {
+		about, err := n.Bao.Ask("POST", "auth/token/lookup-accessor", map[string]any{"accessor": accessor})
+		// It may have ended meanwhile.
+		if err != nil {
+			continue
+		}
+		if policies, _ := about["policies"].([]any); !slices.Contains(policies, any(n.Key)) {
+			continue
+		}
+		if _, err := n.Bao.Ask("POST", "auth/token/revoke-accessor", map[string]any{"accessor": accessor}); err != nil {
+			return revoked, err
+		}
+		revoked++
+	}
+	return revoked, nil
 }
 
 // MakeKey makes the key, as a plugin needs it.
 func (n *Tenant) MakeKey() error {
-	_, err := n.Bao.Ask("POST", "transit/keys/"+n.Key, map[string]any{"type": "aes256-gcm96"})
+	_, err := n.Bao.Ask("POST", n.Mount+"/keys/"+n.Key, map[string]any{"type": "aes256-gcm96"})
 	return err
 }
 
 // Rotate adds a version to the key.
 func (n *Tenant) Rotate() error {
-	_, err := n.Bao.Ask("POST", "transit/keys/"+n.Key+"/rotate", nil)
+	_, err := n.Bao.Ask("POST", n.Mount+"/keys/"+n.Key+"/rotate", nil)
 	return err
 }
 
@@ -60,9 +120,15 @@ func (n *Tenant) Allow(grants ...string) error {
 	var policy strings.Builder
 	for _, grant := range grants {
 		capability, path, _ := strings.Cut(grant, " ")
-		fmt.Fprintf(&policy, "path %q { capabilities = [%q] }\n", "transit/"+path+"/"+n.Key, capability)
+		fmt.Fprintf(&policy, "path %q { capabilities = [%q] }\n", n.Mount+"/"+path+"/"+n.Key, capability)
 	}
 	_, err := n.Bao.Ask("PUT", "sys/policies/acl/"+n.Key, map[string]any{"policy": policy.String()})
+	return err
+}
+
+// Forbid takes its policy away: the role may do nothing any more.
+func (n *Tenant) Forbid() error {
+	_, err := n.Bao.Ask("DELETE", "sys/policies/acl/"+n.Key, nil)
 	return err
 }
 
@@ -74,12 +140,12 @@ func (n *Tenant) WriteSecretID(secretID string) error {
 // Flags are those for a plugin.
 func (n *Tenant) Flags() []string { return n.FlagsVia(n.Bao.Address) }
 
-// FlagsVia are the flags for a plugin that reaches the server by another address.
-func (n *Tenant) FlagsVia(address string) []string {
+// FlagsVia are the flags for a plugin that reaches the server by other addresses.
+func (n *Tenant) FlagsVia(addresses ...string) []string {
 	return []string{
-		"--vault-address=https://" + address,
+		"--vault-address=https://" + strings.Join(addresses, ",https://"),
 		"--tls-ca-file=" + n.Bao.CAFile,
-		"--vault-key-path=transit/keys/" + n.Key,
+		"--vault-key-path=" + n.Mount + "/keys/" + n.Key,
 		"--approle-role-id=" + n.RoleID,
 		"--approle-secret-id-path=" + n.SecretIDFile,
 	}

@@ -1,0 +1,184 @@
+package faults_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	mathrand "math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/status"
+	"k8s.io/apiserver/pkg/storage/value/encrypt/envelope/kmsv2"
+	"k8s.io/kms/pkg/service"
+)
+
+const (
+	// What kube-apiserver allows for a call by default.
+	callTimeout = 3 * time.Second
+	// An API server has as much to do as this on a busy day.
+	workers = 4
+	pause   = 80 * time.Millisecond
+	// What is stored before a fault.
+	storedFirst = 64
+)
+
+// stored is what one Encrypt gave, and for what.
+type stored struct {
+	sealed    *service.EncryptResponse
+	plaintext []byte
+}
+
+// load calls a plugin all the time as API servers do, and checks every plaintext.
+type load struct {
+	t      *testing.T
+	client service.Service
+	ledger ledger
+
+	ctx    context.Context
+	stop   context.CancelFunc
+	worked sync.WaitGroup
+
+	mu     sync.Mutex
+	stored []stored
+}
+
+// newLoad is a load that has stored something and goes on until it is ended.
+func newLoad(t *testing.T, endpoint string) *load {
+	t.Helper()
+	client, err := kmsv2.NewGRPCService(t.Context(), endpoint, "test", callTimeout)
+	must(t, err)
+	l := &load{t: t, client: client}
+	l.ctx, l.stop = context.WithCancel(t.Context())
+	for range storedFirst {
+		l.seal()
+	}
+	for range workers {
+		l.forEver(func() {
+			if one, ok := l.seal(); ok {
+				l.open(one)
+			}
+			l.open(l.some())
+		})
+	}
+	l.forEver(l.status)
+	t.Cleanup(l.end)
+	return l
+}
+
+func (l *load) forEver(do func()) {
+	l.worked.Go(func() {
+		for l.ctx.Err() == nil {
+			do()
+			select {
+			case <-l.ctx.Done():
+			// Workers that go in step would leave the keeper idle in between.
+			case <-time.After(pause/2 + mathrand.N(pause)):
+			}
+		}
+	})
+}
+
+// end ends all calls.
+func (l *load) end() {
+	l.stop()
+	l.worked.Wait()
+}
+
+func (l *load) seal() (one stored, ok bool) {
+	one.plaintext = make([]byte, 32)
+	_, _ = rand.Read(one.plaintext)
+	asked := time.Now()
+	sealed, err := l.client.Encrypt(l.ctx, "load", one.plaintext)
+	l.note("Encrypt", asked, err)
+	if err != nil {
+		return one, false
+	}
+	one.sealed = sealed
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stored = append(l.stored, one)
+	return one, true
+}
+
+// open reads something stored. A wrong answer ends the test: nothing is worse.
+func (l *load) open(one stored) {
+	if one.sealed == nil {
+		return
+	}
+	asked := time.Now()
+	opened, err := l.client.Decrypt(l.ctx, "load", asStored(one.sealed))
+	l.note("Decrypt", asked, err)
+	if err == nil && !bytes.Equal(opened, one.plaintext) {
+		l.t.Errorf("WRONG PLAINTEXT for what was stored under %s", one.sealed.KeyID)
+		l.stop()
+	}
+}
+
+func (l *load) status() {
+	asked := time.Now()
+	answer, err := l.client.Status(l.ctx)
+	if err == nil && answer.Healthz != "ok" {
+		l.ledger.note("Status", asked, "unhealthy", answer.Healthz)
+		return
+	}
+	l.note("Status", asked, err)
+}
+
+// note writes down what came of a call, unless the load's end cut it off.
+func (l *load) note(method string, asked time.Time, err error) {
+	switch {
+	case err == nil:
+		l.ledger.note(method, asked, "", "")
+	case l.ctx.Err() == nil:
+		l.ledger.note(method, asked, status.Code(err).String(), status.Convert(err).Message())
+	}
+}
+
+// some is something stored, now or long ago.
+func (l *load) some() stored {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.stored) == 0 {
+		return stored{}
+	}
+	return l.stored[mathrand.IntN(len(l.stored))]
+}
+
+// firstAndNewest are what was stored before the fault, and what was stored last.
+func (l *load) firstAndNewest(count int) []stored {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.stored) <= 2*count {
+		return append([]stored(nil), l.stored...)
+	}
+	return append(append([]stored(nil), l.stored[:count]...), l.stored[len(l.stored)-count:]...)
+}
+
+// read reads one stored thing, outside the load.
+func (l *load) read(one stored) error {
+	opened, err := l.client.Decrypt(l.t.Context(), "after", asStored(one.sealed))
+	if err == nil && !bytes.Equal(opened, one.plaintext) {
+		l.t.Errorf("WRONG PLAINTEXT for what was stored under %s", one.sealed.KeyID)
+	}
+	return err
+}
+
+// requireReads fails unless all of it is read, and right.
+func (l *load) requireReads(all []stored) {
+	l.t.Helper()
+	for _, one := range all {
+		if err := l.read(one); err != nil {
+			l.t.Errorf("what was stored under %s is not read: %v", one.sealed.KeyID, err)
+			return
+		}
+	}
+}
+
+// asStored is what the API server asks with for what it got before.
+func asStored(sealed *service.EncryptResponse) *service.DecryptRequest {
+	return &service.DecryptRequest{
+		Ciphertext: sealed.Ciphertext, KeyID: sealed.KeyID, Annotations: sealed.Annotations,
+	}
+}

@@ -1,0 +1,91 @@
+// Package faults_test runs the plugin against a real OpenBao of three nodes on Raft, under the load of
+// the API server's own client, through one fault after the other. A checker compares every plaintext.
+package faults_test
+
+import (
+	"flag"
+	"os"
+	"sync"
+	"testing"
+
+	"vault-kube-kms.test/parts"
+	"vault-kube-kms.test/suite"
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// Most tests wait for a fault to pass most of the time.
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	stopShared()
+	os.Exit(code)
+}
+
+var (
+	needed   = suite.Needed
+	must     = suite.Must
+	shortDir = suite.ShortDir
+)
+
+// long keeps a test for cargo xtask test --long.
+func long(t *testing.T) {
+	t.Helper()
+	if os.Getenv("LONG") == "" {
+		t.Skip("it takes many minutes: cargo xtask test --long")
+	}
+}
+
+var shared struct {
+	once sync.Once
+	dir  string
+	raft *parts.Raft
+	err  error
+}
+
+// sharedRaft is the cluster of all tests whose fault is that of one tenant.
+func sharedRaft(t *testing.T) *parts.Raft {
+	t.Helper()
+	program := needed(t, "BAO")
+	shared.once.Do(func() {
+		if shared.dir, shared.err = os.MkdirTemp("/tmp", "vkk-raft"); shared.err == nil {
+			shared.raft, shared.err = parts.StartRaft(parts.Way{}, program, shared.dir)
+		}
+	})
+	must(t, shared.err)
+	return shared.raft
+}
+
+func stopShared() {
+	if shared.raft != nil {
+		shared.raft.Kill()
+	}
+	_ = os.RemoveAll(shared.dir)
+}
+
+// ownRaft is a cluster for faults that all of it feels.
+func ownRaft(t *testing.T) *parts.Raft {
+	t.Helper()
+	raft, err := parts.StartRaft(parts.Way{}, needed(t, "BAO"), shortDir(t))
+	must(t, err)
+	t.Cleanup(raft.Kill)
+	return raft
+}
+
+// newTenant is a tenant with a mount and a key of its own.
+func newTenant(t *testing.T, raft *parts.Raft) *parts.Tenant {
+	t.Helper()
+	leader, err := raft.UntilWhole()
+	must(t, err)
+	name := parts.RandomName()
+	_, err = leader.Ask("POST", "sys/mounts/"+name, map[string]any{"type": "transit"})
+	must(t, err)
+	n, err := leader.NewTenantOf(name, name, shortDir(t), tokenSeconds, parts.UseOfKey...)
+	must(t, err)
+	must(t, n.MakeKey())
+	return n
+}
+
+// Tokens are renewed while faults go on, and end in those that last.
+const tokenSeconds = 60

@@ -1,0 +1,166 @@
+package faults_test
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"vault-kube-kms.test/parts"
+)
+
+// held is how long a fault lasts at least: several looks at the key and several breakers' rests.
+const held = 5 * time.Second
+
+// All of these are felt by everybody, so they come one after the other.
+func TestNodes(t *testing.T) {
+	t.Parallel()
+	raft := ownRaft(t)
+	for _, c := range []struct {
+		name string
+		test func(t *testing.T, raft *parts.Raft, leader *parts.OpenBao)
+	}{
+		{"FollowerKilled", followerKilled},
+		{"LeaderKilled", leaderKilled},
+		{"LeaderSteppedDown", leaderSteppedDown},
+		{"LeaderSealed", leaderSealed},
+		{"FollowerLags", followerLags},
+		{"AllSealed", allSealed},
+		{"CertificatesRenewed", certificatesRenewed},
+		{"AuthorityReplaced", authorityReplaced},
+		{"AuthorityReplacedAtOnce", authorityReplacedAtOnce},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			leader, err := raft.UntilWhole()
+			must(t, err)
+			c.test(t, raft, leader)
+		})
+	}
+}
+
+// The plugin prefers the node that is lost; others are there, so no call fails.
+func followerKilled(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
+	follower := raft.Followers(leader)[0]
+	x := newTrial(t, newTenant(t, raft), raft.Addresses(follower))
+	x.begin()
+	follower.Kill()
+	time.Sleep(held)
+	must(t, follower.Rejoin())
+	x.end()
+	x.require(promise{own: 30})
+}
+
+// While there is no leader, standbys serve what needs none.
+func leaderKilled(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
+	x := newTrial(t, newTenant(t, raft), raft.Addresses(leader))
+	x.begin()
+	leader.Kill()
+	_, err := raft.LeaderBut(leader)
+	must(t, err)
+	time.Sleep(held)
+	must(t, leader.Rejoin())
+	x.end()
+	x.require(promise{own: 60, sessionFailures: 6, logins: 1})
+}
+
+func leaderSteppedDown(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
+	x := newTrial(t, newTenant(t, raft), raft.Addresses(leader))
+	x.begin()
+	_, err := leader.Ask("PUT", "sys/step-down", nil)
+	must(t, err)
+	_, err = raft.LeaderBut(leader)
+	must(t, err)
+	x.end()
+	x.require(promise{own: 60, sessionFailures: 6, logins: 1})
+}
+
+func leaderSealed(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
+	x := newTrial(t, newTenant(t, raft), raft.Addresses(leader))
+	x.begin()
+	_, err := leader.Ask("PUT", "sys/seal", nil)
+	must(t, err)
+	_, err = raft.LeaderBut(leader)
+	must(t, err)
+	time.Sleep(held)
+	must(t, leader.UntilUnsealed())
+	x.end()
+	x.require(promise{own: 60, sessionFailures: 6, logins: 1})
+}
+
+// A standby cannot be sealed by a request; it comes back sealed when it is started again.
+func allSealed(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
+	x := newTrial(t, newTenant(t, raft), raft.Addresses(leader))
+	x.begin()
+	for _, follower := range raft.Followers(leader) {
+		follower.Kill()
+		must(t, follower.RestartSealed())
+	}
+	leader.Kill()
+	must(t, leader.RestartSealed())
+	x.untilFails("Encrypt")
+	x.untilFails("Decrypt")
+	time.Sleep(held)
+	must(t, raft.Each((*parts.OpenBao).UntilUnsealed))
+	_, err := raft.Leader()
+	must(t, err)
+	x.end()
+	x.require(promise{
+		failures: unbounded, statusFailures: unbounded, logins: 2, sessionFailures: 10, perFailure: 0.2, own: 200,
+	})
+}
+
+// A follower stands still while the key is rotated. The plugin that prefers it goes elsewhere; one that
+// has no other node reads what was written meanwhile as soon as it has caught up.
+func followerLags(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
+	follower := raft.Followers(leader)[0]
+	n := newTenant(t, raft)
+	const early = "--rotation-delay=2s"
+	x := newTrial(t, n, raft.Addresses(follower), early)
+	reader := newTrial(t, n, []string{follower.Address}, early)
+	x.begin()
+	reader.begin()
+	follower.Signal(syscall.SIGSTOP)
+	t.Cleanup(func() { follower.Signal(syscall.SIGCONT) })
+	must(t, n.Rotate())
+	stopped := time.Now()
+	rotated := x.untilWrites("v2.")
+	time.Sleep(time.Until(stopped.Add(8 * time.Second)))
+	reader.untilFails("Decrypt")
+	follower.Signal(syscall.SIGCONT)
+	x.end()
+	reader.end()
+	// The reader is held to it at once, be the node behind or not.
+	reader.untilReads(rotated)
+	x.require(promise{own: 60})
+	reader.require(promise{
+		failures: unbounded, statusFailures: unbounded, logins: 1, sessionFailures: 10, perFailure: 0.5, own: 100,
+	})
+	reader.requireReads(x.firstAndNewest(200))
+}
+
+// untilWrites waits for something stored under a version.
+func (x *trial) untilWrites(version string) stored {
+	x.t.Helper()
+	var newest stored
+	if !parts.EventuallyEvery(50*time.Millisecond, startBound, func() bool {
+		all := x.firstAndNewest(1)
+		newest = all[len(all)-1]
+		return strings.HasPrefix(newest.sealed.KeyID, version)
+	}) {
+		x.t.Errorf("it never writes with %s but under %s", version, newest.sealed.KeyID)
+	}
+	return newest
+}
+
+// untilReads waits until it reads something that another plugin stored.
+func (x *trial) untilReads(one stored) {
+	x.t.Helper()
+	var last error
+	if !parts.EventuallyEvery(50*time.Millisecond, recoveryBound, func() bool {
+		last = x.read(one)
+		return last == nil
+	}) {
+		x.t.Errorf("it does not read it within %v: %v", recoveryBound, last)
+	}
+	x.t.Logf("what was stored meanwhile is read %v after the fault", time.Since(x.over).Round(10*time.Millisecond))
+}

@@ -1,0 +1,72 @@
+package faults_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"vault-kube-kms.test/parts"
+)
+
+// The mount is moved away, and back: the key is the same one again, and nothing is an incident.
+func TestMountGoneAndBack(t *testing.T) {
+	t.Parallel()
+	raft := sharedRaft(t)
+	n := newTenant(t, raft)
+	x := newTrial(t, n, raft.Addresses(n.Bao))
+	away := parts.RandomName()
+	x.begin()
+	remount(t, n.Bao, n.Mount, away)
+	for _, method := range methods {
+		x.untilFails(method)
+	}
+	time.Sleep(3 * time.Second)
+	remount(t, n.Bao, away, n.Mount)
+	x.end()
+	x.require(promise{
+		failures: unbounded, statusFailures: unbounded, perFailure: 1.1, own: 60,
+	})
+}
+
+// remount moves a mount, and waits until it is moved.
+func remount(t *testing.T, bao *parts.OpenBao, from, to string) {
+	t.Helper()
+	started, err := bao.Ask("POST", "sys/remount", map[string]any{"from": from, "to": to})
+	must(t, err)
+	must(t, bao.Until(func() error {
+		about, err := bao.Ask("GET", fmt.Sprint("sys/remount/status/", started["migration_id"]), nil)
+		if err != nil {
+			return err
+		}
+		if info, _ := about["migration_info"].(map[string]any); info["status"] != "success" {
+			return fmt.Errorf("it is not moved: %v", info)
+		}
+		return nil
+	}))
+}
+
+// A quota lets a few requests through and refuses the others: they are not sent again and again, and
+// no endpoint is given up for it.
+func TestRateLimitQuota(t *testing.T) {
+	t.Parallel()
+	raft := sharedRaft(t)
+	n := newTenant(t, raft)
+	x := newTrial(t, n, raft.Addresses(n.Bao))
+	quota := "sys/quotas/rate-limit/" + n.Mount
+	x.begin()
+	_, err := n.Bao.Ask("POST", quota, map[string]any{"path": n.Mount + "/", "rate": 5})
+	must(t, err)
+	x.untilFails("Encrypt")
+	x.untilFails("Decrypt")
+	time.Sleep(6 * time.Second)
+	_, err = n.Bao.Ask("DELETE", quota, nil)
+	must(t, err)
+	x.end()
+	// Each is sent once more after the second that the keeper asks for.
+	x.require(promise{failures: unbounded, perFailure: 2.2, own: 60})
+	for endpoint := range raft.Nodes {
+		if state, err := x.counted("vault_kube_kms_endpoint_breaker", fmt.Sprintf(`endpoint="%d"`, endpoint)); err != nil || state != 0 {
+			t.Errorf("endpoint %d is given up: %v, %v", endpoint, state, err)
+		}
+	}
+}

@@ -1,0 +1,237 @@
+package faults_test
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"vault-kube-kms.test/parts"
+)
+
+const (
+	// What the design promises after a fault's end, however long it lasted.
+	recoveryBound = 10 * time.Second
+	// How long nothing may fail until it counts as recovered.
+	quiet = 3 * time.Second
+	// Two shared cores take a while to start a debug build.
+	startBound = 30 * time.Second
+)
+
+// trial is a plugin under load that goes through one fault.
+type trial struct {
+	*load
+	t      *testing.T
+	plugin *parts.Plugin
+	tenant *parts.Tenant
+	pid    int
+
+	began, over time.Time
+	before      counters
+}
+
+// counters are the plugin's own.
+type counters struct {
+	logins, refused, retries, writes, reads, refusedLogins float64
+}
+
+// promise is what the design says of a fault.
+type promise struct {
+	// failures of Encrypt and Decrypt, and of Status, at most.
+	failures, statusFailures int
+	// logins that worked, and logins and renewals that did not, at most.
+	logins, sessionFailures int
+	// requests to the keeper, at most: for each Encrypt and Decrypt that failed, and on the plugin's own
+	// account, for logins, looks at the key and proofs. One that worked costs perSuccess.
+	perFailure float64
+	own        int
+}
+
+// unbounded is for a fault that nothing could ride out.
+const unbounded = 1 << 30
+
+// What a call that worked may cost in requests, retries included.
+const perSuccess = 1.1
+
+// newTrial is a healthy plugin under a load of which no call has failed. Its flags are those of the
+// tenant, and it reaches the cluster by the addresses in their order.
+func newTrial(t *testing.T, tenant *parts.Tenant, addresses []string, flags ...string) *trial {
+	t.Helper()
+	endpoint := "unix://" + filepath.Join(shortDir(t), "kms.sock")
+	plugin, err := parts.StartPlugin(parts.Way{}, "plugin", needed(t, "PROVIDER"), endpoint,
+		append(tenant.FlagsVia(addresses...), flags...)...)
+	must(t, err)
+	x := &trial{t: t, plugin: plugin, tenant: tenant, pid: plugin.Pid()}
+	t.Cleanup(func() {
+		if !plugin.Stop() {
+			t.Error("the plugin had to be killed")
+		}
+		if t.Failed() {
+			t.Logf("the plugin printed:\n%s", parts.Tail(plugin.Printed()))
+		}
+	})
+	if !parts.Eventually(startBound, func() bool {
+		healthy, _ := x.counted("vault_kube_kms_healthy")
+		return healthy == 1
+	}) {
+		t.Fatal("the plugin never is healthy")
+	}
+	x.load = newLoad(t, endpoint)
+	x.untilCallsWork(time.Now())
+	if a := accountOf(x.ledger.since(time.Time{})); a.keeperFailures() > 0 {
+		t.Fatalf("calls fail before the fault: %s\n%s", a.failures(), a.messages())
+	}
+	return x
+}
+
+// untilCallsWork waits for a round of calls, made after a moment, that all work.
+func (x *trial) untilCallsWork(moment time.Time) {
+	x.t.Helper()
+	if !parts.EventuallyEvery(50*time.Millisecond, startBound, func() bool {
+		_, complete := recovered(x.ledger.since(moment), moment)
+		return complete
+	}) {
+		a := accountOf(x.ledger.since(moment))
+		x.t.Fatalf("calls do not work: %v, %s\n%s", a.calls, a.failures(), a.messages())
+	}
+}
+
+func (x *trial) counted(metric string, labels ...string) (float64, error) {
+	metrics, err := x.plugin.Metrics()
+	if err != nil {
+		return 0, err
+	}
+	sum, _ := metrics.Sum(metric, labels...)
+	return sum, nil
+}
+
+func (x *trial) counters() counters {
+	x.t.Helper()
+	metrics, err := x.plugin.Metrics()
+	must(x.t, err)
+	sum := func(metric string, labels ...string) float64 {
+		sum, _ := metrics.Sum(metric, labels...)
+		return sum
+	}
+	asked := func(operation string) float64 {
+		label := `operation="` + operation + `"`
+		return sum("vso_client_operations_total", label) + sum("vso_client_operations_errors_total", label)
+	}
+	return counters{
+		logins: sum("vault_kube_kms_logins_total"), refused: sum("vault_kube_kms_session_failures_total"),
+		retries: sum("vault_kube_kms_retries_total"), writes: asked("write"), reads: asked("read"),
+		refusedLogins: sum("vault_kube_kms_session_failures_total", `code="login-refused"`),
+	}
+}
+
+// begin is to be called right before the fault.
+func (x *trial) begin() {
+	x.t.Helper()
+	x.before, x.began = x.counters(), time.Now()
+}
+
+// end is to be called right after the fault's cause has ended.
+func (x *trial) end() { x.over = time.Now() }
+
+// untilFails waits until calls of a method fail.
+func (x *trial) untilFails(method string) {
+	x.t.Helper()
+	if !parts.EventuallyEvery(50*time.Millisecond, startBound, func() bool {
+		return accountOf(x.ledger.since(x.began)).failed[method] > 0
+	}) {
+		x.t.Errorf("no %s ever fails: there is no fault", method)
+	}
+}
+
+// require waits until all is well, and holds the plugin to what is promised.
+func (x *trial) require(p promise) {
+	x.t.Helper()
+	x.untilQuiet()
+	calls := x.ledger.since(x.began)
+	after := x.counters()
+	x.load.end()
+	at, _ := recovered(x.ledger.since(x.over), x.over)
+	recovery := at.Sub(x.over)
+	a := accountOf(calls)
+	x.tell(a, recovery, after)
+	if recovery > recoveryBound {
+		x.t.Errorf("it recovers after %v", recovery)
+	}
+	x.requireFailures(a, p)
+	x.requireBounded(a, p, after)
+	x.requireSameProcess()
+	x.requireReads(x.firstAndNewest(200))
+}
+
+// untilQuiet waits until nothing has failed for a while, or recovery has taken too long.
+func (x *trial) untilQuiet() {
+	x.t.Helper()
+	if !parts.EventuallyEvery(100*time.Millisecond, recoveryBound+startBound, func() bool {
+		at, complete := recovered(x.ledger.since(x.over), x.over)
+		return complete && time.Since(at) > quiet
+	}) {
+		x.t.Error("it never recovers")
+	}
+}
+
+func (x *trial) tell(a account, recovery time.Duration, after counters) {
+	x.t.Helper()
+	round := func(d time.Duration) time.Duration { return d.Round(10 * time.Millisecond) }
+	x.t.Logf("FAULT | %s | lasts %v | %d calls | failures: %s | longest gap %v | slowest success %v | recovery %v |"+
+		" %v logins, %v session failures | %v retries | %v writes, %v reads",
+		strings.TrimPrefix(x.t.Name(), "Test"), round(x.over.Sub(x.began)), a.keeperCalls(), a.failures(), round(a.gap),
+		round(a.slowest), round(recovery), after.logins-x.before.logins, after.refused-x.before.refused,
+		after.retries-x.before.retries, after.writes-x.before.writes, after.reads-x.before.reads)
+}
+
+func (x *trial) requireFailures(a account, p promise) {
+	x.t.Helper()
+	if a.keeperFailures() > p.failures {
+		x.t.Errorf("%d calls fail, %d are allowed:\n%s", a.keeperFailures(), p.failures, a.messages())
+	}
+	if a.failed["Status"] > p.statusFailures {
+		x.t.Errorf("Status fails %d times, %d are allowed:\n%s", a.failed["Status"], p.statusFailures, a.messages())
+	}
+}
+
+func (x *trial) requireBounded(a account, p promise, after counters) {
+	x.t.Helper()
+	if logins := after.logins - x.before.logins; logins > float64(p.logins) {
+		x.t.Errorf("%v logins, %d are allowed", logins, p.logins)
+	}
+	if refused := after.refused - x.before.refused; refused > float64(p.sessionFailures) {
+		x.t.Errorf("%v logins and renewals fail, %d are allowed", refused, p.sessionFailures)
+	}
+	if refused := after.refusedLogins - x.before.refusedLogins; refused > refusalsMax {
+		x.t.Errorf("%v logins are refused: five lock the role", refused)
+	}
+	requests := after.writes - x.before.writes + after.reads - x.before.reads
+	failed := a.keeperFailures()
+	worked := a.keeperCalls() - failed
+	if most := perSuccess*float64(worked) + p.perFailure*float64(failed) + float64(p.own); requests > most {
+		x.t.Errorf("%d calls that worked and %d that failed lead to %v requests, %v are allowed",
+			worked, failed, requests, most)
+	}
+}
+
+// Five refused logins within 15 minutes lock a role for all nodes that share it.
+const refusalsMax = 2
+
+func (x *trial) requireSameProcess() {
+	x.t.Helper()
+	if !x.plugin.Alive() || x.plugin.Pid() != x.pid {
+		x.t.Error("the plugin has ended")
+	}
+	if incidents, err := x.counted("vault_kube_kms_incidents_total"); err != nil || incidents != 0 {
+		x.t.Errorf("%v incidents: %v", incidents, err)
+	}
+	printed := x.plugin.Printed()
+	for _, secret := range []string{x.tenant.SecretID, x.tenant.Bao.Token} {
+		if strings.Contains(printed, secret) {
+			x.t.Error("a secret is logged")
+		}
+	}
+	if strings.Contains(printed, "panicked") {
+		x.t.Error("a task has panicked")
+	}
+}

@@ -1,0 +1,236 @@
+package parts
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// nodes are enough for one to be lost.
+const nodes = 3
+
+// A joining node takes its unseal only after a while: each try costs it some work.
+const unsealPause = 250 * time.Millisecond
+
+// Raft is an OpenBao of several nodes that share their data, each with a certificate of one
+// authority.
+type Raft struct {
+	Nodes []*OpenBao
+	// Authority is that of all certificates.
+	Authority *Authority
+
+	dir string
+}
+
+// StartRaft starts a cluster with its data in a folder; all nodes are unsealed.
+func StartRaft(way Way, program, dir string) (*Raft, error) {
+	authority, err := NewAuthority(dir, 365)
+	if err != nil {
+		return nil, err
+	}
+	r := &Raft{Authority: authority, dir: dir}
+	for range nodes {
+		r.Nodes = append(r.Nodes, &OpenBao{Address: FreeAddress(), CAFile: authority.File})
+	}
+	for index := range r.Nodes {
+		if err := r.configure(way, program, index); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.firstStart(); err != nil {
+		r.Kill()
+		return nil, fmt.Errorf("Raft: %w", err)
+	}
+	return r, nil
+}
+
+func (r *Raft) configure(way Way, program string, index int) error {
+	dir := r.dirOf(index)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	certificate, err := r.Authority.Issue(dir)
+	if err != nil {
+		return err
+	}
+	var peers []map[string]any
+	for other, peer := range r.Nodes {
+		if other != index {
+			peers = append(peers, map[string]any{
+				"leader_api_addr": "https://" + peer.Address, "leader_ca_cert_file": r.Authority.File,
+			})
+		}
+	}
+	return r.Nodes[index].configure(way, nodeName(index), program, dir, certificate, peers)
+}
+
+func nodeName(index int) string { return fmt.Sprintf("openbao-%d", index+1) }
+
+func (r *Raft) dirOf(index int) string { return filepath.Join(r.dir, nodeName(index)) }
+
+// firstStart initialises the first node; the others join it.
+func (r *Raft) firstStart() error {
+	first, others := r.Nodes[0], r.Nodes[1:]
+	if err := first.firstStart(first.initialise); err != nil {
+		return err
+	}
+	first.standsBy = true
+	return each(others, func(node *OpenBao) error {
+		node.Token, node.unseal, node.standsBy = first.Token, first.unseal, true
+		return node.Rejoin()
+	})
+}
+
+// Rejoin starts a node of a cluster, again after its end, and unseals it.
+func (b *OpenBao) Rejoin() error {
+	if err := b.RestartSealed(); err != nil {
+		return err
+	}
+	return b.UntilUnsealed()
+}
+
+// UntilUnsealed unseals a node of a cluster and waits until it serves.
+func (b *OpenBao) UntilUnsealed() error {
+	var last error
+	if !EventuallyEvery(unsealPause, StartBound, func() bool {
+		last = b.Unseal()
+		return last == nil
+	}) {
+		return fmt.Errorf("it is not unsealed after %v: %w: %s", StartBound, last, Tail(b.Printed()))
+	}
+	return b.untilServes()
+}
+
+// Each does something to all nodes at the same time.
+func (r *Raft) Each(do func(node *OpenBao) error) error { return each(r.Nodes, do) }
+
+func each(nodes []*OpenBao, do func(node *OpenBao) error) error {
+	failures := make([]error, len(nodes))
+	var group sync.WaitGroup
+	for index, node := range nodes {
+		group.Go(func() { failures[index] = do(node) })
+	}
+	group.Wait()
+	return errors.Join(failures...)
+}
+
+// Kill ends all nodes without asking.
+func (r *Raft) Kill() {
+	for _, node := range r.Nodes {
+		if node.Process != nil {
+			node.Kill()
+		}
+	}
+}
+
+// Leader waits until a node leads, and serves as such.
+func (r *Raft) Leader() (*OpenBao, error) { return r.LeaderBut(nil) }
+
+// LeaderBut is Leader, once that is another node than one that led.
+func (r *Raft) LeaderBut(former *OpenBao) (leader *OpenBao, err error) {
+	if !Eventually(StartBound, func() bool {
+		for _, node := range r.Nodes {
+			if node != former && node.leads() {
+				leader = node
+				return true
+			}
+		}
+		return false
+	}) {
+		return nil, fmt.Errorf("no node leads after %v", StartBound)
+	}
+	return leader, nil
+}
+
+// leads says whether it answers at once that it does.
+func (b *OpenBao) leads() bool {
+	if !b.Alive() {
+		return false
+	}
+	impatient, hurried := *b, *b.HTTP
+	hurried.Timeout = time.Second
+	impatient.HTTP = &hurried
+	_, err := impatient.Ask("GET", "sys/health", nil)
+	return err == nil
+}
+
+// UntilWhole waits until all nodes serve and one of them leads.
+func (r *Raft) UntilWhole() (leader *OpenBao, err error) {
+	if leader, err = r.Leader(); err != nil {
+		return nil, err
+	}
+	return leader, r.Each((*OpenBao).untilServes)
+}
+
+// Followers are the nodes beside one that leads.
+func (r *Raft) Followers(leader *OpenBao) (others []*OpenBao) {
+	for _, node := range r.Nodes {
+		if node != leader {
+			others = append(others, node)
+		}
+	}
+	return others
+}
+
+// Addresses are those of all nodes, that of one of them first.
+func (r *Raft) Addresses(first *OpenBao) []string {
+	addresses := []string{first.Address}
+	for _, node := range r.Followers(first) {
+		addresses = append(addresses, node.Address)
+	}
+	return addresses
+}
+
+// Renew gives all nodes new certificates of an authority, without a restart.
+func (r *Raft) Renew(authority *Authority) error {
+	r.Authority = authority
+	trust, err := trusting(authority.File)
+	if err != nil {
+		return err
+	}
+	for index, node := range r.Nodes {
+		if err := node.renew(authority, r.dirOf(index)); err != nil {
+			return err
+		}
+		node.CAFile, node.HTTP = authority.File, trust
+	}
+	return nil
+}
+
+func (b *OpenBao) renew(authority *Authority, dir string) error {
+	certificate, err := authority.Issue(dir)
+	if err != nil {
+		return err
+	}
+	text, err := os.ReadFile(certificate.CertFile)
+	if err != nil {
+		return err
+	}
+	block, _ := pem.Decode(text)
+	b.Signal(syscall.SIGHUP)
+	return b.Until(func() error {
+		shown, err := b.shown()
+		if err == nil && !bytes.Equal(shown, block.Bytes) {
+			err = errors.New("it shows the former certificate")
+		}
+		return err
+	})
+}
+
+// shown is the certificate that it shows to whoever connects.
+func (b *OpenBao) shown() ([]byte, error) {
+	// It is not trusted, but compared.
+	conn, err := tls.Dial("tcp", b.Address, &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	return conn.ConnectionState().PeerCertificates[0].Raw, nil
+}
