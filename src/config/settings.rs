@@ -226,7 +226,8 @@ mod tests {
     fn a_collector_is_a_plain_address() {
         assert_eq!(collector(""), Ok(None));
         assert_eq!(collector("http://[::1]:4317"), Ok(Some("http://[::1]:4317".to_owned())));
-        for text in ["https://c:4317", "c:4317", "http://c", "http://c:4317/v1", "http://a@c:4317"] {
+        for text in ["https://c:4317", "c:4317", "http://c", "http://c:4317/v1", "http://a@c:4317"]
+        {
             assert!(collector(text).is_err(), "{text}");
         }
     }

@@ -12,6 +12,7 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Registry, TextEncoder, process_collector::ProcessCollector};
+use tokio::runtime::Handle;
 
 use super::keeper_metrics::KeeperMetrics;
 use crate::{
@@ -77,6 +78,9 @@ impl Metrics {
         let meter = provider.meter("vault-kube-kms");
         let proven_at = Arc::new(Mutex::new(None));
         observe_proof_age(&meter, Arc::clone(&proven_at), Arc::clone(&clock));
+        if runtime {
+            observe_tasks(&meter);
+        }
         Ok(Self {
             registry,
             _provider: provider,
@@ -201,6 +205,20 @@ fn observe_proof_age(
         .with_callback(move |observer| {
             if let Some(at) = *proven_at.lock().unwrap_or_else(PoisonError::into_inner) {
                 observer.observe(clock.now().since(at).as_secs_f64(), &[]);
+            }
+        })
+        .build();
+}
+
+/// A number that only grows is a leak, long before memory shows it.
+fn observe_tasks(meter: &Meter) {
+    let _registered = meter
+        .u64_observable_gauge("vault_kube_kms.tasks")
+        .with_description("Tasks of the runtime that have not ended.")
+        .with_callback(|observer| {
+            if let Ok(runtime) = Handle::try_current() {
+                let tasks = runtime.metrics().num_alive_tasks();
+                observer.observe(u64::try_from(tasks).unwrap_or(u64::MAX), &[]);
             }
         })
         .build();
