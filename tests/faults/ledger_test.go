@@ -69,14 +69,15 @@ type account struct {
 	codes         map[string]int
 	// said is one message of each code.
 	said map[string]string
-	// gap is the longest time in which no call of a method worked, though some were tried; slowest is
-	// the longest call that worked.
+	// gap is the longest time in which no Encrypt, or no Decrypt, worked though some were tried; slowest
+	// is the longest call that worked.
 	gap, slowest time.Duration
 }
 
-func accountOf(calls []call) account {
+// accountOf is the account of calls that were made from a moment on.
+func accountOf(calls []call, from time.Time) account {
 	a := account{calls: map[string]int{}, failed: map[string]int{}, codes: map[string]int{}, said: map[string]string{}}
-	since, failing := map[string]time.Time{}, map[string]bool{}
+	since, failing := map[string]time.Time{"Encrypt": from, "Decrypt": from}, map[string]bool{}
 	for _, c := range calls {
 		a.calls[c.method]++
 		if c.code != "" {
@@ -86,10 +87,13 @@ func accountOf(calls []call) account {
 			failing[c.method] = true
 			continue
 		}
-		if failing[c.method] && !since[c.method].IsZero() {
-			a.gap = max(a.gap, c.ended.Sub(since[c.method]))
+		if last, counts := since[c.method]; counts && failing[c.method] {
+			a.gap = max(a.gap, c.ended.Sub(last))
 		}
-		since[c.method], failing[c.method] = c.ended, false
+		if c.method != "Status" {
+			since[c.method] = c.ended
+		}
+		failing[c.method] = false
 		a.slowest = max(a.slowest, c.ended.Sub(c.asked))
 	}
 	return a

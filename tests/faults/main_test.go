@@ -69,7 +69,14 @@ func ownRaft(t *testing.T) *parts.Raft {
 	t.Helper()
 	raft, err := parts.StartRaft(parts.Way{}, needed(t, "BAO"), shortDir(t))
 	must(t, err)
-	t.Cleanup(raft.Kill)
+	t.Cleanup(func() {
+		raft.Kill()
+		if t.Failed() {
+			for _, node := range raft.Nodes {
+				t.Logf("%s printed:\n%s", node.Address, parts.Tail(node.Printed()))
+			}
+		}
+	})
 	return raft
 }
 

@@ -30,11 +30,9 @@ func TestNodes(t *testing.T) {
 		{"AuthorityReplaced", authorityReplaced},
 		{"AuthorityReplacedAtOnce", authorityReplacedAtOnce},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			leader, err := raft.UntilWhole()
-			must(t, err)
-			c.test(t, raft, leader)
-		})
+		leader, err := raft.UntilWhole()
+		must(t, err)
+		t.Run(c.name, func(t *testing.T) { c.test(t, raft, leader) })
 	}
 }
 

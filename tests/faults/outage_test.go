@@ -47,7 +47,7 @@ func outage(t *testing.T, raft *parts.Raft, lasts time.Duration, cause func(), e
 	x.begin()
 	cause()
 	time.Sleep(time.Until(x.began.Add(lasts)))
-	a := accountOf(x.ledger.since(x.began.Add(callTimeout)))
+	a := x.account(x.began.Add(callTimeout))
 	if a.keeperFailures() != a.keeperCalls() || a.failed["Status"] == 0 {
 		t.Errorf("there is no outage: %v calls, %v failed", a.calls, a.failed)
 	}

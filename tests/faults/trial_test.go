@@ -78,7 +78,7 @@ func newTrial(t *testing.T, tenant *parts.Tenant, addresses []string, flags ...s
 	}
 	x.load = newLoad(t, endpoint)
 	x.untilCallsWork(time.Now())
-	if a := accountOf(x.ledger.since(time.Time{})); a.keeperFailures() > 0 {
+	if a := x.account(time.Time{}); a.keeperFailures() > 0 {
 		t.Fatalf("calls fail before the fault: %s\n%s", a.failures(), a.messages())
 	}
 	return x
@@ -91,10 +91,12 @@ func (x *trial) untilCallsWork(moment time.Time) {
 		_, complete := recovered(x.ledger.since(moment), moment)
 		return complete
 	}) {
-		a := accountOf(x.ledger.since(moment))
+		a := x.account(moment)
 		x.t.Fatalf("calls do not work: %v, %s\n%s", a.calls, a.failures(), a.messages())
 	}
 }
+
+func (x *trial) account(from time.Time) account { return accountOf(x.ledger.since(from), from) }
 
 func (x *trial) counted(metric string, labels ...string) (float64, error) {
 	metrics, err := x.plugin.Metrics()
@@ -137,7 +139,7 @@ func (x *trial) end() { x.over = time.Now() }
 func (x *trial) untilFails(method string) {
 	x.t.Helper()
 	if !parts.EventuallyEvery(50*time.Millisecond, startBound, func() bool {
-		return accountOf(x.ledger.since(x.began)).failed[method] > 0
+		return x.account(x.began).failed[method] > 0
 	}) {
 		x.t.Errorf("no %s ever fails: there is no fault", method)
 	}
@@ -147,12 +149,11 @@ func (x *trial) untilFails(method string) {
 func (x *trial) require(p promise) {
 	x.t.Helper()
 	x.untilQuiet()
-	calls := x.ledger.since(x.began)
+	a := x.account(x.began)
 	after := x.counters()
 	x.load.end()
 	at, _ := recovered(x.ledger.since(x.over), x.over)
 	recovery := at.Sub(x.over)
-	a := accountOf(calls)
 	x.tell(a, recovery, after)
 	if recovery > recoveryBound {
 		x.t.Errorf("it recovers after %v", recovery)

@@ -82,10 +82,20 @@ func (r *Raft) firstStart() error {
 		return err
 	}
 	first.standsBy = true
-	return each(others, func(node *OpenBao) error {
+	// A node that joins has no vote until it was there for ten seconds.
+	if _, err := first.Ask("POST", "sys/storage/raft/autopilot/configuration", map[string]any{
+		"server_stabilization_time": "1s",
+	}); err != nil {
+		return err
+	}
+	if err := each(others, func(node *OpenBao) error {
 		node.Token, node.unseal, node.standsBy = first.Token, first.unseal, true
 		return node.Rejoin()
-	})
+	}); err != nil {
+		return err
+	}
+	_, err := r.UntilWhole()
+	return err
 }
 
 // Rejoin starts a node of a cluster, again after its end, and unseals it.
@@ -161,12 +171,35 @@ func (b *OpenBao) leads() bool {
 	return err == nil
 }
 
-// UntilWhole waits until all nodes serve and one of them leads.
+// UntilWhole waits until all nodes serve and have a vote, and one of them leads.
 func (r *Raft) UntilWhole() (leader *OpenBao, err error) {
 	if leader, err = r.Leader(); err != nil {
 		return nil, err
 	}
-	return leader, r.Each((*OpenBao).untilServes)
+	if err := r.Each((*OpenBao).untilServes); err != nil {
+		return nil, err
+	}
+	return leader, leader.Until(func() error { return leader.requireVotes(len(r.Nodes)) })
+}
+
+// requireVotes fails unless so many nodes have a vote: without them the loss of one is the loss of all.
+func (b *OpenBao) requireVotes(count int) error {
+	about, err := b.Ask("GET", "sys/storage/raft/configuration", nil)
+	if err != nil {
+		return err
+	}
+	config, _ := about["config"].(map[string]any)
+	servers, _ := config["servers"].([]any)
+	votes := 0
+	for _, server := range servers {
+		if server, _ := server.(map[string]any); server["voter"] == true {
+			votes++
+		}
+	}
+	if votes != count {
+		return fmt.Errorf("%d of %d nodes have a vote", votes, count)
+	}
+	return nil
 }
 
 // Followers are the nodes beside one that leads.
