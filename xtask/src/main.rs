@@ -4,6 +4,7 @@ mod cluster;
 mod control_plane;
 mod fuzz;
 mod run;
+mod soak;
 mod test;
 mod tools;
 
@@ -13,6 +14,8 @@ const USAGE: &str = "\
 cargo xtask test             every test; fetches and builds what it needs into target/
         [--long] [--kubernetes 1.36.3|1.31.0]
 cargo xtask tools            only fetch and build what the tests need
+cargo xtask soak             load, faults, rotations and kills; 30 minutes unless told
+        [--minutes N] [--seed N]
 cargo xtask fuzz [SECONDS]   hostile bytes at each fuzz target, 60 s unless told
 cargo xtask cluster up       a control plane to try: OpenBao, etcd, the plugin, kube-apiserver
         [--replicas N] [--keeper openbao|local] [--kubernetes 1.36.3|1.31.0]
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["test", flags @ ..] => test::Choice::read(flags).and_then(|choice| test::all(&choice)),
         ["cluster", action @ ("up" | "down" | "status"), flags @ ..] => cluster::ctl(action, flags),
+        ["soak", flags @ ..] => soak::Choice::read(flags).and_then(|choice| soak::run_it(&choice)),
         ["fuzz"] => fuzz::all(60),
         ["fuzz", seconds] => seconds.parse().map_err(Into::into).and_then(fuzz::all),
         ["tools"] => {

@@ -34,6 +34,11 @@ impl<'a> Choice<'a> {
         }
         Ok(choice)
     }
+
+    /// `suite`, told whether what takes many minutes is wanted.
+    fn lasting<'c>(&self, suite: &'c mut Command) -> &'c mut Command {
+        if self.long { suite.env("LONG", "1") } else { suite }
+    }
 }
 
 /// Runs all suites; the first that fails ends it.
@@ -48,6 +53,7 @@ pub(crate) fn all(choice: &Choice<'_>) -> Result<(), Failure> {
             .map(|_: Option<()>| ());
     }
     api_server(bao.as_deref())?;
+    faults(bao.as_deref(), choice)?;
     e2e(bao.as_deref(), choice)
 }
 
@@ -62,19 +68,23 @@ fn api_server(bao: Option<&Path>) -> Result<(), Failure> {
     run(suite("api_server", "15m", bao).env("DESCRIPTOR", descriptor))
 }
 
+/// OpenBao on three nodes, and what can happen to them.
+fn faults(bao: Option<&Path>, choice: &Choice<'_>) -> Result<(), Failure> {
+    say("Go: faults of an OpenBao of three nodes");
+    run(choice.lasting(&mut suite("faults", "30m", bao)))
+}
+
 /// The whole way of a Secret, through a real API server.
 fn e2e(bao: Option<&Path>, choice: &Choice<'_>) -> Result<(), Failure> {
     let parts = control_plane::build(choice.kubernetes)?;
     say(&format!("Go: a control plane with kube-apiserver {}", choice.kubernetes));
     let mut go = suite("e2e", "30m", bao);
     go.env("KUBERNETES", parts.kubernetes).env("ETCD", parts.etcd);
-    if choice.long {
-        go.env("LONG", "1");
-    }
-    run(&mut go)
+    run(choice.lasting(&mut go))
 }
 
-fn suite(name: &str, bound: &str, bao: Option<&Path>) -> Command {
+/// The command for one of the Go suites.
+pub(crate) fn suite(name: &str, bound: &str, bao: Option<&Path>) -> Command {
     let mut go = Command::new("go");
     go.current_dir(root().join("tests"))
         .args(["test", "-count=1"])

@@ -1,0 +1,130 @@
+package faults_test
+
+import (
+	"syscall"
+	"time"
+
+	"vault-kube-kms.test/parts"
+)
+
+// soakFault is something that happens. It returns when its cause has ended.
+type soakFault struct {
+	name string
+	run  func(s *soak)
+}
+
+var soakFaults = []soakFault{
+	{"nothing", func(s *soak) { time.Sleep(s.some(2, 5)) }},
+	{"rotation", (*soak).rotate},
+	{"plugin killed", (*soak).killPlugin},
+	{"leader killed", (*soak).killLeader},
+	{"leader steps down", (*soak).stepDown},
+	{"leader sealed", (*soak).sealLeader},
+	{"node stalls", (*soak).stallNode},
+	{"all nodes stall", (*soak).stallAll},
+	{"tokens revoked", (*soak).revokeTokens},
+	{"secret ID replaced", (*soak).replaceSecretID},
+	{"policy away and back", (*soak).forbid},
+	{"mount away and back", (*soak).moveMount},
+	{"certificates renewed", func(s *soak) { must(s.t, s.raft.Renew(s.raft.Authority)) }},
+}
+
+// some is a time between so many seconds.
+func (s *soak) some(least, most int) time.Duration {
+	return time.Duration(least)*time.Second + time.Duration(s.chance.Int64N(int64(most-least)*int64(time.Second)))
+}
+
+// tenant is asked through a node that leads: others may be away.
+func (s *soak) tenant() *parts.Tenant {
+	s.t.Helper()
+	leader, err := s.raft.UntilWhole()
+	must(s.t, err)
+	n := s.lasts.tenant
+	n.Bao = leader
+	return n
+}
+
+func (s *soak) rotate() {
+	must(s.t, s.tenant().Rotate())
+	s.rotations++
+	time.Sleep(s.some(1, 8))
+}
+
+// killPlugin ends one plugin in the middle of its calls, and starts it again.
+func (s *soak) killPlugin() {
+	s.killed.plugin.Kill()
+	must(s.t, s.killed.plugin.Restart())
+	s.killed.pid = s.killed.plugin.Pid()
+}
+
+func (s *soak) killLeader() {
+	leader := s.tenant().Bao
+	leader.Kill()
+	_, err := s.raft.LeaderBut(leader)
+	must(s.t, err)
+	time.Sleep(s.some(1, 5))
+	must(s.t, leader.Rejoin())
+}
+
+// stepDown lets a leader be chosen anew; it may be the same one.
+func (s *soak) stepDown() {
+	_, err := s.tenant().Bao.Ask("PUT", "sys/step-down", nil)
+	must(s.t, err)
+	_, err = s.raft.UntilWhole()
+	must(s.t, err)
+}
+
+func (s *soak) sealLeader() {
+	leader := s.tenant().Bao
+	_, err := leader.Ask("PUT", "sys/seal", nil)
+	must(s.t, err)
+	_, err = s.raft.LeaderBut(leader)
+	must(s.t, err)
+	must(s.t, leader.UntilUnsealed())
+}
+
+func (s *soak) stallNode() { s.stall(s.raft.Nodes[s.chance.IntN(len(s.raft.Nodes))]) }
+
+func (s *soak) stallAll() { s.stall(s.raft.Nodes...) }
+
+func (s *soak) stall(nodes ...*parts.OpenBao) {
+	for _, node := range nodes {
+		node.Signal(syscall.SIGSTOP)
+	}
+	time.Sleep(s.some(2, 15))
+	for _, node := range nodes {
+		node.Signal(syscall.SIGCONT)
+	}
+	_, err := s.raft.UntilWhole()
+	must(s.t, err)
+}
+
+func (s *soak) revokeTokens() {
+	_, err := s.tenant().RevokeTokens()
+	must(s.t, err)
+}
+
+func (s *soak) replaceSecretID() {
+	n := s.tenant()
+	former := n.SecretID
+	var err error
+	n.SecretID, err = n.NewSecretID()
+	must(s.t, err)
+	must(s.t, n.WriteSecretID(n.SecretID))
+	must(s.t, n.DestroySecretID(former))
+}
+
+func (s *soak) forbid() {
+	n := s.tenant()
+	must(s.t, n.Forbid())
+	time.Sleep(s.some(1, 4))
+	must(s.t, n.Allow(parts.UseOfKey...))
+}
+
+func (s *soak) moveMount() {
+	n := s.tenant()
+	away := parts.RandomName()
+	remount(s.t, n.Bao, n.Mount, away)
+	time.Sleep(s.some(1, 4))
+	remount(s.t, n.Bao, away, n.Mount)
+}

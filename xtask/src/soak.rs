@@ -1,0 +1,58 @@
+//! The soak: load, faults, rotations and kills for as long as it is told, on an optimised build.
+
+use std::process::Command;
+
+use crate::{
+    run::{Failure, root, run, say, target},
+    test::suite,
+    tools,
+};
+
+/// How long, and which chances.
+pub(crate) struct Choice<'a> {
+    minutes: &'a str,
+    seed: Option<&'a str>,
+}
+
+impl<'a> Choice<'a> {
+    /// Reads `--minutes N` and `--seed N`.
+    pub(crate) fn read(flags: &[&'a str]) -> Result<Self, Failure> {
+        let mut choice = Self { minutes: "30", seed: None };
+        let mut flags = flags.iter();
+        while let Some(flag) = flags.next() {
+            let value = flags.next().copied().ok_or_else(|| format!("{flag} needs a number"));
+            match *flag {
+                "--minutes" => choice.minutes = value?,
+                "--seed" => choice.seed = Some(value?),
+                _ => return Err(format!("soak has no flag {flag}").into()),
+            }
+        }
+        let minutes: u32 = choice.minutes.parse().map_err(|_none| "--minutes needs a number")?;
+        if minutes == 0 {
+            return Err("a soak takes a minute at least".into());
+        }
+        Ok(choice)
+    }
+
+    /// What it takes until it is stuck: the last fault may end after the time that was asked for.
+    fn bound(&self) -> String {
+        let minutes: u32 = self.minutes.parse().unwrap_or(0);
+        format!("{}m", minutes.saturating_add(10))
+    }
+}
+
+/// Soaks.
+pub(crate) fn run_it(choice: &Choice<'_>) -> Result<(), Failure> {
+    let bao = tools::openbao()?;
+    say("an optimised build (three minutes, if there is none)");
+    run(Command::new(env!("CARGO")).current_dir(root()).args(["build", "--release", "--locked"]))?;
+    say(&format!("soak: {} minutes", choice.minutes));
+    let mut go = suite("faults", &choice.bound(), bao.as_deref());
+    go.args(["-run", "^TestSoak$", "-v"])
+        .env("PROVIDER", target().join("release/vault-kube-kms"))
+        .env("SOAK_MINUTES", choice.minutes);
+    if let Some(seed) = choice.seed {
+        go.env("SOAK_SEED", seed);
+    }
+    run(&mut go)
+}
