@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::VaultClient;
+use super::{VaultClient, transport::Network};
 use crate::{adapters::vault::tls::Trust, ports::file::TextFile};
 
 /// The largest bundle of authorities, in bytes: the public ones take about 250 KiB.
@@ -33,13 +33,15 @@ impl VaultClient {
     fn trust(&self, bundle: &[u8]) -> Result<bool, String> {
         let mut settings = self.settings.clone();
         settings.tls.trust = Trust::Bundle(bundle.to_vec());
-        let http = settings.http().map_err(|problem| format!("cannot be used: {problem}"))?;
+        let network =
+            Network::new(&settings).map_err(|problem| format!("cannot be used: {problem}"))?;
         let mut current = self.bundle.lock().unwrap_or_else(PoisonError::into_inner);
         if current.as_deref() == Some(bundle) {
             return Ok(false);
         }
         *current = Some(bundle.to_vec());
-        *self.http.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(http);
+        *self.http.write().unwrap_or_else(PoisonError::into_inner) =
+            Arc::new(settings.http(Arc::new(network)));
         Ok(true)
     }
 }

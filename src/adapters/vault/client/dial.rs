@@ -11,19 +11,13 @@ use std::{
 };
 
 use http::Uri;
-use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
-use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use tokio::{
-    net::TcpStream,
     sync::oneshot,
     time::{Instant, timeout},
 };
 use tower::Service;
 
-/// What a dial gives.
-type Connection = MaybeHttpsStream<TokioIo<TcpStream>>;
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+use super::transport::{BoxError, Connection, Dial};
 
 /// Connections that nobody waited for any more are kept up to this many, for this long.
 const SPARE_MAX: usize = 4;
@@ -32,7 +26,7 @@ const SPARE_FOR: Duration = Duration::from_secs(20);
 /// Dials, and keeps what came too late.
 #[derive(Clone)]
 pub(super) struct Dialler {
-    connector: HttpsConnector<HttpConnector>,
+    dial: Arc<dyn Dial>,
     most: Duration,
     spare: Arc<Mutex<VecDeque<Spare>>>,
 }
@@ -44,9 +38,9 @@ struct Spare {
 }
 
 impl Dialler {
-    /// Dials with `connector`; a dial takes at most `most` (`--vault-connection-timeout`).
-    pub(super) fn new(connector: HttpsConnector<HttpConnector>, most: Duration) -> Self {
-        Self { connector, most, spare: Arc::default() }
+    /// Dials by `dial`; a dial takes at most `most` (`--vault-connection-timeout`).
+    pub(super) fn new(dial: Arc<dyn Dial>, most: Duration) -> Self {
+        Self { dial, most, spare: Arc::default() }
     }
 
     fn take_spare(&self, to: &Uri) -> Option<Connection> {
@@ -62,15 +56,15 @@ impl Service<Uri> for Dialler {
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Connection, BoxError>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.connector.poll_ready(cx)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
         if let Some(connection) = self.take_spare(&to) {
             return Box::pin(async { Ok(connection) });
         }
-        let (dial, most) = (self.connector.call(to.clone()), self.most);
+        let (dial, most) = (self.dial.dial(to.clone()), self.most);
         let spare = Arc::clone(&self.spare);
         let (waiter, dialled) = oneshot::channel();
         drop(tokio::spawn(async move {

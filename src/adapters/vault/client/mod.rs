@@ -8,6 +8,7 @@ mod endpoints;
 mod exchange;
 mod retry;
 mod trace;
+mod transport;
 
 use std::{
     fmt,
@@ -16,20 +17,24 @@ use std::{
 };
 
 use http::{HeaderValue, Method};
-use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
-pub use self::{authorities::BUNDLE_MAX, endpoints::EndpointView};
+pub use self::{
+    authorities::BUNDLE_MAX,
+    endpoints::EndpointView,
+    transport::{BoxError, Connection, Dial},
+};
 use self::{
     dial::Dialler,
     endpoints::Endpoints,
     exchange::{Http, exchange},
     retry::{REQUESTS_MAX, Where, is_endpoints_fault, reason, rule},
+    transport::Network,
 };
 pub(super) use self::{
     exchange::{Answer, Call, Failure, json, unreachable, unreadable},
@@ -92,34 +97,12 @@ impl ClientSettings {
         addresses.join(",")
     }
 
-    /// How TCP connections are made.
-    pub(super) fn connector(&self) -> HttpConnector {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(Duration::from_secs(15)));
-        // Shared out among the addresses of a name, so that a dead one does not take all the time.
-        tcp.set_connect_timeout(Some(self.connect_timeout.min(self.request_timeout)));
-        tcp
-    }
-
-    fn http(&self) -> Result<Http, String> {
-        let mut builder = HttpsConnectorBuilder::new()
-            .with_tls_config(if self.is_tls() {
-                self.tls.client_config()?
-            } else {
-                TlsSettings::unused()?
-            })
-            .https_or_http();
-        if let Some(name) = self.tls.server_name.clone() {
-            builder = builder.with_server_name_resolver(FixedServerNameResolver::new(name));
-        }
-        let connector = builder.enable_http1().wrap_connector(self.connector());
-        Ok(Client::builder(TokioExecutor::new())
+    fn http(&self, dial: Arc<dyn Dial>) -> Http {
+        Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(IDLE_MAX)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_timer(TokioTimer::new())
-            .build(Dialler::new(connector, self.connect_timeout)))
+            .build(Dialler::new(dial, self.connect_timeout))
     }
 }
 
@@ -146,20 +129,32 @@ impl VaultClient {
         clock: Arc<dyn Clock>,
         telemetry: Arc<dyn Telemetry>,
     ) -> Result<Self, String> {
+        let network = Network::new(&settings)?;
+        Ok(Self::over(Arc::new(network), settings, clock, telemetry))
+    }
+
+    /// A client whose connections `dial` makes, whatever the settings say of TLS.
+    #[must_use]
+    pub fn over(
+        dial: Arc<dyn Dial>,
+        settings: ClientSettings,
+        clock: Arc<dyn Clock>,
+        telemetry: Arc<dyn Telemetry>,
+    ) -> Self {
         let addresses = settings.addresses.clone();
         let bundle = match &settings.tls.trust {
             Trust::Bundle(bundle) => Some(bundle.clone()),
             Trust::System | Trust::Anybody => None,
         };
-        Ok(Self {
-            http: RwLock::new(Arc::new(settings.http()?)),
+        Self {
+            http: RwLock::new(Arc::new(settings.http(dial))),
             bundle: Mutex::new(bundle),
             endpoints: Endpoints::new(addresses, Arc::clone(&clock), Arc::clone(&telemetry)),
             index: Mutex::new(None),
             settings,
             clock,
             telemetry,
-        })
+        }
     }
 
     /// How each endpoint is.
