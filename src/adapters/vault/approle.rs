@@ -147,6 +147,7 @@ impl AppRole {
     async fn files_changed(&self) {
         match &self.role_id_file {
             Some(file) => tokio::select! {
+                biased;
                 () = file.changed() => (),
                 () = self.secret_ids.file.changed() => (),
             },

@@ -255,11 +255,13 @@ impl Session {
             self.telemetry.record(Event::SessionFailed { error: &error, wait });
             let next_try = async {
                 tokio::select! {
+                    biased;
                     () = self.clock.sleep(wait) => (),
                     () = self.credentials.changed() => (),
                 }
             };
             tokio::select! {
+                biased;
                 () = next_try => (),
                 // A token that was still good until now: its users are to fail with the cause.
                 never = self.close_once_refused(&error) => match never {},
@@ -287,6 +289,7 @@ impl Session {
                 backoff(failures - 1, OUTAGE_WAIT_LAST)
             };
             tokio::select! {
+                biased;
                 () = self.clock.sleep(due) => (),
                 // What is refused at its end was not refused for another reason.
                 _ = demand => return if self.clock.now() < expires { Ended::Refused } else { Ended::Worn },
