@@ -1,0 +1,59 @@
+//! Tokio's clock, which stands still while anything can be done.
+
+use std::{fmt, time::Duration};
+
+use async_trait::async_trait;
+use tokio::time::{Instant, sleep};
+use vault_kube_kms::{
+    domain::time::{Monotonic, UnixTime},
+    ports::clock::Clock,
+};
+
+use super::chance::Chance;
+
+/// When every simulation begins.
+const EPOCH_MS: i64 = 1_800_000_000_000;
+
+pub struct VirtualClock {
+    started: Instant,
+    seed: u64,
+}
+
+impl VirtualClock {
+    /// A clock that starts now.
+    pub fn new(started: Instant, seed: u64) -> Self {
+        Self { started, seed }
+    }
+}
+
+/// The wall clock's milliseconds, the same for all.
+pub fn wall_ms(started: Instant) -> i64 {
+    EPOCH_MS + started.elapsed().as_millis() as i64
+}
+
+#[async_trait]
+impl Clock for VirtualClock {
+    fn now(&self) -> Monotonic {
+        Monotonic::at(self.started.elapsed())
+    }
+
+    fn wall(&self) -> UnixTime {
+        UnixTime::from_millis(wall_ms(self.started))
+    }
+
+    fn jitter(&self) -> f64 {
+        // One for each moment: whoever asks first then does not matter.
+        let moment = self.started.elapsed().as_millis() as u64;
+        Chance::new(self.seed ^ moment).below(1_000) as f64 / 1_000.0
+    }
+
+    async fn sleep(&self, wait: Duration) {
+        sleep(wait).await;
+    }
+}
+
+impl fmt::Debug for VirtualClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("VirtualClock")
+    }
+}

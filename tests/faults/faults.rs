@@ -1,0 +1,203 @@
+//! What goes wrong, how it begins and how it ends.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    chance::Chance,
+    clock::wall_ms,
+    credential_file::CredentialFile,
+    invariants::{RECOVERY, RECOVERY_BY_LOGIN},
+    model::{
+        NODES,
+        cluster::{Cluster, Condition},
+    },
+};
+
+/// How long after a rotation a standby may not know of it; mostly it is much less.
+const LAG_MS: u64 = 5_000;
+
+/// How long a client that learnt that batches are refused may believe it: until it reads the key.
+const SINGLY_AFTER: Duration = Duration::from_secs(20);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    AllMeet(Condition),
+    BatchesRefused,
+    FileAway,
+    ItemsFail,
+    MountGone,
+    NodeBehind(usize),
+    NodeMeets(usize, Condition),
+    NodeSealed(usize),
+    Quota,
+    RoleDeleted,
+    Rotated,
+    SecretIdDestroyed,
+    /// In good order: the new one is there before the old one ends.
+    SecretIdReplaced,
+    TokensCounted,
+    TokensRevoked,
+    Unreliable,
+    Slow,
+}
+
+impl Fault {
+    pub fn any(chance: &mut Chance) -> Self {
+        let node = chance.below(NODES as u64) as usize;
+        let conditions = [Condition::Dead, Condition::Stalled, Condition::Unreachable];
+        let condition = conditions[chance.below(3) as usize];
+        match chance.below(24) {
+            0..5 => Self::NodeMeets(node, condition),
+            5 => Self::AllMeet(condition),
+            6..8 => Self::NodeSealed(node),
+            8 => Self::NodeBehind(node),
+            9 => Self::BatchesRefused,
+            10 => Self::ItemsFail,
+            11 => Self::MountGone,
+            12 => Self::Quota,
+            13 => Self::RoleDeleted,
+            14 => Self::SecretIdDestroyed,
+            15 => Self::TokensCounted,
+            16..18 => Self::TokensRevoked,
+            18 => Self::Rotated,
+            19 | 20 => Self::Unreliable,
+            21 => Self::FileAway,
+            22 => Self::SecretIdReplaced,
+            _ => Self::Slow,
+        }
+    }
+
+    /// Whether both would be about the same thing.
+    pub fn conflicts(self, other: Self) -> bool {
+        let all = |fault| matches!(fault, Self::AllMeet(_));
+        let of_nodes = |fault: Self| fault.subject() < NODES;
+        self.subject() == other.subject()
+            || all(self) && of_nodes(other)
+            || all(other) && of_nodes(self)
+    }
+
+    fn subject(self) -> usize {
+        match self {
+            Self::AllMeet(_) => 0,
+            Self::NodeMeets(node, _) | Self::NodeSealed(node) | Self::NodeBehind(node) => node,
+            Self::FileAway
+            | Self::RoleDeleted
+            | Self::SecretIdDestroyed
+            | Self::SecretIdReplaced
+            | Self::TokensCounted => NODES,
+            Self::TokensRevoked => NODES + 1,
+            Self::Rotated => NODES + 2,
+            Self::MountGone | Self::Quota => NODES + 3,
+            Self::BatchesRefused | Self::ItemsFail => NODES + 4,
+            Self::Unreliable | Self::Slow => NODES + 5,
+        }
+    }
+
+    /// How long it lasts; mostly short.
+    pub fn length(self, chance: &mut Chance) -> Duration {
+        let long = chance.once_in(8);
+        Duration::from_millis(match self {
+            Self::TokensRevoked => 1,
+            Self::Rotated => 2_000 + LAG_MS,
+            Self::SecretIdReplaced => 5_000,
+            _ if long => 30_000 + chance.below(80_000),
+            _ => 500 + chance.below(15_000),
+        })
+    }
+
+    /// From its end until everything works.
+    pub fn recovery(self) -> Duration {
+        if self == Self::TokensRevoked { RECOVERY_BY_LOGIN } else { RECOVERY }
+    }
+
+    /// The least time until the next one of its kind.
+    pub fn rest(self) -> Duration {
+        match self {
+            // Tokens that die at birth are replaced ever more slowly, which is meant.
+            Self::TokensRevoked => Duration::from_secs(30),
+            Self::Rotated => Duration::from_secs(60),
+            _ => Duration::ZERO,
+        }
+    }
+
+    pub fn begin(self, cluster: &Cluster, files: &[Arc<CredentialFile>], chance: &mut Chance) {
+        match self {
+            Self::AllMeet(condition) => {
+                (0..NODES).for_each(|node| cluster.set_condition(node, condition));
+            }
+            Self::NodeMeets(node, condition) => cluster.set_condition(node, condition),
+            Self::Rotated => {
+                let wall_secs = wall_ms(cluster.journal.started()) / 1_000;
+                let most = if chance.once_in(2) { LAG_MS } else { 100 };
+                let lags = [(); NODES].map(|()| Duration::from_millis(20 + chance.below(most)));
+                cluster.state().rotate(wall_secs, lags);
+            }
+            Self::FileAway => files.iter().for_each(|file| file.write(None)),
+            Self::SecretIdReplaced => replace_secret_id(cluster, files),
+            _ => self.begin_at_all(cluster, chance),
+        }
+    }
+
+    fn begin_at_all(self, cluster: &Cluster, chance: &mut Chance) {
+        let mut state = cluster.state();
+        match self {
+            Self::NodeBehind(node) => state.nodes[node].behind = true,
+            Self::NodeSealed(node) => state.nodes[node].sealed = true,
+            Self::BatchesRefused => state.transit.refuses_batches = true,
+            Self::ItemsFail => state.transit.items_fail_once_in = Some(1 + chance.below(20)),
+            Self::MountGone => state.mount_gone = true,
+            Self::Quota => state.quota = Some(chance.once_in(2).then_some(1 + chance.below(2))),
+            Self::RoleDeleted => state.auth.exists = false,
+            Self::SecretIdDestroyed => state.auth.destroy_secret_ids(),
+            Self::TokensCounted => state.auth.num_uses = 10,
+            Self::TokensRevoked => state.auth.revoke_all(),
+            Self::Slow => state.slow = true,
+            Self::Unreliable => state.flaky = true,
+            _ => (),
+        }
+    }
+
+    /// Undoes it. What an operator has to mend ends with a new secret ID in the plugins' `files`.
+    pub fn end(self, cluster: &Cluster, files: &[Arc<CredentialFile>]) {
+        let mend = |node| cluster.set_condition(node, Condition::Serving);
+        match self {
+            Self::AllMeet(_) => (0..NODES).for_each(mend),
+            Self::NodeMeets(node, _) => mend(node),
+            Self::RoleDeleted | Self::SecretIdDestroyed | Self::TokensCounted => {
+                let mut state = cluster.state();
+                (state.auth.exists, state.auth.num_uses) = (true, 0);
+                drop(state);
+                replace_secret_id(cluster, files);
+            }
+            Self::FileAway => replace_secret_id(cluster, files),
+            Self::SecretIdReplaced => cluster.state().auth.keep_newest_secret_id(),
+            _ => self.end_at_all(cluster),
+        }
+    }
+
+    fn end_at_all(self, cluster: &Cluster) {
+        let mut state = cluster.state();
+        match self {
+            Self::NodeBehind(node) => state.nodes[node].behind = false,
+            Self::NodeSealed(node) => state.nodes[node].sealed = false,
+            Self::BatchesRefused => {
+                state.transit.refuses_batches = false;
+                state.singly_until = Instant::now() + SINGLY_AFTER;
+            }
+            Self::ItemsFail => state.transit.items_fail_once_in = None,
+            Self::MountGone => state.mount_gone = false,
+            Self::Quota => state.quota = None,
+            Self::Slow => state.slow = false,
+            Self::Unreliable => state.flaky = false,
+            _ => (),
+        }
+    }
+}
+
+/// An operator writes a new secret ID into all files.
+fn replace_secret_id(cluster: &Cluster, files: &[Arc<CredentialFile>]) {
+    let secret_id = cluster.state().auth.issue_secret_id();
+    files.iter().for_each(|file| file.write(Some(secret_id.clone())));
+}

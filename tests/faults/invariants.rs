@@ -1,0 +1,101 @@
+//! What must hold whatever happens to the keeper, each with its reason.
+
+use std::time::Duration;
+
+use vault_kube_kms::domain::error::Code;
+
+/// A rule that can be broken.
+pub struct Violation {
+    pub name: &'static str,
+    pub because: &'static str,
+}
+
+const fn rule(name: &'static str, because: &'static str) -> Violation {
+    Violation { name, because }
+}
+
+pub const NO_WRONG_PLAINTEXT: Violation =
+    rule("no wrong plaintext", "the API server would write with a seed that nobody can unwrap");
+pub const NO_PANIC: Violation = rule("no panic", "a panic is an outage of our own");
+pub const ENDS_BY_ITS_DEADLINE: Violation =
+    rule("a call ends by its deadline", "the API server's own error says nothing of the cause");
+pub const TELLS_ITS_CAUSE: Violation =
+    rule("a failure tells its cause", "it is all that an operator has to go by");
+pub const KEEPS_SECRETS: Violation =
+    rule("a failure tells no secret", "errors are logged by the API server too");
+pub const BLAMES_THE_KEEPER: Violation =
+    rule("an outage is no tampering", "an operator would restore a backup for nothing");
+pub const FEW_REQUESTS: Violation =
+    rule("a call costs few requests", "retries must not multiply the load on a keeper in trouble");
+pub const NO_LOGIN_STORM: Violation =
+    rule("logins are rare", "each one writes a lease and may use up a secret ID");
+pub const REFUSED_PAIR_RESTS: Violation =
+    rule("a refused pair is left alone", "five refusals lock the role for every node");
+pub const NO_LOCKOUT: Violation =
+    rule("the role is never locked", "a lock keeps out the good credential too, for 15 minutes");
+pub const FEW_IN_FLIGHT: Violation =
+    rule("few requests are out at once", "2,000 seeds must not become 2,000 requests");
+pub const FEW_CONNECTIONS: Violation =
+    rule("few connections are open", "descriptors run out, at the keeper as well");
+pub const RECOVERS: Violation =
+    rule("calls work soon after the last fault", "nobody is to restart anything");
+pub const NOTHING_LEFT: Violation =
+    rule("nothing is left behind", "what leaks in minutes ends the process in weeks");
+
+/// kube-apiserver's 3 s less what the socket takes off.
+pub const BUDGET: Duration = Duration::from_millis(2_790);
+
+/// How much later than its deadline a call may end.
+pub const LATENESS: Duration = Duration::from_millis(5);
+
+/// Requests for one lone call, whatever each of them met (`REQUESTS_MAX`), and one more with the
+/// token of a new login.
+pub const REQUESTS_MAX: u32 = 6 + 1;
+
+/// Logins that one node is granted within a minute: a token that dies is replaced after 10 s at the
+/// soonest, one that wears out lives for 20 s, and an answer may be lost.
+pub const LOGINS_PER_MINUTE: usize = 8;
+
+/// Requests for logins within a minute, whatever they met: after an outage one each 5 s after the
+/// first few, with at most 6 tries each.
+pub const LOGIN_REQUESTS_PER_MINUTE: usize = 60;
+
+/// For how long a refused pair of role ID and secret ID is not tried again.
+pub const REFUSED_FOR: Duration = Duration::from_mins(15);
+
+/// Requests of one node that are out at once: two lanes of unwraps, eight wraps, and those of the
+/// observer, of a look that a request asked for and of the session.
+pub const IN_FLIGHT_MAX: usize = 2 + 8 + 4;
+
+/// The same where a server takes no batches: each lane then sends eight at once.
+pub const IN_FLIGHT_SINGLY_MAX: usize = 2 * 8 + 8 + 4;
+
+/// Connections of one node that are open at once, idle ones and those of given-up calls included.
+pub const CONNECTIONS_MAX: usize = 64;
+
+/// Connections of one node once it only observes: those in use, and four that came too late.
+pub const CONNECTIONS_QUIET: usize = 2 + 4;
+
+/// From the end of the last fault until every call works.
+pub const RECOVERY: Duration = Duration::from_secs(10);
+
+/// The same after tokens were revoked: the next login follows the last one after 10 s at the
+/// soonest, and a failed one after 5 s.
+pub const RECOVERY_BY_LOGIN: Duration = Duration::from_secs(20);
+
+/// Whether an outage may end a call with `code`: everything else blames the stored object, the key
+/// or ourselves.
+pub fn is_of_an_outage(code: Code) -> bool {
+    code.is_outage()
+        || matches!(
+            code,
+            Code::KeyIdUnknown
+                | Code::KeyMissing
+                | Code::LoginRefused
+                | Code::Overloaded
+                | Code::PermissionDenied
+                | Code::ProofPending
+                | Code::Starting
+                | Code::VersionNotYet
+        )
+}

@@ -1,0 +1,241 @@
+//! Virtual API servers: each writes seeds, reads what any of them wrote, and now and then starts
+//! anew and reads a great deal at once. Every plaintext is checked.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use vault_kube_kms::{
+    domain::{error::KmsError, secret::Plaintext},
+    ports::kms::{KeyManagement as _, Sealed},
+};
+
+use super::{
+    chance::Chance,
+    invariants::{
+        BLAMES_THE_KEEPER, BUDGET, ENDS_BY_ITS_DEADLINE, FEW_REQUESTS, KEEPS_SECRETS, LATENESS,
+        NO_WRONG_PLAINTEXT, RECOVERS, REQUESTS_MAX, TELLS_ITS_CAUSE, is_of_an_outage,
+    },
+    journal::Alarm,
+    model::NODES,
+    plugin::Plugin,
+    weather::{Outlook, Weather},
+};
+
+/// Unwraps at once when an API server starts.
+const BURST: usize = 200;
+
+/// Seeds of each that are kept.
+const STORED_MAX: usize = 150;
+
+struct Stored {
+    seed: [u8; 32],
+    sealed: Sealed,
+}
+
+/// What one API server wrote.
+#[derive(Default)]
+struct Written {
+    stored: Vec<Arc<Stored>>,
+    number: usize,
+}
+
+/// What became of the calls.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    pub calls: u64,
+    pub failed: u64,
+}
+
+/// The load of all plugins.
+#[derive(Default)]
+pub struct Load {
+    /// By the API server that wrote it.
+    etcd: Mutex<[Written; NODES]>,
+    tally: Mutex<Tally>,
+}
+
+/// The API server of one plugin.
+#[derive(Clone)]
+struct ApiServer {
+    load: Arc<Load>,
+    plugin: Arc<Plugin>,
+    weather: Arc<Weather>,
+    /// Since when it reads one thing after the other.
+    quiet_from: Arc<Mutex<Instant>>,
+}
+
+impl Load {
+    pub fn tally(&self) -> Tally {
+        *self.tally.lock().unwrap()
+    }
+
+    /// Lets an API server use `plugin` until `tasks` end.
+    pub fn begin(
+        self: &Arc<Self>,
+        plugin: &Arc<Plugin>,
+        weather: &Arc<Weather>,
+        seed: u64,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let (load, plugin, weather) = (self.clone(), plugin.clone(), weather.clone());
+        let quiet_from = Arc::new(Mutex::new(Instant::now()));
+        let server = ApiServer { load, plugin, weather, quiet_from };
+        tasks.spawn(server.clone().write(Chance::new(seed ^ 2)));
+        tasks.spawn(server.clone().read(Chance::new(seed ^ 3)));
+        tasks.spawn(server.start_anew(Chance::new(seed ^ 4)));
+    }
+}
+
+impl ApiServer {
+    async fn write(self, mut chance: Chance) {
+        let _alarm = self.alarm();
+        loop {
+            pause(&mut chance, 1_000, 4_000).await;
+            self.encrypt(&mut chance).await;
+        }
+    }
+
+    async fn read(self, mut chance: Chance) {
+        let _alarm = self.alarm();
+        loop {
+            pause(&mut chance, 200, 1_500).await;
+            if let Some(stored) = self.some(&mut chance) {
+                self.decrypt_alone(&stored).await;
+            }
+        }
+    }
+
+    /// Some of what is read at once is equal.
+    async fn start_anew(self, mut chance: Chance) {
+        let _alarm = self.alarm();
+        loop {
+            pause(&mut chance, 20_000, 90_000).await;
+            let few: Vec<_> = (0..5).filter_map(|_| self.some(&mut chance)).collect();
+            let mut reads = JoinSet::new();
+            *self.quiet_from.lock().unwrap() = Instant::now() + Duration::from_hours(1);
+            for number in 0..BURST {
+                let equal = number % 4 == 0 && !few.is_empty();
+                let stored = if equal {
+                    Some(few[number % few.len()].clone())
+                } else {
+                    self.some(&mut chance)
+                };
+                if let Some(stored) = stored {
+                    let server = self.clone();
+                    reads.spawn(async move {
+                        let _alarm = server.alarm();
+                        server.decrypt(&stored).await;
+                    });
+                }
+            }
+            reads.join_all().await;
+            // What is still out ends by the last one's deadline.
+            *self.quiet_from.lock().unwrap() = Instant::now() + BUDGET;
+        }
+    }
+
+    fn alarm(&self) -> Alarm {
+        Alarm(self.plugin.network.cluster.journal.clone())
+    }
+
+    fn some(&self, chance: &mut Chance) -> Option<Arc<Stored>> {
+        let etcd = self.load.etcd.lock().unwrap();
+        let stored = &etcd[chance.below(NODES as u64) as usize].stored;
+        let count = stored.len() as u64;
+        (count > 0).then(|| stored[chance.below(count) as usize].clone())
+    }
+
+    async fn encrypt(&self, chance: &mut Chance) {
+        let mut seed = [0; 32];
+        seed.iter_mut().for_each(|byte| *byte = chance.below(256) as u8);
+        let outlook = self.weather.outlook();
+        let deadline = self.plugin.clock.now().after(BUDGET);
+        let outcome = self.plugin.service.encrypt(Plaintext::new(seed.to_vec()), deadline).await;
+        self.check("encrypt", outlook, outcome.as_ref().err());
+        self.check_requests("encrypt", &STANDARD.encode(seed));
+        let Ok(answer) = outcome else { return };
+        let (ciphertext, annotations) = (answer.ciphertext, answer.annotations);
+        let key_id = answer.key_id.as_str().to_owned();
+        let sealed = Sealed { ciphertext, key_id, annotations };
+        let written = &mut self.load.etcd.lock().unwrap()[self.plugin.index];
+        let at = written.number % STORED_MAX;
+        written.number += 1;
+        let stored = Arc::new(Stored { seed, sealed });
+        if at < written.stored.len() {
+            written.stored[at] = stored;
+        } else {
+            written.stored.push(stored);
+        }
+    }
+
+    /// Reads one thing, and counts what it costs if nothing else is read meanwhile.
+    async fn decrypt_alone(&self, stored: &Stored) {
+        let content = String::from_utf8_lossy(stored.sealed.ciphertext.as_bytes());
+        let network = &self.plugin.network;
+        network.cluster.state().measures.forget(network.client, &content);
+        let before = *self.quiet_from.lock().unwrap();
+        let alone = before <= Instant::now();
+        self.decrypt(stored).await;
+        if alone && *self.quiet_from.lock().unwrap() == before {
+            self.check_requests("decrypt", &content);
+        }
+    }
+
+    async fn decrypt(&self, stored: &Stored) {
+        let outlook = self.weather.outlook();
+        let deadline = self.plugin.clock.now().after(BUDGET);
+        let outcome = self.plugin.service.decrypt(stored.sealed.clone(), deadline).await;
+        self.check("decrypt", outlook, outcome.as_ref().err());
+        if outcome.is_ok_and(|plaintext| plaintext.expose() != stored.seed) {
+            let what = format_args!("plugin {} reads another seed", self.plugin.index);
+            self.plugin.network.cluster.journal.violated(&NO_WRONG_PLAINTEXT, what);
+        }
+    }
+
+    fn check_requests(&self, call: &str, content: &str) {
+        let cluster = &self.plugin.network.cluster;
+        let asked = cluster.state().measures.take_asked_for(self.plugin.index, content);
+        if asked > REQUESTS_MAX {
+            let what = format_args!("{call} of plugin {} cost {asked}", self.plugin.index);
+            cluster.journal.violated(&FEW_REQUESTS, what);
+        }
+    }
+
+    fn check(&self, call: &str, outlook: Outlook, error: Option<&KmsError>) {
+        let (index, journal) = (self.plugin.index, &self.plugin.network.cluster.journal);
+        let took = outlook.begun.elapsed();
+        if took > BUDGET + LATENESS {
+            let what = format_args!("{call} of plugin {index} took {took:?}");
+            journal.violated(&ENDS_BY_ITS_DEADLINE, what);
+        }
+        let mut tally = self.load.tally.lock().unwrap();
+        tally.calls += 1;
+        let Some(error) = error else { return };
+        tally.failed += 1;
+        drop(tally);
+        let excused = self.weather.excuses(outlook);
+        journal.say(format_args!("plugin {index}: {call} fails after {took:?}: {error}"));
+        let text = error.to_string();
+        for (fine, rule) in [
+            (excused, &RECOVERS),
+            (is_of_an_outage(error.code()), &BLAMES_THE_KEEPER),
+            (!error.cause().is_empty() && !error.code().as_str().is_empty(), &TELLS_ITS_CAUSE),
+            (!text.contains("canary") && !text.contains("vault:v"), &KEEPS_SECRETS),
+        ] {
+            if !fine {
+                journal.violated(rule, format_args!("{call} of plugin {index}: {text}"));
+            }
+        }
+    }
+}
+
+async fn pause(chance: &mut Chance, least_ms: u64, most_ms: u64) {
+    sleep(Duration::from_millis(least_ms + chance.below(most_ms - least_ms))).await;
+}

@@ -1,0 +1,116 @@
+//! The whole Vault adapter in virtual time: three plugins, each with its client, session, layers and
+//! key service, against a model of a Vault cluster that fails in every way we know of, under the
+//! load of three API servers. One seed decides everything.
+//!
+//! A failure prints its seed: `FAULTS_SEED=<seed> cargo test --all-features --test faults` replays
+//! it, with a line for each thing that happens. `FAULTS_SEEDS=<number>` sets how many are run.
+#![allow(missing_docs, unreachable_pub, clippy::pedantic, clippy::restriction, reason = "tests")]
+
+#[path = "../simulation/chance.rs"]
+mod chance;
+mod clock;
+mod credential_file;
+mod faults;
+mod invariants;
+mod journal;
+mod load;
+mod model;
+mod plugin;
+mod simulation;
+mod telemetry;
+mod weather;
+
+use std::{
+    env,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use simulation::{Report, Severity, run};
+
+const SEEDS: u64 = 16;
+
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+#[test]
+fn every_seed_keeps_the_invariants() {
+    if let Some(seed) = number("FAULTS_SEED") {
+        let verdict = run(seed, true, Severity::default()).verdict;
+        assert_eq!(verdict, None, "seed {seed}");
+        return;
+    }
+    let (seeds, next) = (number("FAULTS_SEEDS").unwrap_or(SEEDS), AtomicU64::new(0));
+    let reports = Mutex::new(Vec::new());
+    let workers = thread::available_parallelism().map_or(2, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds {
+                        return;
+                    }
+                    let report = run(seed, false, Severity::default());
+                    if let Some(verdict) = &report.verdict {
+                        next.store(seeds, Ordering::Relaxed);
+                        panic!("{verdict}\nreplay it with FAULTS_SEED={seed}");
+                    }
+                    reports.lock().unwrap().push(report);
+                }
+            });
+        }
+    });
+    sum_up(&reports.into_inner().unwrap());
+}
+
+/// What the seeds had in them, for those who look (`--nocapture`).
+fn sum_up(reports: &[Report]) {
+    let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
+    let worst = reports.iter().map(|report| report.worst_recovery).max();
+    let (calls, failed) = (sum(|r| r.tally.calls), sum(|r| r.tally.failed));
+    let requests = sum(|r| r.peaks.requests);
+    eprintln!("{calls} calls, {failed} failed, {requests} requests, worst recovery {worst:?}");
+    let most = |of: fn(&Report) -> usize| reports.iter().map(of).max().unwrap_or(0);
+    eprintln!(
+        "at most: {} requests for a call, {} at once, {} connections, {} logins and {} requests for them in a minute",
+        most(|r| r.peaks.requests_per_call as usize),
+        most(|r| r.peaks.in_flight),
+        most(|r| r.peaks.connections),
+        most(|r| r.peaks.logins_per_minute),
+        most(|r| r.peaks.login_requests_per_minute),
+    );
+    let mut happened = std::collections::BTreeMap::new();
+    for (what, times) in reports.iter().flat_map(|report| &report.happened) {
+        *happened.entry(what).or_insert(0) += times;
+    }
+    eprintln!("{happened:?}");
+}
+
+/// A failure can only be looked into if it comes again.
+#[test]
+fn a_seed_tells_the_same_story_twice() {
+    let [one, other] = [(); 2].map(|()| run(1, false, Severity::default()).digest);
+    assert_eq!(one, other);
+}
+
+/// The simulation itself must be able to fail: nothing recovers in no time.
+#[test]
+fn a_recovery_that_takes_time_is_found_out() {
+    let severity = Severity { recovery: Some(Duration::ZERO), ..Severity::default() };
+    let found = (0..20).find_map(|seed| run(seed, false, severity).verdict);
+    assert!(found.is_some_and(|verdict| verdict.starts_with("calls work soon")));
+}
+
+/// Nor does a role that a single refusal locks stay open.
+#[test]
+fn a_lockout_is_found_out() {
+    let severity = Severity { lockout_failures: Some(1), ..Severity::default() };
+    let found = (0..20).find_map(|seed| run(seed, false, severity).verdict);
+    assert!(found.is_some_and(|verdict| verdict.starts_with("the role is never locked")));
+}

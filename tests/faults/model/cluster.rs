@@ -1,0 +1,268 @@
+//! The state of the cluster, and what may happen to it.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tokio::{sync::Notify, time::Instant};
+
+use super::{
+    NODES,
+    auth::Auth,
+    measures::Measures,
+    transit::{Reply, Transit, refusal},
+};
+use crate::{chance::Chance, clock::wall_ms, journal::Journal};
+
+/// How a node can be met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    Serving,
+    /// Its process is gone: connections are reset and refused.
+    Dead,
+    /// It is connected to and never answers.
+    Stalled,
+    /// Not even connected to.
+    Unreachable,
+}
+
+/// What standbys do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standbys {
+    /// Ask the leader (Vault Community).
+    Forward,
+    /// Point at the leader.
+    Redirect,
+    /// Serve what changes nothing, and ask the leader for the rest (OpenBao from 2.5 on).
+    Serve,
+}
+
+/// What happens to a request on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// It arrives, and so does the answer.
+    Good,
+    /// The connection ends before it is carried out.
+    Reset,
+    /// The connection ends after it was carried out.
+    ResetAfter,
+    /// The answer ends half way.
+    HalfBody,
+    /// A proxy answers.
+    Proxy,
+}
+
+#[derive(Clone, Copy)]
+pub struct Node {
+    pub condition: Condition,
+    pub sealed: bool,
+    /// How long after a rotation it knows of it.
+    pub lag: Duration,
+    /// The state of the cluster has not reached it.
+    pub behind: bool,
+}
+
+impl Node {
+    fn can_lead(self) -> bool {
+        self.condition == Condition::Serving && !self.sealed
+    }
+}
+
+pub struct State {
+    pub nodes: [Node; NODES],
+    pub leader: Option<usize>,
+    last_leader: usize,
+    election_ends: Option<Instant>,
+    pub standbys: Standbys,
+    /// Answers tell the state that they are of (OpenBao from 2.7 on).
+    pub tells_index: bool,
+    pub transit: Transit,
+    pub auth: Auth,
+    rotated: Instant,
+    pub mount_gone: bool,
+    /// A quota is used up; it may say for how many seconds.
+    pub quota: Option<Option<u64>>,
+    pub flaky: bool,
+    pub slow: bool,
+    /// Until then clients may still think that batches are refused.
+    pub singly_until: Instant,
+    pub measures: Measures,
+    chance: Chance,
+}
+
+pub struct Cluster {
+    pub seed: u64,
+    state: Mutex<State>,
+    /// Told whenever a node may be met otherwise than before; it wakes in order, as channels do not.
+    conditions: Notify,
+    pub journal: Arc<Journal>,
+}
+
+impl Cluster {
+    pub fn new(seed: u64, journal: Arc<Journal>) -> Self {
+        let mut chance = Chance::new(seed);
+        let ttl = 20 + chance.below(40);
+        let mut auth = Auth::new(Duration::from_secs(ttl), Duration::from_secs(ttl * 4));
+        auth.names_dead_tokens = chance.once_in(2);
+        let node = Node {
+            condition: Condition::Serving,
+            sealed: false,
+            lag: Duration::ZERO,
+            behind: false,
+        };
+        let mut transit = Transit::default();
+        transit.rotate(wall_ms(journal.started()) / 1_000);
+        let standbys = [Standbys::Forward, Standbys::Redirect, Standbys::Serve];
+        let state = State {
+            nodes: [node; NODES],
+            leader: Some(0),
+            last_leader: 0,
+            election_ends: None,
+            standbys: standbys[chance.below(3) as usize],
+            tells_index: chance.once_in(2),
+            transit,
+            auth,
+            rotated: Instant::now(),
+            mount_gone: false,
+            quota: None,
+            flaky: false,
+            slow: false,
+            singly_until: Instant::now(),
+            measures: Measures::default(),
+            chance,
+        };
+        journal.say(format_args!(
+            "standbys {:?}, index {}, tokens live for {ttl} s",
+            state.standbys, state.tells_index
+        ));
+        Self { seed, state: Mutex::new(state), conditions: Notify::new(), journal }
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn set_condition(&self, node: usize, condition: Condition) {
+        self.state().nodes[node].condition = condition;
+        self.conditions.notify_waiters();
+    }
+
+    /// Waits until `node` can be met in a way that `ready` takes: which one it is.
+    pub async fn met(&self, node: usize, ready: impl Fn(Condition) -> bool) -> Condition {
+        loop {
+            let changed = self.conditions.notified();
+            let condition = self.state().nodes[node].condition;
+            if ready(condition) {
+                return condition;
+            }
+            changed.await;
+        }
+    }
+
+    /// Lets a new leader be elected if one is due. To be called often.
+    pub fn elect(&self) {
+        let mut state = self.state();
+        let now = Instant::now();
+        if let Some(leader) = state.leader
+            && !state.nodes[leader].can_lead()
+        {
+            self.journal.say(format_args!("node {leader} leads no more"));
+            (state.leader, state.last_leader) = (None, leader);
+            let wait = Duration::from_millis(1_000 + state.chance.below(10_000));
+            state.election_ends = Some(now + wait);
+        }
+        let able: Vec<_> = (0..NODES).filter(|node| state.nodes[*node].can_lead()).collect();
+        if state.leader.is_none()
+            && state.election_ends.is_none_or(|ends| ends <= now)
+            && able.len() * 2 > NODES
+        {
+            let leader = able[state.chance.below(able.len() as u64) as usize];
+            self.journal.say(format_args!("node {leader} leads"));
+            (state.leader, state.election_ends) = (Some(leader), None);
+        }
+    }
+}
+
+impl State {
+    /// Makes a new version, which the other nodes know of later.
+    pub fn rotate(&mut self, wall_secs: i64, lags: [Duration; NODES]) {
+        self.transit.rotate(wall_secs);
+        self.rotated = Instant::now();
+        for (node, lag) in self.nodes.iter_mut().zip(lags) {
+            node.lag = lag;
+        }
+    }
+
+    /// The versions that `node` knows.
+    pub fn known(&self, node: usize) -> u32 {
+        let latest = self.transit.latest();
+        let lags = Some(node) != self.leader && self.rotated.elapsed() < self.nodes[node].lag;
+        if lags { latest - 1 } else { latest }
+    }
+
+    /// What happens to a request on the wire.
+    pub fn wire(&self, draw: &mut Chance) -> Wire {
+        if !self.flaky {
+            return Wire::Good;
+        }
+        match draw.below(16) {
+            0 => Wire::Reset,
+            1 => Wire::ResetAfter,
+            2 => Wire::HalfBody,
+            3 => Wire::Proxy,
+            _ => Wire::Good,
+        }
+    }
+
+    /// How long a request is on its way.
+    pub fn latency(&self, draw: &mut Chance) -> Duration {
+        let most = if self.slow { 1_200 } else { 3 };
+        Duration::from_micros(200 + draw.below(most * 1_000))
+    }
+
+    /// Which node answers what `node` was asked: another one where it passes it on. Otherwise the
+    /// refusal and where it points.
+    pub fn server_of(
+        &self,
+        node: usize,
+        path: &str,
+        index: Option<u32>,
+        draw: &mut Chance,
+    ) -> Result<usize, (Reply, Option<usize>)> {
+        if self.nodes[node].sealed {
+            return Err((refusal(503, "Vault is sealed"), None));
+        }
+        if self.leader == Some(node) {
+            return Ok(node);
+        }
+        let reads = path.starts_with("transit/");
+        match (self.standbys, self.leader) {
+            (Standbys::Serve, leader) if reads => {
+                let unmet = index.is_some_and(|index| self.known(node) < index);
+                match leader {
+                    _ if !unmet && !self.nodes[node].behind => Ok(node),
+                    Some(leader) if !self.nodes[node].behind => Ok(leader),
+                    _ => Err((self.not_caught_up(), None)),
+                }
+            }
+            (Standbys::Forward | Standbys::Serve, Some(leader)) => Ok(leader),
+            (Standbys::Forward, None) if draw.once_in(4) => {
+                let text = "local node not active but active cluster node not found";
+                Err((refusal(500, text), None))
+            }
+            (Standbys::Forward, None) => {
+                Err((refusal(503, "no active Vault instance found"), None))
+            }
+            // To the dead one, until there is another.
+            (Standbys::Redirect | Standbys::Serve, leader) => {
+                Err(((307, Value::Null), Some(leader.unwrap_or(self.last_leader))))
+            }
+        }
+    }
+
+    fn not_caught_up(&self) -> Reply {
+        (if self.tells_index { 429 } else { 412 }, json!({"errors": []}))
+    }
+}

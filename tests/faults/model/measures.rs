@@ -1,0 +1,133 @@
+//! What the keeper sees of its clients.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// Moments of the last minute.
+#[derive(Default)]
+struct LastMinute(VecDeque<Instant>);
+
+impl LastMinute {
+    /// Notes one now; how many there were within a minute.
+    fn note(&mut self) -> usize {
+        let now = Instant::now();
+        self.0.push_back(now);
+        while self.0.front().is_some_and(|at| now - *at >= MINUTE) {
+            self.0.pop_front();
+        }
+        self.0.len()
+    }
+}
+
+/// What one client did.
+#[derive(Default)]
+struct Client {
+    in_flight: usize,
+    connections: usize,
+    login_requests: LastMinute,
+    logins: LastMinute,
+    /// When each pair was last refused, and the client was told.
+    refused: BTreeMap<String, Instant>,
+}
+
+/// The most that was seen of each.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Peaks {
+    pub requests: u64,
+    pub in_flight: usize,
+    pub connections: usize,
+    pub logins_per_minute: usize,
+    pub login_requests_per_minute: usize,
+    pub requests_per_call: u32,
+}
+
+#[derive(Default)]
+pub struct Measures {
+    clients: BTreeMap<usize, Client>,
+    /// Requests for one thing: by the plaintext that they wrap or the ciphertext that they unwrap.
+    by_content: HashMap<(usize, String), u32>,
+    pub peaks: Peaks,
+}
+
+impl Measures {
+    fn client(&mut self, client: usize) -> &mut Client {
+        self.clients.entry(client).or_default()
+    }
+
+    /// A request begins; how many of this client are out.
+    pub fn enter(&mut self, client: usize) -> usize {
+        let of = self.client(client);
+        of.in_flight += 1;
+        let out = of.in_flight;
+        self.peaks.requests += 1;
+        self.peaks.in_flight = self.peaks.in_flight.max(out);
+        out
+    }
+
+    pub fn leave(&mut self, client: usize) {
+        self.client(client).in_flight -= 1;
+    }
+
+    pub fn connected(&mut self, client: usize) -> usize {
+        let of = self.client(client);
+        of.connections += 1;
+        let open = of.connections;
+        self.peaks.connections = self.peaks.connections.max(open);
+        open
+    }
+
+    pub fn disconnected(&mut self, client: usize) {
+        self.client(client).connections -= 1;
+    }
+
+    pub fn connections(&self, client: usize) -> usize {
+        self.clients.get(&client).map_or(0, |of| of.connections)
+    }
+
+    /// A login is asked for: how many were within a minute.
+    pub fn login_asked(&mut self, client: usize) -> usize {
+        let within = self.client(client).login_requests.note();
+        let most = &mut self.peaks.login_requests_per_minute;
+        *most = within.max(*most);
+        within
+    }
+
+    /// How long ago `pair` was refused, if it was.
+    pub fn refused_ago(&mut self, client: usize, pair: &str) -> Option<Duration> {
+        self.client(client).refused.get(pair).map(Instant::elapsed)
+    }
+
+    /// A login was granted: how many were within a minute.
+    pub fn login_granted(&mut self, client: usize) -> usize {
+        let within = self.client(client).logins.note();
+        self.peaks.logins_per_minute = self.peaks.logins_per_minute.max(within);
+        within
+    }
+
+    pub fn login_refused(&mut self, client: usize, pair: &str) {
+        self.client(client).refused.insert(pair.to_owned(), Instant::now());
+    }
+
+    /// A request of `client` arrives that wraps or unwraps `content`.
+    pub fn asked_for(&mut self, client: usize, content: &str) {
+        *self.by_content.entry((client, content.to_owned())).or_default() += 1;
+    }
+
+    /// Forgets the requests that there were for `content`.
+    pub fn forget(&mut self, client: usize, content: &str) {
+        self.by_content.remove(&(client, content.to_owned()));
+    }
+
+    /// How many requests there were for `content` since then.
+    pub fn take_asked_for(&mut self, client: usize, content: &str) -> u32 {
+        let asked = self.by_content.remove(&(client, content.to_owned())).unwrap_or(0);
+        self.peaks.requests_per_call = self.peaks.requests_per_call.max(asked);
+        asked
+    }
+}

@@ -1,0 +1,99 @@
+//! The network between one plugin and the cluster: pipes in memory.
+
+use std::{fmt, io, sync::Arc, time::Duration};
+
+use futures_util::{FutureExt as _, future::BoxFuture};
+use http::Uri;
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{DuplexStream, duplex},
+    time::sleep,
+};
+use vault_kube_kms::adapters::vault::client::{BoxError, Connection, Dial};
+
+use super::{
+    cluster::{Cluster, Condition},
+    node::respond,
+};
+use crate::{
+    invariants::{CONNECTIONS_MAX, FEW_CONNECTIONS},
+    journal::Alarm,
+};
+
+/// What a socket's buffers hold.
+const BUFFER: usize = 65_536;
+
+/// A round trip.
+const HANDSHAKE: Duration = Duration::from_millis(1);
+
+/// The network as `client` sees it.
+#[derive(Clone)]
+pub struct Network {
+    pub cluster: Arc<Cluster>,
+    pub client: usize,
+}
+
+impl Network {
+    async fn connect(self, node: usize) -> Result<Connection, BoxError> {
+        sleep(HANDSHAKE).await;
+        // The SYN is sent again and again.
+        let condition = self.cluster.met(node, |it| it != Condition::Unreachable).await;
+        if condition == Condition::Dead {
+            return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
+        }
+        let (ours, theirs) = duplex(BUFFER);
+        drop(tokio::spawn(self.serve(node, theirs)));
+        Ok(Connection::new(TokioIo::new(ours)))
+    }
+
+    /// Serves a connection to `node` until either side ends it.
+    async fn serve(self, node: usize, stream: DuplexStream) {
+        let _alarm = Alarm(self.cluster.journal.clone());
+        let _open = Open::new(self.clone());
+        let service = service_fn(|request| respond(self.clone(), node, request));
+        let mut http = http1::Builder::new();
+        let serving = http.auto_date_header(false).serve_connection(TokioIo::new(stream), service);
+        tokio::select! {
+            biased;
+            _ = self.cluster.met(node, |it| it == Condition::Dead) => (),
+            // An error of the service ends the connection without an answer.
+            _ = serving => (),
+        }
+    }
+}
+
+impl Dial for Network {
+    fn dial(&self, to: Uri) -> BoxFuture<'static, Result<Connection, BoxError>> {
+        let name = to.host().unwrap().strip_prefix("vault-").unwrap();
+        let node = name.parse().unwrap();
+        self.clone().connect(node).boxed()
+    }
+}
+
+/// An open connection, counted.
+struct Open(Network);
+
+impl Open {
+    fn new(network: Network) -> Self {
+        let Network { cluster, client } = &network;
+        let open = cluster.state().measures.connected(*client);
+        if open > CONNECTIONS_MAX {
+            let what = format_args!("plugin {client} has {open} connections");
+            cluster.journal.violated(&FEW_CONNECTIONS, what);
+        }
+        Self(network)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.cluster.state().measures.disconnected(self.0.client);
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Network of plugin {}", self.client)
+    }
+}

@@ -1,0 +1,257 @@
+//! One node: a request comes in, an answer goes out, or does not.
+
+use std::{convert::Infallible, io, time::SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
+use hyper::body::{Body, Frame, Incoming};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::{
+    NODES, address,
+    auth::ROLE_ID,
+    cluster::{Condition, State, Wire},
+    network::Network,
+    transit::{Reply, refusal},
+};
+use crate::{
+    chance::Chance,
+    clock::wall_ms,
+    invariants::{
+        FEW_IN_FLIGHT, IN_FLIGHT_MAX, IN_FLIGHT_SINGLY_MAX, LOGIN_REQUESTS_PER_MINUTE,
+        LOGINS_PER_MINUTE, NO_LOCKOUT, NO_LOGIN_STORM, REFUSED_FOR, REFUSED_PAIR_RESTS,
+    },
+    journal::hash,
+};
+
+type Answer = Response<BoxBody<Bytes, io::Error>>;
+
+/// A request as it was read.
+struct Asked {
+    path: String,
+    token: Option<String>,
+    index: Option<u32>,
+    body: Value,
+}
+
+/// Answers `request` of `network`'s client to `node`.
+pub async fn respond(
+    network: Network,
+    node: usize,
+    request: Request<Incoming>,
+) -> io::Result<Answer> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    let asked = Asked {
+        path: parts.uri.path().trim_start_matches("/v1/").to_owned(),
+        token: text(&parts.headers, "x-vault-token"),
+        index: text(&parts.headers, "x-vault-index").and_then(|index| index.parse().ok()),
+        body: serde_json::from_slice(&body).unwrap_or(Value::Null),
+    };
+    let _out = Out::new(&network);
+    note(&network, &asked);
+    let mut draw = draw(&network, node, &asked.path, &body);
+    let latency = network.cluster.state().latency(&mut draw);
+    sleep(latency).await;
+    network.cluster.met(node, |condition| condition == Condition::Serving).await;
+    let wire = network.cluster.state().wire(&mut draw);
+    match wire {
+        Wire::Reset => return Err(io::Error::other("reset")),
+        Wire::Proxy => return Ok(page(502, "<html><h1>502 Bad Gateway</h1></html>".to_owned())),
+        Wire::Good | Wire::ResetAfter | Wire::HalfBody => (),
+    }
+    let ((status, reply), to) = carry_out(&network, node, &asked, draw);
+    let text = if reply.is_null() { String::new() } else { reply.to_string() };
+    let mut answer = match wire {
+        // Nobody is to be refused without being told: the client repeats a lost login once.
+        Wire::ResetAfter if status == 200 => return Err(io::Error::other("reset")),
+        Wire::HalfBody if status == 200 => half(&text),
+        _ => page(status, text),
+    };
+    let state = network.cluster.state();
+    let headers = answer.headers_mut();
+    let now = wall_ms(network.cluster.journal.started()) / 1_000;
+    let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(now as u64);
+    headers.insert("date", httpdate::fmt_http_date(now).parse().unwrap());
+    if state.tells_index {
+        headers.insert("x-vault-index", state.known(node).to_string().parse().unwrap());
+    }
+    if let (429, Some(Some(seconds))) = (status, state.quota) {
+        headers.insert("retry-after", seconds.to_string().parse().unwrap());
+    }
+    if let Some(to) = to {
+        headers.insert("location", format!("{}/v1/{}", address(to), asked.path).parse().unwrap());
+    }
+    Ok(answer)
+}
+
+/// The chance of one request: what it meets depends on what and when it is, and not on which of
+/// several at one moment came first. Tokio's channels wake those who wait in any order.
+fn draw(network: &Network, node: usize, path: &str, body: &[u8]) -> Chance {
+    let now = network.cluster.journal.started().elapsed().as_millis() as u64;
+    let place = (network.client * NODES + node) as u64;
+    Chance::new(network.cluster.seed ^ hash(path.as_bytes()) ^ hash(body) ^ (now << 8) ^ place)
+}
+
+/// Counts what a call costs.
+fn note(network: &Network, asked: &Asked) {
+    let Network { cluster, client } = network;
+    if asked.path == "auth/approle/login" {
+        let within = cluster.state().measures.login_asked(*client);
+        if within > LOGIN_REQUESTS_PER_MINUTE {
+            let what = format_args!("plugin {client} asked {within} times in a minute");
+            cluster.journal.violated(&NO_LOGIN_STORM, what);
+        }
+    }
+    let content = match asked.path.as_str() {
+        "transit/encrypt/k1" => &asked.body["plaintext"],
+        "transit/decrypt/k1" => &asked.body["ciphertext"],
+        _ => return,
+    };
+    if let Some(content) = content.as_str() {
+        cluster.state().measures.asked_for(*client, content);
+    }
+}
+
+fn carry_out(
+    network: &Network,
+    node: usize,
+    asked: &Asked,
+    mut draw: Chance,
+) -> (Reply, Option<usize>) {
+    let mut state = network.cluster.state();
+    if asked.path == "sys/health" {
+        return (health(&state, node), None);
+    }
+    let server = match state.server_of(node, &asked.path, asked.index, &mut draw) {
+        Ok(server) => server,
+        Err(refused) => return refused,
+    };
+    if state.quota.is_some() {
+        let text = format!("request path \"{}\": rate limit quota exceeded", asked.path);
+        return (refusal(429, &text), None);
+    }
+    if asked.path == "auth/approle/login" {
+        return (login(network, &mut state, &asked.body), None);
+    }
+    if let Err(refused) = state.auth.check(asked.token.as_deref()) {
+        return (refused, None);
+    }
+    let token = asked.token.as_deref().unwrap();
+    let reply = match asked.path.as_str() {
+        "auth/token/renew-self" => state.auth.renew(token),
+        "auth/token/revoke-self" => state.auth.revoke(token),
+        path => transit(&state, server, path, &asked.body, draw),
+    };
+    (reply, None)
+}
+
+fn health(state: &State, node: usize) -> Reply {
+    if state.nodes[node].sealed {
+        return (503, json!({"initialized": true, "sealed": true}));
+    }
+    let status = if state.leader == Some(node) { 200 } else { 429 };
+    (status, json!({"initialized": true, "sealed": false, "cluster_id": "the-model"}))
+}
+
+fn transit(state: &State, server: usize, path: &str, body: &Value, draw: Chance) -> Reply {
+    if state.mount_gone {
+        let text = format!("no handler for route \"{path}\". route entry not found.");
+        return refusal(404, &text);
+    }
+    let known = state.known(server);
+    match (path, body["batch_input"].as_array()) {
+        ("transit/keys/k1", _) => state.transit.read(known),
+        ("transit/encrypt/k1", _) => state.transit.encrypt(body, known, draw),
+        ("transit/decrypt/k1", Some(items)) => state.transit.decrypt_batch(items, known, draw),
+        ("transit/decrypt/k1", None) => state.transit.decrypt(body, known),
+        _ => refusal(403, "1 error occurred:\n\t* permission denied\n\n"),
+    }
+}
+
+/// Logs in, and holds the client to the rules of logins.
+fn login(network: &Network, state: &mut State, body: &Value) -> Reply {
+    let Network { cluster, client } = network;
+    let broken = |rule, what: std::fmt::Arguments<'_>| cluster.journal.violated(rule, what);
+    let pair = format!("{ROLE_ID} {}", body["secret_id"]);
+    if let Some(ago) = state.measures.refused_ago(*client, &pair).filter(|ago| *ago < REFUSED_FOR) {
+        let what = format_args!("plugin {client} tries what was refused {ago:?} ago");
+        broken(&REFUSED_PAIR_RESTS, what);
+    }
+    let lockouts = state.auth.lockouts;
+    let (status, reply) = state.auth.login(body);
+    cluster.journal.say(format_args!("plugin {client} logs in: {status}"));
+    if status == 200 {
+        let within = state.measures.login_granted(*client);
+        if within > LOGINS_PER_MINUTE {
+            broken(&NO_LOGIN_STORM, format_args!("plugin {client}: {within} logins in a minute"));
+        }
+    }
+    // Tokens that end after some uses are refused by the client.
+    if status != 200 || state.auth.num_uses != 0 {
+        state.measures.login_refused(*client, &pair);
+    }
+    if state.auth.lockouts > lockouts {
+        broken(&NO_LOCKOUT, format_args!("plugin {client} finds the role locked"));
+    }
+    (status, reply)
+}
+
+/// A request that is out, counted.
+struct Out(Network);
+
+impl Out {
+    fn new(network: &Network) -> Self {
+        let Network { cluster, client } = network;
+        let mut state = cluster.state();
+        let out = state.measures.enter(*client);
+        let singly = state.transit.refuses_batches || Instant::now() < state.singly_until;
+        let most = if singly { IN_FLIGHT_SINGLY_MAX } else { IN_FLIGHT_MAX };
+        if out > most {
+            let what = format_args!("plugin {client} has {out} requests out");
+            cluster.journal.violated(&FEW_IN_FLIGHT, what);
+        }
+        Self(network.clone())
+    }
+}
+
+impl Drop for Out {
+    fn drop(&mut self) {
+        self.0.cluster.state().measures.leave(self.0.client);
+    }
+}
+
+fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
+fn page(status: u16, text: String) -> Answer {
+    let body = Full::new(Bytes::from(text)).map_err(|never: Infallible| match never {}).boxed();
+    Response::builder().status(status).body(body).unwrap()
+}
+
+/// Announces the whole text and sends half of it.
+fn half(text: &str) -> Answer {
+    let cut = Bytes::from(text[..text.len() / 2].to_owned());
+    let body = HalfBody(Some(cut)).boxed();
+    Response::builder().header("content-length", text.len()).body(body).unwrap()
+}
+
+struct HalfBody(Option<Bytes>);
+
+impl Body for HalfBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<io::Result<Frame<Bytes>>>> {
+        std::task::Poll::Ready(Some(match self.0.take() {
+            Some(text) => Ok(Frame::data(text)),
+            None => Err(io::Error::other("cut")),
+        }))
+    }
+}

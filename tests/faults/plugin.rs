@@ -1,0 +1,110 @@
+//! A plugin, put together as `cli::keeper` does, on a network of the model.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::task::JoinSet;
+use vault_kube_kms::{
+    adapters::{
+        layers::{batch::Batch, coalesce::Coalesce, deadline::Deadline},
+        vault::{
+            address::VaultAddress,
+            approle::{AppRole, AppRoleFiles, AppRoleSettings, RoleId},
+            client::{ClientSettings, VaultClient},
+            key_path::{KeyPath, MountPath, Namespace},
+            session::Session,
+            tls::{TlsSettings, Trust},
+            transit::{TransitKek, TransitSettings},
+        },
+    },
+    domain::{
+        health::OutagePolicy, key_id::KeyIdentity, observer::Observer, rotation::KeyRing,
+        service::KeyService, watch::KeyWatch,
+    },
+    ports::{Ports, clock::Clock, kek::Kek, telemetry::Telemetry},
+};
+
+use super::{
+    clock::VirtualClock,
+    credential_file::CredentialFile,
+    model::{NODES, address, auth::ROLE_ID, network::Network},
+    telemetry::Ledger,
+};
+
+pub struct Plugin {
+    pub index: usize,
+    pub service: Arc<KeyService>,
+    pub clock: Arc<dyn Clock>,
+    pub file: Arc<CredentialFile>,
+    pub ledger: Arc<Ledger>,
+    pub network: Network,
+    /// They end with it.
+    _background: JoinSet<()>,
+}
+
+impl Plugin {
+    /// Starts a plugin that logs in with what `secret_id` says.
+    pub fn start(network: Network, secret_id: String, seed: u64, rotation_delay: Duration) -> Self {
+        let index = network.client;
+        let started = network.cluster.journal.started();
+        let clock: Arc<dyn Clock> = Arc::new(VirtualClock::new(started, seed));
+        let ledger = Arc::new(Ledger::default());
+        let telemetry: Arc<dyn Telemetry> = ledger.clone();
+        let file = Arc::new(CredentialFile::new(secret_id, seed ^ 1));
+        let client = Arc::new(VaultClient::over(
+            Arc::new(network.clone()),
+            client_settings(index),
+            clock.clone(),
+            telemetry.clone(),
+        ));
+        let files = AppRoleFiles { role_id: None, secret_id: file.clone(), cache: None };
+        let approle = AppRole::new(client.clone(), clock.clone(), approle_settings(), files);
+        let session = Session::new(Arc::new(approle), clock.clone(), telemetry.clone());
+        let session = Arc::new(session);
+        let settings = transit_settings();
+        let identity = KeyIdentity::new(settings.lineage(), 0);
+        let kek = TransitKek::new(client, session.clone(), settings);
+        let batch = Batch::new(kek, clock.clone(), telemetry.clone());
+        let coalesce = Coalesce::new(batch, clock.clone(), telemetry.clone());
+        let kek: Arc<dyn Kek> = Arc::new(Deadline::new(coalesce, clock.clone()));
+        let ports = Ports { kek, clock: clock.clone(), telemetry };
+        let ring = KeyRing::new(identity, rotation_delay, BTreeMap::new());
+        let (policy, grace) = (OutagePolicy::StopWrites, Duration::from_secs(30));
+        let watch = Arc::new(KeyWatch::new(ports, ring, policy, grace));
+        let mut background = JoinSet::new();
+        background.spawn(async move { session.run().await });
+        background.spawn(Observer::new(watch.clone()).run());
+        let service = Arc::new(KeyService::new(watch, false));
+        Self { index, service, clock, file, ledger, network, _background: background }
+    }
+}
+
+/// Each plugin asks another node first.
+fn client_settings(first: usize) -> ClientSettings {
+    let node = |offset| VaultAddress::parse(&address((first + offset) % NODES)).unwrap();
+    ClientSettings {
+        addresses: (0..NODES).map(node).collect(),
+        tls: TlsSettings { trust: Trust::Anybody, server_name: None },
+        connect_timeout: Duration::from_secs(30),
+        request_timeout: Duration::from_millis(2_500),
+    }
+}
+
+fn approle_settings() -> AppRoleSettings {
+    AppRoleSettings {
+        mount: MountPath::parse("approle").unwrap(),
+        namespace: Namespace::default(),
+        role_id: RoleId::Given(ROLE_ID.to_owned()),
+        secret_id_path: PathBuf::from("secret-id"),
+        secret_id_wrapped: false,
+        secret_id_cache: None,
+    }
+}
+
+fn transit_settings() -> TransitSettings {
+    TransitSettings {
+        key: KeyPath::parse("transit/keys/k1").unwrap(),
+        namespace: Namespace::default(),
+        auth_namespace: Namespace::default(),
+        require_enterprise: false,
+    }
+}

@@ -1,0 +1,244 @@
+//! One seed: three plugins, a cluster, trouble and peace.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::{
+    runtime::{Builder, Handle},
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use super::{
+    chance::Chance,
+    credential_file::CredentialFile,
+    faults::Fault,
+    invariants::{CONNECTIONS_QUIET, NOTHING_LEFT},
+    journal::Journal,
+    load::{Load, Tally},
+    model::{NODES, cluster::Cluster, measures::Peaks, network::Network},
+    plugin::Plugin,
+    weather::Weather,
+};
+
+/// Plugins that share one role, as on a control plane of three nodes.
+const PLUGINS: usize = 3;
+
+/// How long things go wrong, and how long everything then has to heal; twice.
+const TROUBLE: Duration = Duration::from_secs(300);
+const PEACE: Duration = Duration::from_secs(60);
+const ROUNDS: usize = 2;
+
+/// How often it is decided whether something happens, and once in how many times it does.
+const TICK: Duration = Duration::from_millis(100);
+const RARITY: u64 = 120;
+
+/// Faults at once.
+const FAULTS_MAX: usize = 3;
+
+/// Once everybody has gone, what is idle is closed within this time.
+const QUIET: Duration = Duration::from_secs(200);
+
+/// Tasks for one connection: the client's, the server's, and that of its pool.
+const TASKS_PER_CONNECTION: usize = 3;
+
+/// Tasks of one plugin: session, observer, idle connections, and those that pass.
+const TASKS_PER_PLUGIN: usize = 8;
+
+/// What a seed is held to otherwise than by the rules; for proving that they can be broken.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Severity {
+    pub lockout_failures: Option<u32>,
+    pub recovery: Option<Duration>,
+}
+
+/// How a seed went.
+pub struct Report {
+    pub verdict: Option<String>,
+    pub digest: u64,
+    pub tally: Tally,
+    pub peaks: Peaks,
+    pub worst_recovery: Duration,
+    pub happened: BTreeMap<&'static str, u64>,
+}
+
+/// Runs `seed` in virtual time, on this thread.
+pub fn run(seed: u64, talks: bool, severity: Severity) -> Report {
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async { Simulation::new(seed, talks, severity).run().await })
+}
+
+struct Simulation {
+    seed: u64,
+    chance: Chance,
+    severity: Severity,
+    journal: Arc<Journal>,
+    cluster: Arc<Cluster>,
+    plugins: Vec<Arc<Plugin>>,
+    files: Vec<Arc<CredentialFile>>,
+    weather: Arc<Weather>,
+    load: Arc<Load>,
+    /// Faults under way, each with its end.
+    faults: Vec<(Instant, Fault)>,
+    /// Faults that are over, each with when it may come again.
+    resting: Vec<(Instant, Fault)>,
+    leaderless: bool,
+}
+
+impl Simulation {
+    fn new(seed: u64, talks: bool, severity: Severity) -> Self {
+        let mut chance = Chance::new(seed);
+        let journal = Arc::new(Journal::new(talks));
+        let cluster = Arc::new(Cluster::new(chance.next(), journal.clone()));
+        if let Some(failures) = severity.lockout_failures {
+            cluster.state().auth.lockout_failures = failures;
+        }
+        let secret_id = cluster.state().auth.issue_secret_id();
+        // At once, or when all nodes know of a version.
+        let delay = Duration::from_secs(if chance.once_in(2) { 0 } else { 30 });
+        let start = |client| {
+            let network = Network { cluster: cluster.clone(), client };
+            Arc::new(Plugin::start(network, secret_id.clone(), chance.next(), delay))
+        };
+        let plugins: Vec<_> = (0..PLUGINS).map(start).collect();
+        let recovery = severity.recovery.unwrap_or(Fault::Slow.recovery());
+        Self {
+            seed,
+            files: plugins.iter().map(|plugin| plugin.file.clone()).collect(),
+            weather: Arc::new(Weather::new(Instant::now() + recovery)),
+            load: Arc::default(),
+            faults: Vec::new(),
+            resting: Vec::new(),
+            leaderless: false,
+            chance,
+            severity,
+            journal,
+            cluster,
+            plugins,
+        }
+    }
+
+    async fn run(mut self) -> Report {
+        let mut tasks = JoinSet::new();
+        for plugin in &self.plugins {
+            let seed = self.chance.next();
+            self.load.begin(plugin, &self.weather, seed, &mut tasks);
+        }
+        for _ in 0..ROUNDS {
+            self.pass(TROUBLE, true).await;
+            self.end_all();
+            self.pass(PEACE, false).await;
+        }
+        tasks.shutdown().await;
+        self.pass(QUIET, false).await;
+        self.check_what_is_left();
+        self.report()
+    }
+
+    /// Lets time pass, in which things go wrong or do not; ends early when a rule is broken.
+    async fn pass(&mut self, time: Duration, trouble: bool) {
+        let end = Instant::now() + time;
+        while Instant::now() < end && self.journal.verdict().is_none() {
+            self.cluster.elect();
+            self.note_leader();
+            self.end_due(Instant::now());
+            if trouble && self.chance.once_in(RARITY) {
+                self.begin_one();
+            }
+            sleep(TICK).await;
+        }
+    }
+
+    /// Without a leader, nothing has to work.
+    fn note_leader(&mut self) {
+        let leaderless = self.cluster.state().leader.is_none();
+        match (self.leaderless, leaderless) {
+            (false, true) => self.weather.fault_begins(),
+            (true, false) => self.weather.fault_ends(self.recovery(Fault::Slow)),
+            _ => (),
+        }
+        self.leaderless = leaderless;
+    }
+
+    fn begin_one(&mut self) {
+        let fault = Fault::any(&mut self.chance);
+        let length = fault.length(&mut self.chance);
+        let now = Instant::now();
+        self.resting.retain(|(until, _)| *until > now);
+        let conflicts = |(_, other): &(Instant, Fault)| fault.conflicts(*other);
+        if self.faults.len() >= FAULTS_MAX
+            || self.faults.iter().any(conflicts)
+            || self.resting.iter().any(conflicts)
+        {
+            return;
+        }
+        self.journal.say(format_args!("{fault:?} for {length:?}"));
+        self.weather.fault_begins();
+        fault.begin(&self.cluster, &self.files, &mut self.chance);
+        self.cluster.elect();
+        self.note_leader();
+        self.faults.push((now + length, fault));
+    }
+
+    fn end_all(&mut self) {
+        self.end_due(Instant::now() + Duration::from_hours(1));
+        self.journal.say(format_args!("peace"));
+    }
+
+    fn end_due(&mut self, now: Instant) {
+        let due: Vec<_> = self.faults.extract_if(.., |(ends, _)| *ends <= now).collect();
+        for (_, fault) in due {
+            self.journal.say(format_args!("{fault:?} ends"));
+            fault.end(&self.cluster, &self.files);
+            self.weather.fault_ends(self.recovery(fault));
+            self.resting.push((Instant::now() + fault.rest(), fault));
+        }
+    }
+
+    fn recovery(&self, fault: Fault) -> Duration {
+        self.severity.recovery.unwrap_or(fault.recovery())
+    }
+
+    /// Only the observers are at work.
+    fn check_what_is_left(&self) {
+        if self.journal.verdict().is_some() {
+            return;
+        }
+        let left = |what: std::fmt::Arguments<'_>| self.journal.violated(&NOTHING_LEFT, what);
+        let mut tasks_max = 0;
+        for plugin in &self.plugins {
+            let open = self.cluster.state().measures.connections(plugin.index);
+            tasks_max += open * TASKS_PER_CONNECTION + TASKS_PER_PLUGIN;
+            if open > CONNECTIONS_QUIET {
+                left(format_args!("plugin {} has {open} connections", plugin.index));
+            }
+            let queued = plugin.ledger.queued();
+            if queued > 0 {
+                left(format_args!("{queued} unwraps of plugin {} wait", plugin.index));
+            }
+        }
+        let tasks = Handle::current().metrics().num_alive_tasks();
+        if tasks > tasks_max {
+            left(format_args!("{tasks} tasks, at most {tasks_max} were expected"));
+        }
+    }
+
+    fn report(self) -> Report {
+        let mut happened = BTreeMap::new();
+        for (what, times) in self.plugins.iter().flat_map(|plugin| plugin.ledger.happened()) {
+            *happened.entry(what).or_default() += times;
+        }
+        let (tally, peaks) = (self.load.tally(), self.cluster.state().measures.peaks);
+        let worst_recovery = self.weather.worst();
+        self.journal.say(format_args!("seed {}: {tally:?} {peaks:?}", self.seed));
+        Report {
+            verdict: self.journal.verdict(),
+            digest: self.journal.digest(),
+            tally,
+            peaks,
+            worst_recovery,
+            happened,
+        }
+    }
+}
+
+const _: () = assert!(PLUGINS == NODES, "each plugin asks another node first");

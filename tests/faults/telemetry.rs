@@ -1,0 +1,46 @@
+//! What a plugin tells of itself.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use vault_kube_kms::ports::telemetry::{BreakerState, Event, Telemetry};
+
+/// Counts what happened, and holds how many unwraps wait.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    queued: AtomicUsize,
+    happened: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl Ledger {
+    pub fn queued(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
+    }
+
+    /// How often each thing happened.
+    pub fn happened(&self) -> BTreeMap<&'static str, u64> {
+        self.happened.lock().unwrap().clone()
+    }
+}
+
+impl Telemetry for Ledger {
+    fn record(&self, event: Event<'_>) {
+        let what = match event {
+            Event::Queued { depth } => return self.queued.store(depth, Ordering::Relaxed),
+            Event::Retried(reason) => reason.as_str(),
+            Event::Breaker { state: BreakerState::Open, .. } => "breaker opened",
+            Event::Coalesced => "coalesced",
+            Event::Batched { size } if size > 1 => "batched",
+            Event::LoggedIn { .. } => "logged in",
+            Event::Renewed { .. } => "renewed",
+            Event::SessionFailed { .. } => "session failed",
+            _ => return,
+        };
+        *self.happened.lock().unwrap().entry(what).or_default() += 1;
+    }
+}
