@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use http::Method;
 
 use super::{
-    client::{Call, Repeat, VaultClient, json, unreadable},
+    client::{Call, Failure, Repeat, VaultClient, json, unreadable},
     key_path::{MountPath, Namespace},
     refusal::Asked,
     secret_id::{FileCredential, Fingerprint, SecretIds, fingerprint},
@@ -34,8 +34,10 @@ use crate::{
     },
 };
 
-/// How long a pair of role ID and secret ID that was refused is not tried again.
-const REFUSED_FOR: Duration = Duration::from_mins(15);
+/// How long a pair of role ID and secret ID that was refused is not tried again. A server locks a
+/// role after five refusals between which there were never 15 minutes without one. An hour leaves
+/// such a gap among the tries of up to four nodes that share a role, whenever each of them began.
+const REFUSED_FOR: Duration = Duration::from_hours(1);
 
 /// How many refused pairs are remembered.
 const REFUSED_MAX: usize = 16;
@@ -165,7 +167,7 @@ impl AppRole {
         Some(KmsError::new(
             Code::LoginRefused,
             format!(
-                "auth/{} has refused this pair of role ID and secret ID; it is tried again in {left} min at most",
+                "auth/{} has refused this pair of role ID and secret ID; it is tried again in about {left} min",
                 self.settings.mount
             ),
             "write a new secret ID to the file of --approle-secret-id-path; that is tried at once",
@@ -185,7 +187,12 @@ impl AppRole {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn log_in_with(&self, role_id: &Secret, secret_id: &Secret) -> Result<Lease, KmsError> {
+    async fn log_in_with(
+        &self,
+        role_id: &Secret,
+        secret_id: &Secret,
+        pair: Fingerprint,
+    ) -> Result<Lease, KmsError> {
         let body = LoginBody { role_id: role_id.expose(), secret_id: secret_id.expose() };
         let mount = self.settings.mount.to_string();
         let path = format!("auth/{mount}/login");
@@ -199,8 +206,12 @@ impl AppRole {
             deadline: self.client.background_deadline(),
             repeat: Repeat::Once,
         };
-        let answer =
-            self.client.send(call).await.map_err(|f| f.into_error(Asked::Login(&mount)))?;
+        let answer = self.client.send(call).await.map_err(|failure| {
+            if matches!(&failure, Failure::Refused(refusal) if refusal.may_lock_the_role()) {
+                self.remember_refused(pair);
+            }
+            failure.into_error(Asked::Login(&mount))
+        })?;
         let auth = answer.parse::<Authenticated>()?.auth;
         if auth.num_uses != 0 {
             return Err(KmsError::new(
@@ -241,11 +252,7 @@ impl Credentials for AppRole {
         if let Some(refused) = self.refused_before(pair) {
             return Err(refused);
         }
-        let outcome = self.log_in_with(&role_id, &secret_id).await;
-        if outcome.as_ref().is_err_and(|error| error.code() == Code::LoginRefused) {
-            self.remember_refused(pair);
-        }
-        outcome
+        self.log_in_with(&role_id, &secret_id, pair).await
     }
 
     async fn renew(&self, token: &Secret) -> Result<Lease, KmsError> {

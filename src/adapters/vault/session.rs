@@ -28,8 +28,8 @@ const OUTAGE_WAIT_LAST: Duration = Duration::from_secs(5);
 /// yet.
 const ODD_WAIT_LAST: Duration = Duration::from_secs(30);
 
-/// Waits after a login was refused, unless the credential changes: five refusals lock a role for
-/// all nodes that share it, for 15 minutes.
+/// Waits after a login was refused, unless the credential changes: as long as a locked role stays
+/// locked. The credentials themselves may hold back for longer what would lock it.
 const REFUSED_WAIT: Duration = Duration::from_mins(15);
 
 /// Waits after the credential's file could not be read; it is looked at more often than that.
@@ -242,16 +242,18 @@ impl Session {
                 Err(error) => error,
             };
             let wait = match error.code() {
-                Code::CredentialUnreadable => FILE_WAIT,
-                Code::LoginRefused | Code::WrappingTokenUsed => REFUSED_WAIT,
+                Code::CredentialUnreadable => self.spread(FILE_WAIT),
+                // Never less, or it would be held back until the next time.
+                Code::LoginRefused | Code::WrappingTokenUsed => {
+                    REFUSED_WAIT.mul_f64(1.0 + self.clock.jitter() / 10.0)
+                }
                 code => {
                     let most = if code.is_outage() { OUTAGE_WAIT_LAST } else { ODD_WAIT_LAST };
                     let wait = backoff(failures, most);
                     failures = failures.saturating_add(1);
-                    wait
+                    self.spread(wait)
                 }
             };
-            let wait = self.spread(wait);
             self.telemetry.record(Event::SessionFailed { error: &error, wait });
             let next_try = async {
                 tokio::select! {

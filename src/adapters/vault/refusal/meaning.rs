@@ -256,6 +256,20 @@ mod tests {
     }
 
     #[test]
+    fn only_a_pair_that_was_looked_at_counts_towards_a_lock() {
+        for (status, text, counts) in [
+            (400, "invalid role or secret ID", true),
+            (400, "source address \"1.2.3.4\" unauthorized through CIDR restrictions", false),
+            (403, "permission denied", false),
+            (500, "missing role_id", false),
+        ] {
+            let body = serde_json::json!({ "errors": [text] }).to_string();
+            let refusal = Refusal::new(status, None, None, body.as_bytes());
+            assert_eq!(refusal.may_lock_the_role(), counts, "{status} {text}");
+        }
+    }
+
+    #[test]
     fn a_dead_token_and_a_policy_are_told_apart() {
         let dead = |text: &str| {
             let body = serde_json::json!({ "errors": [text] }).to_string();

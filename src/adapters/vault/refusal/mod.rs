@@ -101,6 +101,12 @@ impl Refusal {
         .any(|text| self.says(text))
     }
 
+    /// Whether a login was refused in a way that counts: the pair of role ID and secret ID was
+    /// looked at and is not known. Neither a locked role nor a wrong address does.
+    pub(super) fn may_lock_the_role(&self) -> bool {
+        self.status == 400 && !self.says("cidr")
+    }
+
     fn says(&self, text: &str) -> bool {
         self.texts.iter().any(|said| said.contains(text))
     }
