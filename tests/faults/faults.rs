@@ -8,7 +8,7 @@ use super::{
     chance::Chance,
     clock::wall_ms,
     credential_file::CredentialFile,
-    invariants::{RECOVERY, RECOVERY_BY_LOGIN},
+    invariants::{RECOVERY, RECOVERY_BY_LOGIN, RECOVERY_REFUSED},
     model::{
         NODES,
         cluster::{Cluster, Condition},
@@ -32,6 +32,8 @@ pub enum Fault {
     NodeMeets(usize, Condition),
     NodeSealed(usize),
     Quota,
+    /// Deleted, and restored as it was.
+    RoleAway,
     RoleDeleted,
     Rotated,
     SecretIdDestroyed,
@@ -83,6 +85,7 @@ impl Fault {
             Self::AllMeet(_) => 0,
             Self::NodeMeets(node, _) | Self::NodeSealed(node) | Self::NodeBehind(node) => node,
             Self::FileAway
+            | Self::RoleAway
             | Self::RoleDeleted
             | Self::SecretIdDestroyed
             | Self::SecretIdReplaced
@@ -109,7 +112,11 @@ impl Fault {
 
     /// From its end until everything works.
     pub fn recovery(self) -> Duration {
-        if self == Self::TokensRevoked { RECOVERY_BY_LOGIN } else { RECOVERY }
+        match self {
+            Self::TokensRevoked => RECOVERY_BY_LOGIN,
+            Self::RoleAway => RECOVERY_REFUSED,
+            _ => RECOVERY,
+        }
     }
 
     /// The least time until the next one of its kind.
@@ -149,7 +156,7 @@ impl Fault {
             Self::ItemsFail => state.transit.items_fail_once_in = Some(1 + chance.below(20)),
             Self::MountGone => state.mount_gone = true,
             Self::Quota => state.quota = Some(chance.once_in(2).then_some(1 + chance.below(2))),
-            Self::RoleDeleted => state.auth.exists = false,
+            Self::RoleAway | Self::RoleDeleted => state.auth.exists = false,
             Self::SecretIdDestroyed => state.auth.destroy_secret_ids(),
             Self::TokensCounted => state.auth.num_uses = 10,
             Self::TokensRevoked => state.auth.revoke_all(),
@@ -189,6 +196,7 @@ impl Fault {
             Self::ItemsFail => state.transit.items_fail_once_in = None,
             Self::MountGone => state.mount_gone = false,
             Self::Quota => state.quota = None,
+            Self::RoleAway => state.auth.exists = true,
             Self::Slow => state.slow = false,
             Self::Unreliable => state.flaky = false,
             _ => (),

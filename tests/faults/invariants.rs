@@ -61,7 +61,7 @@ pub const LOGINS_PER_MINUTE: usize = 8;
 pub const LOGIN_REQUESTS_PER_MINUTE: usize = 60;
 
 /// For how long a refused pair of role ID and secret ID is not tried again.
-pub const REFUSED_FOR: Duration = Duration::from_mins(15);
+pub const REFUSED_FOR: Duration = Duration::from_hours(1);
 
 /// Requests of one node that are out at once: two lanes of unwraps, eight wraps, and those of the
 /// observer, of a look that a request asked for and of the session.
@@ -82,6 +82,10 @@ pub const RECOVERY: Duration = Duration::from_secs(10);
 /// The same after tokens were revoked: the next login follows the last one after 10 s at the
 /// soonest, and a failed one after 5 s.
 pub const RECOVERY_BY_LOGIN: Duration = Duration::from_secs(20);
+
+/// The same where logins were refused, and are not any more though no credential changed: a refused
+/// pair is tried again after an hour, and a tenth at most.
+pub const RECOVERY_REFUSED: Duration = Duration::from_secs(60 * 60 * 11 / 10 + 10);
 
 /// Whether an outage may end a call with `code`: everything else blames the stored object, the key
 /// or ourselves.

@@ -54,8 +54,9 @@ pub struct Tally {
 }
 
 /// The load of all plugins.
-#[derive(Default)]
 pub struct Load {
+    /// How many times as long as usual each pause is.
+    slowness: u32,
     /// By the API server that wrote it.
     etcd: Mutex<[Written; NODES]>,
     tally: Mutex<Tally>,
@@ -72,6 +73,10 @@ struct ApiServer {
 }
 
 impl Load {
+    pub fn new(slowness: u32) -> Self {
+        Self { slowness, etcd: Mutex::default(), tally: Mutex::default() }
+    }
+
     pub fn tally(&self) -> Tally {
         *self.tally.lock().unwrap()
     }
@@ -97,7 +102,7 @@ impl ApiServer {
     async fn write(self, mut chance: Chance) {
         let _alarm = self.alarm();
         loop {
-            pause(&mut chance, 1_000, 4_000).await;
+            self.pause(&mut chance, 1_000, 4_000).await;
             self.encrypt(&mut chance).await;
         }
     }
@@ -105,7 +110,7 @@ impl ApiServer {
     async fn read(self, mut chance: Chance) {
         let _alarm = self.alarm();
         loop {
-            pause(&mut chance, 200, 1_500).await;
+            self.pause(&mut chance, 200, 1_500).await;
             if let Some(stored) = self.some(&mut chance) {
                 self.decrypt_alone(&stored).await;
             }
@@ -116,7 +121,7 @@ impl ApiServer {
     async fn start_anew(self, mut chance: Chance) {
         let _alarm = self.alarm();
         loop {
-            pause(&mut chance, 20_000, 90_000).await;
+            self.pause(&mut chance, 20_000, 90_000).await;
             let few: Vec<_> = (0..5).filter_map(|_| self.some(&mut chance)).collect();
             let mut reads = JoinSet::new();
             *self.quiet_from.lock().unwrap() = Instant::now() + Duration::from_hours(1);
@@ -139,6 +144,11 @@ impl ApiServer {
             // What is still out ends by the last one's deadline.
             *self.quiet_from.lock().unwrap() = Instant::now() + BUDGET;
         }
+    }
+
+    async fn pause(&self, chance: &mut Chance, least_ms: u64, most_ms: u64) {
+        let pause = Duration::from_millis(least_ms + chance.below(most_ms - least_ms));
+        sleep(pause * self.load.slowness).await;
     }
 
     fn alarm(&self) -> Alarm {
@@ -234,8 +244,4 @@ impl ApiServer {
             }
         }
     }
-}
-
-async fn pause(chance: &mut Chance, least_ms: u64, most_ms: u64) {
-    sleep(Duration::from_millis(least_ms + chance.below(most_ms - least_ms))).await;
 }

@@ -44,6 +44,9 @@ const TASKS_PER_CONNECTION: usize = 3;
 /// Tasks of one plugin: session, observer, idle connections, and those that pass.
 const TASKS_PER_PLUGIN: usize = 8;
 
+/// How much rarer calls are in scripts that take hours.
+const SLOWNESS: u32 = 10;
+
 /// What a seed is held to otherwise than by the rules; for proving that they can be broken.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Severity {
@@ -64,7 +67,15 @@ pub struct Report {
 /// Runs `seed` in virtual time, on this thread.
 pub fn run(seed: u64, talks: bool, severity: Severity) -> Report {
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(async { Simulation::new(seed, talks, severity).run().await })
+    runtime.block_on(async { Simulation::new(seed, talks, severity, 1).run().await })
+}
+
+/// Runs each of `faults` for so long, one after the other, with everything else as `seed` has it.
+pub fn run_script(seed: u64, talks: bool, faults: &[(Fault, Duration)]) -> Report {
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let severity = Severity::default();
+    runtime
+        .block_on(async { Simulation::new(seed, talks, severity, SLOWNESS).follow(faults).await })
 }
 
 struct Simulation {
@@ -85,7 +96,7 @@ struct Simulation {
 }
 
 impl Simulation {
-    fn new(seed: u64, talks: bool, severity: Severity) -> Self {
+    fn new(seed: u64, talks: bool, severity: Severity, slowness: u32) -> Self {
         let mut chance = Chance::new(seed);
         let journal = Arc::new(Journal::new(talks));
         let cluster = Arc::new(Cluster::new(chance.next(), journal.clone()));
@@ -105,7 +116,7 @@ impl Simulation {
             seed,
             files: plugins.iter().map(|plugin| plugin.file.clone()).collect(),
             weather: Arc::new(Weather::new(Instant::now() + recovery)),
-            load: Arc::default(),
+            load: Arc::new(Load::new(slowness)),
             faults: Vec::new(),
             resting: Vec::new(),
             leaderless: false,
@@ -117,12 +128,28 @@ impl Simulation {
         }
     }
 
-    async fn run(mut self) -> Report {
+    fn begin_load(&mut self) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         for plugin in &self.plugins {
             let seed = self.chance.next();
             self.load.begin(plugin, &self.weather, seed, &mut tasks);
         }
+        tasks
+    }
+
+    async fn follow(mut self, faults: &[(Fault, Duration)]) -> Report {
+        let _tasks = self.begin_load();
+        self.pass(PEACE, false).await;
+        for (fault, length) in faults {
+            self.begin_fault(*fault, *length);
+            self.pass(*length + TICK, false).await;
+            self.pass(self.recovery(*fault) + PEACE, false).await;
+        }
+        self.report()
+    }
+
+    async fn run(mut self) -> Report {
+        let mut tasks = self.begin_load();
         for _ in 0..ROUNDS {
             self.pass(TROUBLE, true).await;
             self.end_all();
@@ -171,12 +198,16 @@ impl Simulation {
         {
             return;
         }
+        self.begin_fault(fault, length);
+    }
+
+    fn begin_fault(&mut self, fault: Fault, length: Duration) {
         self.journal.say(format_args!("{fault:?} for {length:?}"));
         self.weather.fault_begins();
         fault.begin(&self.cluster, &self.files, &mut self.chance);
         self.cluster.elect();
         self.note_leader();
-        self.faults.push((now + length, fault));
+        self.faults.push((Instant::now() + length, fault));
     }
 
     fn end_all(&mut self) {
