@@ -101,8 +101,11 @@ impl Keeper {
         let kek = TransitKek::new(Arc::clone(&client), Arc::clone(&session), transit);
         let kek = layered(kek, clock, telemetry);
         let running = Arc::clone(&session);
-        let mut tasks: Tasks = vec![async move { running.run().await }.boxed()];
-        let followed = Arc::clone(&client);
+        let (warm, followed) = (Arc::clone(&client), Arc::clone(&client));
+        let mut tasks: Tasks = vec![
+            async move { running.run().await }.boxed(),
+            async move { warm.keep_warm().await }.boxed(),
+        ];
         if let Some(path) = settings.ca_file.clone() {
             let file = Arc::new(WatchedFile::new(path, BUNDLE_MAX));
             tasks.push(async move { followed.follow_authorities(file).await }.boxed());

@@ -99,3 +99,29 @@ async fn a_redirection_is_followed_once_and_only_to_a_configured_endpoint() {
     assert_eq!(describes(&subject, SOON).await, Err(Code::KeeperFailed));
     assert_eq!(one.requests_for(READ) + two.requests_for(READ) - before, 2);
 }
+
+/// A mistake in the list is to be told of at the start, and not when the endpoint is needed.
+#[tokio::test]
+async fn endpoints_are_greeted_before_they_are_needed() {
+    let one = StandIn::start().await;
+    let (two, stranger) = (one.node().await, one.stranger().await);
+    let subject = subject_of(&[&one, &two, &stranger]);
+    let client = subject.client.clone();
+    let warming = tokio::spawn(async move { client.keep_warm().await });
+    let told = || {
+        let view = subject.client.endpoints();
+        view[2].last_error.as_ref().map(|error| error.code()) == Some(Code::ClusterForeign)
+    };
+    tokio::time::timeout(SOON, async {
+        while !told() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the stranger is found out");
+    warming.abort();
+    let view = subject.client.endpoints();
+    assert!(view[0].preferred && view[1].last_error.is_none(), "{view:?}");
+    assert!(two.requests_for("sys/health") > 0);
+    assert_eq!(two.requests_for(READ) + stranger.requests_for(READ), 0);
+}

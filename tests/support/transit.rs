@@ -47,6 +47,7 @@ pub struct Wiring {
 /// A Transit key on a server, and all that keeps it reachable.
 pub struct TransitSubject {
     pub kek: Arc<dyn Kek>,
+    pub client: Arc<VaultClient>,
     pub admin: Admin,
     pub key: String,
     pub secret_id_path: PathBuf,
@@ -99,9 +100,10 @@ impl TransitSubject {
         );
         let approle = Arc::new(AppRole::new(client.clone(), clock.clone(), approle, files));
         let session = Arc::new(Session::new(approle, clock.clone(), Arc::new(Silence)));
-        let kek = TransitKek::new(client, session.clone(), transit);
+        let kek = TransitKek::new(client.clone(), session.clone(), transit);
         Self {
             kek: Arc::new(Deadline::new(kek, clock.clone())),
+            client,
             admin,
             key: provisioned.key,
             secret_id_path,

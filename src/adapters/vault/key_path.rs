@@ -66,6 +66,9 @@ impl fmt::Display for KeyPath {
 pub struct Namespace(String);
 
 impl Namespace {
+    /// The root namespace.
+    pub const ROOT: &'static Self = &Self(String::new());
+
     /// Reads a namespace; `root` and the empty text are the root namespace.
     ///
     /// # Errors

@@ -88,6 +88,22 @@ impl Endpoints {
         }
     }
 
+    /// How many there are.
+    pub(super) const fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Whether endpoint `index` may be asked how it is; where it was left alone, that finds out
+    /// whether it is back.
+    pub(super) fn may_be_greeted(&self, index: usize) -> bool {
+        let now = self.clock.now();
+        let admits = self.all.get(index).is_some_and(|e| e.track().breaker.admits(now));
+        if admits {
+            self.sent(index);
+        }
+        admits
+    }
+
     /// The address of endpoint `index`.
     pub(super) fn address(&self, index: usize) -> Option<&VaultAddress> {
         self.all.get(index).map(|endpoint| &endpoint.address)
@@ -151,6 +167,18 @@ impl Endpoints {
         tracking.last_error = None;
         if tracking.breaker != Breaker::default() {
             tracking.breaker.succeeded();
+            drop(tracking);
+            self.tell(index, BreakerState::Closed);
+        }
+    }
+
+    /// Endpoint `index` says that it is well. Where requests have failed of late, they decide.
+    pub(super) fn well(&self, index: usize) {
+        let Some(endpoint) = self.all.get(index) else { return };
+        let mut tracking = endpoint.track();
+        if tracking.breaker.state() != BreakerState::Closed {
+            tracking.breaker.succeeded();
+            tracking.last_error = None;
             drop(tracking);
             self.tell(index, BreakerState::Closed);
         }

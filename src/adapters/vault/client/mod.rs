@@ -9,6 +9,7 @@ mod exchange;
 mod retry;
 mod trace;
 mod transport;
+mod warm;
 
 use std::{
     fmt,
@@ -267,18 +268,7 @@ impl VaultClient {
         address: &VaultAddress,
         deadline: Monotonic,
     ) -> Result<(), Failure> {
-        let call = Call {
-            operation: KeeperOperation::Read,
-            method: Method::GET,
-            path: "sys/health",
-            // It is not served in a namespace.
-            namespace: &Namespace::default(),
-            token: None,
-            body: None,
-            deadline,
-            repeat: Repeat::Freely,
-        };
-        let answer = exchange(self.http(), address, &call, None).await?;
+        let answer = exchange(self.http(), address, &health(deadline), None).await?;
         // Whatever its status: a standby that serves answers 429 or 473.
         match answer.parse::<Health>().ok().and_then(|health| health.cluster_id) {
             Some(cluster) => self.endpoints.introduce(endpoint, &cluster).map_err(Failure::Unsent),
@@ -307,6 +297,20 @@ impl VaultClient {
             ),
             "check the keeper's load and the network to it",
         )
+    }
+}
+
+/// Asks a node how it is; anybody may. It is not served in a namespace.
+const fn health(deadline: Monotonic) -> Call<'static> {
+    Call {
+        operation: KeeperOperation::Read,
+        method: Method::GET,
+        path: "sys/health",
+        namespace: Namespace::ROOT,
+        token: None,
+        body: None,
+        deadline,
+        repeat: Repeat::Freely,
     }
 }
 
