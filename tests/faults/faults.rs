@@ -16,7 +16,7 @@ use super::{
 };
 
 /// How long after a rotation a standby may not know of it; mostly it is much less.
-const LAG_MS: u64 = 5_000;
+const LAG_MS: u64 = 20_000;
 
 /// How long a client that learnt that batches are refused may believe it: until it reads the key.
 const SINGLY_AFTER: Duration = Duration::from_secs(20);
@@ -50,7 +50,7 @@ impl Fault {
         let node = chance.below(NODES as u64) as usize;
         let conditions = [Condition::Dead, Condition::Stalled, Condition::Unreachable];
         let condition = conditions[chance.below(3) as usize];
-        match chance.below(24) {
+        match chance.below(26) {
             0..5 => Self::NodeMeets(node, condition),
             5 => Self::AllMeet(condition),
             6..8 => Self::NodeSealed(node),
@@ -67,6 +67,7 @@ impl Fault {
             19 | 20 => Self::Unreliable,
             21 => Self::FileAway,
             22 => Self::SecretIdReplaced,
+            23 | 24 => Self::Rotated,
             _ => Self::Slow,
         }
     }
@@ -124,7 +125,7 @@ impl Fault {
         match self {
             // Tokens that die at birth are replaced ever more slowly, which is meant.
             Self::TokensRevoked => Duration::from_secs(30),
-            Self::Rotated => Duration::from_secs(60),
+            Self::Rotated => Duration::from_secs(20),
             _ => Duration::ZERO,
         }
     }

@@ -31,9 +31,28 @@ use std::{
 };
 
 use faults::Fault;
+use invariants::{NO_LOCKOUT, NO_WRONG_PLAINTEXT, RECOVERS, Violation};
 use simulation::{Report, Severity, run, run_script};
 
 const SEEDS: u64 = 16;
+
+/// What a plugin tells of itself, in the words of `telemetry`.
+const EVERYTHING: [&str; 14] = [
+    "batched",
+    "breaker opened",
+    "coalesced",
+    "internal",
+    "logged in",
+    "lost",
+    "not-caught-up",
+    "not-yet",
+    "quota",
+    "redirected",
+    "renewed",
+    "session failed",
+    "unavailable",
+    "unsent",
+];
 
 fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|text| text.parse().expect("a number"))
@@ -91,6 +110,11 @@ fn sum_up(reports: &[Report]) {
         *happened.entry(what).or_insert(0) += times;
     }
     eprintln!("{happened:?}");
+    // Enough of them have everything in them that the adapter does.
+    if number("FAULTS_SEEDS").is_none() {
+        let missing: Vec<_> = EVERYTHING.iter().filter(|it| !happened.contains_key(it)).collect();
+        assert!(missing.is_empty(), "never happened: {missing:?}");
+    }
 }
 
 fn keeps_the_rules(faults: &[(Fault, Duration)]) {
@@ -120,18 +144,24 @@ fn a_seed_tells_the_same_story_twice() {
     assert!((0..3).any(|seed| story(seed) == story(seed)));
 }
 
+fn finds_out(severity: Severity, rule: &Violation) {
+    let found = (0..20).find_map(|seed| run(seed, false, severity).verdict);
+    assert!(found.as_ref().is_some_and(|verdict| verdict.starts_with(rule.name)), "{found:?}");
+}
+
 /// The simulation itself must be able to fail: nothing recovers in no time.
 #[test]
 fn a_recovery_that_takes_time_is_found_out() {
-    let severity = Severity { recovery: Some(Duration::ZERO), ..Severity::default() };
-    let found = (0..20).find_map(|seed| run(seed, false, severity).verdict);
-    assert!(found.is_some_and(|verdict| verdict.starts_with("calls work soon")));
+    finds_out(Severity { recovery: Some(Duration::ZERO), ..Severity::default() }, &RECOVERS);
 }
 
-/// Nor does a role that a single refusal locks stay open.
+/// Nor does a role stay open that a single refusal locks.
 #[test]
 fn a_lockout_is_found_out() {
-    let severity = Severity { lockout_failures: Some(1), ..Severity::default() };
-    let found = (0..20).find_map(|seed| run(seed, false, severity).verdict);
-    assert!(found.is_some_and(|verdict| verdict.starts_with("the role is never locked")));
+    finds_out(Severity { lockout_failures: Some(1), ..Severity::default() }, &NO_LOCKOUT);
+}
+
+#[test]
+fn a_wrong_plaintext_is_found_out() {
+    finds_out(Severity { lies: true, ..Severity::default() }, &NO_WRONG_PLAINTEXT);
 }

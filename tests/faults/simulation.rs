@@ -50,8 +50,12 @@ const SLOWNESS: u32 = 10;
 /// What a seed is held to otherwise than by the rules; for proving that they can be broken.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Severity {
+    /// So many refusals lock the role.
     pub lockout_failures: Option<u32>,
+    /// Everything is to work so soon after the last fault.
     pub recovery: Option<Duration>,
+    /// Some plaintexts are wrong.
+    pub lies: bool,
 }
 
 /// How a seed went.
@@ -103,6 +107,7 @@ impl Simulation {
         if let Some(failures) = severity.lockout_failures {
             cluster.state().auth.lockout_failures = failures;
         }
+        cluster.state().transit.lies = severity.lies;
         let secret_id = cluster.state().auth.issue_secret_id();
         // At once, or when all nodes know of a version.
         let delay = Duration::from_secs(if chance.once_in(2) { 0 } else { 30 });

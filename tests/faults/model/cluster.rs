@@ -76,6 +76,8 @@ pub struct State {
     last_leader: usize,
     election_ends: Option<Instant>,
     pub standbys: Standbys,
+    /// A load balancer stands in front: any node may answer for any address.
+    pub balanced: bool,
     /// Answers tell the state that they are of (OpenBao from 2.7 on).
     pub tells_index: bool,
     pub transit: Transit,
@@ -114,13 +116,16 @@ impl Cluster {
         };
         let mut transit = Transit::default();
         transit.rotate(wall_ms(journal.started()) / 1_000);
-        let standbys = [Standbys::Forward, Standbys::Redirect, Standbys::Serve];
+        use Standbys::{Forward, Redirect, Serve};
+        let standbys = [Forward, Redirect, Serve, Serve];
+        let standbys = standbys[chance.below(4) as usize];
         let state = State {
             nodes: [node; NODES],
             leader: Some(0),
             last_leader: 0,
             election_ends: None,
-            standbys: standbys[chance.below(3) as usize],
+            standbys,
+            balanced: standbys != Redirect && chance.once_in(2),
             tells_index: chance.once_in(2),
             transit,
             auth,
@@ -134,8 +139,8 @@ impl Cluster {
             chance,
         };
         journal.say(format_args!(
-            "standbys {:?}, index {}, tokens live for {ttl} s",
-            state.standbys, state.tells_index
+            "standbys {standbys:?}, balanced {}, index {}, tokens live for {ttl} s",
+            state.balanced, state.tells_index
         ));
         Self { seed, state: Mutex::new(state), conditions: Notify::new(), journal }
     }
@@ -214,6 +219,16 @@ impl State {
             3 => Wire::Proxy,
             _ => Wire::Good,
         }
+    }
+
+    /// Which node a connection to the address of `node` leads to: a balancer knows the dead ones.
+    pub fn behind(&self, node: usize, draw: &mut Chance) -> usize {
+        let alive = |index: &usize| self.nodes[*index].condition != Condition::Dead;
+        let alive: Vec<_> = (0..NODES).filter(alive).collect();
+        if !self.balanced || alive.is_empty() {
+            return node;
+        }
+        alive[draw.below(alive.len() as u64) as usize]
     }
 
     /// How long a request is on its way.

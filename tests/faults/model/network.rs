@@ -13,12 +13,14 @@ use tokio::{
 use vault_kube_kms::adapters::vault::client::{BoxError, Connection, Dial};
 
 use super::{
+    NODES,
     cluster::{Cluster, Condition},
     node::respond,
 };
 use crate::{
+    chance::Chance,
     invariants::{CONNECTIONS_MAX, FEW_CONNECTIONS},
-    journal::Alarm,
+    journal::{Alarm, hash},
 };
 
 /// What a socket's buffers hold.
@@ -35,8 +37,19 @@ pub struct Network {
 }
 
 impl Network {
+    /// The chance of one thing that is sent to `node`: what it meets depends on what and when it
+    /// is, and not on which of several at one moment came first. Tokio's channels wake those who
+    /// wait in any order.
+    pub fn draw(&self, node: usize, what: &[u8]) -> Chance {
+        let now = self.cluster.journal.started().elapsed().as_millis() as u64;
+        let place = (self.client * NODES + node) as u64;
+        Chance::new(self.cluster.seed ^ hash(what) ^ (now << 8) ^ place)
+    }
+
     async fn connect(self, node: usize) -> Result<Connection, BoxError> {
         sleep(HANDSHAKE).await;
+        let mut draw = self.draw(node, b"dial");
+        let node = self.cluster.state().behind(node, &mut draw);
         // The SYN is sent again and again.
         let condition = self.cluster.met(node, |it| it != Condition::Unreachable).await;
         if condition == Condition::Dead {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    NODES, address,
+    address,
     auth::ROLE_ID,
     cluster::{Condition, State, Wire},
     network::Network,
@@ -23,7 +23,6 @@ use crate::{
         FEW_IN_FLIGHT, IN_FLIGHT_MAX, IN_FLIGHT_SINGLY_MAX, LOGIN_REQUESTS_PER_MINUTE,
         LOGINS_PER_MINUTE, NO_LOCKOUT, NO_LOGIN_STORM, REFUSED_FOR, REFUSED_PAIR_RESTS,
     },
-    journal::hash,
 };
 
 type Answer = Response<BoxBody<Bytes, io::Error>>;
@@ -52,7 +51,7 @@ pub async fn respond(
     };
     let _out = Out::new(&network);
     note(&network, &asked);
-    let mut draw = draw(&network, node, &asked.path, &body);
+    let mut draw = network.draw(node, &[asked.path.as_bytes(), &body].concat());
     let latency = network.cluster.state().latency(&mut draw);
     sleep(latency).await;
     network.cluster.met(node, |condition| condition == Condition::Serving).await;
@@ -85,14 +84,6 @@ pub async fn respond(
         headers.insert("location", format!("{}/v1/{}", address(to), asked.path).parse().unwrap());
     }
     Ok(answer)
-}
-
-/// The chance of one request: what it meets depends on what and when it is, and not on which of
-/// several at one moment came first. Tokio's channels wake those who wait in any order.
-fn draw(network: &Network, node: usize, path: &str, body: &[u8]) -> Chance {
-    let now = network.cluster.journal.started().elapsed().as_millis() as u64;
-    let place = (network.client * NODES + node) as u64;
-    Chance::new(network.cluster.seed ^ hash(path.as_bytes()) ^ hash(body) ^ (now << 8) ^ place)
 }
 
 /// Counts what a call costs.

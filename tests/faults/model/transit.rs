@@ -18,10 +18,15 @@ pub fn refusal(status: u16, text: &str) -> Reply {
 const NONCE: usize = 8;
 const TAG: usize = 16;
 
+/// Nonces that begin lower are lied about, where there are lies.
+const LIES_BELOW: u8 = 8;
+
 /// One key; every version is as old as the second in which it was made.
 #[derive(Default)]
 pub struct Transit {
     created: Vec<i64>,
+    /// A few of all ciphertexts unwrap to something else than was wrapped.
+    pub lies: bool,
     /// Batches are refused, as an old server does that does not know them.
     pub refuses_batches: bool,
     /// Once in so many times an item of a batch fails by the server's own fault.
@@ -77,9 +82,12 @@ impl Transit {
         let sealed = STANDARD.decode(sealed).unwrap();
         let (nonce, sealed) = sealed.split_at(NONCE);
         let (hidden, sent_tag) = sealed.split_at(sealed.len() - TAG);
-        let plaintext = masked(version, nonce, hidden);
+        let mut plaintext = masked(version, nonce, hidden);
         if tag(version, nonce, &bytes(&body["associated_data"]), &plaintext) != sent_tag {
             return refusal(400, "cipher: message authentication failed");
+        }
+        if self.lies && nonce[0] < LIES_BELOW {
+            plaintext[0] ^= 1;
         }
         (200, json!({"data": {"plaintext": STANDARD.encode(plaintext)}}))
     }
