@@ -32,6 +32,7 @@ use std::{
 
 use faults::Fault;
 use invariants::{NO_LOCKOUT, NO_WRONG_PLAINTEXT, RECOVERS, Violation};
+use model::cluster::Condition;
 use simulation::{Report, Severity, run, run_script};
 
 const SEEDS: u64 = 16;
@@ -123,6 +124,20 @@ fn keeps_the_rules(faults: &[(Fault, Duration)]) {
         let verdict = run_script(seed, replayed.is_some(), faults).verdict;
         assert_eq!(verdict, None, "replay it with FAULTS_SEED={seed}: {faults:?}");
     }
+}
+
+/// However long nobody was there, and however that was.
+#[test]
+fn an_outage_of_minutes_is_over_when_it_is_over() {
+    let minutes = Duration::from_mins;
+    keeps_the_rules(&[
+        (Fault::AllMeet(Condition::Dead), minutes(2)),
+        (Fault::AllMeet(Condition::Stalled), minutes(5)),
+        (Fault::AllMeet(Condition::Unreachable), minutes(5)),
+        (Fault::Quota, minutes(5)),
+        (Fault::MountGone, minutes(5)),
+        (Fault::FileAway, minutes(5)),
+    ]);
 }
 
 #[test]
