@@ -26,7 +26,9 @@ func certificatesRenewed(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) 
 // then only the new one is.
 func authorityReplaced(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	bundle := newBundle(t, raft)
-	former, next := raft.Authority, newAuthority(t)
+	former := raft.Authority
+	next, err := raft.NextAuthority()
+	must(t, err)
 	x := newTrial(t, newTenant(t, raft), raft.Addresses(leader), bundle.flag())
 	x.begin()
 	bundle.trust(former, next)
@@ -42,7 +44,8 @@ func authorityReplaced(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 // Without that care there is a while in which no new connection can be made; those that are open serve.
 func authorityReplacedAtOnce(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	bundle := newBundle(t, raft)
-	next := newAuthority(t)
+	next, err := raft.NextAuthority()
+	must(t, err)
 	x := newTrial(t, newTenant(t, raft), raft.Addresses(leader), bundle.flag())
 	x.begin()
 	must(t, raft.Renew(next))
@@ -52,13 +55,6 @@ func authorityReplacedAtOnce(t *testing.T, raft *parts.Raft, leader *parts.OpenB
 	x.untilTrusts(1)
 	x.openManyConnections()
 	x.require(promise{failures: unbounded, perFailure: 4, own: 60})
-}
-
-func newAuthority(t *testing.T) *parts.Authority {
-	t.Helper()
-	made, err := parts.NewAuthority(shortDir(t), 365)
-	must(t, err)
-	return made
 }
 
 // bundle is the plugin's file of authorities.

@@ -221,6 +221,15 @@ func (r *Raft) Addresses(first *OpenBao) []string {
 	return addresses
 }
 
+// NextAuthority makes an authority that may take the place of the one that there is.
+func (r *Raft) NextAuthority() (*Authority, error) {
+	dir, err := os.MkdirTemp(r.dir, "authority")
+	if err != nil {
+		return nil, err
+	}
+	return NewAuthority(dir, 365)
+}
+
 // Renew gives all nodes new certificates of an authority, without a restart.
 func (r *Raft) Renew(authority *Authority) error {
 	r.Authority = authority
