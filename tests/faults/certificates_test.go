@@ -5,21 +5,23 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
+	"time"
 
 	"vault-kube-kms.test/parts"
 )
 
-// All nodes get new certificates of the same authority: connections that are open go on, and new ones
-// are believed.
+// All nodes get new certificates of the same authority. Connections that are open go on; then the node
+// is lost that they lead to, so that new ones have to be made.
 func certificatesRenewed(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
-	x := newTrial(t, newTenant(t, raft), raft.Addresses(leader))
+	follower := raft.Followers(leader)[0]
+	x := newTrial(t, newTenant(t, raft), raft.Addresses(follower))
 	x.begin()
 	must(t, raft.Renew(raft.Authority))
 	x.end()
-	x.openManyConnections()
+	x.reconnect(follower)
 	x.require(promise{own: 30})
+	must(t, follower.Rejoin())
 }
 
 // The authority itself is replaced as operators do it: first both are trusted, then the nodes change,
@@ -29,7 +31,8 @@ func authorityReplaced(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	former := raft.Authority
 	next, err := raft.NextAuthority()
 	must(t, err)
-	x := newTrial(t, newTenant(t, raft), raft.Addresses(leader), bundle.flag())
+	follower := raft.Followers(leader)[0]
+	x := newTrial(t, newTenant(t, raft), raft.Addresses(follower), bundle.flag())
 	x.begin()
 	bundle.trust(former, next)
 	x.untilTrusts(1)
@@ -37,24 +40,36 @@ func authorityReplaced(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	bundle.trust(next)
 	x.untilTrusts(2)
 	x.end()
-	x.openManyConnections()
+	x.reconnect(follower)
 	x.require(promise{own: 30})
+	must(t, follower.Rejoin())
 }
 
-// Without that care there is a while in which no new connection can be made; those that are open serve.
+// Without that care no new connection can be made for a while: calls fail until the file holds the new
+// authority, and not longer.
 func authorityReplacedAtOnce(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	bundle := newBundle(t, raft)
 	next, err := raft.NextAuthority()
 	must(t, err)
-	x := newTrial(t, newTenant(t, raft), raft.Addresses(leader), bundle.flag())
+	follower := raft.Followers(leader)[0]
+	x := newTrial(t, newTenant(t, raft), raft.Addresses(follower), bundle.flag())
 	x.begin()
 	must(t, raft.Renew(next))
-	x.openManyConnections()
+	follower.Kill()
+	x.untilFails("Encrypt")
+	x.untilFails("Decrypt")
+	time.Sleep(held)
 	bundle.trust(next)
 	x.end()
-	x.untilTrusts(1)
-	x.openManyConnections()
-	x.require(promise{failures: unbounded, perFailure: 4, own: 60})
+	x.require(promise{failures: unbounded, perFailure: 0.2, own: 60})
+	must(t, follower.Rejoin())
+}
+
+// reconnect ends a node, and waits until calls work by new connections to others.
+func (x *trial) reconnect(node *parts.OpenBao) {
+	x.t.Helper()
+	node.Kill()
+	x.untilCallsWork(time.Now())
 }
 
 // bundle is the plugin's file of authorities.
@@ -93,17 +108,4 @@ func (x *trial) untilTrusts(bundles int) {
 	}) {
 		x.t.Errorf("the plugin has not taken up %d bundles", bundles)
 	}
-}
-
-// openManyConnections asks so much at once that connections of before do not suffice.
-func (x *trial) openManyConnections() {
-	var group sync.WaitGroup
-	for range 64 {
-		group.Go(func() {
-			if one, ok := x.seal(); ok {
-				x.open(one)
-			}
-		})
-	}
-	group.Wait()
 }

@@ -54,6 +54,14 @@ func newLoad(t *testing.T, endpoint string) *load {
 	for range storedFirst {
 		l.seal()
 	}
+	l.work(workers)
+	l.forEver(l.status)
+	t.Cleanup(l.end)
+	return l
+}
+
+// work adds so many workers.
+func (l *load) work(workers int) {
 	for range workers {
 		l.forEver(func() {
 			if one, ok := l.seal(); ok {
@@ -62,9 +70,6 @@ func newLoad(t *testing.T, endpoint string) *load {
 			l.open(l.some())
 		})
 	}
-	l.forEver(l.status)
-	t.Cleanup(l.end)
-	return l
 }
 
 func (l *load) forEver(do func()) {

@@ -62,8 +62,11 @@ func leaderKilled(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	x.require(promise{own: 60, sessionFailures: 6, logins: 1})
 }
 
+// For a moment the former leader serves nothing: it answers with 500 that it knows of no leader.
 func leaderSteppedDown(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	x := newTrial(t, newTenant(t, raft), raft.Addresses(leader))
+	// So short a moment shows only to many.
+	x.work(3 * workers)
 	x.begin()
 	_, err := leader.Ask("PUT", "sys/step-down", nil)
 	must(t, err)
