@@ -45,17 +45,17 @@ var methods = []string{"Encrypt", "Decrypt", "Status"}
 // recovered is when all was well again after a moment: each method has worked, with a call that was
 // made after it, and no call fails any more. It is the moment itself where nothing ever failed.
 func recovered(calls []call, moment time.Time) (at time.Time, complete bool) {
-	worked := map[string]bool{}
+	worked, failed := map[string]bool{}, false
 	at = moment
 	for _, c := range calls {
 		switch {
 		case c.code != "":
 			clear(worked)
-			at = c.ended
+			at, failed = c.ended, true
 		case c.asked.After(moment) && !worked[c.method]:
 			worked[c.method] = true
 			// Where a call had failed, it is well again only now.
-			if at.After(moment) {
+			if failed {
 				at = c.ended
 			}
 		}
