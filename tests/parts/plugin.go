@@ -54,6 +54,13 @@ func (p *Plugin) Restart() error {
 // Metrics are those of the moment.
 func (p *Plugin) Metrics() (Metrics, error) { return Scrape(p.metrics) }
 
+// Healthy says whether its Status answers ok.
+func (p *Plugin) Healthy() bool {
+	metrics, err := p.Metrics()
+	healthy, _ := metrics.Sum("vault_kube_kms_healthy")
+	return err == nil && healthy == 1
+}
+
 // Calls is how often a method of it was called.
 func (p *Plugin) Calls(method string) (int, error) {
 	metrics, err := p.Metrics()
