@@ -227,3 +227,38 @@ fn an_accepted_id_reads_with_the_version_it_was_mapped_to() {
     see(&mut ring, &[(1, BORN - 900)], 0);
     assert_eq!(ring.resolve("v1.from-before"), Resolution::Known(v(1)));
 }
+
+/// Checklist 55: a wall clock that jumps by an hour, seen by a keeper that tells its own time and by
+/// one that does not.
+#[test]
+fn a_wall_clock_that_jumps_changes_neither_the_writer_nor_its_id() {
+    let versions = [(1, BORN - 1_000), (2, BORN + 100)];
+    for jump in [-3_600, 3_600_i64] {
+        for tells_time in [true, false] {
+            let mut ring = ring();
+            see(&mut ring, &versions, 170);
+            let before = ring.writer(at(170)).unwrap();
+            for second in 171..200 {
+                let mut seen = snapshot(&versions);
+                let elapsed = i64::try_from(second).unwrap();
+                seen.keeper_time = tells_time.then(|| UnixTime::from_secs(BORN + elapsed));
+                ring.observe(seen, at(second), UnixTime::from_secs(BORN + elapsed + jump));
+                assert_eq!(ring.writer(at(second)).unwrap(), before, "{jump} {tells_time}");
+            }
+        }
+    }
+}
+
+/// The same jump while a version waits: a keeper that tells its time lets it take over when it would.
+#[test]
+fn a_wall_clock_that_jumps_does_not_move_a_takeover() {
+    let versions = [(1, BORN - 1_000), (2, BORN + 100)];
+    for jump in [-3_600, 3_600_i64] {
+        let mut ring = ring();
+        see(&mut ring, &versions, 110);
+        let mut seen = snapshot(&versions);
+        seen.keeper_time = Some(UnixTime::from_secs(BORN + 120));
+        ring.observe(seen, at(120), UnixTime::from_secs(BORN + 120 + jump));
+        assert_eq!((writes(&ring, 159), writes(&ring, 160)), (1, 2), "{jump}");
+    }
+}

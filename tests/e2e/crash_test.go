@@ -8,7 +8,7 @@ import (
 
 const kmsReady = "/readyz/kms-providers"
 
-func TestThePluginIsKilledUnderWrites(t *testing.T) {
+func TestChecklist50_ThePluginIsKilledUnderWrites(t *testing.T) {
 	t.Parallel()
 	c := start(t)
 	writes := repeatedly(t, 4, 20*time.Millisecond, c.api.create)
@@ -19,7 +19,7 @@ func TestThePluginIsKilledUnderWrites(t *testing.T) {
 		c.api.waitFor(t, kmsReady, http.StatusInternalServerError, converges)
 		must(t, c.plugin.Restart())
 		back := time.Now()
-		c.api.waitFor(t, kmsReady, http.StatusOK, 30*time.Second)
+		c.api.waitFor(t, kmsReady, http.StatusOK, 20*time.Second)
 		t.Logf("the API server is content %v after the plugin is back", time.Since(back).Round(time.Second/10))
 	}
 	writes.requireNoFailure(t)
