@@ -118,10 +118,10 @@ impl Provider {
         let shown = statusz::Sources::new(Arc::clone(&watch), &keeper, last_errors, &settings);
         background.spawn(Observer::new(watch).run());
         let readiness = Readiness::default();
-        let statusz = Arc::new(move || shown.now());
-        serve_port(&mut background, health, Endpoints::Health(readiness.clone(), statusz));
+        serve_port(&mut background, health, Endpoints::Health(readiness.clone()));
         let text = move || metrics.text().map_err(|error| error.to_string());
-        serve_port(&mut background, scrapes, Endpoints::Metrics(Arc::new(text)));
+        let inside = Endpoints::Inside(Arc::new(text), Arc::new(move || shown.now()));
+        serve_port(&mut background, scrapes, inside);
 
         let BoundSocket { listener, file, .. } = socket;
         let file = Arc::new(file);

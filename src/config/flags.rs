@@ -224,7 +224,12 @@ pub const GROUPS: &[(&str, &[Flag])] = &[
                 "8081",
                 "/healthz and /readyz on all addresses; 0 or less: off",
             ),
-            flag("metrics-port", Value("PORT"), "9090", "/metrics on localhost; 0 or less: off"),
+            flag(
+                "metrics-port",
+                Value("PORT"),
+                "9090",
+                "/metrics and /statusz on localhost; 0 or less: off",
+            ),
             flag("disable-runtime-metrics", Bool, "false", "Leave the process's own metrics out"),
             flag(
                 "zap-log-level",

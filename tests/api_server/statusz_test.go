@@ -51,7 +51,7 @@ type lastError struct {
 func shown(t *testing.T, flags []string) (*plugin, string) {
 	t.Helper()
 	port := parts.FreePort()
-	p := start(t, append(flags, fmt.Sprintf("--health-port=%d", port)))
+	p := start(t, append(flags, fmt.Sprintf("--metrics-port=%d", port)))
 	return p, fmt.Sprintf("http://127.0.0.1:%d/statusz", port)
 }
 

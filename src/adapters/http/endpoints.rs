@@ -38,10 +38,10 @@ pub type MetricsText = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
 /// One of the two groups of paths; each has a port of its own.
 #[derive(Clone)]
 pub enum Endpoints {
-    /// `/healthz`, `/readyz` and `/statusz`.
-    Health(Readiness, StatuszNow),
-    /// `/metrics`.
-    Metrics(MetricsText),
+    /// `/healthz` and `/readyz`, for whoever probes from elsewhere.
+    Health(Readiness),
+    /// `/metrics` and `/statusz`, for this machine alone.
+    Inside(MetricsText, StatuszNow),
 }
 
 impl Endpoints {
@@ -50,17 +50,17 @@ impl Endpoints {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET");
         }
         match (self, request.uri().path()) {
-            (Self::Health(..), "/healthz") => text(StatusCode::OK, "ok"),
-            (Self::Health(readiness, _), "/readyz") if readiness.is_set() => {
+            (Self::Health(_), "/healthz") => text(StatusCode::OK, "ok"),
+            (Self::Health(readiness), "/readyz") if readiness.is_set() => {
                 text(StatusCode::OK, "ok")
             }
-            (Self::Health(..), "/readyz") => {
+            (Self::Health(_), "/readyz") => {
                 text(StatusCode::INTERNAL_SERVER_ERROR, "plugin is not ready")
             }
-            (Self::Health(_, statusz), "/statusz") => {
+            (Self::Inside(_, statusz), "/statusz") => {
                 statusz().answer(request.uri(), request.headers())
             }
-            (Self::Metrics(metrics), "/metrics") => match metrics() {
+            (Self::Inside(metrics, _), "/metrics") => match metrics() {
                 Ok(metrics) => text(StatusCode::OK, metrics),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error),
             },
@@ -72,8 +72,8 @@ impl Endpoints {
 impl fmt::Debug for Endpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Health(..) => "Health",
-            Self::Metrics(_) => "Metrics",
+            Self::Health(_) => "Health",
+            Self::Inside(..) => "Inside",
         })
     }
 }
@@ -97,9 +97,9 @@ mod tests {
     #[test]
     fn alive_is_not_ready() {
         let readiness = Readiness::default();
-        let health = Endpoints::Health(readiness.clone(), Arc::new(|| unreachable!("not asked")));
+        let health = Endpoints::Health(readiness.clone());
         assert_eq!((status(&health, "/healthz"), status(&health, "/readyz")), (200, 500));
         readiness.set(true);
-        assert_eq!((status(&health, "/readyz"), status(&health, "/metrics")), (200, 404));
+        assert_eq!((status(&health, "/readyz"), status(&health, "/statusz")), (200, 404));
     }
 }
