@@ -67,8 +67,8 @@ func recovered(calls []call, moment time.Time) (at time.Time, complete bool) {
 type account struct {
 	calls, failed map[string]int
 	codes         map[string]int
-	// said is one message of each code.
-	said map[string]string
+	// said is each message, with how often it was said.
+	said map[string]int
 	// gap is the longest time in which no Encrypt, or no Decrypt, worked though some were tried; slowest
 	// is the longest call that worked.
 	gap, slowest time.Duration
@@ -76,14 +76,14 @@ type account struct {
 
 // accountOf is the account of calls that were made from a moment on.
 func accountOf(calls []call, from time.Time) account {
-	a := account{calls: map[string]int{}, failed: map[string]int{}, codes: map[string]int{}, said: map[string]string{}}
+	a := account{calls: map[string]int{}, failed: map[string]int{}, codes: map[string]int{}, said: map[string]int{}}
 	since, failing := map[string]time.Time{"Encrypt": from, "Decrypt": from}, map[string]bool{}
 	for _, c := range calls {
 		a.calls[c.method]++
 		if c.code != "" {
 			a.failed[c.method]++
 			a.codes[c.method+" "+c.code]++
-			a.said[c.code] = c.message
+			a.said[c.code+": "+c.message]++
 			failing[c.method] = true
 			continue
 		}
@@ -117,8 +117,8 @@ func (a account) failures() string {
 
 func (a account) messages() string {
 	var all []string
-	for _, code := range slices.Sorted(maps.Keys(a.said)) {
-		all = append(all, code+": "+a.said[code])
+	for _, message := range slices.Sorted(maps.Keys(a.said)) {
+		all = append(all, fmt.Sprintf("%d times %s", a.said[message], message))
 	}
 	return strings.Join(all, "\n")
 }

@@ -85,8 +85,22 @@ func newTenant(t *testing.T, raft *parts.Raft) *parts.Tenant {
 	t.Helper()
 	leader, err := raft.UntilWhole()
 	must(t, err)
+	n := newTenantAt(t, leader)
+	// The key was made last: a node that knows it is not behind.
+	must(t, raft.Each(func(node *parts.OpenBao) error {
+		return node.Until(func() error {
+			_, err := node.Ask("GET", n.Mount+"/keys/"+n.Key, nil)
+			return err
+		})
+	}))
+	return n
+}
+
+// newTenantAt is newTenant, and some nodes may not know of it yet.
+func newTenantAt(t *testing.T, leader *parts.OpenBao) *parts.Tenant {
+	t.Helper()
 	name := parts.RandomName()
-	_, err = leader.Ask("POST", "sys/mounts/"+name, map[string]any{"type": "transit"})
+	_, err := leader.Ask("POST", "sys/mounts/"+name, map[string]any{"type": "transit"})
 	must(t, err)
 	n, err := leader.NewTenantOf(name, name, shortDir(t), tokenSeconds, parts.UseOfKey...)
 	must(t, err)

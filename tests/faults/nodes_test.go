@@ -26,6 +26,7 @@ func TestNodes(t *testing.T) {
 		{"LeaderKilled", leaderKilled},
 		{"LeaderSealed", leaderSealed},
 		{"FollowerLags", followerLags},
+		{"LoginAtAFollowerThatIsBehind", loginBehind},
 		{"AllSealed", allSealed},
 		{"CertificatesRenewed", certificatesRenewed},
 		{"AuthorityReplaced", authorityReplaced},
@@ -138,6 +139,21 @@ func followerLags(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 		failures: unbounded, statusFailures: unbounded, logins: 1, sessionFailures: 10, perFailure: 0.5, own: 100,
 	})
 	reader.requireReads(x.firstAndNewest(200))
+}
+
+// A follower that comes back does not know a new secret ID for some seconds, and refuses it. That is not
+// the cluster's last word.
+func loginBehind(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
+	follower := raft.Followers(leader)[0]
+	follower.Kill()
+	// The longer it is away, the later the leader tries again to reach it.
+	time.Sleep(held)
+	n := newTenantAt(t, leader)
+	must(t, follower.Rejoin())
+	x := newTrial(t, n, raft.Addresses(follower))
+	x.begin()
+	x.end()
+	x.require(promise{own: 30})
 }
 
 // untilWrites waits for something stored under a version.
