@@ -27,6 +27,7 @@ func TestNodes(t *testing.T) {
 		{"LeaderSealed", leaderSealed},
 		{"FollowerLags", followerLags},
 		{"LoginAtAFollowerThatIsBehind", loginBehind},
+		{"TokenOfAFollowerThatIsBehind", tokenBehind},
 		{"AllSealed", allSealed},
 		{"CertificatesRenewed", certificatesRenewed},
 		{"AuthorityReplaced", authorityReplaced},
@@ -151,6 +152,23 @@ func loginBehind(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	n := newTenantAt(t, leader)
 	must(t, follower.Rejoin())
 	x := newTrial(t, n, raft.Addresses(follower))
+	x.begin()
+	x.end()
+	x.require(promise{own: 30})
+}
+
+// It knows the secret ID, and passes the login on; but the token that comes of it is new to it.
+func tokenBehind(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
+	follower := raft.Followers(leader)[0]
+	n := newTenant(t, raft)
+	follower.Kill()
+	time.Sleep(held)
+	must(t, n.Allow(parts.UseOfKey...))
+	must(t, follower.Rejoin())
+	x := newTrial(t, n, raft.Addresses(follower))
+	if logins := x.counters().logins; logins != 1 {
+		t.Errorf("%v logins for one session", logins)
+	}
 	x.begin()
 	x.end()
 	x.require(promise{own: 30})
