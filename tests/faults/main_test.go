@@ -54,6 +54,7 @@ func sharedRaft(t *testing.T) *parts.Raft {
 		}
 	})
 	must(t, shared.err)
+	t.Cleanup(func() { tellOnFailure(t, shared.raft) })
 	return shared.raft
 }
 
@@ -71,13 +72,18 @@ func ownRaft(t *testing.T) *parts.Raft {
 	must(t, err)
 	t.Cleanup(func() {
 		raft.Kill()
-		if t.Failed() {
-			for _, node := range raft.Nodes {
-				t.Logf("%s printed:\n%s", node.Address, parts.Tail(node.Printed()))
-			}
-		}
+		tellOnFailure(t, raft)
 	})
 	return raft
+}
+
+func tellOnFailure(t *testing.T, raft *parts.Raft) {
+	t.Helper()
+	if t.Failed() {
+		for _, node := range raft.Nodes {
+			t.Logf("%s printed:\n%s", node.Address, parts.Tail(node.Printed()))
+		}
+	}
 }
 
 // newTenant is a tenant with a mount and a key of its own.
