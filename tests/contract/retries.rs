@@ -62,6 +62,7 @@ async fn a_passing_failure_costs_one_more_request() {
         Fault::HalfBody,
         Fault::error(500, "1 error occurred:\n\t* internal error\n\n"),
         Fault::html_502(),
+        Fault::redirect_elsewhere(),
         Fault::sealed(),
         Fault::error(503, "overloaded, try again later"),
         Fault::error(412, "required index state not present"),
@@ -81,7 +82,6 @@ async fn a_final_answer_costs_no_other_request() {
         (Fault::error(404, "no handler for route"), Code::KeyMissing),
         (Fault::error(405, "1 error occurred:\n\t* unsupported operation\n\n"), Code::KeeperAnswer),
         (Fault::error(413, "http: request body too large"), Code::InvalidRequest),
-        (Fault::redirect_elsewhere(), Code::KeeperFailed),
     ] {
         let (requests, ended) = cost(std::slice::from_ref(&fault)).await;
         assert_eq!((requests, ended), (1, Err(code)), "{fault:?}");

@@ -58,7 +58,7 @@ pub const LOGINS_PER_MINUTE: usize = 8;
 
 /// Requests for logins within a minute, whatever they met: after an outage one each 5 s after the
 /// first few, with at most 6 tries each.
-pub const LOGIN_REQUESTS_PER_MINUTE: usize = 60;
+pub const LOGIN_REQUESTS_PER_MINUTE: usize = (12 + 2) * 6;
 
 /// For how long a refused pair of role ID and secret ID is not tried again.
 pub const REFUSED_FOR: Duration = Duration::from_hours(1);

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use http::Method;
 
 use super::{
-    client::{Call, Failure, Repeat, VaultClient, json, unreadable},
+    client::{At, Call, Failure, Repeat, VaultClient, json, unreadable},
     key_path::{MountPath, Namespace},
     refusal::Asked,
     secret_id::{FileCredential, Fingerprint, SecretIds, fingerprint},
@@ -200,6 +200,8 @@ impl AppRole {
             operation: KeeperOperation::Login,
             method: Method::POST,
             path: &path,
+            // A standby may not know a new secret ID yet, and its refusal would be believed.
+            at: At::Active,
             namespace: &self.settings.namespace,
             token: None,
             body: Some(json(&body)?),
@@ -233,6 +235,7 @@ impl AppRole {
             operation: KeeperOperation::Renew,
             method: Method::POST,
             path,
+            at: At::Any,
             namespace: &self.settings.namespace,
             token: Some(token),
             body: Some(json(&serde_json::json!({}))?),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use http::Method;
 
 use super::{
-    client::{Call, Repeat, VaultClient, json},
+    client::{At, Call, Repeat, VaultClient, json},
     key_path::KeyPath,
     refusal::Asked,
     session::Session,
@@ -81,6 +81,7 @@ impl Capabilities {
             operation: KeeperOperation::Read,
             method: Method::POST,
             path: "sys/capabilities-self",
+            at: At::Any,
             namespace: &self.settings.namespace,
             token: Some(&held.token),
             body: Some(json(&serde_json::json!({ "paths": paths }))?),

@@ -35,8 +35,8 @@ const REFUSED_WAIT: Duration = Duration::from_mins(15);
 /// Waits after the credential's file could not be read; it is looked at more often than that.
 const FILE_WAIT: Duration = Duration::from_mins(1);
 
-/// The least time between two logins that refused requests asked for: doubled each time that the
-/// new token was refused as well, up to the last.
+/// The least time between two logins that refused requests asked for, once a token was refused
+/// before it was that old: doubled each time that the new token was refused as well, up to the last.
 const DEMAND_INTERVAL: Duration = Duration::from_secs(10);
 const DEMAND_INTERVAL_LAST: Duration = Duration::from_mins(5);
 
@@ -174,8 +174,13 @@ impl Session {
                 }
                 // A token that dies as soon as it is made must not become a storm of logins.
                 Ended::Refused => {
-                    let spacing = doubled(DEMAND_INTERVAL, stillborn, DEMAND_INTERVAL_LAST);
-                    stillborn = if held < spacing { stillborn.saturating_add(1) } else { 0 };
+                    let spacing = match stillborn.checked_sub(1) {
+                        // Once, it may be a node of the cluster that did not know the token yet.
+                        None => LOGIN_INTERVAL,
+                        Some(times) => doubled(DEMAND_INTERVAL, times, DEMAND_INTERVAL_LAST),
+                    };
+                    let young = held < spacing.max(DEMAND_INTERVAL);
+                    stillborn = if young { stillborn.saturating_add(1) } else { 0 };
                     self.rest(spacing.saturating_sub(held)).await;
                 }
             }

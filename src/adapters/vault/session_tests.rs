@@ -230,7 +230,7 @@ async fn tokens_that_die_at_birth_are_replaced_ever_more_slowly() {
         }
     });
     pass(600).await;
-    assert_eq!(credentials.seconds("login"), [0, 10, 30, 70, 150, 310]);
+    assert_eq!(credentials.seconds("login"), [0, 1, 11, 31, 71, 151, 311]);
     let error = session.token(late()).await.unwrap_err();
     assert!(error.cause().contains("moments ago"), "{error}");
 }

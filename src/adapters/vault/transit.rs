@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::{
     batch,
-    client::{Answer, Call, Failure, Repeat, VaultClient, json, unreadable},
+    client::{Answer, At, Call, Failure, Repeat, VaultClient, json, unreadable},
     key_path::{KeyPath, Namespace},
     refusal::{Asked, enterprise_required},
     session::Session,
@@ -107,6 +107,7 @@ impl TransitKek {
                 operation: request.operation,
                 method: request.method.clone(),
                 path: request.path,
+                at: At::Any,
                 namespace: request.namespace,
                 token: Some(&held.token),
                 body: request.body.clone(),

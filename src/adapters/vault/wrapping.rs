@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::Method;
 
 use super::{
-    client::{Call, Failure, Repeat, VaultClient, json},
+    client::{At, Call, Failure, Repeat, VaultClient, json},
     key_path::{MountPath, Namespace},
     refusal::Asked,
     wire::{Data, SecretIdData, WrappingData},
@@ -86,6 +86,7 @@ impl Unwrapper {
             operation: KeeperOperation::Login,
             method: Method::POST,
             path,
+            at: At::Active,
             namespace: &self.namespace,
             token,
             body,

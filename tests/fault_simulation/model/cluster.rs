@@ -264,7 +264,11 @@ impl State {
             }
             (Standbys::Forward | Standbys::Serve, Some(leader)) => Ok(leader),
             (Standbys::Forward, None) if draw.once_in(4) => {
-                let text = "local node not active but active cluster node not found";
+                let text = if draw.once_in(2) {
+                    "local node not active but active cluster node not found"
+                } else {
+                    "error during forwarding RPC request"
+                };
                 Err((refusal(500, text), None))
             }
             (Standbys::Forward, None) => {

@@ -7,7 +7,10 @@ mod server;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -91,6 +94,8 @@ pub struct Shared {
     pub engine: Arc<Mutex<Engine>>,
     script: Mutex<Script>,
     by_path: Mutex<BTreeMap<String, u64>>,
+    /// Whether this node says that it is the active one.
+    leads: AtomicBool,
     authority: Authority,
 }
 
@@ -128,7 +133,13 @@ impl StandIn {
     async fn of(engine: Arc<Mutex<Engine>>, authority: Authority) -> Self {
         let ca = authority.pem.clone().into_bytes();
         let script = Mutex::default();
-        let shared = Shared { engine, script, by_path: Mutex::default(), authority };
+        let shared = Shared {
+            engine,
+            script,
+            by_path: Mutex::default(),
+            leads: AtomicBool::new(false),
+            authority,
+        };
         let shared = Arc::new(shared);
         let (address, serving) = server::start(shared.clone()).await;
         let provisioned = Provisioned {
@@ -153,6 +164,11 @@ impl StandIn {
     /// Ends every token that was given out.
     pub fn expire_tokens(&self) {
         self.shared.engine.lock().unwrap().expire_tokens();
+    }
+
+    /// From now on this node says that it is the active one; without, all say that they stand by.
+    pub fn lead(&self) {
+        self.shared.leads.store(true, Ordering::Relaxed);
     }
 
     pub fn rotate(&self) {

@@ -115,24 +115,32 @@ impl Endpoints {
     /// # Errors
     /// When all are left alone: why the one that last worked was.
     pub(super) fn pick(&self, avoided: &[usize]) -> Result<usize, KmsError> {
-        let now = self.clock.now();
-        let preferred = self.preferred.load(Ordering::Relaxed);
-        let in_order = || {
-            let others = (0..self.all.len()).filter(move |index| *index != preferred);
-            std::iter::once(preferred).chain(others)
-        };
-        let admitted: Vec<_> = in_order()
-            .filter(|index| self.all.get(*index).is_some_and(|e| e.track().breaker.admits(now)))
-            .collect();
+        let admitted: Vec<_> = self.in_order().collect();
         let fresh = admitted.iter().find(|index| !avoided.contains(index));
         if let Some(index) = fresh.or_else(|| admitted.first()) {
             self.sent(*index);
             return Ok(*index);
         }
-        let last = in_order().find_map(|index| self.all.get(index)?.track().last_error.clone());
+        let last = self
+            .preferred_first()
+            .find_map(|index| self.all.get(index)?.track().last_error.clone());
         Err(last.unwrap_or_else(|| {
             KmsError::new(Code::KeeperUnreachable, "no endpoint can be asked", "wait a moment")
         }))
+    }
+
+    /// The endpoints that are not left alone now: the one that last worked, then the others.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = usize> + '_ {
+        let now = self.clock.now();
+        self.preferred_first().filter(move |index| {
+            self.all.get(*index).is_some_and(|endpoint| endpoint.track().breaker.admits(now))
+        })
+    }
+
+    fn preferred_first(&self) -> impl Iterator<Item = usize> + '_ {
+        let preferred = self.preferred.load(Ordering::Relaxed);
+        let others = (0..self.all.len()).filter(move |index| *index != preferred);
+        std::iter::once(preferred).chain(others)
     }
 
     /// A request goes to endpoint `index`; while it is found out whether it is back, the only one.

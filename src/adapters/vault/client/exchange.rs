@@ -33,6 +33,15 @@ const FORWARD: HeaderValue = HeaderValue::from_static("forward-active-node");
 /// The library's client; its connections are shared by all endpoints.
 pub(super) type Http = Client<Dialler, Full<Bytes>>;
 
+/// Which node of a cluster a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::adapters::vault) enum At {
+    /// Any that serves.
+    Any,
+    /// The active one, where it can be told: it alone knows what was written a moment ago.
+    Active,
+}
+
 /// One request. It holds secrets, so it has no `Debug`.
 #[derive(Clone)]
 pub(in crate::adapters::vault) struct Call<'a> {
@@ -40,6 +49,7 @@ pub(in crate::adapters::vault) struct Call<'a> {
     pub(in crate::adapters::vault) method: Method,
     /// Below `/v1/`, from validated parts.
     pub(in crate::adapters::vault) path: &'a str,
+    pub(in crate::adapters::vault) at: At,
     pub(in crate::adapters::vault) namespace: &'a Namespace,
     pub(in crate::adapters::vault) token: Option<&'a Secret>,
     /// JSON, zeroed once it was sent.
@@ -155,6 +165,22 @@ impl Answer {
 }
 
 impl Failure {
+    /// How long the server asks to wait.
+    pub(super) const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(refusal) => refusal.retry_after,
+            Self::Unsent(_) | Self::Lost(_) => None,
+        }
+    }
+
+    /// Where a redirection points.
+    pub(super) fn location(&self) -> Option<&str> {
+        match self {
+            Self::Refused(refusal) => refusal.location(),
+            Self::Unsent(_) | Self::Lost(_) => None,
+        }
+    }
+
     pub(in crate::adapters::vault) fn into_error(
         self,
         asked: crate::adapters::vault::refusal::Asked<'_>,

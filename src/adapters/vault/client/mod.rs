@@ -9,6 +9,7 @@ mod exchange;
 mod retry;
 mod trace;
 mod transport;
+mod tries;
 mod warm;
 
 use std::{
@@ -34,11 +35,12 @@ use self::{
     dial::Dialler,
     endpoints::Endpoints,
     exchange::{Http, exchange},
-    retry::{REQUESTS_MAX, Where, is_endpoints_fault, reason, rule},
+    retry::{Where, is_endpoints_fault},
     transport::Network,
+    tries::Tries,
 };
 pub(super) use self::{
-    exchange::{Answer, Call, Failure, json, unreachable, unreadable},
+    exchange::{Answer, At, Call, Failure, json, unreachable, unreadable},
     retry::Repeat,
 };
 use super::{
@@ -173,42 +175,48 @@ impl VaultClient {
     /// as the deadline allows. The failure is that of the last try.
     pub(super) async fn send(&self, call: Call<'_>) -> Result<Answer, Failure> {
         let mut tries = Tries::default();
-        let mut endpoint = self.endpoints.pick(&[]).map_err(Failure::Unsent)?;
+        let mut endpoint = match self.where_first(&call).await {
+            Ok(endpoint) => endpoint,
+            Err(all_rest) => return Err(Failure::Unsent(all_rest)),
+        };
         loop {
             let failure = match self.attempt(endpoint, &call).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
-            let Some((reason, place, wait)) = tries.next(&failure, call.repeat) else {
-                return Err(failure);
-            };
-            let now = self.clock.now();
-            if now.after(wait + TRY_LEAST) > call.deadline {
+            let named = failure.location().and_then(|to| self.endpoints.at_location(to));
+            let Some(step) = tries.next(&failure, named, call.repeat) else { return Err(failure) };
+            if self.clock.now().after(step.wait + TRY_LEAST) > call.deadline {
                 return Err(failure);
             }
-            endpoint = match (place, &failure) {
+            endpoint = match (step.place, named) {
                 (Where::Same, _) => endpoint,
-                (Where::Elsewhere, _) => {
+                (Where::Named, Some(named)) => named,
+                (Where::Elsewhere | Where::Named, _) => {
                     tries.avoid(endpoint);
-                    match self.endpoints.pick(&tries.avoided) {
+                    match self.endpoints.pick(tries.avoided()) {
                         Ok(other) => other,
                         Err(_all_rest) => return Err(failure),
                     }
                 }
-                (Where::Named, Failure::Refused(refusal)) => {
-                    match refusal.location().and_then(|to| self.endpoints.at_location(to)) {
-                        Some(named) => named,
-                        None => return Err(failure),
-                    }
-                }
-                (Where::Named, _) => return Err(failure),
             };
-            if reason == RetryReason::NotCaughtUp && tries.is_last(reason, call.repeat) {
+            if step.reason == RetryReason::NotCaughtUp && step.is_last {
                 // A state that no node reaches, such as one that died with its leader.
                 self.keep_index(None);
             }
-            self.telemetry.record(Event::Retried(reason));
-            self.clock.sleep(wait.mul_f64(0.75 + self.clock.jitter() / 2.0)).await;
+            self.telemetry.record(Event::Retried(step.reason));
+            self.clock.sleep(step.wait.mul_f64(0.75 + self.clock.jitter() / 2.0)).await;
+        }
+    }
+
+    /// The endpoint that a call goes to first.
+    async fn where_first(&self, call: &Call<'_>) -> Result<usize, KmsError> {
+        match call.at {
+            At::Active if self.endpoints.len() > 1 => match self.active(call.deadline).await {
+                Some(active) => Ok(active),
+                None => self.endpoints.pick(&[]),
+            },
+            At::Active | At::Any => self.endpoints.pick(&[]),
         }
     }
 
@@ -306,6 +314,7 @@ const fn health(deadline: Monotonic) -> Call<'static> {
         operation: KeeperOperation::Read,
         method: Method::GET,
         path: "sys/health",
+        at: At::Any,
         namespace: Namespace::ROOT,
         token: None,
         body: None,
@@ -326,52 +335,6 @@ fn told(operation: KeeperOperation, outcome: &Result<Answer, Failure>) -> Option
             None
         }
         Err(Failure::Refused(refusal)) => Some(refusal.error_of_status()),
-    }
-}
-
-/// What was tried for one call.
-#[derive(Debug, Default)]
-struct Tries {
-    requests: u32,
-    by_reason: Vec<(RetryReason, usize)>,
-    avoided: Vec<usize>,
-}
-
-impl Tries {
-    /// What to do after `failure`: why, where and after which wait. `None` when it is final.
-    fn next(
-        &mut self,
-        failure: &Failure,
-        repeat: Repeat,
-    ) -> Option<(RetryReason, Where, Duration)> {
-        self.requests += 1;
-        if self.requests >= REQUESTS_MAX {
-            return None;
-        }
-        let reason = reason(failure)?;
-        let rule = rule(reason, repeat)?;
-        let times = self.times(reason);
-        let wait = *rule.waits.get(times)?;
-        let asked = match failure {
-            Failure::Refused(refusal) => refusal.retry_after,
-            Failure::Unsent(_) | Failure::Lost(_) => None,
-        };
-        self.by_reason.retain(|(known, _)| *known != reason);
-        self.by_reason.push((reason, times + 1));
-        Some((reason, rule.place, asked.unwrap_or(wait)))
-    }
-
-    fn times(&self, reason: RetryReason) -> usize {
-        self.by_reason.iter().find(|(known, _)| *known == reason).map_or(0, |(_, times)| *times)
-    }
-
-    /// Whether the try that follows is the last one for `reason`.
-    fn is_last(&self, reason: RetryReason, repeat: Repeat) -> bool {
-        rule(reason, repeat).is_none_or(|rule| self.times(reason) >= rule.waits.len())
-    }
-
-    fn avoid(&mut self, endpoint: usize) {
-        self.avoided.push(endpoint);
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) enum Where {
     Elsewhere,
     /// To the same endpoint, on whatever connection.
     Same,
-    /// To the endpoint that the answer named, if it is one of ours.
+    /// To the endpoint that the answer named, which is one of ours.
     Named,
 }
 
@@ -57,7 +57,8 @@ pub(super) const fn rule(reason: RetryReason, repeat: Repeat) -> Option<Rule> {
         // It may have been carried out.
         (Lost, Repeat::Freely) => (Where::Elsewhere, const { &[NOW, ms(100)] }),
         (Lost, Repeat::Once) => (Where::Elsewhere, const { &[NOW] }),
-        (Internal, Repeat::Freely | Repeat::Once) => (Where::Same, const { &[ms(50)] }),
+        // Another node may not have the trouble that this one has.
+        (Internal, Repeat::Freely | Repeat::Once) => (Where::Elsewhere, const { &[ms(50)] }),
         (Lost | Internal, Repeat::Never) => return None,
         (Redirected, _) => (Where::Named, const { &[NOW] }),
         // This node of the cluster does not know the key version yet; 109 ms was the longest seen.
@@ -82,6 +83,7 @@ pub(super) fn reason(failure: &Failure) -> Option<RetryReason> {
             412 => Some(RetryReason::NotCaughtUp),
             429 if refusal.is_silent() => Some(RetryReason::NotCaughtUp),
             429 => Some(RetryReason::Quota),
+            500 if refusal.knows_no_leader() => Some(RetryReason::Unavailable),
             500 if !refusal.is_permanent() => Some(RetryReason::Internal),
             472 | 473 | 502 | 503 | 504 => Some(RetryReason::Unavailable),
             _ => None,
@@ -94,7 +96,10 @@ pub(super) fn reason(failure: &Failure) -> Option<RetryReason> {
 pub(super) fn is_endpoints_fault(failure: &Failure) -> bool {
     match failure {
         Failure::Unsent(_) | Failure::Lost(_) => true,
-        Failure::Refused(refusal) => matches!(refusal.status, 472 | 501..=504),
+        Failure::Refused(refusal) => {
+            matches!(refusal.status, 472 | 501..=504)
+                || (refusal.status == 500 && refusal.knows_no_leader())
+        }
     }
 }
 
@@ -129,6 +134,11 @@ mod tests {
             (429, "request path \"x\": rate limit quota exceeded", Some(RetryReason::Quota)),
             (472, "", Some(RetryReason::Unavailable)),
             (500, "internal error", Some(RetryReason::Internal)),
+            (
+                500,
+                "local node not active but active cluster node not found",
+                Some(RetryReason::Unavailable),
+            ),
             (500, "role \"x\" does not exist during renewal", None),
             (500, "unable to get associated_data", None),
             (501, "", None),

@@ -7,8 +7,11 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::{Failure, VaultClient, health, retry::is_endpoints_fault, told};
-use crate::{domain::error::Code, ports::telemetry::KeeperOperation};
+use super::{Failure, TRY_LEAST, VaultClient, health, retry::is_endpoints_fault, told};
+use crate::{
+    domain::{error::Code, time::Monotonic},
+    ports::telemetry::KeeperOperation,
+};
 
 /// Between two greetings of an endpoint: less than a connection is kept without use.
 const GREETED_EVERY: Duration = Duration::from_secs(30);
@@ -27,6 +30,19 @@ impl VaultClient {
             }
             self.clock.sleep(GREETED_EVERY.mul_f64(0.75 + self.clock.jitter() / 2.0)).await;
         }
+    }
+
+    /// The endpoint of the active node, if one says that it is.
+    pub(super) async fn active(&self, deadline: Monotonic) -> Option<usize> {
+        for endpoint in self.endpoints.in_order() {
+            let call = health(deadline);
+            let asked = timeout(TRY_LEAST, self.ask(endpoint, &call)).await;
+            // Only the active node answers with success.
+            if matches!(asked, Ok(Ok(_))) {
+                return Some(endpoint);
+            }
+        }
+        None
     }
 
     /// Asks an endpoint how it is. What follows is for its breaker; which one is asked first

@@ -21,7 +21,7 @@ impl Refusal {
                 "the token's role does not exist any more",
                 "create the AppRole role again",
             ),
-            (500, Asked::Renew) if self.says("past the max TTL") => not_renewable(),
+            (500, Asked::Renew) if self.says("past the max ttl") => not_renewable(),
             (400..=403, Asked::Renew) => not_renewable(),
             (400, asked) => self.bad_request(asked),
             (403, asked) => denied(asked),

@@ -82,6 +82,11 @@ impl Refusal {
             .any(|text| self.says(text))
     }
 
+    /// Whether the cluster has no leader that this node knows of: an election, most often.
+    pub(super) fn knows_no_leader(&self) -> bool {
+        self.says("active cluster node not found") || self.says("no active vault instance found")
+    }
+
     /// Whether a text of this refusal is one that is known to be the caller's fault, so that
     /// sending the same again is of no use.
     pub(super) fn is_known(&self) -> bool {

@@ -1,0 +1,122 @@
+//! What was tried for one call, and what follows from it.
+
+use std::time::Duration;
+
+use super::{
+    exchange::Failure,
+    retry::{REQUESTS_MAX, Repeat, Where, reason, rule},
+};
+use crate::ports::telemetry::RetryReason;
+
+/// The next try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Step {
+    pub(super) reason: RetryReason,
+    pub(super) place: Where,
+    /// How long to wait before it.
+    pub(super) wait: Duration,
+    /// Whether it is the last one for this reason.
+    pub(super) is_last: bool,
+}
+
+/// What was tried for one call.
+#[derive(Debug, Default)]
+pub(super) struct Tries {
+    requests: u32,
+    by_reason: Vec<(RetryReason, usize)>,
+    avoided: Vec<usize>,
+}
+
+impl Tries {
+    /// What to do after `failure`, where `named` is the endpoint that it points to; `None` when it
+    /// is final.
+    pub(super) fn next(
+        &mut self,
+        failure: &Failure,
+        named: Option<usize>,
+        repeat: Repeat,
+    ) -> Option<Step> {
+        self.requests += 1;
+        if self.requests >= REQUESTS_MAX {
+            return None;
+        }
+        let reason = match reason(failure)? {
+            // Followed once, and to an endpoint of ours alone. Otherwise this node, or the one that
+            // it still takes for the leader, is of no use for a moment.
+            RetryReason::Redirected
+                if named.is_none() || self.times(RetryReason::Redirected) > 0 =>
+            {
+                RetryReason::Unavailable
+            }
+            reason => reason,
+        };
+        let rule = rule(reason, repeat)?;
+        let times = self.times(reason);
+        let wait = failure.retry_after().unwrap_or(*rule.waits.get(times)?);
+        self.by_reason.retain(|(known, _)| *known != reason);
+        self.by_reason.push((reason, times + 1));
+        Some(Step { reason, place: rule.place, wait, is_last: times + 1 >= rule.waits.len() })
+    }
+
+    fn times(&self, reason: RetryReason) -> usize {
+        self.by_reason.iter().find(|(known, _)| *known == reason).map_or(0, |(_, times)| *times)
+    }
+
+    /// Endpoint `endpoint` failed this call.
+    pub(super) fn avoid(&mut self, endpoint: usize) {
+        self.avoided.push(endpoint);
+    }
+
+    /// The endpoints that failed this call.
+    pub(super) fn avoided(&self) -> &[usize] {
+        &self.avoided
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::vault::refusal::Refusal;
+
+    fn redirection() -> Failure {
+        Failure::Refused(Refusal::new(307, None, Some("https://elsewhere".to_owned()), b""))
+    }
+
+    #[test]
+    fn a_redirection_is_followed_once_and_then_taken_for_an_election() {
+        let mut tries = Tries::default();
+        let steps: Vec<_> = std::iter::from_fn(|| {
+            tries.next(&redirection(), Some(1), Repeat::Freely).map(|step| step.reason)
+        })
+        .collect();
+        let away = RetryReason::Unavailable;
+        assert_eq!(steps, [RetryReason::Redirected, away, away, away]);
+    }
+
+    #[test]
+    fn a_redirection_to_nobody_we_know_is_not_followed() {
+        let step = Tries::default().next(&redirection(), None, Repeat::Freely).unwrap();
+        assert_eq!((step.reason, step.place), (RetryReason::Unavailable, Where::Elsewhere));
+    }
+
+    #[test]
+    fn one_call_costs_a_bounded_number_of_requests() {
+        let mut tries = Tries::default();
+        let lost = || {
+            let error = crate::domain::error::KmsError::new(
+                crate::domain::error::Code::KeeperUnreachable,
+                "scripted",
+                "none",
+            );
+            [Failure::Lost(error.clone()), Failure::Unsent(error), redirection()]
+        };
+        let mut requests = 1;
+        for failure in lost().iter().cycle() {
+            if tries.next(failure, Some(0), Repeat::Freely).is_none() {
+                break;
+            }
+            requests += 1;
+        }
+        assert!(requests <= REQUESTS_MAX, "{requests}");
+    }
+}
