@@ -74,6 +74,8 @@ pub enum RetryReason {
     Quota,
     /// The node names another one.
     Redirected,
+    /// The node does not know the token, as one that is behind does not know a new one.
+    TokenUnknown,
     /// The node does not serve.
     Unavailable,
     /// There was no connection.
@@ -91,6 +93,7 @@ impl RetryReason {
             Self::NotYet => "not-yet",
             Self::Quota => "quota",
             Self::Redirected => "redirected",
+            Self::TokenUnknown => "token-unknown",
             Self::Unavailable => "unavailable",
             Self::Unsent => "unsent",
         }

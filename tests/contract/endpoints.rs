@@ -117,6 +117,24 @@ async fn a_node_without_a_leader_sends_nobody_away() {
     }
 }
 
+/// A standby may not know a new token yet either; what all refuse is believed.
+#[tokio::test]
+async fn a_token_that_one_node_does_not_know_is_shown_to_another() {
+    let one = StandIn::start().await;
+    let two = one.node().await;
+    let subject = subject_of(&[&one, &two]);
+    one.fail_next(1, READ, &Fault::error(403, "permission denied"));
+    describes(&subject, SOON).await.unwrap();
+    let logins = || one.requests_for("auth/approle/login") + two.requests_for("auth/approle/login");
+    assert_eq!((logins(), two.requests_for(READ)), (1, 1));
+    one.expire_tokens();
+    // The next token follows at once, or a second later where this one was new.
+    tokio::time::timeout(SOON, async { while describes(&subject, SOON).await.is_err() {} })
+        .await
+        .expect("with a new token");
+    assert_eq!(logins(), 2);
+}
+
 /// A standby may not know a new secret ID yet: its refusal would be believed for an hour.
 #[tokio::test]
 async fn logins_go_to_the_active_node() {

@@ -48,9 +48,9 @@ pub const BUDGET: Duration = Duration::from_millis(2_790);
 /// How much later than its deadline a call may end.
 pub const LATENESS: Duration = Duration::from_millis(5);
 
-/// Requests for one lone call, whatever each of them met (`REQUESTS_MAX`), and one more with the
-/// token of a new login.
-pub const REQUESTS_MAX: u32 = 6 + 1;
+/// Requests for one lone call, whatever each of them met (`REQUESTS_MAX`), and as many again with
+/// the token of a new login.
+pub const REQUESTS_MAX: u32 = 6 + 6;
 
 /// Logins that one node is granted within a minute: a token that dies is replaced after 10 s at the
 /// soonest, one that wears out lives for 20 s, and an answer may be lost.
@@ -79,8 +79,8 @@ pub const CONNECTIONS_QUIET: usize = 2 + 4;
 /// From the end of the last fault until every call works.
 pub const RECOVERY: Duration = Duration::from_secs(10);
 
-/// The same after tokens were revoked: the next login follows the last one after 10 s at the
-/// soonest, and a failed one after 5 s.
+/// The same after tokens were revoked: the login after a token that was refused while it was new
+/// follows after 10 s, and a failed one after 5 s.
 pub const RECOVERY_BY_LOGIN: Duration = Duration::from_secs(20);
 
 /// The same where logins were refused, and are not any more though no credential changed: a refused

@@ -51,18 +51,22 @@ func authorityReplacedAtOnce(t *testing.T, raft *parts.Raft, leader *parts.OpenB
 	bundle := newBundle(t, raft)
 	next, err := raft.NextAuthority()
 	must(t, err)
-	follower := raft.Followers(leader)[0]
-	x := newTrial(t, newTenant(t, raft), raft.Addresses(follower), bundle.flag())
+	x := newTrial(t, newTenant(t, raft), raft.Addresses(leader), bundle.flag())
 	x.begin()
 	must(t, raft.Renew(next))
-	follower.Kill()
+	// No connection of before stays open.
+	raft.Kill()
+	must(t, raft.Each((*parts.OpenBao).Rejoin))
+	_, err = raft.UntilWhole()
+	must(t, err)
 	x.untilFails("Encrypt")
 	x.untilFails("Decrypt")
 	time.Sleep(held)
 	bundle.trust(next)
 	x.end()
-	x.require(promise{failures: unbounded, perFailure: 0.2, own: 60})
-	must(t, follower.Rejoin())
+	x.require(promise{
+		failures: unbounded, statusFailures: unbounded, logins: 2, sessionFailures: 10, perFailure: 0.2, own: 200,
+	})
 }
 
 // reconnect ends a node, and waits until calls work by new connections to others.

@@ -167,10 +167,13 @@ impl Endpoints {
         self.all.iter().position(|endpoint| endpoint.address.is_origin_of(location))
     }
 
-    /// Endpoint `index` answered.
-    pub(super) fn succeeded(&self, index: usize) {
+    /// Endpoint `index` answered; if it was asked as any would have been, it is asked first from now
+    /// on.
+    pub(super) fn succeeded(&self, index: usize, as_any: bool) {
         let Some(endpoint) = self.all.get(index) else { return };
-        self.preferred.store(index, Ordering::Relaxed);
+        if as_any {
+            self.preferred.store(index, Ordering::Relaxed);
+        }
         let mut tracking = endpoint.track();
         tracking.last_error = None;
         if tracking.breaker != Breaker::default() {

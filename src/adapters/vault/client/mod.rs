@@ -192,11 +192,11 @@ impl VaultClient {
             endpoint = match (step.place, named) {
                 (Where::Same, _) => endpoint,
                 (Where::Named, Some(named)) => named,
-                (Where::Elsewhere | Where::Named, _) => {
+                (place, _) => {
                     tries.avoid(endpoint);
                     match self.endpoints.pick(tries.avoided()) {
-                        Ok(other) => other,
-                        Err(_all_rest) => return Err(failure),
+                        Ok(other) if place != Where::Another || tries.is_new(other) => other,
+                        Ok(_) | Err(_) => return Err(failure),
                     }
                 }
             };
@@ -241,7 +241,8 @@ impl VaultClient {
                     self.endpoints.failed(endpoint, &error);
                 }
             }
-            _ => self.endpoints.succeeded(endpoint),
+            // The order of the others is the operator's.
+            _ => self.endpoints.succeeded(endpoint, call.at == At::Any),
         }
         outcome
     }

@@ -25,6 +25,8 @@ pub(in crate::adapters::vault) enum Repeat {
 pub(super) enum Where {
     /// To another endpoint, or to the same one when there is no other.
     Elsewhere,
+    /// To another endpoint, and nowhere when there is none that was not asked yet.
+    Another,
     /// To the same endpoint, on whatever connection.
     Same,
     /// To the endpoint that the answer named, which is one of ours.
@@ -49,7 +51,7 @@ const fn ms(millis: u64) -> Duration {
 /// What to do after `reason`, the first time and each time after that.
 pub(super) const fn rule(reason: RetryReason, repeat: Repeat) -> Option<Rule> {
     use RetryReason::{
-        Internal, Lost, NotCaughtUp, NotYet, Quota, Redirected, Unavailable, Unsent,
+        Internal, Lost, NotCaughtUp, NotYet, Quota, Redirected, TokenUnknown, Unavailable, Unsent,
     };
     let (place, waits): (_, &'static [Duration]) = match (reason, repeat) {
         // Nothing was sent: the next endpoint at once, and a little later the first one again.
@@ -59,7 +61,11 @@ pub(super) const fn rule(reason: RetryReason, repeat: Repeat) -> Option<Rule> {
         (Lost, Repeat::Once) => (Where::Elsewhere, const { &[NOW] }),
         // Another node may not have the trouble that this one has.
         (Internal, Repeat::Freely | Repeat::Once) => (Where::Elsewhere, const { &[ms(50)] }),
-        (Lost | Internal, Repeat::Never) => return None,
+        // A standby may not know a new token yet; what two nodes refuse is believed.
+        (TokenUnknown, Repeat::Freely) => (Where::Another, const { &[NOW] }),
+        (Lost | Internal | TokenUnknown, Repeat::Never) | (TokenUnknown, Repeat::Once) => {
+            return None;
+        }
         (Redirected, _) => (Where::Named, const { &[NOW] }),
         // This node of the cluster does not know the key version yet; 109 ms was the longest seen.
         (NotYet, _) => (Where::Same, const { &[ms(20), ms(50), ms(100), ms(200)] }),
@@ -80,6 +86,7 @@ pub(super) fn reason(failure: &Failure) -> Option<RetryReason> {
         Failure::Refused(refusal) => match refusal.status {
             307 | 308 => Some(RetryReason::Redirected),
             400 if refusal.is_about_a_new_version() => Some(RetryReason::NotYet),
+            403 if refusal.is_dead_token() => Some(RetryReason::TokenUnknown),
             412 => Some(RetryReason::NotCaughtUp),
             429 if refusal.is_silent() => Some(RetryReason::NotCaughtUp),
             429 => Some(RetryReason::Quota),
@@ -126,7 +133,8 @@ mod tests {
             ),
             (400, "cipher: message authentication failed", None),
             (400, "invalid role or secret ID", None),
-            (403, "permission denied", None),
+            (403, "permission denied", Some(RetryReason::TokenUnknown)),
+            (403, "1 error occurred:\n\t* permission denied\n\n", None),
             (404, "no handler for route", None),
             (405, "unsupported operation", None),
             (412, "", Some(RetryReason::NotCaughtUp)),

@@ -67,6 +67,11 @@ impl Tries {
         self.avoided.push(endpoint);
     }
 
+    /// Whether endpoint `endpoint` has not failed this call.
+    pub(super) fn is_new(&self, endpoint: usize) -> bool {
+        !self.avoided.contains(&endpoint)
+    }
+
     /// The endpoints that failed this call.
     pub(super) fn avoided(&self) -> &[usize] {
         &self.avoided
