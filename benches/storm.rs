@@ -24,15 +24,28 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::Method;
 use serde_json::{Value, json};
-use vault_kube_kms::adapters::grpc::{
-    client::KmsClient,
-    wire::{DecryptRequest, EncryptRequest},
+use vault_kube_kms::{
+    adapters::grpc::{
+        client::KmsClient,
+        wire::{DecryptRequest, EncryptRequest},
+    },
+    domain::{
+        envelope::{Annotations, AssociatedData},
+        key::KekVersion,
+        secret::Plaintext,
+    },
+    ports::kek::Unwrap,
 };
 
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use support::{admin::Admin, openbao::OpenBao, provider::Provider};
+use support::{
+    admin::{Admin, Provisioned},
+    openbao::OpenBao,
+    provider::Provider,
+    transit::TransitSubject,
+};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vault-kube-kms");
 const SEEDS: usize = 2_000;
@@ -55,6 +68,7 @@ fn main() {
         let ours = Arc::new(seal(&client).await);
         let plain = Arc::new(seal_plainly(&bare).await);
         storm(&provider, &client, &ours, &bare, &plain).await;
+        without_batches(&admin, &role).await;
         idle(&provider).await;
     });
 }
@@ -136,6 +150,40 @@ async fn storm(
     }
     let (now, peak) = (provider.resident_kib(), provider.peak_kib());
     println!("resident memory {:.1} MiB, {:.1} MiB at the peak", mib(now), mib(peak));
+}
+
+/// The same adapter without the layer that sends waiting calls together, and without a socket before
+/// it: what one request each comes to.
+async fn without_batches(admin: &Admin, role: &Provisioned) {
+    let subject = TransitSubject::new(admin.clone(), role.clone());
+    let (kek, clock) = (subject.kek.clone(), subject.clock.clone());
+    let bound = AssociatedData::binding("id", &Annotations::ours());
+    let deadline = move || clock.now().after(Duration::from_secs(30));
+    let mut sealed = Vec::with_capacity(SEEDS);
+    for number in 0..SEEDS {
+        let seed = Plaintext::new(seed(number));
+        let wrapped = kek.wrap(KekVersion::FIRST, &seed, &bound, deadline()).await.unwrap();
+        sealed.push(wrapped.ciphertext);
+    }
+    let sealed = Arc::new(sealed);
+    let mut rates = Vec::new();
+    for _ in 0..ROUNDS {
+        let (kek, sealed) = (kek.clone(), sealed.clone());
+        let (bound, deadline) = (bound.clone(), deadline.clone());
+        rates.push(
+            rate(WIDTH, move |number| {
+                let (kek, sealed, bound) = (kek.clone(), sealed.clone(), bound.clone());
+                let deadline = deadline();
+                async move {
+                    let (ciphertext, associated_data) = (&sealed[number], &bound);
+                    kek.unwrap(Unwrap { ciphertext, associated_data }, deadline).await.unwrap();
+                }
+            })
+            .await,
+        );
+    }
+    let name = format!("{WIDTH} at a time, without batches");
+    println!("{name:<34}{:>10}{:>10.0}", "", median(rates));
 }
 
 /// How many of the seeds were unwrapped in a second, so many at a time.

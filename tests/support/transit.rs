@@ -51,7 +51,7 @@ pub struct TransitSubject {
     pub admin: Admin,
     pub key: String,
     pub secret_id_path: PathBuf,
-    clock: Arc<dyn Clock>,
+    pub clock: Arc<dyn Clock>,
     session: JoinHandle<()>,
     _directory: tempfile::TempDir,
 }
