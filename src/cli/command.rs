@@ -5,6 +5,7 @@ use std::{ffi::OsString, process::ExitCode};
 use super::{
     check, dev, local, serve,
     terminal::{complain, print},
+    version::VERSION,
 };
 use crate::config::{
     error::ConfigError,
@@ -15,14 +16,6 @@ use crate::config::{
 
 /// Wrong usage or configuration (`EX_USAGE` of sysexits.h).
 const USAGE: u8 = 64;
-
-pub(super) const VERSION: &str = concat!(
-    "vault-kube-kms ",
-    env!("CARGO_PKG_VERSION"),
-    " (commit ",
-    env!("VAULT_KUBE_KMS_COMMIT"),
-    ")"
-);
 
 const SYNOPSIS: &str = "\
 A Kubernetes KMS v2 provider whose key stays in Vault's or OpenBao's Transit engine.

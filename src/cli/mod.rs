@@ -12,4 +12,5 @@ mod runtime;
 mod serve;
 mod statusz;
 mod terminal;
+mod version;
 mod warnings;

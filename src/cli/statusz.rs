@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{command::VERSION, keeper::Keeper};
+use super::{keeper::Keeper, version::VERSION};
 use crate::{
     adapters::{
         http::statusz::{
@@ -22,8 +22,8 @@ use crate::{
         error::KmsError,
         health::{OutagePolicy, Standing},
         key::KekVersion,
+        rotation::VersionView,
         time::{Monotonic, UnixTime},
-        view::VersionView,
         watch::KeyWatch,
     },
 };

@@ -8,7 +8,6 @@ use super::{
     key::{KekSnapshot, KekVersion},
     key_id::{KeyId, KeyIdentity},
     time::{Monotonic, UnixTime},
-    view::VersionView,
 };
 
 /// How far the local clock may be off before the keeper's `Date` corrects it. `Date` has whole
@@ -28,6 +27,21 @@ pub struct Writer {
     pub version: KekVersion,
     /// Its public name.
     pub key_id: KeyId,
+}
+
+/// A version that was ever seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionView {
+    /// Its number.
+    pub version: KekVersion,
+    /// Its public name.
+    pub key_id: KeyId,
+    /// When the keeper made it.
+    pub created: UnixTime,
+    /// From when on it is old enough to write.
+    pub writes_from: UnixTime,
+    /// Whether the keeper still unwraps with it.
+    pub unwraps: bool,
 }
 
 /// What a key id means to this ring.

@@ -2,22 +2,11 @@
 
 use std::time::Duration;
 
-use super::{health::Standing, key::KekVersion, key_id::KeyId, rotation::Writer, time::UnixTime};
-
-/// A version that was ever seen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VersionView {
-    /// Its number.
-    pub version: KekVersion,
-    /// Its public name.
-    pub key_id: KeyId,
-    /// When the keeper made it.
-    pub created: UnixTime,
-    /// From when on it is old enough to write.
-    pub writes_from: UnixTime,
-    /// Whether the keeper still unwraps with it.
-    pub unwraps: bool,
-}
+use super::{
+    health::Standing,
+    key::KekVersion,
+    rotation::{VersionView, Writer},
+};
 
 /// The key as it is known now.
 #[derive(Clone, Debug)]

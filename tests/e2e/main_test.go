@@ -31,15 +31,8 @@ var (
 	needed   = suite.Needed
 	must     = suite.Must
 	shortDir = suite.ShortDir
+	long     = suite.Long
 )
-
-// long keeps a test for cargo xtask test --long.
-func long(t *testing.T) {
-	t.Helper()
-	if os.Getenv("LONG") == "" {
-		t.Skip("it takes many minutes: cargo xtask test --long")
-	}
-}
 
 func programs(t *testing.T) cluster.Programs {
 	t.Helper()

@@ -27,15 +27,8 @@ var (
 	needed   = suite.Needed
 	must     = suite.Must
 	shortDir = suite.ShortDir
+	long     = suite.Long
 )
-
-// long keeps a test for cargo xtask test --long.
-func long(t *testing.T) {
-	t.Helper()
-	if os.Getenv("LONG") == "" {
-		t.Skip("it takes many minutes: cargo xtask test --long")
-	}
-}
 
 var shared struct {
 	once sync.Once

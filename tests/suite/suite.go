@@ -31,6 +31,14 @@ func Needed(t *testing.T, variable string) string {
 	return ""
 }
 
+// Long keeps a test for cargo xtask test --long.
+func Long(t *testing.T) {
+	t.Helper()
+	if os.Getenv("LONG") == "" {
+		t.Skip("it takes many minutes: cargo xtask test --long")
+	}
+}
+
 // Must ends a test for which something did not work that is not under test.
 func Must(t *testing.T, err error) {
 	t.Helper()

@@ -10,7 +10,7 @@ use opentelemetry::{
     metrics::{Counter, Gauge, Histogram, Meter},
 };
 
-use super::metrics::{counter, gauge};
+use super::instruments::{counter, gauge};
 use crate::{
     domain::{error::KmsError, time::Monotonic},
     ports::{

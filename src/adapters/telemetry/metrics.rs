@@ -14,7 +14,10 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Registry, TextEncoder, process_collector::ProcessCollector};
 use tokio::runtime::Handle;
 
-use super::keeper_metrics::KeeperMetrics;
+use super::{
+    instruments::{counter, gauge},
+    keeper_metrics::KeeperMetrics,
+};
 use crate::{
     domain::{error::KmsError, rotation::Writer, time::Monotonic},
     ports::{
@@ -181,14 +184,6 @@ impl Metrics {
     pub(super) fn incident(&self, error: &KmsError) {
         self.incidents.add(1, &[KeyValue::new("reason", error.code().as_str())]);
     }
-}
-
-pub(super) fn gauge(meter: &Meter, name: &str, description: &'static str) -> Gauge<u64> {
-    meter.u64_gauge(format!("vault_kube_kms.{name}")).with_description(description).build()
-}
-
-pub(super) fn counter(meter: &Meter, name: &str, description: &'static str) -> Counter<u64> {
-    meter.u64_counter(format!("vault_kube_kms.{name}")).with_description(description).build()
 }
 
 /// The age of the last proof is read off at scrape time, so that it grows when proofs stop.

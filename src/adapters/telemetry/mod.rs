@@ -6,6 +6,7 @@ pub mod metrics;
 pub mod recorder;
 pub mod traces;
 
+mod instruments;
 mod journal;
 mod keeper_metrics;
 mod repeats;

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::client::legacy::Client;
 use zeroize::Zeroizing;
 
-use super::{dial::Dialler, retry::Repeat};
+use super::dial::Dialler;
 use crate::{
     adapters::vault::{address::VaultAddress, key_path::Namespace, refusal::Refusal, wire},
     domain::{
@@ -32,6 +32,17 @@ const FORWARD: HeaderValue = HeaderValue::from_static("forward-active-node");
 
 /// The library's client; its connections are shared by all endpoints.
 pub(super) type Http = Client<Dialler, Full<Bytes>>;
+
+/// How a request may be repeated when it is not known whether it was carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::adapters::vault) enum Repeat {
+    /// It changes nothing: a read, a wrap, an unwrap, a renewal.
+    Freely,
+    /// Once: a login, which may use up a secret ID and writes a lease.
+    Once,
+    /// Never: what a wrapping token wraps can be taken out once.
+    Never,
+}
 
 /// Which node of a cluster a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,6 +26,7 @@ use hyper_util::{
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
+pub(super) use self::exchange::{Answer, At, Call, Failure, Repeat, json, unreachable, unreadable};
 pub use self::{
     authorities::BUNDLE_MAX,
     endpoints::EndpointView,
@@ -38,10 +39,6 @@ use self::{
     retry::{Where, is_endpoints_fault},
     transport::Network,
     tries::Tries,
-};
-pub(super) use self::{
-    exchange::{Answer, At, Call, Failure, json, unreachable, unreadable},
-    retry::Repeat,
 };
 use super::{
     address::VaultAddress,

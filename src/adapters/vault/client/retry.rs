@@ -3,22 +3,11 @@
 
 use std::time::Duration;
 
-use super::exchange::Failure;
+use super::exchange::{Failure, Repeat};
 use crate::ports::telemetry::RetryReason;
 
 /// The most requests that one call may cost, whatever each of them met.
 pub(super) const REQUESTS_MAX: u32 = 6;
-
-/// How a request may be repeated when it is not known whether it was carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::adapters::vault) enum Repeat {
-    /// It changes nothing: a read, a wrap, an unwrap, a renewal.
-    Freely,
-    /// Once: a login, which may use up a secret ID and writes a lease.
-    Once,
-    /// Never: what a wrapping token wraps can be taken out once.
-    Never,
-}
 
 /// Where the next request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

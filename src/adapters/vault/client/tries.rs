@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    exchange::Failure,
-    retry::{REQUESTS_MAX, Repeat, Where, reason, rule},
+    exchange::{Failure, Repeat},
+    retry::{REQUESTS_MAX, Where, reason, rule},
 };
 use crate::ports::telemetry::RetryReason;
 
