@@ -178,6 +178,10 @@ impl KeyWatch {
         for (writer, was_proven) in self.due_proofs(max_age) {
             let outcome = proof::attempt(&self.ports, &writer, !was_proven).await;
             let error = outcome.as_ref().err().cloned();
+            // That our own queue is full says nothing of the keeper, and what fills it is requests.
+            if error.as_ref().is_some_and(|error| error.code() == Code::Overloaded) {
+                continue;
+            }
             let now = self.ports.clock.now();
             self.write().evidence.proof_made(writer.version, outcome, now);
             let event = Event::Proven { version: writer.version, error: error.as_ref() };

@@ -204,6 +204,8 @@ pub enum Event<'a> {
         /// How long it is good for now.
         ttl: Option<Duration>,
     },
+    /// There is no token any more.
+    SessionClosed,
     /// A login or a renewal failed; the next try comes after `wait`.
     SessionFailed {
         /// Why.

@@ -1,6 +1,7 @@
 package apiserver_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -168,6 +169,33 @@ func TestARoleIDFileOfAProjectedVolume(t *testing.T) {
 	time.Sleep(6 * time.Second)
 	must(t, os.Rename(filepath.Join(volume, "away"), filepath.Join(volume, "..data")))
 	read.requireFailures(t, 0)
+}
+
+// The role ID is not there yet, but the secret ID is: it is waited for, and not in a hurry.
+func TestARoleIDFileThatComesLater(t *testing.T) {
+	t.Parallel()
+	n := sharedBao(t).tenant(t)
+	roleIDFile, port := filepath.Join(shortDir(t), "role-id"), parts.FreePort()
+	p := launch(t, newEndpoint(t), []string{
+		"--vault-address=https://" + n.Bao.Address, "--tls-ca-file=" + n.Bao.CAFile,
+		"--vault-key-path=transit/keys/" + n.Key, "--approle-role-id-path=" + roleIDFile,
+		"--approle-secret-id-path=" + n.SecretIDFile, fmt.Sprintf("--metrics-port=%d", port),
+	})
+	p.waitAccepts(t)
+	client := p.client(t)
+	if !parts.Eventually(startBound, func() bool {
+		_, err := client.Status(t.Context())
+		return err != nil && strings.Contains(message(err), "approle-role-id-path")
+	}) {
+		t.Error("Status does not name the flag")
+	}
+	time.Sleep(2 * time.Second)
+	metrics := fmt.Sprintf("http://127.0.0.1:%d/metrics", port)
+	if tries, _ := counted(t, metrics, "vault_kube_kms_session_failures_total"); tries > 4 {
+		t.Errorf("%v tries within seconds", tries)
+	}
+	must(t, os.WriteFile(roleIDFile, []byte(n.RoleID), 0o600))
+	p.waitHealthy(t)
 }
 
 // The server's certificate is renewed by another authority: the new bundle is taken up without a

@@ -74,7 +74,20 @@ async fn a_failed_item_fails_only_itself() {
     let (rejected, not_yet) = (Some(Code::CiphertextRejected), Some(Code::VersionNotYet));
     let outcomes = unwrapped(&subject, &sealed).await;
     assert_eq!(codes(&outcomes), [None, rejected, None, not_yet, rejected]);
-    assert_eq!(batches(&stand_in), [4], "what has no form at all is not sent");
+    // What has no form at all is not sent, and a version that no node has is asked for by itself.
+    assert_eq!(batches(&stand_in), [4, 1, 1, 1, 1]);
+}
+
+/// As a single unwrap would be: this node has not heard of a rotation yet.
+#[tokio::test]
+async fn a_version_that_a_node_does_not_have_yet_is_asked_for_again() {
+    let (subject, stand_in) = subject(Manner::default()).await;
+    let sealed = wrapped(&subject, 3).await;
+    let behind = r#"{"error": "invalid ciphertext: version is too new"}"#;
+    let body = format!(r#"{{"data": {{"batch_results": [{behind}, {behind}, {behind}]}}}}"#);
+    stand_in.fail_next(1, "transit/decrypt", &Fault::Says(400, body));
+    assert_eq!(codes(&unwrapped(&subject, &sealed).await), [None; 3]);
+    assert_eq!(batches(&stand_in), [3]);
 }
 
 #[tokio::test]

@@ -100,6 +100,24 @@ async fn a_redirection_is_followed_once_and_only_to_a_configured_endpoint() {
     assert!((3..=6).contains(&(one.requests_for(READ) + two.requests_for(READ) - before)));
 }
 
+/// A proxy before one address, say, that serves no `sys/health`: it is never taken for the cluster.
+#[tokio::test]
+async fn an_endpoint_that_does_not_say_who_it_is_is_asked_for_nothing() {
+    for status in [400, 403, 404, 429] {
+        let one = StandIn::start().await;
+        let two = one.node().await;
+        two.fail_next(1_000, "", &Fault::Says(status, "<html></html>".to_owned()));
+        let subject = subject_of(&[&one, &two]);
+        describes(&subject, SOON).await.unwrap();
+        one.fail_next(1, READ, &Fault::Reset);
+        describes(&subject, SOON).await.unwrap_or_else(|code| panic!("{status}: {code}"));
+        assert_eq!(two.requests_for(READ), 0, "{status}");
+        let asked = one.requests_for(READ);
+        describes(&subject, SOON).await.unwrap();
+        assert_eq!(one.requests_for(READ), asked + 1, "{status}: it is still asked first");
+    }
+}
+
 /// A leader that was deposed answers so for a moment, while others serve already.
 #[tokio::test]
 async fn a_node_without_a_leader_sends_nobody_away() {
@@ -143,7 +161,8 @@ async fn logins_go_to_the_active_node() {
     let unknown = Fault::error(400, "invalid role or secret ID");
     one.fail_next(9, "auth/approle/login", &unknown);
     two.fail_next(9, "auth/approle/login", &unknown);
-    three.lead();
+    one.lead(false);
+    three.lead(true);
     let subject = subject_of(&[&one, &two, &three]);
     describes(&subject, SOON).await.unwrap();
     assert_eq!(three.requests_for("auth/approle/login"), 1);

@@ -151,6 +151,8 @@ func loginBehind(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	time.Sleep(held)
 	n := newTenantAt(t, leader)
 	must(t, follower.Rejoin())
+	_, refused := follower.Ask("POST", "auth/approle/login", map[string]any{"role_id": n.RoleID, "secret_id": n.SecretID})
+	t.Logf("the follower is behind: %v", refused != nil)
 	x := newTrial(t, n, raft.Addresses(follower))
 	x.begin()
 	x.end()

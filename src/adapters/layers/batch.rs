@@ -98,7 +98,11 @@ impl<K: Kek> Shared<K> {
             return Entrance::Lane(Lane { shared: Arc::clone(self) });
         }
         if traffic.queue.len() >= QUEUE_MAX {
-            return Entrance::Full;
+            // Whoever has left takes nobody's place.
+            traffic.queue.retain(|waiting| !waiting.answer.is_closed());
+            if traffic.queue.len() >= QUEUE_MAX {
+                return Entrance::Full;
+            }
         }
         let (answer, outcome) = oneshot::channel();
         traffic.queue.push_back(Waiting {
@@ -126,20 +130,21 @@ impl<K: Kek> Shared<K> {
                 batch.push(waiting);
             }
         }
+        let depth = traffic.queue.len();
         if batch.is_empty() {
             traffic.out -= 1;
-            return None;
         }
-        let depth = traffic.queue.len();
         drop(traffic);
         self.telemetry.record(Event::Queued { depth });
-        Some(batch)
+        (!batch.is_empty()).then_some(batch)
     }
 
     async fn send(&self, batch: Vec<Waiting>) {
         self.telemetry.record(Event::Batched { size: batch.len() });
-        let span = info_span!(target: TRACE_TARGET, "batch", size = batch.len());
-        for waiting in &batch {
+        // Below the first one's, and linked to the others'.
+        let parent = batch.first().and_then(|waiting| waiting.span.id());
+        let span = info_span!(target: TRACE_TARGET, parent: parent, "batch", size = batch.len());
+        for waiting in batch.iter().skip(1) {
             span.follows_from(&waiting.span);
         }
         let items: Vec<_> = batch

@@ -112,6 +112,20 @@ async fn whoever_leaves_is_not_sent_and_loses_no_lane() {
 }
 
 #[tokio::test]
+async fn whoever_leaves_takes_nobodys_place_in_the_queue() {
+    let kek = HeldKek::new();
+    let layer = layer(&kek);
+    let waiting: Vec<_> = (0..LANES + QUEUE_MAX).map(|n| ask(&layer, &n.to_string())).collect();
+    settle().await;
+    waiting.iter().for_each(JoinHandle::abort);
+    settle().await;
+    let comes = ask(&layer, "comes");
+    settle().await;
+    kek.release(1_000);
+    assert_eq!(comes.await.unwrap().unwrap().expose(), b"comes");
+}
+
+#[tokio::test]
 async fn what_waited_too_long_is_not_sent() {
     let kek = HeldKek::new();
     let layer = layer(&kek);

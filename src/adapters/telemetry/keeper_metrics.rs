@@ -70,6 +70,10 @@ impl KeeperMetrics {
         self.token_is_good_for(ttl);
     }
 
+    pub(super) fn session_closed(&self) {
+        *self.token_end.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     pub(super) fn renewed(&self, ttl: Option<Duration>) {
         self.renewals.add(1, &[]);
         self.token_is_good_for(ttl);

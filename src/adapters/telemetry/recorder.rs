@@ -188,6 +188,7 @@ impl Telemetry for Recorder {
                 self.metrics.keeper.renewed(ttl);
                 debug!(ttl_s = ttl.map(|ttl| ttl.as_secs()), "token renewed");
             }
+            Event::SessionClosed => self.metrics.keeper.session_closed(),
             Event::SessionFailed { error, wait } => {
                 self.metrics.keeper.session_failed(error);
                 debug!(wait_s = wait.as_secs(), "the next try of the session");

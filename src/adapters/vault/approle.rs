@@ -2,10 +2,9 @@
 //! tried again for a while: five refusals lock a role for all nodes that share it.
 
 use std::{
-    collections::VecDeque,
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,6 +15,7 @@ use super::{
     client::{At, Call, Failure, Repeat, VaultClient, json, unreadable},
     key_path::{MountPath, Namespace},
     refusal::Asked,
+    refused_pairs::RefusedPairs,
     secret_id::{FileCredential, Fingerprint, SecretIds, fingerprint},
     wire::{Auth, Authenticated, LoginBody},
     wrapping::Unwrapper,
@@ -24,7 +24,6 @@ use crate::{
     domain::{
         error::{Code, KmsError},
         secret::Secret,
-        time::Monotonic,
     },
     ports::{
         clock::Clock,
@@ -33,14 +32,6 @@ use crate::{
         telemetry::KeeperOperation,
     },
 };
-
-/// How long a pair of role ID and secret ID that was refused is not tried again. A server locks a
-/// role after five refusals between which there were never 15 minutes without one. An hour leaves
-/// such a gap among the tries of up to four nodes that share a role, whenever each of them began.
-const REFUSED_FOR: Duration = Duration::from_hours(1);
-
-/// How many refused pairs are remembered.
-const REFUSED_MAX: usize = 16;
 
 /// Who we are to Vault.
 #[derive(Clone, Debug)]
@@ -100,12 +91,10 @@ impl AppRoleSettings {
 /// Logs in by AppRole.
 pub struct AppRole {
     client: Arc<VaultClient>,
-    clock: Arc<dyn Clock>,
     settings: AppRoleSettings,
     role_id_file: Option<FileCredential>,
     secret_ids: SecretIds,
-    /// Pairs of role ID and secret ID that were refused, with when.
-    refused: Mutex<VecDeque<(Fingerprint, Monotonic)>>,
+    refused: RefusedPairs,
 }
 
 impl AppRole {
@@ -121,15 +110,15 @@ impl AppRole {
             let (mount, namespace) = (settings.mount.clone(), settings.namespace.clone());
             Unwrapper::new(Arc::clone(&client), mount, namespace)
         });
+        let refused = RefusedPairs::new(settings.mount.to_string(), clock);
         Self {
             client,
-            clock,
             settings,
             role_id_file: files
                 .role_id
                 .map(|file| FileCredential::new(file, "approle-role-id-path", "role ID")),
             secret_ids: SecretIds::new(files.secret_id, unwrapper, files.cache),
-            refused: Mutex::default(),
+            refused,
         }
     }
 
@@ -157,36 +146,6 @@ impl AppRole {
         }
     }
 
-    /// Why a pair is not tried now, if it was refused a while ago.
-    fn refused_before(&self, pair: Fingerprint) -> Option<KmsError> {
-        let now = self.clock.now();
-        let mut refused = self.refused();
-        refused.retain(|(_, at)| now.since(*at) < REFUSED_FOR);
-        let (_, at) = refused.iter().find(|(known, _)| *known == pair)?;
-        let left = REFUSED_FOR.saturating_sub(now.since(*at)).as_secs() / 60 + 1;
-        Some(KmsError::new(
-            Code::LoginRefused,
-            format!(
-                "auth/{} has refused this pair of role ID and secret ID; it is tried again in about {left} min",
-                self.settings.mount
-            ),
-            "write a new secret ID to the file of --approle-secret-id-path; that is tried at once",
-        ))
-    }
-
-    fn remember_refused(&self, pair: Fingerprint) {
-        let now = self.clock.now();
-        let mut refused = self.refused();
-        if refused.len() == REFUSED_MAX {
-            refused.pop_front();
-        }
-        refused.push_back((pair, now));
-    }
-
-    fn refused(&self) -> MutexGuard<'_, VecDeque<(Fingerprint, Monotonic)>> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn log_in_with(
         &self,
         role_id: &Secret,
@@ -196,21 +155,22 @@ impl AppRole {
         let body = LoginBody { role_id: role_id.expose(), secret_id: secret_id.expose() };
         let mount = self.settings.mount.to_string();
         let path = format!("auth/{mount}/login");
+        let deadline = self.client.background_deadline();
+        let at = self.client.at_active(deadline).await;
         let call = Call {
             operation: KeeperOperation::Login,
             method: Method::POST,
             path: &path,
-            // A standby may not know a new secret ID yet, and its refusal would be believed.
-            at: At::Active,
+            at,
             namespace: &self.settings.namespace,
             token: None,
             body: Some(json(&body)?),
-            deadline: self.client.background_deadline(),
+            deadline,
             repeat: Repeat::Once,
         };
         let answer = self.client.send(call).await.map_err(|failure| {
             if matches!(&failure, Failure::Refused(refusal) if refusal.may_lock_the_role()) {
-                self.remember_refused(pair);
+                self.refused.note(pair);
             }
             failure.into_error(Asked::Login(&mount))
         })?;
@@ -249,10 +209,12 @@ impl AppRole {
 #[async_trait]
 impl Credentials for AppRole {
     async fn login(&self) -> Result<Lease, KmsError> {
-        let (role_id, secret_id) = (self.role_id().await?, self.secret_ids.current().await?);
+        // Both are read before either is missed, or what was not read would differ for ever.
+        let (role_id, secret_id) = (self.role_id().await, self.secret_ids.current().await);
+        let (role_id, secret_id) = (role_id?, secret_id?);
         let pair = Secret::new(format!("{}\n{}", role_id.expose(), secret_id.expose()));
         let pair = fingerprint(&pair);
-        if let Some(refused) = self.refused_before(pair) {
+        if let Some(refused) = self.refused.before(pair) {
             return Err(refused);
         }
         self.log_in_with(&role_id, &secret_id, pair).await

@@ -47,7 +47,36 @@ async fn one_by_one(kek: &TransitKek, items: &[Unwrap<'_>], deadline: Monotonic)
     stream::iter(calls).buffered(SINGLES).collect().await
 }
 
+/// What came of one item.
+enum Item {
+    /// Its outcome.
+    Done(Outcome),
+    /// This node does not know its key version yet, as far as this answer says.
+    NotYet(KmsError),
+    /// It failed in a way that says nothing about it.
+    Inside,
+}
+
+/// Sends all items, and those again whose version a node that is behind may have in a moment.
 async fn together(kek: &TransitKek, items: &[Unwrap<'_>], deadline: Monotonic) -> Vec<Outcome> {
+    let mut outcomes = ask(kek, items, deadline).await;
+    for times in 0.. {
+        let not_yet = |(_, outcome): &(_, &mut Item)| matches!(outcome, Item::NotYet(_));
+        let behind: Vec<_> = items.iter().zip(&mut outcomes).filter(not_yet).collect();
+        if behind.is_empty() || !kek.wait_for_version(times, deadline).await {
+            break;
+        }
+        let again: Vec<_> = behind.iter().map(|(item, _)| **item).collect();
+        let answers = ask(kek, &again, deadline).await;
+        for ((_, outcome), answer) in behind.into_iter().zip(answers) {
+            *outcome = answer;
+        }
+    }
+    fill(kek, items, outcomes, deadline).await
+}
+
+/// Asks once for all items.
+async fn ask(kek: &TransitKek, items: &[Unwrap<'_>], deadline: Monotonic) -> Vec<Item> {
     // What has not even the form of a ciphertext is not sent along.
     let (mut bodies, mut flawed) = (Vec::with_capacity(items.len()), Vec::new());
     for (at, item) in items.iter().enumerate() {
@@ -57,22 +86,20 @@ async fn together(kek: &TransitKek, items: &[Unwrap<'_>], deadline: Monotonic) -
         }
     }
     let count = bodies.len();
-    let mut outcomes = match post(kek, bodies, deadline).await {
-        Ok(answer) => read(kek, &answer, count)
-            .unwrap_or_else(|error| (0..count).map(|_| Some(Err(error.clone()))).collect()),
+    let all = |error: KmsError| (0..count).map(|_| Item::Done(Err(error.clone()))).collect();
+    let mut outcomes: Vec<_> = match post(kek, bodies, deadline).await {
+        Ok(answer) => read(kek, &answer, count).unwrap_or_else(all),
         Err(Failure::Refused(refusal)) if matches!(refusal.status, 400 | 405 | 413) => {
             kek.batch_refused();
-            return one_by_one(kek, items, deadline).await;
+            let singly = one_by_one(kek, items, deadline).await;
+            return singly.into_iter().map(Item::Done).collect();
         }
-        Err(failure) => {
-            let error = failure.into_error(Asked::Unwrap(kek.unwrap_path()));
-            (0..count).map(|_| Some(Err(error.clone()))).collect()
-        }
+        Err(failure) => all(failure.into_error(Asked::Unwrap(kek.unwrap_path()))),
     };
     for (at, error) in flawed {
-        outcomes.insert(at, Some(Err(error)));
+        outcomes.insert(at, Item::Done(Err(error)));
     }
-    fill(kek, items, outcomes, deadline).await
+    outcomes
 }
 
 async fn post(
@@ -84,18 +111,24 @@ async fn post(
     kek.post(kek.unwrap_path(), body, deadline).await
 }
 
-/// The outcome of each item; `None` for one that failed in a way that says nothing about it.
-fn read(kek: &TransitKek, answer: &Answer, count: usize) -> Result<Vec<Option<Outcome>>, KmsError> {
+/// What came of each item.
+fn read(kek: &TransitKek, answer: &Answer, count: usize) -> Result<Vec<Item>, KmsError> {
     let results = answer.parse::<Data<BatchData>>()?.data.batch_results;
     if results.len() != count {
         return Err(unreadable("it has another number of results than were asked for"));
     }
     let outcome = |item: &super::wire::BatchItem| {
         if item.error.is_empty() {
-            return Some(plaintext(&item.plaintext));
+            return Item::Done(plaintext(&item.plaintext));
         }
         let refusal = Refusal::of_item(&item.error);
-        refusal.is_known().then(|| Err(refusal.into_error(Asked::Unwrap(kek.unwrap_path()))))
+        let (known, not_yet) = (refusal.is_known(), refusal.is_about_a_new_version());
+        let error = refusal.into_error(Asked::Unwrap(kek.unwrap_path()));
+        match () {
+            () if not_yet => Item::NotYet(error),
+            () if known => Item::Done(Err(error)),
+            () => Item::Inside,
+        }
     };
     Ok(results.iter().map(outcome).collect())
 }
@@ -105,16 +138,17 @@ fn read(kek: &TransitKek, answer: &Answer, count: usize) -> Result<Vec<Option<Ou
 async fn fill(
     kek: &TransitKek,
     items: &[Unwrap<'_>],
-    outcomes: Vec<Option<Outcome>>,
+    outcomes: Vec<Item>,
     deadline: Monotonic,
 ) -> Vec<Outcome> {
     let mut trouble: Option<KmsError> = None;
     let mut filled = Vec::with_capacity(items.len());
     for (item, outcome) in items.iter().zip(outcomes) {
         filled.push(match (outcome, &trouble) {
-            (Some(outcome), _) => outcome,
-            (None, Some(error)) => Err(error.clone()),
-            (None, None) => {
+            (Item::Done(outcome), _) => outcome,
+            (Item::NotYet(error), _) => Err(error),
+            (Item::Inside, Some(error)) => Err(error.clone()),
+            (Item::Inside, None) => {
                 let outcome = kek.unwrap(*item, deadline).await;
                 trouble = outcome.as_ref().err().filter(|e| e.code().is_outage()).cloned();
                 outcome

@@ -13,6 +13,7 @@ pub mod transit;
 
 mod batch;
 mod refusal;
+mod refused_pairs;
 mod snapshot;
 mod wire;
 mod wrapping;

@@ -190,14 +190,14 @@ impl Session {
     /// Waits before the next login, with the session closed meanwhile.
     async fn rest(&self, wait: Duration) {
         if !wait.is_zero() {
-            self.view.send_replace(View::Closed(KmsError::new(
+            self.close(KmsError::new(
                 Code::KeeperFailed,
                 format!(
                     "the keeper refused a token that it gave moments ago; a login follows in {} s",
                     wait.as_secs()
                 ),
                 "if this lasts, check the token_bound_cidrs of the role",
-            )));
+            ));
             self.clock.sleep(wait).await;
         }
     }
@@ -264,7 +264,10 @@ impl Session {
                 tokio::select! {
                     biased;
                     () = self.clock.sleep(wait) => (),
-                    () = self.credentials.changed() => (),
+                    () = self.credentials.changed() => {
+                        let since = self.clock.now().since(sent);
+                        self.clock.sleep(LOGIN_INTERVAL.saturating_sub(since)).await;
+                    }
                 }
             };
             tokio::select! {
@@ -316,11 +319,11 @@ impl Session {
                 }
                 Err(error) => {
                     let wait = backoff(failures, OUTAGE_WAIT_LAST);
+                    self.telemetry.record(Event::SessionFailed { error: &error, wait });
                     if !error.code().is_outage() || self.clock.now().after(wait) >= expires {
                         return Ended::Worn;
                     }
                     failures = failures.saturating_add(1);
-                    self.telemetry.record(Event::SessionFailed { error: &error, wait });
                 }
             }
         }
@@ -345,8 +348,13 @@ impl Session {
             let mut refused = self.refused.subscribe();
             drop(refused.wait_for(|refused| *refused >= generation).await);
         }
-        self.view.send_replace(View::Closed(error.clone()));
+        self.close(error.clone());
         pending().await
+    }
+
+    fn close(&self, error: KmsError) {
+        self.telemetry.record(Event::SessionClosed);
+        self.view.send_replace(View::Closed(error));
     }
 
     /// `wait`, changed by up to a tenth, so that nodes that started together spread out.

@@ -153,6 +153,11 @@ impl TransitKek {
         self.send(request, deadline).await.map_err(|failure| failure.into_error(asked))
     }
 
+    /// Waits until a node that is behind may have a key version: see [`VaultClient::wait_for_version`].
+    pub(super) async fn wait_for_version(&self, times: usize, deadline: Monotonic) -> bool {
+        self.client.wait_for_version(times, deadline).await
+    }
+
     /// What decrypt is asked for one ciphertext, once its form was checked.
     pub(super) fn decrypt_body<'a>(&self, sealed: Unwrap<'a>) -> Result<DecryptBody<'a>, KmsError> {
         self.version_of(sealed.ciphertext)?;

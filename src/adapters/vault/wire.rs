@@ -29,6 +29,12 @@ pub(super) struct LoginBody<'a> {
     pub(super) secret_id: &'a str,
 }
 
+/// `POST sys/wrapping/lookup`.
+#[derive(Serialize)]
+pub(super) struct WrappedBody<'a> {
+    pub(super) token: &'a str,
+}
+
 /// An answer's `data`.
 #[derive(Deserialize)]
 pub(super) struct Data<T> {

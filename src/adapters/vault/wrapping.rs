@@ -6,10 +6,10 @@ use std::sync::Arc;
 use http::Method;
 
 use super::{
-    client::{At, Call, Failure, Repeat, VaultClient, json},
+    client::{Call, Failure, Repeat, VaultClient, json},
     key_path::{MountPath, Namespace},
     refusal::Asked,
-    wire::{Data, SecretIdData, WrappingData},
+    wire::{Data, SecretIdData, WrappedBody, WrappingData},
 };
 use crate::{
     domain::{
@@ -39,7 +39,7 @@ impl Unwrapper {
     /// [`Code::CredentialUnreadable`] for one that wraps something else, which is left as it is;
     /// and the codes of an outage, which leave it as it is.
     pub(super) async fn unwrap(&self, token: &Secret) -> Result<Secret, KmsError> {
-        let asked = serde_json::json!({ "token": token.expose() });
+        let asked = WrappedBody { token: token.expose() };
         let looked_up = self.call("sys/wrapping/lookup", None, Some(json(&asked)?), Repeat::Freely);
         let answer = looked_up.await.map_err(used_or)?;
         let path = answer.parse::<Data<WrappingData>>()?.data.creation_path;
@@ -82,15 +82,17 @@ impl Unwrapper {
         body: Option<bytes::Bytes>,
         repeat: Repeat,
     ) -> Result<super::client::Answer, Failure> {
+        let deadline = self.client.background_deadline();
+        let at = self.client.at_active(deadline).await;
         let call = Call {
             operation: KeeperOperation::Login,
             method: Method::POST,
             path,
-            at: At::Active,
+            at,
             namespace: &self.namespace,
             token,
             body,
-            deadline: self.client.background_deadline(),
+            deadline,
             repeat,
         };
         self.client.send(call).await

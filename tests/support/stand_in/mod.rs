@@ -116,7 +116,9 @@ impl StandIn {
     }
 
     pub async fn with(manner: Manner) -> Self {
-        Self::of(Arc::new(Mutex::new(Engine::new(manner))), Authority::new()).await
+        let first = Self::of(Arc::new(Mutex::new(Engine::new(manner))), Authority::new()).await;
+        first.lead(true);
+        first
     }
 
     /// Another node of the same cluster, under the same authority.
@@ -166,9 +168,9 @@ impl StandIn {
         self.shared.engine.lock().unwrap().expire_tokens();
     }
 
-    /// From now on this node says that it is the active one; without, all say that they stand by.
-    pub fn lead(&self) {
-        self.shared.leads.store(true, Ordering::Relaxed);
+    /// Whether this node says, from now on, that it is the active one; the first one does.
+    pub fn lead(&self, leads: bool) {
+        self.shared.leads.store(leads, Ordering::Relaxed);
     }
 
     pub fn rotate(&self) {

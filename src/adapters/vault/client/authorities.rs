@@ -9,8 +9,9 @@ use crate::{adapters::vault::tls::Trust, ports::file::TextFile};
 pub const BUNDLE_MAX: u64 = 4 * 1_048_576;
 
 impl VaultClient {
-    /// Takes up each new bundle in `file`, for ever, and keeps the last good one. Connections that
-    /// are open stay open; new ones are judged by the new bundle. Safe to cancel.
+    /// Takes up each new bundle in `file`, for ever, and keeps the last good one. Requests
+    /// that are out end on their connections; all others are on new ones, judged by the new bundle.
+    /// Safe to cancel.
     pub async fn follow_authorities(&self, file: Arc<dyn TextFile>) {
         loop {
             file.changed().await;

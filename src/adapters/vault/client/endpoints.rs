@@ -8,7 +8,10 @@ use std::sync::{
 use super::breaker::Breaker;
 use crate::{
     adapters::vault::address::VaultAddress,
-    domain::error::{Code, KmsError},
+    domain::{
+        error::{Code, KmsError},
+        time::Monotonic,
+    },
     ports::{
         clock::Clock,
         telemetry::{BreakerState, Event, Telemetry},
@@ -29,6 +32,18 @@ struct Tracking {
     breaker: Breaker,
     membership: Membership,
     last_error: Option<KmsError>,
+}
+
+impl Tracking {
+    /// Whether it was of another cluster when it was last asked.
+    fn is_foreign(&self) -> bool {
+        self.last_error.as_ref().is_some_and(|error| error.code() == Code::ClusterForeign)
+    }
+
+    /// Whether requests may go to it: those of another cluster are greeted, and nothing else.
+    fn may_be_asked(&self, now: Monotonic) -> bool {
+        self.breaker.admits(now) && !self.is_foreign()
+    }
 }
 
 #[derive(Debug)]
@@ -129,11 +144,18 @@ impl Endpoints {
         }))
     }
 
+    /// The first endpoint that is neither left alone nor among `avoided`.
+    pub(super) fn pick_new(&self, avoided: &[usize]) -> Option<usize> {
+        let new = self.in_order().find(|index| !avoided.contains(index))?;
+        self.sent(new);
+        Some(new)
+    }
+
     /// The endpoints that are not left alone now: the one that last worked, then the others.
     pub(super) fn in_order(&self) -> impl Iterator<Item = usize> + '_ {
         let now = self.clock.now();
         self.preferred_first().filter(move |index| {
-            self.all.get(*index).is_some_and(|endpoint| endpoint.track().breaker.admits(now))
+            self.all.get(*index).is_some_and(|endpoint| endpoint.track().may_be_asked(now))
         })
     }
 
@@ -144,7 +166,7 @@ impl Endpoints {
     }
 
     /// A request goes to endpoint `index`; while it is found out whether it is back, the only one.
-    fn sent(&self, index: usize) {
+    pub(super) fn sent(&self, index: usize) {
         let Some(endpoint) = self.all.get(index) else { return };
         let mut tracking = endpoint.track();
         if tracking.breaker.state() != BreakerState::Closed {
@@ -154,12 +176,9 @@ impl Endpoints {
         }
     }
 
-    /// How many endpoints beside `index` could be asked now.
-    pub(super) fn others(&self, index: usize) -> usize {
-        let now = self.clock.now();
-        let admits = |endpoint: &Endpoint| endpoint.track().breaker.admits(now);
-        let others = self.all.iter().enumerate().filter(|(other, _)| *other != index);
-        others.filter(|(_, endpoint)| admits(endpoint)).count()
+    /// How many endpoints could be asked now beside `index` and those in `avoided`.
+    pub(super) fn others(&self, index: usize, avoided: &[usize]) -> usize {
+        self.in_order().filter(|other| *other != index && !avoided.contains(other)).count()
     }
 
     /// The endpoint at which `location`, of a redirection, points.
@@ -195,12 +214,12 @@ impl Endpoints {
         }
     }
 
-    /// Endpoint `index` failed by its own fault.
-    pub(super) fn failed(&self, index: usize, error: &KmsError) {
-        let Some(endpoint) = self.all.get(index) else { return };
+    /// Endpoint `index` failed by its own fault. Whether it failed otherwise before.
+    pub(super) fn failed(&self, index: usize, error: &KmsError) -> bool {
+        let Some(endpoint) = self.all.get(index) else { return false };
         let (now, spread) = (self.clock.now(), self.clock.jitter());
         let mut tracking = endpoint.track();
-        tracking.last_error = Some(error.clone());
+        let before = tracking.last_error.replace(error.clone());
         tracking.breaker.failed(now, spread);
         let state = tracking.breaker.state();
         if self.all.len() > 1 && state != BreakerState::Closed {
@@ -208,6 +227,7 @@ impl Endpoints {
         }
         drop(tracking);
         self.tell(index, state);
+        before.is_none_or(|before| before.code() != error.code())
     }
 
     /// Whether endpoint `index` must tell its cluster's id before anything else is asked of it.
@@ -230,7 +250,12 @@ impl Endpoints {
             ));
         }
         *known = Some(cluster.to_owned());
-        endpoint.track().membership = Membership::Known;
+        drop(known);
+        let mut tracking = endpoint.track();
+        tracking.membership = Membership::Known;
+        if tracking.is_foreign() {
+            tracking.last_error = None;
+        }
         Ok(())
     }
 

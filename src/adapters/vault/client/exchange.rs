@@ -44,13 +44,13 @@ pub(in crate::adapters::vault) enum Repeat {
     Never,
 }
 
-/// Which node of a cluster a request is for.
+/// Which endpoint a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::adapters::vault) enum At {
     /// Any that serves.
     Any,
-    /// The active one, where it can be told: it alone knows what was written a moment ago.
-    Active,
+    /// This endpoint first.
+    Endpoint(usize),
 }
 
 /// One request. It holds secrets, so it has no `Debug`.

@@ -6,11 +6,11 @@ mod breaker;
 mod dial;
 mod endpoints;
 mod exchange;
+mod greeting;
 mod retry;
 mod trace;
 mod transport;
 mod tries;
-mod warm;
 
 use std::{
     fmt,
@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Method};
+use http::HeaderValue;
 use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
@@ -36,15 +36,13 @@ use self::{
     dial::Dialler,
     endpoints::Endpoints,
     exchange::{Http, exchange},
-    retry::{Where, is_endpoints_fault},
+    retry::{Where, is_endpoints_fault, rule},
     transport::Network,
     tries::Tries,
 };
 use super::{
     address::VaultAddress,
-    key_path::Namespace,
     tls::{TlsSettings, Trust},
-    wire::Health,
 };
 use crate::{
     domain::{
@@ -172,55 +170,74 @@ impl VaultClient {
     /// as the deadline allows. The failure is that of the last try.
     pub(super) async fn send(&self, call: Call<'_>) -> Result<Answer, Failure> {
         let mut tries = Tries::default();
-        let mut endpoint = match self.where_first(&call).await {
-            Ok(endpoint) => endpoint,
-            Err(all_rest) => return Err(Failure::Unsent(all_rest)),
+        let mut endpoint = match call.at {
+            At::Endpoint(named) => {
+                self.endpoints.sent(named);
+                named
+            }
+            At::Any => self.endpoints.pick(&[]).map_err(Failure::Unsent)?,
         };
         loop {
-            let failure = match self.attempt(endpoint, &call).await {
+            let failure = match self.attempt(endpoint, &call, tries.avoided()).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
             let named = failure.location().and_then(|to| self.endpoints.at_location(to));
             let Some(step) = tries.next(&failure, named, call.repeat) else { return Err(failure) };
-            if self.clock.now().after(step.wait + TRY_LEAST) > call.deadline {
+            let wait = step.wait(self.clock.jitter());
+            if self.clock.now().after(wait + TRY_LEAST) > call.deadline {
                 return Err(failure);
             }
-            endpoint = match (step.place, named) {
-                (Where::Same, _) => endpoint,
-                (Where::Named, Some(named)) => named,
+            let next = match (step.place, named) {
+                (Where::Same, _) => Some(endpoint),
+                (Where::Named, Some(named)) => {
+                    self.endpoints.sent(named);
+                    Some(named)
+                }
                 (place, _) => {
                     tries.avoid(endpoint);
-                    match self.endpoints.pick(tries.avoided()) {
-                        Ok(other) if place != Where::Another || tries.is_new(other) => other,
-                        Ok(_) | Err(_) => return Err(failure),
+                    match place {
+                        Where::Another => self.endpoints.pick_new(tries.avoided()),
+                        _ => self.endpoints.pick(tries.avoided()).ok(),
                     }
                 }
             };
+            let Some(next) = next else { return Err(failure) };
+            endpoint = next;
             if step.reason == RetryReason::NotCaughtUp && step.is_last {
                 // A state that no node reaches, such as one that died with its leader.
                 self.keep_index(None);
             }
             self.telemetry.record(Event::Retried(step.reason));
-            self.clock.sleep(step.wait.mul_f64(0.75 + self.clock.jitter() / 2.0)).await;
+            self.clock.sleep(wait).await;
         }
     }
 
-    /// The endpoint that a call goes to first.
-    async fn where_first(&self, call: &Call<'_>) -> Result<usize, KmsError> {
-        match call.at {
-            At::Active if self.endpoints.len() > 1 => match self.active(call.deadline).await {
-                Some(active) => Ok(active),
-                None => self.endpoints.pick(&[]),
-            },
-            At::Active | At::Any => self.endpoints.pick(&[]),
+    /// Waits, for the `times`-th time, until a node that is behind may have a key version; `false`
+    /// when it was waited for long enough, or `deadline` leaves no time.
+    pub(super) async fn wait_for_version(&self, times: usize, deadline: Monotonic) -> bool {
+        let rule = rule(RetryReason::NotYet, Repeat::Freely);
+        let Some(wait) = rule.and_then(|rule| rule.waits.get(times).copied()) else {
+            return false;
+        };
+        if self.clock.now().after(wait + TRY_LEAST) > deadline {
+            return false;
         }
+        self.telemetry.record(Event::Retried(RetryReason::NotYet));
+        self.clock.sleep(wait).await;
+        true
     }
 
     /// One try at one endpoint.
-    async fn attempt(&self, endpoint: usize, call: &Call<'_>) -> Result<Answer, Failure> {
+    async fn attempt(
+        &self,
+        endpoint: usize,
+        call: &Call<'_>,
+        avoided: &[usize],
+    ) -> Result<Answer, Failure> {
         let started = self.clock.now();
-        let limit = self.limit(endpoint, call.deadline.since(started));
+        let others = self.endpoints.others(endpoint, avoided);
+        let limit = self.limit(others, call.deadline.since(started));
         let span = trace::span(call, self.endpoints.address(endpoint));
         let asking = self.ask(endpoint, call).instrument(span.clone());
         let outcome = match timeout(limit, asking).await {
@@ -244,20 +261,18 @@ impl VaultClient {
         outcome
     }
 
-    /// How long one try may take: all that is left, or a fair share where others could be asked.
-    fn limit(&self, endpoint: usize, left: Duration) -> Duration {
-        let others = u32::try_from(self.endpoints.others(endpoint)).unwrap_or(u32::MAX);
+    /// How long one try may take: all that is left, or a fair share where `others` are left to ask.
+    fn limit(&self, others: usize, left: Duration) -> Duration {
+        let others = u32::try_from(others).unwrap_or(u32::MAX);
         let share = (left / others.saturating_add(1)).max(TRY_LEAST);
         share.min(left).min(self.settings.request_timeout).saturating_sub(LAST_WORD)
     }
 
     async fn ask(&self, endpoint: usize, call: &Call<'_>) -> Result<Answer, Failure> {
-        let Some(address) = self.endpoints.address(endpoint) else {
-            let error = KmsError::new(Code::Internal, "no such endpoint", "report this");
-            return Err(Failure::Unsent(error));
-        };
+        let address = self.address(endpoint).map_err(Failure::Unsent)?;
         if self.endpoints.is_stranger(endpoint) {
-            self.introduce(endpoint, address, call.deadline).await?;
+            // Whatever this meets, nothing of the call was sent.
+            self.how_is(endpoint, call.deadline).await.map_err(Failure::Unsent)?;
         }
         let index = self.index.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let answer = exchange(self.http(), address, call, index).await?;
@@ -267,21 +282,9 @@ impl VaultClient {
         answer.judged()
     }
 
-    /// Asks an endpoint of which cluster it is, and refuses another one than that of the others.
-    async fn introduce(
-        &self,
-        endpoint: usize,
-        address: &VaultAddress,
-        deadline: Monotonic,
-    ) -> Result<(), Failure> {
-        let answer = exchange(self.http(), address, &health(deadline), None).await?;
-        // Whatever its status: a standby that serves answers 429 or 473.
-        match answer.parse::<Health>().ok().and_then(|health| health.cluster_id) {
-            Some(cluster) => self.endpoints.introduce(endpoint, &cluster).map_err(Failure::Unsent),
-            None => Err(answer.judged().err().unwrap_or_else(|| {
-                Failure::Unsent(unreadable("it does not say of which cluster it is"))
-            })),
-        }
+    fn address(&self, endpoint: usize) -> Result<&VaultAddress, KmsError> {
+        let address = self.endpoints.address(endpoint);
+        address.ok_or_else(|| KmsError::new(Code::Internal, "no such endpoint", "report this"))
     }
 
     fn http(&self) -> Arc<Http> {
@@ -303,21 +306,6 @@ impl VaultClient {
             ),
             "check the keeper's load and the network to it",
         )
-    }
-}
-
-/// Asks a node how it is; anybody may. It is not served in a namespace.
-const fn health(deadline: Monotonic) -> Call<'static> {
-    Call {
-        operation: KeeperOperation::Read,
-        method: Method::GET,
-        path: "sys/health",
-        at: At::Any,
-        namespace: Namespace::ROOT,
-        token: None,
-        body: None,
-        deadline,
-        repeat: Repeat::Freely,
     }
 }
 

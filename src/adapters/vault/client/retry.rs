@@ -81,7 +81,9 @@ pub(super) fn reason(failure: &Failure) -> Option<RetryReason> {
             429 => Some(RetryReason::Quota),
             500 if refusal.knows_no_leader() => Some(RetryReason::Unavailable),
             500 if !refusal.is_permanent() => Some(RetryReason::Internal),
-            472 | 473 | 502 | 503 | 504 => Some(RetryReason::Unavailable),
+            // Of a proxy: what it passed on may have been carried out.
+            502 | 504 => Some(RetryReason::Lost),
+            472 | 473 | 503 => Some(RetryReason::Unavailable),
             _ => None,
         },
     }
@@ -139,9 +141,9 @@ mod tests {
             (500, "role \"x\" does not exist during renewal", None),
             (500, "unable to get associated_data", None),
             (501, "", None),
-            (502, "", Some(RetryReason::Unavailable)),
+            (502, "", Some(RetryReason::Lost)),
             (503, "Vault is sealed", Some(RetryReason::Unavailable)),
-            (504, "", Some(RetryReason::Unavailable)),
+            (504, "", Some(RetryReason::Lost)),
         ] {
             assert_eq!(reason(&refused(status, text)), expected, "{status} {text}");
         }

@@ -13,10 +13,20 @@ use crate::ports::telemetry::RetryReason;
 pub(super) struct Step {
     pub(super) reason: RetryReason,
     pub(super) place: Where,
-    /// How long to wait before it.
-    pub(super) wait: Duration,
+    wait: Duration,
+    /// Whether the server asked for that wait.
+    asked: bool,
     /// Whether it is the last one for this reason.
     pub(super) is_last: bool,
+}
+
+impl Step {
+    /// How long to wait before it, spread by `chance` in `[0, 1)`: never less than a server asked
+    /// for.
+    pub(super) fn wait(&self, chance: f64) -> Duration {
+        let least = if self.asked { 1.0 } else { 0.75 };
+        self.wait.mul_f64(least + chance / 2.0)
+    }
 }
 
 /// What was tried for one call.
@@ -52,10 +62,18 @@ impl Tries {
         };
         let rule = rule(reason, repeat)?;
         let times = self.times(reason);
-        let wait = failure.retry_after().unwrap_or(*rule.waits.get(times)?);
+        let wait = *rule.waits.get(times)?;
+        // What one node asks for is nothing to the others.
+        let asked = failure.retry_after().filter(|_| rule.place == Where::Same);
         self.by_reason.retain(|(known, _)| *known != reason);
         self.by_reason.push((reason, times + 1));
-        Some(Step { reason, place: rule.place, wait, is_last: times + 1 >= rule.waits.len() })
+        Some(Step {
+            reason,
+            place: rule.place,
+            wait: asked.unwrap_or(wait),
+            asked: asked.is_some(),
+            is_last: times + 1 >= rule.waits.len(),
+        })
     }
 
     fn times(&self, reason: RetryReason) -> usize {
@@ -65,11 +83,6 @@ impl Tries {
     /// Endpoint `endpoint` failed this call.
     pub(super) fn avoid(&mut self, endpoint: usize) {
         self.avoided.push(endpoint);
-    }
-
-    /// Whether endpoint `endpoint` has not failed this call.
-    pub(super) fn is_new(&self, endpoint: usize) -> bool {
-        !self.avoided.contains(&endpoint)
     }
 
     /// The endpoints that failed this call.

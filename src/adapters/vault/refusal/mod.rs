@@ -5,6 +5,8 @@ mod meaning;
 
 use std::{fmt, time::Duration};
 
+use zeroize::Zeroize as _;
+
 pub(super) use self::meaning::enterprise_required;
 use super::wire::Errors;
 
@@ -121,6 +123,12 @@ impl Refusal {
     pub(super) fn is_dead_token(&self) -> bool {
         self.status == 403
             && (self.says("invalid token") || self.texts.iter().any(|t| t == "permission denied"))
+    }
+}
+
+impl Drop for Refusal {
+    fn drop(&mut self) {
+        self.texts.zeroize();
     }
 }
 
