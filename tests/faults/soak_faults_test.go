@@ -34,18 +34,37 @@ func (s *soak) some(least, most int) time.Duration {
 	return time.Duration(least)*time.Second + time.Duration(s.chance.Int64N(int64(most-least)*int64(time.Second)))
 }
 
-// tenant is asked through a node that leads: others may be away.
+// tenant is asked through a node that leads, and did so a moment ago: one that comes back may take
+// itself for the leader until it hears of another.
 func (s *soak) tenant() *parts.Tenant {
 	s.t.Helper()
-	leader, err := s.raft.UntilWhole()
-	must(s.t, err)
 	n := s.lasts.tenant
-	n.Bao = leader
+	var before *parts.OpenBao
+	if !parts.EventuallyEvery(time.Second, parts.StartBound, func() bool {
+		leader, err := s.raft.UntilWhole()
+		settled := err == nil && leader == before
+		before, n.Bao = leader, leader
+		return settled
+	}) {
+		s.t.Fatal("the cluster does not settle on a leader")
+	}
 	return n
 }
 
+// insist does something that may be done twice until it works: an election may come between.
+func (s *soak) insist(do func(n *parts.Tenant) error) {
+	s.t.Helper()
+	var last error
+	if !parts.EventuallyEvery(250*time.Millisecond, parts.StartBound, func() bool {
+		last = do(s.tenant())
+		return last == nil
+	}) {
+		s.t.Fatal(last)
+	}
+}
+
 func (s *soak) rotate() {
-	must(s.t, s.tenant().Rotate())
+	s.insist((*parts.Tenant).Rotate)
 	s.rotations++
 	time.Sleep(s.some(1, 8))
 }
@@ -100,25 +119,20 @@ func (s *soak) stall(nodes ...*parts.OpenBao) {
 }
 
 func (s *soak) revokeTokens() {
-	_, err := s.tenant().RevokeTokens()
-	must(s.t, err)
+	s.insist(func(n *parts.Tenant) error { _, err := n.RevokeTokens(); return err })
 }
 
 func (s *soak) replaceSecretID() {
-	n := s.tenant()
-	former := n.SecretID
-	var err error
-	n.SecretID, err = n.NewSecretID()
-	must(s.t, err)
-	must(s.t, n.WriteSecretID(n.SecretID))
-	must(s.t, n.DestroySecretID(former))
+	former := s.lasts.tenant.SecretID
+	s.insist(func(n *parts.Tenant) (err error) { n.SecretID, err = n.NewSecretID(); return err })
+	must(s.t, s.lasts.tenant.WriteSecretID(s.lasts.tenant.SecretID))
+	s.insist(func(n *parts.Tenant) error { return n.DestroySecretID(former) })
 }
 
 func (s *soak) forbid() {
-	n := s.tenant()
-	must(s.t, n.Forbid())
+	s.insist((*parts.Tenant).Forbid)
 	time.Sleep(s.some(1, 4))
-	must(s.t, n.Allow(parts.UseOfKey...))
+	s.insist(func(n *parts.Tenant) error { return n.Allow(parts.UseOfKey...) })
 }
 
 func (s *soak) moveMount() {
