@@ -118,6 +118,21 @@ async fn an_endpoint_that_does_not_say_who_it_is_is_asked_for_nothing() {
     }
 }
 
+/// A node that never learns of a key version is no reason to fail while another one knows it.
+#[tokio::test]
+async fn a_version_that_one_node_lacks_is_asked_for_elsewhere() {
+    let one = StandIn::start().await;
+    let two = one.node().await;
+    let subject = subject_of(&[&one, &two]);
+    describes(&subject, SOON).await.unwrap();
+    let behind = Fault::error(400, "version is too new");
+    one.fail_next(1_000, READ, &behind);
+    for _ in 0..3 {
+        describes(&subject, SOON).await.unwrap();
+    }
+    assert_eq!((one.requests_for(READ), two.requests_for(READ)), (2, 3), "it is asked first");
+}
+
 /// A leader that was deposed answers so for a moment, while others serve already.
 #[tokio::test]
 async fn a_node_without_a_leader_sends_nobody_away() {

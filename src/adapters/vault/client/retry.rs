@@ -57,7 +57,8 @@ pub(super) const fn rule(reason: RetryReason, repeat: Repeat) -> Option<Rule> {
         }
         (Redirected, _) => (Where::Named, const { &[NOW] }),
         // This node of the cluster does not know the key version yet; 109 ms was the longest seen.
-        (NotYet, _) => (Where::Same, const { &[ms(20), ms(50), ms(100), ms(200)] }),
+        // Others may: a leader was seen that had missed a rotation and never learnt of it.
+        (NotYet, _) => (Where::Elsewhere, const { &[ms(20), ms(50), ms(100), ms(200)] }),
         // This node has not caught up with what another one told us.
         (NotCaughtUp, _) => (Where::Same, const { &[ms(20), ms(50), ms(100)] }),
         // Unless the server says how long.
