@@ -20,13 +20,17 @@ var soakFaults = []soakFault{
 	{"leader killed", (*soak).killLeader},
 	{"leader steps down", (*soak).stepDown},
 	{"leader sealed", (*soak).sealLeader},
-	{"node stalls", (*soak).stallNode},
-	{"all nodes stall", (*soak).stallAll},
 	{"tokens revoked", (*soak).revokeTokens},
 	{"secret ID replaced", (*soak).replaceSecretID},
 	{"policy away and back", (*soak).forbid},
 	{"mount away and back", (*soak).moveMount},
 	{"certificates renewed", func(s *soak) { must(s.t, s.raft.Renew(s.raft.Authority)) }},
+}
+
+// standingStill is what happens to nodes that do not notice it.
+var standingStill = []soakFault{
+	{"node stalls", (*soak).stallNode},
+	{"all nodes stall", (*soak).stallAll},
 }
 
 // some is a time between so many seconds.

@@ -5,7 +5,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -27,7 +26,10 @@ func TestSoak(t *testing.T) {
 	s := newSoak(t, rand.New(rand.NewPCG(seed, 0)))
 	// An OpenBao leader that stood still may not notice that it leads no more (docs/design.md): that is
 	// for long soaks, whose failures somebody looks into.
-	s.short = minutes < 10
+	s.faults = soakFaults
+	if minutes >= longEnough.Minutes() {
+		s.faults = append(soakFaults, standingStill...)
+	}
 	t.Logf("SOAK | %v minutes, seed %d", minutes, seed)
 	for until := time.Now().Add(time.Duration(minutes * float64(time.Minute))); time.Now().Before(until); {
 		s.round()
@@ -45,7 +47,7 @@ type soak struct {
 	killed *trial
 
 	samples    samples
-	short      bool
+	faults     []soakFault
 	recoveries map[string][]time.Duration
 	rotations  int
 }
@@ -72,10 +74,7 @@ func newSoak(t *testing.T, chance *rand.Rand) *soak {
 // round is one fault and what comes after it, or a rotation.
 func (s *soak) round() {
 	s.t.Helper()
-	fault := soakFaults[s.chance.IntN(len(soakFaults))]
-	for s.short && strings.HasSuffix(fault.name, "stalls") || s.short && strings.HasSuffix(fault.name, "stall") {
-		fault = soakFaults[s.chance.IntN(len(soakFaults))]
-	}
+	fault := s.faults[s.chance.IntN(len(s.faults))]
 	s.t.Logf("SOAK | %v | %s", time.Since(s.samples[0].at).Round(time.Second), fault.name)
 	fault.run(s)
 	// What heals is healed from here on.
@@ -122,7 +121,7 @@ func (s *soak) tell() {
 			name, a.calls["Encrypt"], a.calls["Decrypt"], a.calls["Status"], a.failures(),
 			a.slowest.Round(time.Millisecond), c.retries, c.logins)
 	}
-	for _, fault := range soakFaults {
+	for _, fault := range s.faults {
 		if all := s.recoveries[fault.name]; len(all) > 0 {
 			s.t.Logf("SOAK | %s | %d times | worst recovery %v", fault.name, len(all)/2, slices.Max(all).Round(time.Millisecond))
 		}

@@ -70,10 +70,7 @@ func newTrial(t *testing.T, tenant *parts.Tenant, addresses []string, flags ...s
 			t.Logf("the plugin printed:\n%s", parts.Tail(plugin.Printed()))
 		}
 	})
-	if !parts.Eventually(startBound, func() bool {
-		healthy, _ := x.counted("vault_kube_kms_healthy")
-		return healthy == 1
-	}) {
+	if !parts.Eventually(startBound, plugin.Healthy) {
 		t.Fatal("the plugin never is healthy")
 	}
 	x.load = newLoad(t, endpoint)

@@ -52,6 +52,9 @@ impl VaultClient {
     /// and its refusal would be believed. Where no endpoint says for a while that it is the active
     /// node, what is between us and the nodes hides it, or an election lasts, and any has to do.
     pub(in crate::adapters::vault) async fn at_active(&self, deadline: Monotonic) -> At {
+        if self.endpoints.len() < 2 {
+            return At::Any;
+        }
         let until = self.clock.now().after(LEADERLESS).min(deadline);
         loop {
             if let Some(active) = self.active(deadline).await {
@@ -64,12 +67,9 @@ impl VaultClient {
         }
     }
 
-    /// The endpoint of the active node, if one says that it is; the only one, where there is no
-    /// choice. Takes as long as the slowest answer, and no longer than one is worth waiting for.
+    /// The endpoint of the active node, if one says that it is. Takes as long as the slowest answer,
+    /// and no longer than one is worth waiting for.
     async fn active(&self, deadline: Monotonic) -> Option<usize> {
-        if self.endpoints.len() == 1 {
-            return Some(0);
-        }
         let asked = self.endpoints.in_order().map(|endpoint| async move {
             let answered = timeout(TRY_LEAST, self.how_is(endpoint, deadline)).await;
             matches!(answered, Ok(Ok(ACTIVE))).then_some(endpoint)
