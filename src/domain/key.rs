@@ -73,6 +73,16 @@ impl KekSnapshot {
     pub fn write_floor(&self) -> KekVersion {
         self.min_encryption.unwrap_or(KekVersion::FIRST).max(self.min_decryption)
     }
+
+    /// Of what two nodes of one keeper say, what is of the younger key version, for one may be
+    /// behind; this one where they agree.
+    ///
+    /// By age before number: a key that replaced another one starts at 1 again.
+    #[must_use]
+    pub fn newer(self, other: Self) -> Self {
+        let youngest = |of: &Self| (of.versions.values().max().copied(), of.latest);
+        if youngest(&other) > youngest(&self) { other } else { self }
+    }
 }
 
 /// A setting of the key that weakens it without making it unusable.
@@ -123,6 +133,45 @@ impl KeyWarning {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn snapshot(created: &[i64]) -> KekSnapshot {
+        let versions = (1..)
+            .filter_map(KekVersion::new)
+            .zip(created.iter().copied().map(UnixTime::from_secs))
+            .collect::<BTreeMap<_, _>>();
+        KekSnapshot {
+            latest: *versions.last_key_value().unwrap().0,
+            versions,
+            min_decryption: KekVersion::FIRST,
+            min_encryption: None,
+            keeper_time: None,
+            flaw: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn of_two_nodes_the_one_that_knows_the_youngest_version_is_believed() {
+        for (known, other, believed) in [
+            (&[10, 20][..], &[10][..], &[10, 20][..]),
+            (&[10], &[10, 20], &[10, 20]),
+            // Made within one second.
+            (&[10], &[10, 10], &[10, 10]),
+            // Another key under the same name.
+            (&[10, 20], &[30], &[30]),
+            (&[30], &[10, 20], &[30]),
+        ] {
+            let newer = snapshot(known).newer(snapshot(other));
+            assert_eq!(newer, snapshot(believed), "{known:?} {other:?}");
+        }
+    }
+
+    #[test]
+    fn where_two_nodes_agree_on_the_versions_the_first_is_believed() {
+        let strict =
+            KekSnapshot { min_decryption: KekVersion::FIRST.next(), ..snapshot(&[10, 20]) };
+        assert_eq!(strict.clone().newer(snapshot(&[10, 20])), strict);
+    }
 
     #[test]
     fn only_the_canonical_decimal_form_is_a_version() {

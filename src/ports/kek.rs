@@ -39,7 +39,8 @@ pub struct Unwrap<'a> {
 #[cfg_attr(test, mockall::automock)]
 #[async_trait]
 pub trait Kek: Debug + Send + Sync + 'static {
-    /// Reads what the keeper says of its key now; never an answer kept from before.
+    /// Reads what the keeper says of its key now; never an answer kept from before. Of a keeper of
+    /// several nodes that differ: [`KekSnapshot::newer`].
     ///
     /// A key that must not wrap (no AEAD, derived, without creation times) is described with its
     /// `flaw`, not refused.

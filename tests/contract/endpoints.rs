@@ -2,7 +2,15 @@
 
 use std::time::Duration;
 
-use vault_kube_kms::{adapters::vault::address::VaultAddress, domain::error::Code};
+use vault_kube_kms::{
+    adapters::vault::address::VaultAddress,
+    domain::{
+        envelope::{Annotations, AssociatedData},
+        error::Code,
+        key::KekVersion,
+        secret::Plaintext,
+    },
+};
 
 use crate::{
     stand_in::{SOON, within},
@@ -14,6 +22,7 @@ use crate::{
 };
 
 const READ: &str = "transit/keys/k1";
+const WRAP: &str = "transit/encrypt/k1";
 
 /// A keeper that knows all of these endpoints, in this order.
 fn subject_of(nodes: &[&StandIn]) -> TransitSubject {
@@ -25,9 +34,21 @@ fn subject_of(nodes: &[&StandIn]) -> TransitSubject {
     })
 }
 
-async fn describes(subject: &TransitSubject, wait: Duration) -> Result<(), Code> {
-    let described = subject.kek.describe(within(subject, wait)).await;
-    described.map(drop).map_err(|error| error.code())
+/// Asks one endpoint for something, or as many as it takes.
+async fn wraps(subject: &TransitSubject, wait: Duration) -> Result<(), Code> {
+    wraps_with(subject, KekVersion::FIRST, wait).await
+}
+
+async fn wraps_with(
+    subject: &TransitSubject,
+    version: KekVersion,
+    wait: Duration,
+) -> Result<(), Code> {
+    let seed = Plaintext::new(vec![7; 32]);
+    let associated_data = AssociatedData::binding("id", &Annotations::ours());
+    let until = within(subject, wait);
+    let wrapped = subject.kek.wrap(version, &seed, &associated_data, until).await;
+    wrapped.map(drop).map_err(|error| error.code())
 }
 
 #[tokio::test]
@@ -36,14 +57,14 @@ async fn another_endpoint_answers_when_one_fails_and_stays_the_first() {
         let one = StandIn::start().await;
         let two = one.node().await;
         let subject = subject_of(&[&one, &two]);
-        describes(&subject, SOON).await.unwrap();
-        assert_eq!(two.requests_for(READ), 0, "the first one is asked first");
+        wraps(&subject, SOON).await.unwrap();
+        assert_eq!(two.requests_for(WRAP), 0, "the first one is asked first");
         one.set_fault(Some(fault.clone()));
         for _ in 0..5 {
-            describes(&subject, SOON).await.unwrap_or_else(|code| panic!("{fault:?}: {code}"));
+            wraps(&subject, SOON).await.unwrap_or_else(|code| panic!("{fault:?}: {code}"));
         }
-        assert_eq!(two.requests_for(READ), 5, "{fault:?}");
-        let asked = one.requests_for(READ);
+        assert_eq!(two.requests_for(WRAP), 5, "{fault:?}");
+        let asked = one.requests_for(WRAP);
         assert_eq!(asked, 2, "{fault:?}: the one that answered is asked first from then on");
     }
 }
@@ -53,9 +74,9 @@ async fn a_hung_endpoint_leaves_time_for_another_within_one_call() {
     let one = StandIn::start().await;
     let two = one.node().await;
     let subject = subject_of(&[&one, &two]);
-    describes(&subject, SOON).await.unwrap();
+    wraps(&subject, SOON).await.unwrap();
     one.set_fault(Some(Fault::Hang));
-    describes(&subject, Duration::from_millis(2_800)).await.expect("by the other one");
+    wraps(&subject, Duration::from_millis(2_800)).await.expect("by the other one");
 }
 
 #[tokio::test]
@@ -63,14 +84,14 @@ async fn an_endpoint_of_another_cluster_is_refused() {
     let one = StandIn::start().await;
     let stranger = one.stranger().await;
     let subject = subject_of(&[&one, &stranger]);
-    describes(&subject, SOON).await.unwrap();
+    wraps(&subject, SOON).await.unwrap();
     one.set_fault(Some(Fault::sealed()));
     // Its key of the same name would be another one.
     for _ in 0..5 {
-        let code = describes(&subject, SOON).await.unwrap_err();
+        let code = wraps(&subject, SOON).await.unwrap_err();
         assert!(matches!(code, Code::ClusterForeign | Code::KeeperSealed), "{code}");
     }
-    assert_eq!(stranger.requests_for(READ), 0);
+    assert_eq!(stranger.requests_for(WRAP), 0);
     assert!(stranger.requests_for("sys/health") > 0);
     one.set_fault(None);
     crate::stand_in::heals(&subject).await;
@@ -81,23 +102,23 @@ async fn a_redirection_is_followed_once_and_only_to_a_configured_endpoint() {
     let one = StandIn::start().await;
     let (two, other) = (one.node().await, one.node().await);
     let subject = subject_of(&[&one, &two]);
-    describes(&subject, SOON).await.unwrap();
-    one.fail_next(1, READ, &Fault::Redirect(two.address.clone()));
-    describes(&subject, SOON).await.unwrap();
-    assert_eq!(two.requests_for(READ), 1);
+    wraps(&subject, SOON).await.unwrap();
+    one.fail_next(1, WRAP, &Fault::Redirect(two.address.clone()));
+    wraps(&subject, SOON).await.unwrap();
+    assert_eq!(two.requests_for(WRAP), 1);
 
     // Not to a third one, though it is of the same cluster: the token would go with it.
     one.set_fault(Some(Fault::Redirect(other.address.clone())));
     two.set_fault(Some(Fault::Redirect(other.address.clone())));
-    assert_eq!(describes(&subject, SOON).await, Err(Code::KeeperFailed));
-    assert_eq!(other.requests_for(READ), 0);
+    assert_eq!(wraps(&subject, SOON).await, Err(Code::KeeperFailed));
+    assert_eq!(other.requests_for(WRAP), 0);
 
     // And not in circles: a few tries, as in an election, and no more.
     one.set_fault(Some(Fault::Redirect(two.address.clone())));
     two.set_fault(Some(Fault::Redirect(one.address.clone())));
-    let before = one.requests_for(READ) + two.requests_for(READ);
-    assert_eq!(describes(&subject, SOON).await, Err(Code::KeeperFailed));
-    assert!((3..=6).contains(&(one.requests_for(READ) + two.requests_for(READ) - before)));
+    let before = one.requests_for(WRAP) + two.requests_for(WRAP);
+    assert_eq!(wraps(&subject, SOON).await, Err(Code::KeeperFailed));
+    assert!((3..=6).contains(&(one.requests_for(WRAP) + two.requests_for(WRAP) - before)));
 }
 
 /// A proxy before one address, say, that serves no `sys/health`: it is never taken for the cluster.
@@ -108,29 +129,68 @@ async fn an_endpoint_that_does_not_say_who_it_is_is_asked_for_nothing() {
         let two = one.node().await;
         two.fail_next(1_000, "", &Fault::Says(status, "<html></html>".to_owned()));
         let subject = subject_of(&[&one, &two]);
-        describes(&subject, SOON).await.unwrap();
-        one.fail_next(1, READ, &Fault::Reset);
-        describes(&subject, SOON).await.unwrap_or_else(|code| panic!("{status}: {code}"));
-        assert_eq!(two.requests_for(READ), 0, "{status}");
-        let asked = one.requests_for(READ);
-        describes(&subject, SOON).await.unwrap();
-        assert_eq!(one.requests_for(READ), asked + 1, "{status}: it is still asked first");
+        wraps(&subject, SOON).await.unwrap();
+        one.fail_next(1, WRAP, &Fault::Reset);
+        wraps(&subject, SOON).await.unwrap_or_else(|code| panic!("{status}: {code}"));
+        assert_eq!(two.requests_for(WRAP), 0, "{status}");
+        let asked = one.requests_for(WRAP);
+        wraps(&subject, SOON).await.unwrap();
+        assert_eq!(one.requests_for(WRAP), asked + 1, "{status}: it is still asked first");
     }
 }
 
 /// A node that never learns of a key version is no reason to fail while another one knows it.
 #[tokio::test]
 async fn a_version_that_one_node_lacks_is_asked_for_elsewhere() {
+    let (one, two, subject, newest) = with_a_stale_node().await;
+    for _ in 0..3 {
+        wraps_with(&subject, newest, SOON).await.unwrap();
+    }
+    assert_eq!((one.requests_for(WRAP), two.requests_for(WRAP)), (1, 3), "two is asked first");
+}
+
+/// Otherwise it would hide new versions from a provider that starts beside it, and from one that
+/// knows them its answers would look like a rollback.
+#[tokio::test]
+async fn a_stale_node_does_not_hide_a_version_that_another_one_knows() {
+    let (one, two, subject, newest) = with_a_stale_node().await;
+    for asked in 1..=5 {
+        let described = subject.kek.describe(within(&subject, SOON)).await.unwrap();
+        assert_eq!(described.latest, newest);
+        assert_eq!((one.requests_for(READ), two.requests_for(READ)), (asked, asked));
+    }
+    assert!(subject.client.endpoints()[0].preferred, "being asked beside does not change that");
+    two.learn_no_more();
+    one.rotate();
+    let described = subject.kek.describe(within(&subject, SOON)).await.unwrap();
+    assert_eq!(described.latest, newest, "what no node knows is not known");
+}
+
+/// The first of two endpoints does not know the newest key version and never will.
+async fn with_a_stale_node() -> (StandIn, StandIn, TransitSubject, KekVersion) {
     let one = StandIn::start().await;
     let two = one.node().await;
+    one.learn_no_more();
+    two.rotate();
     let subject = subject_of(&[&one, &two]);
-    describes(&subject, SOON).await.unwrap();
-    let behind = Fault::error(400, "version is too new");
-    one.fail_next(1_000, READ, &behind);
-    for _ in 0..3 {
-        describes(&subject, SOON).await.unwrap();
+    (one, two, subject, KekVersion::new(2).unwrap())
+}
+
+#[tokio::test]
+async fn a_node_that_hangs_does_not_keep_the_key_from_being_read() {
+    let one = StandIn::start().await;
+    let (two, three) = (one.node().await, one.node().await);
+    let subject = subject_of(&[&one, &two, &three]);
+    wraps(&subject, SOON).await.unwrap();
+    for fault in [Fault::Hang, Fault::Reset, Fault::sealed(), Fault::nonsense()] {
+        two.set_fault(Some(fault.clone()));
+        let described = subject.kek.describe(within(&subject, SOON)).await;
+        assert!(described.is_ok(), "{fault:?}: {described:?}");
     }
-    assert_eq!((one.requests_for(READ), two.requests_for(READ)), (2, 3), "it is asked first");
+    one.set_fault(Some(Fault::Hang));
+    two.set_fault(Some(Fault::Hang));
+    let described = subject.kek.describe(within(&subject, SOON)).await;
+    assert!(described.is_ok(), "by the third one: {described:?}");
 }
 
 /// A leader that was deposed answers so for a moment, while others serve already.
@@ -144,9 +204,9 @@ async fn a_node_without_a_leader_sends_nobody_away() {
         let one = StandIn::start().await;
         let two = one.node().await;
         let subject = subject_of(&[&one, &two]);
-        describes(&subject, SOON).await.unwrap();
+        wraps(&subject, SOON).await.unwrap();
         one.set_fault(Some(fault.clone()));
-        describes(&subject, SOON).await.unwrap_or_else(|code| panic!("{fault:?}: {code}"));
+        wraps(&subject, SOON).await.unwrap_or_else(|code| panic!("{fault:?}: {code}"));
     }
 }
 
@@ -156,13 +216,13 @@ async fn a_token_that_one_node_does_not_know_is_shown_to_another() {
     let one = StandIn::start().await;
     let two = one.node().await;
     let subject = subject_of(&[&one, &two]);
-    one.fail_next(1, READ, &Fault::error(403, "permission denied"));
-    describes(&subject, SOON).await.unwrap();
+    one.fail_next(1, WRAP, &Fault::error(403, "permission denied"));
+    wraps(&subject, SOON).await.unwrap();
     let logins = || one.requests_for("auth/approle/login") + two.requests_for("auth/approle/login");
-    assert_eq!((logins(), two.requests_for(READ)), (1, 1));
+    assert_eq!((logins(), two.requests_for(WRAP)), (1, 1));
     one.expire_tokens();
     // The next token follows at once, or a second later where this one was new.
-    tokio::time::timeout(SOON, async { while describes(&subject, SOON).await.is_err() {} })
+    tokio::time::timeout(SOON, async { while wraps(&subject, SOON).await.is_err() {} })
         .await
         .expect("with a new token");
     assert_eq!(logins(), 2);
@@ -179,7 +239,7 @@ async fn logins_go_to_the_active_node() {
     one.lead(false);
     three.lead(true);
     let subject = subject_of(&[&one, &two, &three]);
-    describes(&subject, SOON).await.unwrap();
+    wraps(&subject, SOON).await.unwrap();
     assert_eq!(three.requests_for("auth/approle/login"), 1);
 }
 
@@ -206,5 +266,5 @@ async fn endpoints_are_greeted_before_they_are_needed() {
     let view = subject.client.endpoints();
     assert!(view[0].preferred && view[1].last_error.is_none(), "{view:?}");
     assert!(two.requests_for("sys/health") > 0);
-    assert_eq!(two.requests_for(READ) + stranger.requests_for(READ), 0);
+    assert_eq!(two.requests_for(WRAP) + stranger.requests_for(WRAP), 0);
 }

@@ -31,6 +31,8 @@ pub enum Fault {
     NodeBehind(usize),
     NodeMeets(usize, Condition),
     NodeSealed(usize),
+    /// It learns of no new version.
+    NodeStale(usize),
     Quota,
     /// Deleted, and restored as it was.
     RoleAway,
@@ -50,7 +52,7 @@ impl Fault {
         let node = chance.below(NODES as u64) as usize;
         let conditions = [Condition::Dead, Condition::Stalled, Condition::Unreachable];
         let condition = conditions[chance.below(3) as usize];
-        match chance.below(26) {
+        match chance.below(28) {
             0..5 => Self::NodeMeets(node, condition),
             5 => Self::AllMeet(condition),
             6..8 => Self::NodeSealed(node),
@@ -68,13 +70,15 @@ impl Fault {
             21 => Self::FileAway,
             22 => Self::SecretIdReplaced,
             23 | 24 => Self::Rotated,
+            25 | 26 => Self::NodeStale(node),
             _ => Self::Slow,
         }
     }
 
     /// Whether both would be about the same thing.
     pub fn conflicts(self, other: Self) -> bool {
-        let all = |fault| matches!(fault, Self::AllMeet(_));
+        // What all nodes that are left say is to be believed: a stale one is never alone.
+        let all = |fault| matches!(fault, Self::AllMeet(_) | Self::NodeStale(_));
         let of_nodes = |fault: Self| fault.subject() < NODES;
         self.subject() == other.subject()
             || all(self) && of_nodes(other)
@@ -84,7 +88,10 @@ impl Fault {
     fn subject(self) -> usize {
         match self {
             Self::AllMeet(_) => 0,
-            Self::NodeMeets(node, _) | Self::NodeSealed(node) | Self::NodeBehind(node) => node,
+            Self::NodeMeets(node, _)
+            | Self::NodeSealed(node)
+            | Self::NodeStale(node)
+            | Self::NodeBehind(node) => node,
             Self::FileAway
             | Self::RoleAway
             | Self::RoleDeleted
@@ -106,9 +113,16 @@ impl Fault {
             Self::TokensRevoked => 1,
             Self::Rotated => 2_000 + LAG_MS,
             Self::SecretIdReplaced => 5_000,
+            // Long enough to be taken for a rollback.
+            Self::NodeStale(_) => 70_000 + chance.below(80_000),
             _ if long => 30_000 + chance.below(80_000),
             _ => 500 + chance.below(15_000),
         })
+    }
+
+    /// Whether calls may fail while it lasts.
+    pub fn is_felt(self) -> bool {
+        !matches!(self, Self::NodeStale(_))
     }
 
     /// From its end until everything works.
@@ -153,6 +167,7 @@ impl Fault {
         match self {
             Self::NodeBehind(node) => state.nodes[node].behind = true,
             Self::NodeSealed(node) => state.nodes[node].sealed = true,
+            Self::NodeStale(node) => state.nodes[node].knows = Some(state.known(node)),
             Self::BatchesRefused => state.transit.refuses_batches = true,
             Self::ItemsFail => state.transit.items_fail_once_in = Some(1 + chance.below(20)),
             Self::MountGone => state.mount_gone = true,
@@ -190,6 +205,7 @@ impl Fault {
         match self {
             Self::NodeBehind(node) => state.nodes[node].behind = false,
             Self::NodeSealed(node) => state.nodes[node].sealed = false,
+            Self::NodeStale(node) => state.nodes[node].knows = None,
             Self::BatchesRefused => {
                 state.transit.refuses_batches = false;
                 state.singly_until = Instant::now() + SINGLY_AFTER;

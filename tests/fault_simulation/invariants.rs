@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use vault_kube_kms::domain::error::Code;
 
+use super::model::NODES;
+
 /// A rule that can be broken.
 pub struct Violation {
     pub name: &'static str,
@@ -63,12 +65,12 @@ pub const LOGIN_REQUESTS_PER_MINUTE: usize = (12 + 2) * 6;
 /// For how long a refused pair of role ID and secret ID is not tried again.
 pub const REFUSED_FOR: Duration = Duration::from_hours(1);
 
-/// Requests of one node that are out at once: two lanes of unwraps, eight wraps, and those of the
-/// observer, of a look that a request asked for and of the session.
-pub const IN_FLIGHT_MAX: usize = 2 + 8 + 4;
+/// Requests of one node that are out at once: two lanes of unwraps, eight wraps, those of the
+/// observer and of a look that a request asked for, to each endpoint, and two of the session.
+pub const IN_FLIGHT_MAX: usize = 2 + 8 + 2 * NODES + 2;
 
 /// The same where a server takes no batches: each lane then sends eight at once.
-pub const IN_FLIGHT_SINGLY_MAX: usize = 2 * 8 + 8 + 4;
+pub const IN_FLIGHT_SINGLY_MAX: usize = 2 * 8 + 8 + 2 * NODES + 2;
 
 /// Connections of one node that are open at once, idle ones and those of given-up calls included.
 pub const CONNECTIONS_MAX: usize = 64;

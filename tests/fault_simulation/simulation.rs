@@ -208,7 +208,9 @@ impl Simulation {
 
     fn begin_fault(&mut self, fault: Fault, length: Duration) {
         self.journal.say(format_args!("{fault:?} for {length:?}"));
-        self.weather.fault_begins();
+        if fault.is_felt() {
+            self.weather.fault_begins();
+        }
         fault.begin(&self.cluster, &self.files, &mut self.chance);
         self.cluster.elect();
         self.note_leader();
@@ -225,7 +227,9 @@ impl Simulation {
         for (_, fault) in due {
             self.journal.say(format_args!("{fault:?} ends"));
             fault.end(&self.cluster, &self.files);
-            self.weather.fault_ends(self.recovery(fault));
+            if fault.is_felt() {
+                self.weather.fault_ends(self.recovery(fault));
+            }
             self.resting.push((Instant::now() + fault.rest(), fault));
         }
     }

@@ -27,7 +27,7 @@ use crate::{
         error::{Code, KmsError},
         key::{KekSnapshot, KekVersion},
         key_id::Lineage,
-        secret::Plaintext,
+        secret::{Plaintext, Secret},
         time::Monotonic,
     },
     ports::{
@@ -81,6 +81,27 @@ struct Request<'a> {
     body: Option<Bytes>,
 }
 
+impl<'a> Request<'a> {
+    const fn read(path: &'a str, namespace: &'a Namespace) -> Self {
+        let operation = KeeperOperation::Read;
+        Self { operation, method: Method::GET, path, namespace, body: None }
+    }
+
+    fn call(&self, token: &'a Secret, deadline: Monotonic) -> Call<'a> {
+        Call {
+            operation: self.operation,
+            method: self.method.clone(),
+            path: self.path,
+            at: At::Any,
+            namespace: self.namespace,
+            token: Some(token),
+            body: self.body.clone(),
+            deadline,
+            repeat: Repeat::Freely,
+        }
+    }
+}
+
 impl TransitKek {
     /// The key at `settings`, reached through `client` with the tokens of `session`.
     #[must_use]
@@ -103,18 +124,7 @@ impl TransitKek {
         let mut held = self.session.token(deadline).await.map_err(Failure::Unsent)?;
         let mut again = true;
         loop {
-            let call = Call {
-                operation: request.operation,
-                method: request.method.clone(),
-                path: request.path,
-                at: At::Any,
-                namespace: request.namespace,
-                token: Some(&held.token),
-                body: request.body.clone(),
-                deadline,
-                repeat: Repeat::Freely,
-            };
-            match self.client.send(call).await {
+            match self.client.send(request.call(&held.token, deadline)).await {
                 Err(Failure::Refused(refusal)) if again && refusal.is_dead_token() => {
                     let newer = self.session.newer_than(held.generation, deadline).await;
                     held = newer.map_err(Failure::Unsent)?;
@@ -148,9 +158,9 @@ impl TransitKek {
         namespace: &Namespace,
         deadline: Monotonic,
     ) -> Result<Answer, KmsError> {
-        let operation = KeeperOperation::Read;
-        let request = Request { operation, method: Method::GET, path, namespace, body: None };
-        self.send(request, deadline).await.map_err(|failure| failure.into_error(asked))
+        self.send(Request::read(path, namespace), deadline)
+            .await
+            .map_err(|failure| failure.into_error(asked))
     }
 
     /// Waits until a node that is behind may have a key version: see [`VaultClient::wait_for_version`].
@@ -207,11 +217,16 @@ impl Kek for TransitKek {
     async fn describe(&self, deadline: Monotonic) -> Result<KekSnapshot, KmsError> {
         self.check_licence(deadline).await?;
         let path = &self.describe_path;
-        let asked = Asked::Describe(path);
-        let answer = self.get(asked, path, &self.settings.namespace, deadline).await?;
+        let (asked, namespace) = (Asked::Describe(path), &self.settings.namespace);
+        let held = self.session.token(deadline).await?;
+        let call = Request::read(path, namespace).call(&held.token, deadline);
+        let first = self.get(asked, path, namespace, deadline);
+        let (first, others) = self.client.survey(first, call).await;
+        let first = described(&first?)?;
         // An upgrade may have taught it batches.
         self.refuses_batches.store(false, Ordering::Relaxed);
-        snapshot(&answer.parse::<Data<KeyData>>()?.data, answer.date)
+        let others = others.iter().filter_map(|answer| described(answer).ok());
+        Ok(others.fold(first, KekSnapshot::newer))
     }
 
     async fn wrap(
@@ -277,6 +292,10 @@ pub(super) fn plaintext(encoded: &str) -> Result<Plaintext, KmsError> {
     let mut plaintext =
         Zeroizing::new(STANDARD.decode(encoded).map_err(|_source| unreadable("no base64 in it"))?);
     Ok(Plaintext::new(std::mem::take(&mut *plaintext)))
+}
+
+fn described(answer: &Answer) -> Result<KekSnapshot, KmsError> {
+    snapshot(&answer.parse::<Data<KeyData>>()?.data, answer.date)
 }
 
 fn not_transit() -> KmsError {

@@ -62,6 +62,8 @@ pub struct Node {
     pub lag: Duration,
     /// The state of the cluster has not reached it.
     pub behind: bool,
+    /// The newest version that it will ever know of, be it the leader or not.
+    pub knows: Option<u32>,
 }
 
 impl Node {
@@ -113,6 +115,7 @@ impl Cluster {
             sealed: false,
             lag: Duration::ZERO,
             behind: false,
+            knows: None,
         };
         let mut transit = Transit::default();
         transit.rotate(wall_ms(journal.started()) / 1_000);
@@ -204,7 +207,12 @@ impl State {
     pub fn known(&self, node: usize) -> u32 {
         let latest = self.transit.latest();
         let lags = Some(node) != self.leader && self.rotated.elapsed() < self.nodes[node].lag;
-        if lags { latest - 1 } else { latest }
+        let known = if lags { latest - 1 } else { latest };
+        // Where the leader answers for all, a stale one is all that there is to see; where anybody
+        // does, as good as any.
+        let seen = self.standbys == Standbys::Serve && !self.balanced;
+        let stale = self.nodes[node].knows.filter(|_| seen);
+        stale.unwrap_or(u32::MAX).min(known)
     }
 
     /// What happens to a request on the wire.

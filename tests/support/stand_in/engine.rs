@@ -28,6 +28,8 @@ pub struct Engine {
     tokens: BTreeSet<String>,
     issued: u64,
     versions: BTreeMap<u32, Version>,
+    /// The newest version that the node which answers knows of.
+    pub known: u32,
     cluster: String,
     /// The sizes of the batches that came.
     pub batches: Vec<usize>,
@@ -50,6 +52,7 @@ impl Engine {
             tokens: BTreeSet::new(),
             issued: 0,
             versions: BTreeMap::new(),
+            known: u32::MAX,
             cluster: format!("cluster-{}", random()),
             batches: Vec::new(),
             refuses_batches: false,
@@ -66,16 +69,20 @@ impl Engine {
         let mut key = [0; 32];
         aws_lc_rs::rand::fill(&mut key).unwrap();
         let created = SystemClock::new().wall().secs();
-        let version = Version { created, key };
-        self.versions.insert(self.latest() + 1, version);
+        let next = self.newest() + 1;
+        self.versions.insert(next, Version { created, key });
     }
 
     pub fn expire_tokens(&mut self) {
         self.tokens.clear();
     }
 
-    fn latest(&self) -> u32 {
+    pub fn newest(&self) -> u32 {
         self.versions.last_key_value().map_or(0, |(version, _)| *version)
+    }
+
+    fn latest(&self) -> u32 {
+        self.newest().min(self.known)
     }
 
     pub fn answer(&mut self, path: &str, token: Option<&str>, body: &Value) -> Reply {
@@ -128,7 +135,7 @@ impl Engine {
     }
 
     fn read(&self) -> Reply {
-        let kept = self.versions.range(self.min_decryption..);
+        let kept = self.versions.range(self.min_decryption..=self.latest());
         let keys: BTreeMap<_, _> = kept.map(|(n, v)| (n.to_string(), v.created)).collect();
         let mut data = json!({"name": StandIn::KEY, "type": "aes256-gcm96", "keys": keys,
             "latest_version": self.latest(), "min_decryption_version": self.min_decryption,

@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -96,6 +96,8 @@ pub struct Shared {
     by_path: Mutex<BTreeMap<String, u64>>,
     /// Whether this node says that it is the active one.
     leads: AtomicBool,
+    /// The newest version that this node will ever know of.
+    knows: AtomicU32,
     authority: Authority,
 }
 
@@ -140,6 +142,7 @@ impl StandIn {
             script,
             by_path: Mutex::default(),
             leads: AtomicBool::new(false),
+            knows: AtomicU32::new(u32::MAX),
             authority,
         };
         let shared = Arc::new(shared);
@@ -171,6 +174,12 @@ impl StandIn {
     /// Whether this node says, from now on, that it is the active one; the first one does.
     pub fn lead(&self, leads: bool) {
         self.shared.leads.store(leads, Ordering::Relaxed);
+    }
+
+    /// This node does not learn of any version that is made from now on.
+    pub fn learn_no_more(&self) {
+        let newest = self.shared.engine.lock().unwrap().newest();
+        self.shared.knows.store(newest, Ordering::Relaxed);
     }
 
     pub fn rotate(&self) {

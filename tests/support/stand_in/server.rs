@@ -87,7 +87,11 @@ async fn respond(request: Request<Incoming>, shared: Arc<Shared>) -> io::Result<
         Some(Fault::HalfBody | Fault::ResetAfter) | None => (),
     }
     let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    let (status, reply) = shared.engine.lock().unwrap().answer(&path, token.as_deref(), &body);
+    let (status, reply) = {
+        let mut engine = shared.engine.lock().unwrap();
+        engine.known = shared.knows.load(Ordering::Relaxed);
+        engine.answer(&path, token.as_deref(), &body)
+    };
     let leads = path == "sys/health" && shared.leads.load(Ordering::Relaxed);
     let status = if leads { 200 } else { status };
     if fault == Some(Fault::ResetAfter) {

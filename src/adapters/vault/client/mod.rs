@@ -8,6 +8,7 @@ mod endpoints;
 mod exchange;
 mod greeting;
 mod retry;
+mod survey;
 mod trace;
 mod transport;
 mod tries;
@@ -179,7 +180,12 @@ impl VaultClient {
         };
         loop {
             let failure = match self.attempt(endpoint, &call, tries.avoided()).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    if answer.index.is_some() {
+                        self.keep_index(answer.index.clone());
+                    }
+                    return Ok(answer);
+                }
                 Err(failure) => failure,
             };
             let named = failure.location().and_then(|to| self.endpoints.at_location(to));
@@ -275,11 +281,7 @@ impl VaultClient {
             self.how_is(endpoint, call.deadline).await.map_err(Failure::Unsent)?;
         }
         let index = self.index.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let answer = exchange(self.http(), address, call, index).await?;
-        if answer.index.is_some() {
-            self.keep_index(answer.index.clone());
-        }
-        answer.judged()
+        exchange(self.http(), address, call, index).await?.judged()
     }
 
     fn address(&self, endpoint: usize) -> Result<&VaultAddress, KmsError> {

@@ -1,0 +1,48 @@
+//! What the other endpoints say, beside the one that is asked as usual: for what one node alone may
+//! be wrong about, and go on being wrong about.
+
+use std::{future::Future, pin::pin, time::Duration};
+
+use futures_util::{
+    future::{Either, select},
+    stream::{FuturesUnordered, StreamExt as _},
+};
+use tokio::time::timeout;
+
+use super::{Answer, At, Call, VaultClient};
+
+/// How long the others are waited for once the first has answered: they are of one cluster. One that
+/// does not answer makes each survey so much longer until its breaker opens.
+const STRAGGLERS: Duration = Duration::from_millis(100);
+
+impl VaultClient {
+    /// Waits for `first`, and asks meanwhile every endpoint but the one that is asked first, where it
+    /// is not left alone, once. Returns what `first` did and the answers that came in time, in no
+    /// order.
+    pub(in crate::adapters::vault) async fn survey<T>(
+        &self,
+        first: impl Future<Output = T>,
+        call: Call<'_>,
+    ) -> (T, Vec<Answer>) {
+        let asked = self.endpoints.in_order().skip(1).map(|endpoint| {
+            let call = Call { at: At::Endpoint(endpoint), ..call.clone() };
+            self.endpoints.sent(endpoint);
+            async move { self.attempt(endpoint, &call, &[]).await }
+        });
+        let asked: FuturesUnordered<_> = asked.collect();
+        let mut answers = Vec::new();
+        let collecting = asked.for_each(|outcome| {
+            answers.extend(outcome);
+            std::future::ready(())
+        });
+        let first = match select(pin!(first), pin!(collecting)).await {
+            Either::Left((first, collecting)) => {
+                // Who is late does not count.
+                let _late = timeout(STRAGGLERS, collecting).await;
+                first
+            }
+            Either::Right(((), first)) => first.await,
+        };
+        (first, answers)
+    }
+}
