@@ -221,11 +221,34 @@ async fn a_token_that_one_node_does_not_know_is_shown_to_another() {
     let logins = || one.requests_for("auth/approle/login") + two.requests_for("auth/approle/login");
     assert_eq!((logins(), two.requests_for(WRAP)), (1, 1));
     one.expire_tokens();
-    // The next token follows at once, or a second later where this one was new.
-    tokio::time::timeout(SOON, async { while wraps(&subject, SOON).await.is_err() {} })
+    works_again(&subject).await;
+    assert_eq!(logins(), 2);
+}
+
+/// The next token follows at once, or a second later where the last one was new.
+async fn works_again(subject: &TransitSubject) {
+    tokio::time::timeout(SOON, async { while wraps(subject, SOON).await.is_err() {} })
         .await
         .expect("with a new token");
-    assert_eq!(logins(), 2);
+}
+
+/// A standby that points back at the leader does not know better than the leader does.
+#[tokio::test]
+async fn a_token_that_the_leader_refuses_is_dead_though_standbys_redirect() {
+    let leader = StandIn::start().await;
+    let (one, two) = (leader.node().await, leader.node().await);
+    let subject = subject_of(&[&leader, &one, &two]);
+    for standby in [&one, &two] {
+        standby.fail_next(1_000, "transit", &Fault::Redirect(leader.address.clone()));
+    }
+    wraps(&subject, SOON).await.unwrap();
+    // After an outage of the leader a standby is asked first.
+    leader.set_fault(Some(Fault::sealed()));
+    wraps(&subject, SOON).await.unwrap_err();
+    leader.set_fault(None);
+    leader.expire_tokens();
+    works_again(&subject).await;
+    assert_eq!(leader.requests_for("auth/approle/login"), 2);
 }
 
 /// A standby may not know a new secret ID yet: its refusal would be believed for an hour.

@@ -75,8 +75,9 @@ pub const IN_FLIGHT_SINGLY_MAX: usize = 2 * 8 + 8 + 2 * NODES + 2;
 /// Connections of one node that are open at once, idle ones and those of given-up calls included.
 pub const CONNECTIONS_MAX: usize = 64;
 
-/// Connections of one node once it only observes: those in use, and four that came too late.
-pub const CONNECTIONS_QUIET: usize = 2 + 4;
+/// Connections of one node once it only observes: two to each endpoint, for what is read there and a
+/// greeting at once, and four that came too late.
+pub const CONNECTIONS_QUIET: usize = 2 * NODES + 4;
 
 /// From the end of the last fault until every call works.
 pub const RECOVERY: Duration = Duration::from_secs(10);

@@ -39,7 +39,7 @@ use self::{
     exchange::{Http, exchange},
     retry::{Where, is_endpoints_fault, rule},
     transport::Network,
-    tries::Tries,
+    tries::{Step, Tries},
 };
 use super::{
     address::VaultAddress,
@@ -168,7 +168,7 @@ impl VaultClient {
     }
 
     /// Sends a request and reads its answer; what failed is tried again as the table says, as long
-    /// as the deadline allows. The failure is that of the last try.
+    /// as the deadline allows. The failure is that of the last try, or the refusal of its token.
     pub(super) async fn send(&self, call: Call<'_>) -> Result<Answer, Failure> {
         let mut tries = Tries::default();
         let mut endpoint = match call.at {
@@ -178,6 +178,8 @@ impl VaultClient {
             }
             At::Any => self.endpoints.pick(&[]).map_err(Failure::Unsent)?,
         };
+        // A token that one node does not know, and none took, is dead, be the others as they may.
+        let mut dead_token = None;
         loop {
             let failure = match self.attempt(endpoint, &call, tries.avoided()).await {
                 Ok(answer) => {
@@ -188,28 +190,14 @@ impl VaultClient {
                 }
                 Err(failure) => failure,
             };
-            let named = failure.location().and_then(|to| self.endpoints.at_location(to));
-            let Some(step) = tries.next(&failure, named, call.repeat) else { return Err(failure) };
-            let wait = step.wait(self.clock.jitter());
-            if self.clock.now().after(wait + TRY_LEAST) > call.deadline {
-                return Err(failure);
-            }
-            let next = match (step.place, named) {
-                (Where::Same, _) => Some(endpoint),
-                (Where::Named, Some(named)) => {
-                    self.endpoints.sent(named);
-                    Some(named)
-                }
-                (place, _) => {
-                    tries.avoid(endpoint);
-                    match place {
-                        Where::Another => self.endpoints.pick_new(tries.avoided()),
-                        _ => self.endpoints.pick(tries.avoided()).ok(),
-                    }
-                }
+            let Some((step, wait, next)) = self.following(&failure, endpoint, &call, &mut tries)
+            else {
+                return Err(dead_token.unwrap_or(failure));
             };
-            let Some(next) = next else { return Err(failure) };
             endpoint = next;
+            if step.reason == RetryReason::TokenUnknown {
+                dead_token = Some(failure);
+            }
             if step.reason == RetryReason::NotCaughtUp && step.is_last {
                 // A state that no node reaches, such as one that died with its leader.
                 self.keep_index(None);
@@ -217,6 +205,38 @@ impl VaultClient {
             self.telemetry.record(Event::Retried(step.reason));
             self.clock.sleep(wait).await;
         }
+    }
+
+    /// What follows the failure of a call at `endpoint`: the step, how long to wait before it, and
+    /// where it leads; `None` when the failure is final.
+    fn following(
+        &self,
+        failure: &Failure,
+        endpoint: usize,
+        call: &Call<'_>,
+        tries: &mut Tries,
+    ) -> Option<(Step, Duration, usize)> {
+        let named = failure.location().and_then(|to| self.endpoints.at_location(to));
+        let step = tries.next(failure, named, call.repeat)?;
+        let wait = step.wait(self.clock.jitter());
+        if self.clock.now().after(wait + TRY_LEAST) > call.deadline {
+            return None;
+        }
+        let next = match (step.place, named) {
+            (Where::Same, _) => endpoint,
+            (Where::Named, Some(named)) => {
+                self.endpoints.sent(named);
+                named
+            }
+            (place, _) => {
+                tries.avoid(endpoint);
+                match place {
+                    Where::Another => self.endpoints.pick_new(tries.avoided())?,
+                    _ => self.endpoints.pick(tries.avoided()).ok()?,
+                }
+            }
+        };
+        Some((step, wait, next))
     }
 
     /// Waits, for the `times`-th time, until a node that is behind may have a key version; `false`

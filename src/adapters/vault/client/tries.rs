@@ -51,6 +51,13 @@ impl Tries {
             return None;
         }
         let reason = match reason(failure)? {
+            // Back to where the token was refused.
+            RetryReason::Redirected
+                if self.times(RetryReason::TokenUnknown) > 0
+                    && named.is_some_and(|named| self.avoided.contains(&named)) =>
+            {
+                return None;
+            }
             // Followed once, and to an endpoint of ours alone. Otherwise this node, or the one that
             // it still takes for the leader, is of no use for a moment.
             RetryReason::Redirected
@@ -109,6 +116,19 @@ mod tests {
         .collect();
         let away = RetryReason::Unavailable;
         assert_eq!(steps, [RetryReason::Redirected, away, away, away]);
+    }
+
+    #[test]
+    fn a_redirection_back_to_who_refused_the_token_is_not_followed() {
+        let refusal = br#"{"errors":["permission denied"]}"#;
+        let dead_token = Failure::Refused(Refusal::new(403, None, None, refusal));
+        let mut tries = Tries::default();
+        let shown_to_another = tries.next(&dead_token, None, Repeat::Freely).unwrap();
+        assert_eq!(shown_to_another.reason, RetryReason::TokenUnknown);
+        tries.avoid(0);
+        assert_eq!(tries.next(&redirection(), Some(0), Repeat::Freely), None);
+        let elsewhere = tries.next(&redirection(), Some(2), Repeat::Freely).unwrap();
+        assert_eq!(elsewhere.reason, RetryReason::Redirected);
     }
 
     #[test]
