@@ -25,10 +25,6 @@ var soakFaults = []soakFault{
 	{"policy away and back", (*soak).forbid},
 	{"mount away and back", (*soak).moveMount},
 	{"certificates renewed", func(s *soak) { must(s.t, s.raft.Renew(s.raft.Authority)) }},
-}
-
-// standingStill is what happens to nodes that do not notice it.
-var standingStill = []soakFault{
 	{"node stalls", (*soak).stallNode},
 	{"all nodes stall", (*soak).stallAll},
 }

@@ -24,12 +24,6 @@ func TestSoak(t *testing.T) {
 		must(t, err)
 	}
 	s := newSoak(t, rand.New(rand.NewPCG(seed, 0)))
-	// An OpenBao leader that stood still may not notice that it leads no more (docs/design.md): that is
-	// for long soaks, whose failures somebody looks into.
-	s.faults = soakFaults
-	if minutes >= longEnough.Minutes() {
-		s.faults = append(soakFaults, standingStill...)
-	}
 	t.Logf("SOAK | %v minutes, seed %d", minutes, seed)
 	for until := time.Now().Add(time.Duration(minutes * float64(time.Minute))); time.Now().Before(until); {
 		s.round()
@@ -47,7 +41,6 @@ type soak struct {
 	killed *trial
 
 	samples    samples
-	faults     []soakFault
 	recoveries map[string][]time.Duration
 	rotations  int
 }
@@ -74,7 +67,7 @@ func newSoak(t *testing.T, chance *rand.Rand) *soak {
 // round is one fault and what comes after it, or a rotation.
 func (s *soak) round() {
 	s.t.Helper()
-	fault := s.faults[s.chance.IntN(len(s.faults))]
+	fault := soakFaults[s.chance.IntN(len(soakFaults))]
 	s.t.Logf("SOAK | %v | %s", time.Since(s.samples[0].at).Round(time.Second), fault.name)
 	fault.run(s)
 	// What heals is healed from here on.
@@ -121,7 +114,7 @@ func (s *soak) tell() {
 			name, a.calls["Encrypt"], a.calls["Decrypt"], a.calls["Status"], a.failures(),
 			a.slowest.Round(time.Millisecond), c.retries, c.logins)
 	}
-	for _, fault := range s.faults {
+	for _, fault := range soakFaults {
 		if all := s.recoveries[fault.name]; len(all) > 0 {
 			s.t.Logf("SOAK | %s | %d times | worst recovery %v", fault.name, len(all)/2, slices.Max(all).Round(time.Millisecond))
 		}

@@ -159,7 +159,8 @@ func (r *Raft) LeaderBut(former *OpenBao) (leader *OpenBao, err error) {
 	return leader, nil
 }
 
-// leads says whether it answers at once that it does.
+// leads says whether it answers at once that it does, and can write: one that stood still may take itself
+// for the leader until it hears of another, and for longer.
 func (b *OpenBao) leads() bool {
 	if !b.Alive() {
 		return false
@@ -167,7 +168,10 @@ func (b *OpenBao) leads() bool {
 	impatient, hurried := *b, *b.HTTP
 	hurried.Timeout = time.Second
 	impatient.HTTP = &hurried
-	_, err := impatient.Ask("GET", "sys/health", nil)
+	if _, err := impatient.Ask("GET", "sys/health", nil); err != nil {
+		return false
+	}
+	_, err := impatient.Ask("POST", "cubbyhole/leads", map[string]any{"asked": "a moment ago"})
 	return err == nil
 }
 
