@@ -159,6 +159,15 @@ impl Endpoints {
         })
     }
 
+    /// The endpoints beside the one that is asked first, without those that are in doubt: who asks
+    /// them may not wait for what they answer.
+    pub(super) fn well_beside_the_first(&self) -> impl Iterator<Item = usize> + '_ {
+        self.in_order().skip(1).filter(|index| {
+            let endpoint = self.all.get(*index);
+            endpoint.is_some_and(|e| e.track().breaker.state() == BreakerState::Closed)
+        })
+    }
+
     fn preferred_first(&self) -> impl Iterator<Item = usize> + '_ {
         let preferred = self.preferred.load(Ordering::Relaxed);
         let others = (0..self.all.len()).filter(move |index| *index != preferred);

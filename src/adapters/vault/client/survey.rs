@@ -16,17 +16,15 @@ use super::{Answer, At, Call, VaultClient};
 const STRAGGLERS: Duration = Duration::from_millis(100);
 
 impl VaultClient {
-    /// Waits for `first`, and asks meanwhile every endpoint but the one that is asked first, where it
-    /// is not left alone, once. Returns what `first` did and the answers that came in time, in no
-    /// order.
+    /// Waits for `first`, and asks meanwhile every other endpoint that works, once. Returns what
+    /// `first` did and the answers that came in time, in no order.
     pub(in crate::adapters::vault) async fn survey<T>(
         &self,
         first: impl Future<Output = T>,
         call: Call<'_>,
     ) -> (T, Vec<Answer>) {
-        let asked = self.endpoints.in_order().skip(1).map(|endpoint| {
+        let asked = self.endpoints.well_beside_the_first().map(|endpoint| {
             let call = Call { at: At::Endpoint(endpoint), ..call.clone() };
-            self.endpoints.sent(endpoint);
             async move { self.attempt(endpoint, &call, &[]).await }
         });
         let asked: FuturesUnordered<_> = asked.collect();
