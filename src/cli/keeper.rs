@@ -10,10 +10,9 @@ use crate::{
         local::keeper::LocalKek,
         system::{private_file::OwnFile, watched_file::WatchedFile},
         vault::{
-            approle::{AppRole, AppRoleFiles, AppRoleSettings},
+            approle::{AppRole, AppRoleFiles, AppRoleSettings, secret_id::CREDENTIAL_MAX},
             capabilities::Capabilities,
             client::{BUNDLE_MAX, VaultClient},
-            secret_id::CREDENTIAL_MAX,
             session::Session,
             transit::TransitKek,
         },

@@ -10,10 +10,9 @@ use vault_kube_kms::{
         system::{clock::SystemClock, private_file::OwnFile, watched_file::WatchedFile},
         vault::{
             address::VaultAddress,
-            approle::{AppRole, AppRoleSettings, RoleId},
+            approle::{AppRole, AppRoleSettings, RoleId, secret_id::CREDENTIAL_MAX},
             client::{ClientSettings, VaultClient},
             key_path::{KeyPath, MountPath, Namespace},
-            secret_id::CREDENTIAL_MAX,
             session::Session,
             tls::{TlsSettings, Trust},
             transit::{TransitKek, TransitSettings},

@@ -6,14 +6,9 @@ pub mod capabilities;
 pub mod client;
 pub mod handshake;
 pub mod key_path;
-pub mod secret_id;
 pub mod session;
 pub mod tls;
 pub mod transit;
 
-mod batch;
 mod refusal;
-mod refused_pairs;
-mod snapshot;
 mod wire;
-mod wrapping;

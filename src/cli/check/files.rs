@@ -5,7 +5,7 @@ use std::path::Path;
 use tokio::time::timeout;
 
 use crate::{
-    adapters::vault::secret_id,
+    adapters::vault::approle::secret_id,
     cli::{
         finding::{Area, Finding, Report},
         keeper,

@@ -2,13 +2,13 @@
 
 use futures_util::stream::{self, StreamExt as _};
 
-use super::{
-    client::{Answer, Failure, json, unreadable},
-    refusal::{Asked, Refusal},
-    transit::{TransitKek, plaintext},
-    wire::{BatchData, Data, DecryptBatchBody, DecryptBody},
-};
+use super::{TransitKek, plaintext};
 use crate::{
+    adapters::vault::{
+        client::{Answer, Failure, json, unreadable},
+        refusal::{Asked, Refusal},
+        wire::{BatchData, BatchItem, Data, DecryptBatchBody, DecryptBody},
+    },
     domain::{error::KmsError, secret::Plaintext, time::Monotonic},
     ports::kek::{Kek as _, Unwrap},
 };
@@ -117,7 +117,7 @@ fn read(kek: &TransitKek, answer: &Answer, count: usize) -> Result<Vec<Item>, Km
     if results.len() != count {
         return Err(unreadable("it has another number of results than were asked for"));
     }
-    let outcome = |item: &super::wire::BatchItem| {
+    let outcome = |item: &BatchItem| {
         if item.error.is_empty() {
             return Item::Done(plaintext(&item.plaintext));
         }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{client::unreadable, wire::KeyData};
-use crate::domain::{
-    error::{Code, KmsError},
-    key::{KekSnapshot, KekVersion, KeyWarning},
-    time::UnixTime,
+use crate::{
+    adapters::vault::{client::unreadable, wire::KeyData},
+    domain::{
+        error::{Code, KmsError},
+        key::{KekSnapshot, KekVersion, KeyWarning},
+        time::UnixTime,
+    },
 };
 
 /// The key types that authenticate associated data.

@@ -1,6 +1,10 @@
 //! AppRole: a role ID and a secret ID, read anew at each login. A secret ID that was refused is not
 //! tried again for a while: five refusals lock a role for all nodes that share it.
 
+mod refused_pairs;
+pub mod secret_id;
+mod wrapping;
+
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -11,14 +15,16 @@ use std::{
 use async_trait::async_trait;
 use http::Method;
 
+use self::{
+    refused_pairs::RefusedPairs,
+    secret_id::{FileCredential, Fingerprint, SecretIds, fingerprint},
+    wrapping::Unwrapper,
+};
 use super::{
     client::{At, Call, Failure, Repeat, VaultClient, json, unreadable},
     key_path::{MountPath, Namespace},
     refusal::Asked,
-    refused_pairs::RefusedPairs,
-    secret_id::{FileCredential, Fingerprint, SecretIds, fingerprint},
     wire::{Auth, Authenticated, LoginBody},
-    wrapping::Unwrapper,
 };
 use crate::{
     domain::{

@@ -1,5 +1,8 @@
 //! The KEK as a key of the Transit engine.
 
+mod batch;
+mod snapshot;
+
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
@@ -12,13 +15,12 @@ use http::Method;
 use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
+use self::snapshot::snapshot;
 use super::{
-    batch,
     client::{Answer, At, Call, Failure, Repeat, VaultClient, json, unreadable},
     key_path::{KeyPath, Namespace},
     refusal::{Asked, enterprise_required},
     session::Session,
-    snapshot::snapshot,
     wire::{Data, DecryptBody, DecryptData, EncryptBody, EncryptData, KeyData},
 };
 use crate::{
@@ -135,12 +137,7 @@ impl TransitKek {
         }
     }
 
-    pub(super) async fn post(
-        &self,
-        path: &str,
-        body: Bytes,
-        deadline: Monotonic,
-    ) -> Result<Answer, Failure> {
+    async fn post(&self, path: &str, body: Bytes, deadline: Monotonic) -> Result<Answer, Failure> {
         let request = Request {
             operation: KeeperOperation::Write,
             method: Method::POST,
@@ -164,12 +161,12 @@ impl TransitKek {
     }
 
     /// Waits until a node that is behind may have a key version: see [`VaultClient::wait_for_version`].
-    pub(super) async fn wait_for_version(&self, times: usize, deadline: Monotonic) -> bool {
+    async fn wait_for_version(&self, times: usize, deadline: Monotonic) -> bool {
         self.client.wait_for_version(times, deadline).await
     }
 
     /// What decrypt is asked for one ciphertext, once its form was checked.
-    pub(super) fn decrypt_body<'a>(&self, sealed: Unwrap<'a>) -> Result<DecryptBody<'a>, KmsError> {
+    fn decrypt_body<'a>(&self, sealed: Unwrap<'a>) -> Result<DecryptBody<'a>, KmsError> {
         self.version_of(sealed.ciphertext)?;
         Ok(DecryptBody {
             ciphertext: std::str::from_utf8(sealed.ciphertext.as_bytes())
@@ -179,16 +176,16 @@ impl TransitKek {
     }
 
     /// Where unwraps are asked for.
-    pub(super) fn unwrap_path(&self) -> &str {
+    fn unwrap_path(&self) -> &str {
         &self.unwrap_path
     }
 
     /// Whether the server has refused a batch since the key was last read.
-    pub(super) fn refuses_batches(&self) -> bool {
+    fn refuses_batches(&self) -> bool {
         self.refuses_batches.load(Ordering::Relaxed)
     }
 
-    pub(super) fn batch_refused(&self) {
+    fn batch_refused(&self) {
         self.refuses_batches.store(true, Ordering::Relaxed);
     }
 
@@ -288,7 +285,7 @@ impl Kek for TransitKek {
 }
 
 /// The plaintext in its wire form.
-pub(super) fn plaintext(encoded: &str) -> Result<Plaintext, KmsError> {
+fn plaintext(encoded: &str) -> Result<Plaintext, KmsError> {
     let mut plaintext =
         Zeroizing::new(STANDARD.decode(encoded).map_err(|_source| unreadable("no base64 in it"))?);
     Ok(Plaintext::new(std::mem::take(&mut *plaintext)))

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use http::Method;
 
-use super::{
-    client::{Call, Failure, Repeat, VaultClient, json},
-    key_path::{MountPath, Namespace},
-    refusal::Asked,
-    wire::{Data, SecretIdData, WrappedBody, WrappingData},
-};
 use crate::{
+    adapters::vault::{
+        client::{Answer, Call, Failure, Repeat, VaultClient, json},
+        key_path::{MountPath, Namespace},
+        refusal::Asked,
+        wire::{Data, SecretIdData, WrappedBody, WrappingData},
+    },
     domain::{
         error::{Code, KmsError},
         secret::Secret,
@@ -81,7 +81,7 @@ impl Unwrapper {
         token: Option<&Secret>,
         body: Option<bytes::Bytes>,
         repeat: Repeat,
-    ) -> Result<super::client::Answer, Failure> {
+    ) -> Result<Answer, Failure> {
         let deadline = self.client.background_deadline();
         let at = self.client.at_active(deadline).await;
         let call = Call {
