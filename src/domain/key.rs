@@ -74,14 +74,22 @@ impl KekSnapshot {
         self.min_encryption.unwrap_or(KekVersion::FIRST).max(self.min_decryption)
     }
 
-    /// Of what two nodes of one keeper say, what is of the younger key version, for one may be
-    /// behind; this one where they agree.
+    /// Of what two nodes of one keeper say, what is of the newer key version, for one may be behind;
+    /// this one where they agree.
     ///
-    /// By age before number: a key that replaced another one starts at 1 again.
+    /// A key that replaced another one starts at 1 again, so of two keys the younger one is newer.
+    /// Where no version is known to both, they count as one key.
     #[must_use]
     pub fn newer(self, other: Self) -> Self {
-        let youngest = |of: &Self| (of.versions.values().max().copied(), of.latest);
-        if youngest(&other) > youngest(&self) { other } else { self }
+        let dated_otherwise = |(version, created): (&KekVersion, &UnixTime)| {
+            other.versions.get(version).is_some_and(|known| known != created)
+        };
+        let other_is_newer = if self.versions.iter().any(dated_otherwise) {
+            other.versions.values().max() > self.versions.values().max()
+        } else {
+            other.latest > self.latest
+        };
+        if other_is_newer { other } else { self }
     }
 }
 
@@ -151,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_nodes_the_one_that_knows_the_youngest_version_is_believed() {
+    fn of_two_nodes_the_one_that_knows_the_newest_version_is_believed() {
         for (known, other, believed) in [
             (&[10, 20][..], &[10][..], &[10, 20][..]),
             (&[10], &[10, 20], &[10, 20]),
@@ -164,6 +172,14 @@ mod tests {
             let newer = snapshot(known).newer(snapshot(other));
             assert_eq!(newer, snapshot(believed), "{known:?} {other:?}");
         }
+    }
+
+    /// The second version was made by a node whose clock was ahead, and is not shown any more.
+    #[test]
+    fn of_one_key_the_number_decides_and_not_the_clock() {
+        let mut trimmed = snapshot(&[10, 900, 30]);
+        trimmed.versions.retain(|version, _| *version == trimmed.latest);
+        assert_eq!(snapshot(&[10, 900]).newer(trimmed.clone()), trimmed);
     }
 
     #[test]

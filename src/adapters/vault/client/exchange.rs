@@ -51,6 +51,8 @@ pub(in crate::adapters::vault) enum At {
     Any,
     /// This endpoint first.
     Endpoint(usize),
+    /// This endpoint, for what it says by itself.
+    Alone(usize),
 }
 
 /// One request. It holds secrets, so it has no `Debug`.

@@ -37,7 +37,7 @@ use self::{
     dial::Dialler,
     endpoints::Endpoints,
     exchange::{Http, exchange},
-    retry::{Where, is_endpoints_fault, rule},
+    retry::{Where, is_endpoints_fault},
     transport::Network,
     tries::{Step, Tries},
 };
@@ -111,7 +111,7 @@ pub struct VaultClient {
     /// The bundle of authorities that `http` believes, where it is one.
     bundle: Mutex<Option<Vec<u8>>>,
     endpoints: Endpoints,
-    /// The state of the cluster that the last answer was of; dropped when a node cannot reach it.
+    /// The state of the cluster that the last success was of; dropped when a node cannot reach it.
     index: Mutex<Option<HeaderValue>>,
     settings: ClientSettings,
     clock: Arc<dyn Clock>,
@@ -172,13 +172,12 @@ impl VaultClient {
     pub(super) async fn send(&self, call: Call<'_>) -> Result<Answer, Failure> {
         let mut tries = Tries::default();
         let mut endpoint = match call.at {
-            At::Endpoint(named) => {
+            At::Endpoint(named) | At::Alone(named) => {
                 self.endpoints.sent(named);
                 named
             }
             At::Any => self.endpoints.pick(&[]).map_err(Failure::Unsent)?,
         };
-        // A token that one node does not know, and none took, is dead, be the others as they may.
         let mut dead_token = None;
         loop {
             let failure = match self.attempt(endpoint, &call, tries.avoided()).await {
@@ -192,7 +191,9 @@ impl VaultClient {
             };
             let Some((step, wait, next)) = self.following(&failure, endpoint, &call, &mut tries)
             else {
-                return Err(dead_token.unwrap_or(failure));
+                // A node that points elsewhere says nothing of a token that another one refused.
+                let said_nothing = failure.location().is_some();
+                return Err(dead_token.filter(|_| said_nothing).unwrap_or(failure));
             };
             endpoint = next;
             if step.reason == RetryReason::TokenUnknown {
@@ -217,7 +218,7 @@ impl VaultClient {
         tries: &mut Tries,
     ) -> Option<(Step, Duration, usize)> {
         let named = failure.location().and_then(|to| self.endpoints.at_location(to));
-        let step = tries.next(failure, named, call.repeat)?;
+        let step = tries.next(failure, endpoint, named, call.repeat)?;
         let wait = step.wait(self.clock.jitter());
         if self.clock.now().after(wait + TRY_LEAST) > call.deadline {
             return None;
@@ -239,21 +240,6 @@ impl VaultClient {
         Some((step, wait, next))
     }
 
-    /// Waits, for the `times`-th time, until a node that is behind may have a key version; `false`
-    /// when it was waited for long enough, or `deadline` leaves no time.
-    pub(super) async fn wait_for_version(&self, times: usize, deadline: Monotonic) -> bool {
-        let rule = rule(RetryReason::NotYet, Repeat::Freely);
-        let Some(wait) = rule.and_then(|rule| rule.waits.get(times).copied()) else {
-            return false;
-        };
-        if self.clock.now().after(wait + TRY_LEAST) > deadline {
-            return false;
-        }
-        self.telemetry.record(Event::Retried(RetryReason::NotYet));
-        self.clock.sleep(wait).await;
-        true
-    }
-
     /// One try at one endpoint.
     async fn attempt(
         &self,
@@ -271,7 +257,7 @@ impl VaultClient {
             Err(_elapsed) => Err(Failure::Lost(self.late(endpoint, limit))),
         };
         let elapsed = self.clock.now().since(started);
-        let error = told(call.operation, &outcome);
+        let error = told(call, &outcome);
         trace::ended(&span, &outcome, error.as_ref());
         let operation = call.operation;
         self.telemetry.record(Event::KeeperCalled { operation, elapsed, error: error.as_ref() });
@@ -300,7 +286,11 @@ impl VaultClient {
             // Whatever this meets, nothing of the call was sent.
             self.how_is(endpoint, call.deadline).await.map_err(Failure::Unsent)?;
         }
-        let index = self.index.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // What is asked of one node for its own sake is not passed on.
+        let index = match call.at {
+            At::Any | At::Endpoint(_) => self.index(),
+            At::Alone(_) => None,
+        };
         exchange(self.http(), address, call, index).await?.judged()
     }
 
@@ -311,6 +301,10 @@ impl VaultClient {
 
     fn http(&self) -> Arc<Http> {
         Arc::clone(&self.http.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn index(&self) -> Option<HeaderValue> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn keep_index(&self, index: Option<HeaderValue>) {
@@ -332,13 +326,18 @@ impl VaultClient {
 }
 
 /// What telemetry is told of a try: not of refusals that a working keeper gives to what it is
-/// given, as for each proof of binding.
-fn told(operation: KeeperOperation, outcome: &Result<Answer, Failure>) -> Option<KmsError> {
+/// given, as for each proof of binding, and not of a standby that has nothing to say for itself.
+fn told(call: &Call<'_>, outcome: &Result<Answer, Failure>) -> Option<KmsError> {
     match outcome {
         Ok(_) => None,
         Err(Failure::Unsent(error) | Failure::Lost(error)) => Some(error.clone()),
         Err(Failure::Refused(refusal))
-            if operation == KeeperOperation::Write && refusal.status == 400 =>
+            if call.operation == KeeperOperation::Write && refusal.status == 400 =>
+        {
+            None
+        }
+        Err(Failure::Refused(refusal))
+            if matches!(call.at, At::Alone(_)) && refusal.location().is_some() =>
         {
             None
         }

@@ -50,7 +50,8 @@ pub(super) const fn rule(reason: RetryReason, repeat: Repeat) -> Option<Rule> {
         (Lost, Repeat::Once) => (Where::Elsewhere, const { &[NOW] }),
         // Another node may not have the trouble that this one has.
         (Internal, Repeat::Freely | Repeat::Once) => (Where::Elsewhere, const { &[ms(50)] }),
-        // A standby may not know a new token yet; what two nodes refuse is believed.
+        // A standby may not know a new token yet; what two nodes refuse, or one whom the others
+        // point to, is believed.
         (TokenUnknown, Repeat::Freely) => (Where::Another, const { &[NOW] }),
         (Lost | Internal | TokenUnknown, Repeat::Never) | (TokenUnknown, Repeat::Once) => {
             return None;

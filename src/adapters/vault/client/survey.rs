@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::{Answer, At, Call, VaultClient};
 
 /// How long the others are waited for once the first has answered: they are of one cluster. One that
-/// does not answer makes each survey so much longer until its breaker opens.
+/// hangs makes each survey so much longer, until it cannot be greeted and its breaker opens.
 const STRAGGLERS: Duration = Duration::from_millis(100);
 
 impl VaultClient {
@@ -24,7 +24,7 @@ impl VaultClient {
         call: Call<'_>,
     ) -> (T, Vec<Answer>) {
         let asked = self.endpoints.well_beside_the_first().map(|endpoint| {
-            let call = Call { at: At::Endpoint(endpoint), ..call.clone() };
+            let call = Call { at: At::Alone(endpoint), ..call.clone() };
             async move { self.attempt(endpoint, &call, &[]).await }
         });
         let asked: FuturesUnordered<_> = asked.collect();

@@ -35,14 +35,17 @@ pub(super) struct Tries {
     requests: u32,
     by_reason: Vec<(RetryReason, usize)>,
     avoided: Vec<usize>,
+    /// The endpoint that refused the token.
+    token_refused_at: Option<usize>,
 }
 
 impl Tries {
-    /// What to do after `failure`, where `named` is the endpoint that it points to; `None` when it
-    /// is final.
+    /// What to do after `failure` at `endpoint`, where `named` is the endpoint that it points to;
+    /// `None` when it is final.
     pub(super) fn next(
         &mut self,
         failure: &Failure,
+        endpoint: usize,
         named: Option<usize>,
         repeat: Repeat,
     ) -> Option<Step> {
@@ -51,11 +54,12 @@ impl Tries {
             return None;
         }
         let reason = match reason(failure)? {
+            RetryReason::TokenUnknown => {
+                self.token_refused_at = Some(endpoint);
+                RetryReason::TokenUnknown
+            }
             // Back to where the token was refused.
-            RetryReason::Redirected
-                if self.times(RetryReason::TokenUnknown) > 0
-                    && named.is_some_and(|named| self.avoided.contains(&named)) =>
-            {
+            RetryReason::Redirected if named.is_some() && named == self.token_refused_at => {
                 return None;
             }
             // Followed once, and to an endpoint of ours alone. Otherwise this node, or the one that
@@ -111,7 +115,7 @@ mod tests {
     fn a_redirection_is_followed_once_and_then_taken_for_an_election() {
         let mut tries = Tries::default();
         let steps: Vec<_> = std::iter::from_fn(|| {
-            tries.next(&redirection(), Some(1), Repeat::Freely).map(|step| step.reason)
+            tries.next(&redirection(), 0, Some(1), Repeat::Freely).map(|step| step.reason)
         })
         .collect();
         let away = RetryReason::Unavailable;
@@ -123,17 +127,16 @@ mod tests {
         let refusal = br#"{"errors":["permission denied"]}"#;
         let dead_token = Failure::Refused(Refusal::new(403, None, None, refusal));
         let mut tries = Tries::default();
-        let shown_to_another = tries.next(&dead_token, None, Repeat::Freely).unwrap();
+        let shown_to_another = tries.next(&dead_token, 0, None, Repeat::Freely).unwrap();
         assert_eq!(shown_to_another.reason, RetryReason::TokenUnknown);
-        tries.avoid(0);
-        assert_eq!(tries.next(&redirection(), Some(0), Repeat::Freely), None);
-        let elsewhere = tries.next(&redirection(), Some(2), Repeat::Freely).unwrap();
+        assert_eq!(tries.next(&redirection(), 1, Some(0), Repeat::Freely), None);
+        let elsewhere = tries.next(&redirection(), 1, Some(2), Repeat::Freely).unwrap();
         assert_eq!(elsewhere.reason, RetryReason::Redirected);
     }
 
     #[test]
     fn a_redirection_to_nobody_we_know_is_not_followed() {
-        let step = Tries::default().next(&redirection(), None, Repeat::Freely).unwrap();
+        let step = Tries::default().next(&redirection(), 0, None, Repeat::Freely).unwrap();
         assert_eq!((step.reason, step.place), (RetryReason::Unavailable, Where::Elsewhere));
     }
 
@@ -150,7 +153,7 @@ mod tests {
         };
         let mut requests = 1;
         for failure in lost().iter().cycle() {
-            if tries.next(failure, Some(0), Repeat::Freely).is_none() {
+            if tries.next(failure, 1, Some(0), Repeat::Freely).is_none() {
                 break;
             }
             requests += 1;

@@ -20,6 +20,9 @@ const ITEMS_MAX: usize = 128;
 /// Requests at once where the server takes no batches.
 const SINGLES: usize = 8;
 
+/// Unknown versions that are waited for, one after the other.
+const VERSIONS_AWAITED: usize = 4;
+
 type Outcome = Result<Plaintext, KmsError>;
 
 /// Unwraps `sealed`, in as few requests as the server takes.
@@ -57,19 +60,22 @@ enum Item {
     Inside,
 }
 
-/// Sends all items, and those again whose version a node that is behind may have in a moment.
+/// Sends all items. Where the node that answered does not know a key version, one of its items is
+/// asked for alone, which waits for the version or finds a node that knows it; the others are sent
+/// again then, to whoever answered.
 async fn together(kek: &TransitKek, items: &[Unwrap<'_>], deadline: Monotonic) -> Vec<Outcome> {
     let mut outcomes = ask(kek, items, deadline).await;
-    for times in 0.. {
+    for _ in 0..VERSIONS_AWAITED {
         let not_yet = |(_, outcome): &(_, &mut Item)| matches!(outcome, Item::NotYet(_));
-        let behind: Vec<_> = items.iter().zip(&mut outcomes).filter(not_yet).collect();
-        if behind.is_empty() || !kek.wait_for_version(times, deadline).await {
+        let mut behind = items.iter().zip(&mut outcomes).filter(not_yet);
+        let Some((item, outcome)) = behind.next() else { break };
+        *outcome = Item::Done(kek.unwrap(*item, deadline).await);
+        let (again, places): (Vec<_>, Vec<_>) = behind.map(|(item, at)| (*item, at)).unzip();
+        if again.is_empty() {
             break;
         }
-        let again: Vec<_> = behind.iter().map(|(item, _)| **item).collect();
-        let answers = ask(kek, &again, deadline).await;
-        for ((_, outcome), answer) in behind.into_iter().zip(answers) {
-            *outcome = answer;
+        for (place, answer) in places.into_iter().zip(ask(kek, &again, deadline).await) {
+            *place = answer;
         }
     }
     fill(kek, items, outcomes, deadline).await

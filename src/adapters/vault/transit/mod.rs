@@ -160,11 +160,6 @@ impl TransitKek {
             .map_err(|failure| failure.into_error(asked))
     }
 
-    /// Waits until a node that is behind may have a key version: see [`VaultClient::wait_for_version`].
-    async fn wait_for_version(&self, times: usize, deadline: Monotonic) -> bool {
-        self.client.wait_for_version(times, deadline).await
-    }
-
     /// What decrypt is asked for one ciphertext, once its form was checked.
     fn decrypt_body<'a>(&self, sealed: Unwrap<'a>) -> Result<DecryptBody<'a>, KmsError> {
         self.version_of(sealed.ciphertext)?;
