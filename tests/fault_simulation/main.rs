@@ -37,8 +37,8 @@ use simulation::{Report, Severity, run, run_script};
 
 const SEEDS: u64 = 16;
 
-/// What a plugin tells of itself, in the words of `telemetry`.
-const EVERYTHING: [&str; 14] = [
+/// What a plugin tells of itself, in the words of `telemetry`, and a node that does not know all.
+const EVERYTHING: [&str; 15] = [
     "batched",
     "breaker opened",
     "coalesced",
@@ -51,6 +51,7 @@ const EVERYTHING: [&str; 14] = [
     "redirected",
     "renewed",
     "session failed",
+    "stale",
     "unavailable",
     "unsent",
 ];

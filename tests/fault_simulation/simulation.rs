@@ -197,7 +197,10 @@ impl Simulation {
         let now = Instant::now();
         self.resting.retain(|(until, _)| *until > now);
         let conflicts = |(_, other): &(Instant, Fault)| fault.conflicts(*other);
-        if self.faults.len() >= FAULTS_MAX
+        let pointless =
+            matches!(fault, Fault::NodeStale(_)) && !self.cluster.state().can_be_stale();
+        if pointless
+            || self.faults.len() >= FAULTS_MAX
             || self.faults.iter().any(conflicts)
             || self.resting.iter().any(conflicts)
         {
@@ -266,6 +269,10 @@ impl Simulation {
         let mut happened = BTreeMap::new();
         for (what, times) in self.plugins.iter().flat_map(|plugin| plugin.ledger.happened()) {
             *happened.entry(what).or_default() += times;
+        }
+        let stale = self.cluster.state().stale_answers;
+        if stale > 0 {
+            happened.insert("stale", stale);
         }
         let (tally, peaks) = (self.load.tally(), self.cluster.state().measures.peaks);
         let worst_recovery = self.weather.worst();

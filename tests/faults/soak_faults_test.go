@@ -13,6 +13,9 @@ type soakFault struct {
 	run  func(s *soak)
 }
 
+// lagBound is how long a node may be behind the others: 0.1 s was seen.
+const lagBound = 5 * time.Second
+
 var soakFaults = []soakFault{
 	{"nothing", func(s *soak) { time.Sleep(s.some(2, 5)) }},
 	{"rotation", (*soak).rotate},
@@ -63,10 +66,37 @@ func (s *soak) insist(do func(n *parts.Tenant) error) {
 	}
 }
 
+// rotate first does what docs/outages.md says of a node that is stale for good: through it, a version
+// would be made that there is already.
 func (s *soak) rotate() {
+	s.restartStale()
 	s.insist((*parts.Tenant).Rotate)
 	s.rotations++
 	time.Sleep(s.some(1, 8))
+}
+
+func (s *soak) restartStale() {
+	newest := 0.0
+	for _, node := range s.raft.Nodes {
+		newest = max(newest, s.latestAt(node))
+	}
+	for _, node := range s.raft.Nodes {
+		if !parts.Eventually(lagBound, func() bool { return s.latestAt(node) >= newest }) {
+			s.t.Logf("SOAK | a node is stale: it knows key version %v of %v, and is restarted", s.latestAt(node), newest)
+			node.Kill()
+			must(s.t, node.Rejoin())
+		}
+	}
+}
+
+// latestAt is the newest key version that a node knows of, or none.
+func (s *soak) latestAt(node *parts.OpenBao) float64 {
+	about, err := node.Ask("GET", s.lasts.tenant.Mount+"/keys/"+s.lasts.tenant.Key, nil)
+	if err != nil {
+		return 0
+	}
+	latest, _ := about["latest_version"].(float64)
+	return latest
 }
 
 // killPlugin ends one plugin in the middle of its calls, and starts it again.

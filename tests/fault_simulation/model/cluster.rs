@@ -93,6 +93,7 @@ pub struct State {
     /// Until then clients may still think that batches are refused.
     pub singly_until: Instant,
     pub measures: Measures,
+    pub stale_answers: u64,
     chance: Chance,
 }
 
@@ -139,6 +140,7 @@ impl Cluster {
             slow: false,
             singly_until: Instant::now(),
             measures: Measures::default(),
+            stale_answers: 0,
             chance,
         };
         journal.say(format_args!(
@@ -203,16 +205,24 @@ impl State {
         }
     }
 
+    /// Whether others can make up for a node that is stale: not where the leader answers for all, nor
+    /// where nobody knows who answers.
+    pub fn can_be_stale(&self) -> bool {
+        self.standbys == Standbys::Serve && !self.balanced
+    }
+
+    /// Counts an answer of `node`, if it does not know all that it should by now.
+    pub fn note_answer(&mut self, node: usize) {
+        let latest = self.transit.latest();
+        self.stale_answers += u64::from(self.nodes[node].knows.is_some_and(|known| known < latest));
+    }
+
     /// The versions that `node` knows.
     pub fn known(&self, node: usize) -> u32 {
         let latest = self.transit.latest();
         let lags = Some(node) != self.leader && self.rotated.elapsed() < self.nodes[node].lag;
         let known = if lags { latest - 1 } else { latest };
-        // Where the leader answers for all, a stale one is all that there is to see; where anybody
-        // does, as good as any.
-        let seen = self.standbys == Standbys::Serve && !self.balanced;
-        let stale = self.nodes[node].knows.filter(|_| seen);
-        stale.unwrap_or(u32::MAX).min(known)
+        self.nodes[node].knows.unwrap_or(u32::MAX).min(known)
     }
 
     /// What happens to a request on the wire.

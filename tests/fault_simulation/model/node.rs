@@ -135,7 +135,10 @@ fn carry_out(
     let reply = match asked.path.as_str() {
         "auth/token/renew-self" => state.auth.renew(token),
         "auth/token/revoke-self" => state.auth.revoke(token),
-        path => transit(&state, server, path, &asked.body, draw),
+        path => {
+            state.note_answer(server);
+            transit(&state, server, path, &asked.body, draw)
+        }
     };
     (reply, None)
 }
