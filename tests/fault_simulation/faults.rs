@@ -31,7 +31,7 @@ pub enum Fault {
     NodeBehind(usize),
     NodeMeets(usize, Condition),
     NodeSealed(usize),
-    /// It learns of no new version.
+    /// It learns of no new version, of which there is one.
     NodeStale(usize),
     Quota,
     /// Deleted, and restored as it was.
@@ -80,7 +80,9 @@ impl Fault {
         // What all nodes that are left say is to be believed: a stale one is never alone.
         let all = |fault| matches!(fault, Self::AllMeet(_) | Self::NodeStale(_));
         let of_nodes = |fault: Self| fault.subject() < NODES;
+        let rotates = |fault| matches!(fault, Self::Rotated | Self::NodeStale(_));
         self.subject() == other.subject()
+            || rotates(self) && rotates(other)
             || all(self) && of_nodes(other)
             || all(other) && of_nodes(self)
     }
@@ -114,7 +116,7 @@ impl Fault {
             Self::Rotated => 2_000 + LAG_MS,
             Self::SecretIdReplaced => 5_000,
             // Long enough to be taken for a rollback.
-            Self::NodeStale(_) => 70_000 + chance.below(80_000),
+            Self::NodeStale(_) => 90_000 + chance.below(80_000),
             _ if long => 30_000 + chance.below(80_000),
             _ => 500 + chance.below(15_000),
         })
@@ -167,7 +169,11 @@ impl Fault {
         match self {
             Self::NodeBehind(node) => state.nodes[node].behind = true,
             Self::NodeSealed(node) => state.nodes[node].sealed = true,
-            Self::NodeStale(node) => state.nodes[node].knows = Some(state.known(node)),
+            Self::NodeStale(node) => {
+                state.nodes[node].knows = Some(state.known(node));
+                let wall_secs = wall_ms(cluster.journal.started()) / 1_000;
+                state.rotate(wall_secs, [Duration::ZERO; NODES]);
+            }
             Self::BatchesRefused => state.transit.refuses_batches = true,
             Self::ItemsFail => state.transit.items_fail_once_in = Some(1 + chance.below(20)),
             Self::MountGone => state.mount_gone = true,

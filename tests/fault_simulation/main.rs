@@ -38,7 +38,7 @@ use simulation::{Report, Severity, run, run_script};
 const SEEDS: u64 = 16;
 
 /// What a plugin tells of itself, in the words of `telemetry`, and a node that does not know all.
-const EVERYTHING: [&str; 15] = [
+const EVERYTHING: [&str; 16] = [
     "batched",
     "breaker opened",
     "coalesced",
@@ -52,6 +52,7 @@ const EVERYTHING: [&str; 15] = [
     "renewed",
     "session failed",
     "stale",
+    "told of as stale",
     "unavailable",
     "unsent",
 ];

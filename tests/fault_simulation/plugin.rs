@@ -17,8 +17,8 @@ use vault_kube_kms::{
         },
     },
     domain::{
-        health::OutagePolicy, key_id::KeyIdentity, observer::Observer, rotation::KeyRing,
-        service::KeyService, watch::KeyWatch,
+        error::Code, health::OutagePolicy, key_id::KeyIdentity, observer::Observer,
+        rotation::KeyRing, service::KeyService, watch::KeyWatch,
     },
     ports::{Ports, clock::Clock, kek::Kek, telemetry::Telemetry},
 };
@@ -33,6 +33,7 @@ use super::{
 pub struct Plugin {
     pub index: usize,
     pub service: Arc<KeyService>,
+    client: Arc<VaultClient>,
     pub clock: Arc<dyn Clock>,
     pub file: Arc<CredentialFile>,
     pub ledger: Arc<Ledger>,
@@ -62,7 +63,7 @@ impl Plugin {
         let session = Arc::new(session);
         let settings = transit_settings();
         let identity = KeyIdentity::new(settings.lineage(), 0);
-        let kek = TransitKek::new(client, session.clone(), settings);
+        let kek = TransitKek::new(client.clone(), session.clone(), settings);
         let batch = Batch::new(kek, clock.clone(), telemetry.clone());
         let coalesce = Coalesce::new(batch, clock.clone(), telemetry.clone());
         let kek: Arc<dyn Kek> = Arc::new(Deadline::new(coalesce, clock.clone()));
@@ -74,7 +75,14 @@ impl Plugin {
         background.spawn(async move { session.run().await });
         background.spawn(Observer::new(watch.clone()).run());
         let service = Arc::new(KeyService::new(watch, false));
-        Self { index, service, clock, file, ledger, network, _background: background }
+        Self { index, service, client, clock, file, ledger, network, _background: background }
+    }
+
+    /// Whether it calls any node stale.
+    pub fn tells_of_a_stale_node(&self) -> bool {
+        let views = self.client.endpoints();
+        let mut errors = views.iter().filter_map(|view| view.last_error.as_ref());
+        errors.any(|error| error.code() == Code::VersionNotYet)
     }
 }
 

@@ -97,6 +97,7 @@ struct Simulation {
     /// Faults that are over, each with when it may come again.
     resting: Vec<(Instant, Fault)>,
     leaderless: bool,
+    told_of_stale: bool,
 }
 
 impl Simulation {
@@ -125,6 +126,7 @@ impl Simulation {
             faults: Vec::new(),
             resting: Vec::new(),
             leaderless: false,
+            told_of_stale: false,
             chance,
             severity,
             journal,
@@ -229,6 +231,7 @@ impl Simulation {
         let due: Vec<_> = self.faults.extract_if(.., |(ends, _)| *ends <= now).collect();
         for (_, fault) in due {
             self.journal.say(format_args!("{fault:?} ends"));
+            self.told_of_stale |= self.plugins.iter().any(|p| p.tells_of_a_stale_node());
             fault.end(&self.cluster, &self.files);
             if fault.is_felt() {
                 self.weather.fault_ends(self.recovery(fault));
@@ -271,9 +274,8 @@ impl Simulation {
             *happened.entry(what).or_default() += times;
         }
         let stale = self.cluster.state().stale_answers;
-        if stale > 0 {
-            happened.insert("stale", stale);
-        }
+        let stale = [("stale", stale), ("told of as stale", u64::from(self.told_of_stale))];
+        happened.extend(stale.into_iter().filter(|(_, times)| *times > 0));
         let (tally, peaks) = (self.load.tally(), self.cluster.state().measures.peaks);
         let worst_recovery = self.weather.worst();
         self.journal.say(format_args!("seed {}: {tally:?} {peaks:?}", self.seed));

@@ -1,8 +1,11 @@
 //! The endpoints of one cluster: which one is asked, and which are left alone for now.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use super::breaker::Breaker;
@@ -10,6 +13,7 @@ use crate::{
     adapters::vault::address::VaultAddress,
     domain::{
         error::{Code, KmsError},
+        key::KekVersion,
         time::Monotonic,
     },
     ports::{
@@ -17,6 +21,9 @@ use crate::{
         telemetry::{BreakerState, Event, Telemetry},
     },
 };
+
+/// How long an endpoint must be behind the others to be called stale. A replica is for milliseconds.
+const STALE_AFTER: Duration = Duration::from_mins(1);
 
 /// What is known of an endpoint's membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,9 +39,18 @@ struct Tracking {
     breaker: Breaker,
     membership: Membership,
     last_error: Option<KmsError>,
+    /// Since when it has told of an older key version than others did.
+    behind_since: Option<Monotonic>,
+    /// That it is stale, once that has lasted.
+    stale: Option<KmsError>,
 }
 
 impl Tracking {
+    const fn new(membership: Membership) -> Self {
+        let breaker = Breaker::Closed { failures: 0 };
+        Self { breaker, membership, last_error: None, behind_since: None, stale: None }
+    }
+
     /// Whether it was of another cluster when it was last asked.
     fn is_foreign(&self) -> bool {
         self.last_error.as_ref().is_some_and(|error| error.code() == Code::ClusterForeign)
@@ -67,7 +83,7 @@ pub struct EndpointView {
     pub breaker: BreakerState,
     /// Whether it is asked first.
     pub preferred: bool,
-    /// Why the last request to it failed, until one works.
+    /// Why the last request to it failed, until one works; or that it is stale.
     pub last_error: Option<KmsError>,
 }
 
@@ -90,10 +106,8 @@ impl Endpoints {
         telemetry: Arc<dyn Telemetry>,
     ) -> Self {
         let membership = if addresses.len() > 1 { Membership::Unknown } else { Membership::Known };
-        let endpoint = |address| {
-            let tracking = Tracking { breaker: Breaker::default(), membership, last_error: None };
-            Endpoint { address, tracking: Mutex::new(tracking) }
-        };
+        let endpoint =
+            |address| Endpoint { address, tracking: Mutex::new(Tracking::new(membership)) };
         Self {
             all: addresses.into_iter().map(endpoint).collect(),
             preferred: AtomicUsize::new(0),
@@ -268,6 +282,37 @@ impl Endpoints {
         Ok(())
     }
 
+    /// Endpoint `index` told of key version `latest` where `newest` was known. That it is stale, when
+    /// that is news.
+    pub(super) fn compared(
+        &self,
+        index: usize,
+        latest: KekVersion,
+        newest: KekVersion,
+    ) -> Option<KmsError> {
+        let endpoint = self.all.get(index)?;
+        let now = self.clock.now();
+        let mut tracking = endpoint.track();
+        if latest == newest {
+            (tracking.behind_since, tracking.stale) = (None, None);
+            return None;
+        }
+        let since = *tracking.behind_since.get_or_insert(now);
+        if tracking.stale.is_some() || now.since(since) < STALE_AFTER {
+            return None;
+        }
+        let error = KmsError::new(
+            Code::VersionNotYet,
+            format!(
+                "{} still tells of key version {latest} where other endpoints know version {newest}",
+                endpoint.address
+            ),
+            "restart that node of the keeper, before the key is rotated again",
+        );
+        tracking.stale = Some(error.clone());
+        Some(error)
+    }
+
     /// How each endpoint is.
     pub(super) fn view(&self) -> Vec<EndpointView> {
         let preferred = self.preferred.load(Ordering::Relaxed);
@@ -277,7 +322,7 @@ impl Endpoints {
                 address: endpoint.address.to_string(),
                 breaker: tracking.breaker.state(),
                 preferred: index == preferred,
-                last_error: tracking.last_error.clone(),
+                last_error: tracking.last_error.as_ref().or(tracking.stale.as_ref()).cloned(),
             }
         };
         self.all.iter().enumerate().map(view).collect()
@@ -285,5 +330,55 @@ impl Endpoints {
 
     fn tell(&self, endpoint: usize, state: BreakerState) {
         self.telemetry.record(Event::Breaker { endpoint, state });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+    use crate::ports::{clock::MockClock, telemetry::MockTelemetry};
+
+    const OLD: KekVersion = KekVersion::FIRST;
+    const NEW: KekVersion = KekVersion::FIRST.next();
+
+    /// Two endpoints, and the seconds on their clock.
+    fn endpoints() -> (Endpoints, Arc<AtomicU64>) {
+        let seconds = Arc::<AtomicU64>::default();
+        let shown = Arc::clone(&seconds);
+        let mut clock = MockClock::new();
+        let now = move || Monotonic::at(Duration::from_secs(shown.load(Ordering::Relaxed)));
+        clock.expect_now().returning(now);
+        let addresses = ["https://a:8200", "https://b:8200"];
+        let addresses = addresses.map(|text| VaultAddress::parse(text).unwrap()).to_vec();
+        (Endpoints::new(addresses, Arc::new(clock), Arc::new(MockTelemetry::new())), seconds)
+    }
+
+    #[test]
+    fn one_that_is_behind_for_a_minute_is_told_of_once() {
+        let (endpoints, seconds) = endpoints();
+        for (second, told) in [(0, false), (59, false), (60, true), (61, false), (600, false)] {
+            seconds.store(second, Ordering::Relaxed);
+            assert_eq!(endpoints.compared(1, OLD, NEW).is_some(), told, "after {second} s");
+            assert_eq!(endpoints.compared(0, NEW, NEW), None);
+        }
+        let shown = endpoints.view()[1].last_error.clone().expect("it is shown");
+        assert_eq!(shown.code(), Code::VersionNotYet);
+        assert!(shown.cause().contains("https://b:8200"), "{shown}");
+        assert_eq!(endpoints.view()[0].last_error, None);
+    }
+
+    #[test]
+    fn one_that_caught_up_is_not_stale() {
+        let (endpoints, seconds) = endpoints();
+        assert_eq!(endpoints.compared(1, OLD, NEW), None);
+        assert_eq!(endpoints.compared(1, NEW, NEW), None);
+        seconds.store(60, Ordering::Relaxed);
+        assert_eq!(endpoints.compared(1, OLD, NEW), None, "it is behind anew");
+        seconds.store(120, Ordering::Relaxed);
+        assert!(endpoints.compared(1, OLD, NEW).is_some());
+        assert_eq!(endpoints.compared(1, NEW, NEW), None);
+        assert_eq!(endpoints.view()[1].last_error, None);
     }
 }

@@ -73,6 +73,8 @@ pub(in crate::adapters::vault) struct Call<'a> {
 
 /// An answer, of whatever status.
 pub(in crate::adapters::vault) struct Answer {
+    /// Whose it is.
+    pub(in crate::adapters::vault) endpoint: usize,
     body: Zeroizing<Vec<u8>>,
     pub(super) status: u16,
     /// The server's clock, where it sent `Date`.
@@ -94,10 +96,10 @@ pub(in crate::adapters::vault) enum Failure {
     Refused(Refusal),
 }
 
-/// Sends `call` to `address` and reads the answer. Bounded in size; the caller bounds the time.
+/// Sends `call` to `address`, that of `endpoint`, and reads the answer. Bounded in size; the caller bounds the time.
 pub(super) async fn exchange(
     http: Arc<Http>,
-    address: &VaultAddress,
+    (endpoint, address): (usize, &VaultAddress),
     call: &Call<'_>,
     index: Option<HeaderValue>,
 ) -> Result<Answer, Failure> {
@@ -113,6 +115,7 @@ pub(super) async fn exchange(
         .await
         .map_err(|error| Failure::Lost(unreachable(address, error.as_ref(), false)))?;
     Ok(Answer {
+        endpoint,
         // The library's own buffers are beyond reach; ours are zeroed.
         body: Zeroizing::new(Vec::from(body.to_bytes())),
         status: parts.status.as_u16(),

@@ -104,7 +104,7 @@ impl VaultClient {
         deadline: Monotonic,
     ) -> Result<u16, KmsError> {
         let address = self.address(endpoint)?;
-        let answer = exchange(self.http(), address, &health(deadline), None).await;
+        let answer = exchange(self.http(), (endpoint, address), &health(deadline), None).await;
         let answer = answer.map_err(|failure| match failure {
             Failure::Unsent(error) | Failure::Lost(error) => error,
             Failure::Refused(refusal) => refusal.error_of_status(),

@@ -291,7 +291,7 @@ impl VaultClient {
             At::Any | At::Endpoint(_) => self.index(),
             At::Alone(_) => None,
         };
-        exchange(self.http(), address, call, index).await?.judged()
+        exchange(self.http(), (endpoint, address), call, index).await?.judged()
     }
 
     fn address(&self, endpoint: usize) -> Result<&VaultAddress, KmsError> {

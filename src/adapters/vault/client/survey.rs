@@ -9,7 +9,10 @@ use futures_util::{
 };
 use tokio::time::timeout;
 
+use tracing::warn;
+
 use super::{Answer, At, Call, VaultClient};
+use crate::domain::key::KekVersion;
 
 /// How long the others are waited for once the first has answered: they are of one cluster. One that
 /// hangs makes each survey so much longer, until it cannot be greeted and its breaker opens.
@@ -42,5 +45,20 @@ impl VaultClient {
             Either::Right(((), first)) => first.await,
         };
         (first, answers)
+    }
+
+    /// Takes in which key version each endpoint `said` to be the latest, where `newest` is it. One
+    /// that is behind for long is told of.
+    pub(in crate::adapters::vault) fn compare(
+        &self,
+        said: &[(usize, KekVersion)],
+        newest: KekVersion,
+    ) {
+        for (endpoint, latest) in said {
+            if let Some(error) = self.endpoints.compared(*endpoint, *latest, newest) {
+                let (cause, remedy) = (error.cause(), error.remedy());
+                warn!(code = error.code().as_str(), cause, remedy, "an endpoint is stale");
+            }
+        }
     }
 }

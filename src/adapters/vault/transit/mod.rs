@@ -214,11 +214,19 @@ impl Kek for TransitKek {
         let call = Request::read(path, namespace).call(&held.token, deadline);
         let first = self.get(asked, path, namespace, deadline);
         let (first, others) = self.client.survey(first, call).await;
-        let first = described(&first?)?;
+        let first = first?;
+        let mut newest = described(&first)?;
         // An upgrade may have taught it batches.
         self.refuses_batches.store(false, Ordering::Relaxed);
-        let others = others.iter().filter_map(|answer| described(answer).ok());
-        Ok(others.fold(first, KekSnapshot::newer))
+        let mut said = vec![(first.endpoint, newest.latest)];
+        for answer in others {
+            if let Ok(snapshot) = described(&answer) {
+                said.push((answer.endpoint, snapshot.latest));
+                newest = newest.newer(snapshot);
+            }
+        }
+        self.client.compare(&said, newest.latest);
+        Ok(newest)
     }
 
     async fn wrap(
