@@ -66,11 +66,12 @@ pub const LOGIN_REQUESTS_PER_MINUTE: usize = (12 + 2) * 6;
 pub const REFUSED_FOR: Duration = Duration::from_hours(1);
 
 /// Requests of one node that are out at once: two lanes of unwraps, eight wraps, those of the
-/// observer and of a look that a request asked for, to each endpoint, and two of the session.
-pub const IN_FLIGHT_MAX: usize = 2 + 8 + 2 * NODES + 2;
+/// observer and of a look that a request asked for, to each endpoint, two of the session, and a
+/// greeting.
+pub const IN_FLIGHT_MAX: usize = 2 + 8 + 2 * NODES + 2 + 1;
 
 /// The same where a server takes no batches: each lane then sends eight at once.
-pub const IN_FLIGHT_SINGLY_MAX: usize = 2 * 8 + 8 + 2 * NODES + 2;
+pub const IN_FLIGHT_SINGLY_MAX: usize = 2 * 8 + 8 + 2 * NODES + 2 + 1;
 
 /// Connections of one node that are open at once, idle ones and those of given-up calls included.
 pub const CONNECTIONS_MAX: usize = 64;

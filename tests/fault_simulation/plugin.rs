@@ -73,6 +73,8 @@ impl Plugin {
         let watch = Arc::new(KeyWatch::new(ports, ring, policy, grace));
         let mut background = JoinSet::new();
         background.spawn(async move { session.run().await });
+        let greeting = client.clone();
+        background.spawn(async move { greeting.keep_warm().await });
         background.spawn(Observer::new(watch.clone()).run());
         let service = Arc::new(KeyService::new(watch, false));
         Self { index, service, client, clock, file, ledger, network, _background: background }

@@ -176,10 +176,13 @@ impl Endpoints {
     /// The endpoints beside the one that is asked first, without those that are in doubt: who asks
     /// them may not wait for what they answer.
     pub(super) fn well_beside_the_first(&self) -> impl Iterator<Item = usize> + '_ {
-        self.in_order().skip(1).filter(|index| {
-            let endpoint = self.all.get(*index);
-            endpoint.is_some_and(|e| e.track().breaker.state() == BreakerState::Closed)
-        })
+        self.in_order().skip(1).filter(|index| self.is_well(*index))
+    }
+
+    /// Whether nothing speaks against endpoint `index`.
+    pub(super) fn is_well(&self, index: usize) -> bool {
+        let endpoint = self.all.get(index);
+        endpoint.is_some_and(|e| e.track().breaker.state() == BreakerState::Closed)
     }
 
     fn preferred_first(&self) -> impl Iterator<Item = usize> + '_ {

@@ -21,8 +21,14 @@ use crate::{
     ports::telemetry::KeeperOperation,
 };
 
-/// Between two greetings of an endpoint: less than a connection is kept without use.
+/// Between two greetings of an endpoint that works: less than a connection is kept without use.
 const GREETED_EVERY: Duration = Duration::from_secs(30);
+
+/// Between two of one that was left alone: nothing else finds out that it is back while others work.
+const LOOKED_FOR_EVERY: Duration = Duration::from_secs(3);
+
+/// What takes longer to greet is as good as away.
+const GREETING_MAX: Duration = Duration::from_secs(2);
 
 /// How long the active node is looked for while there is none, and how often: a good part of what a
 /// login may take, and of an election.
@@ -38,14 +44,26 @@ impl VaultClient {
         if self.endpoints.len() < 2 {
             return;
         }
+        let mut all_at = self.clock.now();
         loop {
+            let now = self.clock.now();
+            let all = now >= all_at;
+            if all {
+                all_at = now.after(self.spread(GREETED_EVERY));
+            }
             for endpoint in 0..self.endpoints.len() {
-                if self.endpoints.may_be_greeted(endpoint) {
+                if (all || !self.endpoints.is_well(endpoint))
+                    && self.endpoints.may_be_greeted(endpoint)
+                {
                     self.greet(endpoint).await;
                 }
             }
-            self.clock.sleep(GREETED_EVERY.mul_f64(0.75 + self.clock.jitter() / 2.0)).await;
+            self.clock.sleep(self.spread(LOOKED_FOR_EVERY)).await;
         }
+    }
+
+    fn spread(&self, pause: Duration) -> Duration {
+        pause.mul_f64(0.75 + self.clock.jitter() / 2.0)
     }
 
     /// Where to ask for what was written a moment ago: a standby may not know a new secret ID yet,
@@ -80,7 +98,7 @@ impl VaultClient {
     /// Asks an endpoint how it is. What follows is for its breaker; which one is asked first
     /// stays as it is.
     async fn greet(&self, endpoint: usize) {
-        let limit = self.settings.request_timeout;
+        let limit = self.settings.request_timeout.min(GREETING_MAX);
         let asked = timeout(limit, self.how_is(endpoint, self.background_deadline())).await;
         let error = match asked {
             Ok(Ok(_status)) => return self.endpoints.well(endpoint),
