@@ -96,7 +96,7 @@ func (n *Tenant) RevokeTokens() (revoked int, err error) {
 			continue
 		}
 		_, err = n.Bao.Ask("POST", "auth/token/revoke-accessor", map[string]any{"accessor": accessor})
-		// So may this one, or its accessor be all that a node without a leader left of it.
+		// So may this one; an accessor was seen that outlived its token.
 		if err != nil && strings.Contains(err.Error(), "token not found") {
 			continue
 		}

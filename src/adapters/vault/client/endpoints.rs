@@ -46,8 +46,8 @@ struct Tracking {
 }
 
 impl Tracking {
-    const fn new(membership: Membership) -> Self {
-        let breaker = Breaker::Closed { failures: 0 };
+    fn new(membership: Membership) -> Self {
+        let breaker = Breaker::default();
         Self { breaker, membership, last_error: None, behind_since: None, stale: None }
     }
 

@@ -96,7 +96,8 @@ pub(in crate::adapters::vault) enum Failure {
     Refused(Refusal),
 }
 
-/// Sends `call` to `address`, that of `endpoint`, and reads the answer. Bounded in size; the caller bounds the time.
+/// Sends `call` to `address`, that of `endpoint`, and reads the answer. Bounded in size; the caller
+/// bounds the time.
 pub(super) async fn exchange(
     http: Arc<Http>,
     (endpoint, address): (usize, &VaultAddress),
