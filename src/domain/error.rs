@@ -18,6 +18,9 @@ pub enum Code {
     DeadlineExceeded,
     /// `--require-enterprise` is set and the server is not Vault Enterprise.
     EnterpriseRequired,
+    /// Something between this process and the keeper answered in its place: a proxy, a load
+    /// balancer, or another server. It says nothing about data, key, policy or credentials.
+    Intermediary,
     /// Something that cannot happen did.
     Internal,
     /// The request itself breaks a rule of KMS v2.
@@ -73,6 +76,7 @@ impl Code {
             Self::CredentialUnreadable => "credential-unreadable",
             Self::DeadlineExceeded => "deadline-exceeded",
             Self::EnterpriseRequired => "enterprise-required",
+            Self::Intermediary => "intermediary-answer",
             Self::Internal => "internal",
             Self::InvalidRequest => "invalid-request",
             Self::KeeperAnswer => "keeper-answer",
@@ -103,6 +107,7 @@ impl Code {
         matches!(
             self,
             Self::DeadlineExceeded
+                | Self::Intermediary
                 | Self::KeeperFailed
                 | Self::KeeperOverloaded
                 | Self::KeeperSealed
@@ -124,6 +129,7 @@ impl Code {
         matches!(
             self,
             Self::DeadlineExceeded
+                | Self::Intermediary
                 | Self::KeeperFailed
                 | Self::KeeperOverloaded
                 | Self::KeeperSealed

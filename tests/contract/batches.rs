@@ -87,7 +87,7 @@ async fn a_version_that_a_node_does_not_have_yet_is_asked_for_again() {
     let body = format!(r#"{{"data": {{"batch_results": [{behind}, {behind}, {behind}]}}}}"#);
     stand_in.fail_next(1, "transit/decrypt", &Fault::Says(400, body));
     assert_eq!(codes(&unwrapped(&subject, &sealed).await), [None; 3]);
-    assert_eq!(batches(&stand_in), [2], "once one of them is known");
+    assert!(batches(&stand_in).is_empty(), "each of them is asked for alone");
 }
 
 #[tokio::test]
@@ -106,34 +106,40 @@ async fn what_failed_inside_the_keeper_is_sent_again_by_itself() {
 }
 
 #[tokio::test]
-async fn a_keeper_that_takes_no_batches_is_asked_one_by_one() {
+async fn a_batch_that_the_server_does_not_take_is_sent_in_halves() {
     let (subject, stand_in) = subject(Manner::default()).await;
     let sealed = wrapped(&subject, 4).await;
     stand_in.shared.engine.lock().unwrap().refuses_batches = true;
     assert_eq!(codes(&unwrapped(&subject, &sealed).await), [None; 4]);
-    assert_eq!(codes(&unwrapped(&subject, &sealed).await), [None; 4]);
-    assert_eq!(batches(&stand_in), [4], "it is not tried again at once");
-    // An upgrade is noticed with the next look at the key.
+    assert_eq!(batches(&stand_in), [4, 2, 2]);
     stand_in.shared.engine.lock().unwrap().refuses_batches = false;
-    subject.kek.describe(within(&subject, SOON)).await.unwrap();
+    // A proxy's limit on the size of a request.
+    stand_in.fail_next(1, DECRYPT, &Fault::Says(413, "<html>".to_owned()));
     assert_eq!(codes(&unwrapped(&subject, &sealed).await), [None; 4]);
-    assert_eq!(batches(&stand_in), [4, 4]);
+    assert_eq!(batches(&stand_in), [4, 2, 2, 2, 2]);
 }
 
 #[tokio::test]
 async fn a_batch_that_fails_as_a_whole_fails_each_with_the_cause() {
     let (subject, stand_in) = subject(Manner::default()).await;
     let sealed = wrapped(&subject, 3).await;
-    for (fault, code) in [
-        (Fault::error(403, "1 error occurred:\n\t* permission denied\n\n"), Code::PermissionDenied),
-        (Fault::nonsense(), Code::KeeperAnswer),
+    for (requests, fault, code) in [
+        // The batch, and one of its items alone: a policy may allow single unwraps.
         (
+            2,
+            Fault::error(403, "1 error occurred:\n\t* permission denied\n\n"),
+            Code::PermissionDenied,
+        ),
+        (3, Fault::nonsense(), Code::Intermediary),
+        (
+            1,
             Fault::Says(200, r#"{"data":{"batch_results":[{"plaintext":""}]}}"#.into()),
             Code::KeeperAnswer,
         ),
     ] {
-        stand_in.fail_next(1, DECRYPT, &fault);
+        stand_in.fail_next(requests, DECRYPT, &fault);
         assert_eq!(codes(&unwrapped(&subject, &sealed).await), [Some(code); 3], "{fault:?}");
+        crate::stand_in::heals(&subject).await;
     }
     assert_eq!(codes(&unwrapped(&subject, &sealed).await), [None; 3]);
 }

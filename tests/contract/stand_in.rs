@@ -88,6 +88,9 @@ async fn the_stand_in_keeps_every_rule() {
     .await;
 }
 
+/// What Go's server answers to plain HTTP on a port that speaks TLS.
+const PLAIN_HTTP: &str = "Client sent an HTTP request to an HTTPS server.\n";
+
 #[tokio::test]
 async fn every_fault_is_classified_and_passes() {
     let (subject, stand_in) = subject(Manner::default()).await;
@@ -95,11 +98,18 @@ async fn every_fault_is_classified_and_passes() {
     for (fault, code) in [
         (Fault::Reset, Code::KeeperUnreachable),
         (Fault::HalfBody, Code::KeeperUnreachable),
-        (Fault::html_502(), Code::KeeperFailed),
+        (Fault::html_502(), Code::Intermediary),
+        // Each of these was once taken for the keeper's word about key, policy or stored object.
+        (Fault::Says(200, "<html>Sign in</html>".to_owned()), Code::Intermediary),
+        (Fault::Says(400, "<html>Bad Request</html>".to_owned()), Code::Intermediary),
+        (Fault::Says(403, "<html>Forbidden</html>".to_owned()), Code::Intermediary),
+        (Fault::Says(404, "default backend - 404".to_owned()), Code::Intermediary),
+        (Fault::Says(400, PLAIN_HTTP.to_owned()), Code::KeeperUnreachable),
+        (Fault::error(400, "path disabled in replication DR secondary mode"), Code::KeeperSealed),
         (Fault::quota(), Code::KeeperOverloaded),
         (Fault::sealed(), Code::KeeperSealed),
         (Fault::redirect_elsewhere(), Code::KeeperFailed),
-        (Fault::nonsense(), Code::KeeperAnswer),
+        (Fault::nonsense(), Code::Intermediary),
     ] {
         stand_in.set_fault(Some(fault.clone()));
         assert_eq!(failures(&subject, SOON, &sealed).await, [code; 3], "{fault:?}");

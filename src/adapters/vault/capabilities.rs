@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use http::Method;
 
 use super::{
-    client::{At, Call, Repeat, VaultClient, json},
+    client::{Policy, Request, VaultClient, json},
     key_path::KeyPath,
     refusal::Asked,
     session::Session,
@@ -77,20 +77,19 @@ impl Capabilities {
         }
         let held = self.session.token(deadline).await?;
         let paths: Vec<_> = rules.iter().map(|rule| rule.path.as_str()).collect();
-        let call = Call {
-            operation: KeeperOperation::Read,
+        let request = Request {
             method: Method::POST,
             path: "sys/capabilities-self",
-            at: At::Any,
             namespace: &self.settings.namespace,
             token: Some(&held.token),
             body: Some(json(&serde_json::json!({ "paths": paths }))?),
-            deadline,
-            repeat: Repeat::Freely,
         };
-        let answer = self.client.send(call).await.map_err(|f| f.into_error(Asked::Capabilities))?;
+        let policy = Policy::new(KeeperOperation::Read, deadline);
+        let answer =
+            self.client.send::<Data<BTreeMap<String, serde_json::Value>>>(&request, policy);
+        let answer = answer.await.map_err(|failure| failure.into_error(Asked::Capabilities))?;
         // One path that is not listed, or is listed in another form, grants nothing.
-        let granted = answer.parse::<Data<BTreeMap<String, serde_json::Value>>>()?.data;
+        let granted = answer.value.data;
         Ok(judge(&rules, &granted))
     }
 }

@@ -68,7 +68,7 @@ async fn shake(
     let config = settings.tls.client_config().map_err(internal)?;
     // As requests are made, so that of several addresses of a name one is enough.
     let uri = address.join("").map_err(|_invalid| internal("the address is no URL".to_owned()))?;
-    let tcp = settings.connector().oneshot(uri).await.map_err(|e| failed(&e))?.into_inner();
+    let tcp = settings.connector(&[]).oneshot(uri).await.map_err(|e| failed(&e))?.into_inner();
     let connector = TlsConnector::from(Arc::new(config));
     let tls = connector.connect(name.clone(), tcp).await.map_err(|e| failed(&e))?;
     let (_, connection) = tls.get_ref();

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use super::client::Expected;
 
 /// `POST {mount}/encrypt/{key}`.
 #[derive(Serialize, Zeroize, ZeroizeOnDrop)]
@@ -100,16 +102,17 @@ pub(super) struct Auth {
     pub(super) num_uses: i64,
 }
 
-/// The body of a failure.
-#[derive(Deserialize, Default)]
+/// The body of a refusal. No other body is the keeper's word.
+#[derive(Deserialize)]
 pub(super) struct Errors {
-    #[serde(default)]
     pub(super) errors: Vec<String>,
 }
 
-/// What `sys/health` tells, as far as it matters.
+/// What `sys/health` tells, as far as it matters. Every keeper sends `sealed`.
 #[derive(Deserialize)]
 pub(super) struct Health {
+    #[serde(rename = "sealed")]
+    _sealed: bool,
     pub(super) cluster_id: Option<String>,
 }
 
@@ -119,7 +122,13 @@ pub(super) struct DecryptBatchBody<'a> {
     pub(super) batch_input: Vec<DecryptBody<'a>>,
 }
 
-/// What decrypt returns for several items, in their order.
+/// What decrypt returns for several items.
+#[derive(Deserialize)]
+pub(super) struct Batch {
+    pub(super) data: BatchData,
+}
+
+/// The results of several items, in their order.
 #[derive(Deserialize)]
 pub(super) struct BatchData {
     pub(super) batch_results: Vec<BatchItem>,
@@ -134,13 +143,6 @@ pub(super) struct BatchItem {
     pub(super) error: String,
 }
 
-/// Whether an answer holds results of items at all.
-#[derive(Deserialize)]
-pub(super) struct BatchProbe {
-    #[serde(rename = "batch_results")]
-    _results: Vec<serde::de::IgnoredAny>,
-}
-
 /// What `sys/wrapping/lookup` tells.
 #[derive(Deserialize)]
 pub(super) struct WrappingData {
@@ -151,4 +153,36 @@ pub(super) struct WrappingData {
 #[derive(Deserialize, Zeroize, ZeroizeOnDrop)]
 pub(super) struct SecretIdData {
     pub(super) secret_id: String,
+}
+
+/// An answer that says nothing beside its success.
+#[derive(Deserialize)]
+#[serde(from = "Option<serde::de::IgnoredAny>")]
+pub(super) struct Nothing;
+
+impl From<Option<serde::de::IgnoredAny>> for Nothing {
+    fn from(_: Option<serde::de::IgnoredAny>) -> Self {
+        Self
+    }
+}
+
+impl<T: DeserializeOwned> Expected for Data<T> {}
+
+impl Expected for Authenticated {}
+
+impl Expected for Nothing {}
+
+/// The status of a batch of which items failed: 400 where one of them was the caller's fault, 500
+/// where all of them failed inside the keeper.
+impl Expected for Batch {
+    fn is_answer_with(status: u16) -> bool {
+        matches!(status, 400 | 500)
+    }
+}
+
+/// The status says how the node is: a standby, sealed, a secondary.
+impl Expected for Health {
+    fn is_answer_with(status: u16) -> bool {
+        matches!(status, 429 | 472 | 473 | 501 | 503)
+    }
 }

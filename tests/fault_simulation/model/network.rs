@@ -1,6 +1,6 @@
 //! The network between one plugin and the cluster: pipes in memory.
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use http::Uri;
@@ -57,7 +57,7 @@ impl Network {
         }
         let (ours, theirs) = duplex(BUFFER);
         drop(tokio::spawn(self.serve(node, theirs)));
-        Ok(Connection::new(TokioIo::new(ours)))
+        Ok(Connection::new(TokioIo::new(ours), None))
     }
 
     /// Serves a connection to `node` until either side ends it.
@@ -77,7 +77,11 @@ impl Network {
 }
 
 impl Dial for Network {
-    fn dial(&self, to: Uri) -> BoxFuture<'static, Result<Connection, BoxError>> {
+    fn dial(
+        &self,
+        to: Uri,
+        _last: &[SocketAddr],
+    ) -> BoxFuture<'static, Result<Connection, BoxError>> {
         let name = to.host().unwrap().strip_prefix("vault-").unwrap();
         let node = name.parse().unwrap();
         self.clone().connect(node).boxed()

@@ -21,10 +21,10 @@ use self::{
     wrapping::Unwrapper,
 };
 use super::{
-    client::{At, Call, Failure, Repeat, VaultClient, json, unreadable},
+    client::{Expected, Failure, Policy, Repeat, Request, VaultClient, json, unreadable},
     key_path::{MountPath, Namespace},
     refusal::Asked,
-    wire::{Auth, Authenticated, LoginBody},
+    wire::{Auth, Authenticated, LoginBody, Nothing},
 };
 use crate::{
     domain::{
@@ -162,25 +162,26 @@ impl AppRole {
         let mount = self.settings.mount.to_string();
         let path = format!("auth/{mount}/login");
         let deadline = self.client.background_deadline();
-        let at = self.client.at_active(deadline).await;
-        let call = Call {
-            operation: KeeperOperation::Login,
+        let target = self.client.at_active(deadline).await;
+        let request = Request {
             method: Method::POST,
             path: &path,
-            at,
             namespace: &self.settings.namespace,
             token: None,
             body: Some(json(&body)?),
-            deadline,
-            repeat: Repeat::Once,
         };
-        let answer = self.client.send(call).await.map_err(|failure| {
-            if matches!(&failure, Failure::Refused(refusal) if refusal.may_lock_the_role()) {
+        let policy = Policy {
+            target,
+            repeat: Repeat::Once,
+            ..Policy::new(KeeperOperation::Login, deadline)
+        };
+        let answer = self.client.send::<Authenticated>(&request, policy).await;
+        let auth = answer.map(|answer| answer.value.auth).map_err(|failure| {
+            if matches!(&failure, Failure::Refused(refusal) if refusal.refuses_the_pair()) {
                 self.refused.note(pair);
             }
             failure.into_error(Asked::Login(&mount))
         })?;
-        let auth = answer.parse::<Authenticated>()?.auth;
         if auth.num_uses != 0 {
             return Err(KmsError::new(
                 Code::LoginRefused,
@@ -191,24 +192,23 @@ impl AppRole {
         lease(&auth)
     }
 
-    async fn token_call(
+    async fn token_call<T: Expected>(
         &self,
         path: &str,
         token: &Secret,
         repeat: Repeat,
-    ) -> Result<super::client::Answer, KmsError> {
-        let call = Call {
-            operation: KeeperOperation::Renew,
+    ) -> Result<T, KmsError> {
+        let request = Request {
             method: Method::POST,
             path,
-            at: At::Any,
             namespace: &self.settings.namespace,
             token: Some(token),
             body: Some(json(&serde_json::json!({}))?),
-            deadline: self.client.background_deadline(),
-            repeat,
         };
-        self.client.send(call).await.map_err(|f| f.into_error(Asked::Renew))
+        let deadline = self.client.background_deadline();
+        let policy = Policy { repeat, ..Policy::new(KeeperOperation::Renew, deadline) };
+        let answer = self.client.send(&request, policy).await;
+        answer.map(|answer| answer.value).map_err(|f| f.into_error(Asked::Renew))
     }
 }
 
@@ -227,8 +227,9 @@ impl Credentials for AppRole {
     }
 
     async fn renew(&self, token: &Secret) -> Result<Lease, KmsError> {
-        let answer = self.token_call("auth/token/renew-self", token, Repeat::Freely).await?;
-        let lease = lease(&answer.parse::<Authenticated>()?.auth)?;
+        let renewed =
+            self.token_call::<Authenticated>("auth/token/renew-self", token, Repeat::Freely);
+        let lease = lease(&renewed.await?.auth)?;
         // What never expires is not renewed: 0 here is a lease that was capped to its end.
         let ttl = lease.ttl.or(Some(Duration::ZERO));
         Ok(Lease { ttl, ..lease })
@@ -248,7 +249,8 @@ impl Credentials for AppRole {
     }
 
     async fn revoke(&self, token: &Secret) -> Result<(), KmsError> {
-        self.token_call("auth/token/revoke-self", token, Repeat::Never).await.map(drop)
+        let Nothing = self.token_call("auth/token/revoke-self", token, Repeat::Never).await?;
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use http::Method;
 
 use crate::{
     adapters::vault::{
-        client::{Answer, Call, Failure, Repeat, VaultClient, json},
+        client::{Expected, Failure, Policy, Repeat, Request, VaultClient, json},
         key_path::{MountPath, Namespace},
         refusal::Asked,
         wire::{Data, SecretIdData, WrappedBody, WrappingData},
@@ -40,9 +40,10 @@ impl Unwrapper {
     /// and the codes of an outage, which leave it as it is.
     pub(super) async fn unwrap(&self, token: &Secret) -> Result<Secret, KmsError> {
         let asked = WrappedBody { token: token.expose() };
-        let looked_up = self.call("sys/wrapping/lookup", None, Some(json(&asked)?), Repeat::Freely);
-        let answer = looked_up.await.map_err(used_or)?;
-        let path = answer.parse::<Data<WrappingData>>()?.data.creation_path;
+        let body = Some(json(&asked)?);
+        let looked_up =
+            self.call::<Data<WrappingData>>("sys/wrapping/lookup", None, body, Repeat::Freely);
+        let path = looked_up.await.map_err(used_or)?.data.creation_path;
         if !self.is_secret_id_path(&path) {
             return Err(KmsError::new(
                 Code::CredentialUnreadable,
@@ -50,8 +51,13 @@ impl Unwrapper {
                 "make one with `vault write -wrap-ttl=… -f auth/<mount>/role/<role>/secret-id`; if nobody of you wrote it, look into who did",
             ));
         }
-        let unwrapped = self.call("sys/wrapping/unwrap", Some(token), None, Repeat::Never).await;
-        let answer = unwrapped.map_err(|failure| match failure {
+        let unwrapped = self.call::<Data<SecretIdData>>(
+            "sys/wrapping/unwrap",
+            Some(token),
+            None,
+            Repeat::Never,
+        );
+        let mut unwrapped = unwrapped.await.map_err(|failure| match failure {
             Failure::Lost(error) => KmsError::new(
                 Code::WrappingTokenUsed,
                 format!("the answer to unwrapping the secret ID was lost ({})", error.cause()),
@@ -59,7 +65,7 @@ impl Unwrapper {
             ),
             failure => used_or(failure),
         })?;
-        Ok(Secret::new(std::mem::take(&mut answer.parse::<Data<SecretIdData>>()?.data.secret_id)))
+        Ok(Secret::new(std::mem::take(&mut unwrapped.data.secret_id)))
     }
 
     /// `auth/<mount>/role/<any>/secret-id`, below the namespace where the server says it with it.
@@ -75,34 +81,26 @@ impl Unwrapper {
         role.is_some_and(|role| !role.is_empty() && !role.contains('/'))
     }
 
-    async fn call(
+    async fn call<T: Expected>(
         &self,
         path: &str,
         token: Option<&Secret>,
         body: Option<bytes::Bytes>,
         repeat: Repeat,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<T, Failure> {
         let deadline = self.client.background_deadline();
-        let at = self.client.at_active(deadline).await;
-        let call = Call {
-            operation: KeeperOperation::Login,
-            method: Method::POST,
-            path,
-            at,
-            namespace: &self.namespace,
-            token,
-            body,
-            deadline,
-            repeat,
-        };
-        self.client.send(call).await
+        let target = self.client.at_active(deadline).await;
+        let namespace = &self.namespace;
+        let request = Request { method: Method::POST, path, namespace, token, body };
+        let policy = Policy { target, repeat, ..Policy::new(KeeperOperation::Login, deadline) };
+        self.client.send(&request, policy).await.map(|answer| answer.value)
     }
 }
 
 /// A refusal of the token itself is more than a failed login.
 fn used_or(failure: Failure) -> KmsError {
     match failure {
-        Failure::Refused(refusal) if matches!(refusal.status, 400 | 403 | 404) => KmsError::new(
+        Failure::Refused(refusal) if refusal.refuses_the_wrapping_token() => KmsError::new(
             Code::WrappingTokenUsed,
             "the wrapping token of the secret ID was used already, or has expired",
             "if none of you used it, destroy the role's secret IDs; then write a new wrapping token to the file of --approle-secret-id-path",

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::{VaultClient, transport::Network};
+use super::{Dial, VaultClient, transport::Network};
 use crate::{adapters::vault::tls::Trust, ports::file::TextFile};
 
 /// The largest bundle of authorities, in bytes: the public ones take about 250 KiB.
@@ -41,8 +41,8 @@ impl VaultClient {
             return Ok(false);
         }
         *current = Some(bundle.to_vec());
-        *self.http.write().unwrap_or_else(PoisonError::into_inner) =
-            Arc::new(settings.http(Arc::new(network)));
+        let network: Arc<dyn Dial> = Arc::new(network);
+        self.connections.dial_by(&network);
         Ok(true)
     }
 }

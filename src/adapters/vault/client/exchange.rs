@@ -1,218 +1,219 @@
 //! One request to one endpoint, and its answer.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
+use http::{
+    Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest, header,
+};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::dial::Dialler;
+use super::{connections::Http, failure::Failure, transport::Peer};
 use crate::{
-    adapters::vault::{address::VaultAddress, key_path::Namespace, refusal::Refusal, wire},
+    adapters::vault::{address::VaultAddress, key_path::Namespace, refusal::Refusal},
     domain::{
         error::{Code, KmsError},
         secret::Secret,
-        time::{Monotonic, UnixTime},
+        time::UnixTime,
     },
-    ports::telemetry::KeeperOperation,
 };
 
 /// Largest answer, in bytes. A key with ten thousand versions takes about 200 KiB.
 const ANSWER_MAX: usize = 1_048_576;
 
+/// The longest wait that a server may ask for; a header can ask for any.
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
+
 const USER_AGENT: &str = concat!("vault-kube-kms/", env!("CARGO_PKG_VERSION"));
 
-/// Which state of the cluster an answer was of. Opaque; what it is sent with asks that a node that
-/// has not reached it passes the request on.
+/// Which state of the cluster an answer was of. Opaque. A request that bears it asks that a node
+/// that has not reached this state passes the request on.
 const INDEX: HeaderName = HeaderName::from_static("x-vault-index");
 const INCONSISTENT: HeaderName = HeaderName::from_static("x-vault-inconsistent");
 const FORWARD: HeaderValue = HeaderValue::from_static("forward-active-node");
 
-/// The library's client; its connections are shared by all endpoints.
-pub(super) type Http = Client<Dialler, Full<Bytes>>;
-
-/// How a request may be repeated when it is not known whether it was carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::adapters::vault) enum Repeat {
-    /// It changes nothing: a read, a wrap, an unwrap, a renewal.
-    Freely,
-    /// Once: a login, which may use up a secret ID and writes a lease.
-    Once,
-    /// Never: what a wrapping token wraps can be taken out once.
-    Never,
-}
-
-/// Which endpoint a request is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::adapters::vault) enum At {
-    /// Any that serves.
-    Any,
-    /// This endpoint first.
-    Endpoint(usize),
-    /// This endpoint, for what it says by itself.
-    Alone(usize),
-}
-
-/// One request. It holds secrets, so it has no `Debug`.
+/// What is sent. It holds secrets, so it has no `Debug`.
 #[derive(Clone)]
-pub(in crate::adapters::vault) struct Call<'a> {
-    pub(in crate::adapters::vault) operation: KeeperOperation,
+pub(in crate::adapters::vault) struct Request<'a> {
     pub(in crate::adapters::vault) method: Method,
     /// Below `/v1/`, from validated parts.
     pub(in crate::adapters::vault) path: &'a str,
-    pub(in crate::adapters::vault) at: At,
     pub(in crate::adapters::vault) namespace: &'a Namespace,
     pub(in crate::adapters::vault) token: Option<&'a Secret>,
     /// JSON, zeroed once it was sent.
     pub(in crate::adapters::vault) body: Option<Bytes>,
-    pub(in crate::adapters::vault) deadline: Monotonic,
-    pub(in crate::adapters::vault) repeat: Repeat,
 }
 
-/// An answer, of whatever status.
-pub(in crate::adapters::vault) struct Answer {
-    /// Whose it is.
+/// What a request expects as its answer. A body of another shape is not the keeper's answer.
+pub(in crate::adapters::vault) trait Expected: DeserializeOwned {
+    /// Whether a body of this shape is the answer although its status is `status`, which is no
+    /// success.
+    fn is_answer_with(_status: u16) -> bool {
+        false
+    }
+}
+
+/// The answer to a request.
+pub(in crate::adapters::vault) struct Answer<T> {
+    /// The endpoint that gave it.
     pub(in crate::adapters::vault) endpoint: usize,
-    body: Zeroizing<Vec<u8>>,
-    pub(super) status: u16,
+    /// The HTTP status.
+    pub(in crate::adapters::vault) status: u16,
+    /// What was asked for.
+    pub(in crate::adapters::vault) value: T,
     /// The server's clock, where it sent `Date`.
     pub(in crate::adapters::vault) date: Option<UnixTime>,
-    /// The state of the cluster that it is of.
+    /// The state of the cluster that the answer is of.
     pub(super) index: Option<HeaderValue>,
-    retry_after: Option<Duration>,
-    location: Option<String>,
 }
 
-/// Why there is no success.
-#[derive(Debug)]
-pub(in crate::adapters::vault) enum Failure {
-    /// Nothing was sent: no connection.
-    Unsent(KmsError),
-    /// It was sent, or may have been, and no whole answer came.
-    Lost(KmsError),
-    /// An answer that was no success.
-    Refused(Refusal),
+/// An answer as it came, of whatever status and from whatever server.
+pub(super) struct Raw {
+    pub(super) status: u16,
+    pub(super) body: Zeroizing<Vec<u8>>,
+    headers: HeaderMap,
 }
 
-/// Sends `call` to `address`, that of `endpoint`, and reads the answer. Bounded in size; the caller
-/// bounds the time.
+/// What came of one request.
+pub(super) struct Exchanged {
+    pub(super) outcome: Result<Raw, Failure>,
+    /// The server that the connection led to, where there was one.
+    pub(super) peer: Option<SocketAddr>,
+}
+
+/// Sends `request` to `address` and reads the answer, within `limit` and bounded in size.
 pub(super) async fn exchange(
-    http: Arc<Http>,
-    (endpoint, address): (usize, &VaultAddress),
-    call: &Call<'_>,
+    http: &Http,
+    address: &VaultAddress,
+    request: &Request<'_>,
     index: Option<HeaderValue>,
-) -> Result<Answer, Failure> {
-    let request = request(address, call, index).map_err(Failure::Unsent)?;
+    limit: Duration,
+) -> Exchanged {
+    let mut request = match http_request(address, request, index) {
+        Ok(request) => request,
+        Err(error) => return Exchanged { outcome: Err(Failure::Unsent(error)), peer: None },
+    };
+    let connection = capture_connection(&mut request);
+    let answered = timeout(limit, round_trip(http, address, request)).await;
+    let connected = connection.connection_metadata().is_some();
+    let outcome = answered.unwrap_or_else(|_elapsed| {
+        // What was not handed to a connection has reached no server.
+        let failure = if connected { Failure::Lost } else { Failure::Unsent };
+        Err(failure(late(address, limit, connected)))
+    });
+    Exchanged { outcome, peer: peer(&connection) }
+}
+
+async fn round_trip(
+    http: &Http,
+    address: &VaultAddress,
+    request: HttpRequest<Full<Bytes>>,
+) -> Result<Raw, Failure> {
     let response = http.request(request).await.map_err(|error| {
         let connecting = error.is_connect();
-        let told = unreachable(address, &error, connecting);
-        if connecting { Failure::Unsent(told) } else { Failure::Lost(told) }
+        let failure = if connecting { Failure::Unsent } else { Failure::Lost };
+        failure(unreachable(address, &error, connecting))
     })?;
     let (parts, body) = response.into_parts();
     let body = Limited::new(body, ANSWER_MAX)
         .collect()
         .await
         .map_err(|error| Failure::Lost(unreachable(address, error.as_ref(), false)))?;
-    Ok(Answer {
-        endpoint,
-        // The library's own buffers are beyond reach; ours are zeroed.
-        body: Zeroizing::new(Vec::from(body.to_bytes())),
-        status: parts.status.as_u16(),
-        date: date(&parts.headers),
-        index: parts.headers.get(INDEX).cloned(),
-        retry_after: retry_after(&parts.headers),
-        location: text(&parts.headers, &header::LOCATION).map(str::to_owned),
-    })
+    // The library's own buffers are beyond reach; ours are zeroed.
+    let body = Zeroizing::new(Vec::from(body.to_bytes()));
+    Ok(Raw { status: parts.status.as_u16(), body, headers: parts.headers })
 }
 
-fn request(
+fn http_request(
     address: &VaultAddress,
-    call: &Call<'_>,
+    request: &Request<'_>,
     index: Option<HeaderValue>,
-) -> Result<Request<Full<Bytes>>, KmsError> {
+) -> Result<HttpRequest<Full<Bytes>>, KmsError> {
     let internal = |what: &'static str| KmsError::new(Code::Internal, what, "report this");
-    let uri = address.join(call.path).map_err(|_source| internal("a path is no path"))?;
-    let mut request = Request::builder()
-        .method(call.method.clone())
+    let uri = address.join(request.path).map_err(|_source| internal("a path is not valid"))?;
+    let mut built = HttpRequest::builder()
+        .method(request.method.clone())
         .uri(uri)
         .header(header::USER_AGENT, USER_AGENT)
         .header("x-vault-request", "true");
-    if !call.namespace.as_str().is_empty() {
-        request = request.header("x-vault-namespace", call.namespace.as_str());
+    if !request.namespace.as_str().is_empty() {
+        built = built.header("x-vault-namespace", request.namespace.as_str());
     }
-    if let Some(token) = call.token {
+    if let Some(token) = request.token {
         let mut value = HeaderValue::from_str(token.expose())
-            .map_err(|_source| internal("the token is no header value"))?;
+            .map_err(|_source| internal("the token is not a header value"))?;
         value.set_sensitive(true);
-        request = request.header("x-vault-token", value);
+        built = built.header("x-vault-token", value);
     }
     if let Some(index) = index {
-        request = request.header(INDEX, index).header(INCONSISTENT, FORWARD);
+        built = built.header(INDEX, index).header(INCONSISTENT, FORWARD);
     }
-    request
-        .body(Full::new(call.body.clone().unwrap_or_default()))
+    built
+        .body(Full::new(request.body.clone().unwrap_or_default()))
         .map_err(|_source| internal("a request could not be built"))
 }
 
-impl Answer {
-    /// The body as `T`.
-    pub(in crate::adapters::vault) fn parse<T: serde::de::DeserializeOwned>(
-        &self,
-    ) -> Result<T, KmsError> {
-        // The parser's message can quote the body, so it is not passed on.
-        serde_json::from_slice(&self.body)
-            .map_err(|_private| unreadable("it is not what was asked for"))
-    }
-
-    /// A success, or what the refusal says. A batch of which only items failed is a success,
-    /// whatever its status.
-    pub(super) fn judged(self) -> Result<Self, Failure> {
-        if (200..300).contains(&self.status) || self.has_results() {
-            return Ok(self);
-        }
-        let refusal = Refusal::new(self.status, self.retry_after, self.location, &self.body);
-        Err(Failure::Refused(refusal))
-    }
-
-    fn has_results(&self) -> bool {
-        matches!(self.status, 400 | 500) && self.parse::<wire::Data<wire::BatchProbe>>().is_ok()
-    }
-}
-
-impl Failure {
-    /// How long the server asks to wait.
-    pub(super) const fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Refused(refusal) => refusal.retry_after,
-            Self::Unsent(_) | Self::Lost(_) => None,
-        }
-    }
-
-    /// Where a redirection points.
-    pub(super) fn location(&self) -> Option<&str> {
-        match self {
-            Self::Refused(refusal) => refusal.location(),
-            Self::Unsent(_) | Self::Lost(_) => None,
-        }
-    }
-
-    pub(in crate::adapters::vault) fn into_error(
+impl Raw {
+    /// The one rule for every answer: what was asked for, the keeper's own refusal, or an outage of
+    /// what stands between. Nothing that uses the result looks at a body again.
+    pub(super) fn judged<T: Expected>(
         self,
-        asked: crate::adapters::vault::refusal::Asked<'_>,
-    ) -> KmsError {
-        match self {
-            Self::Unsent(error) | Self::Lost(error) => error,
-            Self::Refused(refusal) => refusal.into_error(asked),
+        endpoint: usize,
+        address: &VaultAddress,
+    ) -> Result<Answer<T>, Failure> {
+        let (status, headers) = (self.status, &self.headers);
+        let is_success = (200..300).contains(&status);
+        if is_success || T::is_answer_with(status) {
+            // A success without a body is JSON's null.
+            let body: &[u8] = if self.body.is_empty() { b"null" } else { &self.body };
+            // The parser's message can quote the body, so it is not passed on.
+            if let Ok(value) = serde_json::from_slice(body) {
+                let (date, index) = (date(headers), headers.get(INDEX).cloned());
+                return Ok(Answer { endpoint, status, value, date, index });
+            }
         }
+        if matches!(status, 301..=303 | 307 | 308) {
+            let location = text(headers, &header::LOCATION).map(str::to_owned);
+            return Err(Failure::redirected(address, status, location));
+        }
+        let retry_after = retry_after(headers);
+        let refusal =
+            if is_success { None } else { Refusal::read(status, retry_after, &self.body) };
+        Err(refusal.map_or_else(
+            || {
+                let kind = text(headers, &header::CONTENT_TYPE);
+                Failure::intermediary(address, status, kind, retry_after, &self.body)
+            },
+            Failure::Refused,
+        ))
     }
 }
 
-impl fmt::Debug for Answer {
+impl<T> fmt::Debug for Answer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Answer").field("status", &self.status).finish_non_exhaustive()
     }
+}
+
+/// The server that a captured connection leads to.
+fn peer(connection: &CaptureConnection) -> Option<SocketAddr> {
+    let mut extensions = Extensions::new();
+    connection.connection_metadata().as_ref()?.get_extras(&mut extensions);
+    extensions.get::<Peer>().map(|peer| peer.0)
+}
+
+fn late(address: &VaultAddress, limit: Duration, connected: bool) -> KmsError {
+    let (what, remedy) = if connected {
+        ("no answer from", "check the keeper's load and the network to it")
+    } else {
+        ("no connection to", "check --vault-address and the network to the keeper")
+    };
+    let cause = format!("{what} {address} within {} ms", limit.as_millis());
+    KmsError::new(Code::KeeperTimeout, cause, remedy)
 }
 
 /// What `error` means for whoever looks after the address.
@@ -237,7 +238,7 @@ pub(in crate::adapters::vault) fn unreachable(
     KmsError::new(Code::KeeperUnreachable, format!("{what} {address}: {cause}"), remedy)
 }
 
-/// An answer that cannot be what the keeper meant.
+/// An answer of the keeper's shape that contradicts itself.
 pub(in crate::adapters::vault) fn unreadable(why: &str) -> KmsError {
     KmsError::new(
         Code::KeeperAnswer,
@@ -267,5 +268,6 @@ fn date(headers: &HeaderMap) -> Option<UnixTime> {
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    Some(Duration::from_secs(text(headers, &header::RETRY_AFTER)?.parse().ok()?))
+    let seconds = text(headers, &header::RETRY_AFTER)?.parse().ok()?;
+    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }

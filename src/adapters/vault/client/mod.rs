@@ -1,12 +1,15 @@
-//! The client for all requests to Vault: it knows the endpoints of one cluster, tries again what is
-//! safe to, and ends by each call's deadline.
+//! The client for all requests to Vault. It chooses an endpoint, exchanges a request for an answer,
+//! and learns from what became of it; what failed is tried again as a table says, within the
+//! deadline of each call.
 
 mod authorities;
 mod breaker;
-mod dial;
-mod endpoints;
+mod connections;
 mod exchange;
-mod greeting;
+mod failure;
+mod nodes;
+mod policy;
+mod probe;
 mod retry;
 mod survey;
 mod trace;
@@ -15,31 +18,31 @@ mod tries;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use http::HeaderValue;
-use hyper_util::{
-    client::legacy::Client,
-    rt::{TokioExecutor, TokioTimer},
-};
-use tokio::time::timeout;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, warn};
 
-pub(super) use self::exchange::{Answer, At, Call, Failure, Repeat, json, unreachable, unreadable};
 pub use self::{
     authorities::BUNDLE_MAX,
-    endpoints::EndpointView,
+    nodes::EndpointView,
     transport::{BoxError, Connection, Dial},
 };
 use self::{
-    dial::Dialler,
-    endpoints::Endpoints,
-    exchange::{Http, exchange},
-    retry::{Where, is_endpoints_fault},
+    connections::Connections,
+    exchange::{Exchanged, exchange},
+    nodes::{Learned, NodeChange, Nodes, Wanted},
+    policy::Attempt,
+    retry::Where,
     transport::Network,
     tries::{Step, Tries},
+};
+pub(super) use self::{
+    exchange::{Answer, Expected, Request, json, unreachable, unreadable},
+    failure::Failure,
+    policy::{Policy, Repeat, Target},
 };
 use super::{
     address::VaultAddress,
@@ -52,22 +55,19 @@ use crate::{
     },
     ports::{
         clock::Clock,
-        telemetry::{Event, KeeperOperation, RetryReason, Telemetry},
+        telemetry::{Event, RetryReason, Telemetry},
     },
 };
-
-/// Idle connections kept, and for how long: less than the 5 minutes after which Vault ends them.
-const IDLE_MAX: usize = 64;
-const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// What an endpoint is given at least before another one is asked.
 const TRY_LEAST: Duration = Duration::from_millis(300);
 
-/// A caller who waits for less than this does not prove that an endpoint is out.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// Time-outs of less than this are not held against the endpoint: the caller had little time left.
+/// Less than a fair share of a call's time among many endpoints.
+const MIN_COUNTED_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// What is left of a call's time when its cause must be told.
-const LAST_WORD: Duration = Duration::from_millis(5);
+/// Kept back from a call's time, so that its cause arrives before the outer deadline ends it.
+const ERROR_RESERVE: Duration = Duration::from_millis(5);
 
 /// Where Vault is and how to talk to it.
 #[derive(Clone, Debug)]
@@ -95,22 +95,14 @@ impl ClientSettings {
         let addresses: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
         addresses.join(",")
     }
-
-    fn http(&self, dial: Arc<dyn Dial>) -> Http {
-        Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(IDLE_MAX)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_timer(TokioTimer::new())
-            .build(Dialler::new(dial, self.connect_timeout))
-    }
 }
 
 /// The client.
 pub struct VaultClient {
-    http: RwLock<Arc<Http>>,
-    /// The bundle of authorities that `http` believes, where it is one.
+    nodes: Mutex<Nodes>,
+    connections: Connections,
+    /// The bundle of authorities that counts, where one is configured.
     bundle: Mutex<Option<Vec<u8>>>,
-    endpoints: Endpoints,
     /// The state of the cluster that the last success was of; dropped when a node cannot reach it.
     index: Mutex<Option<HeaderValue>>,
     settings: ClientSettings,
@@ -140,15 +132,15 @@ impl VaultClient {
         clock: Arc<dyn Clock>,
         telemetry: Arc<dyn Telemetry>,
     ) -> Self {
-        let addresses = settings.addresses.clone();
         let bundle = match &settings.tls.trust {
             Trust::Bundle(bundle) => Some(bundle.clone()),
             Trust::System | Trust::Anybody => None,
         };
+        let count = settings.addresses.len();
         Self {
-            http: RwLock::new(Arc::new(settings.http(dial))),
+            nodes: Mutex::new(Nodes::new(settings.addresses.clone())),
+            connections: Connections::new(count, dial, settings.connect_timeout),
             bundle: Mutex::new(bundle),
-            endpoints: Endpoints::new(addresses, Arc::clone(&clock), Arc::clone(&telemetry)),
             index: Mutex::new(None),
             settings,
             clock,
@@ -159,28 +151,35 @@ impl VaultClient {
     /// How each endpoint is.
     #[must_use]
     pub fn endpoints(&self) -> Vec<EndpointView> {
-        self.endpoints.view()
+        self.nodes(|nodes| nodes.view())
     }
 
-    /// The deadline of a request that nobody waits for.
+    /// The deadline of a request that no caller waits for.
     pub(super) fn background_deadline(&self) -> Monotonic {
         self.clock.now().after(self.settings.request_timeout)
     }
 
-    /// Sends a request and reads its answer; what failed is tried again as the table says, as long
-    /// as the deadline allows. The failure is that of the last try, or the refusal of its token.
-    pub(super) async fn send(&self, call: Call<'_>) -> Result<Answer, Failure> {
+    /// Sends `request` and returns what was asked for; what failed is tried again as the table says,
+    /// as long as the deadline allows. The failure is that of the last try, or the refusal of its
+    /// token.
+    pub(super) async fn send<T: Expected>(
+        &self,
+        request: &Request<'_>,
+        policy: Policy,
+    ) -> Result<Answer<T>, Failure> {
         let mut tries = Tries::default();
-        let mut endpoint = match call.at {
-            At::Endpoint(named) | At::Alone(named) => {
-                self.endpoints.sent(named);
-                named
-            }
-            At::Any => self.endpoints.pick(&[]).map_err(Failure::Unsent)?,
+        let wanted = match policy.target {
+            Target::Endpoint(index) => Wanted::This(index),
+            Target::Any => Wanted::Any(&[]),
         };
+        let now = self.clock.now();
+        let chosen = self.nodes(|nodes| nodes.choose(wanted, now));
+        let mut endpoint = chosen.map_err(Failure::Unsent)?;
+        let as_any = policy.target == Target::Any;
         let mut dead_token = None;
         loop {
-            let failure = match self.attempt(endpoint, &call, tries.avoided()).await {
+            let attempt = Attempt { endpoint, avoided: tries.avoided(), alone: false, as_any };
+            let failure = match self.attempt(attempt, request, policy).await {
                 Ok(answer) => {
                     if answer.index.is_some() {
                         self.keep_index(answer.index.clone());
@@ -189,7 +188,7 @@ impl VaultClient {
                 }
                 Err(failure) => failure,
             };
-            let Some((step, wait, next)) = self.following(&failure, endpoint, &call, &mut tries)
+            let Some((step, wait, next)) = self.following(&failure, endpoint, policy, &mut tries)
             else {
                 // A node that points elsewhere says nothing of a token that another one refused.
                 let said_nothing = failure.location().is_some();
@@ -214,93 +213,138 @@ impl VaultClient {
         &self,
         failure: &Failure,
         endpoint: usize,
-        call: &Call<'_>,
+        policy: Policy,
         tries: &mut Tries,
     ) -> Option<(Step, Duration, usize)> {
-        let named = failure.location().and_then(|to| self.endpoints.at_location(to));
-        let step = tries.next(failure, endpoint, named, call.repeat)?;
+        let named = failure.location().and_then(|to| self.nodes(|nodes| nodes.at_location(to)));
+        let step = tries.next(failure, endpoint, named, policy.repeat)?;
         let wait = step.wait(self.clock.jitter());
-        if self.clock.now().after(wait + TRY_LEAST) > call.deadline {
+        let now = self.clock.now();
+        if now.after(wait).after(TRY_LEAST) > policy.deadline {
             return None;
         }
-        let next = match (step.place, named) {
-            (Where::Same, _) => endpoint,
-            (Where::Named, Some(named)) => {
-                self.endpoints.sent(named);
-                named
-            }
+        let wanted = match (step.place, named) {
+            (Where::Same, _) => return Some((step, wait, endpoint)),
+            (Where::RedirectTarget, Some(named)) => Wanted::This(named),
             (place, _) => {
                 tries.avoid(endpoint);
                 match place {
-                    Where::Another => self.endpoints.pick_new(tries.avoided())?,
-                    _ => self.endpoints.pick(tries.avoided()).ok()?,
+                    Where::RequireOther => Wanted::Other(tries.avoided()),
+                    _ => Wanted::Any(tries.avoided()),
                 }
             }
         };
+        let next = self.nodes(|nodes| nodes.choose(wanted, now)).ok()?;
         Some((step, wait, next))
     }
 
-    /// One try at one endpoint.
-    async fn attempt(
+    /// Sends `request` once.
+    async fn attempt<T: Expected>(
         &self,
-        endpoint: usize,
-        call: &Call<'_>,
-        avoided: &[usize],
-    ) -> Result<Answer, Failure> {
+        attempt: Attempt<'_>,
+        request: &Request<'_>,
+        policy: Policy,
+    ) -> Result<Answer<T>, Failure> {
+        let Attempt { endpoint, .. } = attempt;
         let started = self.clock.now();
-        let others = self.endpoints.others(endpoint, avoided);
-        let limit = self.limit(others, call.deadline.since(started));
-        let span = trace::span(call, self.endpoints.address(endpoint));
-        let asking = self.ask(endpoint, call).instrument(span.clone());
-        let outcome = match timeout(limit, asking).await {
-            Ok(outcome) => outcome,
-            Err(_elapsed) => Err(Failure::Lost(self.late(endpoint, limit))),
+        let others = self.nodes(|nodes| nodes.others(endpoint, attempt.avoided, started));
+        let limit = self.limit(others, policy.deadline.since(started), policy.try_limit);
+        let span = trace::span(request, self.settings.addresses.get(endpoint));
+        let outcome = match self.verify(endpoint, limit).await {
+            Ok(left) => {
+                let index = if attempt.alone { None } else { self.index() };
+                let exchange = self.exchange(endpoint, request, index, left);
+                exchange.instrument(span.clone()).await
+            }
+            // Whatever that met, nothing of the call was sent.
+            Err(error) => Err(Failure::Unsent(error)),
         };
         let elapsed = self.clock.now().since(started);
-        let error = told(call, &outcome);
-        trace::ended(&span, &outcome, error.as_ref());
-        let operation = call.operation;
+        let operation = policy.operation;
+        let error = match &outcome {
+            Ok(_) => None,
+            Err(Failure::Redirected { .. }) if attempt.alone => None,
+            Err(failure) => failure.reportable_error(operation),
+        };
+        if let Some(error) = &error {
+            trace::failed(&span, error);
+        }
         self.telemetry.record(Event::KeeperCalled { operation, elapsed, error: error.as_ref() });
-        match (&outcome, error) {
-            (Err(failure), Some(error)) if is_endpoints_fault(failure) => {
-                if elapsed >= PATIENCE || !matches!(error.code(), Code::KeeperTimeout) {
-                    self.endpoints.failed(endpoint, &error);
+        match (&outcome, &error) {
+            (Err(failure), Some(error)) if failure.is_endpoints_fault() => {
+                if elapsed >= MIN_COUNTED_TIMEOUT || error.code() != Code::KeeperTimeout {
+                    self.learn(endpoint, Learned::Failed(error));
                 }
             }
             // The order of the others is the operator's.
-            _ => self.endpoints.succeeded(endpoint, call.at == At::Any),
+            _ => self.learn(endpoint, Learned::Answered { as_any: attempt.as_any }),
         }
         outcome
     }
 
     /// How long one try may take: all that is left, or a fair share where `others` are left to ask.
-    fn limit(&self, others: usize, left: Duration) -> Duration {
+    fn limit(&self, others: usize, left: Duration, most: Option<Duration>) -> Duration {
         let others = u32::try_from(others).unwrap_or(u32::MAX);
         let share = (left / others.saturating_add(1)).max(TRY_LEAST);
-        share.min(left).min(self.settings.request_timeout).saturating_sub(LAST_WORD)
+        let most = most.unwrap_or(self.settings.request_timeout);
+        share.min(left).min(most).saturating_sub(ERROR_RESERVE)
     }
 
-    async fn ask(&self, endpoint: usize, call: &Call<'_>) -> Result<Answer, Failure> {
-        let address = self.address(endpoint).map_err(Failure::Unsent)?;
-        if self.endpoints.is_stranger(endpoint) {
-            // Whatever this meets, nothing of the call was sent.
-            self.how_is(endpoint, call.deadline).await.map_err(Failure::Unsent)?;
+    /// Asks an endpoint of which cluster it is, where that must be known first. Returns what is left
+    /// of `limit`.
+    async fn verify(&self, endpoint: usize, limit: Duration) -> Result<Duration, KmsError> {
+        if !self.nodes(|nodes| nodes.is_unverified(endpoint)) {
+            return Ok(limit);
         }
-        // What is asked of one node for its own sake is not passed on.
-        let index = match call.at {
-            At::Any | At::Endpoint(_) => self.index(),
-            At::Alone(_) => None,
-        };
-        exchange(self.http(), (endpoint, address), call, index).await?.judged()
+        let began = self.clock.now();
+        self.health(endpoint, limit).await?;
+        Ok(limit.saturating_sub(self.clock.now().since(began)))
+    }
+
+    /// One exchange with one endpoint. The connections to a server that does not serve are closed.
+    async fn exchange<T: Expected>(
+        &self,
+        endpoint: usize,
+        request: &Request<'_>,
+        index: Option<HeaderValue>,
+        limit: Duration,
+    ) -> Result<Answer<T>, Failure> {
+        let address = self.address(endpoint).map_err(Failure::Unsent)?;
+        let http = self.connections.to(endpoint).ok_or_else(|| Failure::Unsent(no_endpoint()))?;
+        let Exchanged { outcome, peer } = exchange(&http, address, request, index, limit).await;
+        trace::answered(&outcome);
+        let outcome = outcome.and_then(|raw| raw.judged(endpoint, address));
+        if outcome.as_ref().is_err_and(Failure::wants_another_server) {
+            self.connections.renew(endpoint, peer, self.clock.now());
+        }
+        outcome
     }
 
     fn address(&self, endpoint: usize) -> Result<&VaultAddress, KmsError> {
-        let address = self.endpoints.address(endpoint);
-        address.ok_or_else(|| KmsError::new(Code::Internal, "no such endpoint", "report this"))
+        self.settings.addresses.get(endpoint).ok_or_else(no_endpoint)
     }
 
-    fn http(&self) -> Arc<Http> {
-        Arc::clone(&self.http.read().unwrap_or_else(PoisonError::into_inner))
+    /// Runs `with` on what is known of the endpoints, and reports what it changed.
+    fn nodes<R>(&self, with: impl FnOnce(&mut Nodes) -> R) -> R {
+        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = with(&mut nodes);
+        let changes = nodes.take_changes();
+        drop(nodes);
+        for change in changes {
+            match change {
+                NodeChange::Breaker(endpoint, state) => {
+                    self.telemetry.record(Event::Breaker { endpoint, state });
+                }
+                NodeChange::Foreign(error) => report(&error, "an endpoint is left out"),
+                NodeChange::Stale(error) => report(&error, "an endpoint is stale"),
+            }
+        }
+        result
+    }
+
+    fn learn(&self, endpoint: usize, learned: Learned<'_>) {
+        let (now, spread) = (self.clock.now(), self.clock.jitter());
+        self.nodes(|nodes| nodes.learn(endpoint, learned, now, spread));
     }
 
     fn index(&self) -> Option<HeaderValue> {
@@ -310,39 +354,15 @@ impl VaultClient {
     fn keep_index(&self, index: Option<HeaderValue>) {
         *self.index.lock().unwrap_or_else(PoisonError::into_inner) = index;
     }
-
-    fn late(&self, endpoint: usize, limit: Duration) -> KmsError {
-        let address = self.endpoints.address(endpoint).map(ToString::to_string);
-        KmsError::new(
-            Code::KeeperTimeout,
-            format!(
-                "no answer from {} within {} ms",
-                address.unwrap_or_default(),
-                limit.as_millis()
-            ),
-            "check the keeper's load and the network to it",
-        )
-    }
 }
 
-/// What telemetry is told of a try: not of refusals that a working keeper gives to what it is
-/// given, as for each proof of binding, and not of a standby that has nothing to say for itself.
-fn told(call: &Call<'_>, outcome: &Result<Answer, Failure>) -> Option<KmsError> {
-    match outcome {
-        Ok(_) => None,
-        Err(Failure::Unsent(error) | Failure::Lost(error)) => Some(error.clone()),
-        Err(Failure::Refused(refusal))
-            if call.operation == KeeperOperation::Write && refusal.status == 400 =>
-        {
-            None
-        }
-        Err(Failure::Refused(refusal))
-            if matches!(call.at, At::Alone(_)) && refusal.location().is_some() =>
-        {
-            None
-        }
-        Err(Failure::Refused(refusal)) => Some(refusal.error_of_status()),
-    }
+fn report(error: &KmsError, what: &'static str) {
+    let (cause, remedy) = (error.cause(), error.remedy());
+    warn!(code = error.code().as_str(), cause, remedy, "{what}");
+}
+
+fn no_endpoint() -> KmsError {
+    KmsError::new(Code::Internal, "no such endpoint", "report this")
 }
 
 impl fmt::Debug for VaultClient {

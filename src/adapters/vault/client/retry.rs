@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::exchange::{Failure, Repeat};
+use super::{Repeat, failure::Failure};
 use crate::ports::telemetry::RetryReason;
 
 /// The most requests that one call may cost, whatever each of them met.
@@ -12,14 +12,14 @@ pub(super) const REQUESTS_MAX: u32 = 6;
 /// Where the next request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Where {
-    /// To another endpoint, or to the same one when there is no other.
-    Elsewhere,
-    /// To another endpoint, and nowhere when there is none that was not asked yet.
-    Another,
+    /// To another endpoint, or to the same one where there is no other.
+    PreferOther,
+    /// To an endpoint that this call has not asked yet; where there is none, the failure is final.
+    RequireOther,
     /// To the same endpoint, on whatever connection.
     Same,
-    /// To the endpoint that the answer named, which is one of ours.
-    Named,
+    /// To the endpoint that a redirection names.
+    RedirectTarget,
 }
 
 /// What follows a failed request.
@@ -44,27 +44,27 @@ pub(super) const fn rule(reason: RetryReason, repeat: Repeat) -> Option<Rule> {
     };
     let (place, waits): (_, &'static [Duration]) = match (reason, repeat) {
         // Nothing was sent: the next endpoint at once, and a little later the first one again.
-        (Unsent, _) => (Where::Elsewhere, const { &[NOW, ms(100), ms(300)] }),
+        (Unsent, _) => (Where::PreferOther, const { &[NOW, ms(100), ms(300)] }),
         // It may have been carried out.
-        (Lost, Repeat::Freely) => (Where::Elsewhere, const { &[NOW, ms(100)] }),
-        (Lost, Repeat::Once) => (Where::Elsewhere, const { &[NOW] }),
+        (Lost, Repeat::Freely) => (Where::PreferOther, const { &[NOW, ms(100)] }),
+        (Lost, Repeat::Once) => (Where::PreferOther, const { &[NOW] }),
         // Another node may not have the trouble that this one has.
-        (Internal, Repeat::Freely | Repeat::Once) => (Where::Elsewhere, const { &[ms(50)] }),
+        (Internal, Repeat::Freely | Repeat::Once) => (Where::PreferOther, const { &[ms(50)] }),
         // A standby may not know a new token yet; what two nodes refuse, or one whom the others
         // point to, is believed.
-        (TokenUnknown, Repeat::Freely) => (Where::Another, const { &[NOW] }),
+        (TokenUnknown, Repeat::Freely) => (Where::RequireOther, const { &[NOW] }),
         (Lost | Internal | TokenUnknown, Repeat::Never) | (TokenUnknown, Repeat::Once) => {
             return None;
         }
-        (Redirected, _) => (Where::Named, const { &[NOW] }),
+        (Redirected, _) => (Where::RedirectTarget, const { &[NOW] }),
         // This node of the cluster does not know the key version yet; 109 ms was the longest seen.
         // Others may: a leader was seen that had missed a rotation and never learnt of it.
-        (NotYet, _) => (Where::Elsewhere, const { &[ms(20), ms(50), ms(100), ms(200)] }),
+        (NotYet, _) => (Where::PreferOther, const { &[ms(20), ms(50), ms(100), ms(200)] }),
         // This node has not caught up with what another one told us.
         (NotCaughtUp, _) => (Where::Same, const { &[ms(20), ms(50), ms(100)] }),
         // Unless the server says how long.
         (Quota, _) => (Where::Same, const { &[ms(1_000)] }),
-        (Unavailable, _) => (Where::Elsewhere, const { &[ms(20), ms(100), ms(300)] }),
+        (Unavailable, _) => (Where::PreferOther, const { &[ms(20), ms(100), ms(300)] }),
     };
     Some(Rule { place, waits })
 }
@@ -74,50 +74,44 @@ pub(super) fn reason(failure: &Failure) -> Option<RetryReason> {
     match failure {
         Failure::Unsent(_) => Some(RetryReason::Unsent),
         Failure::Lost(_) => Some(RetryReason::Lost),
+        Failure::Redirected { .. } => Some(RetryReason::Redirected),
+        Failure::Intermediary { status, .. } => match status {
+            413 => None,
+            429 => Some(RetryReason::Quota),
+            503 => Some(RetryReason::Unavailable),
+            // What it passed on may have been carried out.
+            _ => Some(RetryReason::Lost),
+        },
+        Failure::Refused(refusal) if refusal.is_about_the_node() => Some(RetryReason::Unavailable),
         Failure::Refused(refusal) => match refusal.status {
-            307 | 308 => Some(RetryReason::Redirected),
             400 if refusal.is_about_a_new_version() => Some(RetryReason::NotYet),
             403 if refusal.is_dead_token() => Some(RetryReason::TokenUnknown),
             412 => Some(RetryReason::NotCaughtUp),
             429 if refusal.is_silent() => Some(RetryReason::NotCaughtUp),
             429 => Some(RetryReason::Quota),
-            500 if refusal.knows_no_leader() => Some(RetryReason::Unavailable),
             500 if !refusal.is_permanent() => Some(RetryReason::Internal),
-            // Of a proxy: what it passed on may have been carried out.
             502 | 504 => Some(RetryReason::Lost),
-            472 | 473 | 503 => Some(RetryReason::Unavailable),
+            503 => Some(RetryReason::Unavailable),
             _ => None,
         },
-    }
-}
-
-/// Whether `failure` speaks against the endpoint itself, so that its breaker counts it. Never
-/// anything that a request's content could cause.
-pub(super) fn is_endpoints_fault(failure: &Failure) -> bool {
-    match failure {
-        Failure::Unsent(_) | Failure::Lost(_) => true,
-        Failure::Refused(refusal) => {
-            matches!(refusal.status, 472 | 501..=504)
-                || (refusal.status == 500 && refusal.knows_no_leader())
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapters::vault::refusal::Refusal;
+    use crate::adapters::vault::{address::VaultAddress, refusal::Refusal};
 
     fn refused(status: u16, text: &str) -> Failure {
         let body = serde_json::json!({ "errors": [text] }).to_string();
-        Failure::Refused(Refusal::new(status, None, None, body.as_bytes()))
+        Failure::Refused(Refusal::read(status, None, body.as_bytes()).unwrap())
     }
 
     /// The table of the HTTP contract, row by row.
     #[test]
     fn each_answer_is_retried_as_the_table_says() {
         for (status, text, expected) in [
-            (307, "", Some(RetryReason::Redirected)),
+            (400, "path disabled in replication DR secondary mode", Some(RetryReason::Unavailable)),
             (400, "invalid ciphertext: version is too new", Some(RetryReason::NotYet)),
             (
                 400,
@@ -142,15 +136,27 @@ mod tests {
             ),
             (500, "role \"x\" does not exist during renewal", None),
             (500, "unable to get associated_data", None),
-            (501, "", None),
+            (501, "", Some(RetryReason::Unavailable)),
             (502, "", Some(RetryReason::Lost)),
             (503, "Vault is sealed", Some(RetryReason::Unavailable)),
             (504, "", Some(RetryReason::Lost)),
         ] {
             assert_eq!(reason(&refused(status, text)), expected, "{status} {text}");
         }
-        let silent = Refusal::new(429, None, None, br#"{"errors":[]}"#);
+        let silent = Refusal::read(429, None, br#"{"errors":[]}"#).unwrap();
         assert_eq!(reason(&Failure::Refused(silent)), Some(RetryReason::NotCaughtUp));
+        let address = VaultAddress::parse("https://vault:8200").unwrap();
+        for (status, expected) in [
+            (200, Some(RetryReason::Lost)),
+            (403, Some(RetryReason::Lost)),
+            (413, None),
+            (429, Some(RetryReason::Quota)),
+            (502, Some(RetryReason::Lost)),
+            (503, Some(RetryReason::Unavailable)),
+        ] {
+            let page = Failure::intermediary(&address, status, None, None, b"<html>");
+            assert_eq!(reason(&page), expected, "{status}");
+        }
     }
 
     #[test]
@@ -162,15 +168,5 @@ mod tests {
         assert_eq!(repeats(RetryReason::Internal, Repeat::Never), 0);
         // What was never sent is safe to send, whatever it is.
         assert!(repeats(RetryReason::Unsent, Repeat::Never) > 0);
-    }
-
-    #[test]
-    fn the_breaker_counts_nothing_that_content_can_cause() {
-        for status in [400, 403, 404, 405, 412, 413, 429, 500] {
-            assert!(!is_endpoints_fault(&refused(status, "")), "{status}");
-        }
-        for status in [472, 501, 502, 503, 504] {
-            assert!(is_endpoints_fault(&refused(status, "")), "{status}");
-        }
     }
 }

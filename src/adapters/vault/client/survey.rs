@@ -1,5 +1,5 @@
-//! What the other endpoints say, beside the one that is asked as usual: for what one node alone may
-//! be wrong about, and go on being wrong about.
+//! What all endpoints say, beside the preferred one: a stale node neither hides a key version that
+//! another one knows nor looks like a rollback.
 
 use std::{future::Future, pin::pin, time::Duration};
 
@@ -9,26 +9,27 @@ use futures_util::{
 };
 use tokio::time::timeout;
 
-use tracing::warn;
-
-use super::{Answer, At, Call, VaultClient};
+use super::{Answer, Attempt, Expected, Policy, Request, VaultClient, nodes::Learned};
 use crate::domain::key::KekVersion;
 
-/// How long the others are waited for once the first has answered: they are of one cluster. One that
-/// hangs makes each survey so much longer, until it cannot be greeted and its breaker opens.
+/// How long the others are waited for once the first has answered. One that hangs makes each survey
+/// so much longer, until its breaker opens.
 const STRAGGLERS: Duration = Duration::from_millis(100);
 
 impl VaultClient {
-    /// Waits for `first`, and asks meanwhile every other endpoint that works, once. Returns what
-    /// `first` did and the answers that came in time, in no order.
-    pub(in crate::adapters::vault) async fn survey<T>(
+    /// Waits for `first`, and meanwhile sends `request` once to every other endpoint that is healthy.
+    /// Returns the result of `first` and the other answers that came in time, in no order.
+    pub(in crate::adapters::vault) async fn survey<T: Expected + Send, R>(
         &self,
-        first: impl Future<Output = T>,
-        call: Call<'_>,
-    ) -> (T, Vec<Answer>) {
-        let asked = self.endpoints.well_beside_the_first().map(|endpoint| {
-            let call = Call { at: At::Alone(endpoint), ..call.clone() };
-            async move { self.attempt(endpoint, &call, &[]).await }
+        first: impl Future<Output = R>,
+        request: Request<'_>,
+        policy: Policy,
+    ) -> (R, Vec<Answer<T>>) {
+        let now = self.clock.now();
+        let others = self.nodes(|nodes| nodes.healthy_secondaries(now));
+        let request = &request;
+        let asked = others.into_iter().map(|endpoint| async move {
+            self.attempt::<T>(Attempt::alone(endpoint), request, policy).await
         });
         let asked: FuturesUnordered<_> = asked.collect();
         let mut answers = Vec::new();
@@ -38,7 +39,7 @@ impl VaultClient {
         });
         let first = match select(pin!(first), pin!(collecting)).await {
             Either::Left((first, collecting)) => {
-                // Who is late does not count.
+                // A late answer does not count.
                 let _late = timeout(STRAGGLERS, collecting).await;
                 first
             }
@@ -47,18 +48,15 @@ impl VaultClient {
         (first, answers)
     }
 
-    /// Takes in which key version each endpoint `said` to be the latest, where `newest` is it. One
-    /// that is behind for long is told of.
+    /// Takes in the latest key version that each endpoint `showed`, where `newest` is the newest of
+    /// them. One that lags for a minute is reported.
     pub(in crate::adapters::vault) fn compare(
         &self,
-        said: &[(usize, KekVersion)],
+        showed: &[(usize, KekVersion)],
         newest: KekVersion,
     ) {
-        for (endpoint, latest) in said {
-            if let Some(error) = self.endpoints.compared(*endpoint, *latest, newest) {
-                let (cause, remedy) = (error.cause(), error.remedy());
-                warn!(code = error.code().as_str(), cause, remedy, "an endpoint is stale");
-            }
+        for (endpoint, latest) in showed {
+            self.learn(*endpoint, Learned::Showed { latest: *latest, newest });
         }
     }
 }

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use tracing::{Span, field::Empty, info_span};
 
-use super::{Answer, Call, Failure};
+use super::{Failure, Request, exchange::Raw};
 use crate::{
     adapters::vault::address::VaultAddress, domain::error::KmsError, ports::telemetry::TRACE_TARGET,
 };
@@ -15,12 +15,12 @@ struct Bearing {
     request_id: String,
 }
 
-/// The span of sending `call` to `address`, below that of the moment.
-pub(super) fn span(call: &Call<'_>, address: Option<&VaultAddress>) -> Span {
+/// The span of sending `request` to `address`, below that of the moment.
+pub(super) fn span(request: &Request<'_>, address: Option<&VaultAddress>) -> Span {
     info_span!(
         target: TRACE_TARGET,
         "keeper",
-        otel.name = %format_args!("{} {}", call.method, call.path),
+        otel.name = %format_args!("{} {}", request.method, request.path),
         otel.kind = "client",
         otel.status_code = Empty,
         server.address = address.map(tracing::field::display),
@@ -30,26 +30,20 @@ pub(super) fn span(call: &Call<'_>, address: Option<&VaultAddress>) -> Span {
     )
 }
 
-/// Notes on `span` how its request ended.
-pub(super) fn ended(span: &Span, outcome: &Result<Answer, Failure>, error: Option<&KmsError>) {
+/// Notes on the span of the moment what came back.
+pub(super) fn answered(raw: &Result<Raw, Failure>) {
+    let (Ok(raw), span) = (raw, Span::current()) else { return };
     if span.is_disabled() {
         return;
     }
-    let status = match outcome {
-        Ok(answer) => {
-            if let Ok(bearing) = answer.parse::<Bearing>() {
-                span.record("vault.request_id", bearing.request_id);
-            }
-            Some(answer.status)
-        }
-        Err(Failure::Refused(refusal)) => Some(refusal.status),
-        Err(Failure::Unsent(_) | Failure::Lost(_)) => None,
-    };
-    if let Some(status) = status {
-        span.record("http.response.status_code", status);
+    span.record("http.response.status_code", raw.status);
+    if let Ok(bearing) = serde_json::from_slice::<Bearing>(&raw.body) {
+        span.record("vault.request_id", bearing.request_id);
     }
-    if let Some(error) = error {
-        span.record("otel.status_code", "ERROR");
-        span.record("error.code", error.code().as_str());
-    }
+}
+
+/// Notes on `span` why its request failed.
+pub(super) fn failed(span: &Span, error: &KmsError) {
+    span.record("otel.status_code", "ERROR");
+    span.record("error.code", error.code().as_str());
 }

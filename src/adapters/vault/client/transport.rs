@@ -3,6 +3,7 @@
 
 use std::{
     fmt, io,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -11,9 +12,13 @@ use std::{
 use futures_util::future::BoxFuture;
 use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::{Connected, Connection as Described, HttpConnector};
-use tower::ServiceExt as _;
+use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::{
+    Connected, Connection as Described, HttpConnector, HttpInfo,
+    dns::{GaiResolver, Name},
+};
+use rustls::ClientConfig;
+use tower::{Service, ServiceExt as _};
 
 use super::ClientSettings;
 use crate::adapters::vault::tls::TlsSettings;
@@ -23,16 +28,28 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A way to reach servers.
 pub trait Dial: fmt::Debug + Send + Sync + 'static {
-    /// Connects to the host and port of `to`, by TLS if its scheme is `https`. May take for ever:
+    /// Connects to the host and port of `to`, by TLS if its scheme is `https`. Where several servers
+    /// stand behind the host's name, those in `last` are tried after the others. May take for ever:
     /// the client bounds it. Safe to cancel.
     ///
     /// # Errors
-    /// Why nobody is reached, or not believed.
-    fn dial(&self, to: Uri) -> BoxFuture<'static, Result<Connection, BoxError>>;
+    /// Why no server is reached, or the one that is reached is not trusted.
+    fn dial(
+        &self,
+        to: Uri,
+        last: &[SocketAddr],
+    ) -> BoxFuture<'static, Result<Connection, BoxError>>;
 }
 
 /// An open connection, on which HTTP/1 is spoken.
-pub struct Connection(Pin<Box<dyn Stream>>);
+pub struct Connection {
+    stream: Pin<Box<dyn Stream>>,
+    peer: Option<SocketAddr>,
+}
+
+/// The server at the other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) SocketAddr);
 
 /// Bytes both ways.
 trait Stream: Read + Write + Send {}
@@ -40,15 +57,18 @@ trait Stream: Read + Write + Send {}
 impl<T: Read + Write + Send> Stream for T {}
 
 impl Connection {
-    /// A connection over `stream`.
-    pub fn new(stream: impl Read + Write + Send + 'static) -> Self {
-        Self(Box::pin(stream))
+    /// A connection over `stream` to `peer`, where that is known.
+    pub fn new(stream: impl Read + Write + Send + 'static, peer: Option<SocketAddr>) -> Self {
+        Self { stream: Box::pin(stream), peer }
     }
 }
 
 impl Described for Connection {
     fn connected(&self) -> Connected {
-        Connected::new()
+        match self.peer {
+            Some(peer) => Connected::new().extra(Peer(peer)),
+            None => Connected::new(),
+        }
     }
 }
 
@@ -58,7 +78,7 @@ impl Read for Connection {
         cx: &mut Context<'_>,
         buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        self.0.as_mut().poll_read(cx, buf)
+        self.stream.as_mut().poll_read(cx, buf)
     }
 }
 
@@ -68,19 +88,19 @@ impl Write for Connection {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.0.as_mut().poll_write(cx, buf)
+        self.stream.as_mut().poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.as_mut().poll_flush(cx)
+        self.stream.as_mut().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.as_mut().poll_shutdown(cx)
+        self.stream.as_mut().poll_shutdown(cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_write_vectored(
@@ -88,7 +108,7 @@ impl Write for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.0.as_mut().poll_write_vectored(cx, bufs)
+        self.stream.as_mut().poll_write_vectored(cx, bufs)
     }
 }
 
@@ -100,7 +120,10 @@ impl fmt::Debug for Connection {
 
 /// The network.
 #[derive(Clone, Debug)]
-pub(super) struct Network(HttpsConnector<HttpConnector>);
+pub(super) struct Network {
+    settings: ClientSettings,
+    tls: ClientConfig,
+}
 
 impl Network {
     /// The network, as `settings` want it used.
@@ -108,36 +131,92 @@ impl Network {
     /// # Errors
     /// Why TLS cannot be set up; see [`TlsSettings::client_config`].
     pub(super) fn new(settings: &ClientSettings) -> Result<Self, String> {
-        let mut builder = HttpsConnectorBuilder::new()
-            .with_tls_config(if settings.is_tls() {
-                settings.tls.client_config()?
-            } else {
-                TlsSettings::unused()?
-            })
-            .https_or_http();
-        if let Some(name) = settings.tls.server_name.clone() {
-            builder = builder.with_server_name_resolver(FixedServerNameResolver::new(name));
-        }
-        Ok(Self(builder.enable_http1().wrap_connector(settings.connector())))
+        let tls =
+            if settings.is_tls() { settings.tls.client_config()? } else { TlsSettings::unused()? };
+        Ok(Self { settings: settings.clone(), tls })
     }
 }
 
 impl Dial for Network {
-    fn dial(&self, to: Uri) -> BoxFuture<'static, Result<Connection, BoxError>> {
-        let dialled = self.0.clone().oneshot(to);
-        Box::pin(async move { Ok(Connection::new(dialled.await?)) })
+    fn dial(
+        &self,
+        to: Uri,
+        last: &[SocketAddr],
+    ) -> BoxFuture<'static, Result<Connection, BoxError>> {
+        let mut builder =
+            HttpsConnectorBuilder::new().with_tls_config(self.tls.clone()).https_or_http();
+        if let Some(name) = self.settings.tls.server_name.clone() {
+            builder = builder.with_server_name_resolver(FixedServerNameResolver::new(name));
+        }
+        let connector = builder.enable_http1().wrap_connector(self.settings.connector(last));
+        Box::pin(async move {
+            let stream = connector.oneshot(to).await?;
+            let mut extensions = http::Extensions::new();
+            stream.connected().get_extras(&mut extensions);
+            let peer = extensions.get::<HttpInfo>().map(HttpInfo::remote_addr);
+            Ok(Connection::new(stream, peer))
+        })
     }
 }
 
+/// Resolves names by the system, each time anew, and moves the addresses in `last` to the end.
+#[derive(Clone, Debug)]
+pub(in crate::adapters::vault) struct Resolver {
+    system: GaiResolver,
+    last: Vec<SocketAddr>,
+}
+
+impl Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Self::Response>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.system.poll_ready(cx)
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let (resolved, last) = (self.system.call(name), self.last.clone());
+        Box::pin(async move {
+            let mut addresses: Vec<_> = resolved.await?.collect();
+            order(&mut addresses, &last);
+            Ok(addresses.into_iter())
+        })
+    }
+}
+
+/// Sorts `addresses`, which bear no port yet: those in `last` come last, in its order.
+fn order(addresses: &mut [SocketAddr], last: &[SocketAddr]) {
+    let place = |address: &SocketAddr| last.iter().position(|known| known.ip() == address.ip());
+    addresses.sort_by_key(|address| place(address).map_or(0, |place| place + 1));
+}
+
 impl ClientSettings {
-    /// How TCP connections are made.
-    pub(in crate::adapters::vault) fn connector(&self) -> HttpConnector {
-        let mut tcp = HttpConnector::new();
+    /// How TCP connections are made; to the servers in `last` where no other one can be reached.
+    pub(in crate::adapters::vault) fn connector(
+        &self,
+        last: &[SocketAddr],
+    ) -> HttpConnector<Resolver> {
+        let resolver = Resolver { system: GaiResolver::new(), last: last.to_vec() };
+        let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(Duration::from_secs(15)));
         // Shared out among the addresses of a name, so that a dead one does not take all the time.
         tcp.set_connect_timeout(Some(self.connect_timeout.min(self.request_timeout)));
         tcp
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_that_did_not_serve_are_tried_last_oldest_first() {
+        let address = |last: u8| SocketAddr::from(([127, 0, 0, last], 0));
+        let mut addresses = [1, 2, 3, 4].map(address);
+        order(&mut addresses, &[SocketAddr::from(([127, 0, 0, 3], 8200)), address(1)]);
+        assert_eq!(addresses, [2, 4, 3, 1].map(address));
     }
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    exchange::{Failure, Repeat},
+    Repeat,
+    failure::Failure,
     retry::{REQUESTS_MAX, Where, reason, rule},
 };
 use crate::ports::telemetry::RetryReason;
@@ -25,7 +26,8 @@ impl Step {
     /// for.
     pub(super) fn wait(&self, chance: f64) -> Duration {
         let least = if self.asked { 1.0 } else { 0.75 };
-        self.wait.mul_f64(least + chance / 2.0)
+        Duration::try_from_secs_f64(self.wait.as_secs_f64() * (least + chance / 2.0))
+            .unwrap_or(Duration::MAX)
     }
 }
 
@@ -105,10 +107,22 @@ impl Tries {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapters::vault::refusal::Refusal;
+    use crate::adapters::vault::{address::VaultAddress, refusal::Refusal};
 
     fn redirection() -> Failure {
-        Failure::Refused(Refusal::new(307, None, Some("https://elsewhere".to_owned()), b""))
+        let address = VaultAddress::parse("https://vault:8200").unwrap();
+        Failure::redirected(&address, 307, Some("https://elsewhere".to_owned()))
+    }
+
+    /// A header can ask for any wait; the longest one once aborted the process.
+    #[test]
+    fn the_wait_is_finite_whatever_the_server_asks_for() {
+        let body = br#"{"errors":["rate limit quota exceeded"]}"#;
+        let refusal = Refusal::read(429, Some(Duration::MAX), body).unwrap();
+        let step = Tries::default().next(&Failure::Refused(refusal), 0, None, Repeat::Freely);
+        for chance in [0.0, 0.5, 0.999_999] {
+            assert!(step.unwrap().wait(chance) <= Duration::MAX);
+        }
     }
 
     #[test]
@@ -125,7 +139,7 @@ mod tests {
     #[test]
     fn a_redirection_back_to_who_refused_the_token_is_not_followed() {
         let refusal = br#"{"errors":["permission denied"]}"#;
-        let dead_token = Failure::Refused(Refusal::new(403, None, None, refusal));
+        let dead_token = Failure::Refused(Refusal::read(403, None, refusal).unwrap());
         let mut tries = Tries::default();
         let shown_to_another = tries.next(&dead_token, 0, None, Repeat::Freely).unwrap();
         assert_eq!(shown_to_another.reason, RetryReason::TokenUnknown);
@@ -137,7 +151,7 @@ mod tests {
     #[test]
     fn a_redirection_to_nobody_we_know_is_not_followed() {
         let step = Tries::default().next(&redirection(), 0, None, Repeat::Freely).unwrap();
-        assert_eq!((step.reason, step.place), (RetryReason::Unavailable, Where::Elsewhere));
+        assert_eq!((step.reason, step.place), (RetryReason::Unavailable, Where::PreferOther));
     }
 
     #[test]

@@ -1,24 +1,31 @@
 //! What a refusal means, in the words of the domain.
 
 use super::{Asked, Refusal};
-use crate::domain::error::{Code, KmsError};
+use crate::{
+    adapters::vault::address::VaultAddress,
+    domain::error::{Code, KmsError},
+};
 
 impl Refusal {
     /// The error of the domain for this refusal.
     pub(in crate::adapters::vault) fn into_error(self, asked: Asked<'_>) -> KmsError {
+        if self.is_about_the_node() {
+            return self.node_error();
+        }
         match (self.status, asked) {
+            (_, Asked::Health) => self.error_of_status(),
             (400..=404, Asked::License) => enterprise_required(),
             (400, Asked::Login(mount)) => self.login_refused(mount),
             (403, Asked::Login(mount)) => KmsError::new(
                 Code::LoginRefused,
                 format!(
-                    "auth/{mount} refuses to log in: locked after failed logins, or no such mount"
+                    "auth/{mount} refuses to log in: the role is locked after failed logins, or there is no such mount"
                 ),
-                "check --auth-mount and --vault-auth-namespace; a lock ends 15 minutes after the last failure",
+                "check --auth-mount and --vault-auth-namespace; a lock ends 15 minutes after the last failed login",
             ),
             (500, Asked::Renew) if self.says("does not exist during renewal") => KmsError::new(
                 Code::LoginRefused,
-                "the token's role does not exist any more",
+                "the role of the token does not exist any more",
                 "create the AppRole role again",
             ),
             (500, Asked::Renew) if self.says("past the max ttl") => not_renewable(),
@@ -26,45 +33,55 @@ impl Refusal {
             (400, asked) => self.bad_request(asked),
             (403, asked) => denied(asked),
             (404, asked) => self.not_found(asked),
-            (status, _) => self.by_status(status),
+            _ => self.error_of_status(),
         }
     }
 
     fn login_refused(&self, mount: &str) -> KmsError {
-        if self.says("http request to an https server") {
-            return plain_http();
-        }
-        if self.says("cidr") {
-            return KmsError::new(
-                Code::LoginRefused,
+        let (cause, remedy) = if self.says("cidr") {
+            (
                 format!("auth/{mount} does not accept a login from this node's address"),
-                "extend the CIDR list of the role or of the secret ID",
-            );
-        }
-        KmsError::new(
-            Code::LoginRefused,
-            format!("auth/{mount} knows no such pair of role ID and secret ID"),
-            "write a new secret ID to the file of --approle-secret-id-path, or correct --approle-role-id",
-        )
+                "extend the CIDR list of the role or of the secret ID; the login is tried again within a minute",
+            )
+        } else if self.refuses_the_pair() {
+            (
+                format!("auth/{mount} does not know this pair of role ID and secret ID"),
+                "write a new secret ID to the file of --approle-secret-id-path, or correct --approle-role-id",
+            )
+        } else if self.says("missing secret_id") {
+            (
+                format!("the role of auth/{mount} wants a secret ID, and none is configured"),
+                "give --approle-secret-id-path, or set bind_secret_id=false on the role",
+            )
+        } else {
+            (
+                format!("auth/{mount} refuses to log in for a reason that is not known here"),
+                "look into the keeper's audit log; check --auth-mount and the role",
+            )
+        };
+        KmsError::new(Code::LoginRefused, cause, remedy)
     }
 
     fn bad_request(&self, asked: Asked<'_>) -> KmsError {
-        let any = |texts: &[&str]| texts.iter().any(|text| self.says(text));
         if self.is_about_a_new_version() {
             KmsError::new(
                 Code::VersionNotYet,
                 "this node of the keeper does not have the key version yet",
                 "wait; if it lasts, the key was rolled back: restore its newest versions",
             )
-        } else if any(&["too old", "less than the minimum encryption", "no such key version"]) {
+        } else if self.says_any(&[
+            "too old",
+            "less than the minimum encryption",
+            "no such key version",
+        ]) {
             KmsError::new(
                 Code::VersionRetired,
                 "the keeper's minimum versions exclude this key version",
                 "lower min_decryption_version (or min_encryption_version) of the key",
             )
-        } else if any(&["encryption key not found"]) {
+        } else if self.says("encryption key not found") {
             key_missing(asked)
-        } else if any(&[
+        } else if self.says_any(&[
             "soft-deleted",
             "missing 'context'",
             "non-aead",
@@ -75,16 +92,14 @@ impl Refusal {
                 "the key's type or state does not allow this",
                 "use an AEAD key such as aes256-gcm96 that is not derived and not deleted",
             )
-        } else if self.says("http request to an https server") {
-            plain_http()
-        } else if matches!(asked, Asked::Unwrap(_)) {
+        } else if matches!(asked, Asked::Unwrap(_)) && self.rejects_the_ciphertext() {
             KmsError::new(
                 Code::CiphertextRejected,
                 "the keeper does not recognise the ciphertext under its key id and annotations",
                 "the stored object was changed or is of another key; restore it from a backup",
             )
         } else {
-            self.by_status(400)
+            self.error_of_status()
         }
     }
 
@@ -106,18 +121,40 @@ impl Refusal {
         key_missing(asked)
     }
 
-    /// What the status alone says, whatever was asked.
-    pub(in crate::adapters::vault) fn error_of_status(&self) -> KmsError {
-        self.by_status(self.status)
+    /// What the refusal says of the node, whatever was asked.
+    pub(in crate::adapters::vault) fn node_error(&self) -> KmsError {
+        if self.knows_no_leader() {
+            return KmsError::new(
+                Code::KeeperFailed,
+                "the node of the keeper knows no active node: an election, most often",
+                "wait; if it lasts, look into the keeper's log",
+            );
+        }
+        let state = match self.status {
+            472 => "a disaster-recovery secondary",
+            473 => "a performance standby that does not forward",
+            501 => "uninitialised",
+            _ if self.says_any(&["dr secondary", "disaster recovery"]) => {
+                "a disaster-recovery secondary"
+            }
+            _ if self.says("readonly storage") => "a secondary that cannot write",
+            _ if self.says("in standby mode") => "a standby",
+            _ if self.says("recovery mode") => "in recovery mode",
+            _ if self.says("not yet initialized") => "uninitialised",
+            _ if self.says("is sealed") => "sealed",
+            _ => return self.error_of_status(),
+        };
+        let remedy = if state.contains("secondary") {
+            "promote it, or point --vault-address at the primary"
+        } else {
+            "unseal it, or point --vault-address at a node that serves"
+        };
+        KmsError::new(Code::KeeperSealed, format!("the keeper is {state}"), remedy)
     }
 
-    fn by_status(&self, status: u16) -> KmsError {
-        match status {
-            307 | 308 => KmsError::new(
-                Code::KeeperFailed,
-                "the server is a standby that does not forward, and redirects elsewhere",
-                "name the active node in --vault-address as the cluster does (api_addr), or a load balancer",
-            ),
+    /// What the status alone says, whatever was asked.
+    pub(in crate::adapters::vault) fn error_of_status(&self) -> KmsError {
+        match self.status {
             412 => KmsError::new(
                 Code::KeeperFailed,
                 "the server has not caught up with the cluster",
@@ -133,16 +170,12 @@ impl Refusal {
                 format!("the keeper is over a quota{}", self.wait_asked()),
                 "raise the rate-limit quota of the mount",
             ),
-            501 => sealed("uninitialised"),
-            472 => sealed("a disaster-recovery secondary"),
-            473 => sealed("a performance standby that does not forward"),
-            503 if self.says("sealed") => sealed("sealed"),
-            500..=599 => KmsError::new(
+            status @ 500..=599 => KmsError::new(
                 Code::KeeperFailed,
                 format!("the keeper answered with status {status}"),
                 "look into the keeper's log and at what stands in front of it",
             ),
-            _ => KmsError::new(
+            status => KmsError::new(
                 Code::KeeperAnswer,
                 format!("the keeper refused with status {status} and no reason that is known here"),
                 "look into the keeper's audit log; check what stands in front of it",
@@ -165,18 +198,28 @@ pub(in crate::adapters::vault) fn enterprise_required() -> KmsError {
 }
 
 fn denied(asked: Asked<'_>) -> KmsError {
-    let (what, path, capability) = match asked {
-        Asked::Describe(path) => ("reading the key", path, "read"),
-        Asked::Wrap(path) => ("encrypting", path, "update"),
-        Asked::Unwrap(path) => ("decrypting", path, "update"),
-        Asked::Capabilities => ("asking for them", "sys/capabilities-self", "update"),
-        Asked::Login(_) | Asked::Renew | Asked::License => ("the request", "its path", "read"),
+    // The fields that a rule with `allowed_parameters` must let through.
+    let (what, path, capability, fields) = match asked {
+        Asked::Describe(path) => ("reading the key", path, "read", None),
+        Asked::Wrap(path) => {
+            ("encrypting", path, "update", Some("plaintext, key_version and associated_data"))
+        }
+        Asked::Unwrap(path) => {
+            ("decrypting", path, "update", Some("ciphertext, associated_data and batch_input"))
+        }
+        Asked::Capabilities => ("asking for them", "sys/capabilities-self", "update", None),
+        Asked::Login(_) | Asked::Renew | Asked::License | Asked::Health => {
+            ("the request", "its path", "read", None)
+        }
     };
+    let fields = fields.map_or_else(String::new, |fields| {
+        format!("; a rule with allowed_parameters must allow {fields}")
+    });
     KmsError::new(
         Code::PermissionDenied,
-        format!("the keeper's policy does not allow {what}"),
+        format!("the keeper's policies do not allow {what}"),
         format!(
-            "grant {capability} on {path} (and check that the key exists: a missing one looks alike)"
+            "grant {capability} on {path} (a key that is missing looks alike: check that it exists){fields}"
         ),
     )
 }
@@ -192,7 +235,9 @@ fn not_renewable() -> KmsError {
 fn key_missing(asked: Asked<'_>) -> KmsError {
     let path = match asked {
         Asked::Describe(path) | Asked::Wrap(path) | Asked::Unwrap(path) => path,
-        Asked::Capabilities | Asked::Login(_) | Asked::Renew | Asked::License => "its path",
+        Asked::Capabilities | Asked::Login(_) | Asked::Renew | Asked::License | Asked::Health => {
+            "its path"
+        }
     };
     KmsError::new(
         Code::KeyMissing,
@@ -201,19 +246,12 @@ fn key_missing(asked: Asked<'_>) -> KmsError {
     )
 }
 
-fn plain_http() -> KmsError {
+/// The server speaks TLS on this port, and plain HTTP was sent to it.
+pub(in crate::adapters::vault) fn plain_http(address: &VaultAddress) -> KmsError {
     KmsError::new(
         Code::KeeperUnreachable,
-        "the server speaks TLS and was asked in plain HTTP",
+        format!("{address} speaks TLS and was asked in plain HTTP"),
         "write https:// in --vault-address",
-    )
-}
-
-fn sealed(state: &str) -> KmsError {
-    KmsError::new(
-        Code::KeeperSealed,
-        format!("the keeper is {state}"),
-        "unseal it, or point --vault-address at a node that serves",
     )
 }
 
@@ -225,7 +263,7 @@ mod tests {
 
     fn code(status: u16, text: &str, asked: Asked<'_>) -> Code {
         let body = serde_json::json!({ "errors": [text] }).to_string();
-        Refusal::new(status, None, None, body.as_bytes()).into_error(asked).code()
+        Refusal::read(status, None, body.as_bytes()).unwrap().into_error(asked).code()
     }
 
     #[test]
@@ -249,23 +287,60 @@ mod tests {
             (501, "", Code::KeeperSealed),
             (503, "Vault is sealed", Code::KeeperSealed),
             (503, "overloaded, try again later", Code::KeeperFailed),
-            (307, "", Code::KeeperFailed),
         ] {
             assert_eq!(code(status, text, Asked::Unwrap(PATH)), expected, "{status} {text}");
         }
+    }
+
+    /// Each of them was taken for a refusal of the ciphertext, of the pair or of the policy.
+    #[test]
+    fn the_state_of_the_node_is_an_outage_whatever_was_asked() {
+        for (status, text) in [
+            (400, "path disabled in replication DR secondary mode"),
+            (400, "operation not supported on a DR secondary"),
+            (400, "Vault is sealed"),
+            (403, "Vault is sealed"),
+            (503, "namespace is sealed"),
+            (500, "cannot write to readonly storage"),
+            (500, "Vault is in standby mode"),
+            (500, "local node not active but active cluster node not found"),
+            (472, ""),
+            (473, ""),
+            (501, ""),
+        ] {
+            for asked in
+                [Asked::Login("approle"), Asked::Unwrap(PATH), Asked::Renew, Asked::License]
+            {
+                assert!(code(status, text, asked).is_outage(), "{status} {text} {asked:?}");
+            }
+        }
+    }
+
+    /// Otherwise the operator is sent to a backup for what the keeper never looked at.
+    #[test]
+    fn an_unknown_400_to_an_unwrap_does_not_blame_the_ciphertext() {
+        assert_eq!(code(400, "something new", Asked::Unwrap(PATH)), Code::KeeperAnswer);
+        assert_eq!(
+            code(400, "missing ciphertext to decrypt", Asked::Unwrap(PATH)),
+            Code::KeeperAnswer
+        );
     }
 
     #[test]
     fn only_a_pair_that_was_looked_at_counts_towards_a_lock() {
         for (status, text, counts) in [
             (400, "invalid role or secret ID", true),
+            (400, "invalid secret_id \"x\"", true),
+            (400, "invalid role_id", true),
             (400, "source address \"1.2.3.4\" unauthorized through CIDR restrictions", false),
+            (400, "path disabled in replication DR secondary mode", false),
+            (400, "missing secret_id", false),
             (403, "permission denied", false),
             (500, "missing role_id", false),
         ] {
             let body = serde_json::json!({ "errors": [text] }).to_string();
-            let refusal = Refusal::new(status, None, None, body.as_bytes());
-            assert_eq!(refusal.may_lock_the_role(), counts, "{status} {text}");
+            let refusal = Refusal::read(status, None, body.as_bytes()).unwrap();
+            assert_eq!(refusal.refuses_the_pair(), counts, "{status} {text}");
         }
     }
 
@@ -273,7 +348,7 @@ mod tests {
     fn a_dead_token_and_a_policy_are_told_apart() {
         let dead = |text: &str| {
             let body = serde_json::json!({ "errors": [text] }).to_string();
-            Refusal::new(403, None, None, body.as_bytes()).is_dead_token()
+            Refusal::read(403, None, body.as_bytes()).unwrap().is_dead_token()
         };
         assert!(dead("permission denied"));
         assert!(dead("2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"));
@@ -281,10 +356,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_goes_by_its_status() {
-        let html = b"<html>502 Bad Gateway</html>";
-        let error = Refusal::new(502, None, None, html).into_error(Asked::Wrap(PATH));
-        assert_eq!(error.code(), Code::KeeperFailed);
+    fn only_a_list_of_texts_in_json_is_the_keepers() {
+        for body in [
+            "",
+            "<html>403 Forbidden</html>",
+            "404 page not found",
+            "{}",
+            r#"{"errors":null}"#,
+            r#"{"errors":[{"code":403}]}"#,
+            r#"{"errors":"denied"}"#,
+            r#"{"message":"denied"}"#,
+            r#"["denied"]"#,
+        ] {
+            assert!(Refusal::read(403, None, body.as_bytes()).is_none(), "{body}");
+        }
+        for body in [r#"{"errors":[]}"#, r#"{"errors":["denied"],"data":null}"#] {
+            assert!(Refusal::read(403, None, body.as_bytes()).is_some(), "{body}");
+        }
     }
 
     #[test]
@@ -293,7 +381,7 @@ mod tests {
         for status in [400, 403, 404, 418, 429, 500, 503] {
             for asked in [Asked::Login("approle"), Asked::Wrap(PATH), Asked::Renew] {
                 let body = serde_json::json!({ "errors": [canary] }).to_string();
-                let error = Refusal::new(status, None, None, body.as_bytes()).into_error(asked);
+                let error = Refusal::read(status, None, body.as_bytes()).unwrap().into_error(asked);
                 assert!(!error.to_string().contains("canary"), "{error}");
             }
         }

@@ -3,10 +3,7 @@
 mod batch;
 mod snapshot;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -17,7 +14,7 @@ use zeroize::Zeroizing;
 
 use self::snapshot::snapshot;
 use super::{
-    client::{Answer, At, Call, Failure, Repeat, VaultClient, json, unreadable},
+    client::{Answer, Expected, Failure, Policy, Request, VaultClient, json, unreadable},
     key_path::{KeyPath, Namespace},
     refusal::{Asked, enterprise_required},
     session::Session,
@@ -29,7 +26,7 @@ use crate::{
         error::{Code, KmsError},
         key::{KekSnapshot, KekVersion},
         key_id::Lineage,
-        secret::{Plaintext, Secret},
+        secret::Plaintext,
         time::Monotonic,
     },
     ports::{
@@ -70,38 +67,6 @@ pub struct TransitKek {
     wrap_path: String,
     unwrap_path: String,
     licensed: OnceCell<()>,
-    /// The server has refused a batch since the key was last read.
-    refuses_batches: AtomicBool,
-}
-
-/// One request to be sent with whatever token is held.
-struct Request<'a> {
-    operation: KeeperOperation,
-    method: Method,
-    path: &'a str,
-    namespace: &'a Namespace,
-    body: Option<Bytes>,
-}
-
-impl<'a> Request<'a> {
-    const fn read(path: &'a str, namespace: &'a Namespace) -> Self {
-        let operation = KeeperOperation::Read;
-        Self { operation, method: Method::GET, path, namespace, body: None }
-    }
-
-    fn call(&self, token: &'a Secret, deadline: Monotonic) -> Call<'a> {
-        Call {
-            operation: self.operation,
-            method: self.method.clone(),
-            path: self.path,
-            at: At::Any,
-            namespace: self.namespace,
-            token: Some(token),
-            body: self.body.clone(),
-            deadline,
-            repeat: Repeat::Freely,
-        }
-    }
 }
 
 impl TransitKek {
@@ -117,16 +82,23 @@ impl TransitKek {
             session,
             settings,
             licensed: OnceCell::new(),
-            refuses_batches: AtomicBool::new(false),
         }
     }
 
-    /// Sends `request`; if its token turns out dead, once more with the next one.
-    async fn send(&self, request: Request<'_>, deadline: Monotonic) -> Result<Answer, Failure> {
+    /// Sends `request` with the token of the session; if that turns out dead, once more with the
+    /// next one.
+    async fn send<T: Expected>(
+        &self,
+        operation: KeeperOperation,
+        request: Request<'_>,
+        deadline: Monotonic,
+    ) -> Result<Answer<T>, Failure> {
+        let policy = Policy::new(operation, deadline);
         let mut held = self.session.token(deadline).await.map_err(Failure::Unsent)?;
         let mut again = true;
         loop {
-            match self.client.send(request.call(&held.token, deadline)).await {
+            let request = Request { token: Some(&held.token), ..request.clone() };
+            match self.client.send(&request, policy).await {
                 Err(Failure::Refused(refusal)) if again && refusal.is_dead_token() => {
                     let newer = self.session.newer_than(held.generation, deadline).await;
                     held = newer.map_err(Failure::Unsent)?;
@@ -137,27 +109,26 @@ impl TransitKek {
         }
     }
 
-    async fn post(&self, path: &str, body: Bytes, deadline: Monotonic) -> Result<Answer, Failure> {
-        let request = Request {
-            operation: KeeperOperation::Write,
-            method: Method::POST,
-            path,
-            namespace: &self.settings.namespace,
-            body: Some(body),
-        };
-        self.send(request, deadline).await
+    async fn post<T: Expected>(
+        &self,
+        path: &str,
+        body: Bytes,
+        deadline: Monotonic,
+    ) -> Result<Answer<T>, Failure> {
+        let namespace = &self.settings.namespace;
+        let request =
+            Request { method: Method::POST, path, namespace, token: None, body: Some(body) };
+        self.send(KeeperOperation::Write, request, deadline).await
     }
 
-    async fn get(
+    async fn get<T: Expected>(
         &self,
         asked: Asked<'_>,
-        path: &str,
-        namespace: &Namespace,
+        request: Request<'_>,
         deadline: Monotonic,
-    ) -> Result<Answer, KmsError> {
-        self.send(Request::read(path, namespace), deadline)
-            .await
-            .map_err(|failure| failure.into_error(asked))
+    ) -> Result<Answer<T>, KmsError> {
+        let answer = self.send(KeeperOperation::Read, request, deadline).await;
+        answer.map_err(|failure| failure.into_error(asked))
     }
 
     /// What decrypt is asked for one ciphertext, once its form was checked.
@@ -175,15 +146,6 @@ impl TransitKek {
         &self.unwrap_path
     }
 
-    /// Whether the server has refused a batch since the key was last read.
-    fn refuses_batches(&self) -> bool {
-        self.refuses_batches.load(Ordering::Relaxed)
-    }
-
-    fn batch_refused(&self) {
-        self.refuses_batches.store(true, Ordering::Relaxed);
-    }
-
     /// Asks for the licence once, where one is required.
     async fn check_licence(&self, deadline: Monotonic) -> Result<(), KmsError> {
         if !self.settings.require_enterprise {
@@ -191,13 +153,9 @@ impl TransitKek {
         }
         self.licensed
             .get_or_try_init(|| async {
-                let path = "sys/license/status";
-                let namespace = &self.settings.auth_namespace;
-                let answer = self.get(Asked::License, path, namespace, deadline).await?;
-                answer
-                    .parse::<Data<serde_json::Map<String, serde_json::Value>>>()
-                    .map_err(|_no_licence| enterprise_required())?;
-                Ok(())
+                let request = read("sys/license/status", &self.settings.auth_namespace);
+                let licence = self.get::<Data<Option<Licence>>>(Asked::License, request, deadline);
+                licence.await?.value.data.map(drop).ok_or_else(enterprise_required)
             })
             .await
             .copied()
@@ -208,24 +166,22 @@ impl TransitKek {
 impl Kek for TransitKek {
     async fn describe(&self, deadline: Monotonic) -> Result<KekSnapshot, KmsError> {
         self.check_licence(deadline).await?;
-        let path = &self.describe_path;
-        let (asked, namespace) = (Asked::Describe(path), &self.settings.namespace);
+        let request = read(&self.describe_path, &self.settings.namespace);
         let held = self.session.token(deadline).await?;
-        let call = Request::read(path, namespace).call(&held.token, deadline);
-        let first = self.get(asked, path, namespace, deadline);
-        let (first, others) = self.client.survey(first, call).await;
-        let first = first?;
+        let alone = Request { token: Some(&held.token), ..request.clone() };
+        let policy = Policy::new(KeeperOperation::Read, deadline);
+        let first = self.get(Asked::Describe(&self.describe_path), request, deadline);
+        let (first, others) = self.client.survey(first, alone, policy).await;
+        let first: Answer<Data<KeyData>> = first?;
         let mut newest = described(&first)?;
-        // An upgrade may have taught it batches.
-        self.refuses_batches.store(false, Ordering::Relaxed);
-        let mut said = vec![(first.endpoint, newest.latest)];
+        let mut showed = vec![(first.endpoint, newest.latest)];
         for answer in others {
             if let Ok(snapshot) = described(&answer) {
-                said.push((answer.endpoint, snapshot.latest));
+                showed.push((answer.endpoint, snapshot.latest));
                 newest = newest.newer(snapshot);
             }
         }
-        self.client.compare(&said, newest.latest);
+        self.client.compare(&showed, newest.latest);
         Ok(newest)
     }
 
@@ -242,9 +198,9 @@ impl Kek for TransitKek {
             associated_data: STANDARD.encode(associated_data.as_bytes()),
         })?;
         let path = &self.wrap_path;
-        let answer = self.post(path, body, deadline).await;
+        let answer = self.post::<Data<EncryptData>>(path, body, deadline).await;
         let answer = answer.map_err(|failure| failure.into_error(Asked::Wrap(path)))?;
-        let data = answer.parse::<Data<EncryptData>>()?.data;
+        let data = answer.value.data;
         let ciphertext = Ciphertext::new(data.ciphertext.into_bytes())?;
         let written =
             self.version_of(&ciphertext).map_err(|_source| unreadable("no ciphertext in it"))?;
@@ -262,9 +218,9 @@ impl Kek for TransitKek {
     ) -> Result<Plaintext, KmsError> {
         let body = json(&self.decrypt_body(sealed)?)?;
         let path = &self.unwrap_path;
-        let answer = self.post(path, body, deadline).await;
+        let answer = self.post::<Data<DecryptData>>(path, body, deadline).await;
         let answer = answer.map_err(|failure| failure.into_error(Asked::Unwrap(path)))?;
-        plaintext(&answer.parse::<Data<DecryptData>>()?.data.plaintext)
+        plaintext(&answer.value.data.plaintext)
     }
 
     async fn unwrap_many<'a>(
@@ -294,8 +250,16 @@ fn plaintext(encoded: &str) -> Result<Plaintext, KmsError> {
     Ok(Plaintext::new(std::mem::take(&mut *plaintext)))
 }
 
-fn described(answer: &Answer) -> Result<KekSnapshot, KmsError> {
-    snapshot(&answer.parse::<Data<KeyData>>()?.data, answer.date)
+/// What a licence says; that there is one is enough.
+type Licence = serde_json::Map<String, serde_json::Value>;
+
+/// A read of `path`, for which a token is still to be given.
+const fn read<'a>(path: &'a str, namespace: &'a Namespace) -> Request<'a> {
+    Request { method: Method::GET, path, namespace, token: None, body: None }
+}
+
+fn described(answer: &Answer<Data<KeyData>>) -> Result<KekSnapshot, KmsError> {
+    snapshot(&answer.value.data, answer.date)
 }
 
 fn not_transit() -> KmsError {

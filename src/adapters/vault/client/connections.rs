@@ -1,0 +1,152 @@
+//! The connections to each endpoint. They are closed, and the name is resolved again, when the
+//! server at their other end does not serve: another server may stand behind the same name.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::Uri;
+use http_body_util::Full;
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioTimer},
+};
+use tokio::time::timeout;
+use tower::Service;
+
+use super::transport::{BoxError, Connection, Dial};
+use crate::domain::time::Monotonic;
+
+/// Idle connections kept, and for how long: less than the 5 minutes after which Vault ends them.
+const IDLE_MAX: usize = 64;
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// The least time between two renewals that learn of no new server: a server that answers every
+/// request with a failure must not cost a handshake for each.
+const RENEWED_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a server that did not serve is dialled last, and how many such servers are remembered.
+const LAST_FOR: Duration = Duration::from_mins(1);
+const LAST_MAX: usize = 16;
+
+/// The library's client for one endpoint.
+pub(super) type Http = Client<Dialler, Full<Bytes>>;
+
+/// The connections to all endpoints.
+#[derive(Debug)]
+pub(super) struct Connections {
+    dial: RwLock<Arc<dyn Dial>>,
+    /// The most time to establish a connection (`--vault-connection-timeout`).
+    connect_timeout: Duration,
+    pools: Vec<Mutex<Pool>>,
+}
+
+/// The connections to one endpoint.
+#[derive(Debug)]
+struct Pool {
+    http: Arc<Http>,
+    /// When the pool was last renewed.
+    renewed: Option<Monotonic>,
+    /// The servers behind the name that did not serve, and when.
+    last: Vec<(SocketAddr, Monotonic)>,
+}
+
+impl Connections {
+    /// No connections yet to any of `count` endpoints.
+    pub(super) fn new(count: usize, dial: Arc<dyn Dial>, connect_timeout: Duration) -> Self {
+        let pool = || {
+            let http = http(Arc::clone(&dial), connect_timeout, Vec::new());
+            Mutex::new(Pool { http, renewed: None, last: Vec::new() })
+        };
+        let pools = (0..count).map(|_| pool()).collect();
+        Self { dial: RwLock::new(dial), connect_timeout, pools }
+    }
+
+    /// The connections to endpoint `index`.
+    pub(super) fn to(&self, index: usize) -> Option<Arc<Http>> {
+        Some(Arc::clone(&self.pool(index)?.http))
+    }
+
+    /// Closes the connections to endpoint `index`; requests on their way end on them. `peer`, the
+    /// server that did not serve, is dialled after all others behind the name for a minute.
+    pub(super) fn renew(&self, index: usize, peer: Option<SocketAddr>, now: Monotonic) {
+        let dial = self.dial();
+        let Some(mut pool) = self.pool(index) else { return };
+        pool.last.retain(|(_, since)| now.since(*since) < LAST_FOR);
+        let is_news = peer.is_some_and(|peer| pool.last.iter().all(|(known, _)| *known != peer));
+        let is_early = pool.renewed.is_some_and(|at| now.since(at) < RENEWED_EVERY);
+        if is_early && !is_news {
+            return;
+        }
+        if let Some(peer) = peer {
+            pool.last.retain(|(known, _)| *known != peer);
+            if pool.last.len() == LAST_MAX {
+                pool.last.remove(0);
+            }
+            pool.last.push((peer, now));
+        }
+        let last = pool.last.iter().map(|(peer, _)| *peer).collect();
+        pool.http = http(dial, self.connect_timeout, last);
+        pool.renewed = Some(now);
+    }
+
+    /// Makes all connections by `dial` from now on.
+    pub(super) fn dial_by(&self, dial: &Arc<dyn Dial>) {
+        *self.dial.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(dial);
+        for index in 0..self.pools.len() {
+            if let Some(mut pool) = self.pool(index) {
+                pool.http = http(Arc::clone(dial), self.connect_timeout, Vec::new());
+            }
+        }
+    }
+
+    fn dial(&self) -> Arc<dyn Dial> {
+        Arc::clone(&self.dial.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn pool(&self, index: usize) -> Option<MutexGuard<'_, Pool>> {
+        Some(self.pools.get(index)?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn http(dial: Arc<dyn Dial>, most: Duration, last: Vec<SocketAddr>) -> Arc<Http> {
+    let client = Client::builder(TokioExecutor::new())
+        .pool_max_idle_per_host(IDLE_MAX)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_timer(TokioTimer::new())
+        .build(Dialler { dial, most, last: last.into() });
+    Arc::new(client)
+}
+
+/// Dials one endpoint.
+#[derive(Clone, Debug)]
+pub(super) struct Dialler {
+    dial: Arc<dyn Dial>,
+    most: Duration,
+    last: Arc<[SocketAddr]>,
+}
+
+impl Service<Uri> for Dialler {
+    type Response = Connection;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Connection, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let dialled = timeout(self.most, self.dial.dial(to, &self.last));
+        Box::pin(async {
+            dialled.await.unwrap_or_else(|_elapsed| {
+                Err("the connection took too long to establish (--vault-connection-timeout)".into())
+            })
+        })
+    }
+}
