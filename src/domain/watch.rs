@@ -94,12 +94,7 @@ impl KeyWatch {
     /// Why nothing must be wrapped now.
     pub fn writer(&self) -> Result<Writer, KmsError> {
         let now = self.ports.clock.now();
-        let state = self.read();
-        let writer = state.ring.writer(now)?;
-        match state.evidence.proof_verdict(writer.version, now) {
-            Err(error) if !state.outage_after_proof(&writer, &error) => Err(error),
-            _ => Ok(writer),
-        }
+        self.read().may_write(now)
     }
 
     /// Whether the key's metadata was read within the last [`VOUCH_FOR`].
@@ -273,14 +268,16 @@ impl State {
 
     fn standing(&self, now: Monotonic, policy: OutagePolicy) -> (Standing, Option<Writer>) {
         let writer = self.ring.writer(now);
-        let verdict = match self.ring.incident() {
-            Some(incident) => Err(incident.clone()),
-            None => self.evidence.metadata_verdict(now),
+        let metadata = self.evidence.metadata_verdict(now);
+        let proof = match &writer {
+            Ok(writer) => self.evidence.proof_verdict(writer.version, now),
+            Err(error) => Err(error.clone()),
         };
-        let verdict = verdict.and_then(|()| {
-            let writer = writer.as_ref().map_err(Clone::clone)?;
-            self.evidence.proof_verdict(writer.version, now)
-        });
+        let verdict = match proof {
+            // An outage of the metadata does not hide an incident, a flaw or a failed proof.
+            Err(error) if is_conclusive(&error) => Err(error),
+            proof => metadata.and(proof),
+        };
         let writer = writer.ok();
         let standing = match verdict {
             Ok(()) => Standing::Healthy,
@@ -295,9 +292,22 @@ impl State {
         (standing, writer)
     }
 
+    /// The version to wrap with, unless something other than an outage speaks against it.
+    fn may_write(&self, now: Monotonic) -> Result<Writer, KmsError> {
+        match self.standing(now, OutagePolicy::KeepWriting) {
+            (Standing::Failing(error), _) => Err(error),
+            (Standing::Healthy | Standing::Ailing(_), _) => self.ring.writer(now),
+        }
+    }
+
     fn outage_after_proof(&self, writer: &Writer, error: &KmsError) -> bool {
         error.code().is_outage() && self.evidence.proven_at(writer.version).is_some()
     }
+}
+
+/// Whether `error` says something about the key or the version, and not that nothing is known.
+const fn is_conclusive(error: &KmsError) -> bool {
+    !error.code().is_outage() && !matches!(error.code(), Code::ProofPending | Code::Starting)
 }
 
 fn overslept() -> KmsError {
@@ -307,3 +317,7 @@ fn overslept() -> KmsError {
         "check this node's load, and the keeper's",
     )
 }
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;
