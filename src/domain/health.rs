@@ -177,6 +177,16 @@ impl Evidence {
         self.proofs.get(&version).is_some_and(|p| p.failing.is_none() && p.worked_at.is_some())
     }
 
+    /// Whether the first proof of `version` is still to come. Failures that say nothing of the
+    /// version do not change that: outages, and a node of the keeper that does not know it yet.
+    #[must_use]
+    pub fn awaits_proof(&self, version: KekVersion) -> bool {
+        self.proofs.get(&version).is_none_or(|attempts| {
+            let refusal = attempts.refused.as_ref().map(KmsError::code);
+            attempts.worked_at.is_none() && refusal.is_none_or(|code| code == Code::VersionNotYet)
+        })
+    }
+
     /// When `version` was last proven.
     #[must_use]
     pub fn proven_at(&self, version: KekVersion) -> Option<Monotonic> {

@@ -69,7 +69,7 @@ fn a_new_version_takes_over_at_one_instant_whenever_a_node_polled() {
     see(&mut early, &[(1, BORN - 1_000), (2, BORN + 100)], 101);
     see(&mut late, &[(1, BORN - 1_000), (2, BORN + 100)], 129);
     for ring in [&early, &late] {
-        assert_eq!(ring.next_takeover(at(130)), Some((v(2), Duration::from_secs(30))));
+        assert_eq!(ring.next_takeover(v(1), at(130)), Some((v(2), Duration::from_secs(30))));
         assert_eq!(
             ring.writer(Monotonic::at(Duration::from_millis(159_999))).unwrap().version,
             v(1)
