@@ -159,6 +159,12 @@ impl Evidence {
         }
     }
 
+    /// Why the last attempt to read the metadata failed, if it did.
+    #[must_use]
+    pub fn metadata_failure(&self) -> Option<&KmsError> {
+        self.metadata.failing.as_ref().map(|(_, error)| error)
+    }
+
     /// How long ago the metadata was last read.
     #[must_use]
     pub fn metadata_age(&self, now: Monotonic) -> Option<Duration> {

@@ -30,20 +30,36 @@ pub(super) struct Knowledge {
     pub(super) ring: KeyRing,
     pub(super) evidence: Evidence,
     warned: Vec<KeyWarning>,
+    /// When the newest answer was asked for: metadata or a refusal, not an outage.
+    answered: Option<Monotonic>,
+    /// When the newest metadata was asked for.
+    read: Option<Monotonic>,
 }
 
 impl Knowledge {
     pub(super) const fn new(ring: KeyRing, outage_grace: Duration) -> Self {
-        Self { ring, evidence: Evidence::new(outage_grace), warned: Vec::new() }
+        let evidence = Evidence::new(outage_grace);
+        Self { ring, evidence, warned: Vec::new(), answered: None, read: None }
     }
 
-    /// Takes in what came of reading the key's metadata.
+    /// Takes in what came of reading the key's metadata, asked for at `asked` and received at `now`
+    /// when the local clock read `wall`.
+    ///
+    /// Reads run side by side. What was asked for before the newest answer was says nothing more,
+    /// and is left out. An outage is no answer, so what was asked for before it still counts.
     pub(super) fn take_in(
         &mut self,
         outcome: Result<KekSnapshot, KmsError>,
+        asked: Monotonic,
         now: Monotonic,
         wall: UnixTime,
     ) -> News {
+        if self.answered.is_some_and(|newest| asked < newest) {
+            return News::default();
+        }
+        if !outcome.as_ref().is_err_and(|error| error.code().is_outage()) {
+            self.answered = Some(asked);
+        }
         let snapshot = match outcome {
             Ok(snapshot) => snapshot,
             Err(error) => {
@@ -51,6 +67,7 @@ impl Knowledge {
                 return News::default();
             }
         };
+        self.read = Some(asked);
         self.evidence.metadata_read(Ok(()), now);
         let warnings = (self.warned != snapshot.warnings).then(|| snapshot.warnings.clone());
         self.warned.clone_from(&snapshot.warnings);
@@ -115,6 +132,11 @@ impl Knowledge {
             (Standing::Failing(error), _) => Err(error),
             (Standing::Healthy | Standing::Ailing(_), _) => self.writer(now),
         }
+    }
+
+    /// Whether metadata has come that was asked for at `since` or later.
+    pub(super) fn is_read_since(&self, since: Monotonic) -> bool {
+        self.read.is_some_and(|asked| asked >= since)
     }
 
     /// Whether `writer` still is what its id says.

@@ -44,10 +44,15 @@ fn nothing() -> Knowledge {
     Knowledge::new(ring, Duration::from_secs(30))
 }
 
+/// Takes in what was asked for and received at `seconds`.
+fn take_in(known: &mut Knowledge, outcome: Result<KekSnapshot, KmsError>, seconds: u64) {
+    known.take_in(outcome, at(seconds), at(seconds), wall(seconds));
+}
+
 /// Knowledge of a key whose only version has been read and proven at 0.
 fn healthy() -> Knowledge {
     let mut state = nothing();
-    state.take_in(Ok(snapshot(&[0])), at(0), wall(0));
+    take_in(&mut state, Ok(snapshot(&[0])), 0);
     state.evidence.proof_made(V1, Ok(()), at(0));
     state
 }
@@ -112,7 +117,7 @@ proptest! {
             if is_proof {
                 state.evidence.proof_made(V1, result, at(now));
             } else {
-                state.take_in(result.map(|()| snapshot(&[0])), at(now), wall(now));
+                take_in(&mut state, result.map(|()| snapshot(&[0])), now);
             }
             match outcome {
                 Outcome::Success => refused[usize::from(is_proof)] = false,
@@ -136,8 +141,8 @@ fn an_outage_does_not_hide_an_incident() {
     let mut state = healthy();
     let mut replaced = snapshot(&[0]);
     replaced.versions.insert(V1, wall(5));
-    state.take_in(Ok(replaced), at(15), wall(15));
-    state.take_in(failure(Code::KeeperTimeout), at(60), wall(60));
+    take_in(&mut state, Ok(replaced), 15);
+    take_in(&mut state, failure(Code::KeeperTimeout), 60);
     let (standing, _) = state.standing(at(60), OutagePolicy::KeepWriting);
     assert_eq!(standing.kind(), (false, Some(Code::KeyReplaced)));
 }
@@ -145,7 +150,7 @@ fn an_outage_does_not_hide_an_incident() {
 #[test]
 fn before_the_first_answer_the_outage_is_told() {
     let mut state = nothing();
-    state.take_in(failure(Code::KeeperSealed), at(1), wall(1));
+    take_in(&mut state, failure(Code::KeeperSealed), 1);
     let (standing, _) = state.standing(at(1), OutagePolicy::KeepWriting);
     assert_eq!(standing.kind(), (false, Some(Code::KeeperSealed)));
 }
@@ -155,7 +160,7 @@ const V2: KekVersion = KekVersion::FIRST.next();
 /// Version 2 was made at 20 and takes over at 80; this node first sees it at 100.
 fn late() -> Knowledge {
     let mut state = healthy();
-    state.take_in(Ok(snapshot(&[0, 20])), at(100), wall(100));
+    take_in(&mut state, Ok(snapshot(&[0, 20])), 100);
     state
 }
 
@@ -178,7 +183,7 @@ fn writes(known: &Knowledge, seconds: u64) -> Result<KekVersion, Code> {
 
 /// Reads the key again at `seconds`, unchanged.
 fn reread(known: &mut Knowledge, seconds: u64) {
-    known.take_in(Ok(snapshot(&[0, 20])), at(seconds), wall(seconds));
+    take_in(known, Ok(snapshot(&[0, 20])), seconds);
 }
 
 #[test]
@@ -227,7 +232,7 @@ fn a_version_below_the_minimum_does_not_write_on() {
         let mut raised = snapshot(&[0, 20]);
         raised.versions.retain(|version, _| *version >= min_decryption);
         let raised = KekSnapshot { min_decryption, min_encryption, ..raised };
-        known.take_in(Ok(raised), at(100), wall(100));
+        take_in(&mut known, Ok(raised), 100);
         assert_eq!(writes(&known, 100), Err(Code::ProofPending));
         known.evidence.proof_made(V2, Ok(()), at(101));
         assert_eq!(writes(&known, 101), Ok(V2));
@@ -238,7 +243,7 @@ fn a_version_below_the_minimum_does_not_write_on() {
 fn a_fresh_key_and_a_fresh_start_wait_for_their_first_proof() {
     for made in [&[0][..], &[0, 20]] {
         let mut known = nothing();
-        known.take_in(Ok(snapshot(made)), at(100), wall(100));
+        take_in(&mut known, Ok(snapshot(made)), 100);
         assert_eq!(writes(&known, 100), Err(Code::ProofPending));
     }
 }
@@ -247,7 +252,7 @@ fn a_fresh_key_and_a_fresh_start_wait_for_their_first_proof() {
 fn time_in_which_the_keeper_does_not_answer_is_not_held_against_a_new_version() {
     let mut known = late();
     for second in (102..600).step_by(2) {
-        known.take_in(failure(Code::KeeperUnreachable), at(second), wall(second));
+        take_in(&mut known, failure(Code::KeeperUnreachable), second);
         known.evidence.proof_made(V2, failure(Code::KeeperUnreachable), at(second));
     }
     let (standing, writer) = known.standing(at(600), OutagePolicy::KeepWriting);
@@ -305,4 +310,46 @@ proptest! {
             }
         }
     }
+}
+
+fn lowest_to_unwrap(known: &Knowledge) -> KekVersion {
+    known.ring.snapshot().unwrap().min_decryption
+}
+
+#[test]
+fn an_answer_that_was_asked_for_before_the_newest_one_changes_nothing() {
+    let mut known = healthy();
+    let mut raised = snapshot(&[0, 20]);
+    raised.versions.remove(&V1);
+    raised.min_decryption = V2;
+    known.take_in(Ok(raised), at(100), at(101), wall(101));
+    let older =
+        [Ok(snapshot(&[0, 20])), failure(Code::PermissionDenied), failure(Code::KeeperTimeout)];
+    for outcome in older {
+        let news = known.take_in(outcome, at(99), at(102), wall(102));
+        assert!(news.changes.is_empty() && news.warnings.is_none(), "{news:?}");
+        assert_eq!(lowest_to_unwrap(&known), V2);
+        assert!(known.evidence.metadata_verdict(at(102)).is_ok());
+        assert!(!known.evidence.is_failing());
+    }
+    known.take_in(Ok(snapshot(&[0, 20])), at(102), at(103), wall(103));
+    assert_eq!(lowest_to_unwrap(&known), V1, "the minimum was lowered again");
+}
+
+#[test]
+fn an_answer_that_was_asked_for_before_a_refusal_does_not_clear_it() {
+    let mut known = healthy();
+    known.take_in(failure(Code::KeyMissing), at(100), at(100), wall(100));
+    known.take_in(Ok(snapshot(&[0])), at(99), at(101), wall(101));
+    let verdict = known.evidence.metadata_verdict(at(101)).map_err(|error| error.code());
+    assert_eq!(verdict, Err(Code::KeyMissing));
+}
+
+#[test]
+fn an_answer_that_was_asked_for_before_an_outage_counts() {
+    let mut known = healthy();
+    known.take_in(failure(Code::KeeperUnreachable), at(100), at(100), wall(100));
+    known.take_in(Ok(snapshot(&[0])), at(99), at(101), wall(101));
+    assert!(!known.evidence.is_failing());
+    assert!(known.is_read_since(at(99)) && !known.is_read_since(at(100)));
 }

@@ -12,13 +12,10 @@ use super::{
     knowledge::Knowledge,
     proof,
     rotation::{KeyRing, Resolution, Writer},
-    time::CALL_BUDGET,
+    time::{CALL_BUDGET, Monotonic},
     view::KeyView,
 };
 use crate::ports::{Ports, telemetry::Event};
-
-/// How long a read of the metadata vouches for wraps: see [`KeyWatch::vouch_for`].
-const VOUCH_FOR: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 struct State {
@@ -93,11 +90,21 @@ impl KeyWatch {
         self.read().known.may_write(now)
     }
 
-    /// Whether the key's metadata was read within the last [`VOUCH_FOR`].
-    #[must_use]
-    pub(super) fn is_fresh(&self) -> bool {
-        let now = self.ports.clock.now();
-        self.read().known.evidence.metadata_age(now).is_some_and(|age| age < VOUCH_FOR)
+    /// Whether metadata is known that was asked for at `since` or later.
+    pub(super) fn is_read_since(&self, since: Monotonic) -> bool {
+        self.read().known.is_read_since(since)
+    }
+
+    /// Why the metadata could not be read just now.
+    pub(super) fn unread(&self) -> KmsError {
+        let failure = self.read().known.evidence.metadata_failure().cloned();
+        failure.unwrap_or_else(|| {
+            KmsError::new(
+                Code::KeeperTimeout,
+                "the key's metadata was not read in time",
+                "check the keeper and the network between it and this node",
+            )
+        })
     }
 
     /// Whether `writer` still is what its id says, by all that is known now.
@@ -115,23 +122,6 @@ impl KeyWatch {
         self.read().known.ring.resolve(key_id)
     }
 
-    /// Why the key's metadata is not known, if it never was.
-    #[must_use]
-    pub fn never_seen(&self) -> Option<KmsError> {
-        let now = self.ports.clock.now();
-        let known = &self.read().known;
-        if known.ring.snapshot().is_some() {
-            return None;
-        }
-        known.evidence.metadata_verdict(now).err()
-    }
-
-    /// Reads the key's metadata, and proves at once what writes from then on.
-    pub(super) async fn look(&self) {
-        self.read_metadata().await;
-        self.prove(Duration::MAX).await;
-    }
-
     /// Reads the key's metadata and takes it in.
     pub async fn read_metadata(&self) {
         let Ports { kek, clock, telemetry } = &self.ports;
@@ -142,7 +132,7 @@ impl KeyWatch {
         let late = now.since(asked) > CALL_BUDGET.saturating_mul(2);
         let outcome = if late { Err(overslept()) } else { outcome };
         let error = outcome.as_ref().err().cloned();
-        let news = self.write().known.take_in(outcome, now, wall);
+        let news = self.write().known.take_in(outcome, asked, now, wall);
         telemetry.record(Event::Observed { error: error.as_ref() });
         for change in &news.changes {
             telemetry.record(Event::Ring(change));
@@ -160,10 +150,6 @@ impl KeyWatch {
         for (writer, was_proven) in due {
             let outcome = proof::attempt(&self.ports, &writer, !was_proven).await;
             let error = outcome.as_ref().err().cloned();
-            // That our own queue is full says nothing of the keeper, and what fills it is requests.
-            if error.as_ref().is_some_and(|error| error.code() == Code::Overloaded) {
-                continue;
-            }
             let now = self.ports.clock.now();
             self.write().known.evidence.proof_made(writer.version, outcome, now);
             let event = Event::Proven { version: writer.version, error: error.as_ref() };
