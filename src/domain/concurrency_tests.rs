@@ -407,3 +407,46 @@ fn a_caller_that_leaves_a_shared_look_takes_nothing_from_the_other() {
         assert_eq!((bench.calls_out(), bench.kek.script().described), (0, 2), "{polls} polls");
     }
 }
+
+impl Bench {
+    /// A Decrypt of what another plugin wrote with version `number`, as its text says.
+    async fn decrypt_legacy(&self, number: u8) -> Result<Plaintext, KmsError> {
+        let ciphertext = Ciphertext::new([&[number, 0][..], &SEED].concat()).unwrap();
+        let (key_id, annotations) = ("theirs".to_owned(), Annotations::default());
+        self.service.decrypt(Sealed { ciphertext, key_id, annotations }, self.soon()).await
+    }
+}
+
+#[test]
+fn made_up_versions_of_legacy_objects_never_reach_the_keeper() {
+    let bench = Bench::new();
+    bench.kek.script().unwrap = Call::Hangs;
+    for number in 2..=200 {
+        let refused = bench.run(bench.decrypt_legacy(number));
+        assert_eq!(code(refused), Some(Code::CiphertextRejected), "version {number}");
+    }
+    assert_eq!(bench.kek.script().described, 2, "one look, beside the observer's");
+}
+
+#[test]
+fn a_legacy_object_of_a_newer_version_is_read_after_one_look() {
+    let bench = Bench::new();
+    bench.kek.script().latest = 2;
+    assert!(bench.run(bench.decrypt_legacy(2)).is_ok());
+    assert!(bench.run(bench.decrypt_legacy(1)).is_ok());
+    assert_eq!(bench.kek.script().described, 2);
+}
+
+/// While nothing is known of the key, nothing can be said against a version.
+#[test]
+fn a_legacy_object_is_read_although_the_key_could_never_be_described() {
+    let mut bench = Bench::new();
+    let ports = bench.service.watch.ports().clone();
+    let identity = KeyIdentity::new(Lineage::of_place("test", &["k"]), 0);
+    let ring = KeyRing::new(identity, Duration::from_mins(1), BTreeMap::new());
+    let grace = Duration::from_secs(30);
+    let watch = Arc::new(KeyWatch::new(ports, ring, OutagePolicy::StopWrites, grace));
+    bench.service = KeyService::new(watch, true);
+    bench.kek.script().describe = Call::Fails(Code::PermissionDenied);
+    assert!(bench.run(bench.decrypt_legacy(1)).is_ok());
+}

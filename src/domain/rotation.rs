@@ -244,10 +244,10 @@ impl KeyRing {
     #[must_use]
     pub fn resolve(&self, key_id: &str) -> Resolution {
         if let Some(version) = self.accepted.get(key_id) {
-            return if self.can_unwrap(*version) {
-                Resolution::Known(*version)
-            } else {
-                Resolution::Archived(*version)
+            return match self.newest() {
+                Some(newest) if *version > newest => Resolution::Newer(*version),
+                _ if self.can_unwrap(*version) => Resolution::Known(*version),
+                _ => Resolution::Archived(*version),
             };
         }
         let Some(claimed) = KeyId::version_claimed(key_id) else {

@@ -226,6 +226,8 @@ fn an_accepted_id_reads_with_the_version_it_was_mapped_to() {
     ring.accepted.insert("v1.from-before".to_owned(), v(1));
     see(&mut ring, &[(1, BORN - 900)], 0);
     assert_eq!(ring.resolve("v1.from-before"), Resolution::Known(v(1)));
+    ring.accepted.insert("mistyped".to_owned(), v(9));
+    assert_eq!(ring.resolve("mistyped"), Resolution::Newer(v(9)));
 }
 
 /// Checklist 55: a wall clock that jumps by an hour, seen by a keeper that tells its own time and by

@@ -164,7 +164,21 @@ impl KeyService {
                 "set --legacy-decrypt=true to read what another Vault plugin wrote",
             ));
         }
-        self.ports().kek.version_of(&sealed.ciphertext)?;
+        let version = self.ports().kek.version_of(&sealed.ciphertext)?;
+        // A made-up version would be waited for at the keeper.
+        if self.watch.is_above_the_newest(version) {
+            let looked = self.look(deadline).await;
+            if self.watch.is_above_the_newest(version) {
+                looked?;
+                return Err(KmsError::new(
+                    Code::CiphertextRejected,
+                    format!(
+                        "the ciphertext is of key version {version}, which the keeper does not have"
+                    ),
+                    "if the key was rolled back, restore it with its newest versions",
+                ));
+            }
+        }
         let plaintext = self.unwrap(sealed, &AssociatedData::none(), deadline).await?;
         self.ports().telemetry.record(Event::LegacyRead);
         Ok(plaintext)

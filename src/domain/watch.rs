@@ -9,6 +9,7 @@ use std::{
 use super::{
     error::{Code, KmsError},
     health::{OutagePolicy, Standing},
+    key::KekVersion,
     knowledge::Knowledge,
     proof,
     rotation::{KeyRing, Resolution, Writer},
@@ -120,6 +121,11 @@ impl KeyWatch {
     #[must_use]
     pub fn resolve(&self, key_id: &str) -> Resolution {
         self.read().known.ring.resolve(key_id)
+    }
+
+    /// Whether `version` is above the newest version ever seen. Never while none was seen.
+    pub(super) fn is_above_the_newest(&self, version: KekVersion) -> bool {
+        self.read().known.ring.newest().is_some_and(|newest| version > newest)
     }
 
     /// Reads the key's metadata and takes it in.
