@@ -45,29 +45,35 @@ impl Standing {
 #[derive(Clone, Debug, Default)]
 struct Attempts {
     worked_at: Option<Monotonic>,
+    /// When the first failure since the last success was, and the latest failure.
     failing: Option<(Monotonic, KmsError)>,
+    /// The last failure since the last success that was no outage. An outage after it says
+    /// nothing about it, so only a success clears it.
+    refused: Option<KmsError>,
 }
 
 impl Attempts {
     fn record(&mut self, result: Result<(), KmsError>, now: Monotonic) {
         match result {
-            Ok(()) => *self = Self { worked_at: Some(now), failing: None },
+            Ok(()) => *self = Self { worked_at: Some(now), ..Self::default() },
             Err(error) => {
+                if !error.code().is_outage() {
+                    self.refused = Some(error.clone());
+                }
                 let since = self.failing.take().map_or(now, |(since, _)| since);
                 self.failing = Some((since, error));
             }
         }
     }
 
-    /// The failure, unless it is an outage that has not outlasted `grace` yet.
+    /// The refusal, or the outage once it has lasted for `grace`.
     fn verdict(&self, now: Monotonic, grace: Duration) -> Result<(), KmsError> {
+        if let Some(refusal) = &self.refused {
+            return Err(refusal.clone());
+        }
         match &self.failing {
-            Some((since, error))
-                if !error.code().is_outage()
-                    || self.worked_at.is_none()
-                    || now.since(*since) >= grace =>
-            {
-                Err(error.clone())
+            Some((since, outage)) if self.worked_at.is_none() || now.since(*since) >= grace => {
+                Err(outage.clone())
             }
             _ => Ok(()),
         }
@@ -88,7 +94,7 @@ impl Evidence {
     pub const fn new(grace: Duration) -> Self {
         Self {
             grace,
-            metadata: Attempts { worked_at: None, failing: None },
+            metadata: Attempts { worked_at: None, failing: None, refused: None },
             proofs: BTreeMap::new(),
         }
     }
@@ -116,7 +122,8 @@ impl Evidence {
     /// Why the keeper's metadata cannot be relied on at `now`, if so.
     ///
     /// # Errors
-    /// The last failure to read it; [`Code::Starting`] before the first attempt ended, and
+    /// The last refusal since it was read, or the outage that outlasts the grace time;
+    /// [`Code::Starting`] before the first attempt ended, and
     /// [`Code::KeeperTimeout`] when no attempt has ended for longer than the grace time. A
     /// snapshot older than that is never relied on.
     pub fn metadata_verdict(&self, now: Monotonic) -> Result<(), KmsError> {
@@ -139,7 +146,8 @@ impl Evidence {
     /// Whether `version` may write at `now`: it was proven, and nothing speaks against it since.
     ///
     /// # Errors
-    /// The failure of its last proof; [`Code::ProofPending`] when there was none yet.
+    /// The last refusal since it was proven, or the outage that outlasts the grace time;
+    /// [`Code::ProofPending`] when no proof has ended yet.
     pub fn proof_verdict(&self, version: KekVersion, now: Monotonic) -> Result<(), KmsError> {
         match self.proofs.get(&version) {
             Some(attempts) => attempts.verdict(now, self.grace),
@@ -149,6 +157,12 @@ impl Evidence {
                 "wait a moment",
             )),
         }
+    }
+
+    /// Why the last attempt to read the metadata failed, if it did.
+    #[must_use]
+    pub fn metadata_failure(&self) -> Option<&KmsError> {
+        self.metadata.failing.as_ref().map(|(_, error)| error)
     }
 
     /// How long ago the metadata was last read.
@@ -167,6 +181,16 @@ impl Evidence {
     #[must_use]
     pub fn is_proven(&self, version: KekVersion) -> bool {
         self.proofs.get(&version).is_some_and(|p| p.failing.is_none() && p.worked_at.is_some())
+    }
+
+    /// Whether the first proof of `version` is still to come. Failures that say nothing of the
+    /// version do not change that: outages, and a node of the keeper that does not know it yet.
+    #[must_use]
+    pub fn awaits_proof(&self, version: KekVersion) -> bool {
+        self.proofs.get(&version).is_none_or(|attempts| {
+            let refusal = attempts.refused.as_ref().map(KmsError::code);
+            attempts.worked_at.is_none() && refusal.is_none_or(|code| code == Code::VersionNotYet)
+        })
     }
 
     /// When `version` was last proven.
@@ -246,5 +270,28 @@ mod tests {
         assert_eq!(code(evidence.proof_verdict(version, at(1))), Some(Code::AadNotEnforced));
         evidence.proof_made(version, Ok(()), at(2));
         assert_eq!(code(evidence.proof_verdict(version, at(2))), None);
+    }
+
+    #[test]
+    fn an_outage_does_not_hide_a_failed_proof() {
+        for refusal in [Code::AadNotEnforced, Code::KeeperAnswer, Code::PermissionDenied] {
+            let (mut evidence, version) = (evidence(), KekVersion::FIRST);
+            evidence.proof_made(version, Ok(()), at(0));
+            evidence.proof_made(version, failure(refusal), at(50));
+            evidence.proof_made(version, failure(Code::KeeperTimeout), at(53));
+            assert_eq!(code(evidence.proof_verdict(version, at(53))), Some(refusal));
+            evidence.proof_made(version, Ok(()), at(56));
+            assert_eq!(code(evidence.proof_verdict(version, at(56))), None);
+        }
+    }
+
+    #[test]
+    fn an_outage_does_not_hide_a_refused_read() {
+        let mut evidence = evidence();
+        evidence.metadata_read(Ok(()), at(0));
+        evidence.metadata_read(failure(Code::PermissionDenied), at(15));
+        evidence.metadata_read(failure(Code::KeeperTimeout), at(17));
+        assert_eq!(code(evidence.metadata_verdict(at(17))), Some(Code::PermissionDenied));
+        assert_eq!(code(evidence.metadata_verdict(at(90))), Some(Code::PermissionDenied));
     }
 }

@@ -17,6 +17,8 @@ pub mod time;
 pub mod view;
 pub mod watch;
 
+mod corrected_clock;
+mod knowledge;
 mod proof;
 mod refresh;
 

@@ -8,7 +8,7 @@ use super::{time::Monotonic, watch::KeyWatch};
 /// How often the metadata is read.
 const READ_EVERY: Duration = Duration::from_secs(15);
 
-/// How often anything is tried while something fails.
+/// How often anything is tried while something fails or waits for its first proof.
 const RETRY_EVERY: Duration = Duration::from_secs(2);
 
 /// How old the writing version's proof may become before the next read renews it, so that it is
@@ -57,7 +57,7 @@ impl Observer {
 
     /// Asked at each tick, so that what a request's look has found is followed up soon.
     fn is_due(&self, now: Monotonic) -> bool {
-        let every = if self.watch.is_failing() { RETRY_EVERY } else { READ_EVERY };
+        let every = if self.watch.is_unsettled() { RETRY_EVERY } else { READ_EVERY };
         self.last_read.is_none_or(|at| now.since(at) >= every.mul_f64(self.spread))
     }
 }

@@ -4,15 +4,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
+    corrected_clock::CorrectedClock,
     error::{Code, KmsError},
     key::{KekSnapshot, KekVersion},
     key_id::{KeyId, KeyIdentity},
     time::{Monotonic, UnixTime},
 };
-
-/// How far the local clock may be off before the keeper's `Date` corrects it. `Date` has whole
-/// seconds and differs between the nodes behind a load balancer, so a smaller difference is noise.
-const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 
 /// How far ahead a creation time may be before it counts from when it was first seen.
 const FUTURE_TOLERANCE: Duration = Duration::from_secs(5);
@@ -80,19 +77,14 @@ pub enum RingChange {
     IncidentCleared,
 }
 
-/// The wall clock as corrected at the last observation, carried on by the monotonic clock.
-#[derive(Clone, Copy, Debug)]
-struct ClockAnchor {
-    wall: UnixTime,
-    at: Monotonic,
-}
-
 /// What never changes of a version.
 #[derive(Clone, Debug)]
 struct Born {
     created: UnixTime,
     /// Derived once: Status asks for it again and again.
     key_id: KeyId,
+    /// When this process first saw it.
+    seen_at: Monotonic,
 }
 
 /// All that is known of one KEK; a pure state machine fed with snapshots and times.
@@ -101,7 +93,7 @@ pub struct KeyRing {
     identity: KeyIdentity,
     delay: Duration,
     accepted: BTreeMap<String, KekVersion>,
-    clock: Option<ClockAnchor>,
+    clock: CorrectedClock,
     current: Option<KekSnapshot>,
     /// Every version ever seen, whether it still unwraps or not.
     born: BTreeMap<KekVersion, Born>,
@@ -127,7 +119,7 @@ impl KeyRing {
             identity,
             delay,
             accepted,
-            clock: None,
+            clock: CorrectedClock::UNSET,
             current: None,
             born: BTreeMap::new(),
             counted_from: BTreeMap::new(),
@@ -145,7 +137,7 @@ impl KeyRing {
         wall: UnixTime,
     ) -> Vec<RingChange> {
         self.settled = self.settled.max(self.aged_writer(now));
-        self.clock = Some(ClockAnchor { wall: corrected(wall, snapshot.keeper_time), at: now });
+        self.clock = CorrectedClock::set(wall, snapshot.keeper_time, now);
         if let Some(incident) = self.replaced(&snapshot) {
             return self.raise(incident);
         }
@@ -184,7 +176,7 @@ impl KeyRing {
         if let Some(flaw) = &snapshot.flaw {
             return Err(flaw.clone());
         }
-        let wall = self.wall(now);
+        let wall = self.clock.wall(now);
         let mut candidates = snapshot.versions.range(snapshot.write_floor()..);
         let lowest = candidates.clone().next();
         let aged = candidates.rfind(|(version, created)| {
@@ -200,11 +192,14 @@ impl KeyRing {
         self.writer_of(*version)
     }
 
-    /// The next version that will write after `now`, and how long until then.
+    /// The next version that will write after `writing` does at `now`, and how long until then.
     #[must_use]
-    pub fn next_takeover(&self, now: Monotonic) -> Option<(KekVersion, Duration)> {
-        let writing = self.writer(now).ok()?.version;
-        let wall = self.wall(now);
+    pub fn next_takeover(
+        &self,
+        writing: KekVersion,
+        now: Monotonic,
+    ) -> Option<(KekVersion, Duration)> {
+        let wall = self.clock.wall(now);
         let snapshot = self.current.as_ref()?;
         snapshot
             .versions
@@ -226,14 +221,33 @@ impl KeyRing {
         versions.filter_map(|(version, _)| self.writer_of(*version).ok()).collect()
     }
 
+    /// The versions below `version` that the keeper lets write, newest first.
+    pub fn writers_before(&self, version: KekVersion) -> impl Iterator<Item = Writer> {
+        let allowed = self.current.iter().flat_map(move |snapshot| {
+            let floor = snapshot.write_floor().min(version);
+            snapshot.versions.range(floor..version).rev()
+        });
+        allowed.filter_map(|(version, _)| self.writer_of(*version).ok())
+    }
+
+    /// For how long `version` had been known here with its takeover behind it, when the keeper
+    /// last answered. While the keeper does not answer, this stands still.
+    #[must_use]
+    pub fn overdue(&self, version: KekVersion) -> Duration {
+        let Some(born) = self.born.get(&version) else { return Duration::ZERO };
+        let answered = self.clock.set_at();
+        let due = self.clock.wall(answered).since(self.takes_over_at(version, born.created));
+        due.min(answered.since(born.seen_at))
+    }
+
     /// What `key_id` means: see [`Resolution`].
     #[must_use]
     pub fn resolve(&self, key_id: &str) -> Resolution {
         if let Some(version) = self.accepted.get(key_id) {
-            return if self.can_unwrap(*version) {
-                Resolution::Known(*version)
-            } else {
-                Resolution::Archived(*version)
+            return match self.newest() {
+                Some(newest) if *version > newest => Resolution::Newer(*version),
+                _ if self.can_unwrap(*version) => Resolution::Known(*version),
+                _ => Resolution::Archived(*version),
             };
         }
         let Some(claimed) = KeyId::version_claimed(key_id) else {
@@ -285,11 +299,11 @@ impl KeyRing {
     }
 
     fn accept(&mut self, snapshot: KekSnapshot, now: Monotonic, changes: &mut Vec<RingChange>) {
-        let wall = self.wall(now);
+        let wall = self.clock.wall(now);
         for (version, created) in &snapshot.versions {
             if !self.born.contains_key(version) {
                 let key_id = self.identity.id_of(*version, *created);
-                self.born.insert(*version, Born { created: *created, key_id });
+                self.born.insert(*version, Born { created: *created, key_id, seen_at: now });
                 changes.push(RingChange::Appeared(*version));
                 if *created > wall.after(FUTURE_TOLERANCE) {
                     self.counted_from.insert(*version, wall);
@@ -345,7 +359,7 @@ impl KeyRing {
     fn aged_writer(&self, now: Monotonic) -> Option<KekVersion> {
         let version = self.writer(now).ok()?.version;
         let created = self.current.as_ref()?.versions.get(&version)?;
-        (self.takes_over_at(version, *created) <= self.wall(now)).then_some(version)
+        (self.takes_over_at(version, *created) <= self.clock.wall(now)).then_some(version)
     }
 
     fn writer_of(&self, version: KekVersion) -> Result<Writer, KmsError> {
@@ -365,17 +379,6 @@ impl KeyRing {
 
     fn takes_over_at(&self, version: KekVersion, created: UnixTime) -> UnixTime {
         self.counted_from.get(&version).copied().unwrap_or(created).after(self.delay)
-    }
-
-    fn wall(&self, now: Monotonic) -> UnixTime {
-        self.clock.map_or_else(UnixTime::default, |anchor| anchor.wall.after(now.since(anchor.at)))
-    }
-}
-
-fn corrected(local: UnixTime, keeper: Option<UnixTime>) -> UnixTime {
-    match keeper {
-        Some(keeper) if keeper.apart(local) > CLOCK_TOLERANCE => keeper,
-        _ => local,
     }
 }
 

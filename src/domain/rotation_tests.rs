@@ -69,7 +69,7 @@ fn a_new_version_takes_over_at_one_instant_whenever_a_node_polled() {
     see(&mut early, &[(1, BORN - 1_000), (2, BORN + 100)], 101);
     see(&mut late, &[(1, BORN - 1_000), (2, BORN + 100)], 129);
     for ring in [&early, &late] {
-        assert_eq!(ring.next_takeover(at(130)), Some((v(2), Duration::from_secs(30))));
+        assert_eq!(ring.next_takeover(v(1), at(130)), Some((v(2), Duration::from_secs(30))));
         assert_eq!(
             ring.writer(Monotonic::at(Duration::from_millis(159_999))).unwrap().version,
             v(1)
@@ -226,6 +226,8 @@ fn an_accepted_id_reads_with_the_version_it_was_mapped_to() {
     ring.accepted.insert("v1.from-before".to_owned(), v(1));
     see(&mut ring, &[(1, BORN - 900)], 0);
     assert_eq!(ring.resolve("v1.from-before"), Resolution::Known(v(1)));
+    ring.accepted.insert("mistyped".to_owned(), v(9));
+    assert_eq!(ring.resolve("mistyped"), Resolution::Newer(v(9)));
 }
 
 /// Checklist 55: a wall clock that jumps by an hour, seen by a keeper that tells its own time and by

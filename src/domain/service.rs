@@ -1,6 +1,6 @@
 //! The three use cases of KMS v2, over ports alone.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::{
@@ -15,7 +15,7 @@ use super::{
     key::KekVersion,
     key_id::{KEY_ID_MAX, KeyId},
     proof::check_version,
-    refresh::Refresh,
+    refresh::{INTERVAL, Look, Refresh},
     rotation::Resolution,
     secret::Plaintext,
     time::Monotonic,
@@ -27,6 +27,13 @@ use crate::ports::{
     kms::{Encrypted, KeyManagement, Sealed, StatusAnswer},
     telemetry::Event,
 };
+
+/// How long metadata vouches for wraps, counted from when it was asked for.
+const VOUCHES_FOR: Duration = Duration::from_secs(1);
+
+/// How many looks one call takes part in at most: one that was under way already or was left by
+/// all others, and then one of its own.
+const LOOKS: usize = 3;
 
 /// KMS v2 for one key.
 #[derive(Debug)]
@@ -57,22 +64,22 @@ impl KeyService {
     ) -> Result<KekVersion, KmsError> {
         let mut resolution = self.watch.resolve(key_id);
         if matches!(resolution, Resolution::Newer(_) | Resolution::Retired(_)) {
-            self.look(deadline).await;
+            let looked = self.look(deadline).await;
             resolution = self.watch.resolve(key_id);
+            // Where the look failed nobody can tell whether the keeper has the version.
+            if matches!(resolution, Resolution::Newer(_) | Resolution::Retired(_)) {
+                looked?;
+            }
         }
         match resolution {
             // The minimum may have been lowered again since; the keeper decides.
             Resolution::Known(version) | Resolution::Archived(version) => Ok(version),
             Resolution::Retired(version) => Err(retired(version)),
-            Resolution::Newer(version) => Err(self.watch.never_seen().unwrap_or_else(|| {
-                KmsError::new(
-                    Code::KeyIdUnknown,
-                    format!(
-                        "the key id is of key version {version}, which the keeper does not have"
-                    ),
-                    "if the key was rolled back, restore it with its newest versions",
-                )
-            })),
+            Resolution::Newer(version) => Err(KmsError::new(
+                Code::KeyIdUnknown,
+                format!("the key id is of key version {version}, which the keeper does not have"),
+                "if the key was rolled back, restore it with its newest versions",
+            )),
             Resolution::Unknown => Err(KmsError::new(
                 Code::KeyIdUnknown,
                 "the key id names no version of this key",
@@ -81,16 +88,46 @@ impl KeyService {
         }
     }
 
-    async fn look(&self, deadline: Monotonic) {
+    /// Reads the key's metadata, unless a look within the last second has.
+    ///
+    /// # Errors
+    /// Those of [`Self::look_since`].
+    async fn look(&self, deadline: Monotonic) -> Result<(), KmsError> {
+        self.look_since(self.ports().clock.now().before(INTERVAL), deadline).await
+    }
+
+    /// Takes part in looks at the keeper until metadata is known that was asked for at `since` or
+    /// later. A look that began before `since` does not count, so another one follows it.
+    ///
+    /// # Errors
+    /// Why the metadata could not be read by `deadline`.
+    async fn look_since(&self, since: Monotonic, deadline: Monotonic) -> Result<(), KmsError> {
         let clock = &self.ports().clock;
-        let now = clock.now();
-        let watch = Arc::clone(&self.watch);
-        let flight = self.refresh.join(now, || async move { watch.look().await }.boxed());
-        if let Some(flight) = flight {
-            match select(flight, clock.sleep(deadline.since(now))).await {
-                Either::Left(_) | Either::Right(_) => (),
+        for _ in 0..LOOKS {
+            let now = clock.now();
+            let watch = Arc::clone(&self.watch);
+            let look =
+                self.refresh.join(now, || async move { watch.read_metadata().await }.boxed());
+            let left = clock.sleep(deadline.since(now));
+            let last = match look {
+                Look::UnderWay(started, flight) => {
+                    first_of(flight, left).await;
+                    started >= since
+                }
+                Look::Ended => true,
+                Look::Abandoned(wait) => {
+                    first_of(clock.sleep(wait), left).await;
+                    false
+                }
+            };
+            if self.watch.is_read_since(since) {
+                return Ok(());
+            }
+            if last || clock.now() >= deadline {
+                break;
             }
         }
+        Err(self.watch.unread())
     }
 
     async fn unwrap_ours(
@@ -127,7 +164,21 @@ impl KeyService {
                 "set --legacy-decrypt=true to read what another Vault plugin wrote",
             ));
         }
-        self.ports().kek.version_of(&sealed.ciphertext)?;
+        let version = self.ports().kek.version_of(&sealed.ciphertext)?;
+        // A made-up version would be waited for at the keeper.
+        if self.watch.is_above_the_newest(version) {
+            let looked = self.look(deadline).await;
+            if self.watch.is_above_the_newest(version) {
+                looked?;
+                return Err(KmsError::new(
+                    Code::CiphertextRejected,
+                    format!(
+                        "the ciphertext is of key version {version}, which the keeper does not have"
+                    ),
+                    "if the key was rolled back, restore it with its newest versions",
+                ));
+            }
+        }
         let plaintext = self.unwrap(sealed, &AssociatedData::none(), deadline).await?;
         self.ports().telemetry.record(Event::LegacyRead);
         Ok(plaintext)
@@ -185,17 +236,19 @@ impl KeyManagement for KeyService {
         let wrapped = kek.wrap(writer.version, &plaintext, &associated_data, deadline).await;
         if wrapped.as_ref().is_err_and(|error| error.code() == Code::VersionRetired) {
             // What Status announces is out of date; the next Status and Encrypt know better.
-            self.look(deadline).await;
+            drop(self.look(deadline).await);
         }
         let wrapped = wrapped?;
         check_version(writer.version, wrapped.version)?;
         check_version(writer.version, kek.version_of(&wrapped.ciphertext)?)?;
         // A version number can come to stand for another key (a restored backup that is rotated).
-        // Encrypts are rare, so the metadata is read anew to vouch for what was just wrapped.
-        if !self.watch.is_fresh() {
-            self.look(deadline).await;
-            self.watch.vouch_for(&writer)?;
+        // Encrypts are rare, so metadata that was asked for after the wrap, or shortly before its
+        // end, vouches for what was just wrapped. Without it the call fails.
+        let since = self.ports().clock.now().before(VOUCHES_FOR);
+        if !self.watch.is_read_since(since) {
+            self.look_since(since, deadline).await?;
         }
+        self.watch.vouch_for(&writer)?;
         Ok(Encrypted { ciphertext: wrapped.ciphertext, key_id: writer.key_id, annotations })
     }
 
@@ -224,6 +277,16 @@ impl KeyManagement for KeyService {
     }
 }
 
+/// Waits until either has ended.
+async fn first_of(
+    one: impl Future<Output = ()> + Unpin + Send,
+    other: impl Future<Output = ()> + Unpin + Send,
+) {
+    match select(one, other).await {
+        Either::Left(_) | Either::Right(_) => (),
+    }
+}
+
 fn retired(version: KekVersion) -> KmsError {
     KmsError::new(
         Code::VersionRetired,
@@ -243,3 +306,7 @@ fn wrong_size(size: usize) -> KmsError {
 #[cfg(test)]
 #[path = "service_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "concurrency_tests.rs"]
+mod concurrency;

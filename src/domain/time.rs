@@ -25,6 +25,12 @@ impl Monotonic {
         Self(self.0.saturating_add(wait))
     }
 
+    /// The reading `wait` earlier than this one; the origin if there was none so early.
+    #[must_use]
+    pub const fn before(self, wait: Duration) -> Self {
+        Self(self.0.saturating_sub(wait))
+    }
+
     /// The time since `earlier`; zero if `earlier` is in fact later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {

@@ -8,23 +8,19 @@ use std::{
 
 use super::{
     error::{Code, KmsError},
-    health::{Evidence, OutagePolicy, Standing},
-    key::{KekSnapshot, KeyWarning},
+    health::{OutagePolicy, Standing},
+    key::KekVersion,
+    knowledge::Knowledge,
     proof,
-    rotation::{KeyRing, Resolution, RingChange, Writer},
-    time::{CALL_BUDGET, Monotonic, UnixTime},
+    rotation::{KeyRing, Resolution, Writer},
+    time::{CALL_BUDGET, Monotonic},
     view::KeyView,
 };
 use crate::ports::{Ports, telemetry::Event};
 
-/// How long a read of the metadata vouches for wraps: see [`KeyWatch::vouch_for`].
-const VOUCH_FOR: Duration = Duration::from_secs(1);
-
 #[derive(Debug)]
 struct State {
-    ring: KeyRing,
-    evidence: Evidence,
-    warned: Vec<KeyWarning>,
+    known: Knowledge,
     told_standing: Option<Standing>,
     told_writer: Option<Writer>,
 }
@@ -47,9 +43,7 @@ impl KeyWatch {
         outage_grace: Duration,
     ) -> Self {
         let state = State {
-            ring,
-            evidence: Evidence::new(outage_grace),
-            warned: Vec::new(),
+            known: Knowledge::new(ring, outage_grace),
             told_standing: None,
             told_writer: None,
         };
@@ -66,21 +60,21 @@ impl KeyWatch {
     #[must_use]
     pub fn standing(&self) -> (Standing, Option<Writer>) {
         let now = self.ports.clock.now();
-        self.read().standing(now, self.outage_policy)
+        self.read().known.standing(now, self.outage_policy)
     }
 
     /// All that is known now, for those who look on. Never waits.
     #[must_use]
     pub fn view(&self) -> KeyView {
         let now = self.ports.clock.now();
-        let state = self.read();
-        let (standing, writer) = state.standing(now, self.outage_policy);
-        let proven = writer.as_ref().and_then(|w| state.evidence.proven_at(w.version));
+        let known = &self.read().known;
+        let (standing, writer) = known.standing(now, self.outage_policy);
+        let proven = writer.as_ref().and_then(|w| known.evidence.proven_at(w.version));
         KeyView {
             standing,
-            versions: state.ring.versions(),
-            takeover: state.ring.next_takeover(now),
-            metadata_age: state.evidence.metadata_age(now),
+            versions: known.ring.versions(),
+            takeover: known.takeover(now),
+            metadata_age: known.evidence.metadata_age(now),
             proof_age: proven.map(|at| now.since(at)),
             writer,
         }
@@ -94,19 +88,24 @@ impl KeyWatch {
     /// Why nothing must be wrapped now.
     pub fn writer(&self) -> Result<Writer, KmsError> {
         let now = self.ports.clock.now();
-        let state = self.read();
-        let writer = state.ring.writer(now)?;
-        match state.evidence.proof_verdict(writer.version, now) {
-            Err(error) if !state.outage_after_proof(&writer, &error) => Err(error),
-            _ => Ok(writer),
-        }
+        self.read().known.may_write(now)
     }
 
-    /// Whether the key's metadata was read within the last [`VOUCH_FOR`].
-    #[must_use]
-    pub(super) fn is_fresh(&self) -> bool {
-        let now = self.ports.clock.now();
-        self.read().evidence.metadata_age(now).is_some_and(|age| age < VOUCH_FOR)
+    /// Whether metadata is known that was asked for at `since` or later.
+    pub(super) fn is_read_since(&self, since: Monotonic) -> bool {
+        self.read().known.is_read_since(since)
+    }
+
+    /// Why the metadata could not be read just now.
+    pub(super) fn unread(&self) -> KmsError {
+        let failure = self.read().known.evidence.metadata_failure().cloned();
+        failure.unwrap_or_else(|| {
+            KmsError::new(
+                Code::KeeperTimeout,
+                "the key's metadata was not read in time",
+                "check the keeper and the network between it and this node",
+            )
+        })
     }
 
     /// Whether `writer` still is what its id says, by all that is known now.
@@ -115,40 +114,18 @@ impl KeyWatch {
     /// The incident if there is one, and [`Code::KeyReplaced`] when the id names its version no
     /// more.
     pub(super) fn vouch_for(&self, writer: &Writer) -> Result<(), KmsError> {
-        let state = self.read();
-        if let Some(incident) = state.ring.incident() {
-            return Err(incident.clone());
-        }
-        let code = match state.ring.resolve(writer.key_id.as_str()) {
-            Resolution::Known(version) if version == writer.version => return Ok(()),
-            Resolution::Archived(_) => Code::VersionRetired,
-            _ => Code::KeyReplaced,
-        };
-        let cause = format!("key version {} changed while it wrapped", writer.version);
-        Err(KmsError::new(code, cause, "nothing: the API server asks again"))
+        self.read().known.vouch_for(writer)
     }
 
     /// What `key_id` means now.
     #[must_use]
     pub fn resolve(&self, key_id: &str) -> Resolution {
-        self.read().ring.resolve(key_id)
+        self.read().known.ring.resolve(key_id)
     }
 
-    /// Why the key's metadata is not known, if it never was.
-    #[must_use]
-    pub fn never_seen(&self) -> Option<KmsError> {
-        let now = self.ports.clock.now();
-        let state = self.read();
-        if state.ring.snapshot().is_some() {
-            return None;
-        }
-        state.evidence.metadata_verdict(now).err()
-    }
-
-    /// Reads the key's metadata, and proves at once what writes from then on.
-    pub(super) async fn look(&self) {
-        self.read_metadata().await;
-        self.prove(Duration::MAX).await;
+    /// Whether `version` is above the newest version ever seen. Never while none was seen.
+    pub(super) fn is_above_the_newest(&self, version: KekVersion) -> bool {
+        self.read().known.ring.newest().is_some_and(|newest| version > newest)
     }
 
     /// Reads the key's metadata and takes it in.
@@ -161,13 +138,13 @@ impl KeyWatch {
         let late = now.since(asked) > CALL_BUDGET.saturating_mul(2);
         let outcome = if late { Err(overslept()) } else { outcome };
         let error = outcome.as_ref().err().cloned();
-        let (changes, warnings) = self.write().take_in(outcome, now, wall);
+        let news = self.write().known.take_in(outcome, asked, now, wall);
         telemetry.record(Event::Observed { error: error.as_ref() });
-        for change in &changes {
+        for change in &news.changes {
             telemetry.record(Event::Ring(change));
         }
-        if let Some(warnings) = warnings {
-            telemetry.record(Event::Warned(&warnings));
+        if let Some(warnings) = &news.warnings {
+            telemetry.record(Event::Warned(warnings));
         }
         self.tell();
     }
@@ -175,26 +152,23 @@ impl KeyWatch {
     /// Proves what will write: every version that has not been proven yet, and the one that
     /// writes now if its last proof is older than `max_age`.
     pub async fn prove(&self, max_age: Duration) {
-        for (writer, was_proven) in self.due_proofs(max_age) {
+        let due = self.read().known.due_proofs(max_age, self.ports.clock.now());
+        for (writer, was_proven) in due {
             let outcome = proof::attempt(&self.ports, &writer, !was_proven).await;
             let error = outcome.as_ref().err().cloned();
-            // That our own queue is full says nothing of the keeper, and what fills it is requests.
-            if error.as_ref().is_some_and(|error| error.code() == Code::Overloaded) {
-                continue;
-            }
             let now = self.ports.clock.now();
-            self.write().evidence.proof_made(writer.version, outcome, now);
+            self.write().known.evidence.proof_made(writer.version, outcome, now);
             let event = Event::Proven { version: writer.version, error: error.as_ref() };
             self.ports.telemetry.record(event);
         }
         self.tell();
     }
 
-    /// Whether anything is failing, so that it is worth to look again soon.
+    /// Whether anything fails or waits for its first proof, so that it is worth to look again soon.
     #[must_use]
-    pub fn is_failing(&self) -> bool {
-        let state = self.read();
-        state.evidence.is_failing() || state.ring.incident().is_some()
+    pub fn is_unsettled(&self) -> bool {
+        let now = self.ports.clock.now();
+        self.read().known.is_unsettled(now)
     }
 
     /// Reports what `Status` answers and which version writes, where either changed.
@@ -202,8 +176,8 @@ impl KeyWatch {
         let now = self.ports.clock.now();
         let (standing, writer, takeover) = {
             let mut state = self.write();
-            let (standing, writer) = state.standing(now, self.outage_policy);
-            let takeover = state.ring.next_takeover(now);
+            let (standing, writer) = state.known.standing(now, self.outage_policy);
+            let takeover = state.known.takeover(now);
             let told = state.told_standing.as_ref().map(Standing::kind);
             let standing_news = (told != Some(standing.kind())).then(|| {
                 state.told_standing = Some(standing.clone());
@@ -212,7 +186,7 @@ impl KeyWatch {
             let writer_news = writer.filter(|w| state.told_writer.as_ref() != Some(w));
             if let Some(writer) = &writer_news {
                 state.told_writer = Some(writer.clone());
-                state.evidence.forget_below(writer.version);
+                state.known.evidence.forget_below(writer.version);
             }
             (standing_news, writer_news, takeover)
         };
@@ -226,77 +200,12 @@ impl KeyWatch {
         telemetry.record(Event::Takeover(takeover));
     }
 
-    fn due_proofs(&self, max_age: Duration) -> Vec<(Writer, bool)> {
-        let now = self.ports.clock.now();
-        let state = self.read();
-        let writing = state.ring.writer(now).map(|writer| writer.version).ok();
-        let mut due = Vec::new();
-        for writer in state.ring.writers_to_be(now) {
-            let proven = state.evidence.is_proven(writer.version);
-            let aged =
-                state.evidence.proven_at(writer.version).is_none_or(|at| now.since(at) >= max_age);
-            if !proven || (aged && writing == Some(writer.version)) {
-                due.push((writer, proven));
-            }
-        }
-        due
-    }
-
     fn read(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn take_in(
-        &mut self,
-        outcome: Result<KekSnapshot, KmsError>,
-        now: Monotonic,
-        wall: UnixTime,
-    ) -> (Vec<RingChange>, Option<Vec<KeyWarning>>) {
-        let snapshot = match outcome {
-            Ok(snapshot) => snapshot,
-            Err(error) => {
-                self.evidence.metadata_read(Err(error), now);
-                return (Vec::new(), None);
-            }
-        };
-        self.evidence.metadata_read(Ok(()), now);
-        let warnings = (self.warned != snapshot.warnings).then(|| snapshot.warnings.clone());
-        self.warned.clone_from(&snapshot.warnings);
-        (self.ring.observe(snapshot, now, wall), warnings)
-    }
-
-    fn standing(&self, now: Monotonic, policy: OutagePolicy) -> (Standing, Option<Writer>) {
-        let writer = self.ring.writer(now);
-        let verdict = match self.ring.incident() {
-            Some(incident) => Err(incident.clone()),
-            None => self.evidence.metadata_verdict(now),
-        };
-        let verdict = verdict.and_then(|()| {
-            let writer = writer.as_ref().map_err(Clone::clone)?;
-            self.evidence.proof_verdict(writer.version, now)
-        });
-        let writer = writer.ok();
-        let standing = match verdict {
-            Ok(()) => Standing::Healthy,
-            Err(error)
-                if policy == OutagePolicy::KeepWriting
-                    && writer.as_ref().is_some_and(|w| self.outage_after_proof(w, &error)) =>
-            {
-                Standing::Ailing(error)
-            }
-            Err(error) => Standing::Failing(error),
-        };
-        (standing, writer)
-    }
-
-    fn outage_after_proof(&self, writer: &Writer, error: &KmsError) -> bool {
-        error.code().is_outage() && self.evidence.proven_at(writer.version).is_some()
     }
 }
 
