@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use super::{
     instruments::{counter, gauge},
     keeper_metrics::KeeperMetrics,
+    outlets,
 };
 use crate::{
     domain::{error::KmsError, rotation::Writer, time::Monotonic},
@@ -81,6 +82,7 @@ impl Metrics {
         let meter = provider.meter("vault-kube-kms");
         let proven_at = Arc::new(Mutex::new(None));
         observe_proof_age(&meter, Arc::clone(&proven_at), Arc::clone(&clock));
+        observe_dropped_lines(&meter);
         if runtime {
             observe_tasks(&meter);
         }
@@ -202,6 +204,15 @@ fn observe_proof_age(
                 observer.observe(clock.now().since(at).as_secs_f64(), &[]);
             }
         })
+        .build();
+}
+
+/// The queues of the log lines count what they dropped.
+fn observe_dropped_lines(meter: &Meter) {
+    let _registered = meter
+        .u64_observable_counter("vault_kube_kms.log_lines_dropped")
+        .with_description("Log lines that were dropped, for they were not read fast enough.")
+        .with_callback(|observer| observer.observe(outlets::dropped(), &[]))
         .build();
 }
 
