@@ -12,3 +12,5 @@ mod instruments;
 mod journal;
 mod keeper_metrics;
 mod repeats;
+mod rpc_metrics;
+mod states;
