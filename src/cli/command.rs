@@ -7,11 +7,14 @@ use super::{
     terminal::{complain, print},
     version::VERSION,
 };
-use crate::config::{
-    error::ConfigError,
-    flags,
-    settings::{self, Settings},
-    sources::{Asked, Sources},
+use crate::{
+    adapters::telemetry::outlets,
+    config::{
+        error::ConfigError,
+        flags,
+        settings::{self, Settings},
+        sources::{Asked, Sources},
+    },
 };
 
 /// Wrong usage or configuration (`EX_USAGE` of sysexits.h).
@@ -32,9 +35,16 @@ Flags take one dash or two. Each has a variable, VAULT_KUBE_KMS_ and its name in
 with underscores, and a key in the --config file; flags win over variables over the file.
 ";
 
-/// Runs the command that `args` (with the program's name) ask for, to its end.
+/// Runs the command that `args` (with the program's name) ask for, to its end. Lines that are
+/// still queued then are waited for, but not for long.
 #[must_use]
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let code = run_to_end(args);
+    outlets::flush(outlets::FLUSH);
+    code
+}
+
+fn run_to_end(args: impl Iterator<Item = OsString>) -> ExitCode {
     let Ok(args) = args.skip(1).map(OsString::into_string).collect::<Result<Vec<_>, _>>() else {
         return wrong_usage("an argument is not UTF-8");
     };

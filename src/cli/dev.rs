@@ -15,7 +15,7 @@ use std::{
 use super::{
     provider::Provider,
     runtime::{runtime, stop_on_signals},
-    terminal::{complain, print},
+    terminal::{announce, complain},
 };
 use crate::{
     adapters::{
@@ -41,14 +41,18 @@ const STATUS_WAIT: Duration = Duration::from_millis(20);
 type Failure = Box<dyn Error + Send + Sync>;
 
 pub(super) fn run() -> ExitCode {
-    logging::init(Level::Warn, Form::Text, None);
-    match Home::make().and_then(|home| live_in(&home)) {
+    match live() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error.to_string());
             ExitCode::FAILURE
         }
     }
+}
+
+fn live() -> Result<(), Failure> {
+    logging::init(Level::Warn, Form::Text, None)?;
+    live_in(&Home::make()?)
 }
 
 /// A private directory that goes when the program ends.
@@ -80,15 +84,15 @@ fn live_in(home: &Home) -> Result<(), Failure> {
     let (health, metrics) = provider.ports();
     runtime.block_on(async {
         let serving = tokio::spawn(provider.run());
-        print(&format!("socket    {listen}"));
-        print(&format!("key file  {}", key_file.display()));
+        announce(&format!("socket    {listen}"))?;
+        announce(&format!("key file  {}", key_file.display()))?;
         if let (Some(health), Some(metrics)) = (health, metrics) {
-            print(&format!("probes    http://{health}/healthz http://{health}/readyz"));
-            print(&format!("metrics   http://{metrics}/metrics"));
+            announce(&format!("probes    http://{health}/healthz http://{health}/readyz"))?;
+            announce(&format!("metrics   http://{metrics}/metrics"))?;
         }
         round_trip(&clock, &listen).await?;
-        print(&encryption_configuration(&listen));
-        print("Serving until stopped (Ctrl-C). Key and socket go with it.");
+        announce(&encryption_configuration(&listen))?;
+        announce("Serving until stopped (Ctrl-C). Key and socket go with it.")?;
         serving.await?
     })
 }
@@ -126,11 +130,11 @@ async fn round_trip(clock: &SystemClock, listen: &SocketAddress) -> Result<(), F
     let request = EncryptRequest { plaintext: seed.to_vec(), uid: "dev-encrypt".into() };
     let sealed = kms.encrypt(request).await?.into_inner();
     let took = clock.now().since(asked);
-    print(&format!(
+    announce(&format!(
         "Encrypt   {} bytes -> {} bytes  {took:.1?}",
         seed.len(),
         sealed.ciphertext.len()
-    ));
+    ))?;
     let asked = clock.now();
     let request = DecryptRequest {
         ciphertext: sealed.ciphertext,
@@ -143,7 +147,7 @@ async fn round_trip(clock: &SystemClock, listen: &SocketAddress) -> Result<(), F
     if *opened.plaintext != seed || sealed.key_id != key_id {
         return Err("the round trip gave something else than was put in; report this".into());
     }
-    print(&format!("Decrypt   the same {} bytes  {took:.1?}", opened.plaintext.len()));
+    announce(&format!("Decrypt   the same {} bytes  {took:.1?}", opened.plaintext.len()))?;
     Ok(())
 }
 
@@ -156,7 +160,10 @@ async fn wait_until_ok(clock: &SystemClock, kms: &mut KmsClient) -> Result<Strin
                 let answer = answer.into_inner();
                 let took = clock.now().since(asked);
                 let (healthz, version) = (&answer.healthz, &answer.version);
-                print(&format!("Status    {healthz}, {version}, {}  {took:.1?}", answer.key_id));
+                announce(&format!(
+                    "Status    {healthz}, {version}, {}  {took:.1?}",
+                    answer.key_id
+                ))?;
                 return Ok(answer.key_id);
             }
             Err(status) => status.message().clone_into(&mut last),

@@ -46,7 +46,7 @@ fn start(settings: &Settings, version: &str) -> Result<(), Box<dyn Error + Send 
     let within = runtime.enter();
     let traces = settings.traces.as_deref().map(Traces::to).transpose()?;
     drop(within);
-    logging::init(settings.log_level, Form::Json, traces.as_ref());
+    logging::init(settings.log_level, Form::Json, traces.as_ref())?;
     info!(version, pid = std::process::id(), "starting");
     warn_of(settings);
     let provider = Provider::bind(settings.clone(), stop)?;

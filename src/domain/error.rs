@@ -66,6 +66,37 @@ pub enum Code {
 }
 
 impl Code {
+    /// All values, for metrics that exist from the start.
+    pub const ALL: [Self; 27] = [
+        Self::AadNotEnforced,
+        Self::CiphertextRejected,
+        Self::ClusterForeign,
+        Self::CredentialUnreadable,
+        Self::DeadlineExceeded,
+        Self::EnterpriseRequired,
+        Self::Internal,
+        Self::InvalidRequest,
+        Self::KeeperAnswer,
+        Self::KeeperFailed,
+        Self::KeeperOverloaded,
+        Self::KeeperSealed,
+        Self::KeeperTimeout,
+        Self::KeeperUnreachable,
+        Self::KeyIdUnknown,
+        Self::KeyMissing,
+        Self::KeyReplaced,
+        Self::KeyRolledBack,
+        Self::KeyUnusable,
+        Self::LoginRefused,
+        Self::Overloaded,
+        Self::PermissionDenied,
+        Self::ProofPending,
+        Self::Starting,
+        Self::VersionNotYet,
+        Self::VersionRetired,
+        Self::WrappingTokenUsed,
+    ];
+
     /// The stable text form, in kebab case.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -7,6 +7,7 @@ use crate::domain::{
     health::Standing,
     key::{KekVersion, KeyWarning},
     rotation::{RingChange, Writer},
+    time::UnixTime,
 };
 
 /// The target of spans, which traces are made of; log lines have others.
@@ -22,6 +23,9 @@ pub enum Method {
 }
 
 impl Method {
+    /// All values, for metrics that exist from the start.
+    pub const ALL: [Self; 3] = [Self::Decrypt, Self::Encrypt, Self::Status];
+
     /// The name as it stands in the wire contract.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -47,6 +51,9 @@ pub enum KeeperOperation {
 }
 
 impl KeeperOperation {
+    /// All values, for metrics that exist from the start.
+    pub const ALL: [Self; 4] = [Self::Login, Self::Read, Self::Renew, Self::Write];
+
     /// The value of the metric label `operation`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -83,6 +90,19 @@ pub enum RetryReason {
 }
 
 impl RetryReason {
+    /// All values, for metrics that exist from the start.
+    pub const ALL: [Self; 9] = [
+        Self::Internal,
+        Self::Lost,
+        Self::NotCaughtUp,
+        Self::NotYet,
+        Self::Quota,
+        Self::Redirected,
+        Self::TokenUnknown,
+        Self::Unavailable,
+        Self::Unsent,
+    ];
+
     /// The value of the metric label `reason`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -119,6 +139,33 @@ impl BreakerState {
             Self::Closed => "closed",
             Self::HalfOpen => "half-open",
             Self::Open => "open",
+        }
+    }
+}
+
+/// Something with an end that only an operator can put off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Expiring {
+    /// The bundle of authorities that certificates of the keeper are checked with: its first
+    /// certificate to end.
+    Authorities,
+    /// The secret ID of the AppRole.
+    SecretId,
+    /// The certificate that the keeper's server showed.
+    ServerCertificate,
+}
+
+impl Expiring {
+    /// All values, for metrics that exist from the start.
+    pub const ALL: [Self; 3] = [Self::Authorities, Self::SecretId, Self::ServerCertificate];
+
+    /// The value of the metric label `what`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Authorities => "authorities",
+            Self::SecretId => "secret-id",
+            Self::ServerCertificate => "server-certificate",
         }
     }
 }
@@ -206,6 +253,16 @@ pub enum Event<'a> {
     },
     /// There is no token any more.
     SessionClosed,
+    /// A connection was refused: the peer's uid may not call.
+    PeerDenied,
+    /// It became known when something expires.
+    Expires {
+        /// What.
+        what: Expiring,
+        /// When; `None` takes back what was said before, as for a new secret ID whose end is not
+        /// known.
+        at: Option<UnixTime>,
+    },
     /// A login or a renewal failed; the next try comes after `wait`.
     SessionFailed {
         /// Why.
@@ -229,3 +286,7 @@ mockall::mock! {
         fn record<'a>(&self, event: Event<'a>);
     }
 }
+
+#[cfg(test)]
+#[path = "telemetry_tests.rs"]
+mod tests;

@@ -59,3 +59,31 @@ func requireNoIncident(t *testing.T, url string) {
 		t.Errorf("%v incidents", count)
 	}
 }
+
+// An increase() over a series that begins with 1 never fires: counters that alerts need are 0 from
+// the start, also while the keeper was never reached.
+func TestCountersExistFromTheStart(t *testing.T) {
+	t.Parallel()
+	port := parts.FreePort()
+	flags := append(sharedBao(t).tenant(t).FlagsVia(parts.FreeAddress()), fmt.Sprintf("--metrics-port=%d", port))
+	launch(t, newEndpoint(t), flags)
+	url := fmt.Sprintf("http://127.0.0.1:%d/metrics", port)
+	if !parts.Eventually(startBound, func() bool { _, err := parts.Scrape(url); return err == nil }) {
+		t.Fatal("no metrics")
+	}
+	for _, series := range [][]string{
+		{"incidents_total", `reason="key-replaced"`},
+		{"incidents_total", `reason="key-rolled-back"`},
+		{"session_failures_total", `code="login-refused"`},
+		{"session_failures_total", `code="wrapping-token-used"`},
+		{"session_failures_total", `code="credential-unreadable"`},
+		{"retries_total", `reason="quota"`},
+		{"legacy_reads_total"},
+		{"peers_denied_total"},
+		{"log_lines_dropped_total"},
+	} {
+		if count, found := counted(t, url, "vault_kube_kms_"+series[0], series[1:]...); !found || count != 0 {
+			t.Errorf("%v is %v, found: %v", series, count, found)
+		}
+	}
+}

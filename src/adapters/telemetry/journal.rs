@@ -1,22 +1,176 @@
 //! The journal, for a process that somebody started by hand on a systemd host.
+//!
+//! An entry is one datagram in journald's native protocol: a line `NAME=value` for each field
+//! (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>).
 
-use std::{env, io::IsTerminal as _, path::Path};
+use std::{
+    env,
+    fmt::{self, Debug, Write as _},
+    io::{self, IsTerminal as _},
+    os::unix::net::UnixDatagram,
+    path::{Path, PathBuf},
+};
 
-use tracing_subscriber::{Layer, registry::Registry};
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    fmt::{
+        FmtContext,
+        format::{FormatEvent, FormatFields, Writer},
+    },
+    registry::LookupSpan,
+};
 
 /// Where journald listens; it is there on a systemd host, and not in a container.
-const SOCKET: &str = "/run/systemd/journal/socket";
+pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
 
 /// Set by systemd for what it starts, whose output it collects anyway.
 const STREAM: &str = "JOURNAL_STREAM";
 
-/// A layer that writes to the journal, if this process was started at a terminal of a systemd
-/// host.
-pub(super) fn at_a_terminal() -> Option<Box<dyn Layer<Registry> + Send + Sync>> {
-    let by_hand = std::io::stdout().is_terminal() && env::var_os(STREAM).is_none();
-    if !by_hand || !Path::new(SOCKET).exists() {
-        return None;
+/// Whether this process was started at a terminal of a systemd host.
+pub(super) fn at_a_terminal() -> bool {
+    let by_hand = io::stdout().is_terminal() && env::var_os(STREAM).is_none();
+    by_hand && Path::new(SOCKET).exists()
+}
+
+/// A sink that sends each entry to the socket at `path`.
+///
+/// # Errors
+/// When no socket can be made.
+pub(super) fn sink(
+    path: impl Into<PathBuf>,
+) -> io::Result<impl FnMut(&[u8]) -> io::Result<()> + Send + 'static> {
+    let (socket, path) = (UnixDatagram::unbound()?, path.into());
+    // Not connected: a journald that restarts has another socket under the same name.
+    Ok(move |entry: &[u8]| socket.send_to(entry, &path).map(|_sent| ()))
+}
+
+/// Writes an event as an entry of the journal.
+#[derive(Debug)]
+pub(super) struct Entry;
+
+impl<S, N> FormatEvent<S, N> for Entry
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let (target, priority) = (event.metadata().target(), priority(*event.metadata().level()));
+        writeln!(writer, "PRIORITY={priority}\nSYSLOG_IDENTIFIER=vault-kube-kms\nTARGET={target}")?;
+        let mut fields = Fields { writer, written: Ok(()) };
+        event.record(&mut fields);
+        fields.written
     }
-    let journal = tracing_journald::layer().ok()?;
-    Some(journal.with_syslog_identifier("vault-kube-kms".to_owned()).boxed())
+}
+
+/// Syslog's number for a level.
+const fn priority(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 5,
+        Level::DEBUG => 6,
+        Level::TRACE => 7,
+    }
+}
+
+struct Fields<'a> {
+    writer: Writer<'a>,
+    written: fmt::Result,
+}
+
+impl Fields<'_> {
+    fn write(&mut self, field: &Field, value: fmt::Arguments<'_>) -> fmt::Result {
+        match field.name() {
+            "message" => self.writer.write_str("MESSAGE=")?,
+            // The prefix keeps them apart from journald's own names.
+            name => write!(self.writer, "F_{}=", name.to_ascii_uppercase().replace('.', "_"))?,
+        }
+        write!(OneLine(&mut self.writer), "{value}")?;
+        self.writer.write_char('\n')
+    }
+
+    fn add(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        if self.written.is_ok() {
+            self.written = self.write(field, value);
+        }
+    }
+}
+
+impl Visit for Fields<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.add(field, format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.add(field, format_args!("{value:?}"));
+    }
+}
+
+/// Writes text without line breaks: a break would begin another field.
+struct OneLine<'a, 'b>(&'a mut Writer<'b>);
+
+impl fmt::Write for OneLine<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut parts = text.split('\n');
+        self.0.write_str(parts.next().unwrap_or_default())?;
+        parts.try_for_each(|part| write!(self.0, " {part}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tracing::subscriber::with_default;
+    use tracing_subscriber::{layer::SubscriberExt as _, registry::Registry};
+
+    use super::*;
+    use crate::adapters::telemetry::lines::Lines;
+
+    /// Lines that go to a journal which reads when the test does.
+    fn journal() -> (UnixDatagram, &'static Lines) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let journal = UnixDatagram::bind(&path).unwrap();
+        let lines = Lines::start("test", sink(path).unwrap(), |_| ()).unwrap();
+        // The name is needed to send.
+        let _kept = directory.keep();
+        (journal, Box::leak(Box::new(lines)))
+    }
+
+    #[test]
+    fn an_entry_has_a_line_for_each_field() {
+        let (journal, lines) = journal();
+        let layer = tracing_subscriber::fmt::layer().event_format(Entry).with_writer(move || lines);
+        with_default(Registry::default().with(layer), || {
+            tracing::warn!(target: "t", code = "c\nINJECTED=1", http.port = 5, "two\nlines");
+        });
+        let mut entry = [0; 1024];
+        let count = journal.recv(&mut entry).unwrap();
+        assert_eq!(
+            str::from_utf8(&entry[..count]).unwrap(),
+            "PRIORITY=4\nSYSLOG_IDENTIFIER=vault-kube-kms\nTARGET=t\nMESSAGE=two lines\n\
+             F_CODE=c INJECTED=1\nF_HTTP_PORT=5\n"
+        );
+    }
+
+    #[test]
+    fn a_journal_that_does_not_read_costs_entries_and_no_time() {
+        let (journal, lines) = journal();
+        let entry = [b'x'; 1024];
+        for _ in 0..10_000 {
+            lines.push(&entry);
+        }
+        assert!(lines.lost() > 5_000, "{}", lines.lost());
+        assert!(!lines.flush(Duration::from_millis(1)));
+        journal.recv(&mut [0; 1024]).unwrap();
+    }
 }

@@ -12,7 +12,10 @@ use opentelemetry::{
 
 use super::instruments::{counter, gauge};
 use crate::{
-    domain::{error::KmsError, time::Monotonic},
+    domain::{
+        error::{Code, KmsError},
+        time::Monotonic,
+    },
     ports::{
         clock::Clock,
         telemetry::{BreakerState, RetryReason},
@@ -62,6 +65,19 @@ impl KeeperMetrics {
             coalesced: counter(meter, "coalesced", "Unwraps that shared an equal one's request."),
             token_end,
             clock,
+        }
+    }
+
+    /// Makes every series of a counter exist.
+    pub(super) fn begin(&self) {
+        for counter in [&self.logins, &self.renewals, &self.coalesced] {
+            counter.add(0, &[]);
+        }
+        for code in Code::ALL {
+            self.failures.add(0, &[KeyValue::new("code", code.as_str())]);
+        }
+        for reason in RetryReason::ALL {
+            self.retries.add(0, &[KeyValue::new("reason", reason.as_str())]);
         }
     }
 

@@ -9,7 +9,7 @@ use tracing_subscriber::{
     registry::Registry,
 };
 
-use super::{journal, traces::Traces};
+use super::{journal, outlets::Outlet, traces::Traces};
 
 /// The prefix of this crate's log targets.
 const OURS: &str = "vault_kube_kms";
@@ -75,30 +75,45 @@ pub enum Form {
 }
 
 /// Sends all log lines of this process to one place, and spans to `traces`. At a terminal of a
-/// systemd host, lines go to the journal too. Only the first call counts.
-pub fn init(level: Level, form: Form, traces: Option<&Traces>) {
+/// systemd host, lines go to the journal too. Lines are queued ([`super::outlets`]): logging never
+/// waits for a reader. Only the first call counts.
+///
+/// # Errors
+/// When the thread that writes the lines cannot be started.
+pub fn init(level: Level, form: Form, traces: Option<&Traces>) -> io::Result<()> {
     let lines = match form {
-        Form::Json => tracing_subscriber::fmt::layer()
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .with_writer(io::stdout)
-            .boxed(),
-        Form::Text => tracing_subscriber::fmt::layer()
-            .compact()
-            .with_target(false)
-            .with_writer(io::stderr)
-            .boxed(),
+        Form::Json => {
+            let stdout = Outlet::Stdout.open()?;
+            tracing_subscriber::fmt::layer()
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_span_list(false)
+                .with_writer(move || stdout)
+                .boxed()
+        }
+        Form::Text => {
+            let stderr = Outlet::Stderr.open()?;
+            tracing_subscriber::fmt::layer()
+                .compact()
+                .with_target(false)
+                .with_writer(move || stderr)
+                .boxed()
+        }
     };
-    let journal = journal::at_a_terminal();
-    let mut layers: Vec<_> = std::iter::once(lines)
-        .chain(journal)
-        .map(|layer| layer.with_filter(level.targets()).boxed())
-        .collect();
+    let mut layers = vec![lines.with_filter(level.targets()).boxed()];
+    if journal::at_a_terminal() {
+        let entries = Outlet::Journal.open()?;
+        let journal = tracing_subscriber::fmt::layer()
+            .event_format(journal::Entry)
+            .with_ansi(false)
+            .with_writer(move || entries);
+        layers.push(journal.with_filter(level.targets()).boxed());
+    }
     layers.extend(traces.map(Traces::layer));
     let _already_set =
         tracing::subscriber::set_global_default(Registry::default().with(layers)).is_err();
+    Ok(())
 }
 
 #[cfg(test)]

@@ -10,31 +10,39 @@ use opentelemetry::{
     KeyValue,
     metrics::{Counter, Gauge, Histogram, Meter, MeterProvider as _},
 };
-use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::metrics::{Instrument, SdkMeterProvider, Stream};
 use prometheus::{Registry, TextEncoder, process_collector::ProcessCollector};
 use tokio::runtime::Handle;
 
 use super::{
     instruments::{counter, gauge},
     keeper_metrics::KeeperMetrics,
+    outlets,
+    rpc_metrics::RpcMetrics,
+    states::{Expiries, KeyIds},
 };
 use crate::{
-    domain::{error::KmsError, rotation::Writer, time::Monotonic},
+    domain::{
+        error::{Code, KmsError},
+        rotation::Writer,
+        time::{Monotonic, UnixTime},
+    },
     ports::{
         clock::Clock,
-        telemetry::{KeeperOperation, Method},
+        telemetry::{Expiring, KeeperOperation, Method},
     },
 };
 
-const SERVICE: &str = "v2.KeyManagementService";
-
-/// From a Status that reads memory to a call that times out, in milliseconds.
-const RPC_BUCKETS_MS: [f64; 14] =
-    [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 3_000.0];
-
-/// The same for requests to the keeper, in seconds.
+/// Durations of requests to the keeper, in seconds.
 const KEEPER_BUCKETS_S: [f64; 12] =
     [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+
+/// What an incident can be.
+const INCIDENTS: [Code; 2] = [Code::KeyReplaced, Code::KeyRolledBack];
+
+/// The most series of one instrument. Calls have most: 3 methods with 17 statuses each. The library
+/// takes memory for so many at once, and by itself for 2,000.
+const SERIES_MAX: usize = 64;
 
 /// All instruments, and the registry that shows them.
 #[derive(Debug)]
@@ -42,17 +50,19 @@ pub struct Metrics {
     registry: Registry,
     _provider: SdkMeterProvider,
     connection: KeyValue,
-    rpc: Histogram<f64>,
+    rpc: RpcMetrics,
     keeper_calls: Counter<u64>,
     keeper_errors: Counter<u64>,
     keeper_time: Histogram<f64>,
     healthy: Gauge<u64>,
     key_version: Gauge<u64>,
-    key_id: Gauge<u64>,
     takeover: Gauge<f64>,
     legacy_reads: Counter<u64>,
     incidents: Counter<u64>,
+    peers_denied: Counter<u64>,
     proven_at: Arc<Mutex<Option<Monotonic>>>,
+    key_ids: KeyIds,
+    expiries: Expiries,
     /// Those of the way to the keeper.
     pub(super) keeper: KeeperMetrics,
 }
@@ -77,23 +87,24 @@ impl Metrics {
             .scope_info_enabled(false)
             .without_target_info()
             .build()?;
-        let provider = SdkMeterProvider::builder().with_reader(exporter).build();
+        let provider = SdkMeterProvider::builder()
+            .with_reader(exporter)
+            .with_view(|_: &Instrument| {
+                Stream::builder().with_cardinality_limit(SERIES_MAX).build().ok()
+            })
+            .build();
         let meter = provider.meter("vault-kube-kms");
         let proven_at = Arc::new(Mutex::new(None));
         observe_proof_age(&meter, Arc::clone(&proven_at), Arc::clone(&clock));
+        observe_dropped_lines(&meter);
         if runtime {
             observe_tasks(&meter);
         }
-        Ok(Self {
+        let metrics = Self {
             registry,
             _provider: provider,
             connection: KeyValue::new("vault_connection", connection.to_owned()),
-            rpc: meter
-                .f64_histogram("rpc.server.duration")
-                .with_unit("ms")
-                .with_description("Duration of the API server's calls.")
-                .with_boundaries(RPC_BUCKETS_MS.to_vec())
-                .build(),
+            rpc: RpcMetrics::new(&meter),
             keeper_calls: meter
                 .u64_counter("vso_client_operations")
                 .with_description("Requests to the keeper that succeeded.")
@@ -110,11 +121,6 @@ impl Metrics {
                 .build(),
             healthy: gauge(&meter, "healthy", "1 while Status answers ok."),
             key_version: gauge(&meter, "key_version", "The key version that writes."),
-            key_id: gauge(
-                &meter,
-                "key_id_info",
-                "1 for the key id that writes; the hash is that of the API server's metrics.",
-            ),
             takeover: meter
                 .f64_gauge("vault_kube_kms.next_version")
                 .with_unit("s")
@@ -122,9 +128,35 @@ impl Metrics {
                 .build(),
             legacy_reads: counter(&meter, "legacy_reads", "Reads of what other plugins wrote."),
             incidents: counter(&meter, "incidents", "The key was replaced or rolled back."),
+            peers_denied: counter(&meter, "peers_denied", "Connections of uids that may not call."),
             proven_at,
+            key_ids: KeyIds::shown_by(&meter),
+            expiries: Expiries::shown_by(&meter),
             keeper: KeeperMetrics::new(&meter, clock),
-        })
+        };
+        metrics.begin();
+        Ok(metrics)
+    }
+
+    /// Makes every series of a counter exist: an alert on `increase()` does not see a series that
+    /// begins with 1.
+    fn begin(&self) {
+        for operation in KeeperOperation::ALL {
+            let labels = self.of(operation);
+            self.keeper_calls.add(0, &labels);
+            self.keeper_errors.add(0, &labels);
+        }
+        for code in INCIDENTS {
+            self.incidents.add(0, &[KeyValue::new("reason", code.as_str())]);
+        }
+        self.legacy_reads.add(0, &[]);
+        self.peers_denied.add(0, &[]);
+        self.keeper.begin();
+    }
+
+    /// The labels of a request to the keeper.
+    fn of(&self, operation: KeeperOperation) -> [KeyValue; 2] {
+        [KeyValue::new("operation", operation.as_str()), self.connection.clone()]
     }
 
     /// All metrics in Prometheus' text form.
@@ -136,12 +168,7 @@ impl Metrics {
     }
 
     pub(super) fn answered(&self, method: Method, status: i32, elapsed: Duration) {
-        let labels = [
-            KeyValue::new("rpc.service", SERVICE),
-            KeyValue::new("rpc.method", method.as_str()),
-            KeyValue::new("rpc.grpc.status_code", i64::from(status)),
-        ];
-        self.rpc.record(elapsed.as_secs_f64() * 1_000.0, &labels);
+        self.rpc.answered(method, status, elapsed);
     }
 
     pub(super) fn keeper_called(
@@ -150,7 +177,7 @@ impl Metrics {
         elapsed: Duration,
         error: Option<&KmsError>,
     ) {
-        let labels = [KeyValue::new("operation", operation.as_str()), self.connection.clone()];
+        let labels = self.of(operation);
         let count = if error.is_some() { &self.keeper_errors } else { &self.keeper_calls };
         count.add(1, &labels);
         self.keeper_time.record(elapsed.as_secs_f64(), &labels);
@@ -160,13 +187,9 @@ impl Metrics {
         self.healthy.record(healthy.into(), &[]);
     }
 
-    pub(super) fn writing(&self, writer: &Writer, before: Option<&Writer>) {
+    pub(super) fn writing(&self, writer: &Writer) {
         self.key_version.record(writer.version.get().into(), &[]);
-        let label = |writer: &Writer| [KeyValue::new("key_id_hash", writer.key_id.hash())];
-        if let Some(before) = before {
-            self.key_id.record(0, &label(before));
-        }
-        self.key_id.record(1, &label(writer));
+        self.key_ids.writes(&writer.key_id);
     }
 
     pub(super) fn takeover(&self, wait: Option<Duration>) {
@@ -179,6 +202,14 @@ impl Metrics {
 
     pub(super) fn legacy_read(&self) {
         self.legacy_reads.add(1, &[]);
+    }
+
+    pub(super) fn peer_denied(&self) {
+        self.peers_denied.add(1, &[]);
+    }
+
+    pub(super) fn expires(&self, what: Expiring, at: Option<UnixTime>) {
+        self.expiries.set(what, at);
     }
 
     pub(super) fn incident(&self, error: &KmsError) {
@@ -205,6 +236,15 @@ fn observe_proof_age(
         .build();
 }
 
+/// The queues of the log lines count what they dropped.
+fn observe_dropped_lines(meter: &Meter) {
+    let _registered = meter
+        .u64_observable_counter("vault_kube_kms.log_lines_dropped")
+        .with_description("Log lines that were dropped, for they were not read fast enough.")
+        .with_callback(|observer| observer.observe(outlets::dropped(), &[]))
+        .build();
+}
+
 /// A number that only grows is a leak, long before memory shows it.
 fn observe_tasks(meter: &Meter) {
     let _registered = meter
@@ -218,3 +258,7 @@ fn observe_tasks(meter: &Meter) {
         })
         .build();
 }
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;

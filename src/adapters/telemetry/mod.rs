@@ -1,8 +1,10 @@
 //! Outbound: logs, metrics and traces.
 
 pub mod last_errors;
+pub mod lines;
 pub mod logging;
 pub mod metrics;
+pub mod outlets;
 pub mod recorder;
 pub mod traces;
 
@@ -10,3 +12,5 @@ mod instruments;
 mod journal;
 mod keeper_metrics;
 mod repeats;
+mod rpc_metrics;
+mod states;

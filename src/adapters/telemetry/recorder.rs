@@ -1,6 +1,6 @@
 //! The listener: turns what happens into log lines and metrics.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tracing::{debug, error, info, warn};
 
@@ -10,6 +10,7 @@ use crate::{
         error::{Code, KmsError},
         health::Standing,
         rotation::{RingChange, Writer},
+        time::UnixTime,
     },
     ports::{
         clock::Clock,
@@ -37,20 +38,13 @@ pub struct Recorder {
     clock: Arc<dyn Clock>,
     repeats: Repeats<(Place, Option<Code>)>,
     last_errors: Arc<LastErrors>,
-    writer: Mutex<Option<Writer>>,
 }
 
 impl Recorder {
     /// A listener that counts in `metrics`.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            metrics,
-            clock,
-            repeats: Repeats::new(),
-            last_errors: Arc::default(),
-            writer: Mutex::new(None),
-        }
+        Self { metrics, clock, repeats: Repeats::new(), last_errors: Arc::default() }
     }
 
     /// The last errors that were told.
@@ -115,11 +109,7 @@ impl Recorder {
     }
 
     fn writing(&self, writer: &Writer) {
-        let before = {
-            let mut last = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            last.replace(writer.clone())
-        };
-        self.metrics.writing(writer, before.as_ref());
+        self.metrics.writing(writer);
         info!(
             version = writer.version.get(),
             key_id = writer.key_id.as_str(),
@@ -187,6 +177,11 @@ impl Telemetry for Recorder {
             Event::Renewed { ttl } => {
                 self.metrics.keeper.renewed(ttl);
                 debug!(ttl_s = ttl.map(|ttl| ttl.as_secs()), "token renewed");
+            }
+            Event::PeerDenied => self.metrics.peer_denied(),
+            Event::Expires { what, at } => {
+                self.metrics.expires(what, at);
+                debug!(what = what.as_str(), at_s = at.map(UnixTime::secs), "expiry known");
             }
             Event::SessionClosed => self.metrics.keeper.session_closed(),
             Event::SessionFailed { error, wait } => {

@@ -1,0 +1,194 @@
+//! A bounded queue of lines with a thread that writes them. A reader that stalls costs lines, and
+//! never the time of the code that logs.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::{self, ErrorKind, Write},
+    os::fd::AsFd,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+/// How much may wait to be written, in bytes.
+const BYTES_MAX: usize = 1 << 20;
+
+/// What a waiting line counts beside its text.
+const LINE_OVERHEAD: usize = 64;
+
+/// Takes lines without waiting and has them written by a thread of its own.
+#[derive(Clone, Debug)]
+pub struct Lines(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    pushed: Condvar,
+    drained: Condvar,
+    lost: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Vec<u8>>,
+    /// Of the lines that wait and of the one that is being written.
+    bytes: usize,
+    /// Lines that were dropped and not told of yet.
+    untold: u64,
+}
+
+impl Lines {
+    /// Starts a thread `name` that gives each line to `sink`. Once at least half of the queue is
+    /// free again after lines were dropped, the thread calls `tell` with their number.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(
+        name: &str,
+        sink: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
+        tell: impl Fn(u64) + Send + 'static,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let writer = Arc::clone(&shared);
+        let name = name.to_owned();
+        drop(thread::Builder::new().name(name).spawn(move || writer.write(sink, &tell))?);
+        Ok(Self(shared))
+    }
+
+    /// Queues `line`, or drops it if more than 1 MiB would wait.
+    pub fn push(&self, line: &[u8]) {
+        let size = size(line);
+        let mut queue = self.0.queue();
+        let bytes = queue.bytes.saturating_add(size);
+        if bytes > BYTES_MAX {
+            queue.untold = queue.untold.saturating_add(1);
+            self.0.lose();
+            return;
+        }
+        queue.bytes = bytes;
+        queue.waiting.push_back(line.to_vec());
+        drop(queue);
+        self.0.pushed.notify_one();
+    }
+
+    /// Waits until all lines are written, for at most `bound`. Returns whether they are.
+    pub fn flush(&self, bound: Duration) -> bool {
+        let left = |queue: &mut Queue| queue.bytes > 0;
+        let waited = self.0.drained.wait_timeout_while(self.0.queue(), bound, left);
+        let (_queue, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        !timeout.timed_out()
+    }
+
+    /// The number of lines that were dropped or could not be written.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.0.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl Write for &Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lose(&self) {
+        let _before = self.lost.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The writer's thread.
+    fn write(&self, mut sink: impl FnMut(&[u8]) -> io::Result<()>, tell: &impl Fn(u64)) {
+        loop {
+            let line = self.next();
+            if sink(&line).is_err() {
+                self.lose();
+            }
+            // Told first: what `tell` pushes is then waited for by a flush.
+            match self.untold(size(&line)) {
+                0 => (),
+                dropped => tell(dropped),
+            }
+            self.written(size(&line));
+        }
+    }
+
+    fn next(&self) -> Vec<u8> {
+        let mut queue = self.queue();
+        loop {
+            if let Some(line) = queue.waiting.pop_front() {
+                return line;
+            }
+            // What a burst took is given back.
+            queue.waiting.shrink_to(64);
+            queue = self.pushed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Takes the number of dropped lines, if there is room again once `size` bytes are written.
+    fn untold(&self, size: usize) -> u64 {
+        let mut queue = self.queue();
+        if queue.bytes.saturating_sub(size) > BYTES_MAX / 2 {
+            return 0;
+        }
+        std::mem::take(&mut queue.untold)
+    }
+
+    fn written(&self, size: usize) {
+        let mut queue = self.queue();
+        queue.bytes = queue.bytes.saturating_sub(size);
+        if queue.bytes == 0 {
+            self.drained.notify_all();
+        }
+    }
+}
+
+fn size(line: &[u8]) -> usize {
+    line.len().saturating_add(LINE_OVERHEAD)
+}
+
+/// A sink that writes to what `output` is open for, without the standard library's lock.
+///
+/// # Errors
+/// When the descriptor cannot be duplicated.
+pub(super) fn file_sink(
+    output: impl AsFd,
+) -> io::Result<impl FnMut(&[u8]) -> io::Result<()> + Send + 'static> {
+    let mut file = File::from(output.as_fd().try_clone_to_owned()?);
+    Ok(move |line: &[u8]| write_all(&mut file, line))
+}
+
+/// Writes all of `line`, also where whoever started this process made the descriptor non-blocking.
+fn write_all(file: &mut File, mut line: &[u8]) -> io::Result<()> {
+    while !line.is_empty() {
+        match file.write(line) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => line = line.get(count..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => (),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let _ready = poll(&mut [PollFd::new(file, PollFlags::OUT)], None)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "lines_tests.rs"]
+mod tests;

@@ -1,0 +1,94 @@
+//! A queue of lines whose sink is a gate that a test opens.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    sync::mpsc::{Receiver, Sender, channel},
+};
+
+use rustix::fs::{OFlags, fcntl_setfl};
+
+use super::*;
+
+/// Long enough for any machine; what is expected ends the wait earlier.
+const AMPLE: Duration = Duration::from_mins(2);
+const SHORT: Duration = Duration::from_millis(10);
+
+/// Lines that wait for a token of `Sender` each, then come out of the first `Receiver`; what is
+/// told comes out of the second.
+fn gated() -> (Lines, Sender<()>, Receiver<Vec<u8>>, Receiver<u64>) {
+    let (open, gate) = channel();
+    let (written, out) = channel();
+    let (told, tellings) = channel();
+    let sink = move |line: &[u8]| {
+        gate.recv().map_err(io::Error::other)?;
+        written.send(line.to_vec()).map_err(io::Error::other)
+    };
+    let lines = Lines::start("test", sink, move |dropped| told.send(dropped).unwrap()).unwrap();
+    (lines, open, out, tellings)
+}
+
+#[test]
+fn lines_come_out_in_their_order_and_flush_waits_for_them() {
+    let (lines, open, out, _told) = gated();
+    for line in [b"1", b"2", b"3"] {
+        lines.push(line);
+    }
+    assert!(!lines.flush(SHORT), "nothing is written yet");
+    for _ in 0..3 {
+        open.send(()).unwrap();
+    }
+    assert!(lines.flush(AMPLE));
+    assert_eq!(out.try_iter().collect::<Vec<_>>(), [b"1", b"2", b"3"]);
+    assert_eq!(lines.lost(), 0);
+}
+
+#[test]
+fn what_does_not_fit_is_dropped_counted_and_told_once_there_is_room() {
+    let (lines, open, out, told) = gated();
+    let line = vec![b'x'; 1024 - LINE_OVERHEAD];
+    let fit = BYTES_MAX / 1024;
+    for _ in 0..fit + 5 {
+        lines.push(&line);
+    }
+    assert_eq!(lines.lost(), 5);
+    for _ in 0..fit / 2 - 1 {
+        open.send(()).unwrap();
+        out.recv_timeout(AMPLE).unwrap();
+    }
+    assert!(told.try_recv().is_err(), "the reader is not back yet");
+    for _ in fit / 2 - 1..fit {
+        open.send(()).unwrap();
+    }
+    assert_eq!(told.recv_timeout(AMPLE), Ok(5));
+    assert!(lines.flush(AMPLE));
+    assert!(told.try_recv().is_err(), "told once");
+    lines.push(&vec![b'x'; BYTES_MAX]);
+    assert_eq!(lines.lost(), 6, "a line that never fits");
+}
+
+#[test]
+fn a_line_that_cannot_be_written_is_counted_and_not_told() {
+    let (tell, told) = channel();
+    let sink = |_: &[u8]| Err(ErrorKind::BrokenPipe.into());
+    let lines = Lines::start("test", sink, move |dropped| tell.send(dropped).unwrap()).unwrap();
+    lines.push(b"line");
+    assert!(lines.flush(AMPLE));
+    assert_eq!(lines.lost(), 1);
+    assert!(told.try_recv().is_err(), "a line about it could not be written either");
+}
+
+#[test]
+fn a_descriptor_that_was_made_non_blocking_loses_nothing() {
+    let (reader, writer) = io::pipe().unwrap();
+    fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
+    let lines = Lines::start("test", file_sink(&writer).unwrap(), |_| ()).unwrap();
+    let line = format!("{}\n", "x".repeat(999));
+    for _ in 0..500 {
+        lines.push(line.as_bytes());
+    }
+    assert!(!lines.flush(SHORT), "a pipe has not so much room");
+    let read = BufReader::new(reader).lines().take(500);
+    assert!(read.map(Result::unwrap).all(|read| read.len() == 999));
+    assert!(lines.flush(AMPLE));
+    assert_eq!(lines.lost(), 0);
+}

@@ -1,0 +1,117 @@
+//! The page of metrics, as Prometheus reads it.
+
+use super::*;
+use crate::{
+    adapters::system::clock::SystemClock,
+    domain::{
+        error::Code,
+        key::KekVersion,
+        key_id::{KeyIdentity, Lineage},
+        time::UnixTime,
+    },
+    ports::telemetry::{Expiring, RetryReason},
+};
+
+fn metrics() -> Metrics {
+    Metrics::new("keeper:1", false, Arc::new(SystemClock::new())).unwrap()
+}
+
+/// The value of `series`, if it is on the page.
+fn value(metrics: &Metrics, series: &str) -> Option<f64> {
+    let page = metrics.text().unwrap();
+    let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+    Some(line.parse().unwrap())
+}
+
+/// An `increase()` over a series that is born at 1 never fires.
+#[test]
+fn counters_are_0_from_the_start() {
+    let metrics = metrics();
+    let mut series = vec![
+        "vault_kube_kms_log_lines_dropped_total".to_owned(),
+        "vault_kube_kms_incidents_total{reason=\"key-replaced\"}".to_owned(),
+        "vault_kube_kms_incidents_total{reason=\"key-rolled-back\"}".to_owned(),
+    ];
+    for name in ["coalesced", "legacy_reads", "logins", "peers_denied", "renewals"] {
+        series.push(format!("vault_kube_kms_{name}_total"));
+    }
+    for code in Code::ALL {
+        series.push(format!("vault_kube_kms_session_failures_total{{code=\"{code}\"}}"));
+    }
+    for reason in RetryReason::ALL {
+        let reason = reason.as_str();
+        series.push(format!("vault_kube_kms_retries_total{{reason=\"{reason}\"}}"));
+    }
+    for operation in ["login", "read", "renew", "write"] {
+        for name in ["vso_client_operations_total", "vso_client_operations_errors_total"] {
+            let labels = format!("operation=\"{operation}\",vault_connection=\"keeper:1\"");
+            series.push(format!("{name}{{{labels}}}"));
+        }
+    }
+    let absent: Vec<_> =
+        series.iter().filter(|series| value(&metrics, series) != Some(0.0)).collect();
+    assert!(absent.is_empty(), "{absent:#?} in {}", metrics.text().unwrap());
+}
+
+#[test]
+fn a_counter_goes_on_from_0() {
+    let metrics = metrics();
+    let error = KmsError::new(Code::KeyReplaced, "scripted", "none");
+    metrics.incident(&error);
+    metrics.peer_denied();
+    let incidents = "vault_kube_kms_incidents_total{reason=\"key-replaced\"}";
+    assert_eq!(value(&metrics, incidents), Some(1.0));
+    assert_eq!(value(&metrics, "vault_kube_kms_peers_denied_total"), Some(1.0));
+}
+
+#[test]
+fn calls_are_timed_under_the_old_and_the_new_name() {
+    let metrics = metrics();
+    metrics.answered(Method::Decrypt, 0, Duration::from_micros(60));
+    metrics.answered(Method::Decrypt, 4, Duration::from_secs(9));
+    metrics.answered(Method::Status, 99, Duration::ZERO);
+    let old = "rpc_server_duration_milliseconds_count{rpc_grpc_status_code=\"0\",\
+               rpc_method=\"Decrypt\",rpc_service=\"v2.KeyManagementService\"}";
+    assert_eq!(value(&metrics, old), Some(1.0));
+    let name = "rpc_server_call_duration_seconds_bucket";
+    let labels = "rpc_method=\"v2.KeyManagementService/Decrypt\",rpc_response_status_code=\"OK\",\
+                  rpc_system_name=\"grpc\"";
+    assert_eq!(value(&metrics, &format!("{name}{{{labels},le=\"0.00005\"}}")), Some(0.0));
+    assert_eq!(value(&metrics, &format!("{name}{{{labels},le=\"0.0001\"}}")), Some(1.0));
+    let labels = "error_type=\"DEADLINE_EXCEEDED\",\
+                  rpc_method=\"v2.KeyManagementService/Decrypt\",\
+                  rpc_response_status_code=\"DEADLINE_EXCEEDED\",rpc_system_name=\"grpc\"";
+    assert_eq!(value(&metrics, &format!("{name}{{{labels},le=\"5\"}}")), Some(0.0));
+    assert_eq!(value(&metrics, &format!("{name}{{{labels},le=\"10\"}}")), Some(1.0));
+    assert!(metrics.text().unwrap().contains("rpc_response_status_code=\"UNKNOWN\""));
+}
+
+#[test]
+fn expiries_are_shown_once_they_are_known() {
+    let metrics = metrics();
+    assert!(!metrics.text().unwrap().contains("expiry_timestamp"));
+    let series = "vault_kube_kms_expiry_timestamp_seconds{what=\"secret-id\"}";
+    metrics.expires(Expiring::SecretId, Some(UnixTime::from_secs(1_800_000_000)));
+    metrics.expires(Expiring::Authorities, Some(UnixTime::from_secs(1)));
+    assert_eq!(value(&metrics, series), Some(1_800_000_000.0));
+    metrics.expires(Expiring::SecretId, None);
+    let page = metrics.text().unwrap();
+    assert!(!page.contains("secret-id") && page.contains("what=\"authorities\""), "{page}");
+}
+
+/// Each rotation brings another key id; the page does not grow with them.
+#[test]
+fn only_the_key_id_that_writes_and_the_one_before_are_shown() {
+    let metrics = metrics();
+    let identity = KeyIdentity::new(Lineage::named("test").unwrap(), 0);
+    for number in 1..100 {
+        let version = KekVersion::new(number).unwrap();
+        let key_id = identity.id_of(version, UnixTime::from_secs(number.into()));
+        metrics.writing(&Writer { version, key_id });
+    }
+    let page = metrics.text().unwrap();
+    let shown = page.lines().filter(|line| line.starts_with("vault_kube_kms_key_id_info{"));
+    let mut values: Vec<_> = shown.map(|line| line.rsplit(' ').next().unwrap()).collect();
+    values.sort_unstable();
+    assert_eq!(values, ["0", "1"]);
+}

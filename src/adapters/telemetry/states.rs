@@ -1,0 +1,79 @@
+//! Gauges whose series come and go: what is so now is read at scrape time.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use opentelemetry::{KeyValue, metrics::Meter};
+
+use crate::{
+    domain::{key_id::KeyId, time::UnixTime},
+    ports::telemetry::Expiring,
+};
+
+/// The key id that writes, and the one before it: the page does not grow with each rotation.
+#[derive(Debug, Default)]
+pub(super) struct KeyIds(Arc<Mutex<Vec<KeyId>>>);
+
+impl KeyIds {
+    /// No key id yet; shown as `vault_kube_kms_key_id_info`.
+    pub(super) fn shown_by(meter: &Meter) -> Self {
+        let shown = Self::default();
+        let ids = Arc::clone(&shown.0);
+        // The meter keeps the callback; the handle is not needed.
+        let _registered = meter
+            .u64_observable_gauge("vault_kube_kms.key_id_info")
+            .with_description(
+                "1 for the key id that writes; the hash is that of the API server's metrics.",
+            )
+            .with_callback(move |observer| {
+                let ids = ids.lock().unwrap_or_else(PoisonError::into_inner);
+                for (value, id) in [1, 0].into_iter().zip(ids.iter()) {
+                    observer.observe(value, &[KeyValue::new("key_id_hash", id.hash())]);
+                }
+            })
+            .build();
+        shown
+    }
+
+    /// `id` writes from now on.
+    pub(super) fn writes(&self, id: &KeyId) {
+        let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.retain(|known| known != id);
+        ids.insert(0, id.clone());
+        ids.truncate(2);
+    }
+}
+
+/// When what an operator must renew expires.
+#[derive(Debug, Default)]
+pub(super) struct Expiries(Arc<Mutex<HashMap<Expiring, UnixTime>>>);
+
+impl Expiries {
+    /// Nothing is known yet; shown as `vault_kube_kms_expiry_timestamp_seconds`.
+    pub(super) fn shown_by(meter: &Meter) -> Self {
+        let shown = Self::default();
+        let known = Arc::clone(&shown.0);
+        let _registered = meter
+            .i64_observable_gauge("vault_kube_kms.expiry_timestamp")
+            .with_unit("s")
+            .with_description("When it expires, in Unix time; absent where that is not known.")
+            .with_callback(move |observer| {
+                for (what, at) in known.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                    observer.observe(at.secs(), &[KeyValue::new("what", what.as_str())]);
+                }
+            })
+            .build();
+        shown
+    }
+
+    /// `what` expires at `at`; with `None` nothing is known of it.
+    pub(super) fn set(&self, what: Expiring, at: Option<UnixTime>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let _before = match at {
+            Some(at) => known.insert(what, at),
+            None => known.remove(&what),
+        };
+    }
+}

@@ -1,0 +1,27 @@
+//! The lists of the closed vocabularies are complete.
+
+use super::*;
+use crate::domain::error::Code;
+
+/// The texts of `as_str` of the type `name`, which the compiler holds complete, out of its source.
+fn texts<'a>(source: &'a str, name: &str) -> Vec<&'a str> {
+    let (_, of_type) = source.split_once(&format!("\nimpl {name} {{\n")).unwrap();
+    let (_, function) = of_type.split_once("fn as_str(").unwrap();
+    let (body, _) = function.split_once("\n    }\n").unwrap();
+    body.split("=> \"").skip(1).map(|arm| arm.split('"').next().unwrap()).collect()
+}
+
+#[test]
+fn each_list_of_all_values_is_complete() {
+    let (here, error) = (include_str!("telemetry.rs"), include_str!("../domain/error.rs"));
+    for (listed, source, name) in [
+        (Code::ALL.map(Code::as_str).to_vec(), error, "Code"),
+        (Method::ALL.map(Method::as_str).to_vec(), here, "Method"),
+        (KeeperOperation::ALL.map(KeeperOperation::as_str).to_vec(), here, "KeeperOperation"),
+        (RetryReason::ALL.map(RetryReason::as_str).to_vec(), here, "RetryReason"),
+        (Expiring::ALL.map(Expiring::as_str).to_vec(), here, "Expiring"),
+    ] {
+        assert!(listed.len() > 2, "{name}");
+        assert_eq!(listed, texts(source, name), "{name}");
+    }
+}
