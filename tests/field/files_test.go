@@ -163,6 +163,9 @@ func TestSecretIDFIFOWhileRunning(t *testing.T) {
 	}
 }
 
+// littleMemory ends a program that reads a device without end.
+var littleMemory = wrapper{"sh", "-c", `ulimit -v 2097152; exec "$0" "$@"`}
+
 // The same as the configuration: the process ends soon, and names it.
 func TestOddFilesAsConfiguration(t *testing.T) {
 	t.Parallel()
@@ -171,8 +174,8 @@ func TestOddFilesAsConfiguration(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join(shortDir(t), "config.toml")
 			must(t, create(path))
-			requireTold(t, refusedStart(t, []string{"--config=" + path}), `--config|config`, path)
-			printed, code := check(t, []string{"--config=" + path})
+			requireTold(t, refusedStart(t, []string{"--config=" + path}, littleMemory...), `--config|config`, path)
+			printed, code := check(t, []string{"--config=" + path}, littleMemory...)
 			requireTold(t, printed, path)
 			if code != 2 {
 				t.Errorf("check exits with %d: %s", code, printed)

@@ -47,6 +47,7 @@ type front struct {
 	asked, given atomic.Int32
 
 	says atomic.Pointer[ruled]
+	held atomic.Pointer[chan struct{}]
 }
 
 // ruled is an answer to those requests that it is for.
@@ -69,6 +70,12 @@ func newFrontAs(t *testing.T, b *parts.OpenBao, as suite.Front) *front {
 		if isLogin(r) {
 			f.asked.Add(1)
 		}
+		if held := f.held.Load(); held != nil {
+			select {
+			case <-*held:
+			case <-r.Context().Done():
+			}
+		}
 		if rule := f.says.Load(); rule != nil && rule.to(r) {
 			f.given.Add(1)
 			rule.answer.write(w)
@@ -85,6 +92,9 @@ func (f *front) say(what answer, to func(*http.Request) bool) {
 	f.given.Store(0)
 	f.says.Store(&ruled{to, what})
 }
+
+// hold keeps all answers back until a channel is closed.
+func (f *front) hold(until chan struct{}) { f.held.Store(&until) }
 
 // heal lets the OpenBao answer again.
 func (f *front) heal() { f.says.Store(nil) }

@@ -47,10 +47,20 @@ func launch(t *testing.T, flags []string, wrapped ...string) *plugin {
 	return launchOn(t, "unix://"+filepath.Join(shortDir(t), "kms.sock"), flags, wrapped...)
 }
 
+// launchOn is launch for an address of its own.
 func launchOn(t *testing.T, endpoint string, flags []string, wrapped ...string) *plugin {
 	t.Helper()
+	return launchForm(t, endpoint, endpoint, flags, wrapped...)
+}
+
+// launchForm is launchOn for an address whose form differs from the client's.
+func launchForm(t *testing.T, form, endpoint string, flags []string, wrapped ...string) *plugin {
+	t.Helper()
+	if !strings.HasPrefix(endpoint, "unix://") {
+		endpoint = "unix://" + endpoint
+	}
 	health, inside := parts.FreePort(), parts.FreePort()
-	args := append(wrapped, needed(t, "PROVIDER"), "--listen-address="+endpoint, "--outage-grace=0s",
+	args := append(wrapped, needed(t, "PROVIDER"), "--listen-address="+form, "--outage-grace=0s",
 		fmt.Sprintf("--health-port=%d", health), fmt.Sprintf("--metrics-port=%d", inside))
 	process, err := parts.Way{}.Start("plugin", append(args, flags...))
 	must(t, err)

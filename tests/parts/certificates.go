@@ -35,16 +35,35 @@ type Authority struct {
 
 // NewAuthority makes an authority in a folder. It is good for so many days, and so is what it issues.
 func NewAuthority(dir string, days int) (*Authority, error) {
+	return NewNamedAuthority(dir, "test authority", days)
+}
+
+// NewNamedAuthority is NewAuthority for an authority of another name.
+func NewNamedAuthority(dir, name string, days int) (*Authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
 	a := &Authority{File: filepath.Join(dir, "ca.pem"), key: key, certificate: &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(0, 0, days),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}}
 	return a, sign(a.File, a.certificate, a.certificate, &key.PublicKey, key)
+}
+
+// Below makes an authority in a folder that this one has signed.
+func (a *Authority) Below(dir string) (*Authority, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	below := &Authority{File: filepath.Join(dir, "ca.pem"), key: key, certificate: &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "test authority below"},
+		NotBefore: a.certificate.NotBefore, NotAfter: a.certificate.NotAfter,
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}}
+	return below, sign(below.File, below.certificate, a.certificate, &key.PublicKey, a.key)
 }
 
 // Issue makes a certificate in a folder, in place of the one that is there.
