@@ -177,6 +177,14 @@ func (p *plugin) waitHealthy(t *testing.T, since string, bound time.Duration) bo
 	return true
 }
 
+// endsOrWorks waits until all calls work or the process has ended, and says whether either came.
+func (p *plugin) endsOrWorks(t *testing.T, bound time.Duration) bool {
+	t.Helper()
+	return parts.EventuallyEvery(50*time.Millisecond, bound, func() bool {
+		return !p.Alive() || p.works(t.Context()) == nil
+	})
+}
+
 // get reads a page of one of its HTTP ports.
 func (p *plugin) get(url string) (status int, text string) {
 	client := http.Client{Timeout: callTimeout}
