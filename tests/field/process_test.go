@@ -87,14 +87,12 @@ func piped(t *testing.T, size int, flags []string) (*plugin, *os.File) {
 	return p, read
 }
 
-// callsUnread are enough to fill the pipe and any queue of a reasonable size behind it.
-const callsUnread = 30_000
-
 // Nobody reads standard output, at level debug: all calls are answered, lines are dropped and counted,
 // and the process ends when it is told to.
 func TestLogReaderStalls(t *testing.T) {
 	t.Parallel()
-	for _, size := range []int{4 << 10, 64 << 10} {
+	// The calls are enough to fill the pipe and any queue of a reasonable size behind it.
+	for size, calls := range map[int]int32{4 << 10: 20_000, 64 << 10: 100_000} {
 		t.Run(fmt.Sprintf("%d_bytes", size), func(t *testing.T) {
 			t.Parallel()
 			p, reader := piped(t, size, append(localFlags(t), "--log-level=debug"))
@@ -102,7 +100,7 @@ func TestLogReaderStalls(t *testing.T) {
 			var group sync.WaitGroup
 			for range 8 {
 				group.Go(func() {
-					for done.Add(1) <= callsUnread && failed.Load() < 3 {
+					for done.Add(1) <= calls && failed.Load() < 3 {
 						if err := p.status(t.Context()); err != nil {
 							failed.Add(1)
 							t.Errorf("Status, after %d calls: %v", done.Load(), err)
