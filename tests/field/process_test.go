@@ -21,11 +21,14 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
+// defaultHangUp makes SIGHUP end a program that does not handle it, also where the tests run under nohup.
+var defaultHangUp = wrapper{"env", "--default-signal=HUP"}
+
 // SIGHUP reads anew what can be read anew, and never ends the process.
 func TestHangUpSignal(t *testing.T) {
 	t.Parallel()
 	n := newTenant(t)
-	p := start(t, n.Flags())
+	p := start(t, n.Flags(), defaultHangUp...)
 	for times := range 3 {
 		p.Signal(syscall.SIGHUP)
 		if !parts.Eventually(startBound, func() bool { return strings.Count(p.Printed(), "SIGHUP") > times || !p.Alive() }) {
@@ -56,7 +59,7 @@ func TestHangUpSignal(t *testing.T) {
 func TestHangUpSignalWithoutTheKeeper(t *testing.T) {
 	t.Parallel()
 	n := newTenant(t)
-	p := launch(t, n.FlagsVia(parts.FreeAddress()))
+	p := launch(t, n.FlagsVia(parts.FreeAddress()), defaultHangUp...)
 	p.waitTold(t, startBound, `keeper-unreachable`)
 	p.Signal(syscall.SIGHUP)
 	p.waitTold(t, startBound, `keeper-unreachable`)

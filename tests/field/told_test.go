@@ -14,7 +14,7 @@ import (
 var debugTexts = []string{
 	"Other(", "OtherError", "CaUsedAsEndEntity", "InvalidContentType", "corrupt message",
 	"received fatal alert", "UnknownIssuer", "NotValidForName", "peer is incompatible",
-	"BadSignature", "BadEncoding", "InvalidCharacter", "DnsName(", "Some(", "Err(", "(UNIX)",
+	"BadSignature", "BadEncoding", "InvalidCharacter", "DnsName(", "Some(", "Err(",
 }
 
 // waitTold waits until Status fails with a text that matches all patterns.
