@@ -1,7 +1,6 @@
 package field_test
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"net"
@@ -123,13 +122,17 @@ func TestLogReaderStalls(t *testing.T) {
 				p.Kill()
 				return
 			}
-			// Somebody reads again: new lines come.
-			lines := make(chan string, 1)
-			go follow(reader, "SIGTERM", lines)
+			// Somebody reads again, and once the queue is empty new lines come.
+			var read parts.Output
+			go func() { _, _ = io.Copy(&read, reader) }()
+			before := -1
+			parts.EventuallyEvery(200*time.Millisecond, startBound, func() bool {
+				last := before
+				before = len(read.String())
+				return before == last
+			})
 			p.Signal(syscall.SIGTERM)
-			select {
-			case <-lines:
-			case <-time.After(startBound):
+			if !parts.Eventually(startBound, func() bool { return strings.Contains(read.String()[before:], "SIGTERM") }) {
 				t.Error("no new line comes once the pipe is read")
 			}
 			if !p.EndsWithin(parts.StopBound) || p.ExitCode() != 0 {
@@ -166,21 +169,6 @@ func droppedLines(p *plugin) float64 {
 		}
 	}
 	return sum
-}
-
-// follow reads lines until one holds a text.
-func follow(reader io.Reader, text string, found chan<- string) {
-	lines := bufio.NewReader(reader)
-	for {
-		line, err := lines.ReadString('\n')
-		if strings.Contains(line, text) {
-			found <- line
-			return
-		}
-		if err != nil {
-			return
-		}
-	}
 }
 
 // The reader of standard output ends: calls are answered on.
