@@ -35,26 +35,51 @@ type Authority struct {
 
 // NewAuthority makes an authority in a folder. It is good for so many days, and so is what it issues.
 func NewAuthority(dir string, days int) (*Authority, error) {
+	return NewNamedAuthority(dir, "test authority", days)
+}
+
+// NewNamedAuthority is NewAuthority for an authority of another name.
+func NewNamedAuthority(dir, name string, days int) (*Authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
 	a := &Authority{File: filepath.Join(dir, "ca.pem"), key: key, certificate: &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(0, 0, days),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}}
 	return a, sign(a.File, a.certificate, a.certificate, &key.PublicKey, key)
 }
 
+// Below makes an authority in a folder that this one has signed.
+func (a *Authority) Below(dir string) (*Authority, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	below := &Authority{File: filepath.Join(dir, "ca.pem"), key: key, certificate: &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "test authority below"},
+		NotBefore: a.certificate.NotBefore, NotAfter: a.certificate.NotAfter,
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}}
+	return below, sign(below.File, below.certificate, a.certificate, &key.PublicKey, a.key)
+}
+
 // Issue makes a certificate in a folder, in place of the one that is there.
 func (a *Authority) Issue(dir string) (Certificate, error) {
+	return a.IssueAs(dir, func(*x509.Certificate) {})
+}
+
+// IssueAs is Issue for a certificate with other fields, which change sets.
+func (a *Authority) IssueAs(dir string, change func(*x509.Certificate)) (Certificate, error) {
 	server := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "test server"},
 		NotBefore: a.certificate.NotBefore, NotAfter: a.certificate.NotAfter,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
 	}
+	change(server)
 	serverKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return Certificate{}, err
@@ -78,6 +103,28 @@ func NewCertificate(dir string, days int) (Certificate, error) {
 		return Certificate{}, err
 	}
 	return authority.Issue(dir)
+}
+
+// SelfSigned makes a certificate that is an authority, a server's, and signed by itself, as
+// `openssl req -x509` does.
+func SelfSigned(dir string) (Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return Certificate{}, err
+	}
+	server := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "localhost"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(0, 0, 365),
+		IsCA: true, BasicConstraintsValid: true,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
+	}
+	made := Certificate{CertFile: filepath.Join(dir, "server.pem"), KeyFile: filepath.Join(dir, "server-key.pem")}
+	made.CAFile = made.CertFile
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	return made, errors.Join(err,
+		sign(made.CertFile, server, server, &key.PublicKey, key),
+		writePEM(made.KeyFile, "PRIVATE KEY", der),
+	)
 }
 
 func sign(file string, what, by *x509.Certificate, key *ecdsa.PublicKey, signer *ecdsa.PrivateKey) error {

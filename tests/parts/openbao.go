@@ -46,6 +46,30 @@ func StartDevOpenBao(way Way, program, dir string) (*OpenBao, error) {
 	return b, b.firstStart(func() error { return nil })
 }
 
+// StartPlainOpenBao starts a server as StartDevOpenBao does, without TLS and with nothing mounted.
+func StartPlainOpenBao(way Way, program, dir string) (*OpenBao, error) {
+	b := &OpenBao{Address: FreeAddress()}
+	var err error
+	b.Process, err = way.Start("openbao", []string{
+		program, "server", "-dev", "-dev-no-store-token", "-dev-listen-address=" + b.Address,
+	}, "HOME="+dir)
+	if err != nil {
+		return nil, err
+	}
+	err = b.Until(func() error {
+		response, err := http.Get("http://" + b.Address + "/v1/sys/seal-status")
+		if err == nil {
+			_ = response.Body.Close()
+		}
+		return err
+	})
+	if err != nil {
+		b.Kill()
+		return nil, fmt.Errorf("OpenBao: %w", err)
+	}
+	return b, nil
+}
+
 // StartOpenBao starts a server that keeps its data, sealed, in a folder, so that it can be started
 // again.
 func StartOpenBao(way Way, program, dir string) (*OpenBao, error) {

@@ -64,6 +64,12 @@ type Front struct {
 	See func(*http.Response) error
 	// Days is how long its certificate is good for.
 	Days int
+	// Listener accepts its connections. By default it is on a free port of 127.0.0.1.
+	Listener net.Listener
+	// TLS replaces its own certificate.
+	TLS *tls.Config
+	// Plain makes it serve HTTP without TLS.
+	Plain bool
 }
 
 // Served is a running Front.
@@ -80,6 +86,9 @@ type Served struct {
 func (f Front) Serve(t *testing.T, b *parts.OpenBao) *Served {
 	t.Helper()
 	s := &Served{days: f.Days}
+	if s.days == 0 {
+		s.days = 365
+	}
 	s.Renew(t)
 	behind := &httputil.ReverseProxy{
 		Transport: b.HTTP.Transport,
@@ -88,12 +97,7 @@ func (f Front) Serve(t *testing.T, b *parts.OpenBao) *Served {
 		},
 		ModifyResponse: f.See,
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	Must(t, err)
-	// httptest would show a certificate of its own.
-	listener = tls.NewListener(listener, &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-		return s.certificate.Load(), nil
-	}})
+	listener := f.listen(t, s)
 	s.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if f.Answer == nil || !f.Answer(w, r) {
 			behind.ServeHTTP(w, r)
@@ -105,6 +109,26 @@ func (f Front) Serve(t *testing.T, b *parts.OpenBao) *Served {
 	t.Cleanup(s.server.Close)
 	s.Address = listener.Addr().String()
 	return s
+}
+
+func (f Front) listen(t *testing.T, s *Served) net.Listener {
+	t.Helper()
+	listener, err := f.Listener, error(nil)
+	if listener == nil {
+		listener, err = net.Listen("tcp", "127.0.0.1:0")
+	}
+	Must(t, err)
+	config := f.TLS
+	if config == nil {
+		config = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return s.certificate.Load(), nil
+		}}
+	}
+	if f.Plain {
+		return listener
+	}
+	// httptest would show a certificate of its own.
+	return tls.NewListener(listener, config)
 }
 
 // Renew gives it a new certificate of a new authority, and ends all connections. CAFile changes.

@@ -53,6 +53,7 @@ pub(crate) fn all(choice: &Choice<'_>) -> Result<(), Failure> {
             .map(|_: Option<()>| ());
     }
     api_server(bao.as_deref())?;
+    field(bao.as_deref())?;
     faults(bao.as_deref(), choice)?;
     e2e(bao.as_deref(), choice)
 }
@@ -66,6 +67,12 @@ fn api_server(bao: Option<&Path>) -> Result<(), Failure> {
     )?;
     say("Go: the API server's own client (the first build takes two minutes)");
     run(suite("api_server", "15m", bao).env("DESCRIPTOR", descriptor))
+}
+
+/// What users of Vault, of its clients and of KMS plugins reported.
+fn field(bao: Option<&Path>) -> Result<(), Failure> {
+    say("Go: what users reported, rebuilt");
+    run(&mut suite("field", "10m", bao))
 }
 
 /// OpenBao on three nodes, and what can happen to them.

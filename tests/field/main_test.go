@@ -1,0 +1,103 @@
+// Package field_test rebuilds what users of Vault, of its clients and of KMS plugins reported: one
+// test or subtest a trial, by the trial's name. README.md lists all trials and the tests that hold
+// them.
+package field_test
+
+import (
+	"flag"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"vault-kube-kms.test/parts"
+	"vault-kube-kms.test/suite"
+)
+
+// Within how long the plugin must be well again after the cause has ended.
+const (
+	// An outage of the keeper, or of what stands in front of it.
+	outageBound = 30 * time.Second
+	// A refusal of the keeper's own that is not about the pair of role ID and secret ID.
+	refusalBound = 60 * time.Second
+	// A name that moved, a socket file that was removed.
+	moveBound = 5 * time.Second
+	// A file that was corrected: it is looked at every two seconds.
+	fileBound = 5 * time.Second
+	// What a busy machine may add to each of these.
+	slack = 3 * time.Second
+)
+
+// How long a plugin may take to start, or to name a cause, on a busy machine.
+const startBound = 20 * time.Second
+
+var (
+	needed   = suite.Needed
+	must     = suite.Must
+	shortDir = suite.ShortDir
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// A test waits for a process most of the time.
+	if err := flag.Set("test.parallel", "40"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	if shared.bao != nil {
+		shared.bao.Kill()
+	}
+	_ = os.RemoveAll(shared.dir)
+	os.Exit(code)
+}
+
+var shared struct {
+	once sync.Once
+	dir  string
+	bao  *parts.OpenBao
+	err  error
+}
+
+// sharedBao returns the OpenBao that all tests share. A test must not harm it.
+func sharedBao(t *testing.T) *parts.OpenBao {
+	t.Helper()
+	program := needed(t, "BAO")
+	shared.once.Do(func() {
+		if shared.dir, shared.err = os.MkdirTemp("/tmp", "vkk-bao"); shared.err == nil {
+			shared.bao, shared.err = parts.StartDevOpenBao(parts.Way{}, program, shared.dir)
+		}
+	})
+	must(t, shared.err)
+	return shared.bao
+}
+
+// newTenant makes a key of the shared OpenBao, and a role that may use it.
+func newTenant(t *testing.T) *parts.Tenant {
+	t.Helper()
+	tenant, err := sharedBao(t).NewTenant(parts.RandomName(), shortDir(t), 60, parts.UseOfKey...)
+	must(t, err)
+	must(t, tenant.MakeKey())
+	return tenant
+}
+
+// ask sends one request of the root user.
+func ask(t *testing.T, b *parts.OpenBao, method, path string, body map[string]any) map[string]any {
+	t.Helper()
+	data, err := b.Ask(method, path, body)
+	must(t, err)
+	return data
+}
+
+// rolePath is the path of a tenant's role.
+func rolePath(n *parts.Tenant) string { return "auth/approle/role/" + n.Key }
+
+// localFlags makes a key file, and returns the flags of a plugin that needs no server.
+func localFlags(t *testing.T) []string {
+	t.Helper()
+	file := "--local-key-file=" + shortDir(t) + "/key.json"
+	out, err := parts.Command(needed(t, "PROVIDER"), "local", "init", file).CombinedOutput()
+	if err != nil {
+		t.Fatalf("local init: %v: %s", err, out)
+	}
+	return []string{"--keeper=local", file}
+}

@@ -1,0 +1,209 @@
+package field_test
+
+import (
+	"crypto/x509"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"vault-kube-kms.test/parts"
+	"vault-kube-kms.test/suite"
+)
+
+// name is what the fronts of these tests are called, in the hosts file of the plugin alone.
+const name = "vault.lab.test"
+
+// named are two fronts on the same port of two addresses, and a hosts file that can be changed.
+type named struct {
+	one, two *front
+	hosts    string
+	flags    []string
+}
+
+const addressOne, addressTwo = "127.0.0.2", "127.0.0.3"
+
+func newNamed(t *testing.T) *named {
+	t.Helper()
+	n := newTenant(t)
+	config, ca := issued(t, func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{name} })
+	one, two, port := listeners(t)
+	w := &named{
+		one:   newFrontAs(t, n.Bao, suite.Front{TLS: config, Listener: one}),
+		two:   newFrontAs(t, n.Bao, suite.Front{TLS: config, Listener: two}),
+		hosts: filepath.Join(shortDir(t), "hosts"),
+	}
+	w.flags = append(n.FlagsVia(fmt.Sprintf("%s:%d", name, port)), "--tls-ca-file="+ca)
+	return w
+}
+
+// listeners are two on the same port of two addresses.
+func listeners(t *testing.T) (one, two net.Listener, port int) {
+	t.Helper()
+	var err error
+	for range 100 {
+		port = parts.FreePort()
+		if one, err = net.Listen("tcp", fmt.Sprintf("%s:%d", addressOne, port)); err != nil {
+			continue
+		}
+		if two, err = net.Listen("tcp", fmt.Sprintf("%s:%d", addressTwo, port)); err == nil {
+			return one, two, port
+		}
+		_ = one.Close()
+	}
+	t.Fatal(err)
+	return nil, nil, 0
+}
+
+// resolvesTo makes the name one of these addresses, in their order. The file is written in place and in one
+// step, as it is mounted.
+func (w *named) resolvesTo(t *testing.T, addresses ...string) {
+	t.Helper()
+	var text strings.Builder
+	for _, address := range addresses {
+		// An absolute name is looked for with its dot.
+		fmt.Fprintf(&text, "%s %s %s.\n", address, name, name)
+	}
+	// A shorter text must leave nothing of a longer one.
+	for text.Len() < 200 {
+		text.WriteString("\n")
+	}
+	file, err := os.OpenFile(w.hosts, os.O_WRONLY|os.O_CREATE, 0o644)
+	must(t, err)
+	_, err = file.WriteAt([]byte(text.String()), 0)
+	must(t, err)
+	must(t, file.Close())
+}
+
+// wrapper runs a program that reads the hosts file.
+func (w *named) wrapper(t *testing.T) wrapper {
+	return apart(t, fmt.Sprintf("mount --bind %s /etc/hosts", w.hosts))
+}
+
+// departed is what a node answers that does not serve any more and is still there.
+var departed = map[string]answer{
+	"sealed":     refusal(503, "Vault is sealed"),
+	"standby":    refusal(500, "local node not active but active cluster node not found"),
+	"page_502":   page(502),
+	"page_503":   page(503),
+	"dr_standby": refusal(472, ""),
+}
+
+// The name moves while connections to the node that it named are kept: the node answers that it does not
+// serve, and the other one is asked within 5 s.
+func TestDNSMovesFromANodeThatStillAnswers(t *testing.T) {
+	t.Parallel()
+	for what, answer := range departed {
+		trial := "dns_moves_from_a_" + what + "_node"
+		t.Run(trial, func(t *testing.T) {
+			t.Parallel()
+			w := newNamed(t)
+			w.resolvesTo(t, addressOne)
+			p := start(t, w.flags, w.wrapper(t)...)
+			if asked := w.two.asked.Load(); asked != 0 {
+				t.Fatalf("the other node was asked for %d logins", asked)
+			}
+			w.one.say(answer, isAny)
+			_ = p.works(t.Context())
+			w.resolvesTo(t, addressTwo)
+			p.waitHealthy(t, "after the name has moved", moveBound+slack)
+			p.requireNeverTold(t, blames...)
+		})
+	}
+}
+
+// The node has the old address still, and does not answer at all: its connections hang.
+func TestDNSMovesFromANodeThatHangs(t *testing.T) {
+	t.Parallel()
+	w := newNamed(t)
+	w.resolvesTo(t, addressOne)
+	p := start(t, w.flags, w.wrapper(t)...)
+	hang := make(chan struct{})
+	t.Cleanup(func() { close(hang) })
+	w.one.hold(hang)
+	_ = p.status(t.Context())
+	w.resolvesTo(t, addressTwo)
+	p.waitHealthy(t, "after the name has moved", moveBound+slack)
+}
+
+// A name with two addresses, of which the first is a node that does not serve, from the start on or
+// later: the other one is asked, though the first goes on answering.
+func TestNameWithTwoAddresses(t *testing.T) {
+	t.Parallel()
+	for what, answer := range departed {
+		t.Run("at_the_start_"+what, func(t *testing.T) {
+			t.Parallel()
+			w := newNamed(t)
+			w.resolvesTo(t, addressOne, addressTwo)
+			w.one.say(answer, isAny)
+			start(t, w.flags, w.wrapper(t)...)
+		})
+		t.Run("later_"+what, func(t *testing.T) {
+			t.Parallel()
+			w := newNamed(t)
+			w.resolvesTo(t, addressOne, addressTwo)
+			p := start(t, w.flags, w.wrapper(t)...)
+			first, second := w.one, w.two
+			if second.asked.Load() > 0 {
+				first, second = second, first
+			}
+			first.say(answer, isAny)
+			p.waitHealthy(t, "after the first node does not serve", moveBound+slack)
+			first.heal()
+			second.say(answer, isAny)
+			p.waitHealthy(t, "after the second node does not serve", moveBound+slack)
+		})
+	}
+}
+
+// An absolute name, with the dot at its end, is verified as the name that it is.
+func TestNameWithAFinalDot(t *testing.T) {
+	t.Parallel()
+	w := newNamed(t)
+	w.resolvesTo(t, addressOne)
+	flags := slices.Clone(w.flags)
+	for i := range flags {
+		flags[i] = strings.Replace(flags[i], "https://"+name+":", "https://"+name+".:", 1)
+	}
+	start(t, flags, w.wrapper(t)...)
+	printed, _ := check(t, flags, w.wrapper(t)...)
+	requireNone(t, strings.Split(printed, "\n"), "FAIL")
+}
+
+// Without IPv6 the ports and the socket serve all the same.
+func TestIPv6IsOff(t *testing.T) {
+	if !suite.Apart(t, unix.CLONE_NEWNET) {
+		return
+	}
+	bringLoopbackUp(t)
+	for _, scope := range []string{"all", "default", "lo"} {
+		err := os.WriteFile("/proc/sys/net/ipv6/conf/"+scope+"/disable_ipv6", []byte("1"), 0)
+		// A kernel without IPv6 is what is wanted.
+		if err != nil && !os.IsNotExist(err) {
+			t.Skipf("IPv6 cannot be switched off: %v", err)
+		}
+	}
+	p := start(t, localFlags(t))
+	for _, url := range []string{p.health + "/healthz", p.health + "/readyz", p.inside + "/metrics"} {
+		if code, text := p.get(url); code != 200 {
+			t.Errorf("%s: %d %s", url, code, text)
+		}
+	}
+}
+
+// bringLoopbackUp makes the loopback interface of a new network namespace usable.
+func bringLoopbackUp(t *testing.T) {
+	t.Helper()
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	must(t, err)
+	defer unix.Close(socket)
+	request, err := unix.NewIfreq("lo")
+	must(t, err)
+	request.SetUint16(unix.IFF_UP)
+	must(t, unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, request))
+}

@@ -1,0 +1,246 @@
+package field_test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vault-kube-kms.test/parts"
+)
+
+// defaultHangUp makes SIGHUP end a program that does not handle it, also where the tests run under nohup.
+var defaultHangUp = wrapper{"env", "--default-signal=HUP"}
+
+// SIGHUP reads anew what can be read anew, and never ends the process.
+func TestHangUpSignal(t *testing.T) {
+	t.Parallel()
+	n := newTenant(t)
+	p := start(t, n.Flags(), defaultHangUp...)
+	for times := range 3 {
+		p.Signal(syscall.SIGHUP)
+		if !parts.Eventually(startBound, func() bool { return strings.Count(p.Printed(), "SIGHUP") > times || !p.Alive() }) {
+			t.Error("the signal is not in the log")
+		}
+		if !p.Alive() {
+			t.Fatalf("it has ended: %s", parts.Tail(p.Printed()))
+		}
+		if !p.acceptsNewConnections(t) {
+			t.Error("nobody can connect")
+		}
+		if err := p.works(t.Context()); err != nil {
+			t.Errorf("after SIGHUP: %v", err)
+		}
+	}
+	if !p.Stop() || p.ExitCode() != 0 {
+		t.Errorf("it ends with %d", p.ExitCode())
+	}
+	if _, err := os.Lstat(p.path()); !os.IsNotExist(err) {
+		t.Errorf("the socket file is left behind: %v", err)
+	}
+	if tokens := tokensOf(t, n); tokens != 0 {
+		t.Errorf("%d tokens are left", tokens)
+	}
+}
+
+// SIGHUP before the first login, with the keeper away, ends nothing either.
+func TestHangUpSignalWithoutTheKeeper(t *testing.T) {
+	t.Parallel()
+	n := newTenant(t)
+	p := launch(t, n.FlagsVia(parts.FreeAddress()), defaultHangUp...)
+	p.waitTold(t, startBound, `keeper-unreachable`)
+	p.Signal(syscall.SIGHUP)
+	p.waitTold(t, startBound, `keeper-unreachable`)
+	if !p.acceptsNewConnections(t) && !p.Alive() {
+		t.Error("it has ended")
+	}
+	if p.EndsWithin(time.Second) {
+		t.Error("it has ended")
+	}
+}
+
+// piped runs a plugin whose standard output is a pipe, and returns the end that reads it.
+func piped(t *testing.T, size int, flags []string) (*plugin, *os.File) {
+	t.Helper()
+	fifo := filepath.Join(shortDir(t), "stdout")
+	must(t, unix.Mkfifo(fifo, 0o600))
+	// Its size stays for as long as an end is open.
+	stalled, err := os.OpenFile(fifo, os.O_RDWR, 0)
+	must(t, err)
+	_, err = unix.FcntlInt(stalled.Fd(), unix.F_SETPIPE_SZ, size)
+	must(t, err)
+	read, err := os.OpenFile(fifo, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	must(t, err)
+	t.Cleanup(func() { _ = read.Close() })
+	p := launch(t, flags, "sh", "-c", fmt.Sprintf(`exec "$0" "$@" >%s`, fifo))
+	p.waitHealthy(t, "at the start", startBound)
+	must(t, stalled.Close())
+	return p, read
+}
+
+// Nobody reads standard output, at level debug: all calls are answered, lines are dropped and counted,
+// and the process ends when it is told to.
+func TestLogReaderStalls(t *testing.T) {
+	t.Parallel()
+	// The calls are enough to fill the pipe and any queue of a reasonable size behind it.
+	for size, calls := range map[int]int32{4 << 10: 20_000, 64 << 10: 100_000} {
+		t.Run(fmt.Sprintf("%d_bytes", size), func(t *testing.T) {
+			t.Parallel()
+			p, reader := piped(t, size, append(localFlags(t), "--log-level=debug"))
+			var failed, done atomic.Int32
+			var group sync.WaitGroup
+			for range 8 {
+				group.Go(func() {
+					for done.Add(1) <= calls && failed.Load() < 3 {
+						if err := p.status(t.Context()); err != nil {
+							failed.Add(1)
+							t.Errorf("Status, after %d calls: %v", done.Load(), err)
+						}
+					}
+				})
+			}
+			group.Wait()
+			if err := p.works(t.Context()); err != nil {
+				t.Errorf("after %d calls: %v", done.Load(), err)
+			}
+			if dropped := droppedLines(p); dropped <= 0 {
+				t.Errorf("%v log lines are counted as dropped", dropped)
+			}
+			if t.Failed() {
+				// It would not end either.
+				p.Kill()
+				return
+			}
+			// Somebody reads again, and once the queue is empty new lines come.
+			var read parts.Output
+			go func() { _, _ = io.Copy(&read, reader) }()
+			before := -1
+			parts.EventuallyEvery(200*time.Millisecond, startBound, func() bool {
+				last := before
+				before = len(read.String())
+				return before == last
+			})
+			p.Signal(syscall.SIGTERM)
+			if !parts.Eventually(startBound, func() bool { return strings.Contains(read.String()[before:], "SIGTERM") }) {
+				t.Error("no new line comes once the pipe is read")
+			}
+			if !p.EndsWithin(parts.StopBound) || p.ExitCode() != 0 {
+				t.Errorf("it ends with %d", p.ExitCode())
+			}
+		})
+	}
+}
+
+// Nobody reads standard output, and a stop is asked for.
+func TestLogReaderStallsAtTheEnd(t *testing.T) {
+	t.Parallel()
+	p, _ := piped(t, 4<<10, append(localFlags(t), "--log-level=debug"))
+	for range 200 {
+		if err := p.works(t.Context()); err != nil {
+			t.Errorf("a call fails: %v", err)
+			break
+		}
+	}
+	if !p.Stop() {
+		t.Error("it does not end")
+	}
+}
+
+var droppedMetric = regexp.MustCompile(`(?m)^(\w*log\w*drop\w*|\w*drop\w*log\w*)(\{[^}]*\})? ([0-9.e+]+)$`)
+
+// droppedLines is what the metric of dropped log lines counts; -1 without one.
+func droppedLines(p *plugin) float64 {
+	_, text := p.get(p.inside + "/metrics")
+	sum := -1.0
+	for _, found := range droppedMetric.FindAllStringSubmatch(text, -1) {
+		if count, err := strconv.ParseFloat(found[3], 64); err == nil {
+			sum = max(sum, 0) + count
+		}
+	}
+	return sum
+}
+
+// The reader of standard output ends: calls are answered on.
+func TestLogReaderGoesAway(t *testing.T) {
+	t.Parallel()
+	p := launch(t, append(localFlags(t), "--log-level=debug"), "bash", "-c", `exec "$0" "$@" > >(head -c 100 >/dev/null)`)
+	p.waitHealthy(t, "at the start", startBound)
+	for range 100 {
+		if err := p.works(t.Context()); err != nil {
+			t.Fatalf("a call fails: %v", err)
+		}
+	}
+	if !p.Alive() {
+		t.Error("it has ended")
+	}
+}
+
+// notified listens where a service of systemd's is told.
+func notified(t *testing.T) (*net.UnixConn, string) {
+	t.Helper()
+	path := filepath.Join(shortDir(t), "notify")
+	listener, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	must(t, err)
+	t.Cleanup(func() { _ = listener.Close() })
+	return listener, path
+}
+
+// WatchdogSec= ends what sends no keep-alive: it comes in time, with the keeper or without, and with
+// nobody calling.
+func TestWatchdogOfSystemd(t *testing.T) {
+	t.Parallel()
+	for name, flags := range map[string]func(t *testing.T) []string{
+		"well":               localFlags,
+		"without_the_keeper": func(t *testing.T) []string { return newTenant(t).FlagsVia(parts.FreeAddress()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			listener, path := notified(t)
+			const period = 4 * time.Second
+			launch(t, flags(t), "env", "NOTIFY_SOCKET="+path, fmt.Sprintf("WATCHDOG_USEC=%d", period.Microseconds()))
+			heard, buffer := 0, make([]byte, 4_096)
+			must(t, listener.SetReadDeadline(time.Now().Add(startBound)))
+			for heard < 3 {
+				count, err := listener.Read(buffer)
+				if err != nil {
+					t.Fatalf("NO KEEP-ALIVE: %d were heard: %v", heard, err)
+				}
+				said := string(buffer[:count])
+				if strings.Contains(said, "READY=1") || strings.Contains(said, "WATCHDOG=1") {
+					must(t, listener.SetReadDeadline(time.Now().Add(period)))
+				}
+				heard += strings.Count(said, "WATCHDOG=1")
+			}
+		})
+	}
+}
+
+// The keep-alive is for another process: WATCHDOG_PID says so.
+func TestWatchdogOfAnotherProcess(t *testing.T) {
+	t.Parallel()
+	listener, path := notified(t)
+	p := launch(t, localFlags(t), "env", "NOTIFY_SOCKET="+path, "WATCHDOG_USEC=400000", fmt.Sprintf("WATCHDOG_PID=%d", os.Getpid()))
+	p.waitHealthy(t, "at the start", startBound)
+	buffer := make([]byte, 4_096)
+	must(t, listener.SetReadDeadline(time.Now().Add(2*time.Second)))
+	for {
+		count, err := listener.Read(buffer)
+		if err != nil {
+			return
+		}
+		if strings.Contains(string(buffer[:count]), "WATCHDOG=1") {
+			t.Fatal("it sends keep-alives for another process")
+		}
+	}
+}

@@ -1,0 +1,188 @@
+package field_test
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"vault-kube-kms.test/parts"
+)
+
+// foreignAnswer is what something else than a serving OpenBao answers: an outage.
+type foreignAnswer struct {
+	answer answer
+	// told are patterns of the cause, wrong are remedies and blames that mislead.
+	told, wrong []string
+}
+
+// blames are remedies for what is not the cause: each is about the key, the policy, the pair or a backup.
+var blames = []string{
+	"backup", "create it", "has no key", "grant ", "no such pair", "refused this pair", "locked after",
+	"15 minutes", "write a new secret ID", "nothing mounted", "no such mount", "revoked", "ALERT",
+	"stolen", canary,
+}
+
+func pageTold(status string) []string { return []string{`\b` + status + `\b`, `text/html`} }
+
+var foreignAnswers = map[string]foreignAnswer{
+	"page_400": {page(400), pageTold("400"), nil},
+	"page_403": {page(403), pageTold("403"), nil},
+	"page_404": {page(404), pageTold("404"), nil},
+	"page_502": {page(502), pageTold("502"), nil},
+	"text_404_of_an_ingress": {
+		answer{status: 404, contentType: "text/plain; charset=utf-8", body: "default backend - 404 " + canary},
+		[]string{`\b404\b`, `text/plain`}, nil,
+	},
+	// JSON of a gateway, which is not the keeper's form.
+	"json_403_of_a_gateway": {
+		answer{status: 403, contentType: "application/json", body: `{"message":"Forbidden ` + canary + `"}`},
+		[]string{`\b403\b`}, nil,
+	},
+	"page_of_a_single_sign_on": {page(200), pageTold("200"), nil},
+	"dr_secondary": {
+		refusal(400, "path disabled in replication DR secondary mode"),
+		[]string{`(?i)disaster|\bDR\b|secondary|replication`}, nil,
+	},
+	"plain_http_to_a_tls_port": {
+		answer{status: 400, contentType: "text/plain; charset=utf-8", body: "Client sent an HTTP request to an HTTPS server.\n"},
+		[]string{`https://`, `(?i)plain|TLS`}, nil,
+	},
+	"redirected_to_https": {
+		answer{status: 301, contentType: "text/html", body: canary, location: "https://vault.example.org:8200/v1/sys/health"},
+		[]string{`vault\.example\.org`}, []string{"no reason that is known"},
+	},
+	"audit_device_blocked": {
+		refusal(500, "1 error occurred:\n\t* failed to audit request, cannot continue\n\n"),
+		[]string{`(?i)log`}, nil,
+	},
+}
+
+// trials renames an answer to the trial that reported it.
+func trials(names map[string]string) map[string]foreignAnswer {
+	named := map[string]foreignAnswer{}
+	for name, what := range foreignAnswers {
+		if trial := names[name]; trial != "" {
+			name = trial
+		}
+		named[name] = what
+	}
+	return named
+}
+
+// The answers come to logins, before the plugin was ever well.
+func TestForeignAnswersToLogins(t *testing.T) {
+	t.Parallel()
+	for trial, what := range trials(map[string]string{
+		"page_403": "login_403_of_a_proxy", "dr_secondary": "dr_secondary_promoted",
+	}) {
+		t.Run(trial, func(t *testing.T) {
+			t.Parallel()
+			n := newTenant(t)
+			f := newFront(t, n.Bao)
+			f.say(what.answer, isLogin)
+			p := launch(t, f.flags(n))
+			p.waitTold(t, startBound, what.told...)
+			// The cause lasts for several tries, or for ten seconds where there is but one.
+			parts.Eventually(10*time.Second, func() bool { _ = p.status(t.Context()); return f.given.Load() >= 4 })
+			p.notes()
+			p.checks(t)
+			f.heal()
+			p.waitHealthy(t, "after the keeper answers logins", outageBound+slack)
+			p.requireNeverTold(t, slices.Concat(what.wrong, blames)...)
+		})
+	}
+}
+
+// All requests get the answer while a session is open.
+func TestForeignAnswersWhileRunning(t *testing.T) {
+	t.Parallel()
+	for trial, what := range trials(map[string]string{
+		"page_403": "page_403_while_running", "text_404_of_an_ingress": "page_404_while_running",
+		"dr_secondary": "dr_secondary_while_running",
+	}) {
+		t.Run(trial, func(t *testing.T) {
+			t.Parallel()
+			n := newTenant(t)
+			f := newFront(t, n.Bao)
+			p := start(t, f.flags(n))
+			_, sealed, err := p.encrypt(t.Context())
+			must(t, err)
+			f.say(what.answer, isAny)
+			_, err = p.decrypt(t.Context(), sealed)
+			requireOutage(t, "Decrypt", err, what.told)
+			_, _, err = p.encrypt(t.Context())
+			requireOutage(t, "Encrypt", err, what.told)
+			p.waitTold(t, 2*startBound, what.told...)
+			p.notes()
+			p.checks(t)
+			f.heal()
+			p.waitHealthy(t, "after the keeper answers", outageBound+slack)
+			p.requireNeverTold(t, slices.Concat(what.wrong, blames)...)
+		})
+	}
+}
+
+// requireOutage fails unless a call failed as in an outage, with the cause.
+func requireOutage(t *testing.T, call string, err error, told []string) {
+	t.Helper()
+	if code := status.Code(err); code != codes.Unavailable && code != codes.DeadlineExceeded {
+		t.Errorf("NOT AN OUTAGE: %s: %v", call, err)
+	}
+	requireTold(t, call+": "+status.Convert(err).Message(), told...)
+}
+
+// The answers come to the renewal of a token. It is good until it ends, and a login follows.
+func TestForeignAnswersToRenewals(t *testing.T) {
+	t.Parallel()
+	for name, what := range foreignAnswers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newTenant(t)
+			must(t, n.MakeRole(map[string]any{"token_ttl": "4s", "token_max_ttl": "60s"}))
+			f := newFront(t, n.Bao)
+			p := start(t, f.flags(n))
+			isRenewal := func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/renew-self") }
+			f.say(what.answer, isRenewal)
+			if !parts.Eventually(startBound, func() bool {
+				if err := p.works(t.Context()); err != nil {
+					t.Fatalf("a call fails: %v", err)
+				}
+				return f.given.Load() >= 1 && f.asked.Load() >= 2
+			}) {
+				t.Errorf("%d answers to renewals, %d logins", f.given.Load(), f.asked.Load())
+			}
+			f.heal()
+			p.waitHealthy(t, "after renewals are answered", outageBound)
+			p.requireNeverTold(t, slices.Concat(what.wrong, blames)...)
+		})
+	}
+}
+
+// A proxy answers in the place of the keeper what a wrapping token is: nobody has stolen anything,
+// and the token is still good.
+func TestForeignAnswersToAWrappingToken(t *testing.T) {
+	t.Parallel()
+	for name, what := range foreignAnswers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newTenant(t)
+			token, err := n.Bao.Wrap("POST", rolePath(n)+"/secret-id", nil)
+			must(t, err)
+			must(t, n.WriteSecretID(token))
+			f := newFront(t, n.Bao)
+			isLookup := func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/wrapping/lookup") }
+			f.say(what.answer, isLookup)
+			p := launch(t, f.flags(n, "--approle-secret-id-wrapped"))
+			p.waitTold(t, startBound, what.told...)
+			p.notes()
+			f.heal()
+			p.waitHealthy(t, "after the keeper answers", outageBound+slack)
+			p.requireNeverTold(t, slices.Concat(what.wrong, blames, []string{"wrapping-token-used"})...)
+		})
+	}
+}

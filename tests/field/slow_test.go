@@ -1,0 +1,112 @@
+package field_test
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"vault-kube-kms.test/parts"
+	"vault-kube-kms.test/suite"
+)
+
+// late makes a front's requests reach the OpenBao although their client has gone, after a delay:
+// such a login still makes a token.
+func late(delay time.Duration, to func(*http.Request) bool) func(http.ResponseWriter, *http.Request) bool {
+	return func(_ http.ResponseWriter, r *http.Request) bool {
+		if to(r) {
+			<-time.After(delay)
+			*r = *r.WithContext(context.WithoutCancel(r.Context()))
+		}
+		return false
+	}
+}
+
+// tokensOf counts the tokens of a tenant's role.
+func tokensOf(t *testing.T, n *parts.Tenant) (count int) {
+	t.Helper()
+	accessors := ask(t, n.Bao, "LIST", "auth/token/accessors", nil)
+	keys, _ := accessors["keys"].([]any)
+	for _, accessor := range keys {
+		about, err := n.Bao.Ask("POST", "auth/token/lookup-accessor", map[string]any{"accessor": accessor})
+		// It may have ended meanwhile.
+		if err != nil {
+			continue
+		}
+		meta, _ := about["meta"].(map[string]any)
+		if meta["role_name"] == n.Key {
+			count++
+		}
+	}
+	return count
+}
+
+// A login that takes four seconds succeeds, the first time, and leaves no other token behind.
+func TestSlowLogin(t *testing.T) {
+	t.Parallel()
+	n := newTenant(t)
+	must(t, n.MakeRole(map[string]any{"token_ttl": "10m", "token_max_ttl": "10m"}))
+	f := newFrontAs(t, n.Bao, suite.Front{Answer: late(4*time.Second, isLogin)})
+	p := launch(t, f.flags(n))
+	if p.waitHealthy(t, "after the start, with logins that take 4 s", startBound) {
+		if asked := f.asked.Load(); asked != 1 {
+			t.Errorf("%d logins for one session", asked)
+		}
+	}
+	if tokens := tokensOf(t, n); tokens > 1 {
+		t.Errorf("%d tokens are left", tokens)
+	}
+	if !p.Stop() {
+		t.Error("the plugin had to be killed")
+	}
+	if tokens := tokensOf(t, n); tokens != 0 {
+		t.Errorf("%d tokens are left after the stop", tokens)
+	}
+}
+
+// A renewal that takes four seconds succeeds too: no login follows.
+func TestSlowRenewal(t *testing.T) {
+	t.Parallel()
+	n := newTenant(t)
+	must(t, n.MakeRole(map[string]any{"token_ttl": "18s", "token_max_ttl": "10m"}))
+	isRenewal := func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/renew-self") }
+	f := newFrontAs(t, n.Bao, suite.Front{Answer: late(4*time.Second, isRenewal)})
+	p := start(t, f.flags(n))
+	renewed := func() bool {
+		if err := p.works(t.Context()); err != nil {
+			t.Fatalf("a call fails: %v", err)
+		}
+		_, text := p.get(p.inside + "/metrics")
+		count, _ := parts.Metrics(text).Sum("vault_kube_kms_renewals_total")
+		return count >= 1
+	}
+	if !parts.EventuallyEvery(200*time.Millisecond, 25*time.Second, renewed) {
+		t.Error("no renewal has succeeded")
+	}
+	if asked := f.asked.Load(); asked != 1 {
+		t.Errorf("%d logins", asked)
+	}
+}
+
+// A login that is never answered: the error names the flag for its time, and a keeper that answers
+// again heals it.
+func TestLoginThatIsNeverAnswered(t *testing.T) {
+	t.Parallel()
+	n := newTenant(t)
+	answers := make(chan struct{})
+	f := newFrontAs(t, n.Bao, suite.Front{Answer: func(_ http.ResponseWriter, r *http.Request) bool {
+		if isLogin(r) {
+			select {
+			case <-answers:
+			case <-r.Context().Done():
+			}
+		}
+		return false
+	}})
+	p := launch(t, f.flags(n))
+	p.waitTold(t, 45*time.Second, `--[a-z]+-[a-z-]*timeout|--[a-z-]*login[a-z-]*`)
+	close(answers)
+	p.waitHealthy(t, "after logins are answered", outageBound+slack)
+	p.requireNeverTold(t, blames...)
+}

@@ -1,0 +1,129 @@
+package field_test
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"vault-kube-kms.test/parts"
+)
+
+// The socket file goes away while the process lives: it is bound anew within 5 s, and what /readyz
+// says is never that all is well while nobody can connect.
+func TestSocketFileRemoved(t *testing.T) {
+	t.Parallel()
+	for name, remove := range map[string]func(path string) error{
+		"removed":    os.Remove,
+		"moved_away": func(path string) error { return os.Rename(path, path+".old") },
+		"with_its_directory": func(path string) error {
+			dir := filepath.Dir(path)
+			if err := os.RemoveAll(dir); err != nil {
+				return err
+			}
+			return os.Mkdir(dir, 0o755)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := start(t, localFlags(t))
+			must(t, remove(p.path()))
+			if !parts.Eventually(moveBound+slack, func() bool { return p.acceptsNewConnections(t) && p.isReady() }) {
+				t.Errorf("NOT WELL: a new connection works: %v; /readyz is well: %v", p.acceptsNewConnections(t), p.isReady())
+			}
+			if info, err := os.Stat(p.path()); err == nil && info.Mode() != os.ModeSocket|0o770 {
+				t.Errorf("the socket file has mode %v", info.Mode())
+			}
+			if err := p.works(t.Context()); err != nil {
+				t.Errorf("on the connection that was there: %v", err)
+			}
+		})
+	}
+}
+
+// Something that is not ours to remove takes the place of the socket file: /readyz tells it within 5 s, it is
+// left alone, and once it is gone the socket is bound anew.
+func TestSocketFileReplaced(t *testing.T) {
+	t.Parallel()
+	for name, place := range map[string]func(t *testing.T, path string){
+		"by_a_file":      func(t *testing.T, path string) { must(t, os.WriteFile(path, []byte("keep me"), 0o600)) },
+		"by_a_directory": func(t *testing.T, path string) { must(t, os.Mkdir(path, 0o700)) },
+		"by_a_link":      func(t *testing.T, path string) { must(t, os.Symlink("nothing", path)) },
+		"by_another_server": func(t *testing.T, path string) {
+			listener, err := net.Listen("unix", path)
+			must(t, err)
+			t.Cleanup(func() { _ = listener.Close() })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := start(t, localFlags(t))
+			must(t, os.Remove(p.path()))
+			place(t, p.path())
+			before, err := os.Lstat(p.path())
+			must(t, err)
+			if !parts.Eventually(moveBound+slack, func() bool { return !p.isReady() }) {
+				t.Error("NOT TOLD: /readyz is well, and nobody can connect")
+			}
+			if after, err := os.Lstat(p.path()); err != nil || !os.SameFile(before, after) {
+				t.Errorf("what took the place of the socket was not left alone: %v", err)
+			}
+			// The first line that names it is that of the start.
+			if strings.Count(p.Stdout.String(), p.path()) < 2 {
+				t.Errorf("the log does not name %s", p.path())
+			}
+			must(t, os.Remove(p.path()))
+			if !parts.Eventually(moveBound+slack, func() bool { return p.acceptsNewConnections(t) && p.isReady() }) {
+				t.Error("NOT WELL: the socket is not bound anew")
+			}
+		})
+	}
+}
+
+// The directory of the socket is missing, or a directory is in its place: the process ends with one
+// line that names the path and the remedy.
+func TestSocketDirectoryMissing(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(shortDir(t), "missing", "kms.sock")
+	p := launchOn(t, "unix://"+path, localFlags(t))
+	if !p.EndsWithin(startBound) {
+		t.Fatal("it runs")
+	}
+	said := p.Stderr.String()
+	if p.ExitCode() == 0 || strings.Count(said, "\n") != 1 || !strings.Contains(said, filepath.Dir(path)) || !strings.Contains(said, "create it") {
+		t.Errorf("it ends with %d: %s", p.ExitCode(), said)
+	}
+}
+
+// Paths as people write them.
+func TestSocketPathForms(t *testing.T) {
+	t.Parallel()
+	of := func(length int) func(dir string) string {
+		return func(dir string) string { return filepath.Join(dir, strings.Repeat("x", length-len(dir)-1)) }
+	}
+	for name, c := range map[string]struct {
+		path func(dir string) string
+		// form is how the flag says the path.
+		form func(path string) string
+		good bool
+	}{
+		"107_bytes":   {of(107), func(path string) string { return path }, true},
+		"108_bytes":   {of(108), func(path string) string { return path }, false},
+		"unix_one":    {of(40), func(path string) string { return "unix:" + path }, false},
+		"unix_three":  {of(40), func(path string) string { return "unix://" + path }, true},
+		"blank_ahead": {of(40), func(path string) string { return " " + path }, false},
+		"relative":    {of(40), func(string) string { return "kms.sock" }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := c.path(shortDir(t))
+			if !c.good {
+				requireTold(t, refusedStart(t, append(localFlags(t), "--listen-address="+c.form(path))), `listen-address`)
+				return
+			}
+			p := launchForm(t, c.form(path), path, localFlags(t))
+			p.waitHealthy(t, "at the start", startBound)
+		})
+	}
+}
