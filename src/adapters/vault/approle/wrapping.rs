@@ -43,7 +43,7 @@ impl Unwrapper {
         let looked_up = self.call("sys/wrapping/lookup", None, Some(json(&asked)?), Repeat::Freely);
         let answer = looked_up.await.map_err(used_or)?;
         let path = answer.parse::<Data<WrappingData>>()?.data.creation_path;
-        if !self.is_secret_id_path(&path) {
+        if !is_secret_id_path(&path, &self.namespace, &self.mount) {
             return Err(KmsError::new(
                 Code::CredentialUnreadable,
                 "--approle-secret-id-path: the wrapping token in it wraps something else than a secret ID of this auth mount",
@@ -60,19 +60,6 @@ impl Unwrapper {
             failure => used_or(failure),
         })?;
         Ok(Secret::new(std::mem::take(&mut answer.parse::<Data<SecretIdData>>()?.data.secret_id)))
-    }
-
-    /// `auth/<mount>/role/<any>/secret-id`, below the namespace where the server says it with it.
-    fn is_secret_id_path(&self, path: &str) -> bool {
-        let namespace = self.namespace.as_str();
-        let path = match path.strip_prefix(namespace) {
-            Some(below) if !namespace.is_empty() => below.trim_start_matches('/'),
-            _ => path,
-        };
-        let role = path
-            .strip_prefix(&format!("auth/{}/role/", self.mount))
-            .and_then(|rest| rest.strip_suffix("/secret-id"));
-        role.is_some_and(|role| !role.is_empty() && !role.contains('/'))
     }
 
     async fn call(
@@ -108,5 +95,53 @@ fn used_or(failure: Failure) -> KmsError {
             "if none of you used it, destroy the role's secret IDs; then write a new wrapping token to the file of --approle-secret-id-path",
         ),
         failure => failure.into_error(Asked::Renew),
+    }
+}
+
+/// Whether `path`, a `creation_path`, is `auth/<mount>/role/<any>/secret-id` or `…/custom-secret-id`.
+/// Some servers put the segments of the namespace before it.
+fn is_secret_id_path(path: &str, namespace: &Namespace, mount: &MountPath) -> bool {
+    let matches = |path: &str| {
+        let role = path.strip_prefix(&format!("auth/{mount}/role/"));
+        let (role, end) = role.and_then(|rest| rest.split_once('/')).unwrap_or_default();
+        !role.is_empty() && matches!(end, "secret-id" | "custom-secret-id")
+    };
+    let below = path.strip_prefix(namespace.as_str()).and_then(|rest| rest.strip_prefix('/'));
+    matches(path) || below.is_some_and(matches)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_secret_ids_are_recognised_in_every_namespace() {
+        for (namespace, mount, path, is_one) in [
+            ("", "approle", "auth/approle/role/r/secret-id", true),
+            ("", "approle", "auth/approle/role/r/custom-secret-id", true),
+            ("", "team/approle", "auth/team/approle/role/r/secret-id", true),
+            ("admin", "approle", "admin/auth/approle/role/r/secret-id", true),
+            ("admin/team", "approle", "admin/team/auth/approle/role/r/custom-secret-id", true),
+            ("admin", "approle", "auth/approle/role/r/secret-id", true),
+            // A namespace is a whole segment: `a` is not the beginning of `auth`.
+            ("a", "approle", "auth/approle/role/r/secret-id", true),
+            ("au", "approle", "auth/approle/role/r/secret-id", true),
+            ("auth", "approle", "auth/auth/approle/role/r/secret-id", true),
+            ("auth", "approle", "auth/approle/role/r/secret-id", true),
+            ("admin", "approle", "other/auth/approle/role/r/secret-id", false),
+            ("admin", "approle", "adminauth/approle/role/r/secret-id", false),
+            ("", "approle", "admin/auth/approle/role/r/secret-id", false),
+            ("", "approle", "auth/other/role/r/secret-id", false),
+            ("", "approle", "auth/approle/role//secret-id", false),
+            ("", "approle", "auth/approle/role/r/x/secret-id", false),
+            ("", "approle", "auth/approle/role/r/secret-id/lookup", false),
+            ("", "approle", "auth/approle/role/r/role-id", false),
+            ("", "approle", "sys/wrapping/wrap", false),
+            ("", "approle", "", false),
+        ] {
+            let namespace = Namespace::parse(namespace).unwrap();
+            let mount = MountPath::parse(mount).unwrap();
+            assert_eq!(is_secret_id_path(path, &namespace, &mount), is_one, "{namespace:?} {path}");
+        }
     }
 }
