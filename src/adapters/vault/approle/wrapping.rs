@@ -3,13 +3,15 @@
 
 use std::sync::Arc;
 
-use http::Method;
+use bytes::Bytes;
 
+use super::requests::{Request, Requests};
 use crate::{
     adapters::vault::{
-        client::{Answer, Call, Failure, Repeat, VaultClient, json},
+        client::{Answer, Failure, Repeat, json},
+        credentials::LoginFailure,
         key_path::{MountPath, Namespace},
-        refusal::Asked,
+        refusal::Refusal,
         wire::{Data, SecretIdData, WrappedBody, WrappingData},
     },
     domain::{
@@ -22,80 +24,95 @@ use crate::{
 /// Unwraps secret IDs of one auth mount.
 #[derive(Debug)]
 pub(super) struct Unwrapper {
-    client: Arc<VaultClient>,
-    mount: MountPath,
-    namespace: Namespace,
+    requests: Arc<Requests>,
 }
 
 impl Unwrapper {
-    pub(super) fn new(client: Arc<VaultClient>, mount: MountPath, namespace: Namespace) -> Self {
-        Self { client, mount, namespace }
+    pub(super) const fn new(requests: Arc<Requests>) -> Self {
+        Self { requests }
     }
 
     /// The secret ID that `token` wraps. Uses the token up.
     ///
     /// # Errors
-    /// [`Code::WrappingTokenUsed`] for one that is used up, has expired, or whose answer was lost;
-    /// [`Code::CredentialUnreadable`] for one that wraps something else, which is left as it is;
-    /// and the codes of an outage, which leave it as it is.
-    pub(super) async fn unwrap(&self, token: &Secret) -> Result<Secret, KmsError> {
-        let asked = WrappedBody { token: token.expose() };
-        let looked_up = self.call("sys/wrapping/lookup", None, Some(json(&asked)?), Repeat::Freely);
-        let answer = looked_up.await.map_err(used_or)?;
-        let path = answer.parse::<Data<WrappingData>>()?.data.creation_path;
-        if !is_secret_id_path(&path, &self.namespace, &self.mount) {
-            return Err(KmsError::new(
+    /// [`LoginFailure::Refused`] with [`Code::WrappingTokenUsed`] for a token that the keeper says
+    /// is used up or has expired, and for one whose answer was lost; with
+    /// [`Code::CredentialUnreadable`] for one that wraps something else, which is left as it is.
+    /// [`LoginFailure::Failed`] for anything else, which leaves the token as it is.
+    pub(super) async fn unwrap(&self, token: &Secret) -> Result<Secret, LoginFailure> {
+        let path = self.look_up(token).await?;
+        if !is_secret_id_path(&path, &self.requests.namespace, &self.requests.mount) {
+            return Err(LoginFailure::Refused(KmsError::new(
                 Code::CredentialUnreadable,
                 "--approle-secret-id-path: the wrapping token in it wraps something else than a secret ID of this auth mount",
-                "make one with `vault write -wrap-ttl=… -f auth/<mount>/role/<role>/secret-id`; if nobody of you wrote it, look into who did",
-            ));
+                "make one with `vault write -wrap-ttl=… -f auth/<mount>/role/<role>/secret-id`; if you did not write it, treat it as an attack",
+            )));
         }
-        let unwrapped = self.call("sys/wrapping/unwrap", Some(token), None, Repeat::Never).await;
-        let answer = unwrapped.map_err(|failure| match failure {
-            Failure::Lost(error) => KmsError::new(
-                Code::WrappingTokenUsed,
-                format!("the answer to unwrapping the secret ID was lost ({})", error.cause()),
-                "write a new wrapping token to the file of --approle-secret-id-path",
-            ),
-            failure => used_or(failure),
-        })?;
-        Ok(Secret::new(std::mem::take(&mut answer.parse::<Data<SecretIdData>>()?.data.secret_id)))
+        let answer = match self.ask("sys/wrapping/unwrap", Some(token), None).await {
+            Ok(answer) => answer,
+            Err(Failure::Lost(error)) => return Err(self.after_loss(token, &error).await),
+            Err(failure) => return Err(judged(failure)),
+        };
+        let data = answer.parse::<Data<SecretIdData>>().map_err(LoginFailure::Failed)?;
+        Ok(Secret::new(data.data.secret_id.clone()))
     }
 
-    async fn call(
+    /// The `creation_path` of what `token` wraps. Changes nothing, and may be asked again.
+    async fn look_up(&self, token: &Secret) -> Result<String, LoginFailure> {
+        let body = json(&WrappedBody { token: token.expose() }).map_err(LoginFailure::Failed)?;
+        let answer = self.ask("sys/wrapping/lookup", None, Some(body)).await.map_err(judged)?;
+        let data = answer.parse::<Data<WrappingData>>().map_err(LoginFailure::Failed)?;
+        Ok(data.data.creation_path)
+    }
+
+    /// What a lost answer to an unwrap means: the token is gone, unless the keeper says that it is
+    /// still there.
+    async fn after_loss(&self, token: &Secret, error: &KmsError) -> LoginFailure {
+        let cause = format!("the answer to unwrapping the secret ID was lost ({})", error.cause());
+        if self.look_up(token).await.is_ok() {
+            return LoginFailure::Failed(KmsError::new(
+                error.code(),
+                cause,
+                error.remedy().to_owned(),
+            ));
+        }
+        LoginFailure::Refused(KmsError::new(
+            Code::WrappingTokenUsed,
+            cause,
+            "write a new wrapping token to the file of --approle-secret-id-path",
+        ))
+    }
+
+    async fn ask(
         &self,
         path: &str,
         token: Option<&Secret>,
-        body: Option<bytes::Bytes>,
-        repeat: Repeat,
+        body: Option<Bytes>,
     ) -> Result<Answer, Failure> {
-        let deadline = self.client.background_deadline();
-        let at = self.client.at_active(deadline).await;
-        let call = Call {
-            operation: KeeperOperation::Login,
-            method: Method::POST,
-            path,
-            at,
-            namespace: &self.namespace,
-            token,
-            body,
-            deadline,
-            repeat,
-        };
-        self.client.send(call).await
+        // A lost answer to an unwrap loses the secret ID.
+        let (repeat, patience) =
+            if token.is_some() { (Repeat::Never, 2) } else { (Repeat::Freely, 1) };
+        let operation = KeeperOperation::Login;
+        self.requests.send(Request { operation, path, token, body, repeat, patience }).await
     }
 }
 
-/// A refusal of the token itself is more than a failed login.
-fn used_or(failure: Failure) -> KmsError {
+/// Only the keeper's own word says that a token is used up. Anything else is tried again.
+fn judged(failure: Failure) -> LoginFailure {
     match failure {
-        Failure::Refused(refusal) if matches!(refusal.status, 400 | 403 | 404) => KmsError::new(
+        Failure::Refused(refusal) if is_used(&refusal) => LoginFailure::Refused(KmsError::new(
             Code::WrappingTokenUsed,
             "the wrapping token of the secret ID was used already, or has expired",
-            "if none of you used it, destroy the role's secret IDs; then write a new wrapping token to the file of --approle-secret-id-path",
-        ),
-        failure => failure.into_error(Asked::Renew),
+            "if you did not use it, destroy the role's secret IDs; then write a new wrapping token to the file of --approle-secret-id-path",
+        )),
+        Failure::Refused(refusal) => LoginFailure::Failed(refusal.error_of_status()),
+        Failure::Unsent(error) | Failure::Lost(error) => LoginFailure::Failed(error),
     }
+}
+
+/// Whether the keeper says that a wrapping token is not valid.
+fn is_used(refusal: &Refusal) -> bool {
+    refusal.status == 400
 }
 
 /// Whether `path`, a `creation_path`, is `auth/<mount>/role/<any>/secret-id` or `…/custom-secret-id`.
