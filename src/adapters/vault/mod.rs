@@ -13,4 +13,5 @@ pub mod transit;
 
 mod login_plan;
 mod refusal;
+mod session_view;
 mod wire;

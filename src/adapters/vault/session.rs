@@ -13,14 +13,15 @@ use std::{
 
 use tokio::sync::watch;
 
+pub use super::session_view::SessionView;
 use super::{
     credentials::{Credentials, Lease, LoginFailure, Mark},
     login_plan::{Learned, LoginPlan, Next, doubled},
+    session_view::{Held, View},
 };
 use crate::{
     domain::{
         error::{Code, KmsError},
-        secret::Secret,
         time::{CALL_BUDGET, Monotonic},
     },
     ports::{
@@ -39,37 +40,6 @@ const RENEWED_AT: f64 = 2.0 / 3.0;
 /// How long a request of the API server waits for a login that is under way, counted from the
 /// start of that login.
 const LOGIN_PATIENCE: Duration = Duration::from_secs(2);
-
-/// A token and the number of the login that gave it.
-#[derive(Clone, Debug)]
-pub(super) struct Held {
-    pub(super) token: Arc<Secret>,
-    pub(super) generation: u64,
-    /// When it ends unless it is renewed; `None` when it never does.
-    expires: Option<Monotonic>,
-}
-
-/// How a session is, for those who look on.
-#[derive(Clone, Debug)]
-pub struct SessionView {
-    /// How many logins there were, where a token is held.
-    pub logins: Option<u64>,
-    /// How long the token lasts unless it is renewed; `None` when it never ends or is not there.
-    pub token_left: Option<Duration>,
-    /// Why there is no token, if so.
-    pub closed: Option<KmsError>,
-}
-
-/// What requests see.
-#[derive(Clone, Debug)]
-enum View {
-    /// No login has ended yet.
-    Starting,
-    /// A token is held.
-    Open(Held),
-    /// There is no token, for this reason.
-    Closed(KmsError),
-}
 
 /// A session with a keeper.
 #[derive(Debug)]
@@ -135,17 +105,7 @@ impl Session {
     /// How it is now.
     #[must_use]
     pub fn view(&self) -> SessionView {
-        match &*self.view.borrow() {
-            View::Starting => SessionView { logins: None, token_left: None, closed: None },
-            View::Closed(error) => {
-                SessionView { logins: None, token_left: None, closed: Some(error.clone()) }
-            }
-            View::Open(held) => SessionView {
-                logins: Some(held.generation),
-                token_left: held.expires.map(|at| at.since(self.clock.now())),
-                closed: None,
-            },
-        }
+        self.view.borrow().shown(self.clock.now())
     }
 
     /// Keeps the session open, for ever. To be run once. Safe to cancel.

@@ -11,7 +11,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::*;
 use crate::{
     adapters::vault::credentials::{Material, Proof},
-    domain::time::UnixTime,
+    domain::{secret::Secret, time::UnixTime},
     ports::telemetry::MockTelemetry,
 };
 
