@@ -9,7 +9,7 @@
 //!                  v
 //!   domain      KeyService <- KeyWatch <- Observer        pure: values and rules
 //!                  v              v
-//!   ports       Kek  Clock  Telemetry  Credentials        one capability each
+//!   ports       Kek  Clock  Telemetry                     one capability each
 //!                  v
 //!            adapters::layers      (around any Kek)
 //!            adapters::vault       adapters::local        adapters::{system, telemetry}

@@ -49,17 +49,13 @@ fn of_vault(vault: &VaultSettings, warnings: &mut Vec<Finding>) {
             format!("unset {name}, or see that there is a direct way to the keeper"),
         ));
     }
-    let path = &vault.approle.secret_id_path;
-    // Told, not refused: projected volumes are often 0644.
-    if let Some(mode) = mode_of(path).filter(|mode| mode & 0o077 != 0) {
-        warnings.push(Finding::warn(
+    match &vault.approle.secret_id_path {
+        Some(path) => of_secret_id(path, warnings),
+        None => warnings.push(Finding::warn(
             Area::Files,
-            format!(
-                "--approle-secret-id-path: group or others can read {} ({mode:04o})",
-                path.display()
-            ),
-            "chmod it to 0600",
-        ));
+            "--approle-secret-id-path is not given: logins are made with the role ID alone",
+            "give it, unless the role has bind_secret_id=false",
+        )),
     }
     match &vault.approle.secret_id_cache {
         Some(cache) if !is_in_memory(cache) => warnings.push(Finding::warn(
@@ -73,6 +69,20 @@ fn of_vault(vault: &VaultSettings, warnings: &mut Vec<Finding>) {
             "give --approle-secret-id-cache to keep the secret ID over restarts of the process",
         )),
         _ => (),
+    }
+}
+
+fn of_secret_id(path: &Path, warnings: &mut Vec<Finding>) {
+    // Told, not refused: projected volumes are often 0644.
+    if let Some(mode) = mode_of(path).filter(|mode| mode & 0o077 != 0) {
+        warnings.push(Finding::warn(
+            Area::Files,
+            format!(
+                "--approle-secret-id-path: group or others can read {} ({mode:04o})",
+                path.display()
+            ),
+            "chmod it to 0600",
+        ));
     }
     if is_mounted_by_itself(path) {
         warnings.push(Finding::warn(

@@ -135,7 +135,7 @@ pub const GROUPS: &[(&str, &[Flag])] = &[
                 "approle-secret-id-path",
                 Value("FILE"),
                 "",
-                "File that holds the AppRole secret ID (required)",
+                "File that holds the AppRole secret ID (needed unless the role has bind_secret_id=false)",
             ),
             flag(
                 "approle-secret-id-wrapped",
@@ -148,6 +148,12 @@ pub const GROUPS: &[(&str, &[Flag])] = &[
                 Value("FILE"),
                 "",
                 "Keeps the unwrapped secret ID over restarts, in a 0600 file; put it on tmpfs",
+            ),
+            flag(
+                "login-timeout",
+                Value("DURATION"),
+                "30s",
+                "Most time for a login, a renewal or an unwrap, which no request waits for",
             ),
         ],
     ),

@@ -173,44 +173,49 @@ fn approle(reading: &mut Reading<'_>) -> Option<AppRoleSettings> {
         _ => reading.parsed("vault-auth-namespace", Namespace::parse),
     };
     let role_id = role_id(reading);
-    let secret_id_path = reading.required("approle-secret-id-path", |text| Ok(PathBuf::from(text)));
+    let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
+    let secret_id_path = path(reading.text("approle-secret-id-path"));
     let wrapped = reading.boolean("approle-secret-id-wrapped");
-    let cache = reading.text("approle-secret-id-cache");
-    let cache = (!cache.is_empty()).then(|| PathBuf::from(cache));
+    let cache = path(reading.text("approle-secret-id-cache"));
     if cache.is_some() && wrapped == Some(false) {
         let problem = "it keeps what is unwrapped; give --approle-secret-id-wrapped too";
         reading.wrong("approle-secret-id-cache", problem);
     }
+    if wrapped == Some(true) && secret_id_path.is_none() {
+        let problem = "no secret ID is read; give --approle-secret-id-path too";
+        reading.wrong("approle-secret-id-wrapped", problem);
+    }
+    let (least, most) = (Duration::from_secs(1), Duration::from_mins(5));
+    let login_timeout = reading.duration("login-timeout", least, most);
     Some(AppRoleSettings {
         mount: mount?,
         namespace: namespace?,
         role_id: role_id?,
-        secret_id_path: secret_id_path?,
+        secret_id_path,
         secret_id_wrapped: wrapped?,
         secret_id_cache: cache,
+        login_timeout: login_timeout?,
     })
 }
 
 /// The role ID itself, or the file that holds it.
 fn role_id(reading: &mut Reading<'_>) -> Option<RoleId> {
     let path = reading.text("approle-role-id-path");
-    if path.is_empty() {
-        return reading.required("approle-role-id", |text| {
-            if text.bytes().all(|b| b.is_ascii_graphic()) && text.len() <= 4_096 {
-                Ok(RoleId::Given(text.to_owned()))
-            } else {
-                Err("it has blanks or other characters that no role ID has".to_owned())
-            }
-        });
-    }
-    if reading.given("approle-role-id") == reading.given("approle-role-id-path") {
+    let (itself, file) = (reading.given("approle-role-id"), reading.given("approle-role-id-path"));
+    if !path.is_empty() && itself == file {
         reading.wrong("approle-role-id", "--approle-role-id-path is given too; give one of them");
         return None;
     }
-    if reading.given("approle-role-id") > reading.given("approle-role-id-path") {
-        return Some(RoleId::Given(reading.text("approle-role-id").to_owned()));
+    if !path.is_empty() && file > itself {
+        return Some(RoleId::File(PathBuf::from(path)));
     }
-    Some(RoleId::File(PathBuf::from(path)))
+    reading.required("approle-role-id", |text| {
+        if text.bytes().all(|b| b.is_ascii_graphic()) && text.len() <= 4_096 {
+            Ok(RoleId::Given(text.to_owned()))
+        } else {
+            Err("it has blanks or other characters that no role ID has".to_owned())
+        }
+    })
 }
 
 /// Exactly one form of the key, but for a form that was given with more force: a flag replaces

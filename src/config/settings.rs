@@ -220,7 +220,7 @@ fn accepted_ids(reading: &mut Reading<'_>) -> Option<BTreeMap<String, KekVersion
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapters::vault::tls::Trust;
+    use crate::adapters::vault::{approle::AppRoleSettings, tls::Trust};
 
     #[test]
     fn a_collector_is_a_plain_address() {
@@ -258,7 +258,7 @@ mod tests {
     fn all_errors_come_at_once_with_flag_and_origin() {
         let errors = read(
             "--vault-address=https://u:p@v --vault-key-path=a/../keys/k --listen-address=tcp://x \
-             --outage-grace=soon --metrics-port=x --approle-role-id= --nonsense --allowed-uid=me",
+             --outage-grace=soon --metrics-port=x --login-timeout=0s --nonsense --allowed-uid=me",
         )
         .unwrap_err();
         let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
@@ -269,7 +269,7 @@ mod tests {
             "vault-address",
             "vault-key-path",
             "approle-role-id",
-            "approle-secret-id-path",
+            "login-timeout",
             "outage-grace",
             "metrics-port",
         ] {
@@ -279,7 +279,37 @@ mod tests {
             );
         }
         assert_eq!(texts.len(), 9, "{texts:#?}");
-        assert!(texts.iter().any(|t| t.contains("--approle-secret-id-path (not given)")));
+        assert!(texts.iter().any(|t| t.contains("--approle-role-id (not given)")));
+    }
+
+    const KEY: &str = "--vault-address=https://v --vault-key-path=transit/keys/k";
+
+    fn approle(line: &str) -> Result<AppRoleSettings, String> {
+        match read(&format!("{KEY} {line}")).map(|settings| settings.keeper) {
+            Ok(KeeperSettings::Vault(vault)) => Ok(vault.approle),
+            Ok(KeeperSettings::Local(_)) => panic!("not Vault"),
+            Err(errors) => Err(errors.iter().map(ToString::to_string).collect()),
+        }
+    }
+
+    #[test]
+    fn a_secret_id_may_be_left_out_and_then_nothing_of_it_may_be_given() {
+        let alone = approle("--approle-role-id=r").unwrap();
+        assert_eq!((alone.secret_id_path, alone.login_timeout.as_secs()), (None, 30));
+        let wrapped = approle("--approle-role-id=r --approle-secret-id-wrapped").unwrap_err();
+        assert!(wrapped.contains("give --approle-secret-id-path"), "{wrapped}");
+    }
+
+    #[test]
+    fn a_role_id_is_validated_wherever_it_is_given() {
+        for file in ["", "--config=/dev/null"] {
+            let args = format!("{KEY} {file}");
+            let args: Vec<_> = args.split_whitespace().map(str::to_owned).collect();
+            let args = [args, vec!["--approle-role-id=a b".to_owned()]].concat();
+            let path = ("VAULT_KUBE_KMS_APPROLE_ROLE_ID_PATH".to_owned(), "/r".to_owned());
+            let errors = Settings::read(&Sources::collect(&args, [path])).unwrap_err();
+            assert!(errors.iter().any(|error| error.flag == "approle-role-id"), "{errors:?}");
+        }
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 pub mod clock;
-pub mod credentials;
 pub mod file;
 pub mod kek;
 pub mod kms;

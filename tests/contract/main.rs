@@ -16,6 +16,7 @@ mod support;
 mod batches;
 mod endpoints;
 mod local;
+mod logins;
 mod namespaces;
 mod openbao;
 mod retries;

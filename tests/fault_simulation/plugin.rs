@@ -57,7 +57,7 @@ impl Plugin {
             clock.clone(),
             telemetry.clone(),
         ));
-        let files = AppRoleFiles { role_id: None, secret_id: file.clone(), cache: None };
+        let files = AppRoleFiles { role_id: None, secret_id: Some(file.clone()), cache: None };
         let approle = AppRole::new(client.clone(), clock.clone(), approle_settings(), files);
         let session = Session::new(Arc::new(approle), clock.clone(), telemetry.clone());
         let session = Arc::new(session);
@@ -104,9 +104,10 @@ fn approle_settings() -> AppRoleSettings {
         mount: MountPath::parse("approle").unwrap(),
         namespace: Namespace::default(),
         role_id: RoleId::Given(ROLE_ID.to_owned()),
-        secret_id_path: PathBuf::from("secret-id"),
+        secret_id_path: Some(PathBuf::from("secret-id")),
         secret_id_wrapped: false,
         secret_id_cache: None,
+        login_timeout: Duration::from_secs(30),
     }
 }
 

@@ -78,9 +78,10 @@ impl TransitSubject {
                 mount: MountPath::parse("approle").unwrap(),
                 namespace: Namespace::default(),
                 role_id: RoleId::Given(provisioned.role_id),
-                secret_id_path: secret_id_path.clone(),
+                secret_id_path: Some(secret_id_path.clone()),
                 secret_id_wrapped: false,
                 secret_id_cache: None,
+                login_timeout: Duration::from_secs(30),
             },
             transit: TransitSettings {
                 key: KeyPath::of_parts("transit", &provisioned.key).unwrap(),

@@ -4,11 +4,14 @@ pub mod address;
 pub mod approle;
 pub mod capabilities;
 pub mod client;
+pub mod credentials;
 pub mod handshake;
 pub mod key_path;
 pub mod session;
 pub mod tls;
 pub mod transit;
 
+mod login_plan;
 mod refusal;
+mod session_view;
 mod wire;

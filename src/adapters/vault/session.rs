@@ -3,88 +3,43 @@
 //! One supervisor owns it; requests read the token of the moment. A token that the keeper
 //! refuses is named by its generation, so that many refused requests lead to one login.
 
-use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::pending,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::sync::watch;
 
+pub use super::session_view::SessionView;
+use super::{
+    credentials::{Credentials, Lease, LoginFailure, Mark},
+    login_plan::{Learned, LoginPlan, Next, doubled},
+    session_view::{Held, View},
+};
 use crate::{
     domain::{
         error::{Code, KmsError},
-        secret::Secret,
-        time::Monotonic,
+        time::{CALL_BUDGET, Monotonic},
     },
     ports::{
         clock::Clock,
-        credentials::{Credentials, Lease},
         telemetry::{Event, Telemetry},
     },
 };
 
-/// Waits between tries after an outage: doubled from the first to the last.
-const OUTAGE_WAIT_FIRST: Duration = Duration::from_secs(1);
-const OUTAGE_WAIT_LAST: Duration = Duration::from_secs(5);
-
-/// The longest wait after an answer that is neither: a page of a proxy, a mount that is not there
-/// yet.
-const ODD_WAIT_LAST: Duration = Duration::from_secs(30);
-
-/// Waits after a login was refused, unless the credential changes: as long as a locked role stays
-/// locked. The credentials themselves may hold back for longer what would lock it.
-const REFUSED_WAIT: Duration = Duration::from_mins(15);
-
-/// Waits after the credential's file could not be read; it is looked at more often than that.
-const FILE_WAIT: Duration = Duration::from_mins(1);
-
-/// The least time between two logins that refused requests asked for, once a token was refused
-/// before it was that old: doubled each time that the new token was refused as well, up to the last.
-const DEMAND_INTERVAL: Duration = Duration::from_secs(10);
-const DEMAND_INTERVAL_LAST: Duration = Duration::from_mins(5);
+/// Waits between renewals after a failure: doubled from the first to the last.
+const RENEWAL_WAIT_FIRST: Duration = Duration::from_secs(1);
+const RENEWAL_WAIT_LAST: Duration = Duration::from_secs(5);
 
 /// The part of a lease after which it is renewed, give or take a tenth.
 const RENEWED_AT: f64 = 2.0 / 3.0;
 
-/// The least time between two logins of any cause.
-const LOGIN_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Why a lease is to be replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ended {
-    /// It cannot be renewed, or not for long.
-    Worn,
-    /// The keeper refused its token.
-    Refused,
-}
-
-/// A token and the number of the login that gave it.
-#[derive(Clone, Debug)]
-pub(super) struct Held {
-    pub(super) token: Arc<Secret>,
-    pub(super) generation: u64,
-    /// When it ends unless it is renewed; `None` when it never does.
-    expires: Option<Monotonic>,
-}
-
-/// How a session is, for those who look on.
-#[derive(Clone, Debug)]
-pub struct SessionView {
-    /// How many logins there were, where a token is held.
-    pub logins: Option<u64>,
-    /// How long the token lasts unless it is renewed; `None` when it never ends or is not there.
-    pub token_left: Option<Duration>,
-    /// Why there is no token, if so.
-    pub closed: Option<KmsError>,
-}
-
-/// What requests see.
-#[derive(Clone, Debug)]
-enum View {
-    /// No login has ended yet.
-    Starting,
-    /// A token is held.
-    Open(Held),
-    /// There is no token, for this reason.
-    Closed(KmsError),
-}
+/// How long a request of the API server waits for a login that is under way, counted from the
+/// start of that login.
+const LOGIN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A session with a keeper.
 #[derive(Debug)]
@@ -95,6 +50,8 @@ pub struct Session {
     view: watch::Sender<View>,
     /// The generation that requests want replaced.
     refused: watch::Sender<u64>,
+    /// When the login began that is under way.
+    login_began: Mutex<Option<Monotonic>>,
 }
 
 impl Session {
@@ -111,12 +68,19 @@ impl Session {
             telemetry,
             view: watch::Sender::new(View::Starting),
             refused: watch::Sender::new(0),
+            login_began: Mutex::new(None),
         }
     }
 
-    /// The token. Waits, until `deadline` at the latest, only for the very first login.
+    /// A token that was not refused. Waits for the first login, or for the next one where the
+    /// token was refused, until `deadline` at the latest.
     pub(super) async fn token(&self, deadline: Monotonic) -> Result<Held, KmsError> {
-        self.wait_until(deadline, |view| !matches!(view, View::Starting)).await
+        let is_good = |view: &View| match view {
+            View::Open(held) => held.generation > *self.refused.borrow(),
+            View::Closed(_) => true,
+            View::Starting => false,
+        };
+        self.wait_until(deadline, is_good).await
     }
 
     /// A token of a later login than `generation`, whose token the keeper refused.
@@ -141,64 +105,20 @@ impl Session {
     /// How it is now.
     #[must_use]
     pub fn view(&self) -> SessionView {
-        match &*self.view.borrow() {
-            View::Starting => SessionView { logins: None, token_left: None, closed: None },
-            View::Closed(error) => {
-                SessionView { logins: None, token_left: None, closed: Some(error.clone()) }
-            }
-            View::Open(held) => SessionView {
-                logins: Some(held.generation),
-                token_left: held.expires.map(|at| at.since(self.clock.now())),
-                closed: None,
-            },
-        }
+        self.view.borrow().shown(self.clock.now())
     }
 
     /// Keeps the session open, for ever. To be run once. Safe to cancel.
     pub async fn run(&self) {
-        let mut generation = 0_u64;
-        let mut stillborn = 0_u32;
+        let (mut plan, mut generation) = (LoginPlan::default(), 0_u64);
         loop {
-            let (lease, sent) = self.log_in().await;
+            let (lease, sent) = self.log_in(&mut plan).await;
             generation = generation.saturating_add(1);
-            let logged_in = self.clock.now();
             let token = Arc::new(lease.token.clone());
             let expires = lease.ttl.map(|ttl| sent.after(ttl));
             self.view.send_replace(View::Open(Held { token, generation, expires }));
             let ended = self.keep(generation, lease, sent).await;
-            let held = self.clock.now().since(logged_in);
-            match ended {
-                Ended::Worn => {
-                    stillborn = 0;
-                    self.clock.sleep(LOGIN_INTERVAL.saturating_sub(held)).await;
-                }
-                // A token that dies as soon as it is made must not become a storm of logins.
-                Ended::Refused => {
-                    let spacing = match stillborn.checked_sub(1) {
-                        // Once, it may be a node of the cluster that did not know the token yet.
-                        None => LOGIN_INTERVAL,
-                        Some(times) => doubled(DEMAND_INTERVAL, times, DEMAND_INTERVAL_LAST),
-                    };
-                    let young = held < spacing.max(DEMAND_INTERVAL);
-                    stillborn = if young { stillborn.saturating_add(1) } else { 0 };
-                    self.rest(spacing.saturating_sub(held)).await;
-                }
-            }
-        }
-    }
-
-    /// Waits before the next login, with the session closed meanwhile.
-    async fn rest(&self, wait: Duration) {
-        if !wait.is_zero() {
-            self.close(KmsError::new(
-                Code::KeeperFailed,
-                format!(
-                    "the keeper refused a token that it gave moments ago; a login follows in {} s",
-                    wait.as_secs()
-                ),
-                "if this lasts, check the token_bound_cidrs of the role",
-            ));
-            self.clock.sleep(wait).await;
+            self.learn(&mut plan, ended);
         }
     }
 
@@ -211,13 +131,18 @@ impl Session {
         drop(self.credentials.revoke(&held.token).await);
     }
 
+    /// Waits for a view that is `ready`: until `deadline`, but for a login under way only as long
+    /// as a login usually takes, unless the caller has more time than the API server gives.
     async fn wait_until(
         &self,
         deadline: Monotonic,
         ready: impl Fn(&View) -> bool + Send + Sync,
     ) -> Result<Held, KmsError> {
         let mut views = self.view.subscribe();
-        let wait = deadline.since(self.clock.now());
+        let now = self.clock.now();
+        let patience = self.login_began().unwrap_or(now).after(LOGIN_PATIENCE);
+        let long = Monotonic::at(deadline.since(Monotonic::at(CALL_BUDGET)));
+        let wait = deadline.min(patience.max(long)).since(now);
         let view = tokio::select! {
             biased;
             view = views.wait_for(|view| ready(view)) => view.ok().map(|view| view.clone()),
@@ -226,89 +151,152 @@ impl Session {
         match view {
             Some(View::Open(held)) => Ok(held),
             Some(View::Closed(error)) => Err(error),
-            Some(View::Starting) | None => Err(KmsError::new(
-                Code::KeeperTimeout,
-                "no token from the keeper in time",
-                "check the keeper's load and the network to it",
-            )),
+            Some(View::Starting) | None => Err(self.no_token_yet()),
         }
     }
 
-    /// Logs in, trying for as long as it takes. Returns the lease and when it was asked for.
-    async fn log_in(&self) -> (Lease, Monotonic) {
-        let mut failures = 0;
+    fn no_token_yet(&self) -> KmsError {
+        let cause = self.login_began().map_or_else(
+            || "no token from the keeper in time".to_owned(),
+            |began| {
+                let took = self.clock.now().since(began).as_secs_f64();
+                format!("no token from the keeper yet: the login has taken {took:.1} s so far")
+            },
+        );
+        KmsError::new(
+            Code::KeeperTimeout,
+            cause,
+            "check the keeper's load and the network to it; --login-timeout limits a login",
+        )
+    }
+
+    /// Logs in as the plan says, for as long as it takes. Returns the lease and when it was asked
+    /// for.
+    async fn log_in(&self, plan: &mut LoginPlan) -> (Lease, Monotonic) {
+        let mut failed = None;
         loop {
-            let sent = self.clock.now();
-            let error = match self.credentials.login().await {
-                Ok(lease) => {
-                    self.telemetry.record(Event::LoggedIn { ttl: lease.ttl });
-                    return (lease, sent);
-                }
-                Err(error) => error,
-            };
-            let wait = match error.code() {
-                Code::CredentialUnreadable => self.spread(FILE_WAIT),
-                // Never less, or it would be held back until the next time.
-                Code::LoginRefused | Code::WrappingTokenUsed => {
-                    REFUSED_WAIT.mul_f64(1.0 + self.clock.jitter() / 10.0)
-                }
-                code => {
-                    let most = if code.is_outage() { OUTAGE_WAIT_LAST } else { ODD_WAIT_LAST };
-                    let wait = backoff(failures, most);
-                    failures = failures.saturating_add(1);
-                    self.spread(wait)
+            self.note_login(Some(self.clock.now()));
+            let materials = match self.credentials.materials().await {
+                Ok(materials) => materials,
+                Err(error) => {
+                    self.learn(plan, Learned::Failed(Mark::NOTHING, error.clone()));
+                    failed = Some(error);
+                    Vec::new()
                 }
             };
-            self.telemetry.record(Event::SessionFailed { error: &error, wait });
-            let next_try = async {
-                tokio::select! {
-                    biased;
-                    () = self.clock.sleep(wait) => (),
-                    () = self.credentials.changed() => {
-                        let since = self.clock.now().since(sent);
-                        self.clock.sleep(LOGIN_INTERVAL.saturating_sub(since)).await;
-                    }
+            let mut marks: Vec<_> = materials.iter().map(|material| material.mark).collect();
+            if marks.is_empty() {
+                marks.push(Mark::NOTHING);
+            }
+            let now = self.clock.now();
+            let next = plan.next(&marks, now);
+            if let Some(error) = failed.take() {
+                let wait = match &next {
+                    Next::Now(_) => Duration::ZERO,
+                    Next::NotBefore { at, .. } => at.since(now),
+                };
+                self.telemetry.record(Event::SessionFailed { error: &error, wait });
+            }
+            match next {
+                Next::NotBefore { at, why } => {
+                    self.note_login(None);
+                    self.rest(at, why).await;
                 }
-            };
-            tokio::select! {
-                biased;
-                () = next_try => (),
-                // A token that was still good until now: its users are to fail with the cause.
-                never = self.close_once_refused(&error) => match never {},
+                Next::Now(index) => {
+                    let Some(material) = materials.get(index) else { continue };
+                    let (learned, error) = match self.credentials.login(material).await {
+                        Ok(lease) => {
+                            self.note_login(None);
+                            self.learn(plan, Learned::Granted(material.mark));
+                            self.telemetry.record(Event::LoggedIn { ttl: lease.ttl });
+                            return (lease, now);
+                        }
+                        Err(LoginFailure::Refused(error)) => {
+                            (Learned::Refused(material.mark, error.clone()), error)
+                        }
+                        Err(LoginFailure::Failed(error)) => {
+                            (Learned::Failed(material.mark, error.clone()), error)
+                        }
+                    };
+                    self.learn(plan, learned);
+                    failed = Some(error);
+                }
             }
         }
     }
 
+    /// Waits until `at`, or until the material changes. A session that has no token is closed
+    /// meanwhile for `why`; one that has a token as soon as the keeper refuses it.
+    async fn rest(&self, at: Monotonic, why: Option<KmsError>) {
+        let closed = async {
+            match why {
+                Some(why) => self.close_once_refused(&why).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.clock.sleep(at.since(self.clock.now())) => (),
+            () = self.credentials.changed() => (),
+            never = closed => match never {},
+        }
+    }
+
+    fn learn(&self, plan: &mut LoginPlan, what: Learned) {
+        plan.learn(what, self.clock.now(), self.clock.jitter());
+    }
+
+    fn login_began(&self) -> Option<Monotonic> {
+        *self.login_began.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_login(&self, began: Option<Monotonic>) {
+        *self.login_began.lock().unwrap_or_else(PoisonError::into_inner) = began;
+    }
+
     /// Renews `lease` until another login is due: it cannot be renewed any further, or requests
     /// were refused.
-    async fn keep(&self, generation: u64, mut lease: Lease, mut sent: Monotonic) -> Ended {
+    async fn keep(&self, generation: u64, mut lease: Lease, mut sent: Monotonic) -> Learned {
         let full = lease.ttl;
         let mut refused = self.refused.subscribe();
         let mut failures = 0;
         loop {
-            let demand = refused.wait_for(|refused| *refused >= generation);
+            let mut demand = pin!(refused.wait_for(|refused| *refused >= generation));
             let Some(ttl) = lease.ttl else {
                 drop(demand.await);
-                return Ended::Refused;
+                return Learned::Rejected;
             };
             let expires = sent.after(ttl);
             let due = if failures == 0 {
                 let age = self.clock.now().since(sent);
                 self.spread(ttl.mul_f64(RENEWED_AT)).saturating_sub(age)
             } else {
-                backoff(failures - 1, OUTAGE_WAIT_LAST)
+                renewal_wait(failures - 1)
             };
+            // What is refused at its end was not refused for another reason.
+            let at_end = |now| if now < expires { Learned::Rejected } else { Learned::Worn };
             tokio::select! {
                 biased;
                 () = self.clock.sleep(due) => (),
-                // What is refused at its end was not refused for another reason.
-                _ = demand => return if self.clock.now() < expires { Ended::Refused } else { Ended::Worn },
+                _ = &mut demand => return at_end(self.clock.now()),
             }
             if !lease.renewable {
-                return Ended::Worn;
+                return Learned::Worn;
             }
             let asked = self.clock.now();
-            match self.credentials.renew(&lease.token).await {
+            // The other half of what is left is for a login.
+            let most = expires.since(asked) / 2;
+            let renewed = tokio::select! {
+                biased;
+                renewed = self.credentials.renew(&lease.token) => renewed,
+                _ = &mut demand => return at_end(self.clock.now()),
+                () = self.clock.sleep(most) => {
+                    let (error, wait) = (&late_renewal(most), Duration::ZERO);
+                    self.telemetry.record(Event::SessionFailed { error, wait });
+                    return Learned::Worn;
+                }
+            };
+            match renewed {
                 Ok(renewed) => {
                     self.telemetry.record(Event::Renewed { ttl: renewed.ttl });
                     // Capped: the keeper lets it end soon, though it may call it renewable.
@@ -318,10 +306,10 @@ impl Session {
                     lease = Lease { renewable: renewed.renewable && !capped, ..renewed };
                 }
                 Err(error) => {
-                    let wait = backoff(failures, OUTAGE_WAIT_LAST);
+                    let wait = renewal_wait(failures);
                     self.telemetry.record(Event::SessionFailed { error: &error, wait });
                     if !error.code().is_outage() || self.clock.now().after(wait) >= expires {
-                        return Ended::Worn;
+                        return Learned::Worn;
                     }
                     failures = failures.saturating_add(1);
                 }
@@ -363,12 +351,16 @@ impl Session {
     }
 }
 
-fn backoff(failures: u32, most: Duration) -> Duration {
-    doubled(OUTAGE_WAIT_FIRST, failures, most)
+fn renewal_wait(failures: u32) -> Duration {
+    doubled(RENEWAL_WAIT_FIRST, failures, RENEWAL_WAIT_LAST)
 }
 
-fn doubled(first: Duration, times: u32, most: Duration) -> Duration {
-    first.saturating_mul(2_u32.saturating_pow(times.min(8))).min(most)
+fn late_renewal(most: Duration) -> KmsError {
+    KmsError::new(
+        Code::KeeperTimeout,
+        format!("no answer to a renewal within {:.1} s", most.as_secs_f64()),
+        "check the keeper's load and the network to it",
+    )
 }
 
 #[cfg(test)]

@@ -1,12 +1,19 @@
 //! The session in virtual time: waits pass at once, and in order.
 
-use std::sync::Mutex;
+use std::sync::{
+    Mutex,
+    atomic::{AtomicU64, Ordering},
+};
 
 use async_trait::async_trait;
 use tokio::{sync::Notify, time::Instant};
 
 use super::*;
-use crate::{domain::time::UnixTime, ports::telemetry::MockTelemetry};
+use crate::{
+    adapters::vault::credentials::{Material, Proof},
+    domain::{secret::Secret, time::UnixTime},
+    ports::telemetry::MockTelemetry,
+};
 
 /// Tokio's clock, which tests stop.
 #[derive(Debug)]
@@ -39,6 +46,11 @@ struct Scripted {
     logins: Vec<Outcome>,
     renewals: Vec<Outcome>,
     renewable: bool,
+    /// Failed logins are refusals of the material.
+    refuses: bool,
+    /// How long a login and a renewal take.
+    takes: Duration,
+    material: AtomicU64,
     changed: Notify,
     log: Mutex<Vec<(&'static str, u64)>>,
 }
@@ -50,15 +62,27 @@ impl Scripted {
             logins,
             renewable: !renewals.is_empty(),
             renewals,
+            refuses: false,
+            takes: Duration::ZERO,
+            material: AtomicU64::new(0),
             changed: Notify::new(),
             log: Mutex::default(),
         }
     }
 
-    fn next(&self, what: &'static str, script: &[Outcome]) -> Result<Lease, KmsError> {
-        let mut log = self.log.lock().unwrap();
-        let number = log.iter().filter(|(done, _)| *done == what).count();
-        log.push((what, self.started.elapsed().as_secs()));
+    /// The credential is another one from now on.
+    fn change(&self) {
+        self.material.fetch_add(1, Ordering::Relaxed);
+        self.changed.notify_one();
+    }
+
+    async fn next(&self, what: &'static str, script: &[Outcome]) -> Result<Lease, KmsError> {
+        let number = {
+            let mut log = self.log.lock().unwrap();
+            log.push((what, self.started.elapsed().as_secs()));
+            log.iter().filter(|(done, _)| *done == what).count() - 1
+        };
+        tokio::time::sleep(self.takes).await;
         match script.get(number).or(script.last()).unwrap() {
             Ok(ttl) => Ok(Lease {
                 token: Secret::new("token".to_owned()),
@@ -78,11 +102,17 @@ impl Scripted {
 
 #[async_trait]
 impl Credentials for Scripted {
-    async fn login(&self) -> Result<Lease, KmsError> {
-        self.next("login", &self.logins)
+    async fn materials(&self) -> Result<Vec<Material>, KmsError> {
+        let role_id = Secret::new(self.material.load(Ordering::Relaxed).to_string());
+        let mark = Mark::of(&role_id);
+        Ok(vec![Material { mark, role_id, proof: Proof::RoleAlone }])
+    }
+    async fn login(&self, _: &Material) -> Result<Lease, LoginFailure> {
+        let kind = if self.refuses { LoginFailure::Refused } else { LoginFailure::Failed };
+        self.next("login", &self.logins).await.map_err(kind)
     }
     async fn renew(&self, _: &Secret) -> Result<Lease, KmsError> {
-        self.next("renewal", &self.renewals)
+        self.next("renewal", &self.renewals).await
     }
     async fn changed(&self) {
         self.changed.notified().await;
@@ -110,6 +140,19 @@ fn run(credentials: &Arc<Scripted>) -> Arc<Session> {
 fn session(logins: Vec<Outcome>, renewals: Vec<Outcome>) -> (Arc<Session>, Arc<Scripted>) {
     let credentials = Arc::new(Scripted::new(logins, renewals));
     (run(&credentials), credentials)
+}
+
+/// The keeper rejects every token at its first use.
+fn reject_every_token(session: &Arc<Session>) {
+    let users = Arc::clone(session);
+    tokio::spawn(async move {
+        loop {
+            if let Ok(held) = users.token(late()).await {
+                drop(users.newer_than(held.generation, late()).await);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
 }
 
 async fn pass(seconds: u64) {
@@ -168,23 +211,29 @@ async fn an_outage_is_outlasted() {
     assert_eq!(logins, [0, 27, 28, 30, 34, 39, 44, 49, 54, 59]);
 }
 
+fn refusing(logins: Vec<Outcome>) -> (Arc<Session>, Arc<Scripted>) {
+    let credentials = Scripted { refuses: true, ..Scripted::new(logins, vec![]) };
+    let credentials = Arc::new(credentials);
+    (run(&credentials), credentials)
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_refused_login_is_told_at_once_and_repeated_after_a_quarter_of_an_hour() {
-    let (session, credentials) = session(vec![Err(Code::LoginRefused)], vec![]);
+async fn a_refused_pair_is_told_at_once_and_tried_again_after_an_hour() {
+    let (session, credentials) = refusing(vec![Err(Code::LoginRefused)]);
     assert_eq!(session.token(late()).await.unwrap_err().code(), Code::LoginRefused);
-    pass(940).await;
+    pass(3_770).await;
     assert_eq!(credentials.seconds("login"), [0]);
-    pass(10).await;
-    // Half of the tenth that is added by chance, and never less than the quarter itself.
-    assert_eq!(credentials.seconds("login"), [0, 945]);
+    pass(20).await;
+    // Half of the tenth that is added by chance, and never less than the hour itself.
+    assert_eq!(credentials.seconds("login"), [0, 3_780]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_credential_that_changed_is_tried_at_once() {
-    let (session, credentials) = session(vec![Err(Code::LoginRefused), Ok(None)], vec![]);
+    let (session, credentials) = refusing(vec![Err(Code::LoginRefused), Ok(None)]);
     assert!(session.token(late()).await.is_err());
     pass(100).await;
-    credentials.changed.notify_one();
+    credentials.change();
     pass(1).await;
     session.token(late()).await.unwrap();
     assert_eq!(credentials.seconds("login"), [0, 100]);
@@ -219,16 +268,7 @@ async fn a_token_that_is_refused_at_its_end_is_replaced_at_once() {
 #[tokio::test(start_paused = true)]
 async fn tokens_that_die_at_birth_are_replaced_ever_more_slowly() {
     let (session, credentials) = session(vec![Ok(None)], vec![]);
-    let users = Arc::clone(&session);
-    // Every token is refused at its first use.
-    tokio::spawn(async move {
-        loop {
-            if let Ok(held) = users.token(late()).await {
-                drop(users.newer_than(held.generation, late()).await);
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    });
+    reject_every_token(&session);
     pass(600).await;
     assert_eq!(credentials.seconds("login"), [0, 1, 11, 31, 71, 151, 311]);
     let error = session.token(late()).await.unwrap_err();
@@ -266,4 +306,92 @@ async fn the_first_login_is_waited_for_until_the_deadline() {
     let session = Session::new(credentials, Arc::<Virtual>::clone(&clock), Arc::new(telemetry));
     let error = session.token(clock.now().after(Duration::from_secs(2))).await.unwrap_err();
     assert_eq!(error.code(), Code::KeeperTimeout);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_is_not_about_the_pair_is_tried_again_within_a_minute() {
+    let (_session, credentials) = session(vec![Err(Code::LoginRefused)], vec![]);
+    pass(300).await;
+    let logins = credentials.seconds("login");
+    assert!(logins.windows(2).all(|pair| pair[1] - pair[0] <= 60), "{logins:?}");
+    assert!(logins.len() >= 5, "{logins:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_that_changes_after_rejected_tokens_is_tried_at_once() {
+    let (session, credentials) = session(vec![Ok(None)], vec![]);
+    reject_every_token(&session);
+    pass(40).await;
+    credentials.change();
+    pass(5).await;
+    assert_eq!(credentials.seconds("login"), [0, 1, 11, 31, 40]);
+}
+
+fn slow(takes: u64, logins: Vec<Outcome>, renewals: Vec<Outcome>) -> (Arc<Session>, Arc<Scripted>) {
+    let takes = Duration::from_secs(takes);
+    let credentials = Arc::new(Scripted { takes, ..Scripted::new(logins, renewals) });
+    (run(&credentials), credentials)
+}
+
+/// What a request of the API server that begins now is given, and after how many milliseconds.
+async fn request(session: &Session, started: Instant) -> (Result<Held, KmsError>, u128) {
+    let began = Instant::now();
+    let deadline = Monotonic::at(started.elapsed()).after(Duration::from_millis(2_790));
+    (session.token(deadline).await, began.elapsed().as_millis())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_login_succeeds_and_requests_fail_fast_with_the_cause_meanwhile() {
+    let (session, credentials) = slow(4, vec![Ok(None)], vec![]);
+    let (first, took) = request(&session, credentials.started).await;
+    assert_eq!((first.unwrap_err().code(), took), (Code::KeeperTimeout, 2_000));
+    pass(1).await;
+    let (second, took) = request(&session, credentials.started).await;
+    let error = second.unwrap_err();
+    assert_eq!(took, 0);
+    assert!(error.cause().contains("the login has taken 3.0 s so far"), "{error}");
+    assert!(error.remedy().contains("--login-timeout"), "{error}");
+    pass(2).await;
+    let (third, took) = request(&session, credentials.started).await;
+    assert_eq!((third.unwrap().generation, took), (1, 0));
+    assert_eq!(credentials.seconds("login"), [0]);
+}
+
+/// `check` has more time than the API server gives.
+#[tokio::test(start_paused = true)]
+async fn a_caller_with_more_time_waits_for_a_slow_login() {
+    let (session, _) = slow(4, vec![Ok(None)], vec![]);
+    session.token(Monotonic::at(Duration::from_secs(10))).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_fail_fast_when_the_replacement_of_a_refused_token_is_slow() {
+    let (session, credentials) = slow(10, vec![Ok(None)], vec![]);
+    let held = session.token(late()).await.unwrap();
+    pass(60).await;
+    let deadline = |secs| Monotonic::at(credentials.started.elapsed() + Duration::from_secs(secs));
+    let error = session.newer_than(held.generation, deadline(2)).await.unwrap_err();
+    assert!(error.cause().contains("so far"), "{error}");
+    pass(3).await;
+    let (refused, took) = request(&session, credentials.started).await;
+    assert_eq!((refused.unwrap_err().code(), took), (Code::KeeperTimeout, 0));
+    pass(8).await;
+    assert_eq!(session.token(late()).await.unwrap().generation, held.generation + 1);
+}
+
+/// A renewal that takes 8 s of the 30 s that are left is waited for.
+#[tokio::test(start_paused = true)]
+async fn a_slow_renewal_succeeds() {
+    let (_session, credentials) = slow(8, vec![Ok(Some(90))], vec![Ok(Some(90))]);
+    pass(150).await;
+    assert_eq!(credentials.seconds("renewal"), [60, 120]);
+    assert_eq!(credentials.seconds("login"), [0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_hangs_leaves_time_for_a_login() {
+    let (_session, credentials) = slow(20, vec![Ok(Some(90))], vec![Ok(Some(90))]);
+    pass(80).await;
+    assert_eq!(credentials.seconds("renewal"), [60]);
+    assert_eq!(credentials.seconds("login"), [0, 75]);
 }

@@ -28,7 +28,9 @@ pub(super) struct DecryptBody<'a> {
 #[derive(Serialize)]
 pub(super) struct LoginBody<'a> {
     pub(super) role_id: &'a str,
-    pub(super) secret_id: &'a str,
+    /// Left out where the role needs none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) secret_id: Option<&'a str>,
 }
 
 /// `POST sys/wrapping/lookup`.

@@ -31,7 +31,9 @@ pub(super) async fn check(sources: &Sources, settings: &Settings, report: &mut R
     }
     let opened = keeper::files(&vault.approle);
     let what = if vault.approle.secret_id_wrapped { "wrapping token" } else { "secret ID" };
-    report.add(holds(&*opened.secret_id, "approle-secret-id-path", what).await);
+    if let Some(file) = &opened.secret_id {
+        report.add(holds(&**file, "approle-secret-id-path", what).await);
+    }
     if let Some(file) = &opened.role_id {
         report.add(holds(&**file, "approle-role-id-path", "role ID").await);
     }

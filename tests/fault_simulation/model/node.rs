@@ -184,8 +184,8 @@ fn login(network: &Network, state: &mut State, body: &Value, wire: Wire) -> Repl
             broken(&NO_LOGIN_STORM, format_args!("plugin {client}: {within} logins in a minute"));
         }
     }
-    // Tokens that end after some uses are refused by the client, if it is told of them.
-    if status != 200 || (state.auth.num_uses != 0 && wire == Wire::Good) {
+    // Only a pair that was looked at and refused is left alone.
+    if status == 400 {
         state.measures.login_refused(*client, &pair);
     }
     if state.auth.lockouts > lockouts {

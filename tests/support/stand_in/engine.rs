@@ -25,6 +25,11 @@ pub struct Engine {
     manner: Manner,
     pub secret_id: String,
     pub token_ttl: u64,
+    /// Whether the role asks for a secret ID.
+    pub bind_secret_id: bool,
+    pub token_num_uses: u64,
+    /// The wrapping token that is good, and the `creation_path` of what it wraps.
+    pub wrapping: Option<(String, String)>,
     tokens: BTreeSet<String>,
     issued: u64,
     versions: BTreeMap<u32, Version>,
@@ -49,6 +54,9 @@ impl Engine {
             manner,
             secret_id: SECRET_ID.to_owned(),
             token_ttl: 60,
+            bind_secret_id: true,
+            token_num_uses: 0,
+            wrapping: None,
             tokens: BTreeSet::new(),
             issued: 0,
             versions: BTreeMap::new(),
@@ -89,6 +97,9 @@ impl Engine {
         let key = StandIn::KEY;
         match path {
             "auth/approle/login" => return self.login(body),
+            "sys/wrapping/lookup" | "sys/wrapping/unwrap" => {
+                return self.wrapping(path, body["token"].as_str().or(token));
+            }
             "sys/health" => return (429, json!({"sealed": false, "cluster_id": self.cluster})),
             _ => (),
         }
@@ -120,7 +131,11 @@ impl Engine {
     }
 
     fn login(&mut self, body: &Value) -> Reply {
-        if body["role_id"] != ROLE_ID || body["secret_id"] != self.secret_id.as_str() {
+        if self.bind_secret_id && body["secret_id"].is_null() {
+            return error(400, "missing secret_id");
+        }
+        let known = !self.bind_secret_id || body["secret_id"] == self.secret_id.as_str();
+        if body["role_id"] != ROLE_ID || !known {
             return error(400, "invalid role or secret ID");
         }
         self.issued += 1;
@@ -129,9 +144,26 @@ impl Engine {
         (200, self.auth(&token))
     }
 
+    /// How many tokens were given and not ended.
+    pub fn live_tokens(&self) -> usize {
+        self.tokens.len()
+    }
+
+    fn wrapping(&mut self, path: &str, token: Option<&str>) -> Reply {
+        let good = self.wrapping.as_ref().filter(|(good, _)| Some(good.as_str()) == token);
+        let Some((_, created_at)) = good else {
+            return error(400, "wrapping token is not valid or does not exist");
+        };
+        if path == "sys/wrapping/lookup" {
+            return (200, json!({"data": {"creation_path": created_at}}));
+        }
+        self.wrapping = None;
+        (200, json!({"data": {"secret_id": self.secret_id}}))
+    }
+
     fn auth(&self, token: &str) -> Value {
         json!({"data": null, "auth": {"client_token": token, "lease_duration": self.token_ttl,
-            "renewable": true, "num_uses": 0, "token_type": "service"}})
+            "renewable": true, "num_uses": self.token_num_uses, "token_type": "service"}})
     }
 
     fn read(&self) -> Reply {

@@ -1,30 +1,30 @@
-//! AppRole: a role ID and a secret ID, read anew at each login. A secret ID that was refused is not
-//! tried again for a while: five refusals lock a role for all nodes that share it.
+//! AppRole: a role ID and a secret ID, read anew at each login.
 
-mod refused_pairs;
+mod requests;
 pub mod secret_id;
 mod wrapping;
 
 use std::{
     fmt,
+    future::pending,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
-use http::Method;
+use futures_util::future::select_all;
 
 use self::{
-    refused_pairs::RefusedPairs,
-    secret_id::{FileCredential, Fingerprint, SecretIds, fingerprint},
+    requests::Requests,
+    secret_id::{FileCredential, SecretIds},
     wrapping::Unwrapper,
 };
 use super::{
-    client::{Expected, Failure, Policy, Repeat, Request, VaultClient, json, unreadable},
+    client::{VaultClient, json},
+    credentials::{Credentials, Lease, LoginFailure, Mark, Material, Proof},
     key_path::{MountPath, Namespace},
-    refusal::Asked,
-    wire::{Auth, Authenticated, LoginBody, Nothing},
+    wire::LoginBody,
 };
 use crate::{
     domain::{
@@ -33,9 +33,7 @@ use crate::{
     },
     ports::{
         clock::Clock,
-        credentials::{Credentials, Lease},
         file::{PrivateFile, TextFile},
-        telemetry::KeeperOperation,
     },
 };
 
@@ -48,12 +46,15 @@ pub struct AppRoleSettings {
     pub namespace: Namespace,
     /// Not secret.
     pub role_id: RoleId,
-    /// The file that holds the secret ID, or the token that wraps it.
-    pub secret_id_path: PathBuf,
+    /// The file that holds the secret ID, or the token that wraps it; `None` where the role needs
+    /// no secret ID (`bind_secret_id=false`).
+    pub secret_id_path: Option<PathBuf>,
     /// It holds the latter (`--approle-secret-id-wrapped`).
     pub secret_id_wrapped: bool,
     /// Keeps the unwrapped secret ID over restarts (`--approle-secret-id-cache`).
     pub secret_id_cache: Option<PathBuf>,
+    /// The most time for a login, a renewal or an unwrap (`--login-timeout`).
+    pub login_timeout: Duration,
 }
 
 /// Where the role ID is said.
@@ -70,8 +71,8 @@ pub enum RoleId {
 pub struct AppRoleFiles {
     /// That of the role ID, if it is in one.
     pub role_id: Option<Arc<dyn TextFile>>,
-    /// That of the secret ID.
-    pub secret_id: Arc<dyn TextFile>,
+    /// That of the secret ID, if there is one.
+    pub secret_id: Option<Arc<dyn TextFile>>,
     /// That which keeps what was unwrapped, if there is one.
     pub cache: Option<Arc<dyn PrivateFile>>,
 }
@@ -88,7 +89,7 @@ impl AppRoleSettings {
                 RoleId::File(path) => Some(watched(path)),
                 RoleId::Given(_) => None,
             },
-            secret_id: watched(&self.secret_id_path),
+            secret_id: self.secret_id_path.as_deref().map(watched),
             cache: self.secret_id_cache.as_deref().map(own),
         }
     }
@@ -96,11 +97,11 @@ impl AppRoleSettings {
 
 /// Logs in by AppRole.
 pub struct AppRole {
-    client: Arc<VaultClient>,
+    requests: Arc<Requests>,
     settings: AppRoleSettings,
     role_id_file: Option<FileCredential>,
-    secret_ids: SecretIds,
-    refused: RefusedPairs,
+    /// `None` where the role needs no secret ID.
+    secret_ids: Option<SecretIds>,
 }
 
 impl AppRole {
@@ -112,19 +113,21 @@ impl AppRole {
         settings: AppRoleSettings,
         files: AppRoleFiles,
     ) -> Self {
-        let unwrapper = settings.secret_id_wrapped.then(|| {
-            let (mount, namespace) = (settings.mount.clone(), settings.namespace.clone());
-            Unwrapper::new(Arc::clone(&client), mount, namespace)
-        });
-        let refused = RefusedPairs::new(settings.mount.to_string(), clock);
-        Self {
+        let requests = Arc::new(Requests {
             client,
-            settings,
+            clock,
+            mount: settings.mount.clone(),
+            namespace: settings.namespace.clone(),
+            timeout: settings.login_timeout,
+        });
+        let unwrapper = settings.secret_id_wrapped.then(|| Unwrapper::new(Arc::clone(&requests)));
+        Self {
+            requests,
             role_id_file: files
                 .role_id
                 .map(|file| FileCredential::new(file, "approle-role-id-path", "role ID")),
-            secret_ids: SecretIds::new(files.secret_id, unwrapper, files.cache),
-            refused,
+            secret_ids: files.secret_id.map(|file| SecretIds::new(file, unwrapper, files.cache)),
+            settings,
         }
     }
 
@@ -140,117 +143,74 @@ impl AppRole {
         }
     }
 
-    /// Waits until either file may hold something else than when it was last read.
-    async fn files_changed(&self) {
-        match &self.role_id_file {
-            Some(file) => tokio::select! {
-                biased;
-                () = file.changed() => (),
-                () = self.secret_ids.file.changed() => (),
-            },
-            None => self.secret_ids.file.changed().await,
+    async fn proofs(&self) -> Result<Vec<(Mark, Proof)>, KmsError> {
+        match &self.secret_ids {
+            Some(secret_ids) => secret_ids.proofs().await,
+            None => Ok(vec![(Mark::NOTHING, Proof::RoleAlone)]),
         }
     }
 
-    async fn log_in_with(
-        &self,
-        role_id: &Secret,
-        secret_id: &Secret,
-        pair: Fingerprint,
-    ) -> Result<Lease, KmsError> {
-        let body = LoginBody { role_id: role_id.expose(), secret_id: secret_id.expose() };
-        let mount = self.settings.mount.to_string();
-        let path = format!("auth/{mount}/login");
-        let deadline = self.client.background_deadline();
-        let target = self.client.at_active(deadline).await;
-        let request = Request {
-            method: Method::POST,
-            path: &path,
-            namespace: &self.settings.namespace,
-            token: None,
-            body: Some(json(&body)?),
-        };
-        let policy = Policy {
-            target,
-            repeat: Repeat::Once,
-            ..Policy::new(KeeperOperation::Login, deadline)
-        };
-        let answer = self.client.send::<Authenticated>(&request, policy).await;
-        let auth = answer.map(|answer| answer.value.auth).map_err(|failure| {
-            if matches!(&failure, Failure::Refused(refusal) if refusal.refuses_the_pair()) {
-                self.refused.note(pair);
-            }
-            failure.into_error(Asked::Login(&mount))
-        })?;
-        if auth.num_uses != 0 {
-            return Err(KmsError::new(
-                Code::LoginRefused,
-                format!("the role's tokens end after {} uses", auth.num_uses),
-                "set token_num_uses=0 on the role",
-            ));
-        }
-        lease(&auth)
+    /// The files that are watched.
+    fn files(&self) -> impl Iterator<Item = &FileCredential> {
+        self.role_id_file.iter().chain(self.secret_ids.iter().map(|secret_ids| &secret_ids.file))
     }
 
-    async fn token_call<T: Expected>(
-        &self,
-        path: &str,
-        token: &Secret,
-        repeat: Repeat,
-    ) -> Result<T, KmsError> {
-        let request = Request {
-            method: Method::POST,
-            path,
-            namespace: &self.settings.namespace,
-            token: Some(token),
-            body: Some(json(&serde_json::json!({}))?),
-        };
-        let deadline = self.client.background_deadline();
-        let policy = Policy { repeat, ..Policy::new(KeeperOperation::Renew, deadline) };
-        let answer = self.client.send(&request, policy).await;
-        answer.map(|answer| answer.value).map_err(|f| f.into_error(Asked::Renew))
+    /// The secret ID that `proof` stands for; `None` where the role needs none.
+    async fn secret_id(&self, proof: &Proof) -> Result<Option<Secret>, LoginFailure> {
+        match (proof, &self.secret_ids) {
+            (Proof::SecretId(secret_id), _) => Ok(Some(secret_id.clone())),
+            (Proof::Wrapped(token), Some(secret_ids)) => secret_ids.unwrap(token).await.map(Some),
+            (Proof::RoleAlone, _) | (Proof::Wrapped(_), None) => Ok(None),
+        }
     }
 }
 
 #[async_trait]
 impl Credentials for AppRole {
-    async fn login(&self) -> Result<Lease, KmsError> {
-        // Both are read before either is missed, or what was not read would differ for ever.
-        let (role_id, secret_id) = (self.role_id().await, self.secret_ids.current().await);
-        let (role_id, secret_id) = (role_id?, secret_id?);
-        let pair = Secret::new(format!("{}\n{}", role_id.expose(), secret_id.expose()));
-        let pair = fingerprint(&pair);
-        if let Some(refused) = self.refused.before(pair) {
-            return Err(refused);
+    async fn materials(&self) -> Result<Vec<Material>, KmsError> {
+        // Read both files before an error of either counts: `changed` compares with the last read.
+        let (role_id, proofs) = (self.role_id().await, self.proofs().await);
+        let (role_id, proofs) = (role_id?, proofs?);
+        let material = |(of, proof): (Mark, Proof)| Material {
+            mark: of.with(role_id.expose()),
+            role_id: role_id.clone(),
+            proof,
+        };
+        Ok(proofs.into_iter().map(material).collect())
+    }
+
+    async fn login(&self, material: &Material) -> Result<Lease, LoginFailure> {
+        let secret_id = self.secret_id(&material.proof).await?;
+        let secret_id = secret_id.as_ref().map(Secret::expose);
+        let body = json(&LoginBody { role_id: material.role_id.expose(), secret_id });
+        let outcome = self.requests.log_in(body.map_err(LoginFailure::Failed)?).await;
+        match &material.proof {
+            Proof::RoleAlone => outcome.map_err(without_secret_id),
+            Proof::SecretId(_) | Proof::Wrapped(_) => outcome,
         }
-        self.log_in_with(&role_id, &secret_id, pair).await
     }
 
     async fn renew(&self, token: &Secret) -> Result<Lease, KmsError> {
-        let renewed =
-            self.token_call::<Authenticated>("auth/token/renew-self", token, Repeat::Freely);
-        let lease = lease(&renewed.await?.auth)?;
-        // What never expires is not renewed: 0 here is a lease that was capped to its end.
-        let ttl = lease.ttl.or(Some(Duration::ZERO));
-        Ok(Lease { ttl, ..lease })
+        self.requests.renew(token).await
     }
 
     async fn changed(&self) {
         loop {
-            let role_id_differs = match &self.role_id_file {
-                Some(file) => file.differs().await,
-                None => false,
-            };
-            if role_id_differs || self.secret_ids.file.differs().await {
-                return;
+            for file in self.files() {
+                if file.differs().await {
+                    return;
+                }
             }
-            self.files_changed().await;
+            let changes: Vec<_> = self.files().map(|file| Box::pin(file.changed())).collect();
+            if changes.is_empty() {
+                return pending().await;
+            }
+            select_all(changes).await;
         }
     }
 
     async fn revoke(&self, token: &Secret) -> Result<(), KmsError> {
-        let Nothing = self.token_call("auth/token/revoke-self", token, Repeat::Never).await?;
-        Ok(())
+        self.requests.revoke(token).await
     }
 }
 
@@ -260,18 +220,18 @@ impl fmt::Debug for AppRole {
     }
 }
 
-fn lease(auth: &Auth) -> Result<Lease, KmsError> {
-    // Multi-factor logins answer 200 with an empty token.
-    if auth.client_token.is_empty() {
-        return Err(KmsError::new(
+/// Names the flag that is likely forgotten when a login without a secret ID is refused.
+fn without_secret_id(failure: LoginFailure) -> LoginFailure {
+    let name = |error: KmsError| match error.code() {
+        Code::LoginRefused => KmsError::new(
             Code::LoginRefused,
-            "the login gave no token: it asks for a second factor",
-            "exempt the role from multi-factor enforcement",
-        ));
+            format!("{}; no secret ID was sent", error.cause()),
+            "give --approle-secret-id-path, or set bind_secret_id=false on the role and check --approle-role-id",
+        ),
+        _ => error,
+    };
+    match failure {
+        LoginFailure::Refused(error) => LoginFailure::Refused(name(error)),
+        LoginFailure::Failed(error) => LoginFailure::Failed(name(error)),
     }
-    if !auth.client_token.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(unreadable("the token has characters that no token has"));
-    }
-    let ttl = (auth.lease_duration > 0).then(|| Duration::from_secs(auth.lease_duration));
-    Ok(Lease { token: Secret::new(auth.client_token.clone()), ttl, renewable: auth.renewable })
 }

@@ -7,10 +7,10 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use sha2::{Digest, Sha256};
 
 use super::wrapping::Unwrapper;
 use crate::{
+    adapters::vault::credentials::{LoginFailure, Mark, Proof},
     domain::{
         error::{Code, KmsError},
         secret::Secret,
@@ -20,9 +20,6 @@ use crate::{
 
 /// The longest credential, in bytes; Vault's own have 36, its tokens up to some hundred.
 pub const CREDENTIAL_MAX: u64 = 4_096;
-
-/// Which credential a text is, without keeping it.
-pub(super) type Fingerprint = [u8; 32];
 
 /// A credential in a file. What was last good is kept while the file is away or holds none.
 pub(super) struct FileCredential {
@@ -65,9 +62,7 @@ impl FileCredential {
     /// Whether it now says something else than when it was last read.
     pub(super) async fn differs(&self) -> bool {
         let text = read(&*self.file, self.flag, self.what).await.ok();
-        text.is_some_and(|text| {
-            Some(fingerprint(&text)) != self.last_good().as_ref().map(fingerprint)
-        })
+        text.is_some_and(|text| Some(Mark::of(&text)) != self.last_good().as_ref().map(Mark::of))
     }
 
     /// Waits until it may.
@@ -86,10 +81,10 @@ impl fmt::Debug for FileCredential {
     }
 }
 
-/// A secret ID, and the fingerprint of the token that wrapped it.
+/// A secret ID, and the mark of the token that wrapped it.
 #[derive(Clone)]
 struct Held {
-    of: Fingerprint,
+    of: Mark,
     secret_id: Secret,
 }
 
@@ -102,8 +97,6 @@ pub(super) struct SecretIds {
     cache: Option<Arc<dyn PrivateFile>>,
     /// What was unwrapped last.
     held: Mutex<Option<Held>>,
-    /// The wrapping token that was found used up: it is told of once, and not asked for again.
-    spent: Mutex<Option<(Fingerprint, KmsError)>>,
 }
 
 impl SecretIds {
@@ -114,62 +107,48 @@ impl SecretIds {
     ) -> Self {
         let what = if unwrapper.is_some() { "wrapping token" } else { "secret ID" };
         let file = FileCredential::new(file, "approle-secret-id-path", what);
-        Self { file, unwrapper, cache, held: Mutex::new(None), spent: Mutex::new(None) }
+        Self { file, unwrapper, cache, held: Mutex::new(None) }
     }
 
-    /// The secret ID to log in with now.
+    /// What to log in with now: what the file says, and after it what an earlier wrapping token
+    /// gave, which may still be good.
     ///
     /// # Errors
-    /// [`Code::CredentialUnreadable`] when there is none and never was; what unwrapping ended with.
-    pub(super) async fn current(&self) -> Result<Secret, KmsError> {
+    /// [`Code::CredentialUnreadable`] when there is none and never was.
+    pub(super) async fn proofs(&self) -> Result<Vec<(Mark, Proof)>, KmsError> {
         let text = self.file.read().await?;
-        let Some(unwrapper) = &self.unwrapper else { return Ok(text) };
-        let of = fingerprint(&text);
-        let held = self.held().clone();
-        if let Some(held) = held.as_ref().filter(|held| held.of == of) {
-            return Ok(held.secret_id.clone());
+        let of = Mark::of(&text);
+        if self.unwrapper.is_none() {
+            return Ok(vec![(of, Proof::SecretId(text))]);
         }
-        match (self.unwrapped(unwrapper, &text, of).await, held) {
-            (Ok(secret_id), _) => {
-                *self.held() = Some(Held { of, secret_id: secret_id.clone() });
-                Ok(secret_id)
-            }
-            // What an earlier token gave may be good still.
-            (Err(error), Some(held)) => {
-                let (code, cause) = (error.code().as_str(), error.cause());
-                tracing::warn!(code, cause, "the last good secret ID is used");
-                Ok(held.secret_id)
-            }
-            (Err(error), None) => Err(error),
-        }
+        let held = self.held().clone().map(|held| (held.of, Proof::SecretId(held.secret_id)));
+        Ok(match held {
+            Some(held) if held.0 == of => vec![held],
+            held => std::iter::once((of, Proof::Wrapped(text))).chain(held).collect(),
+        })
     }
 
-    async fn unwrapped(
-        &self,
-        unwrapper: &Unwrapper,
-        token: &Secret,
-        of: Fingerprint,
-    ) -> Result<Secret, KmsError> {
-        if let Some(secret_id) = self.cached(of).await {
-            return Ok(secret_id);
-        }
-        if let Some((_, error)) = self.spent().clone().filter(|(spent, _)| *spent == of) {
-            return Err(error);
-        }
-        let secret_id = unwrapper.unwrap(token).await.inspect_err(|error| {
-            // Somebody may have the secret ID: not a line among many.
-            if error.code() == Code::WrappingTokenUsed {
-                let (code, cause, remedy) = (error.code().as_str(), error.cause(), error.remedy());
-                tracing::error!(code, cause, remedy, "ALERT: the secret ID may be stolen");
-                *self.spent() = Some((of, error.clone()));
+    /// The secret ID that `token` wraps. Uses the token up, unless the cache has it.
+    ///
+    /// # Errors
+    /// As for [`Unwrapper::unwrap`].
+    pub(super) async fn unwrap(&self, token: &Secret) -> Result<Secret, LoginFailure> {
+        let of = Mark::of(token);
+        let secret_id = match (self.cached(of).await, &self.unwrapper) {
+            (Some(secret_id), _) => secret_id,
+            (None, Some(unwrapper)) => {
+                let secret_id = unwrapper.unwrap(token).await.inspect_err(alert)?;
+                self.keep(of, &secret_id).await;
+                secret_id
             }
-        })?;
-        self.keep(of, &secret_id).await;
+            (None, None) => token.clone(),
+        };
+        *self.held() = Some(Held { of, secret_id: secret_id.clone() });
         Ok(secret_id)
     }
 
     /// The secret ID that this wrapping token gave before a restart.
-    async fn cached(&self, of: Fingerprint) -> Option<Secret> {
+    async fn cached(&self, of: Mark) -> Option<Secret> {
         let cache = self.cache.as_ref()?;
         match cache.load().await {
             Ok(text) => {
@@ -185,9 +164,9 @@ impl SecretIds {
         }
     }
 
-    async fn keep(&self, of: Fingerprint, secret_id: &Secret) {
+    async fn keep(&self, of: Mark, secret_id: &Secret) {
         let Some(cache) = &self.cache else { return };
-        let text = Secret::new(format!("{}\n{}\n", printed(of), secret_id.expose()));
+        let text = Secret::new(joined(&[&printed(of), "\n", secret_id.expose(), "\n"]));
         if let Err(problem) = cache.store(&text).await {
             let place = cache.place();
             tracing::warn!(
@@ -198,10 +177,6 @@ impl SecretIds {
 
     fn held(&self) -> MutexGuard<'_, Option<Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn spent(&self) -> MutexGuard<'_, Option<(Fingerprint, KmsError)>> {
-        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -233,10 +208,22 @@ pub async fn read(file: &dyn TextFile, flag: &str, what: &str) -> Result<Secret,
     Ok(Secret::new(credential.to_owned()))
 }
 
-pub(super) fn fingerprint(secret: &Secret) -> Fingerprint {
-    Sha256::digest(secret.expose().as_bytes()).into()
+/// Tells of a wrapping token that was used up: whoever used it has the secret ID.
+fn alert(failure: &LoginFailure) {
+    let (LoginFailure::Refused(error) | LoginFailure::Failed(error)) = failure;
+    if error.code() == Code::WrappingTokenUsed {
+        let (code, cause, remedy) = (error.code().as_str(), error.cause(), error.remedy());
+        tracing::error!(code, cause, remedy, "ALERT: the secret ID may be stolen");
+    }
 }
 
-fn printed(fingerprint: Fingerprint) -> String {
-    STANDARD.encode(fingerprint)
+fn printed(mark: Mark) -> String {
+    STANDARD.encode(mark.bytes())
+}
+
+/// The parts in a string of just their size: growing it would leave copies of secrets in memory.
+fn joined(parts: &[&str]) -> String {
+    let mut text = String::with_capacity(parts.iter().map(|part| part.len()).sum());
+    text.extend(parts.iter().copied());
+    text
 }

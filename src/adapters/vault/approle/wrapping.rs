@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
-use http::Method;
+use bytes::Bytes;
 
+use super::requests::{Ask, Requests};
 use crate::{
     adapters::vault::{
-        client::{Expected, Failure, Policy, Repeat, Request, VaultClient, json},
+        client::{Expected, Failure, Repeat, json},
+        credentials::LoginFailure,
         key_path::{MountPath, Namespace},
         refusal::Asked,
         wire::{Data, SecretIdData, WrappedBody, WrappingData},
@@ -22,89 +24,139 @@ use crate::{
 /// Unwraps secret IDs of one auth mount.
 #[derive(Debug)]
 pub(super) struct Unwrapper {
-    client: Arc<VaultClient>,
-    mount: MountPath,
-    namespace: Namespace,
+    requests: Arc<Requests>,
 }
 
 impl Unwrapper {
-    pub(super) fn new(client: Arc<VaultClient>, mount: MountPath, namespace: Namespace) -> Self {
-        Self { client, mount, namespace }
+    pub(super) const fn new(requests: Arc<Requests>) -> Self {
+        Self { requests }
     }
 
     /// The secret ID that `token` wraps. Uses the token up.
     ///
     /// # Errors
-    /// [`Code::WrappingTokenUsed`] for one that is used up, has expired, or whose answer was lost;
-    /// [`Code::CredentialUnreadable`] for one that wraps something else, which is left as it is;
-    /// and the codes of an outage, which leave it as it is.
-    pub(super) async fn unwrap(&self, token: &Secret) -> Result<Secret, KmsError> {
-        let asked = WrappedBody { token: token.expose() };
-        let body = Some(json(&asked)?);
-        let looked_up =
-            self.call::<Data<WrappingData>>("sys/wrapping/lookup", None, body, Repeat::Freely);
-        let path = looked_up.await.map_err(used_or)?.data.creation_path;
-        if !self.is_secret_id_path(&path) {
-            return Err(KmsError::new(
+    /// [`LoginFailure::Refused`] with [`Code::WrappingTokenUsed`] for a token that the keeper says
+    /// is used up or has expired, and for one whose answer was lost; with
+    /// [`Code::CredentialUnreadable`] for one that wraps something else, which is left as it is.
+    /// [`LoginFailure::Failed`] for anything else, which leaves the token as it is.
+    pub(super) async fn unwrap(&self, token: &Secret) -> Result<Secret, LoginFailure> {
+        let path = self.look_up(token).await?;
+        if !is_secret_id_path(&path, &self.requests.namespace, &self.requests.mount) {
+            return Err(LoginFailure::Refused(KmsError::new(
                 Code::CredentialUnreadable,
                 "--approle-secret-id-path: the wrapping token in it wraps something else than a secret ID of this auth mount",
-                "make one with `vault write -wrap-ttl=… -f auth/<mount>/role/<role>/secret-id`; if nobody of you wrote it, look into who did",
-            ));
+                "make one with `vault write -wrap-ttl=… -f auth/<mount>/role/<role>/secret-id`; if you did not write it, treat it as an attack",
+            )));
         }
-        let unwrapped = self.call::<Data<SecretIdData>>(
-            "sys/wrapping/unwrap",
-            Some(token),
-            None,
-            Repeat::Never,
-        );
-        let mut unwrapped = unwrapped.await.map_err(|failure| match failure {
-            Failure::Lost(error) => KmsError::new(
-                Code::WrappingTokenUsed,
-                format!("the answer to unwrapping the secret ID was lost ({})", error.cause()),
-                "write a new wrapping token to the file of --approle-secret-id-path",
-            ),
-            failure => used_or(failure),
-        })?;
+        let mut unwrapped: Data<SecretIdData> =
+            match self.ask("sys/wrapping/unwrap", Some(token), None).await {
+                Ok(unwrapped) => unwrapped,
+                // What an intermediary passed on may have been carried out.
+                Err(Failure::Lost(error) | Failure::Intermediary { error, .. }) => {
+                    return Err(self.after_loss(token, &error).await);
+                }
+                Err(failure) => return Err(judged(failure)),
+            };
         Ok(Secret::new(std::mem::take(&mut unwrapped.data.secret_id)))
     }
 
-    /// `auth/<mount>/role/<any>/secret-id`, below the namespace where the server says it with it.
-    fn is_secret_id_path(&self, path: &str) -> bool {
-        let namespace = self.namespace.as_str();
-        let path = match path.strip_prefix(namespace) {
-            Some(below) if !namespace.is_empty() => below.trim_start_matches('/'),
-            _ => path,
-        };
-        let role = path
-            .strip_prefix(&format!("auth/{}/role/", self.mount))
-            .and_then(|rest| rest.strip_suffix("/secret-id"));
-        role.is_some_and(|role| !role.is_empty() && !role.contains('/'))
+    /// The `creation_path` of what `token` wraps. Changes nothing, and may be asked again.
+    async fn look_up(&self, token: &Secret) -> Result<String, LoginFailure> {
+        let body = json(&WrappedBody { token: token.expose() }).map_err(LoginFailure::Failed)?;
+        let looked_up = self.ask::<Data<WrappingData>>("sys/wrapping/lookup", None, Some(body));
+        Ok(looked_up.await.map_err(judged)?.data.creation_path)
     }
 
-    async fn call<T: Expected>(
+    /// What a lost answer to an unwrap means: the token is gone, unless the keeper says that it is
+    /// still there.
+    async fn after_loss(&self, token: &Secret, error: &KmsError) -> LoginFailure {
+        let cause = format!("the answer to unwrapping the secret ID was lost ({})", error.cause());
+        if self.look_up(token).await.is_ok() {
+            return LoginFailure::Failed(KmsError::new(
+                error.code(),
+                cause,
+                error.remedy().to_owned(),
+            ));
+        }
+        LoginFailure::Refused(KmsError::new(
+            Code::WrappingTokenUsed,
+            cause,
+            "write a new wrapping token to the file of --approle-secret-id-path",
+        ))
+    }
+
+    async fn ask<T: Expected>(
         &self,
         path: &str,
         token: Option<&Secret>,
-        body: Option<bytes::Bytes>,
-        repeat: Repeat,
+        body: Option<Bytes>,
     ) -> Result<T, Failure> {
-        let deadline = self.client.background_deadline();
-        let target = self.client.at_active(deadline).await;
-        let namespace = &self.namespace;
-        let request = Request { method: Method::POST, path, namespace, token, body };
-        let policy = Policy { target, repeat, ..Policy::new(KeeperOperation::Login, deadline) };
-        self.client.send(&request, policy).await.map(|answer| answer.value)
+        // A lost answer to an unwrap loses the secret ID.
+        let (repeat, patience) =
+            if token.is_some() { (Repeat::Never, 2) } else { (Repeat::Freely, 1) };
+        let operation = KeeperOperation::Login;
+        self.requests.send(Ask { operation, path, token, body, repeat, patience }).await
     }
 }
 
-/// A refusal of the token itself is more than a failed login.
-fn used_or(failure: Failure) -> KmsError {
+/// Only the keeper's own word says that a token is used up. Anything else is tried again.
+fn judged(failure: Failure) -> LoginFailure {
     match failure {
-        Failure::Refused(refusal) if refusal.refuses_the_wrapping_token() => KmsError::new(
-            Code::WrappingTokenUsed,
-            "the wrapping token of the secret ID was used already, or has expired",
-            "if none of you used it, destroy the role's secret IDs; then write a new wrapping token to the file of --approle-secret-id-path",
-        ),
-        failure => failure.into_error(Asked::Renew),
+        Failure::Refused(refusal) if refusal.refuses_the_wrapping_token() => {
+            LoginFailure::Refused(KmsError::new(
+                Code::WrappingTokenUsed,
+                "the wrapping token of the secret ID was used already, or has expired",
+                "if you did not use it, destroy the role's secret IDs; then write a new wrapping token to the file of --approle-secret-id-path",
+            ))
+        }
+        failure => LoginFailure::Failed(failure.into_error(Asked::Wrapping)),
+    }
+}
+
+/// Whether `path`, a `creation_path`, is `auth/<mount>/role/<any>/secret-id` or `…/custom-secret-id`.
+/// Some servers put the segments of the namespace before it.
+fn is_secret_id_path(path: &str, namespace: &Namespace, mount: &MountPath) -> bool {
+    let matches = |path: &str| {
+        let role = path.strip_prefix(&format!("auth/{mount}/role/"));
+        let (role, end) = role.and_then(|rest| rest.split_once('/')).unwrap_or_default();
+        !role.is_empty() && matches!(end, "secret-id" | "custom-secret-id")
+    };
+    let below = path.strip_prefix(namespace.as_str()).and_then(|rest| rest.strip_prefix('/'));
+    matches(path) || below.is_some_and(matches)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_secret_ids_are_recognised_in_every_namespace() {
+        for (namespace, mount, path, is_one) in [
+            ("", "approle", "auth/approle/role/r/secret-id", true),
+            ("", "approle", "auth/approle/role/r/custom-secret-id", true),
+            ("", "team/approle", "auth/team/approle/role/r/secret-id", true),
+            ("admin", "approle", "admin/auth/approle/role/r/secret-id", true),
+            ("admin/team", "approle", "admin/team/auth/approle/role/r/custom-secret-id", true),
+            ("admin", "approle", "auth/approle/role/r/secret-id", true),
+            // A namespace is a whole segment: `a` is not the beginning of `auth`.
+            ("a", "approle", "auth/approle/role/r/secret-id", true),
+            ("au", "approle", "auth/approle/role/r/secret-id", true),
+            ("auth", "approle", "auth/auth/approle/role/r/secret-id", true),
+            ("auth", "approle", "auth/approle/role/r/secret-id", true),
+            ("admin", "approle", "other/auth/approle/role/r/secret-id", false),
+            ("admin", "approle", "adminauth/approle/role/r/secret-id", false),
+            ("", "approle", "admin/auth/approle/role/r/secret-id", false),
+            ("", "approle", "auth/other/role/r/secret-id", false),
+            ("", "approle", "auth/approle/role//secret-id", false),
+            ("", "approle", "auth/approle/role/r/x/secret-id", false),
+            ("", "approle", "auth/approle/role/r/secret-id/lookup", false),
+            ("", "approle", "auth/approle/role/r/role-id", false),
+            ("", "approle", "sys/wrapping/wrap", false),
+            ("", "approle", "", false),
+        ] {
+            let namespace = Namespace::parse(namespace).unwrap();
+            let mount = MountPath::parse(mount).unwrap();
+            assert_eq!(is_secret_id_path(path, &namespace, &mount), is_one, "{namespace:?} {path}");
+        }
     }
 }

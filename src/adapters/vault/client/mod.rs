@@ -154,11 +154,6 @@ impl VaultClient {
         self.nodes(|nodes| nodes.view())
     }
 
-    /// The deadline of a request that no caller waits for.
-    pub(super) fn background_deadline(&self) -> Monotonic {
-        self.clock.now().after(self.settings.request_timeout)
-    }
-
     /// Sends `request` and returns what was asked for; what failed is tried again as the table says,
     /// as long as the deadline allows. The failure is that of the last try, or the refusal of its
     /// token.

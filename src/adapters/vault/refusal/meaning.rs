@@ -13,7 +13,7 @@ impl Refusal {
             return self.node_error();
         }
         match (self.status, asked) {
-            (_, Asked::Health) => self.error_of_status(),
+            (_, Asked::Health | Asked::Wrapping) => self.error_of_status(),
             (400..=404, Asked::License) => enterprise_required(),
             (400, Asked::Login(mount)) => self.login_refused(mount),
             (403, Asked::Login(mount)) => KmsError::new(
@@ -208,7 +208,7 @@ fn denied(asked: Asked<'_>) -> KmsError {
             ("decrypting", path, "update", Some("ciphertext, associated_data and batch_input"))
         }
         Asked::Capabilities => ("asking for them", "sys/capabilities-self", "update", None),
-        Asked::Login(_) | Asked::Renew | Asked::License | Asked::Health => {
+        Asked::Login(_) | Asked::Renew | Asked::License | Asked::Health | Asked::Wrapping => {
             ("the request", "its path", "read", None)
         }
     };
@@ -235,9 +235,12 @@ fn not_renewable() -> KmsError {
 fn key_missing(asked: Asked<'_>) -> KmsError {
     let path = match asked {
         Asked::Describe(path) | Asked::Wrap(path) | Asked::Unwrap(path) => path,
-        Asked::Capabilities | Asked::Login(_) | Asked::Renew | Asked::License | Asked::Health => {
-            "its path"
-        }
+        Asked::Capabilities
+        | Asked::Login(_)
+        | Asked::Renew
+        | Asked::License
+        | Asked::Health
+        | Asked::Wrapping => "its path",
     };
     KmsError::new(
         Code::KeyMissing,

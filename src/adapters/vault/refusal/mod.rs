@@ -42,6 +42,8 @@ pub(super) enum Asked<'a> {
     Capabilities,
     /// How a node is.
     Health,
+    /// What a wrapping token wraps.
+    Wrapping,
 }
 
 impl Refusal {

@@ -1,0 +1,317 @@
+//! The plan by example, and against a model: whatever logins end with, whenever they are asked for.
+
+use proptest::{collection::vec, prelude::*};
+
+use super::*;
+
+/// In the middle, where a spread changes nothing.
+const CHANCE: f64 = 0.5;
+
+fn at(secs: u64) -> Monotonic {
+    Monotonic::at(Duration::from_secs(secs))
+}
+
+fn mark(number: u8) -> Mark {
+    Mark::NOTHING.with(&number.to_string())
+}
+
+fn error(code: Code) -> KmsError {
+    KmsError::new(code, "scripted", "none")
+}
+
+/// A plan that learnt `what`, at these seconds.
+fn plan(what: &[(u64, Learned)]) -> LoginPlan {
+    let mut plan = LoginPlan::default();
+    for (secs, learned) in what {
+        plan.learn(learned.clone(), at(*secs), CHANCE);
+    }
+    plan
+}
+
+/// When the plan allows a login with these marks, seen at `secs`.
+fn due(plan: &LoginPlan, marks: &[Mark], secs: u64) -> Monotonic {
+    match plan.next(marks, at(secs)) {
+        Next::Now(_) => at(secs),
+        Next::NotBefore { at, .. } => at,
+    }
+}
+
+#[test]
+fn the_first_login_is_due_at_once() {
+    assert_eq!(LoginPlan::default().next(&[mark(1)], at(0)), Next::Now(0));
+}
+
+#[test]
+fn refused_material_is_held_back_for_an_hour_and_other_material_is_not() {
+    let plan = plan(&[(0, Learned::Refused(mark(1), error(Code::LoginRefused)))]);
+    assert_eq!(due(&plan, &[mark(1)], 5), at(3_780), "an hour and half of a tenth");
+    assert_eq!(plan.next(&[mark(2)], at(5)), Next::Now(0));
+    assert_eq!(plan.next(&[mark(2)], at(0)), Next::NotBefore { at: at(1), why: None });
+    let Next::NotBefore { why: Some(why), .. } = plan.next(&[mark(1)], at(5)) else {
+        panic!("it is not held back")
+    };
+    assert!(why.cause().contains("a new one at once"), "{why}");
+}
+
+#[test]
+fn older_material_is_used_while_the_preferred_one_is_held_back() {
+    let plan = plan(&[(0, Learned::Refused(mark(1), error(Code::WrappingTokenUsed)))]);
+    assert_eq!(plan.next(&[mark(1), mark(2)], at(1)), Next::Now(1));
+}
+
+#[test]
+fn other_failures_are_tried_again_ever_more_slowly_and_within_a_minute() {
+    for (code, waits) in [
+        (Code::KeeperUnreachable, [1, 2, 4, 5, 5, 5]),
+        (Code::KeeperAnswer, [1, 2, 4, 8, 16, 30]),
+        (Code::LoginRefused, [5, 10, 20, 40, 60, 60]),
+        (Code::CredentialUnreadable, [60; 6]),
+    ] {
+        let (mut plan, mut now) = (LoginPlan::default(), 0);
+        for wait in waits {
+            plan.learn(Learned::Failed(mark(1), error(code)), at(now), CHANCE);
+            assert_eq!(due(&plan, &[mark(1)], now), at(now + wait), "{code}");
+            now += wait;
+        }
+    }
+}
+
+#[test]
+fn a_login_that_succeeds_forgets_the_failures_before_it() {
+    let failed = || Learned::Failed(mark(1), error(Code::KeeperAnswer));
+    let before = plan(&[(0, failed()), (1, failed()), (3, failed())]);
+    assert_eq!(due(&before, &[mark(1)], 3), at(7));
+    let after =
+        plan(&[(0, failed()), (1, failed()), (3, Learned::Granted(mark(1))), (9, failed())]);
+    assert_eq!(due(&after, &[mark(1)], 9), at(10));
+}
+
+#[test]
+fn rejected_tokens_are_replaced_ever_more_slowly_until_one_lasts() {
+    let (mut plan, mut now) = (LoginPlan::default(), 0);
+    for spacing in [1, 10, 20, 40, 80, 160, 300, 300] {
+        plan.learn(Learned::Granted(mark(1)), at(now), CHANCE);
+        plan.learn(Learned::Rejected, at(now), CHANCE);
+        assert_eq!(due(&plan, &[mark(1)], now), at(now + spacing));
+        now += spacing;
+    }
+    plan.learn(Learned::Granted(mark(1)), at(now), CHANCE);
+    plan.learn(Learned::Rejected, at(now + 300), CHANCE);
+    plan.learn(Learned::Granted(mark(1)), at(now + 300), CHANCE);
+    plan.learn(Learned::Rejected, at(now + 300), CHANCE);
+    assert_eq!(due(&plan, &[mark(1)], now + 300), at(now + 301));
+}
+
+/// How a login ends, or the token that it gives.
+#[derive(Clone, Copy, Debug)]
+enum Outcome {
+    Refused,
+    Failed(Code),
+    /// The token is rejected after so many seconds.
+    Rejected(u16),
+    /// The token lasts so many seconds.
+    Lasts(u16),
+}
+
+/// One step: the material is this one or that one, some time passes, and a login that is due takes
+/// so many milliseconds and ends so.
+#[derive(Clone, Debug)]
+struct Step {
+    materials: Vec<u8>,
+    passes: Duration,
+    takes: Duration,
+    outcome: Outcome,
+    chance: f64,
+}
+
+fn outcomes() -> impl Strategy<Value = Outcome> {
+    let codes = [
+        Code::CredentialUnreadable,
+        Code::KeeperAnswer,
+        Code::KeeperUnreachable,
+        Code::KeeperTimeout,
+        Code::KeyMissing,
+        Code::LoginRefused,
+    ];
+    prop_oneof![
+        2 => Just(Outcome::Refused),
+        4 => proptest::sample::select(codes.to_vec()).prop_map(Outcome::Failed),
+        3 => (0..30_u16).prop_map(Outcome::Rejected),
+        1 => (1..2_000_u16).prop_map(Outcome::Lasts),
+    ]
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let materials = prop_oneof![
+        4 => Just(vec![1]),
+        1 => Just(vec![2]),
+        1 => Just(vec![2, 1]),
+        1 => Just(vec![3]),
+    ];
+    // Mostly until the plan says; now and then some other time.
+    let passes = prop_oneof![4 => Just(u64::MAX), 1 => 0..90_000_u64];
+    let step = (materials, passes, 0..40_000_u64, outcomes(), 0.0..1.0).prop_map(
+        |(materials, passes, takes, outcome, chance)| Step {
+            materials,
+            passes: Duration::from_millis(passes),
+            takes: Duration::from_millis(takes),
+            outcome,
+            chance,
+        },
+    );
+    vec(step, 1..60)
+}
+
+/// The model: all that happened to one material, and what the rules say of it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Past {
+    refused: Option<Monotonic>,
+    failed: Option<Monotonic>,
+    /// When a token of it was given that was then rejected.
+    rejected: Option<Monotonic>,
+}
+
+impl Past {
+    /// The earliest and the latest time at which it may be sent again.
+    fn bounds(self) -> (Monotonic, Monotonic) {
+        let start = Monotonic::default();
+        let later = |since: Option<Monotonic>, wait| since.map_or(start, |at| at.after(wait));
+        let refused = later(self.refused, REFUSED_FOR);
+        let most = [
+            later(self.refused, REFUSED_FOR.mul_f64(1.1)),
+            later(self.failed, FAILED_FOR_MAX),
+            later(self.rejected, REJECTED_INTERVAL_MAX),
+        ];
+        (refused, most.into_iter().max().unwrap_or(start))
+    }
+}
+
+#[derive(Default)]
+struct Model {
+    past: [Past; 4],
+    ended: Option<Monotonic>,
+}
+
+impl Model {
+    /// Holds the plan's decision at `now` to the rules.
+    fn check(&self, plan: &LoginPlan, materials: &[u8], now: Monotonic) {
+        let marks: Vec<_> = materials.iter().map(|number| mark(*number)).collect();
+        let spaced = self.ended.map_or(now, |ended| ended.after(LOGIN_INTERVAL)).max(now);
+        let past = |number: u8| self.past[usize::from(number)];
+        match plan.next(&marks, now) {
+            Next::Now(index) => {
+                let (earliest, _) = past(materials[index]).bounds();
+                assert!(now >= earliest, "refused material is sent within its hour");
+                assert!(spaced <= now, "logins are not spaced");
+            }
+            Next::NotBefore { at, why } => {
+                assert!(at > now);
+                let latest = materials.iter().map(|number| past(*number).bounds().1).min();
+                let latest = latest.unwrap().max(spaced);
+                assert!(at <= latest, "{at:?} is later than {latest:?}: {why:?}");
+                assert!(
+                    matches!(plan.next(&marks, at), Next::Now(_)),
+                    "what was said to be due is not due"
+                );
+            }
+        }
+    }
+}
+
+/// Plays one login that is due now with material `number`. Returns when its token came to an end.
+fn play(
+    plan: &mut LoginPlan,
+    model: &mut Model,
+    step: &Step,
+    number: u8,
+    now: Monotonic,
+) -> Monotonic {
+    let ended = now.after(step.takes);
+    let past = &mut model.past[usize::from(number)];
+    model.ended = Some(ended);
+    let granted = |plan: &mut LoginPlan, past: &mut Past| {
+        *past = Past::default();
+        plan.learn(Learned::Granted(mark(number)), ended, step.chance);
+    };
+    match step.outcome {
+        Outcome::Refused => {
+            past.refused = Some(ended);
+            let learned = Learned::Refused(mark(number), error(Code::LoginRefused));
+            plan.learn(learned, ended, step.chance);
+            ended
+        }
+        Outcome::Failed(code) => {
+            *past = Past { failed: Some(ended), ..Past::default() };
+            plan.learn(Learned::Failed(mark(number), error(code)), ended, step.chance);
+            ended
+        }
+        Outcome::Rejected(secs) => {
+            granted(plan, past);
+            past.rejected = Some(ended);
+            let rejected = ended.after(Duration::from_secs(secs.into()));
+            plan.learn(Learned::Rejected, rejected, step.chance);
+            rejected
+        }
+        Outcome::Lasts(secs) => {
+            granted(plan, past);
+            let worn = ended.after(Duration::from_secs(secs.into()));
+            plan.learn(Learned::Worn, worn, step.chance);
+            worn
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_plan_keeps_the_rules_of_the_model(steps in steps()) {
+        let (mut plan, mut model, mut now) = (LoginPlan::default(), Model::default(), at(0));
+        for step in steps {
+            let marks: Vec<_> = step.materials.iter().map(|number| mark(*number)).collect();
+            model.check(&plan, &step.materials, now);
+            match plan.next(&marks, now) {
+                Next::Now(index) => {
+                    now = play(&mut plan, &mut model, &step, step.materials[index], now);
+                }
+                Next::NotBefore { at, .. } => now = at.min(now.after(step.passes)),
+            }
+        }
+    }
+
+    /// Every token is rejected within seconds; logins are quick, slow, or fail in between.
+    #[test]
+    fn a_storm_of_rejected_tokens_costs_few_logins(
+        logins in vec((0..9_000_u64, 0..3_000_u64, 0.0..1.0), 30),
+    ) {
+        let (mut plan, mut now, mut granted) = (LoginPlan::default(), at(0), Vec::new());
+        for (lasts, takes, chance) in logins {
+            now = now.after(Duration::from_millis(takes));
+            if takes > 2_500 {
+                plan.learn(Learned::Failed(mark(1), error(Code::KeeperFailed)), now, chance);
+            } else {
+                plan.learn(Learned::Granted(mark(1)), now, chance);
+                granted.push(now);
+                now = now.after(Duration::from_millis(lasts));
+                plan.learn(Learned::Rejected, now, chance);
+            }
+            if let Next::NotBefore { at, .. } = plan.next(&[mark(1)], now) {
+                now = at;
+            }
+        }
+        for (index, first) in granted.iter().enumerate() {
+            let soon = granted[index..].iter().filter(|at| at.since(*first).as_secs() < 600);
+            prop_assert!(soon.count() <= 8, "{:?}", granted);
+        }
+    }
+
+    #[test]
+    fn the_plan_remembers_a_bounded_number_of_materials(numbers in vec(0..200_u8, 0..200)) {
+        let mut plan = LoginPlan::default();
+        for (secs, number) in (0..).zip(numbers) {
+            let learned = Learned::Refused(mark(number), error(Code::LoginRefused));
+            plan.learn(learned, at(secs), CHANCE);
+            prop_assert!(plan.holds.len() <= HOLDS_MAX);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Logins, renewals and unwraps against the stand-in: what each answer leads to.
+
+use std::time::Duration;
+
+use vault_kube_kms::{domain::error::Code, testkit::Subject as _};
+
+use crate::{
+    stand_in::{SOON, within},
+    support::{
+        admin::Admin,
+        stand_in::{Fault, StandIn},
+        transit::{TransitSubject, Wiring},
+    },
+};
+
+const LOGIN: &str = "auth/approle/login";
+const LOOKUP: &str = "sys/wrapping/lookup";
+const UNWRAP: &str = "sys/wrapping/unwrap";
+const WRAPPED_AT: &str = "auth/approle/role/r/custom-secret-id";
+
+fn subject(stand_in: &StandIn, change: impl FnOnce(&mut Wiring)) -> TransitSubject {
+    let admin = Admin::new(&stand_in.address, "unused", Some(stand_in.ca.clone()));
+    TransitSubject::with(admin, stand_in.provisioned.clone(), change)
+}
+
+/// A stand-in whose secret ID is wrapped, and a keeper that is given the wrapping token.
+async fn wrapped(faults: &[(&str, Fault)]) -> (StandIn, TransitSubject) {
+    let stand_in = StandIn::start().await;
+    let token = "wrapping-token-canary".to_owned();
+    let at = WRAPPED_AT.to_owned();
+    stand_in.shared.engine.lock().unwrap().wrapping = Some((token.clone(), at));
+    for (path, fault) in faults {
+        stand_in.fail_next(1, path, fault);
+    }
+    let admin = Admin::new(&stand_in.address, "unused", Some(stand_in.ca.clone()));
+    let mut provisioned = stand_in.provisioned.clone();
+    provisioned.secret_id = token;
+    let subject = TransitSubject::with(admin, provisioned, |wiring| {
+        wiring.approle.secret_id_wrapped = true;
+    });
+    (stand_in, subject)
+}
+
+/// Waits until the key can be read.
+async fn heals(subject: &TransitSubject, most: Duration) {
+    let healed = async {
+        while subject.kek.describe(within(subject, SOON)).await.is_err() {
+            subject.clock().sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(most, healed).await.expect("it heals");
+}
+
+#[tokio::test]
+async fn a_role_without_a_secret_id_is_logged_in_to_with_the_role_id_alone() {
+    let stand_in = StandIn::start().await;
+    stand_in.shared.engine.lock().unwrap().bind_secret_id = false;
+    let subject = subject(&stand_in, |wiring| wiring.approle.secret_id_path = None);
+    subject.kek.describe(within(&subject, SOON)).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_refusal_of_a_login_without_a_secret_id_names_the_flag() {
+    let stand_in = StandIn::start().await;
+    let subject = subject(&stand_in, |wiring| wiring.approle.secret_id_path = None);
+    let error = subject.kek.describe(within(&subject, SOON)).await.unwrap_err();
+    assert_eq!(error.code(), Code::LoginRefused);
+    assert!(error.remedy().contains("--approle-secret-id-path"), "{error}");
+    assert!(error.remedy().contains("bind_secret_id=false"), "{error}");
+}
+
+#[tokio::test]
+async fn a_login_that_takes_four_seconds_succeeds_and_leaves_no_token_behind() {
+    let stand_in = StandIn::start().await;
+    stand_in.fail_next(1, LOGIN, &Fault::Delay(Duration::from_secs(4)));
+    let subject = subject(&stand_in, |wiring| {
+        // Until the client takes the limit of a try from the call.
+        wiring.client.request_timeout = Duration::from_secs(30);
+    });
+    heals(&subject, Duration::from_secs(15)).await;
+    assert_eq!(stand_in.requests_for(LOGIN), 1);
+    assert_eq!(stand_in.shared.engine.lock().unwrap().live_tokens(), 1);
+}
+
+/// The token of a login that is given up is revoked when it comes.
+#[tokio::test]
+async fn a_token_that_comes_after_the_time_out_is_revoked() {
+    let stand_in = StandIn::start().await;
+    stand_in.fail_next(1, LOGIN, &Fault::Delay(Duration::from_millis(1_500)));
+    let subject = subject(&stand_in, |wiring| {
+        wiring.approle.login_timeout = Duration::from_secs(1);
+        wiring.client.request_timeout = Duration::from_secs(30);
+    });
+    let error = subject.kek.describe(within(&subject, SOON)).await.unwrap_err();
+    assert!(error.to_string().contains("--login-timeout"), "{error}");
+    heals(&subject, Duration::from_secs(10)).await;
+    let revoked = async {
+        while stand_in.requests_for("auth/token/revoke-self") == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), revoked).await.expect("it is revoked");
+}
+
+#[tokio::test]
+async fn tokens_of_few_uses_are_revoked_and_the_role_is_tried_again() {
+    let stand_in = StandIn::start().await;
+    stand_in.shared.engine.lock().unwrap().token_num_uses = 10;
+    let subject = subject(&stand_in, |_| ());
+    let error = subject.kek.describe(within(&subject, SOON)).await.unwrap_err();
+    assert!(error.remedy().contains("token_num_uses=0"), "{error}");
+    assert_eq!(stand_in.shared.engine.lock().unwrap().live_tokens(), 0);
+    stand_in.shared.engine.lock().unwrap().token_num_uses = 0;
+    heals(&subject, Duration::from_secs(15)).await;
+}
+
+/// The keeper did not look at the pair: nothing but time is needed.
+#[tokio::test]
+async fn a_refusal_that_is_not_about_the_pair_heals_by_itself() {
+    for (status, text) in [
+        (400, "source address \"1.2.3.4\" unauthorized through CIDR restrictions on the secret ID"),
+        (403, "permission denied"),
+        (404, "no handler for route \"auth/approle/login\". route entry not found."),
+    ] {
+        let stand_in = StandIn::start().await;
+        stand_in.fail_next(1, LOGIN, &Fault::error(status, text));
+        let subject = subject(&stand_in, |_| ());
+        subject.kek.describe(within(&subject, SOON)).await.unwrap_err();
+        heals(&subject, Duration::from_secs(15)).await;
+        assert_eq!(stand_in.requests_for(LOGIN), 2, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrapped_custom_secret_id_is_unwrapped() {
+    let (_stand_in, subject) = wrapped(&[]).await;
+    subject.kek.describe(within(&subject, SOON)).await.unwrap();
+}
+
+/// A proxy that answers instead of the keeper is no theft.
+#[tokio::test]
+async fn a_page_instead_of_an_answer_about_a_wrapping_token_is_tried_again() {
+    let page = |status| Fault::Says(status, "<html>no backend</html>".to_owned());
+    for (path, fault) in [
+        (LOOKUP, page(403)),
+        (LOOKUP, page(404)),
+        (LOOKUP, page(200)),
+        (UNWRAP, page(403)),
+        (UNWRAP, page(502)),
+        (UNWRAP, Fault::Reset),
+    ] {
+        let (stand_in, subject) = wrapped(&[(path, fault.clone())]).await;
+        let error = subject.kek.describe(within(&subject, SOON)).await.unwrap_err();
+        assert_ne!(error.code(), Code::WrappingTokenUsed, "{path} {fault:?}");
+        heals(&subject, Duration::from_secs(15)).await;
+        assert_eq!(stand_in.requests_for(LOGIN), 1, "{path} {fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_used_wrapping_token_is_reported_and_not_asked_for_again() {
+    for fault in [None, Some(Fault::ResetAfter)] {
+        let faults: Vec<_> = fault.iter().map(|fault| (UNWRAP, fault.clone())).collect();
+        let (stand_in, subject) = wrapped(&faults).await;
+        if fault.is_none() {
+            stand_in.shared.engine.lock().unwrap().wrapping = None;
+        }
+        for _ in 0..3 {
+            let error = subject.kek.describe(within(&subject, SOON)).await.unwrap_err();
+            assert_eq!(error.code(), Code::WrappingTokenUsed, "{fault:?}: {error}");
+        }
+        let unwraps = u64::from(fault.is_some());
+        let asked = (stand_in.requests_for(LOOKUP), stand_in.requests_for(UNWRAP));
+        assert_eq!(asked, (1 + unwraps, unwraps), "{fault:?}");
+    }
+}
