@@ -7,7 +7,7 @@ use rustls_pki_types::ServerName;
 use super::reading::Reading;
 use crate::adapters::vault::{
     address::VaultAddress,
-    approle::{AppRoleSettings, RoleId},
+    approle::{AppRoleSettings, RoleId, credential_text},
     client::ClientSettings,
     key_path::{KeyPath, MountPath, Namespace},
     tls::{TlsSettings, Trust},
@@ -16,6 +16,9 @@ use crate::adapters::vault::{
 
 /// The most endpoints of one cluster: each has a breaker, and a label of its own in metrics.
 const ENDPOINTS_MAX: usize = 16;
+
+/// The longest role ID, in bytes.
+const ROLE_ID_MAX: usize = 4_096;
 
 /// Who keeps the key.
 #[derive(Clone, Debug)]
@@ -193,24 +196,21 @@ fn approle(reading: &mut Reading<'_>) -> Option<AppRoleSettings> {
 
 /// The role ID itself, or the file that holds it.
 fn role_id(reading: &mut Reading<'_>) -> Option<RoleId> {
-    let path = reading.text("approle-role-id-path");
-    if path.is_empty() {
-        return reading.required("approle-role-id", |text| {
-            if text.bytes().all(|b| b.is_ascii_graphic()) && text.len() <= 4_096 {
-                Ok(RoleId::Given(text.to_owned()))
-            } else {
-                Err("it has blanks or other characters that no role ID has".to_owned())
-            }
-        });
+    let (given, file) = (reading.given("approle-role-id"), reading.given("approle-role-id-path"));
+    if file > given {
+        return Some(RoleId::File(PathBuf::from(reading.text("approle-role-id-path"))));
     }
-    if reading.given("approle-role-id") == reading.given("approle-role-id-path") {
+    if file.is_some() && file == given {
         reading.wrong("approle-role-id", "--approle-role-id-path is given too; give one of them");
         return None;
     }
-    if reading.given("approle-role-id") > reading.given("approle-role-id-path") {
-        return Some(RoleId::Given(reading.text("approle-role-id").to_owned()));
-    }
-    Some(RoleId::File(PathBuf::from(path)))
+    reading.required("approle-role-id", |text| {
+        if text.len() > ROLE_ID_MAX {
+            return Err(format!("it is longer than {ROLE_ID_MAX} bytes"));
+        }
+        credential_text::check(text).map_err(|form| format!("{form}; give the role ID alone"))?;
+        Ok(RoleId::Given(text.to_owned()))
+    })
 }
 
 /// Exactly one form of the key, but for a form that was given with more force: a flag replaces

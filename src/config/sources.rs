@@ -1,6 +1,6 @@
 //! Collecting what was given: flags over variables over file.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use config::{Config, Environment, File, FileFormat, Map, Value};
 
@@ -8,6 +8,10 @@ use super::{
     error::{ConfigError, Origin},
     flags::{self, Takes},
 };
+use crate::adapters::system::bounded_file::{self, Kinds};
+
+/// The largest configuration file, in bytes.
+const FILE_MAX: u64 = 262_144;
 
 /// What stands before the name of each variable.
 pub const VARIABLE_PREFIX: &str = "VAULT_KUBE_KMS";
@@ -139,14 +143,10 @@ impl Sources {
 
     fn read_file(&mut self, path: &str, named: &Origin) -> BTreeMap<&'static str, Given> {
         let origin = Origin::File(path.to_owned());
-        let read = std::fs::read_to_string(path).map_err(|error| error.to_string());
-        let values = read.and_then(|text| {
-            collected(Config::builder().add_source(File::from_str(&text, FileFormat::Toml)))
-        });
-        let values = match values {
+        let values = match file_values(Path::new(path)) {
             Ok(values) => values,
-            Err(error) => {
-                let problem = format!("{path} cannot be used: {}", error.trim().replace('\n', " "));
+            Err(problem) => {
+                let problem = format!("{path} {}", problem.trim().replace('\n', " "));
                 self.wrong("config", named.clone(), &problem);
                 return BTreeMap::new();
             }
@@ -185,6 +185,17 @@ impl Sources {
         let flag = flag.trim_start_matches('-').to_owned();
         self.errors.push(ConfigError { flag, origin, problem: problem.to_owned() });
     }
+}
+
+/// What the configuration file at `path` says, or why it cannot be used, in words that follow its
+/// path.
+fn file_values(path: &Path) -> Result<Map<String, Value>, String> {
+    let bytes = bounded_file::read_in_time(path, FILE_MAX, Kinds::PlainOrPipe)?;
+    let text = std::str::from_utf8(bytes.expose())
+        .map_err(|_position| "is not UTF-8 text; save it as UTF-8".to_owned())?;
+    let text = text.trim_start_matches('\u{feff}');
+    collected(Config::builder().add_source(File::from_str(text, FileFormat::Toml)))
+        .map_err(|problem| format!("cannot be used: {problem}"))
 }
 
 fn collected(

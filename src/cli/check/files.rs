@@ -5,7 +5,7 @@ use std::path::Path;
 use tokio::time::timeout;
 
 use crate::{
-    adapters::vault::approle::secret_id,
+    adapters::vault::approle::credential_text,
     cli::{
         finding::{Area, Finding, Report},
         keeper,
@@ -38,7 +38,7 @@ pub(super) async fn check(sources: &Sources, settings: &Settings, report: &mut R
 }
 
 async fn holds(file: &dyn TextFile, flag: &str, what: &str) -> Finding {
-    match timeout(CALL_BUDGET, secret_id::read(file, flag, what)).await {
+    match timeout(CALL_BUDGET, credential_text::read(file, flag, what)).await {
         Ok(Ok(_)) => Finding::pass(Area::Files, format!("{} holds a {what}", file.place())),
         Ok(Err(error)) => Finding::failed(Area::Files, &error),
         Err(_elapsed) => Finding::fail(

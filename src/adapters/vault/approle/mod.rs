@@ -1,6 +1,7 @@
 //! AppRole: a role ID and a secret ID, read anew at each login. A secret ID that was refused is not
 //! tried again for a while: five refusals lock a role for all nodes that share it.
 
+pub mod credential_text;
 mod refused_pairs;
 pub mod secret_id;
 mod wrapping;

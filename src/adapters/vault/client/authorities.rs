@@ -16,7 +16,7 @@ impl VaultClient {
         loop {
             file.changed().await;
             let problem = match file.read().await {
-                Ok(bundle) => self.trust(bundle.expose().as_bytes()),
+                Ok(bundle) => self.trust(bundle.expose()),
                 Err(problem) => Err(problem),
             };
             let place = file.place();
