@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod approle;
+pub mod bundle;
 pub mod capabilities;
 pub mod client;
 pub mod handshake;
@@ -11,4 +12,7 @@ pub mod tls;
 pub mod transit;
 
 mod refusal;
+mod tls_error;
+mod unreachable;
+mod verifier;
 mod wire;

@@ -9,6 +9,7 @@ use hyper_util::client::legacy::Client;
 use zeroize::Zeroizing;
 
 use super::dial::Dialler;
+pub(in crate::adapters::vault) use crate::adapters::vault::unreachable::unreachable;
 use crate::{
     adapters::vault::{address::VaultAddress, key_path::Namespace, refusal::Refusal, wire},
     domain::{
@@ -213,28 +214,6 @@ impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Answer").field("status", &self.status).finish_non_exhaustive()
     }
-}
-
-/// What `error` means for whoever looks after the address.
-pub(in crate::adapters::vault) fn unreachable(
-    address: &VaultAddress,
-    error: &(dyn std::error::Error + 'static),
-    connecting: bool,
-) -> KmsError {
-    let mut root = error;
-    while let Some(source) = root.source() {
-        root = source;
-    }
-    let cause = root.to_string();
-    let remedy = if cause.contains("certificate expired") {
-        "renew the server's certificate; if it is newer, correct this node's clock"
-    } else if cause.contains("certificate") {
-        "give the CA with --tls-ca-file, or the certificate's name with --tls-sni"
-    } else {
-        "check --vault-address, that the keeper runs, and the network to it"
-    };
-    let what = if connecting { "cannot connect to" } else { "lost the connection to" };
-    KmsError::new(Code::KeeperUnreachable, format!("{what} {address}: {cause}"), remedy)
 }
 
 /// An answer that cannot be what the keeper meant.

@@ -28,11 +28,6 @@ use tokio::time::timeout;
 use tracing::Instrument as _;
 
 pub(super) use self::exchange::{Answer, At, Call, Failure, Repeat, json, unreachable, unreadable};
-pub use self::{
-    authorities::BUNDLE_MAX,
-    endpoints::EndpointView,
-    transport::{BoxError, Connection, Dial},
-};
 use self::{
     dial::Dialler,
     endpoints::Endpoints,
@@ -40,6 +35,10 @@ use self::{
     retry::{Where, is_endpoints_fault},
     transport::Network,
     tries::{Step, Tries},
+};
+pub use self::{
+    endpoints::EndpointView,
+    transport::{BoxError, Connection, Dial},
 };
 use super::{
     address::VaultAddress,
@@ -143,7 +142,7 @@ impl VaultClient {
         let addresses = settings.addresses.clone();
         let bundle = match &settings.tls.trust {
             Trust::Bundle(bundle) => Some(bundle.clone()),
-            Trust::System | Trust::Anybody => None,
+            Trust::System | Trust::Awaited(_) | Trust::Anybody => None,
         };
         Self {
             http: RwLock::new(Arc::new(settings.http(dial))),
