@@ -6,7 +6,7 @@ use config::{Config, Environment, File, FileFormat, Map, Value};
 
 use super::{
     error::{ConfigError, Origin},
-    flags::{self, Takes},
+    flags::{self, Flag, Takes},
 };
 use crate::adapters::system::bounded_file::{self, Kinds};
 
@@ -109,7 +109,7 @@ impl Sources {
             if !matches!(flag.takes, Takes::Values(_)) {
                 entry.values.clear();
             }
-            entry.values.push(value);
+            entry.values.extend(split(flag, value));
         }
         given
     }
@@ -132,10 +132,7 @@ impl Sources {
                 continue;
             };
             let text = value.into_string().unwrap_or_default();
-            let values = match flag.takes {
-                Takes::Values(_) => text.split(',').map(|part| part.trim().to_owned()).collect(),
-                Takes::Value(_) | Takes::Bool => vec![text],
-            };
+            let values = split(flag, text);
             given.insert(flag.name, Given { values, origin: Origin::Variable(variable) });
         }
         given
@@ -161,7 +158,7 @@ impl Sources {
                 Ok(items) if matches!(flag.takes, Takes::Values(_)) => {
                     items.into_iter().map(Value::into_string).collect()
                 }
-                _ => value.into_string().map(|text| vec![text]),
+                _ => value.into_string().map(|text| split(flag, text)),
             };
             match values {
                 Ok(values) => {
@@ -184,6 +181,15 @@ impl Sources {
     fn wrong(&mut self, flag: &str, origin: Origin, problem: &str) {
         let flag = flag.trim_start_matches('-').to_owned();
         self.errors.push(ConfigError { flag, origin, problem: problem.to_owned() });
+    }
+}
+
+/// The values in `text`: several with commas between them, where the flag takes several. A value
+/// that has a comma itself can be given in an array of the file.
+fn split(flag: &Flag, text: String) -> Vec<String> {
+    match flag.takes {
+        Takes::Values(_) => text.split(',').map(|part| part.trim().to_owned()).collect(),
+        Takes::Value(_) | Takes::Bool => vec![text],
     }
 }
 
@@ -231,6 +237,24 @@ mod tests {
         assert_eq!(first(&sources, "transit-key"), "k");
         assert_eq!(first(&sources, "tls-skip-verify"), "true");
         assert_eq!(first(&sources, "require-enterprise"), "false");
+    }
+
+    #[test]
+    fn values_with_commas_between_are_several_wherever_they_are_given() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("c.toml");
+        std::fs::write(&path, "allowed-uid = '1, 2'\naccept-key-id = ['a,b=1']\n").unwrap();
+        let config = format!("--config={}", path.display());
+        let from_file = Sources::collect(&args(&config), []);
+        let from_flags = Sources::collect(&args("--allowed-uid=1,2 --transit-key=a,b"), []);
+        let several_flags = Sources::collect(&args("--allowed-uid=1 --allowed-uid=2"), []);
+        let environment = [("VAULT_KUBE_KMS_ALLOWED_UID", "1,2")];
+        let from_variables = Sources::collect(&[], variables(&environment));
+        for sources in [&from_file, &from_flags, &several_flags, &from_variables] {
+            assert_eq!(sources.get("allowed-uid").unwrap().values, ["1", "2"]);
+        }
+        assert_eq!(from_flags.get("transit-key").unwrap().values, ["a,b"]);
+        assert_eq!(from_file.get("accept-key-id").unwrap().values, ["a,b=1"]);
     }
 
     #[test]

@@ -54,7 +54,7 @@ fn in_time(
     let (done, result) = mpsc::sync_channel(1);
     thread::Builder::new()
         .name("file".to_owned())
-        .spawn(move || drop(done.send(work(Instant::now() + limit))))
+        .spawn(move || drop(done.send(work(within(limit)))))
         .map_err(|error| cannot(&error))?;
     // The work ends by itself a little earlier where it can.
     result.recv_timeout(limit + limit / 10).unwrap_or_else(|_late| Err(HANGS.to_owned()))
@@ -121,7 +121,7 @@ fn drained(mut file: File, expected: u64, most: u64, until: Instant) -> Result<P
 /// Waits until `file` has bytes or has ended. A plain file always has.
 fn wait_for(file: &File, until: Instant) -> Result<(), String> {
     loop {
-        let left = until.saturating_duration_since(Instant::now());
+        let left = until.saturating_duration_since(within(Duration::ZERO));
         if left.is_zero() {
             return Err(HANGS.to_owned());
         }
@@ -133,6 +133,12 @@ fn wait_for(file: &File, until: Instant) -> Result<(), String> {
             Err(error) => return Err(cannot(&error.into())),
         }
     }
+}
+
+/// The instant `limit` from now.
+#[expect(clippy::disallowed_methods, reason = "kernel waits are bounded in real time")]
+pub(super) fn within(limit: Duration) -> Instant {
+    Instant::now() + limit
 }
 
 fn is_passing(error: &io::Error) -> bool {
@@ -192,7 +198,7 @@ mod tests {
     use super::*;
 
     fn at_once(path: &Path, kinds: Kinds) -> Result<Plaintext, String> {
-        read(path, 100, kinds, Instant::now() + Duration::from_millis(50))
+        read(path, 100, kinds, within(Duration::from_millis(50)))
     }
 
     fn fifo(path: &Path) {

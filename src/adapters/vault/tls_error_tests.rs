@@ -73,7 +73,7 @@ struct Server {
 
 impl Server {
     /// One with a certificate of `params` that `by` signed.
-    fn signed(params: CertificateParams, by: &Authority) -> Self {
+    fn signed(params: &CertificateParams, by: &Authority) -> Self {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, by).unwrap();
         Self::new(certificate.der().clone(), key)
@@ -174,22 +174,22 @@ async fn a_certificate_out_of_its_time_is_told_with_both_clocks() {
     let root = authority("root");
     let mut past = params(&["127.0.0.1"]);
     past.not_after = date_time_ymd(2020, 1, 1);
-    let error = told_by(Server::signed(past, &root), trusting(&root)).await;
+    let error = told_by(Server::signed(&past, &root), trusting(&root)).await;
     says(&error, "expired on 2020-01-01T00:00:00Z; this node's clock says 20", "renew");
     says(&error, "", "clock, which is ahead");
     let mut future = params(&["127.0.0.1"]);
     future.not_before = date_time_ymd(2080, 1, 1);
-    let error = told_by(Server::signed(future, &root), trusting(&root)).await;
+    let error = told_by(Server::signed(&future, &root), trusting(&root)).await;
     says(&error, "not valid until 2080-01-01T00:00:00Z; this node's", "clock, which is behind");
 }
 
 #[tokio::test]
 async fn a_certificate_of_another_name_is_told_with_its_names() {
     let root = authority("root");
-    let server = Server::signed(params(&["vault.example", "10.0.0.1", "*.b.example"]), &root);
+    let server = Server::signed(&params(&["vault.example", "10.0.0.1", "*.b.example"]), &root);
     let error = told_by(server, trusting(&root)).await;
     says(&error, "not for 127.0.0.1 but for vault.example, 10.0.0.1, *.b.example", "--tls-sni");
-    let error = told_by(Server::signed(params(&[]), &root), trusting(&root)).await;
+    let error = told_by(Server::signed(&params(&[]), &root), trusting(&root)).await;
     says(&error, "no subject alternative name for 127.0.0.1", "a common name does not count");
 }
 
@@ -204,11 +204,11 @@ async fn an_unknown_issuer_is_told_with_what_is_missing() {
 
     let between = KeyPair::generate().unwrap();
     let between = CertifiedIssuer::signed_by(authority_params("between"), between, &root).unwrap();
-    let server = Server::signed(params(&["127.0.0.1"]), &between);
+    let server = Server::signed(&params(&["127.0.0.1"]), &between);
     let error = told_by(server, trusting(&root)).await;
     says(&error, "it sent no other", "send the intermediate certificates");
 
-    let mut server = Server::signed(params(&["127.0.0.1"]), &between);
+    let mut server = Server::signed(&params(&["127.0.0.1"]), &between);
     server.chain.push(between.der().clone());
     let error = told_by(server, trusting(&other)).await;
     says(&error, "do not lead to one of the authorities in --tls-ca-file", "the last of them");
@@ -217,7 +217,7 @@ async fn an_unknown_issuer_is_told_with_what_is_missing() {
 #[tokio::test]
 async fn a_renewed_authority_of_the_same_name_is_told() {
     let (former, present) = (authority("root"), authority("root"));
-    let error = told_by(Server::signed(params(&["127.0.0.1"]), &present), trusting(&former)).await;
+    let error = told_by(Server::signed(&params(&["127.0.0.1"]), &present), trusting(&former)).await;
     says(&error, "not signed by the key of the authority of that name", "--tls-ca-file");
 }
 
@@ -237,7 +237,7 @@ async fn a_certificate_for_clients_is_told() {
     let root = authority("root");
     let mut client = params(&["127.0.0.1"]);
     client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    let error = told_by(Server::signed(client, &root), trusting(&root)).await;
+    let error = told_by(Server::signed(&client, &root), trusting(&root)).await;
     says(&error, "not for servers", "serverAuth");
 }
 
@@ -246,7 +246,7 @@ async fn a_certificate_for_clients_is_told() {
 async fn a_wish_for_a_client_certificate_is_told() {
     let root = authority("root");
     for version in [&TLS12, &TLS13] {
-        let mut server = Server::signed(params(&["127.0.0.1"]), &root);
+        let mut server = Server::signed(&params(&["127.0.0.1"]), &root);
         server.versions = vec![version];
         server.wants = Some(root.der().clone());
         let error = told_by(server, trusting(&root)).await;
@@ -256,7 +256,7 @@ async fn a_wish_for_a_client_certificate_is_told() {
 
 #[tokio::test]
 async fn authorities_that_are_awaited_are_told() {
-    let server = Server::signed(params(&["127.0.0.1"]), &authority("root"));
+    let server = Server::signed(&params(&["127.0.0.1"]), &authority("root"));
     let why = "--tls-ca-file: /ca.pem cannot be read: No such file or directory";
     let error = told_by(server, Trust::Awaited(why.to_owned())).await;
     says(&error, why, "write the PEM bundle");
@@ -264,7 +264,7 @@ async fn authorities_that_are_awaited_are_told() {
 
 /// Waits for the first bytes of a handshake, and then sends `answer`.
 async fn answering(mut stream: TcpStream, answer: &'static [u8]) -> TcpStream {
-    let _count = stream.read(&mut [0; 16_384]).await.unwrap();
+    let _count = stream.read(&mut vec![0; 16_384]).await.unwrap();
     stream.write_all(answer).await.unwrap();
     stream
 }
@@ -387,7 +387,7 @@ fn hostile_names_are_left_out() {
 #[tokio::test]
 async fn a_look_at_a_server_tells_when_its_certificates_end() {
     let root = authority("root");
-    let acceptor = Server::signed(params(&["127.0.0.1"]), &root).acceptor();
+    let acceptor = Server::signed(&params(&["127.0.0.1"]), &root).acceptor();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let settings = settings(listener.local_addr().unwrap().port(), trusting(&root));
     let serving = async {

@@ -31,7 +31,8 @@ fn explained(error: &(dyn Error + 'static), in_handshake: bool) -> Explained {
         let io = root.downcast_ref::<io::Error>();
         last_io = io.or(last_io);
         // The source of an I/O error is that of the error inside of it, which would be left out.
-        let inner = io.and_then(io::Error::get_ref).map(|inner| inner as _);
+        let inner =
+            io.and_then(io::Error::get_ref).map(|inner| -> &(dyn Error + 'static) { inner });
         match inner.or_else(|| root.source()) {
             Some(inner) => root = inner,
             None => break,
