@@ -11,8 +11,9 @@ use crate::{
         system::{private_file::OwnFile, watched_file::WatchedFile},
         vault::{
             approle::{AppRole, AppRoleFiles, AppRoleSettings, secret_id::CREDENTIAL_MAX},
+            bundle::BUNDLE_MAX,
             capabilities::Capabilities,
-            client::{BUNDLE_MAX, VaultClient},
+            client::VaultClient,
             session::Session,
             transit::TransitKek,
         },

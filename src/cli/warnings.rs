@@ -4,7 +4,10 @@ use std::path::Path;
 
 use super::finding::{Area, Finding};
 use crate::{
-    adapters::system::private_file::is_in_memory,
+    adapters::{
+        system::private_file::is_in_memory,
+        vault::{bundle, tls::Trust},
+    },
     config::settings::{KeeperSettings, Settings, VaultSettings},
 };
 
@@ -41,6 +44,12 @@ fn of_vault(vault: &VaultSettings, warnings: &mut Vec<Finding>) {
             "--tls-skip-verify: anybody can pose as the keeper, and --tls-ca-file is not looked at",
             "leave the former out",
         ));
+    }
+    if let (Trust::Bundle(pem), Some(path)) = (&vault.client.tls.trust, &vault.ca_file) {
+        for warning in bundle::read(pem).map(|bundle| bundle.warnings).unwrap_or_default() {
+            let text = format!("--tls-ca-file: {}: {warning}", path.display());
+            warnings.push(Finding::warn(Area::Files, text, "the other certificates count"));
+        }
     }
     for name in PROXY_VARIABLES.iter().filter(|name| std::env::var_os(name).is_some()) {
         warnings.push(Finding::warn(

@@ -1,21 +1,31 @@
 //! The settings of the keepers: Vault's address, key, TLS and login, or the local key file.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use rustls_pki_types::ServerName;
 
 use super::reading::Reading;
-use crate::adapters::vault::{
-    address::VaultAddress,
-    approle::{AppRoleSettings, RoleId},
-    client::ClientSettings,
-    key_path::{KeyPath, MountPath, Namespace},
-    tls::{TlsSettings, Trust},
-    transit::TransitSettings,
+use crate::adapters::{
+    system::bounded_file::{self, Kinds},
+    vault::{
+        address::VaultAddress,
+        approle::{AppRoleSettings, RoleId, credential_text},
+        bundle::{self, BUNDLE_MAX},
+        client::ClientSettings,
+        key_path::{KeyPath, MountPath, Namespace},
+        tls::{TlsSettings, Trust},
+        transit::TransitSettings,
+    },
 };
 
 /// The most endpoints of one cluster: each has a breaker, and a label of its own in metrics.
 const ENDPOINTS_MAX: usize = 16;
+
+/// The longest role ID, in bytes.
+const ROLE_ID_MAX: usize = 4_096;
 
 /// Who keeps the key.
 #[derive(Clone, Debug)]
@@ -64,7 +74,7 @@ fn vault(reading: &mut Reading<'_>) -> Option<VaultSettings> {
     let require_enterprise = reading.boolean("require-enterprise");
     let approle = approle?;
     let client = client?;
-    let ca_file = matches!(client.tls.trust, Trust::Bundle(_))
+    let ca_file = matches!(client.tls.trust, Trust::Bundle(_) | Trust::Awaited(_))
         .then(|| PathBuf::from(reading.text("tls-ca-file")));
     Some(VaultSettings {
         client,
@@ -134,9 +144,11 @@ fn addresses(reading: &mut Reading<'_>) -> Option<Vec<VaultAddress>> {
 
 fn tls(reading: &mut Reading<'_>) -> Option<TlsSettings> {
     let skip = reading.boolean("tls-skip-verify");
-    let bundle = match reading.text("tls-ca-file") {
-        "" => Some(None),
-        _ => reading.parsed("tls-ca-file", read_bundle).map(Some),
+    let trust = match (skip, reading.text("tls-ca-file")) {
+        // The file is not looked at, as a warning says.
+        (Some(true), _) => Some(Trust::Anybody),
+        (_, "") => Some(Trust::System),
+        _ => reading.parsed("tls-ca-file", authorities),
     };
     let server_name = match reading.text("tls-sni") {
         "" => Some(None),
@@ -147,20 +159,20 @@ fn tls(reading: &mut Reading<'_>) -> Option<TlsSettings> {
             })
             .map(Some),
     };
-    let trust = match (skip?, bundle?) {
-        (true, _) => Trust::Anybody,
-        (false, Some(pem)) => Trust::Bundle(pem),
-        (false, None) => Trust::System,
-    };
-    Some(TlsSettings { trust, server_name: server_name? })
+    skip?;
+    Some(TlsSettings { trust: trust?, server_name: server_name? })
 }
 
-fn read_bundle(path: &str) -> Result<Vec<u8>, String> {
-    let pem = std::fs::read(path)
-        .map_err(|error| format!("{path} cannot be read: {error}; give a PEM bundle"))?;
-    let settings = TlsSettings { trust: Trust::Bundle(pem.clone()), server_name: None };
-    settings.client_config().map_err(|problem| format!("{path}: {problem}"))?;
-    Ok(pem)
+/// The authorities in the file at `path`. One that cannot be read is waited for, as other files
+/// that are mounted late; one that can be read and not used is an error.
+fn authorities(path: &str) -> Result<Trust, String> {
+    match bounded_file::read_in_time(Path::new(path), BUNDLE_MAX, Kinds::Plain) {
+        Ok(pem) => {
+            bundle::read(pem.expose()).map_err(|problem| format!("{path} {problem}"))?;
+            Ok(Trust::Bundle(pem.expose().to_vec()))
+        }
+        Err(problem) => Ok(Trust::Awaited(format!("--tls-ca-file: {path} {problem}"))),
+    }
 }
 
 fn approle(reading: &mut Reading<'_>) -> Option<AppRoleSettings> {
@@ -200,21 +212,20 @@ fn approle(reading: &mut Reading<'_>) -> Option<AppRoleSettings> {
 
 /// The role ID itself, or the file that holds it.
 fn role_id(reading: &mut Reading<'_>) -> Option<RoleId> {
-    let path = reading.text("approle-role-id-path");
-    let (itself, file) = (reading.given("approle-role-id"), reading.given("approle-role-id-path"));
-    if !path.is_empty() && itself == file {
+    let (given, file) = (reading.given("approle-role-id"), reading.given("approle-role-id-path"));
+    if file > given {
+        return Some(RoleId::File(PathBuf::from(reading.text("approle-role-id-path"))));
+    }
+    if file.is_some() && file == given {
         reading.wrong("approle-role-id", "--approle-role-id-path is given too; give one of them");
         return None;
     }
-    if !path.is_empty() && file > itself {
-        return Some(RoleId::File(PathBuf::from(path)));
-    }
     reading.required("approle-role-id", |text| {
-        if text.bytes().all(|b| b.is_ascii_graphic()) && text.len() <= 4_096 {
-            Ok(RoleId::Given(text.to_owned()))
-        } else {
-            Err("it has blanks or other characters that no role ID has".to_owned())
+        if text.len() > ROLE_ID_MAX {
+            return Err(format!("it is longer than {ROLE_ID_MAX} bytes"));
         }
+        credential_text::check(text).map_err(|form| format!("{form}; give the role ID alone"))?;
+        Ok(RoleId::Given(text.to_owned()))
     })
 }
 

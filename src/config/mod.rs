@@ -1,7 +1,6 @@
 //! From command line, environment and file to [`settings::Settings`]: every error at once, each
 //! with the flag's name and where the value came from.
 
-pub mod duration;
 pub mod error;
 pub mod flags;
 pub mod settings;

@@ -3,7 +3,6 @@
 use std::{fmt::Display, time::Duration};
 
 use super::{
-    duration,
     error::{ConfigError, Origin},
     flags,
     sources::Sources,
@@ -89,7 +88,7 @@ impl<'a> Reading<'a> {
         most: Duration,
     ) -> Option<Duration> {
         self.parsed(name, |text| {
-            let value = duration::parse(text)?;
+            let value = go_duration(text)?;
             if value < least || value > most {
                 return Err(format!(
                     "{text} is out of range; {} ms to {} s are allowed",
@@ -115,7 +114,64 @@ impl<'a> Reading<'a> {
     }
 }
 
+/// Reads a duration in Go's form, without sign, such as `1m30s` or `2.5s`. Units above the hour and
+/// blanks, which the parser also knows, are refused as in Go.
+fn go_duration(text: &str) -> Result<Duration, String> {
+    let is_gos = text.chars().all(|c| c.is_ascii_digit() || ".numshµ".contains(c));
+    let parsed = humantime::parse_duration(text).ok().filter(|_| is_gos);
+    parsed.ok_or_else(|| {
+        format!("{text:?} is not a valid duration; write for example 30s, 1m30s or 500ms")
+    })
+}
+
 fn help_of(name: &str) -> &'static str {
     let help = flags::find(name).map_or("", |flag| flag.help);
     help.split_once(" (required").map_or(help, |(what, _)| what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_reads_them() {
+        for (text, millis) in [
+            ("30s", 30_000),
+            ("1m30s", 90_000),
+            ("2.5s", 2_500),
+            ("300ms", 300),
+            ("1.5h", 5_400_000),
+            ("1h0.5m", 3_630_000),
+            ("1500us", 1),
+            ("1000µs", 1),
+            ("0s", 0),
+            ("0", 0),
+        ] {
+            let read = go_duration(text).map(|read| read.as_millis());
+            assert_eq!(read, Ok(millis), "{text}");
+        }
+        for text in [
+            "",
+            "30",
+            "s",
+            "-1s",
+            "+1s",
+            "1x",
+            "1s ",
+            "1 s",
+            "1m 30s",
+            "1..5s",
+            "1e9h",
+            "1d",
+            "1w",
+            "1y",
+            "1min",
+            "1sec",
+            "1hours",
+            "99999999999999999h",
+            "1.",
+        ] {
+            assert!(go_duration(text).is_err(), "{text:?}");
+        }
+    }
 }

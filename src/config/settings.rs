@@ -346,6 +346,24 @@ mod tests {
     }
 
     #[test]
+    fn a_role_id_is_judged_wherever_it_is_given() {
+        let path = ("VAULT_KUBE_KMS_APPROLE_ROLE_ID_PATH", "/from-variable");
+        let rest = ["--vault-address=https://v", "--transit-key=k", "--approle-secret-id-path=/s"];
+        for variables in [vec![], vec![(path.0.to_owned(), path.1.to_owned())]] {
+            for (given, form) in [("a b", "blanks"), ("\"r\"", "quotes"), ("{\"a\":1}", "JSON")] {
+                let role = format!("--approle-role-id={given}");
+                let args: Vec<_> =
+                    rest.into_iter().chain([role.as_str()]).map(str::to_owned).collect();
+                let sources = Sources::collect(&args, variables.clone());
+                let errors = Settings::read(&sources).unwrap_err();
+                let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+                assert_eq!(texts.len(), 1, "{texts:?}");
+                assert!(texts[0].contains("--approle-role-id (") && texts[0].contains(form));
+            }
+        }
+    }
+
+    #[test]
     fn the_embedded_keeper_asks_for_nothing_of_vault() {
         let settings =
             read("--keeper=local --local-key-file=/k --listen-address=unix:///@kms").unwrap();

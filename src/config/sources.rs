@@ -1,13 +1,17 @@
 //! Collecting what was given: flags over variables over file.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use config::{Config, Environment, File, FileFormat, Map, Value};
 
 use super::{
     error::{ConfigError, Origin},
-    flags::{self, Takes},
+    flags::{self, Flag, Takes},
 };
+use crate::adapters::system::bounded_file::{self, Kinds};
+
+/// The largest configuration file, in bytes.
+const FILE_MAX: u64 = 262_144;
 
 /// What stands before the name of each variable.
 pub const VARIABLE_PREFIX: &str = "VAULT_KUBE_KMS";
@@ -105,7 +109,7 @@ impl Sources {
             if !matches!(flag.takes, Takes::Values(_)) {
                 entry.values.clear();
             }
-            entry.values.push(value);
+            entry.values.extend(split(flag, value));
         }
         given
     }
@@ -128,10 +132,7 @@ impl Sources {
                 continue;
             };
             let text = value.into_string().unwrap_or_default();
-            let values = match flag.takes {
-                Takes::Values(_) => text.split(',').map(|part| part.trim().to_owned()).collect(),
-                Takes::Value(_) | Takes::Bool => vec![text],
-            };
+            let values = split(flag, text);
             given.insert(flag.name, Given { values, origin: Origin::Variable(variable) });
         }
         given
@@ -139,14 +140,10 @@ impl Sources {
 
     fn read_file(&mut self, path: &str, named: &Origin) -> BTreeMap<&'static str, Given> {
         let origin = Origin::File(path.to_owned());
-        let read = std::fs::read_to_string(path).map_err(|error| error.to_string());
-        let values = read.and_then(|text| {
-            collected(Config::builder().add_source(File::from_str(&text, FileFormat::Toml)))
-        });
-        let values = match values {
+        let values = match file_values(Path::new(path)) {
             Ok(values) => values,
-            Err(error) => {
-                let problem = format!("{path} cannot be used: {}", error.trim().replace('\n', " "));
+            Err(problem) => {
+                let problem = format!("{path} {}", problem.trim().replace('\n', " "));
                 self.wrong("config", named.clone(), &problem);
                 return BTreeMap::new();
             }
@@ -161,7 +158,7 @@ impl Sources {
                 Ok(items) if matches!(flag.takes, Takes::Values(_)) => {
                     items.into_iter().map(Value::into_string).collect()
                 }
-                _ => value.into_string().map(|text| vec![text]),
+                _ => value.into_string().map(|text| split(flag, text)),
             };
             match values {
                 Ok(values) => {
@@ -185,6 +182,26 @@ impl Sources {
         let flag = flag.trim_start_matches('-').to_owned();
         self.errors.push(ConfigError { flag, origin, problem: problem.to_owned() });
     }
+}
+
+/// The values in `text`: several with commas between them, where the flag takes several. A value
+/// that has a comma itself can be given in an array of the file.
+fn split(flag: &Flag, text: String) -> Vec<String> {
+    match flag.takes {
+        Takes::Values(_) => text.split(',').map(|part| part.trim().to_owned()).collect(),
+        Takes::Value(_) | Takes::Bool => vec![text],
+    }
+}
+
+/// What the configuration file at `path` says, or why it cannot be used, in words that follow its
+/// path.
+fn file_values(path: &Path) -> Result<Map<String, Value>, String> {
+    let bytes = bounded_file::read_in_time(path, FILE_MAX, Kinds::PlainOrPipe)?;
+    let text = std::str::from_utf8(bytes.expose())
+        .map_err(|_position| "is not UTF-8 text; save it as UTF-8".to_owned())?;
+    let text = text.trim_start_matches('\u{feff}');
+    collected(Config::builder().add_source(File::from_str(text, FileFormat::Toml)))
+        .map_err(|problem| format!("cannot be used: {problem}"))
 }
 
 fn collected(
@@ -220,6 +237,24 @@ mod tests {
         assert_eq!(first(&sources, "transit-key"), "k");
         assert_eq!(first(&sources, "tls-skip-verify"), "true");
         assert_eq!(first(&sources, "require-enterprise"), "false");
+    }
+
+    #[test]
+    fn values_with_commas_between_are_several_wherever_they_are_given() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("c.toml");
+        std::fs::write(&path, "allowed-uid = '1, 2'\naccept-key-id = ['a,b=1']\n").unwrap();
+        let config = format!("--config={}", path.display());
+        let from_file = Sources::collect(&args(&config), []);
+        let from_flags = Sources::collect(&args("--allowed-uid=1,2 --transit-key=a,b"), []);
+        let several_flags = Sources::collect(&args("--allowed-uid=1 --allowed-uid=2"), []);
+        let environment = [("VAULT_KUBE_KMS_ALLOWED_UID", "1,2")];
+        let from_variables = Sources::collect(&[], variables(&environment));
+        for sources in [&from_file, &from_flags, &several_flags, &from_variables] {
+            assert_eq!(sources.get("allowed-uid").unwrap().values, ["1", "2"]);
+        }
+        assert_eq!(from_flags.get("transit-key").unwrap().values, ["a,b"]);
+        assert_eq!(from_file.get("accept-key-id").unwrap().values, ["a,b=1"]);
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::fmt;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// The bytes of a DEK seed, in clear: zeroed when dropped, redacted in `Debug`, compared in
-/// constant time.
+/// Secret bytes, such as a DEK seed in clear or the content of a credential file: zeroed when
+/// dropped, redacted in `Debug`, compared in constant time.
 #[derive(Clone)]
 pub struct Plaintext(Zeroizing<Vec<u8>>);
 

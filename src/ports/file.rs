@@ -4,23 +4,24 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 
-use crate::domain::secret::Secret;
+use crate::domain::secret::{Plaintext, Secret};
 
-/// A text that an operator may replace at any moment: a secret ID, a role ID, a CA bundle.
+/// A text file that an operator may replace at any moment: a secret ID, a role ID, a CA bundle.
 #[cfg_attr(test, mockall::automock)]
 #[async_trait]
 pub trait TextFile: Debug + Send + Sync + 'static {
     /// Where it is, for errors and logs.
     fn place(&self) -> String;
 
-    /// Reads it. Waits a moment for one that is being written, so that no half of it is seen.
+    /// Reads it, bounded in size and in time. Waits a moment for one that is being written, so
+    /// that no half of it is seen. The bytes may be of any encoding.
     ///
     /// # Errors
-    /// Why it cannot be read, in words, without its place.
-    async fn read(&self) -> Result<Secret, String>;
+    /// Why it cannot be read, in words that follow its place.
+    async fn read(&self) -> Result<Plaintext, String>;
 
     /// Waits until it may say something else than when it was last read: it was replaced, written,
-    /// or went away. Safe to cancel.
+    /// or went away, or files are to be read again now. Safe to cancel.
     async fn changed(&self);
 }
 

@@ -41,11 +41,13 @@ async fn another_name_or_authority_is_not() {
     let other = StandIn::start().await.ca.clone();
     let other_authority = described(|w| w.client.tls.trust = Trust::Bundle(other)).await;
     let system = described(|wiring| wiring.client.tls.trust = Trust::System).await;
-    for result in [other_name, other_authority, system] {
+    for (result, flag) in
+        [(other_name, "--tls-sni"), (other_authority, "--tls-ca-file"), (system, "--tls-ca-file")]
+    {
         let error = result.unwrap_err();
         assert_eq!(error.code(), Code::KeeperUnreachable);
         assert!(error.cause().contains("certificate"), "{error}");
-        assert!(error.remedy().contains("--tls-ca-file"), "{error}");
+        assert!(error.remedy().contains(flag), "{error}");
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::{sync::watch, time::sleep};
-use vault_kube_kms::{domain::secret::Secret, ports::file::TextFile};
+use vault_kube_kms::{domain::secret::Plaintext, ports::file::TextFile};
 
 use super::chance::Chance;
 
@@ -43,10 +43,11 @@ impl TextFile for CredentialFile {
         "the model's secret ID file".to_owned()
     }
 
-    async fn read(&self) -> Result<Secret, String> {
+    async fn read(&self) -> Result<Plaintext, String> {
         let (version, text) = self.content.borrow().clone();
         self.read.store(version, Ordering::Relaxed);
-        text.map(Secret::new).ok_or_else(|| "does not exist".to_owned())
+        text.map(|text| Plaintext::new(text.into_bytes()))
+            .ok_or_else(|| "does not exist".to_owned())
     }
 
     async fn changed(&self) {

@@ -1,5 +1,6 @@
 //! Outbound: the machine this process runs on.
 
+pub mod bounded_file;
 pub mod clock;
 pub mod hardening;
 pub mod notify;

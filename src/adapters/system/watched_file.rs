@@ -1,118 +1,114 @@
-//! A text file, watched through its directory: a rename to its name, a symbolic link that is
-//! swapped, a file that is written in place.
+//! A file that an operator may replace at any moment: by a rename to its name, by a symbolic link
+//! that is swapped, by writing it in place. Its state is polled, which works on every file system.
 
 use std::{
-    io,
+    fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use tokio::{io::AsyncReadExt as _, net::unix::pipe, time::sleep};
-use zeroize::Zeroizing;
+use tokio::{
+    sync::Notify,
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
 
-use crate::{domain::secret::Secret, ports::file::TextFile};
+use super::bounded_file::{self, HANGS, Kinds, READ_FOR, within};
+use crate::{domain::secret::Plaintext, ports::file::TextFile};
 
-/// How often it is looked at whatever the directory reports: network file systems report nothing,
-/// and a link may point to another directory.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often the state of the file is polled.
+const POLL_EVERY: Duration = Duration::from_secs(2);
 
-/// A file that was written this recently may still be written to.
-const STILL: Duration = Duration::from_millis(100);
+/// A file that was modified this recently may still be written to.
+const SETTLED_AFTER: Duration = Duration::from_millis(100);
 
-/// How often it is waited for a file to be left alone.
+/// How often a file that is being written is read again.
 const TRIES: u32 = 20;
 
 /// What tells one state of a file from another: device, inode, change time and size.
 type Stamp = Option<(u64, u64, i64, i64, u64)>;
 
-/// A text file of bounded size.
+/// A plain file of bounded size.
 #[derive(Debug)]
 pub struct WatchedFile {
     path: PathBuf,
     most: u64,
-    /// Of the state that was last read.
+    /// The state of the file when it was last read.
     read: Mutex<Stamp>,
-    /// News of the directory, once they were asked for.
-    news: tokio::sync::Mutex<Option<pipe::Receiver>>,
+    /// Held by the thread that works on the file: a file system that hangs holds one thread.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    /// Makes [`TextFile::changed`] return at once.
+    look_now: Arc<Notify>,
+    /// How long one look may take.
+    limit: Duration,
 }
 
 impl WatchedFile {
     /// The file at `path`, of at most `most` bytes.
     #[must_use]
     pub fn new(path: PathBuf, most: u64) -> Self {
-        Self { path, most, read: Mutex::new(None), news: tokio::sync::Mutex::new(None) }
+        Self {
+            path,
+            most,
+            read: Mutex::new(None),
+            turn: Arc::default(),
+            look_now: Arc::default(),
+            limit: READ_FOR,
+        }
     }
 
-    async fn read_once(&self) -> Result<Zeroizing<Vec<u8>>, String> {
-        let cannot = |error: io::Error| format!("cannot be read: {error}");
-        let file = tokio::fs::File::open(&self.path).await.map_err(cannot)?;
-        if !file.metadata().await.map_err(cannot)?.is_file() {
-            return Err("is no plain file".to_owned());
-        }
-        // Room for all of it, so that growing leaves no copies behind.
-        let room = usize::try_from(self.most.min(65_536)).unwrap_or_default() + 1;
-        let mut bytes = Zeroizing::new(Vec::with_capacity(room));
-        file.take(self.most + 1).read_to_end(&mut bytes).await.map_err(cannot)?;
-        if u64::try_from(bytes.len()).is_ok_and(|length| length > self.most) {
-            return Err(format!("is larger than {} bytes", self.most));
-        }
-        Ok(bytes)
+    /// Has whatever waits for a change of this file read it again at each
+    /// [`Notify::notify_waiters`] of `look_now`. One `look_now` serves any number of files.
+    #[must_use]
+    pub fn woken_by(self, look_now: &Arc<Notify>) -> Self {
+        Self { look_now: Arc::clone(look_now), ..self }
     }
 
-    /// Waits for news of the directory, or for the time to look anyway.
-    async fn wait(&self) {
-        let mut news = self.news.lock().await;
-        if news.is_none() {
-            // Without them, as on a network file system, looking is enough.
-            *news = listen(self.path.parent().unwrap_or(Path::new("."))).ok();
-        }
-        tokio::select! {
-            () = sleep(LOOK_EVERY) => (),
-            () = drain(news.as_ref()) => (),
-        }
+    /// Runs `work` on a thread that may block; `None` when it does not end in time.
+    async fn on_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Path) -> T + Send + 'static,
+    ) -> Option<T> {
+        let path = self.path.clone();
+        let ended = async {
+            let turn = Arc::clone(&self.turn).lock_owned().await;
+            let work = move || {
+                let _turn = turn;
+                work(&path)
+            };
+            spawn_blocking(work).await.ok()
+        };
+        timeout(self.limit, ended).await.ok().flatten()
+    }
+
+    async fn stamp(&self) -> Stamp {
+        self.on_thread(stamp).await.flatten()
     }
 }
 
-/// The state of the file behind `path`, whatever links lead there. Asked in a thread of its own: a
-/// network file system may hang.
-async fn stamp(path: &Path) -> Stamp {
-    let found = tokio::fs::metadata(path).await.ok()?;
+/// The state of the file behind `path`, whatever links lead there.
+fn stamp(path: &Path) -> Stamp {
+    let found = fs::metadata(path).ok()?;
     Some((found.dev(), found.ino(), found.ctime(), found.ctime_nsec(), found.size()))
 }
 
-/// Whether the file behind `path` was changed moments ago.
-async fn is_warm(path: &Path) -> bool {
-    let modified = tokio::fs::metadata(path).await.and_then(|found| found.modified());
-    modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < STILL))
+/// What one look at a file gave.
+struct Look {
+    stamp: Stamp,
+    read: Result<Plaintext, String>,
+    /// The file was not written to meanwhile, nor moments ago.
+    is_settled: bool,
 }
 
-/// Listens to what happens in `directory`.
-fn listen(directory: &Path) -> io::Result<pipe::Receiver> {
-    let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-    let flags = WatchFlags::CREATE
-        | WatchFlags::MOVED_TO
-        | WatchFlags::MOVED_FROM
-        | WatchFlags::CLOSE_WRITE
-        | WatchFlags::DELETE
-        | WatchFlags::ATTRIB
-        | WatchFlags::ONLYDIR;
-    let _watch = inotify::add_watch(&inotify, directory, flags)?;
-    // No pipe, but read and waited for like one.
-    pipe::Receiver::from_owned_fd_unchecked(inotify)
-}
-
-/// Waits for news and takes them away: what they say is found out by looking.
-async fn drain(news: Option<&pipe::Receiver>) {
-    let Some(news) = news else { return std::future::pending().await };
-    if news.readable().await.is_err() {
-        return std::future::pending().await;
-    }
-    let mut events = [0; 4_096];
-    while news.try_read(&mut events).is_ok_and(|count| count > 0) {}
+fn look(path: &Path, most: u64, until: Instant) -> Look {
+    let before = stamp(path);
+    let read = bounded_file::read(path, most, Kinds::Plain, until);
+    let modified = fs::metadata(path).and_then(|found| found.modified());
+    let is_warm = modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < SETTLED_AFTER));
+    Look { stamp: before, read, is_settled: !is_warm && stamp(path) == before }
 }
 
 #[async_trait]
@@ -121,64 +117,61 @@ impl TextFile for WatchedFile {
         self.path.display().to_string()
     }
 
-    async fn read(&self) -> Result<Secret, String> {
+    async fn read(&self) -> Result<Plaintext, String> {
+        let (most, limit) = (self.most, self.limit);
         for _ in 0..TRIES {
-            let before = stamp(&self.path).await;
-            *self.read.lock().unwrap_or_else(PoisonError::into_inner) = before;
-            let read = self.read_once().await;
-            if is_warm(&self.path).await || stamp(&self.path).await != before {
-                sleep(STILL).await;
-                continue;
+            let found = self.on_thread(move |path| look(path, most, within(limit))).await;
+            let stamp = found.as_ref().and_then(|found| found.stamp);
+            *self.read.lock().unwrap_or_else(PoisonError::into_inner) = stamp;
+            match found {
+                Some(Look { is_settled: true, read, .. }) => return read,
+                Some(_) => sleep(SETTLED_AFTER).await,
+                None => return Err(HANGS.to_owned()),
             }
-            let bytes = read?;
-            let text = std::str::from_utf8(&bytes).map_err(|_private| "is no UTF-8".to_owned())?;
-            return Ok(Secret::new(text.to_owned()));
         }
         Err("is written to all the time".to_owned())
     }
 
     async fn changed(&self) {
         loop {
-            let now = stamp(&self.path).await;
-            if now != *self.read.lock().unwrap_or_else(PoisonError::into_inner) {
+            // Made before the look, so that no wake-up is missed.
+            let woken = self.look_now.notified();
+            if self.stamp().await != *self.read.lock().unwrap_or_else(PoisonError::into_inner) {
                 return;
             }
-            self.wait().await;
+            tokio::select! {
+                () = sleep(POLL_EVERY) => (),
+                () = woken => return,
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, io::Write as _, os::unix::fs::symlink, sync::Arc};
+    use std::{io::Write as _, os::unix::fs::symlink};
 
-    use tokio::time::timeout;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;
-
-    /// Far less than the time to look anyway.
-    const AT_ONCE: Duration = Duration::from_millis(1_500);
 
     fn file(path: &Path) -> Arc<WatchedFile> {
         Arc::new(WatchedFile::new(path.to_owned(), 100))
     }
 
     async fn says(file: &WatchedFile, text: &str) {
-        assert_eq!(file.read().await.unwrap().expose(), text);
+        assert_eq!(file.read().await.unwrap().expose(), text.as_bytes());
     }
 
-    /// Waits for a change that `change` makes, and fails if it is not noticed at once.
+    /// Waits for a change that `change` makes.
     async fn notices(file: &Arc<WatchedFile>, change: impl FnOnce()) {
         let waiting = {
             let file = Arc::clone(file);
             tokio::spawn(async move { file.changed().await })
         };
-        // It listens before anything happens.
-        while file.news.try_lock().is_ok() {
-            tokio::task::yield_now().await;
-        }
+        tokio::task::yield_now().await;
         change();
-        timeout(AT_ONCE, waiting).await.expect("it is noticed at once").unwrap();
+        waiting.await.unwrap();
     }
 
     #[tokio::test]
@@ -232,7 +225,7 @@ mod tests {
         };
         tokio::task::yield_now().await;
         writing.write_all(b"o").unwrap();
-        assert_eq!(reading.await.unwrap().unwrap().expose(), "two");
+        assert_eq!(reading.await.unwrap().unwrap().expose(), b"two");
     }
 
     #[tokio::test]
@@ -249,13 +242,48 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_text_file_of_that_size_is_refused() {
+    async fn a_pipe_is_refused_and_a_plain_file_in_its_place_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, draft) = (directory.path().join("id"), directory.path().join("draft"));
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let file = file(&path);
+        assert!(file.read().await.unwrap_err().contains("is a named pipe (FIFO)"));
+        notices(&file, || {
+            fs::write(&draft, "one").unwrap();
+            fs::rename(&draft, &path).unwrap();
+        })
+        .await;
+        says(&file, "one").await;
+    }
+
+    #[tokio::test]
+    async fn a_wake_up_ends_the_wait_of_a_file_that_is_as_it_was() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("id");
-        fs::write(&path, [b'x'; 101]).unwrap();
-        assert!(file(&path).read().await.unwrap_err().contains("larger than 100 bytes"));
-        fs::write(&path, [0xff, 0xfe]).unwrap();
-        assert!(file(&path).read().await.unwrap_err().contains("UTF-8"));
-        assert!(file(directory.path()).read().await.is_err());
+        fs::write(&path, "one").unwrap();
+        let look_now = Arc::default();
+        let file = WatchedFile::new(path, 100).woken_by(&look_now);
+        says(&file, "one").await;
+        let mut changed = file.changed();
+        assert!(futures_util::poll!(&mut changed).is_pending());
+        look_now.notify_waiters();
+        changed.await;
+    }
+
+    #[tokio::test]
+    async fn a_file_system_that_hangs_holds_one_thread_and_no_caller() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("id");
+        fs::write(&path, "one").unwrap();
+        let file = WatchedFile { limit: Duration::from_millis(50), ..WatchedFile::new(path, 100) };
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let hanging = file.on_thread(move |_path| held.recv().unwrap_or_default());
+        assert_eq!(hanging.await, None);
+        // The thread still hangs: nobody else gets one.
+        assert_eq!(file.on_thread(|_path| ()).await, None);
+        assert_eq!(file.read().await.unwrap_err(), HANGS);
+        drop(release);
+        let file = WatchedFile { limit: READ_FOR, ..file };
+        says(&file, "one").await;
     }
 }

@@ -3,8 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rustls::{ProtocolVersion, client::danger::ServerCertVerifier};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::ProtocolVersion;
+use rustls_pki_types::ServerName;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tower::ServiceExt as _;
@@ -18,9 +18,6 @@ use crate::domain::{
     time,
 };
 
-/// The furthest future that is looked into, in days.
-const DAYS_MAX: u32 = 3_650;
-
 const DAY: Duration = Duration::from_hours(24);
 
 /// What a handshake showed.
@@ -28,9 +25,10 @@ const DAY: Duration = Duration::from_hours(24);
 pub struct Handshake {
     /// The protocol, such as `TLS 1.3`.
     pub protocol: &'static str,
-    /// For how many more days the certificate, with those above it, will be believed: at most ten
-    /// years. `None` where anybody is believed.
-    pub days_left: Option<u32>,
+    /// When the first certificate of the chain ends. `None` where anybody is believed.
+    pub end: Option<time::UnixTime>,
+    /// For how many more whole days that is to come.
+    pub days_left: Option<u64>,
 }
 
 /// Makes a handshake with the server at `address` and ends the connection.
@@ -74,50 +72,14 @@ async fn shake(
     let (_, connection) = tls.get_ref();
     let chain = connection.peer_certificates().unwrap_or_default();
     let verifier = settings.tls.verifier().map_err(internal)?;
-    let believed_in = |days| is_believed(&*verifier, chain, &name, now.after(DAY * days));
+    let end = verifier.end(chain, &name);
     Ok(Handshake {
         protocol: match connection.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
             Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
             _ => "TLS",
         },
-        days_left: (!settings.tls.believes_anybody()).then(|| last(believed_in)),
+        end,
+        days_left: end.map(|end| end.since(now).as_secs().div_euclid(DAY.as_secs())),
     })
-}
-
-/// Asks the verifier itself, so that all it looks at counts: the certificate, those between, the
-/// authority.
-fn is_believed(
-    verifier: &dyn ServerCertVerifier,
-    chain: &[CertificateDer<'_>],
-    name: &ServerName<'_>,
-    at: time::UnixTime,
-) -> bool {
-    let since = Duration::from_secs(u64::try_from(at.secs()).unwrap_or_default());
-    chain.split_first().is_some_and(|(own, above)| {
-        let at = UnixTime::since_unix_epoch(since);
-        verifier.verify_server_cert(own, above, name, &[], at).is_ok()
-    })
-}
-
-/// The last day on which it holds, found by halves; 0 where it does not even hold tomorrow.
-fn last(holds: impl Fn(u32) -> bool) -> u32 {
-    let (mut good, mut bad) = (0, DAYS_MAX + 1);
-    while bad - good > 1 {
-        let middle = good.midpoint(bad);
-        if holds(middle) { good = middle } else { bad = middle }
-    }
-    good
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_day_is_found() {
-        for expected in [0, 1, 13, DAYS_MAX - 1, DAYS_MAX] {
-            assert_eq!(last(|day| day <= expected), expected);
-        }
-    }
 }

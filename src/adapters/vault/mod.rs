@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod approle;
+pub mod bundle;
 pub mod capabilities;
 pub mod client;
 pub mod credentials;
@@ -14,4 +15,7 @@ pub mod transit;
 mod login_plan;
 mod refusal;
 mod session_view;
+mod tls_error;
+mod unreachable;
+mod verifier;
 mod wire;

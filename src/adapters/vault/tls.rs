@@ -3,16 +3,15 @@
 use std::sync::Arc;
 
 use rustls::{
-    ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-    WantsVerifier,
-    client::{
-        WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+    ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier, client::WebPkiServerVerifier,
+    crypto::aws_lc_rs,
 };
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _};
-use rustls_platform_verifier::Verifier;
+use rustls_pki_types::ServerName;
+
+use super::{
+    bundle,
+    verifier::{Accepts, Verifier},
+};
 
 /// Whom to believe that it is Vault.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +20,8 @@ pub enum Trust {
     System,
     /// Those of a PEM bundle, and no others (`--tls-ca-file`). The bundle's text.
     Bundle(Vec<u8>),
+    /// Nobody yet: the file of the bundle cannot be read (`--tls-ca-file`). Why, naming both.
+    Awaited(String),
     /// Anybody (`--tls-skip-verify`).
     Anybody,
 }
@@ -52,23 +53,32 @@ impl TlsSettings {
             .with_no_client_auth())
     }
 
-    /// Who judges a server's certificate.
+    /// What judges a server's certificate.
     ///
     /// # Errors
     /// As for [`TlsSettings::client_config`].
-    pub(super) fn verifier(&self) -> Result<Arc<dyn ServerCertVerifier>, String> {
+    pub(super) fn verifier(&self) -> Result<Arc<Verifier>, String> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        Ok(match &self.trust {
-            Trust::System => Arc::new(Verifier::new(provider).map_err(|error| {
-                format!("no system certificate authorities ({error}); give --tls-ca-file")
-            })?),
-            Trust::Bundle(pem) => {
-                WebPkiServerVerifier::builder_with_provider(Arc::new(roots(pem)?), provider)
-                    .build()
-                    .map_err(|error| format!("it cannot be used: {error}"))?
+        let accepts = match &self.trust {
+            Trust::System => {
+                let system = rustls_platform_verifier::Verifier::new(Arc::clone(&provider));
+                let system = system.map_err(|_error| {
+                    "no system certificate authorities were found; give --tls-ca-file".to_owned()
+                })?;
+                Accepts::By(Arc::new(system), "the system's authorities")
             }
-            Trust::Anybody => Arc::new(Anybody(provider)),
-        })
+            Trust::Bundle(pem) => {
+                let roots = Arc::new(bundle::read(pem)?.roots);
+                let webpki =
+                    WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
+                        .build()
+                        .map_err(|error| format!("cannot be used: {error}"))?;
+                Accepts::By(webpki, "the authorities in --tls-ca-file")
+            }
+            Trust::Awaited(why) => Accepts::None(why.clone()),
+            Trust::Anybody => Accepts::All,
+        };
+        Ok(Arc::new(Verifier { accepts, provider }))
     }
 
     /// A configuration for `http://` addresses, which believes nobody.
@@ -81,57 +91,6 @@ fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, String> {
     ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())
-}
-
-fn roots(pem: &[u8]) -> Result<RootCertStore, String> {
-    let mut store = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|error| format!("it is no PEM bundle: {error}"))?;
-        store.add(certificate).map_err(|error| format!("a certificate in it is bad: {error}"))?;
-    }
-    if store.is_empty() {
-        return Err("there is no certificate in it; give a PEM bundle of CA certificates".into());
-    }
-    Ok(store)
-}
-
-/// Takes any certificate, but still checks that the peer holds its key.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]

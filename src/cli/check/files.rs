@@ -5,7 +5,7 @@ use std::path::Path;
 use tokio::time::timeout;
 
 use crate::{
-    adapters::vault::approle::secret_id,
+    adapters::vault::{approle::credential_text, tls::Trust},
     cli::{
         finding::{Area, Finding, Report},
         keeper,
@@ -24,10 +24,12 @@ pub(super) async fn check(sources: &Sources, settings: &Settings, report: &mut R
         report.add(written_by_us_alone("config", path));
     }
     let KeeperSettings::Vault(vault) = &settings.keeper else { return };
-    if let Some(path) =
-        given(sources, "tls-ca-file").filter(|_| !vault.client.tls.believes_anybody())
-    {
-        report.add(written_by_us_alone("tls-ca-file", path));
+    match (&vault.client.tls.trust, &vault.ca_file) {
+        (Trust::Awaited(why), _) => {
+            report.add(Finding::fail(Area::Files, why, "write the PEM bundle into a plain file"));
+        }
+        (_, Some(path)) => report.add(written_by_us_alone("tls-ca-file", path)),
+        (_, None) => (),
     }
     let opened = keeper::files(&vault.approle);
     let what = if vault.approle.secret_id_wrapped { "wrapping token" } else { "secret ID" };
@@ -40,7 +42,7 @@ pub(super) async fn check(sources: &Sources, settings: &Settings, report: &mut R
 }
 
 async fn holds(file: &dyn TextFile, flag: &str, what: &str) -> Finding {
-    match timeout(CALL_BUDGET, secret_id::read(file, flag, what)).await {
+    match timeout(CALL_BUDGET, credential_text::read(file, flag, what)).await {
         Ok(Ok(_)) => Finding::pass(Area::Files, format!("{} holds a {what}", file.place())),
         Ok(Err(error)) => Finding::failed(Area::Files, &error),
         Err(_elapsed) => Finding::fail(

@@ -34,7 +34,7 @@ use crate::{
 const STEP: Duration = Duration::from_secs(8);
 
 /// A certificate that ends sooner than this is told of.
-const DAYS_LEAST: u32 = 14;
+const DAYS_LEAST: u64 = 14;
 
 pub(super) async fn check(settings: &Settings, report: &mut Report) {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -81,13 +81,15 @@ async fn connection(vault: &VaultSettings, now: UnixTime, report: &mut Report) -
 
 fn shaken(address: &VaultAddress, found: Result<Handshake, KmsError>) -> Finding {
     match found {
-        Ok(Handshake { protocol, days_left: None }) => {
+        Ok(Handshake { protocol, days_left: None, .. }) => {
             Finding::pass(Connection, format!("{protocol} with {address}"))
         }
-        Ok(Handshake { protocol, days_left: Some(days) }) if days >= DAYS_LEAST => Finding::pass(
-            Connection,
-            format!("{protocol} with {address}; its certificate is good for {days} days"),
-        ),
+        Ok(Handshake { protocol, days_left: Some(days), .. }) if days >= DAYS_LEAST => {
+            Finding::pass(
+                Connection,
+                format!("{protocol} with {address}; its certificate is good for {days} days"),
+            )
+        }
         Ok(Handshake { days_left, .. }) => Finding::warn(
             Connection,
             format!(

@@ -126,7 +126,7 @@ fn carry_out(
         return (refusal(429, &text), None);
     }
     if asked.path == "auth/approle/login" {
-        return (login(network, &mut state, &asked.body, wire), None);
+        return (login(network, &mut state, &asked.body), None);
     }
     if let Err(refused) = state.auth.check(asked.token.as_deref()) {
         return (refused, None);
@@ -167,7 +167,7 @@ fn transit(state: &State, server: usize, path: &str, body: &Value, draw: Chance)
 }
 
 /// Logs in, and holds the client to the rules of logins.
-fn login(network: &Network, state: &mut State, body: &Value, wire: Wire) -> Reply {
+fn login(network: &Network, state: &mut State, body: &Value) -> Reply {
     let Network { cluster, client } = network;
     let broken = |rule, what: std::fmt::Arguments<'_>| cluster.journal.violated(rule, what);
     let pair = format!("{ROLE_ID} {}", body["secret_id"]);

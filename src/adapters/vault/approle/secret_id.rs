@@ -8,7 +8,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::wrapping::Unwrapper;
+use super::{credential_text::read, wrapping::Unwrapper};
 use crate::{
     adapters::vault::credentials::{LoginFailure, Mark, Proof},
     domain::{
@@ -184,28 +184,6 @@ impl fmt::Debug for SecretIds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SecretIds").field("file", &self.file).finish_non_exhaustive()
     }
-}
-
-/// Reads a credential from its file, without the newline that editors and `echo` leave at its end.
-///
-/// # Errors
-/// [`Code::CredentialUnreadable`], naming the flag and the remedy.
-pub async fn read(file: &dyn TextFile, flag: &str, what: &str) -> Result<Secret, KmsError> {
-    let unreadable = |why: &str, remedy: String| {
-        let cause = format!("--{flag}: {} {why}", file.place());
-        KmsError::new(Code::CredentialUnreadable, cause, remedy)
-    };
-    let text = file.read().await.map_err(|why| {
-        unreadable(&why, format!("write the {what} there, readable by this process's uid"))
-    })?;
-    let credential = text.expose().trim();
-    if credential.is_empty() || !credential.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(unreadable(
-            &format!("holds no {what}"),
-            format!("write the {what} alone into it, as one line"),
-        ));
-    }
-    Ok(Secret::new(credential.to_owned()))
 }
 
 /// Tells of a wrapping token that was used up: whoever used it has the secret ID.

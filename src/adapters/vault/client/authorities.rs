@@ -3,46 +3,70 @@
 use std::sync::{Arc, PoisonError};
 
 use super::{Dial, VaultClient, transport::Network};
-use crate::{adapters::vault::tls::Trust, ports::file::TextFile};
-
-/// The largest bundle of authorities, in bytes: the public ones take about 250 KiB.
-pub const BUNDLE_MAX: u64 = 4 * 1_048_576;
+use crate::{
+    adapters::vault::{bundle, tls::Trust},
+    ports::file::TextFile,
+};
 
 impl VaultClient {
-    /// Takes up each new bundle in `file`, for ever, and keeps the last good one. Requests
-    /// that are out end on their connections; all others are on new ones, judged by the new bundle.
-    /// Safe to cancel.
+    /// Takes up each new bundle in `file`, for ever, and keeps the last good one. Where there was
+    /// none yet, no server is trusted until there is. Requests that are out end on their
+    /// connections; all others are on new ones, judged by the new bundle. Safe to cancel.
     pub async fn follow_authorities(&self, file: Arc<dyn TextFile>) {
+        if let Trust::Awaited(why) = &self.settings.tls.trust {
+            tracing::warn!("{why}; no server is trusted until it can be read");
+        }
         loop {
             file.changed().await;
-            let problem = match file.read().await {
-                Ok(bundle) => self.trust(bundle.expose().as_bytes()),
+            let place = file.place();
+            let followed = match file.read().await {
+                Ok(bytes) => self.trust(bytes.expose()),
                 Err(problem) => Err(problem),
             };
-            let place = file.place();
-            match problem {
-                Ok(true) => tracing::info!("--tls-ca-file: the new authorities in {place} count"),
-                Ok(false) => (),
-                Err(problem) => tracing::warn!(
-                    "--tls-ca-file: {place} {problem}; the former authorities count still"
-                ),
+            match followed {
+                Ok(None) => (),
+                Ok(Some(warnings)) => {
+                    tracing::info!("--tls-ca-file: the new authorities in {place} count");
+                    for warning in warnings {
+                        tracing::warn!("--tls-ca-file: {place}: {warning}");
+                    }
+                }
+                Err(problem) => self.keep_authorities(&format!("--tls-ca-file: {place} {problem}")),
             }
         }
     }
 
-    /// Whether `bundle` is another one than before; it counts from now on.
-    fn trust(&self, bundle: &[u8]) -> Result<bool, String> {
-        let mut settings = self.settings.clone();
-        settings.tls.trust = Trust::Bundle(bundle.to_vec());
-        let network =
-            Network::new(&settings).map_err(|problem| format!("cannot be used: {problem}"))?;
-        let mut current = self.bundle.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.as_deref() == Some(bundle) {
-            return Ok(false);
+    /// Has `bytes` count from now on, where they are another bundle than before, and gives its
+    /// warnings.
+    fn trust(&self, bytes: &[u8]) -> Result<Option<Vec<String>>, String> {
+        if self.bundle.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(bytes) {
+            return Ok(None);
         }
-        *current = Some(bundle.to_vec());
-        let network: Arc<dyn Dial> = Arc::new(network);
+        let warnings = bundle::read(bytes)?.warnings;
+        self.judge_by(Trust::Bundle(bytes.to_vec()))?;
+        *self.bundle.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes.to_vec());
+        Ok(Some(warnings))
+    }
+
+    /// Tells why there are no new authorities. Where there were none before, it becomes the cause
+    /// of each failed connection.
+    fn keep_authorities(&self, problem: &str) {
+        if self.bundle.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            tracing::warn!("{problem}; the former authorities count still");
+            return;
+        }
+        tracing::warn!("{problem}; no server is trusted until it can be used");
+        if let Err(problem) = self.judge_by(Trust::Awaited(problem.to_owned())) {
+            tracing::warn!("--tls-ca-file: {problem}");
+        }
+    }
+
+    /// Makes all new connections by `trust`.
+    fn judge_by(&self, trust: Trust) -> Result<(), String> {
+        let mut settings = self.settings.clone();
+        settings.tls.trust = trust;
+        let network: Arc<dyn Dial> = Arc::new(Network::new(&settings)?);
         self.connections.dial_by(&network);
-        Ok(true)
+        Ok(())
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::{connections::Http, failure::Failure, transport::Peer};
+pub(in crate::adapters::vault) use crate::adapters::vault::unreachable::unreachable;
 use crate::{
     adapters::vault::{address::VaultAddress, key_path::Namespace, refusal::Refusal},
     domain::{
@@ -214,28 +215,6 @@ fn late(address: &VaultAddress, limit: Duration, connected: bool) -> KmsError {
     };
     let cause = format!("{what} {address} within {} ms", limit.as_millis());
     KmsError::new(Code::KeeperTimeout, cause, remedy)
-}
-
-/// What `error` means for whoever looks after the address.
-pub(in crate::adapters::vault) fn unreachable(
-    address: &VaultAddress,
-    error: &(dyn std::error::Error + 'static),
-    connecting: bool,
-) -> KmsError {
-    let mut root = error;
-    while let Some(source) = root.source() {
-        root = source;
-    }
-    let cause = root.to_string();
-    let remedy = if cause.contains("certificate expired") {
-        "renew the server's certificate; if it is newer, correct this node's clock"
-    } else if cause.contains("certificate") {
-        "give the CA with --tls-ca-file, or the certificate's name with --tls-sni"
-    } else {
-        "check --vault-address, that the keeper runs, and the network to it"
-    };
-    let what = if connecting { "cannot connect to" } else { "lost the connection to" };
-    KmsError::new(Code::KeeperUnreachable, format!("{what} {address}: {cause}"), remedy)
 }
 
 /// An answer of the keeper's shape that contradicts itself.

@@ -25,11 +25,6 @@ use std::{
 use http::HeaderValue;
 use tracing::{Instrument as _, warn};
 
-pub use self::{
-    authorities::BUNDLE_MAX,
-    nodes::EndpointView,
-    transport::{BoxError, Connection, Dial},
-};
 use self::{
     connections::Connections,
     exchange::{Exchanged, exchange},
@@ -44,15 +39,16 @@ pub(super) use self::{
     failure::Failure,
     policy::{Policy, Repeat, Target},
 };
+pub use self::{
+    nodes::EndpointView,
+    transport::{BoxError, Connection, Dial},
+};
 use super::{
     address::VaultAddress,
     tls::{TlsSettings, Trust},
 };
 use crate::{
-    domain::{
-        error::{Code, KmsError},
-        time::Monotonic,
-    },
+    domain::error::{Code, KmsError},
     ports::{
         clock::Clock,
         telemetry::{Event, RetryReason, Telemetry},
@@ -134,7 +130,7 @@ impl VaultClient {
     ) -> Self {
         let bundle = match &settings.tls.trust {
             Trust::Bundle(bundle) => Some(bundle.clone()),
-            Trust::System | Trust::Anybody => None,
+            Trust::System | Trust::Awaited(_) | Trust::Anybody => None,
         };
         let count = settings.addresses.len();
         Self {

@@ -1,0 +1,288 @@
+//! Reads a file that an operator names, bounded in size and in time, into memory that is wiped.
+//!
+//! Only plain files are opened: opening a device can have effects, and a pipe gives its content
+//! once. A configuration may come through a pipe, because it is read once.
+
+use std::{
+    fs::{self, File, Metadata, OpenOptions},
+    io::{self, Read as _},
+    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
+    path::Path,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::OFlags,
+};
+use zeroize::Zeroizing;
+
+use crate::domain::secret::Plaintext;
+
+/// How long reading one file may take.
+pub const READ_FOR: Duration = Duration::from_secs(5);
+
+/// What a file is called that gives no answer in that time.
+pub(super) const HANGS: &str =
+    "cannot be read: it gave no end within 5 s, as a network file system whose server is away";
+
+/// Which kinds of file are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kinds {
+    /// A plain file.
+    Plain,
+    /// A plain file or a pipe, such as process substitution makes.
+    PlainOrPipe,
+}
+
+/// Reads at most `most` bytes from `path` within [`READ_FOR`], on a thread of its own, because a
+/// network file system may never answer. For the time before there is a runtime.
+///
+/// # Errors
+/// Why it cannot be read, in words that follow its path.
+pub fn read_in_time(path: &Path, most: u64, kinds: Kinds) -> Result<Plaintext, String> {
+    let path = path.to_owned();
+    in_time(READ_FOR, move |until| read(&path, most, kinds, until))
+}
+
+fn in_time(
+    limit: Duration,
+    work: impl FnOnce(Instant) -> Result<Plaintext, String> + Send + 'static,
+) -> Result<Plaintext, String> {
+    let (done, result) = mpsc::sync_channel(1);
+    thread::Builder::new()
+        .name("file".to_owned())
+        .spawn(move || drop(done.send(work(within(limit)))))
+        .map_err(|error| cannot(&error))?;
+    // The work ends by itself a little earlier where it can.
+    result.recv_timeout(limit + limit / 10).unwrap_or_else(|_late| Err(HANGS.to_owned()))
+}
+
+/// Reads at most `most` bytes from `path`, until `until` where the file can be waited for. Blocks.
+///
+/// # Errors
+/// Why it cannot be read, in words that follow its path.
+pub(super) fn read(
+    path: &Path,
+    most: u64,
+    kinds: Kinds,
+    until: Instant,
+) -> Result<Plaintext, String> {
+    let found = fs::metadata(path).map_err(|error| unreachable_path(path, &error))?;
+    suits(&found, most, kinds)?;
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+        .map_err(|error| unreachable_path(path, &error))?;
+    // It may be another file by now.
+    let found = file.metadata().map_err(|error| cannot(&error))?;
+    suits(&found, most, kinds)?;
+    let bytes = drained(file, found.len().min(most), most, until)?;
+    Ok(bytes)
+}
+
+/// Reads to the end of `file`: about `expected` bytes, at most `most`.
+fn drained(mut file: File, expected: u64, most: u64, until: Instant) -> Result<Plaintext, String> {
+    let too_large = || format!("is larger than {most} bytes");
+    let most = usize::try_from(most).map_err(|_range| too_large())?;
+    let room = usize::try_from(expected).unwrap_or(most).max(1_023);
+    // One byte more than may be there tells a file that is too large.
+    let mut bytes = Zeroizing::new(vec![0; room.min(most) + 1]);
+    let mut length = 0;
+    loop {
+        if length > most {
+            return Err(too_large());
+        }
+        if length == bytes.len() {
+            // Grows by hand, so that no copy is left behind.
+            let mut larger = Zeroizing::new(vec![0; (length * 2).min(most + 1)]);
+            for (to, from) in larger.iter_mut().zip(bytes.iter()) {
+                *to = *from;
+            }
+            bytes = larger;
+        }
+        wait_for(&file, until)?;
+        let Some(rest) = bytes.get_mut(length..) else { return Err(too_large()) };
+        match file.read(rest) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if is_passing(&error) => (),
+            Err(error) => return Err(cannot(&error)),
+        }
+    }
+    bytes.truncate(length);
+    Ok(Plaintext::new(std::mem::take(&mut *bytes)))
+}
+
+/// Waits until `file` has bytes or has ended. A plain file always has.
+fn wait_for(file: &File, until: Instant) -> Result<(), String> {
+    loop {
+        let left = until.saturating_duration_since(within(Duration::ZERO));
+        if left.is_zero() {
+            return Err(HANGS.to_owned());
+        }
+        let left = Timespec::try_from(left).map_err(|_range| HANGS.to_owned())?;
+        match poll(&mut [PollFd::new(file, PollFlags::IN)], Some(&left)) {
+            Ok(0) => return Err(HANGS.to_owned()),
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => (),
+            Err(error) => return Err(cannot(&error.into())),
+        }
+    }
+}
+
+/// The instant `limit` from now.
+#[expect(clippy::disallowed_methods, reason = "kernel waits are bounded in real time")]
+pub(super) fn within(limit: Duration) -> Instant {
+    Instant::now() + limit
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Whether a file of this kind and size is read.
+fn suits(found: &Metadata, most: u64, kinds: Kinds) -> Result<(), String> {
+    let kind = found.file_type();
+    if kind.is_fifo() && kinds == Kinds::PlainOrPipe {
+        return Ok(());
+    }
+    let kind = if kind.is_dir() {
+        "directory"
+    } else if kind.is_fifo() {
+        "named pipe (FIFO)"
+    } else if kind.is_char_device() {
+        "character device"
+    } else if kind.is_block_device() {
+        "block device"
+    } else if kind.is_socket() {
+        "socket"
+    } else if !kind.is_file() {
+        "special file"
+    } else if found.len() > most {
+        return Err(format!("is larger than {most} bytes"));
+    } else {
+        return Ok(());
+    };
+    Err(format!("is a {kind}, not a plain file"))
+}
+
+/// Why nothing was found at `path`.
+fn unreachable_path(path: &Path, error: &io::Error) -> String {
+    let is_link = || fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
+    if error.kind() == io::ErrorKind::NotFound && is_link() {
+        return "is a symbolic link whose target does not exist".to_owned();
+    }
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        return format!("cannot be read by uid {}: {error}", rustix::process::geteuid().as_raw());
+    }
+    cannot(error)
+}
+
+fn cannot(error: &io::Error) -> String {
+    format!("cannot be read: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write as _, os::fd::AsRawFd as _, os::unix::fs::symlink, os::unix::net::UnixListener,
+    };
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+
+    fn at_once(path: &Path, kinds: Kinds) -> Result<Plaintext, String> {
+        read(path, 100, kinds, within(Duration::from_millis(50)))
+    }
+
+    fn fifo(path: &Path) {
+        mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    }
+
+    #[test]
+    fn plain_files_are_read_up_to_their_limit() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        for length in [0, 1, 99, 100] {
+            fs::write(&path, vec![b'x'; length]).unwrap();
+            assert_eq!(at_once(&path, Kinds::Plain).unwrap().len(), length);
+        }
+        fs::write(&path, [b'x'; 101]).unwrap();
+        assert!(at_once(&path, Kinds::Plain).unwrap_err().contains("larger than 100 bytes"));
+        let descriptor = File::open(&path).unwrap();
+        let through = format!("/dev/fd/{}", descriptor.as_raw_fd());
+        let read = read_in_time(Path::new(&through), 1_000, Kinds::Plain);
+        assert_eq!(read.unwrap().len(), 101);
+    }
+
+    /// Files of /proc say that they are empty.
+    #[test]
+    fn a_file_that_is_longer_than_it_says_is_read_whole() {
+        let expected = fs::read("/proc/self/mountinfo").unwrap();
+        let read = read_in_time(Path::new("/proc/self/mountinfo"), 1_048_576, Kinds::Plain);
+        assert_eq!(read.unwrap().expose(), expected);
+        assert!(at_once(Path::new("/proc/self/mountinfo"), Kinds::Plain).is_err());
+    }
+
+    #[test]
+    fn other_kinds_are_refused_by_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fifo(&at("fifo"));
+        let _listening = UnixListener::bind(at("socket")).unwrap();
+        symlink("nowhere", at("dangling")).unwrap();
+        symlink(at("loop"), at("loop")).unwrap();
+        for (path, named) in [
+            (at("fifo"), "is a named pipe (FIFO), not a plain file"),
+            (at("socket"), "is a socket, not a plain file"),
+            (at("."), "is a directory, not a plain file"),
+            ("/dev/zero".into(), "is a character device, not a plain file"),
+            (at("dangling"), "is a symbolic link whose target does not exist"),
+            (at("loop"), "cannot be read: Too many levels of symbolic links"),
+            (at("missing"), "cannot be read: No such file"),
+        ] {
+            let problem = at_once(&path, Kinds::Plain).unwrap_err();
+            assert!(problem.starts_with(named), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_pipe_is_read_to_its_end_where_pipes_are_allowed() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let path = format!("/dev/fd/{}", reader.as_raw_fd());
+        writer.write_all(b"one").unwrap();
+        drop(writer);
+        let path = Path::new(&path);
+        assert!(at_once(path, Kinds::Plain).unwrap_err().contains("pipe"));
+        assert_eq!(at_once(path, Kinds::PlainOrPipe).unwrap().expose(), b"one");
+    }
+
+    #[test]
+    fn a_pipe_without_an_end_is_given_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("fifo");
+        fifo(&path);
+        assert_eq!(at_once(&path, Kinds::PlainOrPipe).unwrap_err(), HANGS);
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(b"one").unwrap();
+        let path = format!("/dev/fd/{}", reader.as_raw_fd());
+        assert_eq!(at_once(Path::new(&path), Kinds::PlainOrPipe).unwrap_err(), HANGS);
+    }
+
+    #[test]
+    fn a_file_system_that_never_answers_is_given_up() {
+        let (release, held) = mpsc::channel::<()>();
+        let read = in_time(Duration::from_millis(20), move |_until| {
+            held.recv().unwrap_or_default();
+            Err("too late".to_owned())
+        });
+        assert_eq!(read.unwrap_err(), HANGS);
+        drop(release);
+    }
+}
