@@ -74,6 +74,7 @@ impl Code {
         Self::CredentialUnreadable,
         Self::DeadlineExceeded,
         Self::EnterpriseRequired,
+        Self::Intermediary,
         Self::Internal,
         Self::InvalidRequest,
         Self::KeeperAnswer,

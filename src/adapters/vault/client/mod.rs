@@ -239,6 +239,8 @@ impl VaultClient {
         let Attempt { endpoint, .. } = attempt;
         let started = self.clock.now();
         let others = self.nodes(|nodes| nodes.others(endpoint, attempt.avoided, started));
+        // A try that is given up may leave a token behind: what is not repeated freely gets all time.
+        let others = if policy.repeat == Repeat::Freely { others } else { 0 };
         let limit = self.limit(others, policy.deadline.since(started), policy.try_limit);
         let span = trace::span(request, self.settings.addresses.get(endpoint));
         let outcome = match self.verify(endpoint, limit).await {
