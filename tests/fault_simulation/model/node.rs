@@ -61,7 +61,7 @@ pub async fn respond(
         Wire::Proxy => return Ok(page(502, "<html><h1>502 Bad Gateway</h1></html>".to_owned())),
         Wire::Good | Wire::ResetAfter | Wire::HalfBody => (),
     }
-    let ((status, reply), to) = carry_out(&network, node, &asked, wire, draw);
+    let ((status, reply), to) = carry_out(&network, node, &asked, draw);
     let text = if reply.is_null() { String::new() } else { reply.to_string() };
     let mut answer = match wire {
         // Nobody is to be refused without being told: the client repeats a lost login once.
@@ -110,7 +110,6 @@ fn carry_out(
     network: &Network,
     node: usize,
     asked: &Asked,
-    wire: Wire,
     mut draw: Chance,
 ) -> (Reply, Option<usize>) {
     let mut state = network.cluster.state();
@@ -126,7 +125,7 @@ fn carry_out(
         return (refusal(429, &text), None);
     }
     if asked.path == "auth/approle/login" {
-        return (login(network, &mut state, &asked.body, wire), None);
+        return (login(network, &mut state, &asked.body), None);
     }
     if let Err(refused) = state.auth.check(asked.token.as_deref()) {
         return (refused, None);
@@ -167,7 +166,7 @@ fn transit(state: &State, server: usize, path: &str, body: &Value, draw: Chance)
 }
 
 /// Logs in, and holds the client to the rules of logins.
-fn login(network: &Network, state: &mut State, body: &Value, wire: Wire) -> Reply {
+fn login(network: &Network, state: &mut State, body: &Value) -> Reply {
     let Network { cluster, client } = network;
     let broken = |rule, what: std::fmt::Arguments<'_>| cluster.journal.violated(rule, what);
     let pair = format!("{ROLE_ID} {}", body["secret_id"]);
