@@ -101,13 +101,7 @@ fn wrong_configuration_is_told_whole_and_nothing_is_bound() {
     ]);
     assert_eq!(output.status.code(), Some(64));
     let text = stderr(&output);
-    for flag in [
-        "vault-address",
-        "transit-key",
-        "approle-role-id",
-        "approle-secret-id-path",
-        "metrics-port",
-    ] {
+    for flag in ["vault-address", "transit-key", "approle-role-id", "metrics-port"] {
         assert!(text.contains(&format!("--{flag} (")), "{flag} in {text}");
     }
     assert!(!text.contains("canary") && !socket.exists(), "{text}");

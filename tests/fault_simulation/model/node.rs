@@ -61,7 +61,7 @@ pub async fn respond(
         Wire::Proxy => return Ok(page(502, "<html><h1>502 Bad Gateway</h1></html>".to_owned())),
         Wire::Good | Wire::ResetAfter | Wire::HalfBody => (),
     }
-    let ((status, reply), to) = carry_out(&network, node, &asked, wire, draw);
+    let ((status, reply), to) = carry_out(&network, node, &asked, draw);
     let text = if reply.is_null() { String::new() } else { reply.to_string() };
     let mut answer = match wire {
         // Nobody is to be refused without being told: the client repeats a lost login once.
@@ -110,7 +110,6 @@ fn carry_out(
     network: &Network,
     node: usize,
     asked: &Asked,
-    wire: Wire,
     mut draw: Chance,
 ) -> (Reply, Option<usize>) {
     let mut state = network.cluster.state();

@@ -11,7 +11,7 @@ const FAILURES_MAX: u32 = 3;
 /// How long it is left alone: doubled each time that the one request failed too. Short, for the
 /// end of an outage is to be noticed within seconds.
 const REST_FIRST: Duration = Duration::from_secs(1);
-const REST_LAST: Duration = Duration::from_secs(4);
+const REST_LAST: Duration = Duration::from_secs(2);
 
 /// A probe of which nothing has been heard for this long was given up by its caller.
 const PROBE_MAX: Duration = Duration::from_secs(3);
@@ -118,9 +118,9 @@ mod tests {
     }
 
     #[test]
-    fn it_rests_longer_each_time_up_to_four_seconds() {
+    fn it_rests_longer_each_time_up_to_two_seconds() {
         let (mut breaker, mut now) = (open(), 0);
-        for rest in [1_000, 2_000, 4_000, 4_000] {
+        for rest in [1_000, 2_000, 2_000] {
             assert!(!breaker.admits(at(now + rest - 1)) && breaker.admits(at(now + rest)));
             now += rest;
             breaker.sent(at(now));
