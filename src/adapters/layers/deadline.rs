@@ -171,13 +171,17 @@ mod tests {
         let mut clock = MockClock::new();
         clock.expect_now().return_const(Monotonic::default());
         clock.expect_sleep().returning(|_| ());
-        let clock: Arc<dyn Clock> = Arc::new(clock);
-        let inner = Deadline::new(Hanging(MockKek::new()), Arc::clone(&clock));
-        let layer = Deadline::new(inner, clock);
-        for _ in 0..2 {
-            let error = layer.describe(Monotonic::default()).await.unwrap_err();
-            assert_eq!(error.cause(), LATE);
-        }
+        let mut inner = MockKek::new();
+        inner.expect_unwrap().returning(|_, _| {
+            Err(KmsError::new(Code::DeadlineExceeded, format!("{LATE}; last seen: x"), "none"))
+        });
+        let layer = Deadline::new(Hanging(inner), Arc::new(clock));
+        let (ciphertext, associated_data) =
+            (Ciphertext::new(vec![1]).unwrap(), AssociatedData::none());
+        let sealed = Unwrap { ciphertext: &ciphertext, associated_data: &associated_data };
+        assert!(layer.unwrap(sealed, Monotonic::default()).await.is_err());
+        let error = layer.describe(Monotonic::default()).await.unwrap_err();
+        assert_eq!(error.cause(), LATE);
     }
 
     #[derive(Debug)]
