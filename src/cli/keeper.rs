@@ -6,7 +6,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 
 use crate::{
     adapters::{
-        layers::{batch::Batch, coalesce::Coalesce, deadline::Deadline},
+        layers,
         local::keeper::LocalKek,
         system::{private_file::OwnFile, watched_file::WatchedFile},
         vault::{
@@ -47,14 +47,6 @@ pub(super) fn files(settings: &AppRoleSettings) -> AppRoleFiles {
     )
 }
 
-/// What every keeper gets: each caller is held to its deadline, equal unwraps share a call, and
-/// those that wait go together.
-fn layered(kek: impl Kek, clock: &Arc<dyn Clock>, telemetry: &Arc<dyn Telemetry>) -> Arc<dyn Kek> {
-    let batch = Batch::new(kek, Arc::clone(clock), Arc::clone(telemetry));
-    let coalesce = Coalesce::new(batch, Arc::clone(clock), Arc::clone(telemetry));
-    Arc::new(Deadline::new(coalesce, Arc::clone(clock)))
-}
-
 /// What keeps a keeper going: to be run in the background, each for ever.
 pub(super) type Tasks = Vec<BoxFuture<'static, ()>>;
 
@@ -72,7 +64,7 @@ impl Keeper {
             KeeperSettings::Local(path) => {
                 let kek = LocalKek::open(path.clone())?;
                 let lineage = kek.lineage();
-                let kek = layered(kek, clock, telemetry);
+                let kek = layers::around(kek, clock, telemetry);
                 let keeper = Self { kek, session: None, client: None, capabilities: None, lineage };
                 Ok((keeper, Tasks::new()))
             }
@@ -99,7 +91,7 @@ impl Keeper {
         let capabilities =
             Capabilities::new(Arc::clone(&client), Arc::clone(&session), transit.clone());
         let kek = TransitKek::new(Arc::clone(&client), Arc::clone(&session), transit);
-        let kek = layered(kek, clock, telemetry);
+        let kek = layers::around(kek, clock, telemetry);
         let running = Arc::clone(&session);
         let (warm, followed) = (Arc::clone(&client), Arc::clone(&client));
         let mut tasks: Tasks = vec![

@@ -76,6 +76,10 @@ pub trait Kek: Debug + Send + Sync + 'static {
     ) -> Result<Plaintext, KmsError>;
 
     /// Unwraps several at once, with one result for each, in order. A failed item fails no other.
+    ///
+    /// An item that would have to be waited for delays no other: it gets `version-not-yet`, or the
+    /// code of an outage where the keeper failed with this item alone. The caller then asks for it
+    /// by [`Kek::unwrap`]. The default asks for one after the other.
     async fn unwrap_many<'a>(
         &self,
         sealed: &[Unwrap<'a>],

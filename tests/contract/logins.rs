@@ -75,7 +75,6 @@ async fn a_login_that_takes_four_seconds_succeeds_and_leaves_no_token_behind() {
     stand_in.fail_next(1, LOGIN, &Fault::Delay(Duration::from_secs(4)));
     let subject = subject(&stand_in, |wiring| {
         // Until the client takes the limit of a try from the call.
-        wiring.client.request_timeout = Duration::from_secs(30);
     });
     heals(&subject, Duration::from_secs(15)).await;
     assert_eq!(stand_in.requests_for(LOGIN), 1);
@@ -89,7 +88,6 @@ async fn a_token_that_comes_after_the_time_out_is_revoked() {
     stand_in.fail_next(1, LOGIN, &Fault::Delay(Duration::from_millis(1_500)));
     let subject = subject(&stand_in, |wiring| {
         wiring.approle.login_timeout = Duration::from_secs(1);
-        wiring.client.request_timeout = Duration::from_secs(30);
     });
     let error = subject.kek.describe(within(&subject, SOON)).await.unwrap_err();
     assert!(error.to_string().contains("--login-timeout"), "{error}");

@@ -118,7 +118,7 @@ async fn every_fault_is_classified_and_passes() {
     }
 }
 
-/// An endpoint that failed is left alone for four seconds at most.
+/// An endpoint that failed is left alone for two seconds at most.
 pub async fn heals(subject: &TransitSubject) {
     let healed = async {
         while subject.kek.describe(within(subject, SOON)).await.is_err() {

@@ -6,7 +6,7 @@
 use std::{
     collections::VecDeque,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use async_trait::async_trait;
@@ -37,8 +37,12 @@ const LANES: usize = 2;
 /// Wraps that are out at once. They are rare, and cannot go together.
 const WRAPS: usize = 8;
 
-/// Unwraps that wait at most; kube-apiserver asks again.
-const QUEUE_MAX: usize = 1_024;
+/// From so many in the queue on, those whose callers left are taken out. The others are bounded by
+/// the calls that the process takes in hand.
+const SWEPT_AT: usize = 1_024;
+
+/// Unwraps that are out alone at once, because a batch left them open.
+const ALONE: usize = 8;
 
 /// Unwraps that go together at most.
 const BATCH_MAX: usize = 128;
@@ -71,6 +75,7 @@ pub struct Batch<K> {
 struct Shared<K> {
     inner: K,
     wraps: Semaphore,
+    alone: Semaphore,
     traffic: Mutex<Traffic>,
     clock: Arc<dyn Clock>,
     telemetry: Arc<dyn Telemetry>,
@@ -80,8 +85,9 @@ impl<K: Kek> Batch<K> {
     /// `inner`, with unwraps that wait sent together.
     #[must_use]
     pub fn new(inner: K, clock: Arc<dyn Clock>, telemetry: Arc<dyn Telemetry>) -> Self {
-        let (wraps, traffic) = (Semaphore::new(WRAPS), Mutex::default());
-        Self { shared: Arc::new(Shared { inner, wraps, traffic, clock, telemetry }) }
+        let (wraps, alone) = (Semaphore::new(WRAPS), Semaphore::new(ALONE));
+        let traffic = Mutex::default();
+        Self { shared: Arc::new(Shared { inner, wraps, alone, traffic, clock, telemetry }) }
     }
 }
 
@@ -90,19 +96,15 @@ impl<K: Kek> Shared<K> {
         self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A lane, if one is free; else a place in the queue, if there is one.
+    /// A lane, if one is free; else a place in the queue.
     fn enter(self: &Arc<Self>, sealed: Unwrap<'_>, deadline: Monotonic) -> Entrance<K> {
         let mut traffic = self.traffic();
         if traffic.out < LANES {
             traffic.out += 1;
             return Entrance::Lane(Lane { shared: Arc::clone(self) });
         }
-        if traffic.queue.len() >= QUEUE_MAX {
-            // Whoever has left takes nobody's place.
+        if traffic.queue.len() >= SWEPT_AT {
             traffic.queue.retain(|waiting| !waiting.answer.is_closed());
-            if traffic.queue.len() >= QUEUE_MAX {
-                return Entrance::Full;
-            }
         }
         let (answer, outcome) = oneshot::channel();
         traffic.queue.push_back(Waiting {
@@ -139,7 +141,8 @@ impl<K: Kek> Shared<K> {
         (!batch.is_empty()).then_some(batch)
     }
 
-    async fn send(&self, batch: Vec<Waiting>) {
+    /// Sends `batch`. Items that it leaves open are asked for alone, by tasks of their own.
+    async fn send(self: &Arc<Self>, batch: Vec<Waiting>) {
         self.telemetry.record(Event::Batched { size: batch.len() });
         // Below the first one's, and linked to the others'.
         let parent = batch.first().and_then(|waiting| waiting.span.id());
@@ -157,18 +160,62 @@ impl<K: Kek> Shared<K> {
             [one] => vec![self.inner.unwrap(*one, deadline).instrument(span).await],
             items => self.inner.unwrap_many(items, deadline).instrument(span).await,
         };
+        let judged = outcomes.iter().any(|outcome| !matches!(outcome, Err(e) if is_open(e)));
+        let lone = batch.len() == 1;
+        let trouble = Arc::new(OnceLock::new());
         for (waiting, outcome) in batch.into_iter().zip(outcomes) {
-            // Whoever has left does not need it.
-            drop(waiting.answer.send(outcome));
+            match outcome {
+                // Where all failed as one, the keeper is in trouble and no item is to blame.
+                Err(error)
+                    if !lone
+                        && is_open(&error)
+                        && (judged || error.code() == Code::VersionNotYet) =>
+                {
+                    let task = Arc::clone(self).ask_alone(waiting, Arc::clone(&trouble));
+                    drop(tokio::spawn(task));
+                }
+                // Whoever has left does not need it.
+                outcome => drop(waiting.answer.send(outcome)),
+            }
         }
     }
+
+    /// Asks for one item that its batch left open, unless the keeper turned out to be in `trouble`
+    /// when others of the batch were asked for. Ends when the caller leaves.
+    async fn ask_alone(self: Arc<Self>, mut waiting: Waiting, trouble: Arc<OnceLock<KmsError>>) {
+        let (ciphertext, associated_data) = (&waiting.ciphertext, &waiting.associated_data);
+        let asked = async {
+            let _permit = self.alone.acquire().await.map_err(|_closed| given_up())?;
+            if let Some(error) = trouble.get() {
+                return Err(error.clone());
+            }
+            let sealed = Unwrap { ciphertext, associated_data };
+            let outcome = self.inner.unwrap(sealed, waiting.deadline).await;
+            if let Err(error) = &outcome
+                && error.code().is_outage()
+            {
+                drop(trouble.set(error.clone()));
+            }
+            outcome
+        };
+        let outcome = tokio::select! {
+            outcome = asked.instrument(waiting.span.clone()) => outcome,
+            () = waiting.answer.closed() => return,
+        };
+        drop(waiting.answer.send(outcome));
+    }
+}
+
+/// Whether `error`, in a batch, leaves open what the item unwraps to: the node does not know its
+/// version yet, or failed in a way that says nothing about the item.
+const fn is_open(error: &KmsError) -> bool {
+    error.code().is_outage() || matches!(error.code(), Code::VersionNotYet)
 }
 
 /// How a call goes on.
 enum Entrance<K: Kek> {
     Lane(Lane<K>),
     Queue(oneshot::Receiver<Outcome>),
-    Full,
 }
 
 /// A place among the calls that are out. When it is left, those who wait take it over.
@@ -223,11 +270,6 @@ impl<K: Kek> Kek for Batch<K> {
                 outcome
             }
             Entrance::Queue(outcome) => outcome.await.unwrap_or_else(|_dropped| Err(given_up())),
-            Entrance::Full => Err(KmsError::new(
-                Code::Overloaded,
-                format!("{QUEUE_MAX} unwraps wait for the keeper already"),
-                "the API server asks again; if this lasts, look at the keeper's latency",
-            )),
         }
     }
 

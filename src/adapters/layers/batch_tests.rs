@@ -73,22 +73,17 @@ async fn a_bad_one_fails_only_itself() {
 }
 
 #[tokio::test]
-async fn a_batch_is_bounded_and_so_is_the_queue() {
+async fn a_batch_is_bounded() {
     let kek = HeldKek::new();
     let layer = layer(&kek);
-    let waiting: Vec<_> = (0..LANES + QUEUE_MAX + 3).map(|n| ask(&layer, &n.to_string())).collect();
+    let waiting: Vec<_> = (0..LANES + 8 * BATCH_MAX).map(|n| ask(&layer, &n.to_string())).collect();
     settle().await;
-    assert_eq!(out(&layer), (LANES, QUEUE_MAX));
+    assert_eq!(out(&layer), (LANES, 8 * BATCH_MAX));
     kek.release(1_000);
-    let mut refused = 0;
     for waiter in waiting {
-        if let Err(error) = waiter.await.unwrap() {
-            assert_eq!(error.code(), Code::Overloaded);
-            refused += 1;
-        }
+        waiter.await.unwrap().unwrap();
     }
-    assert_eq!(refused, 3);
-    assert_eq!(kek.calls()[LANES..], [BATCH_MAX; QUEUE_MAX / BATCH_MAX]);
+    assert_eq!(kek.calls()[LANES..], [BATCH_MAX; 8]);
 }
 
 #[tokio::test]
@@ -112,17 +107,78 @@ async fn whoever_leaves_is_not_sent_and_loses_no_lane() {
 }
 
 #[tokio::test]
-async fn whoever_leaves_takes_nobodys_place_in_the_queue() {
+async fn callers_that_left_do_not_fill_the_queue() {
     let kek = HeldKek::new();
     let layer = layer(&kek);
-    let waiting: Vec<_> = (0..LANES + QUEUE_MAX).map(|n| ask(&layer, &n.to_string())).collect();
+    let _lanes: Vec<_> = ["a", "b"].map(|text| ask(&layer, text)).into();
     settle().await;
-    waiting.iter().for_each(JoinHandle::abort);
-    settle().await;
+    for _ in 0..5 {
+        let leaving: Vec<_> = (0..SWEPT_AT).map(|n| ask(&layer, &n.to_string())).collect();
+        settle().await;
+        leaving.iter().for_each(JoinHandle::abort);
+        settle().await;
+    }
     let comes = ask(&layer, "comes");
     settle().await;
+    assert!(out(&layer).1 <= SWEPT_AT + 1, "{:?}", out(&layer));
     kek.release(1_000);
     assert_eq!(comes.await.unwrap().unwrap().expose(), b"comes");
+}
+
+/// Items that a batch leaves open are asked for alone, and nobody else waits for that.
+#[tokio::test]
+async fn an_item_that_must_be_awaited_delays_no_other() {
+    for open in ["late", "inside"] {
+        let kek = HeldKek::new();
+        let layer = layer(&kek);
+        let lanes: Vec<_> = ["a", "b"].map(|text| ask(&layer, text)).into();
+        settle().await;
+        let waiting = ask(&layer, open);
+        let others: Vec<_> = ["c", "d", "bad"].map(|text| ask(&layer, text)).into();
+        settle().await;
+        kek.release(3);
+        for other in lanes.into_iter().chain(others) {
+            drop(other.await.unwrap());
+        }
+        settle().await;
+        assert_eq!(kek.calls(), [1, 1, 4, 1], "{open} is asked for alone");
+        assert_eq!(out(&layer), (0, 0), "{open} holds no lane");
+        kek.release(1);
+        assert_eq!(waiting.await.unwrap().unwrap().expose(), open.as_bytes());
+        assert_eq!(kek.under_way(), 0);
+    }
+}
+
+#[tokio::test]
+async fn items_asked_for_alone_are_bounded_and_given_up_with_their_callers() {
+    let kek = HeldKek::new();
+    let layer = layer(&kek);
+    let _lanes: Vec<_> = ["a", "b"].map(|text| ask(&layer, text)).into();
+    settle().await;
+    let waiting: Vec<_> = (0..ALONE + 5).map(|_| ask(&layer, "late")).collect();
+    settle().await;
+    kek.release(3);
+    settle().await;
+    assert_eq!(kek.under_way(), ALONE);
+    waiting.iter().for_each(JoinHandle::abort);
+    settle().await;
+    assert_eq!(kek.under_way(), 0);
+}
+
+/// A keeper that fails as a whole is not asked again for each item.
+#[tokio::test]
+async fn a_batch_that_failed_as_a_whole_is_not_taken_apart() {
+    let kek = HeldKek::new();
+    let layer = layer(&kek);
+    let _lanes: Vec<_> = ["a", "b"].map(|text| ask(&layer, text)).into();
+    settle().await;
+    let waiting: Vec<_> = (0..5).map(|_| ask(&layer, "inside")).collect();
+    settle().await;
+    kek.release(3);
+    for waiter in waiting {
+        assert_eq!(waiter.await.unwrap().unwrap_err().code(), Code::KeeperFailed);
+    }
+    assert_eq!(kek.calls(), [1, 1, 5]);
 }
 
 #[tokio::test]

@@ -25,6 +25,9 @@ use crate::{
 /// For how long an outage that other calls met explains a call that is given up.
 const EXPLAINS: Duration = Duration::from_secs(10);
 
+/// How the cause of a call that was given up begins.
+const LATE: &str = "the keeper did not answer before the caller's deadline";
+
 /// Ends each call of the keeper inside at its deadline.
 #[derive(Debug)]
 pub struct Deadline<K> {
@@ -50,7 +53,11 @@ impl<K: Kek> Deadline<K> {
         tokio::select! {
             biased;
             result = call => {
-                if let Err(error) = &result && error.code().is_outage() {
+                // What another such layer gave up explains nothing.
+                if let Err(error) = &result
+                    && error.code().is_outage()
+                    && !error.cause().starts_with(LATE)
+                {
                     *self.met() = Some((self.clock.now(), error.clone()));
                 }
                 result
@@ -65,7 +72,6 @@ impl<K: Kek> Deadline<K> {
 
     /// What a caller is told whose call has not ended: with what others met, where that is known.
     fn expired(&self) -> KmsError {
-        const LATE: &str = "the keeper did not answer before the caller's deadline";
         let now = self.clock.now();
         match &*self.met() {
             Some((when, met)) if now.since(*when) < EXPLAINS => KmsError::new(
@@ -157,6 +163,25 @@ mod tests {
         let error = layer.describe(Monotonic::default()).await.unwrap_err();
         assert!(error.cause().contains("keeper-sealed: the keeper is sealed"), "{error}");
         assert_eq!(error.remedy(), "unseal it");
+    }
+
+    /// The layer stands twice in the stack.
+    #[tokio::test]
+    async fn a_call_given_up_by_the_layer_inside_explains_no_other() {
+        let mut clock = MockClock::new();
+        clock.expect_now().return_const(Monotonic::default());
+        clock.expect_sleep().returning(|_| ());
+        let mut inner = MockKek::new();
+        inner.expect_unwrap().returning(|_, _| {
+            Err(KmsError::new(Code::DeadlineExceeded, format!("{LATE}; last seen: x"), "none"))
+        });
+        let layer = Deadline::new(Hanging(inner), Arc::new(clock));
+        let (ciphertext, associated_data) =
+            (Ciphertext::new(vec![1]).unwrap(), AssociatedData::none());
+        let sealed = Unwrap { ciphertext: &ciphertext, associated_data: &associated_data };
+        assert!(layer.unwrap(sealed, Monotonic::default()).await.is_err());
+        let error = layer.describe(Monotonic::default()).await.unwrap_err();
+        assert_eq!(error.cause(), LATE);
     }
 
     #[derive(Debug)]

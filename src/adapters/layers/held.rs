@@ -19,7 +19,9 @@ use crate::{
     ports::kek::{Kek, Unwrap, Wrapped},
 };
 
-/// Unwraps a ciphertext to itself; `bad` is refused. Each call waits for a permit.
+/// Unwraps a ciphertext to itself; `bad` is refused. In a batch, `late` is of a version that is not
+/// there yet, and `inside` fails inside the keeper; asked for alone, both unwrap. Each call waits for
+/// a permit.
 #[derive(Clone, Debug)]
 pub(super) struct HeldKek {
     gate: Arc<Semaphore>,
@@ -108,7 +110,12 @@ impl Kek for HeldKek {
         _: Monotonic,
     ) -> Vec<Result<Plaintext, KmsError>> {
         self.hold(sealed.len()).await;
-        sealed.iter().map(|item| opened(*item)).collect()
+        let opened = |item: &Unwrap<'_>| match item.ciphertext.as_bytes() {
+            b"late" => Err(KmsError::new(Code::VersionNotYet, "late", "none")),
+            b"inside" => Err(KmsError::new(Code::KeeperFailed, "inside", "none")),
+            _ => opened(*item),
+        };
+        sealed.iter().map(opened).collect()
     }
 
     fn version_of(&self, _: &Ciphertext) -> Result<KekVersion, KmsError> {

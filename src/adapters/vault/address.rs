@@ -4,21 +4,26 @@ use std::fmt;
 
 use http::uri::{Authority, Scheme, Uri};
 
-/// The base address of a server: scheme, host and port, nothing else.
+use super::key_path::MountPath;
+
+/// The base address of a server: scheme, host, port, and the URL path below which a proxy serves
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VaultAddress {
     scheme: Scheme,
     authority: Authority,
+    /// Empty, or segments that each follow a slash.
+    path: String,
 }
 
 impl VaultAddress {
-    /// Reads `https://host[:port]` or `http://host[:port]`; a final slash is allowed.
+    /// Reads `https://host[:port][/path]` or the same with `http`; a final slash is allowed.
     ///
     /// # Errors
     /// What is wrong with it, and what to write instead. Credentials in it are not repeated.
     pub fn parse(text: &str) -> Result<Self, String> {
         const FORM: &str = "write https://host:port";
-        let uri: Uri = text.parse().map_err(|_invalid| format!("it is no URL; {FORM}"))?;
+        let uri: Uri = text.parse().map_err(|_invalid| format!("it is not a valid URL; {FORM}"))?;
         let scheme = match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTPS || *scheme == Scheme::HTTP => scheme.clone(),
             _ => return Err(format!("it needs the scheme https:// (or http://); {FORM}")),
@@ -30,12 +35,19 @@ impl VaultAddress {
         let has_port = authority.as_str().len() > authority.host().len();
         if authority.host().is_empty() || (has_port && authority.port_u16().is_none_or(|p| p == 0))
         {
-            return Err(format!("it has no host, or a port that is none; {FORM}"));
+            return Err(format!("it has no host, or its port is not valid; {FORM}"));
         }
-        if uri.path_and_query().is_some_and(|rest| rest.as_str() != "/") || text.contains('#') {
-            return Err(format!("it must not have a path, query or fragment; {FORM}"));
+        if uri.query().is_some() || text.contains('#') {
+            return Err(format!("it must not have a query or fragment; {FORM}"));
         }
-        Ok(Self { scheme, authority: authority.clone() })
+        let path = uri.path().trim_end_matches('/').to_owned();
+        if !path.is_empty() {
+            MountPath::parse(&path).map_err(|wrong| format!("its path: {wrong}; {FORM}"))?;
+        }
+        if path.split('/').any(|segment| segment == "v1") {
+            return Err(format!("leave /v1 out of it: each request adds it; {FORM}"));
+        }
+        Ok(Self { scheme, authority: authority.clone(), path })
     }
 
     /// Whether it is spoken to through TLS.
@@ -70,20 +82,29 @@ impl VaultAddress {
         Uri::builder()
             .scheme(self.scheme.clone())
             .authority(self.authority.clone())
-            .path_and_query(format!("/v1/{path}"))
+            .path_and_query(format!("{}/v1/{path}", self.path))
             .build()
     }
 }
 
 impl fmt::Display for VaultAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.scheme, self.authority)
+        write!(f, "{}://{}{}", self.scheme, self.authority, self.path)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_go_below_the_path_of_a_proxy() {
+        let address = VaultAddress::parse("https://proxy/vault/prod/").unwrap();
+        let uri = address.join("sys/health").unwrap();
+        assert_eq!(uri.to_string(), "https://proxy/vault/prod/v1/sys/health");
+        assert!(VaultAddress::parse("https://proxy/a%2fb").is_err());
+        assert!(VaultAddress::parse("https://proxy/vault/v1").unwrap_err().contains("/v1 out"));
+    }
 
     #[test]
     fn a_base_address_is_all_that_is_taken() {

@@ -50,6 +50,9 @@ impl KeyPath {
     /// What is wrong with either.
     pub fn of_parts(mount: &str, key: &str) -> Result<Self, String> {
         let mount = MountPath::parse(mount)?;
+        if mount.0 == "v1" || mount.0.starts_with("v1/") {
+            return Err("leave v1/ out of it: each request adds it".to_owned());
+        }
         check_segment(key)?;
         Ok(Self { mount, key: key.to_owned() })
     }
@@ -136,6 +139,8 @@ mod tests {
             "transit/keys/ä",
             "transit/keys/a?b",
             "keys/k",
+            "v1/transit/keys/k",
+            "/v1/transit/keys/k",
             "",
         ] {
             assert!(KeyPath::parse(text).is_err(), "{text:?}");

@@ -1,0 +1,130 @@
+//! All layers together, in virtual time.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::time::{Instant, sleep};
+
+use super::*;
+use crate::{
+    domain::{
+        envelope::{AssociatedData, Ciphertext},
+        error::KmsError,
+        key::{KekSnapshot, KekVersion},
+        secret::Plaintext,
+        time::{Monotonic, UnixTime},
+    },
+    ports::{
+        kek::{Unwrap, Wrapped},
+        telemetry::MockTelemetry,
+    },
+};
+
+/// The clock of the test's runtime.
+#[derive(Debug)]
+struct RuntimeClock(Instant);
+
+#[async_trait]
+impl Clock for RuntimeClock {
+    fn now(&self) -> Monotonic {
+        Monotonic::at(self.0.elapsed())
+    }
+
+    fn wall(&self) -> UnixTime {
+        UnixTime::default()
+    }
+
+    fn jitter(&self) -> f64 {
+        0.0
+    }
+
+    async fn sleep(&self, wait: Duration) {
+        sleep(wait).await;
+    }
+}
+
+/// Unwraps a ciphertext to itself, but for the first calls, which hang whatever their deadline.
+#[derive(Debug)]
+struct HangsAtFirst {
+    hanging: AtomicUsize,
+}
+
+impl HangsAtFirst {
+    async fn call(&self) {
+        let hangs = |left: usize| left.checked_sub(1);
+        if self.hanging.fetch_update(Ordering::SeqCst, Ordering::SeqCst, hangs).is_ok() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[async_trait]
+impl Kek for HangsAtFirst {
+    async fn describe(&self, _: Monotonic) -> Result<KekSnapshot, KmsError> {
+        unreachable!("nothing is described")
+    }
+
+    async fn wrap(
+        &self,
+        _: KekVersion,
+        _: &Plaintext,
+        _: &AssociatedData,
+        _: Monotonic,
+    ) -> Result<Wrapped, KmsError> {
+        unreachable!("nothing is wrapped")
+    }
+
+    async fn unwrap<'a>(&self, sealed: Unwrap<'a>, _: Monotonic) -> Result<Plaintext, KmsError> {
+        self.call().await;
+        Ok(Plaintext::new(sealed.ciphertext.as_bytes().to_vec()))
+    }
+
+    async fn unwrap_many<'a>(
+        &self,
+        sealed: &[Unwrap<'a>],
+        _: Monotonic,
+    ) -> Vec<Result<Plaintext, KmsError>> {
+        self.call().await;
+        sealed.iter().map(|item| Ok(Plaintext::new(item.ciphertext.as_bytes().to_vec()))).collect()
+    }
+
+    fn version_of(&self, _: &Ciphertext) -> Result<KekVersion, KmsError> {
+        Ok(KekVersion::FIRST)
+    }
+}
+
+/// Unwraps at once, each with so many seconds; how many succeed.
+async fn unwrap_all(kek: &Arc<dyn Kek>, clock: &Arc<dyn Clock>, seconds: &[u64]) -> usize {
+    let unwrap = |(number, seconds): (u8, &u64)| {
+        let (kek, until) = (Arc::clone(kek), clock.now().after(Duration::from_secs(*seconds)));
+        tokio::spawn(async move {
+            let ciphertext = Ciphertext::new(vec![number]).unwrap();
+            let associated_data = AssociatedData::none();
+            let sealed = Unwrap { ciphertext: &ciphertext, associated_data: &associated_data };
+            kek.unwrap(sealed, until).await.is_ok()
+        })
+    };
+    let calls: Vec<_> = (0..).zip(seconds).map(unwrap).collect();
+    let mut succeeded = 0;
+    for call in calls {
+        succeeded += usize::from(call.await.unwrap());
+    }
+    succeeded
+}
+
+/// In each round a call hangs until its caller leaves, and then the batch of those who waited.
+#[tokio::test(start_paused = true)]
+async fn calls_that_hang_for_ever_hold_no_lane_beyond_their_deadline() {
+    let clock: Arc<dyn Clock> = Arc::new(RuntimeClock(Instant::now()));
+    let mut telemetry = MockTelemetry::new();
+    telemetry.expect_record().returning(|_| ());
+    let kek = HangsAtFirst { hanging: AtomicUsize::new(5) };
+    let kek = around(kek, &clock, &(Arc::new(telemetry) as Arc<dyn Telemetry>));
+    for round in [&[2, 2, 4, 4][..], &[2, 4], &[2, 4]] {
+        let _hung = unwrap_all(&kek, &clock, round).await;
+    }
+    assert_eq!(unwrap_all(&kek, &clock, &[2; 20]).await, 20);
+}
