@@ -22,7 +22,7 @@ use crate::{
     domain::{error::KmsError, rotation::Writer, time::Monotonic},
     ports::{
         clock::Clock,
-        telemetry::{KeeperOperation, Method},
+        telemetry::{EndReason, KeeperOperation, Method},
     },
 };
 
@@ -52,6 +52,8 @@ pub struct Metrics {
     takeover: Gauge<f64>,
     legacy_reads: Counter<u64>,
     incidents: Counter<u64>,
+    connections_ended: Counter<u64>,
+    peers_denied: Counter<u64>,
     proven_at: Arc<Mutex<Option<Monotonic>>>,
     /// Those of the way to the keeper.
     pub(super) keeper: KeeperMetrics,
@@ -122,6 +124,16 @@ impl Metrics {
                 .build(),
             legacy_reads: counter(&meter, "legacy_reads", "Reads of what other plugins wrote."),
             incidents: counter(&meter, "incidents", "The key was replaced or rolled back."),
+            connections_ended: counter(
+                &meter,
+                "connections_ended",
+                "Connections to the socket that the provider ended.",
+            ),
+            peers_denied: counter(
+                &meter,
+                "peers_denied",
+                "Connections of uids that may not connect.",
+            ),
             proven_at,
             keeper: KeeperMetrics::new(&meter, clock),
         })
@@ -179,6 +191,14 @@ impl Metrics {
 
     pub(super) fn legacy_read(&self) {
         self.legacy_reads.add(1, &[]);
+    }
+
+    pub(super) fn connection_ended(&self, reason: EndReason) {
+        self.connections_ended.add(1, &[KeyValue::new("reason", reason.as_str())]);
+    }
+
+    pub(super) fn peer_denied(&self) {
+        self.peers_denied.add(1, &[]);
     }
 
     pub(super) fn incident(&self, error: &KmsError) {
