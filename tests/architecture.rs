@@ -20,7 +20,7 @@ const RULES: &[(&str, &[&str], Crates)] = &[
         &["domain", "ports", "testkit", "kek_rules"],
         Crates::Only(&["async_trait", "tokio"]),
     ),
-    ("adapters", &["domain", "ports", "adapters::SELF"], Crates::Any),
+    ("adapters", &["domain", "ports", "adapters::SELF", "adapters::connections"], Crates::Any),
     ("config", &["domain", "adapters", "config"], Crates::Any),
     ("cli", &["domain", "ports", "adapters", "config", "cli"], Crates::Any),
 ];

@@ -1,5 +1,5 @@
 //! What touches the world, one folder for each neighbour. Adapters know ports and domain, and
-//! nothing of each other; `cli` puts them together.
+//! nothing of each other but `connections`, which the servers share; `cli` puts them together.
 
 pub mod grpc;
 pub mod http;
@@ -8,3 +8,5 @@ pub mod local;
 pub mod system;
 pub mod telemetry;
 pub mod vault;
+
+mod connections;

@@ -130,7 +130,13 @@ fn version(number: u32) -> KekVersion {
 }
 
 fn snapshot(latest: u32, key: i64) -> KekSnapshot {
-    let made = |number: u32| UnixTime::from_secs(BORN - 10_000 + 100 * key + i64::from(number));
+    let made = |number: u32| {
+        UnixTime::from_secs(
+            (BORN - 10_000)
+                .saturating_add(key.saturating_mul(100))
+                .saturating_add(i64::from(number)),
+        )
+    };
     KekSnapshot {
         versions: (1..=latest).map(|number| (version(number), made(number))).collect(),
         latest: version(latest),
@@ -147,7 +153,7 @@ impl Kek for ScriptedKek {
     async fn describe(&self, _: Monotonic) -> Result<KekSnapshot, KmsError> {
         let (call, answer) = {
             let mut script = self.script();
-            script.described += 1;
+            script.described = script.described.saturating_add(1);
             (script.describe, snapshot(script.latest, script.key))
         };
         self.call(call, answer).await
@@ -208,11 +214,8 @@ impl Bench {
         let kek = Arc::new(ScriptedKek { clock: Arc::clone(&clock), script, out });
         let mut telemetry = MockTelemetry::new();
         telemetry.expect_record().returning(|_| ());
-        let ports = Ports {
-            kek: Arc::clone(&kek) as Arc<dyn Kek>,
-            clock: Arc::clone(&clock) as Arc<dyn Clock>,
-            telemetry: Arc::new(telemetry),
-        };
+        let ports =
+            Ports { kek: kek.clone(), clock: clock.clone(), telemetry: Arc::new(telemetry) };
         let identity = KeyIdentity::new(Lineage::of_place("test", &["k"]), 0);
         let ring = KeyRing::new(identity, Duration::from_mins(1), BTreeMap::new());
         let grace = Duration::from_secs(30);
@@ -402,7 +405,7 @@ fn a_caller_that_leaves_a_shared_look_takes_nothing_from_the_other() {
                 bench.clock.sleep(Duration::from_millis(STEP_MS)).await;
             }
         };
-        let (_, staying) = bench.run(join(leaving, bench.decrypt(2)));
+        let ((), staying) = bench.run(join(leaving, bench.decrypt(2)));
         assert!(staying.is_ok(), "{polls} polls: {staying:?}");
         assert_eq!((bench.calls_out(), bench.kek.script().described), (0, 2), "{polls} polls");
     }

@@ -67,7 +67,7 @@ pub enum Code {
 
 impl Code {
     /// All values, for metrics that exist from the start.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::AadNotEnforced,
         Self::CiphertextRejected,
         Self::ClusterForeign,

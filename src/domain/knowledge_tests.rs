@@ -294,18 +294,15 @@ proptest! {
                 }
                 let (standing, announced) = known.standing(at(second), OutagePolicy::StopWrites);
                 let announced = announced.map(|writer| writer.version);
-                match writes(&known, second) {
-                    Ok(version) => {
-                        prop_assert_eq!(Some(version), announced);
-                        let expected = if proven && second >= 80 { V2 } else { V1 };
-                        prop_assert_eq!(version, expected, "{} s", second);
-                        let overdue = second.saturating_sub(first_seen.max(80));
-                        prop_assert!(version == V2 || overdue < 60, "{second} s");
-                    }
-                    Err(_) => {
-                        prop_assert_eq!(rank(&standing), 0);
-                        prop_assert!(second >= first_seen.max(80).saturating_add(60));
-                    }
+                if let Ok(version) = writes(&known, second) {
+                    prop_assert_eq!(Some(version), announced);
+                    let expected = if proven && second >= 80 { V2 } else { V1 };
+                    prop_assert_eq!(version, expected, "{} s", second);
+                    let overdue = second.saturating_sub(first_seen.max(80));
+                    prop_assert!(version == V2 || overdue < 60, "{second} s");
+                } else {
+                    prop_assert_eq!(rank(&standing), 0);
+                    prop_assert!(second >= first_seen.max(80).saturating_add(60));
                 }
             }
         }

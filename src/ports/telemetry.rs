@@ -170,6 +170,29 @@ impl Expiring {
     }
 }
 
+/// Why the provider ended a connection to its socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EndReason {
+    /// Too many were open, and this one was the least worth keeping.
+    Crowded,
+    /// It sent nothing for too long.
+    Silent,
+}
+
+impl EndReason {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Crowded, Self::Silent];
+
+    /// The value of the metric label `reason`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Crowded => "crowded",
+            Self::Silent => "silent",
+        }
+    }
+}
+
 /// Something that happened.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -241,6 +264,10 @@ pub enum Event<'a> {
     Standing(&'a Standing),
     /// Something that another plugin wrote was read.
     LegacyRead,
+    /// The provider ended a connection to its socket.
+    ConnectionEnded(EndReason),
+    /// A peer that may not connect was turned away.
+    PeerDenied,
     /// A token was obtained; `ttl` is `None` when it never expires.
     LoggedIn {
         /// How long it is good for.
@@ -253,8 +280,6 @@ pub enum Event<'a> {
     },
     /// There is no token any more.
     SessionClosed,
-    /// A connection was refused: the peer's uid may not call.
-    PeerDenied,
     /// It became known when something expires.
     Expires {
         /// What.

@@ -100,8 +100,9 @@ func (p *plugin) conn(t *testing.T, options ...grpc.DialOption) *grpc.ClientConn
 	dial := func(ctx context.Context, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", p.address())
 	}
-	options = append(options,
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(dial))
+	options = append([]grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(dial),
+	}, options...)
 	conn, err := grpc.NewClient("passthrough:///"+p.address(), options...)
 	if err != nil {
 		t.Fatal(err)

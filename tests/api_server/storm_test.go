@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -194,6 +196,73 @@ func TestChecklist06_OneClientMisbehaves(t *testing.T) {
 		stop()
 		p.requireHealthy(t)
 	})
+}
+
+// A process that opens connections in a loop and keeps them costs nobody else a call: neither a
+// client that dials anew for each call, nor one whose connection is idle in between.
+func TestChecklist06_OneClientDialsWithoutEnd(t *testing.T) {
+	const dials, pause = 4_000, time.Millisecond
+	for name, greeting := range map[string]string{
+		"and says nothing":               "",
+		"and sends the preface":          "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+		"and sends preface and settings": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00",
+		"and talks another protocol":     "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := start(t, localFlags(t))
+			var steadyDials atomic.Int64
+			dial := func(ctx context.Context, _ string) (net.Conn, error) {
+				steadyDials.Add(1)
+				return new(net.Dialer).DialContext(ctx, "unix", p.address())
+			}
+			steady := kmsapi.NewKeyManagementServiceClient(
+				p.conn(t, grpc.WithAuthority("localhost"), grpc.WithContextDialer(dial)))
+			requireAnswers(t, "the steady client", steady)
+
+			flooded := make(chan struct{})
+			go func() {
+				defer close(flooded)
+				ticker := time.NewTicker(pause)
+				defer ticker.Stop()
+				for range dials {
+					if conn, err := net.Dial("unix", p.address()); err == nil {
+						_, _ = conn.Write([]byte(greeting))
+						// Until the other side ends it.
+						go func() { _, _ = io.Copy(io.Discard, conn); _ = conn.Close() }()
+					}
+					<-ticker.C
+				}
+			}()
+			for round, last := 0, false; !last; round++ {
+				select {
+				case <-flooded:
+					last = true
+				default:
+				}
+				conn := p.conn(t, grpc.WithAuthority("localhost"))
+				requireAnswers(t, fmt.Sprintf("round %d: a new client", round), kmsapi.NewKeyManagementServiceClient(conn))
+				_ = conn.Close()
+				if round%20 == 0 {
+					requireAnswers(t, fmt.Sprintf("round %d: the steady client", round), steady)
+				}
+			}
+			if dials := steadyDials.Load(); dials != 1 {
+				t.Errorf("the steady client dialled %d times", dials)
+			}
+			p.requireHealthy(t)
+		})
+	}
+}
+
+// requireAnswers fails unless Status answers within the API server's time.
+func requireAnswers(t *testing.T, who string, client kmsapi.KeyManagementServiceClient) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), callTimeout)
+	defer cancel()
+	if _, err := client.Status(ctx, &kmsapi.StatusRequest{}, grpc.WaitForReady(true)); err != nil {
+		t.Errorf("%s: %v", who, err)
+	}
 }
 
 func writeAndClose(p *plugin, bytes []byte) error {

@@ -73,9 +73,7 @@ async fn the_refusal_of_a_login_without_a_secret_id_names_the_flag() {
 async fn a_login_that_takes_four_seconds_succeeds_and_leaves_no_token_behind() {
     let stand_in = StandIn::start().await;
     stand_in.fail_next(1, LOGIN, &Fault::Delay(Duration::from_secs(4)));
-    let subject = subject(&stand_in, |wiring| {
-        // Until the client takes the limit of a try from the call.
-    });
+    let subject = subject(&stand_in, |_| ());
     heals(&subject, Duration::from_secs(15)).await;
     assert_eq!(stand_in.requests_for(LOGIN), 1);
     assert_eq!(stand_in.shared.engine.lock().unwrap().live_tokens(), 1);

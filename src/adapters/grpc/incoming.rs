@@ -1,35 +1,47 @@
-//! Accepting connections: who may, and how many at once.
+//! Accepting connections: who may, how many at once, and which one ends when there are more.
 
 use std::{
-    collections::BTreeSet,
-    fmt,
-    future::Future,
-    io,
-    pin::Pin,
+    collections::{BTreeSet, VecDeque},
+    fmt, io,
     sync::Arc,
-    task::{Context, Poll},
     time::Duration,
 };
 
-use futures_util::stream::{self, Stream};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, Sleep, sleep},
+use futures_util::{
+    FutureExt as _, StreamExt as _,
+    future::BoxFuture,
+    stream::{self, FuturesUnordered, Stream},
 };
-use tonic::transport::server::Connected;
+use tokio::{
+    io::Interest,
+    net::{UnixListener, UnixStream},
+    task::yield_now,
+    time::{Instant, sleep, timeout},
+};
 
-use super::authority::Mender;
+use super::connection::Connection;
+use crate::{
+    adapters::connections::{
+        seat::{Seat, Seats},
+        table::Limits,
+    },
+    ports::telemetry::{EndReason, Event, Telemetry},
+};
 
-/// Connections that are served at once. An API server holds one for each provider entry, its
-/// health reporters a few more; the rest is somebody's mistake.
-const CONNECTIONS_MAX: usize = 64;
+/// How many connections may be open at once. An API server holds one for each provider entry, its
+/// health reporters a few more; the rest is a mistake or an attack. The silent ones are many, so
+/// that a client whose process the machine holds up has time to say its first word while another
+/// one dials as fast as it can; with the others they stay below the usual limit of 1024 descriptors.
+const LIMITS: Limits = Limits { silent: 512, speaking: 64 };
 
-/// How long a peer may stay silent at first; it would hold a place among those that are served.
+/// How long a peer may stay silent at first.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
-/// How often refused connections are told of: whoever dials in a loop must not fill the log.
+/// How many silent connections are held, with those that were ended and not dropped yet.
+const SILENT_HELD_MAX: usize = 640;
+
+/// How often refused and ended connections are told of, so that a process that dials in a loop does
+/// not fill the log.
 const TOLD_EVERY: Duration = Duration::from_mins(1);
 
 /// How long to wait after an accept that failed: the process is out of descriptors or memory.
@@ -55,65 +67,132 @@ impl PeerPolicy {
     }
 }
 
-/// One connection; it counts against the limit until it is dropped.
-#[derive(Debug)]
-pub(super) struct Connection {
-    stream: UnixStream,
-    authority: Mender,
-    /// Runs until the peer has said something.
-    silence: Option<Pin<Box<Sleep>>>,
-    _permit: OwnedSemaphorePermit,
-}
-
-/// The admitted connections, for ever: a failed accept is waited out, a refused peer is dropped.
+/// The connections that were admitted and have sent something, for ever. A failed accept is waited
+/// out. A newcomer is always accepted; where there are too many connections, another one ends.
 pub(super) fn admitted(
     listener: UnixListener,
     policy: PeerPolicy,
+    telemetry: Arc<dyn Telemetry>,
 ) -> impl Stream<Item = io::Result<Connection>> {
-    let door =
-        Door { policy, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)), told_until: None };
-    stream::unfold((listener, door), |(listener, mut door)| async move {
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    if let Some(connection) = door.admit(stream) {
-                        return Some((Ok(connection), (listener, door)));
-                    }
-                }
-                Err(error) => {
-                    door.tell(format_args!("cannot accept a connection, trying again: {error}"));
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    })
+    let door = Door {
+        listener,
+        policy,
+        telemetry,
+        seats: Seats::new(LIMITS),
+        silent: FuturesUnordered::new(),
+        waiting: VecDeque::new(),
+        told_until: None,
+    };
+    stream::unfold(door, |mut door| async move { Some((Ok(door.next().await), door)) })
 }
+
+/// What became of a silent connection; `None` when it went away or was ended.
+type FirstWord = Option<Result<Connection, Silence>>;
+
+/// The peer was silent for too long.
+struct Silence;
 
 /// Decides who comes in.
 struct Door {
+    listener: UnixListener,
     policy: PeerPolicy,
-    permits: Arc<Semaphore>,
+    telemetry: Arc<dyn Telemetry>,
+    seats: Seats<u32>,
+    /// Connections that have sent nothing yet. The HTTP/2 library sees none of them.
+    silent: FuturesUnordered<BoxFuture<'static, FirstWord>>,
+    /// Connections that have sent something and wait to be served.
+    waiting: VecDeque<Connection>,
     told_until: Option<Instant>,
 }
 
 impl Door {
-    fn admit(&mut self, stream: UnixStream) -> Option<Connection> {
-        let peer = stream.peer_cred().ok()?;
-        if !self.policy.admits(peer.uid()) {
-            self.tell(format_args!(
-                "refused a connection of uid {}, which is not allowed; see --allowed-uid",
-                peer.uid()
-            ));
-            return None;
+    async fn next(&mut self) -> Connection {
+        // The connection that was handed on last has its turn before others take their seats.
+        yield_now().await;
+        loop {
+            let failed = self.drain_backlog().is_err();
+            while let Some(Some(first_word)) = self.silent.next().now_or_never() {
+                self.sort(first_word);
+            }
+            while let Some(connection) = self.waiting.pop_front() {
+                if connection.is_open() {
+                    if connection.heard() {
+                        self.ended_for_another();
+                    }
+                    return connection;
+                }
+            }
+            tokio::select! {
+                Some(first_word) = self.silent.next() => self.sort(first_word),
+                () = sleep(ACCEPT_PAUSE), if failed => (),
+                accepted = self.listener.accept(), if !failed => {
+                    // An error comes again, and is told of then.
+                    if let Ok((stream, _)) = accepted {
+                        self.admit(stream);
+                    }
+                }
+            }
         }
-        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+    }
+
+    /// Accepts what waits, up to a bound. Connections that were ended and not dropped yet count, so
+    /// that descriptors are bounded.
+    fn drain_backlog(&mut self) -> Result<(), ()> {
+        while self.silent.len() < SILENT_HELD_MAX {
+            match self.listener.accept().now_or_never() {
+                Some(Ok((stream, _))) => self.admit(stream),
+                Some(Err(error)) => {
+                    self.tell(format_args!("cannot accept a connection, trying again: {error}"));
+                    return Err(());
+                }
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in a connection that has just been accepted, if its peer may connect.
+    fn admit(&mut self, stream: UnixStream) {
+        let Ok(peer) = stream.peer_cred() else { return };
+        let uid = peer.uid();
+        if !self.policy.admits(uid) {
+            self.telemetry.record(Event::PeerDenied);
             self.tell(format_args!(
-                "refused a connection: {CONNECTIONS_MAX} are served already; look for a process that opens many"
+                "refused a connection of uid {uid}, which is not allowed; see --allowed-uid"
             ));
-            return None;
-        };
-        let silence = Some(Box::pin(sleep(SILENCE_MAX)));
-        Some(Connection { stream, authority: Mender::default(), silence, _permit: permit })
+            return;
+        }
+        let (seat, crowded) = self.seats.take(uid);
+        self.silent.push(first_word(stream, seat).boxed());
+        if crowded {
+            self.ended_for_another();
+        }
+    }
+
+    /// Keeps a connection that has sent something until it is served.
+    fn sort(&mut self, first_word: FirstWord) {
+        match first_word {
+            Some(Ok(connection)) => {
+                // Those that were ended meanwhile hold descriptors.
+                if self.waiting.len() >= LIMITS.silent {
+                    self.waiting.retain(Connection::is_open);
+                }
+                self.waiting.push_back(connection);
+            }
+            Some(Err(Silence)) => {
+                self.telemetry.record(Event::ConnectionEnded(EndReason::Silent));
+            }
+            None => (),
+        }
+    }
+
+    fn ended_for_another(&mut self) {
+        self.telemetry.record(Event::ConnectionEnded(EndReason::Crowded));
+        let Limits { silent, speaking } = LIMITS;
+        self.tell(format_args!(
+            "ended a connection for a new one: {speaking} are served at most, and {silent} may be silent; \
+             look for a process that opens many"
+        ));
     }
 
     fn tell(&mut self, what: fmt::Arguments<'_>) {
@@ -127,59 +206,23 @@ impl Door {
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) -> Self::ConnectInfo {}
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let Self { stream, authority, silence, .. } = self.get_mut();
-        let read = authority.poll_read(Pin::new(stream), cx, buf);
-        if read.is_ready() {
-            *silence = None;
-        } else if let Some(silence) = silence
-            && silence.as_mut().poll(cx).is_ready()
-        {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        read
+async fn first_word(stream: UnixStream, seat: Seat<u32>) -> FirstWord {
+    let spoken = tokio::select! {
+        () = seat.ended().cancelled() => return None,
+        spoken = timeout(SILENCE_MAX, has_sent(&stream)) => spoken,
+    };
+    match spoken {
+        Ok(true) => Some(Ok(Connection::new(stream, seat))),
+        Ok(false) => None,
+        Err(_elapsed) => Some(Err(Silence)),
     }
 }
 
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
+/// Waits for the peer's first byte, and leaves it there. False when the peer has gone away: nobody
+/// would read an answer.
+async fn has_sent(stream: &UnixStream) -> bool {
+    let ready = stream.ready(Interest::READABLE).await;
+    ready.is_ok_and(|ready| ready.is_readable() && !ready.is_read_closed())
 }
 
 #[cfg(test)]

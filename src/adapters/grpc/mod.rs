@@ -8,6 +8,7 @@ pub mod incoming;
 pub mod server;
 pub mod socket;
 
+mod connection;
 mod deadline;
 mod service;
 mod status;

@@ -54,7 +54,8 @@ impl Serving {
         listener: std::os::unix::net::UnixListener,
         stop: CancellationToken,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let incoming = admitted(UnixListener::from_std(listener)?, self.peers);
+        let listener = UnixListener::from_std(listener)?;
+        let incoming = admitted(listener, self.peers, Arc::clone(&self.telemetry));
         let service =
             KeyManagementServiceServer::new(KmsV2::new(self.kms, self.clock, self.telemetry))
                 .max_decoding_message_size(MESSAGE_MAX)

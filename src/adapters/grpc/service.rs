@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
 
 use super::{
+    connection::in_hand,
     deadline, status, trace,
     wire::{
         DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest,
@@ -124,8 +125,9 @@ impl KmsV2 {
 impl KeyManagementService for KmsV2 {
     async fn status(
         &self,
-        _request: Request<StatusRequest>,
+        request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
+        let _in_hand = in_hand(&request);
         let started = self.clock.now();
         let answer = self.kms.status().map(|answer| StatusResponse {
             version: VERSION.to_owned(),
@@ -139,6 +141,7 @@ impl KeyManagementService for KmsV2 {
         &self,
         request: Request<EncryptRequest>,
     ) -> Result<Response<EncryptResponse>, Status> {
+        let _in_hand = in_hand(&request);
         let (started, deadline) = self.time(&request);
         let span = trace::span(Method::Encrypt, request.metadata().as_ref());
         let mut request = request.into_inner();
@@ -154,6 +157,7 @@ impl KeyManagementService for KmsV2 {
         &self,
         request: Request<DecryptRequest>,
     ) -> Result<Response<DecryptResponse>, Status> {
+        let _in_hand = in_hand(&request);
         let (started, deadline) = self.time(&request);
         let span = trace::span(Method::Decrypt, request.metadata().as_ref());
         let mut request = request.into_inner();

@@ -27,8 +27,9 @@ use super::{
 /// Owner and group may connect, nobody else.
 const MODE: u32 = 0o770;
 
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 128;
+/// Connections that may wait to be accepted: as many as the system allows (`net.core.somaxconn`,
+/// 4096 by default). With a full backlog, Go's `connect` fails at once instead of waiting.
+const BACKLOG: i32 = i32::MAX;
 
 /// How often, and how long apart, the lock on the directory is tried: 5 s in all.
 const LOCK_TRIES: u32 = 100;

@@ -29,7 +29,7 @@ use crate::{
     },
     ports::{
         clock::Clock,
-        telemetry::{Expiring, KeeperOperation, Method},
+        telemetry::{EndReason, Expiring, KeeperOperation, Method},
     },
 };
 
@@ -59,6 +59,7 @@ pub struct Metrics {
     takeover: Gauge<f64>,
     legacy_reads: Counter<u64>,
     incidents: Counter<u64>,
+    connections_ended: Counter<u64>,
     peers_denied: Counter<u64>,
     proven_at: Arc<Mutex<Option<Monotonic>>>,
     key_ids: KeyIds,
@@ -128,7 +129,16 @@ impl Metrics {
                 .build(),
             legacy_reads: counter(&meter, "legacy_reads", "Reads of what other plugins wrote."),
             incidents: counter(&meter, "incidents", "The key was replaced or rolled back."),
-            peers_denied: counter(&meter, "peers_denied", "Connections of uids that may not call."),
+            connections_ended: counter(
+                &meter,
+                "connections_ended",
+                "Connections to the socket that the provider ended.",
+            ),
+            peers_denied: counter(
+                &meter,
+                "peers_denied",
+                "Connections of uids that may not connect.",
+            ),
             proven_at,
             key_ids: KeyIds::shown_by(&meter),
             expiries: Expiries::shown_by(&meter),
@@ -151,6 +161,9 @@ impl Metrics {
         }
         self.legacy_reads.add(0, &[]);
         self.peers_denied.add(0, &[]);
+        for reason in EndReason::ALL {
+            self.connections_ended.add(0, &[KeyValue::new("reason", reason.as_str())]);
+        }
         self.keeper.begin();
     }
 
@@ -202,6 +215,10 @@ impl Metrics {
 
     pub(super) fn legacy_read(&self) {
         self.legacy_reads.add(1, &[]);
+    }
+
+    pub(super) fn connection_ended(&self, reason: EndReason) {
+        self.connections_ended.add(1, &[KeyValue::new("reason", reason.as_str())]);
     }
 
     pub(super) fn peer_denied(&self) {

@@ -170,6 +170,8 @@ impl Telemetry for Recorder {
             }
             Event::Standing(standing) => self.standing(standing),
             Event::LegacyRead => self.metrics.legacy_read(),
+            Event::ConnectionEnded(reason) => self.metrics.connection_ended(reason),
+            Event::PeerDenied => self.metrics.peer_denied(),
             Event::LoggedIn { ttl } => {
                 self.metrics.keeper.logged_in(ttl);
                 info!(ttl_s = ttl.map(|ttl| ttl.as_secs()), "logged in to the keeper");
@@ -178,7 +180,6 @@ impl Telemetry for Recorder {
                 self.metrics.keeper.renewed(ttl);
                 debug!(ttl_s = ttl.map(|ttl| ttl.as_secs()), "token renewed");
             }
-            Event::PeerDenied => self.metrics.peer_denied(),
             Event::Expires { what, at } => {
                 self.metrics.expires(what, at);
                 debug!(what = what.as_str(), at_s = at.map(UnixTime::secs), "expiry known");

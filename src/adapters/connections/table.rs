@@ -1,0 +1,292 @@
+//! Decides which connection to end when there are too many. A pure value: it reads no clock and
+//! touches no socket.
+
+use std::collections::BTreeMap;
+
+/// How many connections may be open at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Of those that have sent nothing yet. They cost a descriptor each and little else.
+    pub(crate) silent: usize,
+    /// Of all others.
+    pub(crate) speaking: usize,
+}
+
+/// Names a connection of one table. No name is given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Id(u64);
+
+/// How far a connection has come. A lesser one is ended before a greater one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// It has sent nothing.
+    Silent,
+    /// It has sent something, but no whole request.
+    Greeted,
+    /// Its requests were all answered.
+    Served,
+    /// Requests are in hand.
+    Calling,
+}
+
+/// What is known of an open connection.
+#[derive(Debug)]
+struct Entry<P, H> {
+    peer: P,
+    handle: H,
+    stage: Stage,
+    /// Requests in hand.
+    calls: usize,
+    /// The turn of its last sign of life: the connection with the smallest one is the idlest.
+    turn: u64,
+}
+
+/// The open connections of one server. `P` says who is on the other side; what one peer does costs
+/// that peer its own connections first. `H` is what ends a connection.
+///
+/// There are two groups, the silent connections and the speaking ones, each with a limit. The one
+/// to end is taken from the peer with the most connections of the group. Of those it is the one
+/// that has come the least far, and among equals the idlest. It is never the connection that has
+/// just entered the group.
+#[derive(Debug)]
+pub(crate) struct Table<P, H> {
+    limits: Limits,
+    turn: u64,
+    open: BTreeMap<Id, Entry<P, H>>,
+}
+
+impl<P: Copy + Ord, H> Table<P, H> {
+    /// A table without connections.
+    pub(crate) const fn new(limits: Limits) -> Self {
+        Self { limits, turn: 0, open: BTreeMap::new() }
+    }
+
+    /// Adds a silent connection. Returns its name, and what ends the connection that must go for
+    /// it, which is no longer in the table.
+    pub(crate) fn enter(&mut self, peer: P, handle: H) -> (Id, Option<H>) {
+        let turn = self.next_turn();
+        let id = Id(turn);
+        self.open.insert(id, Entry { peer, handle, stage: Stage::Silent, calls: 0, turn });
+        (id, self.make_room(id))
+    }
+
+    /// Notes that connection `id` has sent something. Returns what ends the connection that must
+    /// go, if this is its first word and too many speak now.
+    pub(crate) fn heard(&mut self, id: Id) -> Option<H> {
+        let turn = self.next_turn();
+        let entry = self.open.get_mut(&id)?;
+        entry.turn = turn;
+        if entry.stage != Stage::Silent {
+            return None;
+        }
+        entry.stage = Stage::Greeted;
+        self.make_room(id)
+    }
+
+    /// Notes that a whole request of connection `id` has arrived.
+    pub(crate) fn call_began(&mut self, id: Id) {
+        let turn = self.next_turn();
+        if let Some(entry) = self.open.get_mut(&id) {
+            entry.turn = turn;
+            entry.calls = entry.calls.saturating_add(1);
+            entry.stage = Stage::Calling;
+        }
+    }
+
+    /// Notes that a request of connection `id` was answered or given up.
+    pub(crate) fn call_ended(&mut self, id: Id) {
+        let turn = self.next_turn();
+        if let Some(entry) = self.open.get_mut(&id) {
+            entry.turn = turn;
+            entry.calls = entry.calls.saturating_sub(1);
+            if entry.calls == 0 {
+                entry.stage = Stage::Served;
+            }
+        }
+    }
+
+    /// Forgets connection `id`.
+    pub(crate) fn leave(&mut self, id: Id) {
+        drop(self.open.remove(&id));
+    }
+
+    fn next_turn(&mut self) -> u64 {
+        self.turn = self.turn.saturating_add(1);
+        self.turn
+    }
+
+    /// Takes out the worst connection of the group that `newest` has entered, if it is too large.
+    fn make_room(&mut self, newest: Id) -> Option<H> {
+        let silent = self.open.get(&newest)?.stage == Stage::Silent;
+        let limit = if silent { self.limits.silent } else { self.limits.speaking };
+        let group =
+            || self.open.iter().filter(|(_, entry)| (entry.stage == Stage::Silent) == silent);
+        if group().count() <= limit {
+            return None;
+        }
+        let mut most: BTreeMap<P, usize> = BTreeMap::new();
+        for (_, entry) in group() {
+            let count = most.entry(entry.peer).or_default();
+            *count = count.saturating_add(1);
+        }
+        let (worst, _) = group().filter(|(id, _)| **id != newest).min_by_key(|(_, entry)| {
+            let of_peer = most.get(&entry.peer).copied().unwrap_or_default();
+            (std::cmp::Reverse(of_peer), entry.stage, entry.turn)
+        })?;
+        let worst = *worst;
+        self.open.remove(&worst).map(|entry| entry.handle)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits { silent: 3, speaking: 3 };
+
+    /// A table whose connections are named by what ends them.
+    fn table() -> Table<u32, &'static str> {
+        Table::new(LIMITS)
+    }
+
+    /// Lets a connection enter that nothing has to end for, and say something.
+    fn greeted(table: &mut Table<u32, &'static str>, peer: u32, name: &'static str) -> Id {
+        let (id, ended) = table.enter(peer, name);
+        assert_eq!((ended, table.heard(id)), (None, None), "{name}");
+        id
+    }
+
+    fn served(table: &mut Table<u32, &'static str>, peer: u32, name: &'static str) -> Id {
+        let id = greeted(table, peer, name);
+        table.call_began(id);
+        table.call_ended(id);
+        id
+    }
+
+    #[test]
+    fn the_oldest_of_too_many_silent_connections_ends_and_no_speaking_one() {
+        let mut table = table();
+        greeted(&mut table, 0, "speaks");
+        for name in ["first", "second", "third"] {
+            assert_eq!(table.enter(0, name).1, None);
+        }
+        assert_eq!(table.enter(0, "fourth").1, Some("first"));
+        assert_eq!(table.enter(0, "fifth").1, Some("second"));
+    }
+
+    #[test]
+    fn a_connection_without_requests_ends_before_an_idle_one_that_had_some() {
+        let mut table = table();
+        served(&mut table, 0, "served long ago");
+        greeted(&mut table, 0, "only greeted");
+        served(&mut table, 0, "served");
+        let (id, _) = table.enter(0, "new");
+        assert_eq!(table.heard(id), Some("only greeted"));
+        table.call_began(id);
+        let (id, _) = table.enter(0, "newer");
+        assert_eq!(table.heard(id), Some("served long ago"));
+    }
+
+    #[test]
+    fn a_connection_with_a_request_in_hand_ends_last() {
+        let mut table = table();
+        let calling = greeted(&mut table, 0, "calling");
+        table.call_began(calling);
+        table.call_began(calling);
+        table.call_ended(calling);
+        served(&mut table, 0, "served");
+        served(&mut table, 0, "served later");
+        for (new, ended) in [("a", "served"), ("b", "a")] {
+            let (id, _) = table.enter(0, new);
+            assert_eq!(table.heard(id), Some(ended));
+        }
+    }
+
+    #[test]
+    fn the_newest_stays_even_where_it_is_the_worst() {
+        let mut table = table();
+        for name in ["one", "two", "three"] {
+            let id = greeted(&mut table, 0, name);
+            table.call_began(id);
+        }
+        let (id, _) = table.enter(0, "new");
+        assert_eq!(table.heard(id), Some("one"));
+    }
+
+    #[test]
+    fn the_peer_with_the_most_connections_loses_one() {
+        let mut table = table();
+        greeted(&mut table, 1, "the other peer's");
+        served(&mut table, 0, "one of two");
+        served(&mut table, 0, "two of two");
+        let (id, _) = table.enter(1, "the other peer's second");
+        // Two each: the one that has come the least far.
+        assert_eq!(table.heard(id), Some("the other peer's"));
+        let (id, _) = table.enter(0, "three of three");
+        assert_eq!(table.heard(id), Some("one of two"));
+    }
+
+    #[test]
+    fn what_has_left_or_was_ended_does_not_count() {
+        let mut table = table();
+        let ids = ["one", "two", "three"].map(|name| table.enter(0, name).0);
+        table.leave(ids[0]);
+        assert_eq!(table.enter(0, "four").1, None);
+        assert_eq!(table.enter(0, "five").1, Some("two"));
+        table.call_began(ids[1]);
+        table.call_ended(ids[1]);
+        assert_eq!(table.heard(ids[1]), None);
+    }
+
+    proptest! {
+        /// Whatever happens in whatever order, the limits hold, and a peer that keeps to its share
+        /// of a group loses nothing to another peer.
+        #[test]
+        fn the_limits_hold_and_a_modest_peer_loses_nothing(
+            steps in proptest::collection::vec((0_u8..5, 0_usize..20, 0_u32..3), 1..300),
+        ) {
+            let mut table = Table::new(LIMITS);
+            let mut ids: Vec<Id> = Vec::new();
+            let (modest, none) = table.enter(99, 99);
+            prop_assert_eq!((none, table.heard(modest)), (None, None));
+            for (step, which, peer) in steps {
+                let id = ids.get(which % ids.len().max(1)).copied();
+                let ended = match (step, id) {
+                    (0, _) => {
+                        let (id, ended) = table.enter(peer, peer);
+                        ids.push(id);
+                        ended
+                    }
+                    (1, Some(id)) => table.heard(id),
+                    (2, Some(id)) if table.open[&id].stage != Stage::Silent => {
+                        table.call_began(id);
+                        None
+                    }
+                    (3, Some(id)) if table.open[&id].calls > 0 => {
+                        table.call_ended(id);
+                        None
+                    }
+                    (4, Some(id)) => {
+                        table.leave(id);
+                        None
+                    }
+                    _ => None,
+                };
+                ids.retain(|id| table.open.contains_key(id));
+                let silent = table.open.values().filter(|e| e.stage == Stage::Silent).count();
+                prop_assert!(silent <= LIMITS.silent);
+                prop_assert!(table.open.len() - silent <= LIMITS.speaking);
+                if ended == Some(99) {
+                    // Only where each of the others has no more than it has.
+                    let speaking = table.open.values().filter(|e| e.stage != Stage::Silent);
+                    let mut peers: Vec<_> = speaking.map(|e| e.peer).collect();
+                    peers.sort_unstable();
+                    prop_assert!(peers.windows(2).all(|two| two[0] != two[1]));
+                    return Ok(());
+                }
+            }
+        }
+    }
+}

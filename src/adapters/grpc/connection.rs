@@ -1,0 +1,121 @@
+//! One connection to the socket: its octets, its place among the others, and its end.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures_util::FutureExt as _;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    net::UnixStream,
+};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use tonic::{Request, transport::server::Connected};
+
+use super::authority::Mender;
+use crate::adapters::connections::seat::{self, Seat};
+
+/// Who has sent a request. Each request of a connection carries it.
+type Caller = seat::Caller<u32>;
+
+/// One connection that has sent something. It counts against the limit until it is dropped.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: UnixStream,
+    authority: Mender,
+    seat: Seat<u32>,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Connection {
+    pub(super) fn new(stream: UnixStream, seat: Seat<u32>) -> Self {
+        let ended = Box::pin(seat.ended().clone().cancelled_owned());
+        Self { stream, authority: Mender::default(), seat, ended }
+    }
+
+    /// Whether it is worth serving: no other connection has taken its place, and the peer is there.
+    pub(super) fn is_open(&self) -> bool {
+        let ready = self.stream.ready(Interest::READABLE).now_or_never();
+        let gone = matches!(ready, Some(Ok(ready)) if ready.is_read_closed());
+        !gone && !self.seat.ended().is_cancelled()
+    }
+
+    /// Notes that the peer has sent something, and says whether another connection is ended for
+    /// this one.
+    pub(super) fn heard(&self) -> bool {
+        self.seat.heard()
+    }
+
+    /// Fails once another connection has taken this one's place.
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.ended.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+/// Notes that `request` is in hand, until the returned value is dropped.
+pub(super) fn in_hand<T>(request: &Request<T>) -> Option<seat::Calling<u32>> {
+    request.extensions().get::<Caller>().map(seat::Caller::call)
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Caller;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.seat.caller()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.poll_ended(cx)?;
+        let read = this.authority.poll_read(Pin::new(&mut this.stream), cx, buf);
+        if read.is_ready() {
+            this.seat.heard();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.poll_ended(cx)?;
+        Pin::new(&mut this.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.poll_ended(cx)?;
+        Pin::new(&mut this.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
