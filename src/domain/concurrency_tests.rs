@@ -214,8 +214,11 @@ impl Bench {
         let kek = Arc::new(ScriptedKek { clock: Arc::clone(&clock), script, out });
         let mut telemetry = MockTelemetry::new();
         telemetry.expect_record().returning(|_| ());
-        let ports =
-            Ports { kek: kek.clone(), clock: clock.clone(), telemetry: Arc::new(telemetry) };
+        let ports = Ports {
+            kek: Arc::<ScriptedKek>::clone(&kek),
+            clock: Arc::<VirtualClock>::clone(&clock),
+            telemetry: Arc::new(telemetry),
+        };
         let identity = KeyIdentity::new(Lineage::of_place("test", &["k"]), 0);
         let ring = KeyRing::new(identity, Duration::from_mins(1), BTreeMap::new());
         let grace = Duration::from_secs(30);
