@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 
 use crate::{
     adapters::vault::approle::secret_id,
@@ -29,7 +29,7 @@ pub(super) async fn check(sources: &Sources, settings: &Settings, report: &mut R
     {
         report.add(written_by_us_alone("tls-ca-file", path));
     }
-    let opened = keeper::files(&vault.approle);
+    let opened = keeper::files(&vault.approle, &watch::channel(()).1);
     let what = if vault.approle.secret_id_wrapped { "wrapping token" } else { "secret ID" };
     report.add(holds(&*opened.secret_id, "approle-secret-id-path", what).await);
     if let Some(file) = &opened.role_id {
