@@ -69,7 +69,7 @@ impl Telemetry for Refusing {
 /// Serves an abstract socket that admits `uids` beside root and us.
 fn serve(name: &str, uids: &[u32]) -> CancellationToken {
     let address = SocketAddress::Abstract(name.to_owned());
-    let listener = BoundSocket::bind(&address).unwrap().listener;
+    let (listeners, _guard) = BoundSocket::bind(&address).unwrap().guarded();
     let serving = Serving {
         kms: Arc::new(Refusing),
         clock: Arc::new(SystemClock::new()),
@@ -78,7 +78,7 @@ fn serve(name: &str, uids: &[u32]) -> CancellationToken {
         drain: Duration::from_millis(100),
     };
     let stop = CancellationToken::new();
-    tokio::spawn(serving.run(listener, stop.clone()));
+    tokio::spawn(serving.run(listeners, stop.clone()));
     stop
 }
 

@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     provider::Provider,
-    runtime::{runtime, stop_on_signals},
+    runtime::{runtime, signals},
     terminal::{announce, complain},
 };
 use crate::{
@@ -62,7 +62,13 @@ impl Home {
     fn make() -> Result<Self, Failure> {
         let name = format!("vault-kube-kms-dev.{}", std::process::id());
         let path = std::env::temp_dir().join(name);
-        DirBuilder::new().mode(0o700).create(&path)?;
+        DirBuilder::new().mode(0o700).create(&path).map_err(|error| {
+            format!(
+                "cannot make the directory {}: {error}; set TMPDIR to a directory that exists and \
+                 that you may write to",
+                path.display()
+            )
+        })?;
         Ok(Self(path))
     }
 }
@@ -79,11 +85,18 @@ fn live_in(home: &Home) -> Result<(), Failure> {
     KeyFile::create(&key_file, clock.wall())?;
     let listen = SocketAddress::parse(&home.0.join("kms.sock").display().to_string())?;
     let runtime = runtime()?;
-    let stop = stop_on_signals(&runtime)?;
-    let provider = Provider::bind(settings(listen.clone(), key_file.clone()), stop)?;
+    let signals = signals(&runtime)?;
+    let (stop, mut hangup) = (signals.stop.clone(), signals.hangup.clone());
+    let provider = Provider::bind(settings(listen.clone(), key_file.clone()), signals)?;
     let (health, metrics) = provider.ports();
     runtime.block_on(async {
         let serving = tokio::spawn(provider.run());
+        // The terminal is gone, and with it the person who tried this.
+        drop(tokio::spawn(async move {
+            if hangup.changed().await.is_ok() {
+                stop.cancel();
+            }
+        }));
         announce(&format!("socket    {listen}"))?;
         announce(&format!("key file  {}", key_file.display()))?;
         if let (Some(health), Some(metrics)) = (health, metrics) {

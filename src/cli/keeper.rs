@@ -3,12 +3,13 @@
 use std::{error::Error, sync::Arc};
 
 use futures_util::{FutureExt as _, future::BoxFuture};
+use tokio::sync::watch;
 
 use crate::{
     adapters::{
         layers,
         local::keeper::LocalKek,
-        system::{private_file::OwnFile, watched_file::WatchedFile},
+        system::{private_file::OwnFile, reread::Reread, watched_file::WatchedFile},
         vault::{
             approle::{AppRole, AppRoleFiles, AppRoleSettings, secret_id::CREDENTIAL_MAX},
             bundle::BUNDLE_MAX,
@@ -40,27 +41,33 @@ pub(super) struct Keeper {
 }
 
 /// The files that logins are made of.
-pub(super) fn files(settings: &AppRoleSettings) -> AppRoleFiles {
+pub(super) fn files(settings: &AppRoleSettings, reread: &watch::Receiver<()>) -> AppRoleFiles {
     settings.files(
-        |path| Arc::new(WatchedFile::new(path.to_owned(), CREDENTIAL_MAX)),
+        |path| {
+            let file = Arc::new(WatchedFile::new(path.to_owned(), CREDENTIAL_MAX));
+            Arc::new(Reread::new(file, reread.clone()))
+        },
         |path| Arc::new(OwnFile::new(path.to_owned())),
     )
 }
 
-/// What keeps a keeper going: to be run in the background, each for ever.
-pub(super) type Tasks = Vec<BoxFuture<'static, ()>>;
+/// What keeps a keeper going: to be run in the background, each for ever and under its name.
+pub(super) type Tasks = Vec<(&'static str, BoxFuture<'static, ()>)>;
 
 type Made = Result<(Keeper, Tasks), Box<dyn Error + Send + Sync>>;
 
 impl Keeper {
     /// The keeper that `settings` name. Nothing is asked of it yet.
+    ///
+    /// With each change of `reread` its files are read anew.
     pub(super) fn new(
         settings: &KeeperSettings,
+        reread: &watch::Receiver<()>,
         clock: &Arc<dyn Clock>,
         telemetry: &Arc<dyn Telemetry>,
     ) -> Made {
         match settings {
-            KeeperSettings::Vault(vault) => Self::vault(vault, clock, telemetry),
+            KeeperSettings::Vault(vault) => Self::vault(vault, reread, clock, telemetry),
             KeeperSettings::Local(path) => {
                 let kek = LocalKek::open(path.clone())?;
                 let lineage = kek.lineage();
@@ -73,6 +80,7 @@ impl Keeper {
 
     fn vault(
         settings: &VaultSettings,
+        reread: &watch::Receiver<()>,
         clock: &Arc<dyn Clock>,
         telemetry: &Arc<dyn Telemetry>,
     ) -> Made {
@@ -82,7 +90,7 @@ impl Keeper {
             Arc::clone(telemetry),
         )?);
         let approle = settings.approle.clone();
-        let files = files(&approle);
+        let files = files(&approle, reread);
         let approle = AppRole::new(Arc::clone(&client), Arc::clone(clock), approle, files);
         let session =
             Arc::new(Session::new(Arc::new(approle), Arc::clone(clock), Arc::clone(telemetry)));
@@ -94,13 +102,20 @@ impl Keeper {
         let kek = layers::around(kek, clock, telemetry);
         let running = Arc::clone(&session);
         let (warm, followed) = (Arc::clone(&client), Arc::clone(&client));
+        // It ends where there is only one endpoint.
+        let greeting = async move {
+            warm.keep_warm().await;
+            std::future::pending::<()>().await;
+        };
         let mut tasks: Tasks = vec![
-            async move { running.run().await }.boxed(),
-            async move { warm.keep_warm().await }.boxed(),
+            ("session", async move { running.run().await }.boxed()),
+            ("greeting", greeting.boxed()),
         ];
         if let Some(path) = settings.ca_file.clone() {
             let file = Arc::new(WatchedFile::new(path, BUNDLE_MAX));
-            tasks.push(async move { followed.follow_authorities(file).await }.boxed());
+            let file = Arc::new(Reread::new(file, reread.clone()));
+            let follow = async move { followed.follow_authorities(file).await };
+            tasks.push(("authorities", follow.boxed()));
         }
         let (session, client) = (Some(session), Some(client));
         Ok((Self { kek, session, client, capabilities: Some(capabilities), lineage }, tasks))

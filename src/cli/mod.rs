@@ -2,11 +2,13 @@
 
 pub mod command;
 
+mod background;
 mod check;
 mod dev;
 mod finding;
 mod keeper;
 mod local;
+mod panics;
 mod provider;
 mod runtime;
 mod serve;
@@ -14,3 +16,4 @@ mod statusz;
 mod terminal;
 mod version;
 mod warnings;
+mod watchdog;

@@ -2,20 +2,18 @@
 
 use std::{error::Error, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{task::JoinSet, time::timeout};
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tokio::{sync::watch, time::timeout};
+use tracing::{error, info, warn};
 
 use super::{
+    background::Background,
     keeper::{Keeper, Tasks},
-    statusz,
+    runtime::Signals,
+    statusz, watchdog,
 };
 use crate::{
     adapters::{
-        grpc::{
-            server::Serving,
-            socket::{BoundSocket, SocketFile},
-        },
+        grpc::{server::Serving, socket::BoundSocket, socket_guard::SocketEvent},
         http::{
             endpoints::{Endpoints, Readiness},
             server::BoundPort,
@@ -34,11 +32,15 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// How long the token's end is waited for.
 const REVOKE: Duration = Duration::from_secs(1);
 
+/// Why calls are not taken, for `/readyz`.
+const LOST: &str = "the socket was removed or replaced; see the log";
+const STOPPING: &str = "plugin is stopping";
+
 /// A provider whose socket is bound; [`Provider::run`] serves it.
 pub(super) struct Provider {
     settings: Settings,
     socket: BoundSocket,
-    stop: CancellationToken,
+    signals: Signals,
     clock: Arc<dyn Clock>,
     telemetry: Arc<dyn Telemetry>,
     metrics: Arc<Metrics>,
@@ -51,10 +53,10 @@ pub(super) struct Provider {
 
 impl Provider {
     /// Binds everything that `settings` ask for. Only the socket must succeed: a busy port is a
-    /// warning. Cancelling `stop` stops it.
+    /// warning. Cancelling the stop of `signals` stops it.
     pub(super) fn bind(
         settings: Settings,
-        stop: CancellationToken,
+        signals: Signals,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let connection = match &settings.keeper {
@@ -66,7 +68,7 @@ impl Provider {
         let recorder = Recorder::new(Arc::clone(&metrics), Arc::clone(&clock));
         let last_errors = recorder.last_errors();
         let telemetry: Arc<dyn Telemetry> = Arc::new(recorder);
-        let (keeper, tasks) = Keeper::new(&settings.keeper, &clock, &telemetry)?;
+        let (keeper, tasks) = Keeper::new(&settings.keeper, &signals.hangup, &clock, &telemetry)?;
         let socket = BoundSocket::bind(&settings.listen)?;
         info!(address = %socket.address, "socket bound");
         notify::ready();
@@ -75,7 +77,7 @@ impl Provider {
         Ok(Self {
             settings,
             socket,
-            stop,
+            signals,
             clock,
             telemetry,
             metrics,
@@ -98,7 +100,7 @@ impl Provider {
         let Self {
             settings,
             socket,
-            stop,
+            signals,
             clock,
             telemetry,
             metrics,
@@ -111,26 +113,43 @@ impl Provider {
         let watch = Arc::new(keeper.watch(&settings, &clock, &telemetry));
         let kms = Arc::new(KeyService::new(Arc::clone(&watch), settings.legacy_decrypt));
 
-        let mut background = JoinSet::new();
-        for task in tasks {
-            background.spawn(task);
+        let mut background = Background::default();
+        for (name, task) in tasks {
+            background.spawn(name, task);
         }
         let shown = statusz::Sources::new(Arc::clone(&watch), &keeper, last_errors, &settings);
-        background.spawn(Observer::new(watch).run());
+        background.spawn("observer", Observer::new(watch).run());
         let readiness = Readiness::default();
-        serve_port(&mut background, health, Endpoints::Health(readiness.clone()));
+        serve_port(&mut background, "health port", health, Endpoints::Health(readiness.clone()));
         let text = move || metrics.text().map_err(|error| error.to_string());
         let inside = Endpoints::Inside(Arc::new(text), Arc::new(move || shown.now()));
-        serve_port(&mut background, scrapes, inside);
+        serve_port(&mut background, "metrics port", scrapes, inside);
+        if let Some(limit) = notify::watchdog() {
+            let feed = watchdog::feed(socket.address.clone(), readiness.clone(), limit);
+            background.spawn("watchdog", feed);
+        }
+        let Signals { stop, hangup } = signals;
+        background.spawn("reread", tell_of_rereads(hangup));
 
-        let BoundSocket { listener, file, .. } = socket;
-        let file = Arc::new(file);
+        let (listeners, guard) = socket.guarded();
         let serving = Serving { kms, clock, telemetry, peers: settings.peers, drain: DRAIN };
-        readiness.set(true);
-        background.spawn(leave_on(stop.clone(), readiness.clone(), Arc::clone(&file)));
-        let served = serving.run(listener, stop).await;
-        readiness.set(false);
-        file.remove();
+        readiness.set(Ok(()));
+        let guarding = guard.keep(&stop, |event| tell_of_socket(&event, &readiness));
+        let leaving = async {
+            stop.cancelled().await;
+            notify::stopping();
+            readiness.set(Err(STOPPING));
+        };
+        let served = async {
+            let served = tokio::select! {
+                served = serving.run(listeners, stop.clone()) => served,
+                ended = background.first_end() => Err(ended.into()),
+            };
+            // Whatever ended it, nobody new is to come.
+            stop.cancel();
+            served
+        };
+        let (served, (), ()) = tokio::join!(served, guarding, leaving);
         background.shutdown().await;
         if let Some(session) = keeper.session {
             drop(timeout(REVOKE, session.revoke()).await);
@@ -139,12 +158,26 @@ impl Provider {
     }
 }
 
-/// As soon as a stop is asked for, nobody new is to come: calls in hand may take a while to end.
-async fn leave_on(stop: CancellationToken, readiness: Readiness, file: Arc<SocketFile>) {
-    stop.cancelled().await;
-    notify::stopping();
-    readiness.set(false);
-    file.remove();
+/// Says in the log that SIGHUP was heard. Those who wait for a change of a file hear it themselves.
+async fn tell_of_rereads(mut hangup: watch::Receiver<()>) {
+    while hangup.changed().await.is_ok() {
+        info!("SIGHUP: credentials and authorities are read anew");
+    }
+    std::future::pending::<()>().await;
+}
+
+/// Says in the log and at `/readyz` whether the socket is in its place.
+fn tell_of_socket(event: &SocketEvent, readiness: &Readiness) {
+    match event {
+        SocketEvent::Lost(error) => {
+            readiness.set(Err(LOST));
+            error!(%error, "the socket was removed or replaced, and cannot be bound anew");
+        }
+        SocketEvent::BoundAnew => {
+            readiness.set(Ok(()));
+            warn!("the socket was removed or replaced; it is bound anew");
+        }
+    }
 }
 
 fn bind_port(what: &str, address: SocketAddr) -> Option<BoundPort> {
@@ -160,12 +193,19 @@ fn bind_port(what: &str, address: SocketAddr) -> Option<BoundPort> {
     }
 }
 
-fn serve_port(tasks: &mut JoinSet<()>, port: Option<BoundPort>, endpoints: Endpoints) {
+fn serve_port(
+    background: &mut Background,
+    name: &'static str,
+    port: Option<BoundPort>,
+    endpoints: Endpoints,
+) {
     if let Some(port) = port {
-        tasks.spawn(async move {
+        background.spawn(name, async move {
             if let Err(error) = port.serve(endpoints).await {
-                warn!(%error, "a port is not served");
+                warn!(%error, "the {name} is not served");
             }
+            // The socket serves on without it.
+            std::future::pending::<()>().await;
         });
     }
 }

@@ -6,8 +6,9 @@ use tokio::{task::spawn_blocking, time::timeout};
 use tracing::{error, info, warn};
 
 use super::{
+    panics,
     provider::Provider,
-    runtime::{runtime, stop_on_signals},
+    runtime::{runtime, signals},
     terminal::complain,
     warnings,
 };
@@ -26,6 +27,7 @@ use crate::{
 const FLUSH: Duration = Duration::from_secs(1);
 
 pub(super) fn run(settings: &Settings, version: &str) -> ExitCode {
+    panics::tell_in_one_line();
     match start(settings, version) {
         Ok(()) => {
             info!("stopped");
@@ -41,7 +43,7 @@ pub(super) fn run(settings: &Settings, version: &str) -> ExitCode {
 
 fn start(settings: &Settings, version: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
     let runtime = runtime()?;
-    let stop = stop_on_signals(&runtime)?;
+    let signals = signals(&runtime)?;
     // What sends traces lives on it.
     let within = runtime.enter();
     let traces = settings.traces.as_deref().map(Traces::to).transpose()?;
@@ -49,7 +51,7 @@ fn start(settings: &Settings, version: &str) -> Result<(), Box<dyn Error + Send 
     logging::init(settings.log_level, Form::Json, traces.as_ref())?;
     info!(version, pid = std::process::id(), "starting");
     warn_of(settings);
-    let provider = Provider::bind(settings.clone(), stop)?;
+    let provider = Provider::bind(settings.clone(), signals)?;
     let ended = runtime.block_on(async {
         let ended = provider.run().await;
         if let Some(traces) = traces {

@@ -1,6 +1,6 @@
 //! Why a socket cannot be bound.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use thiserror::Error;
 
@@ -40,9 +40,14 @@ pub enum BindError {
     /// The file system takes no writes, as with `readOnlyRootFilesystem`.
     #[error("the directory {} is on a read-only file system; mount a writable volume there or choose another --listen-address", .0.display())]
     ReadOnly(PathBuf),
-    /// Somebody holds the lock on the directory.
-    #[error("the directory {} stays locked by another process; stop it", .0.display())]
-    Locked(PathBuf),
+    /// Another process holds the lock on the directory. Any process that may read the directory can.
+    #[error("the directory {0} was locked by another process for {wait:?}; find it with `lsof {0}` and stop it, or choose a directory of the provider's own with --listen-address", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// How long the lock was waited for.
+        wait: Duration,
+    },
     /// Anything else the system said.
     #[error("cannot {action} for {address}: {source}; check --listen-address")]
     System {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use http::{Request, Response, Uri};
+use http::{Request, Response, Uri, header};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::UnixStream;
@@ -13,6 +13,9 @@ use super::{
     address::SocketAddress, wire::key_management_service_client::KeyManagementServiceClient,
 };
 
+/// What kube-apiserver sends as scheme and authority since 1.32.
+const ORIGIN: &str = "http://localhost";
+
 /// The generated client over one HTTP/2 connection.
 pub type KmsClient =
     KeyManagementServiceClient<BoxCloneService<Request<Body>, Response<Incoming>, hyper::Error>>;
@@ -22,6 +25,31 @@ pub type KmsClient =
 /// # Errors
 /// When nobody listens there, or it is no HTTP/2.
 pub async fn connect(address: &SocketAddress) -> io::Result<KmsClient> {
+    let sender = dial(address).await?;
+    let service = tower::service_fn(move |request| {
+        let mut sender = sender.clone();
+        async move { sender.send_request(request).await }
+    });
+    let origin = Uri::from_static(ORIGIN);
+    Ok(KeyManagementServiceClient::with_origin(BoxCloneService::new(service), origin))
+}
+
+/// Waits until the server at `address` answers. It is asked for a method that no server has, so that
+/// neither the keeper nor the figures of real calls are touched.
+///
+/// # Errors
+/// When nobody listens there, or the answer is no HTTP/2.
+pub async fn answers(address: &SocketAddress) -> io::Result<()> {
+    let mut sender = dial(address).await?;
+    let request = Request::post(format!("{ORIGIN}/watchdog/Answers"))
+        .header(header::CONTENT_TYPE, "application/grpc")
+        .header(header::TE, "trailers")
+        .body(Body::empty())
+        .map_err(io::Error::other)?;
+    sender.send_request(request).await.map(drop).map_err(io::Error::other)
+}
+
+async fn dial(address: &SocketAddress) -> io::Result<http2::SendRequest<Body>> {
     let stream = match address {
         SocketAddress::File(path) => UnixStream::connect(path).await?,
         SocketAddress::Abstract(name) => UnixStream::connect(format!("\0{name}")).await?,
@@ -30,10 +58,5 @@ pub async fn connect(address: &SocketAddress) -> io::Result<KmsClient> {
         .await
         .map_err(io::Error::other)?;
     drop(tokio::spawn(connection));
-    let service = tower::service_fn(move |request| {
-        let mut sender = sender.clone();
-        async move { sender.send_request(request).await }
-    });
-    let origin = Uri::from_static("http://localhost");
-    Ok(KeyManagementServiceClient::with_origin(BoxCloneService::new(service), origin))
+    Ok(sender)
 }

@@ -15,11 +15,12 @@ use futures_util::{
 use tokio::{
     io::Interest,
     net::{UnixListener, UnixStream},
+    sync::mpsc,
     task::yield_now,
     time::{Instant, sleep, timeout},
 };
 
-use super::connection::Connection;
+use super::{connection::Connection, socket::Listeners};
 use crate::{
     adapters::connections::{
         seat::{Seat, Seats},
@@ -69,13 +70,17 @@ impl PeerPolicy {
 
 /// The connections that were admitted and have sent something, for ever. A failed accept is waited
 /// out. A newcomer is always accepted; where there are too many connections, another one ends.
+///
+/// # Errors
+/// When the runtime cannot take over the first listener.
 pub(super) fn admitted(
-    listener: UnixListener,
+    listeners: Listeners,
     policy: PeerPolicy,
     telemetry: Arc<dyn Telemetry>,
-) -> impl Stream<Item = io::Result<Connection>> {
+) -> io::Result<impl Stream<Item = io::Result<Connection>>> {
     let door = Door {
-        listener,
+        listener: UnixListener::from_std(listeners.first)?,
+        anew: listeners.anew,
         policy,
         telemetry,
         seats: Seats::new(LIMITS),
@@ -83,7 +88,7 @@ pub(super) fn admitted(
         waiting: VecDeque::new(),
         told_until: None,
     };
-    stream::unfold(door, |mut door| async move { Some((Ok(door.next().await), door)) })
+    Ok(stream::unfold(door, |mut door| async move { Some((Ok(door.next().await), door)) }))
 }
 
 /// What became of a silent connection; `None` when it went away or was ended.
@@ -95,6 +100,8 @@ struct Silence;
 /// Decides who comes in.
 struct Door {
     listener: UnixListener,
+    /// Listeners to use from then on.
+    anew: mpsc::Receiver<std::os::unix::net::UnixListener>,
     policy: PeerPolicy,
     telemetry: Arc<dyn Telemetry>,
     seats: Seats<u32>,
@@ -124,6 +131,7 @@ impl Door {
             }
             tokio::select! {
                 Some(first_word) = self.silent.next() => self.sort(first_word),
+                Some(listener) = self.anew.recv() => self.listen_with(listener),
                 () = sleep(ACCEPT_PAUSE), if failed => (),
                 accepted = self.listener.accept(), if !failed => {
                     // An error comes again, and is told of then.
@@ -132,6 +140,15 @@ impl Door {
                     }
                 }
             }
+        }
+    }
+
+    /// Listens with `listener` from now on. What still waits at the former one is taken in.
+    fn listen_with(&mut self, listener: std::os::unix::net::UnixListener) {
+        let _told = self.drain_backlog();
+        match UnixListener::from_std(listener) {
+            Ok(listener) => self.listener = listener,
+            Err(error) => self.tell(format_args!("cannot listen on the socket: {error}")),
         }
     }
 

@@ -7,10 +7,13 @@ pub mod client;
 pub mod incoming;
 pub mod server;
 pub mod socket;
+pub mod socket_file;
+pub mod socket_guard;
 
 mod connection;
 mod deadline;
 mod service;
+mod socket_directory;
 mod status;
 mod trace;
 

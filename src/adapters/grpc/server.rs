@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, Response};
-use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, transport::Server};
 use tower::util::MapResponseLayer;
@@ -11,6 +10,7 @@ use tower::util::MapResponseLayer;
 use super::{
     incoming::{PeerPolicy, admitted},
     service::KmsV2,
+    socket::Listeners,
     wire::key_management_service_server::KeyManagementServiceServer,
 };
 use crate::ports::{clock::Clock, kms::KeyManagement, telemetry::Telemetry};
@@ -45,17 +45,16 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Serves `listener` until `stop` is cancelled, then lets the calls in hand end.
+    /// Serves `listeners` until `stop` is cancelled, then lets the calls in hand end.
     ///
     /// # Errors
     /// When the runtime cannot take over the listener, or the transport fails as a whole.
     pub async fn run(
         self,
-        listener: std::os::unix::net::UnixListener,
+        listeners: Listeners,
         stop: CancellationToken,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let listener = UnixListener::from_std(listener)?;
-        let incoming = admitted(listener, self.peers, Arc::clone(&self.telemetry));
+        let incoming = admitted(listeners, self.peers, Arc::clone(&self.telemetry))?;
         let service =
             KeyManagementServiceServer::new(KmsV2::new(self.kms, self.clock, self.telemetry))
                 .max_decoding_message_size(MESSAGE_MAX)

@@ -2,26 +2,27 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File, Permissions},
+    fs::{self, Permissions},
     io,
     os::{
         linux::net::SocketAddrExt as _,
         unix::{
-            fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+            fs::{FileTypeExt as _, PermissionsExt as _},
             net::{SocketAddr, UnixListener},
         },
     },
     path::{Path, PathBuf},
-    thread,
     time::Duration,
 };
 
-use rustix::fs::{Access, AtFlags, CWD, FlockOperation};
 use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::sync::mpsc;
 
 use super::{
     address::{ADDRESS_MAX, SocketAddress},
     bind_error::BindError,
+    socket_directory::{lock_directory, open_directory},
+    socket_file::SocketFile,
 };
 
 /// Owner and group may connect, nobody else.
@@ -31,9 +32,8 @@ const MODE: u32 = 0o770;
 /// 4096 by default). With a full backlog, Go's `connect` fails at once instead of waiting.
 const BACKLOG: i32 = i32::MAX;
 
-/// How often, and how long apart, the lock on the directory is tried: 5 s in all.
-const LOCK_TRIES: u32 = 100;
-const LOCK_WAIT: Duration = Duration::from_millis(50);
+/// How long a start waits for another process that starts or stops in the same directory.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// A listening socket, and its file.
 #[derive(Debug)]
@@ -42,31 +42,15 @@ pub struct BoundSocket {
     pub listener: UnixListener,
     /// Where it listens.
     pub address: SocketAddress,
-    /// What is to be taken away at the end.
-    pub file: SocketFile,
+    /// Its file, which is to be removed at the end; an abstract socket has none.
+    pub file: Option<SocketFile>,
 }
 
-/// The file of a socket as it was bound; nothing, for an abstract one.
+/// What to listen with: the listener that was bound first, then those that replace it.
 #[derive(Debug)]
-pub struct SocketFile(Option<OwnFile>);
-
-#[derive(Debug)]
-struct OwnFile {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-}
-
-impl SocketFile {
-    /// Removes the file, unless another process has put its own there.
-    pub fn remove(&self) {
-        let Some(own) = &self.0 else { return };
-        let still_ours = fs::symlink_metadata(&own.path)
-            .is_ok_and(|found| found.dev() == own.device && found.ino() == own.inode);
-        if still_ours {
-            drop(fs::remove_file(&own.path));
-        }
-    }
+pub struct Listeners {
+    pub(super) first: UnixListener,
+    pub(super) anew: mpsc::Receiver<UnixListener>,
 }
 
 impl BoundSocket {
@@ -99,14 +83,14 @@ impl BoundSocket {
             }
         })?;
         listener.set_nonblocking(true).map_err(failed)?;
-        Ok(Self { listener, address: address.clone(), file: SocketFile(None) })
+        Ok(Self { listener, address: address.clone(), file: None })
     }
 
     fn bind_file(address: &SocketAddress, path: &Path) -> Result<Self, BindError> {
         let failed =
             |action| move |source| BindError::System { action, address: address.clone(), source };
         let directory = path.parent().unwrap_or(Path::new("/"));
-        let _lock = lock_directory(address, directory)?;
+        let _lock = lock_directory(address, directory, LOCK_WAIT)?;
         refuse_occupied(address, path)?;
         let draft = draft_path(path);
         refuse_occupied(address, &draft)?;
@@ -121,18 +105,17 @@ impl BoundSocket {
         }
         let file = published.map_err(failed("put the socket in its place"))?;
         socket.set_nonblocking(true).map_err(failed("set up the socket"))?;
-        let file = SocketFile(Some(file));
-        Ok(Self { listener: socket.into(), address: address.clone(), file })
+        Ok(Self { listener: socket.into(), address: address.clone(), file: Some(file) })
     }
 }
 
 /// Nobody can connect before `listen`, so the mode is right before anybody can.
-fn publish(socket: &Socket, draft: &Path, path: &Path) -> io::Result<OwnFile> {
+fn publish(socket: &Socket, draft: &Path, path: &Path) -> io::Result<SocketFile> {
     fs::set_permissions(draft, Permissions::from_mode(MODE))?;
     socket.listen(BACKLOG)?;
-    let found = fs::symlink_metadata(draft)?;
+    let file = SocketFile::pin(draft, path)?;
     fs::rename(draft, path)?;
-    Ok(OwnFile { path: path.to_owned(), device: found.dev(), inode: found.ino() })
+    Ok(file)
 }
 
 /// A name beside `path` for the unfinished socket, of no more bytes than a socket may have.
@@ -177,43 +160,6 @@ pub fn survey(address: &SocketAddress) -> Result<Survey, BindError> {
         Err(BindError::InUse(_)) => Ok(Survey::Served),
         Err(error) => Err(error),
     }
-}
-
-/// Opens a directory in which we may make files.
-fn open_directory(address: &SocketAddress, directory: &Path) -> Result<File, BindError> {
-    let uid = rustix::process::geteuid().as_raw();
-    let open = File::open(directory).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => BindError::NoDirectory { path: directory.to_owned(), uid },
-        io::ErrorKind::PermissionDenied => {
-            BindError::NotWritable { path: directory.to_owned(), uid }
-        }
-        _ => BindError::System { action: "open the directory", address: address.clone(), source },
-    })?;
-    let access = Access::WRITE_OK | Access::EXEC_OK;
-    match rustix::fs::accessat(CWD, directory, access, AtFlags::EACCESS) {
-        Ok(()) => (),
-        Err(rustix::io::Errno::ROFS) => return Err(BindError::ReadOnly(directory.to_owned())),
-        Err(_) => return Err(BindError::NotWritable { path: directory.to_owned(), uid }),
-    }
-    Ok(open)
-}
-
-fn lock_directory(address: &SocketAddress, directory: &Path) -> Result<File, BindError> {
-    let open = open_directory(address, directory)?;
-    for _ in 0..LOCK_TRIES {
-        match rustix::fs::flock(&open, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(open),
-            Err(rustix::io::Errno::WOULDBLOCK) => thread::sleep(LOCK_WAIT),
-            Err(error) => {
-                return Err(BindError::System {
-                    action: "lock the directory",
-                    address: address.clone(),
-                    source: error.into(),
-                });
-            }
-        }
-    }
-    Err(BindError::Locked(directory.to_owned()))
 }
 
 /// Connects without waiting: a process that hangs may have let its backlog fill up.
@@ -269,7 +215,7 @@ mod tests {
         assert_eq!(mode(&path), 0o770);
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "no draft is left behind");
         UnixStream::connect(&path).unwrap();
-        bound.file.remove();
+        bound.file.unwrap().remove().unwrap();
         assert!(!path.exists());
     }
 
@@ -318,17 +264,6 @@ mod tests {
         }
         assert_eq!(fs::read_to_string(&file).unwrap(), "keep me");
         assert!(folder.is_dir() && link.is_symlink());
-    }
-
-    #[test]
-    fn a_successors_socket_is_not_removed() {
-        let directory = tempfile::tempdir().unwrap();
-        let (path, address) = at(&directory, "k.sock");
-        let bound = BoundSocket::bind(&address).unwrap();
-        fs::remove_file(&path).unwrap();
-        let _successor = UnixListener::bind(&path).unwrap();
-        bound.file.remove();
-        assert!(path.exists());
     }
 
     #[test]

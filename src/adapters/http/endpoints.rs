@@ -2,10 +2,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
@@ -14,18 +11,28 @@ use http_body_util::Full;
 
 use super::statusz::Statusz;
 
-/// Whether the gRPC server takes calls.
-#[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicBool>);
+/// Whether the gRPC server takes calls, and why not.
+#[derive(Clone, Debug)]
+pub struct Readiness(Arc<Mutex<Result<(), &'static str>>>);
 
 impl Readiness {
-    /// Says so from now on.
-    pub fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::Release);
+    /// Says from now on that calls are taken, or why they are not.
+    pub fn set(&self, ready: Result<(), &'static str>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = ready;
     }
 
-    fn is_set(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+    /// Says whether calls are taken.
+    ///
+    /// # Errors
+    /// Why they are not, for people.
+    pub fn get(&self) -> Result<(), &'static str> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Err("plugin is not ready"))))
     }
 }
 
@@ -51,12 +58,10 @@ impl Endpoints {
         }
         match (self, request.uri().path()) {
             (Self::Health(_), "/healthz") => text(StatusCode::OK, "ok"),
-            (Self::Health(readiness), "/readyz") if readiness.is_set() => {
-                text(StatusCode::OK, "ok")
-            }
-            (Self::Health(_), "/readyz") => {
-                text(StatusCode::INTERNAL_SERVER_ERROR, "plugin is not ready")
-            }
+            (Self::Health(readiness), "/readyz") => match readiness.get() {
+                Ok(()) => text(StatusCode::OK, "ok"),
+                Err(why) => text(StatusCode::INTERNAL_SERVER_ERROR, why),
+            },
             (Self::Inside(_, statusz), "/statusz") => {
                 statusz().answer(request.uri(), request.headers())
             }
@@ -99,7 +104,7 @@ mod tests {
         let readiness = Readiness::default();
         let health = Endpoints::Health(readiness.clone());
         assert_eq!((status(&health, "/healthz"), status(&health, "/readyz")), (200, 500));
-        readiness.set(true);
+        readiness.set(Ok(()));
         assert_eq!((status(&health, "/readyz"), status(&health, "/statusz")), (200, 404));
     }
 }

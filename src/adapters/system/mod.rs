@@ -5,4 +5,5 @@ pub mod clock;
 pub mod hardening;
 pub mod notify;
 pub mod private_file;
+pub mod reread;
 pub mod watched_file;

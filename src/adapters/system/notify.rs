@@ -1,6 +1,8 @@
 //! What systemd is told (`Type=notify`). Without `NOTIFY_SOCKET` nobody listens.
 
-use sd_notify::{NotifyState, notify};
+use std::time::Duration;
+
+use sd_notify::{NotifyState, notify, watchdog_enabled};
 use tracing::debug;
 
 /// The socket is bound. The keeper may still be away: an API server must be able to start.
@@ -11,6 +13,18 @@ pub fn ready() {
 /// A stop was asked for.
 pub fn stopping() {
     tell(NotifyState::Stopping);
+}
+
+/// Within what time systemd is to hear that this process works; `None` where nothing waits for it
+/// (`WATCHDOG_USEC`, `WATCHDOG_PID`).
+#[must_use]
+pub fn watchdog() -> Option<Duration> {
+    watchdog_enabled().filter(|limit| !limit.is_zero())
+}
+
+/// This process works.
+pub fn alive() {
+    tell(NotifyState::Watchdog);
 }
 
 fn tell(state: NotifyState<'_>) {

@@ -2,13 +2,18 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use async_trait::async_trait;
-use rustix::fs::{FsWord, statfs};
+use rustix::{
+    fs::{FsWord, OFlags, statfs},
+    io::Errno,
+};
+use tokio::task::spawn_blocking;
+use zeroize::Zeroizing;
 
 use crate::{domain::secret::Secret, ports::file::PrivateFile};
 
@@ -39,21 +44,32 @@ pub fn is_in_memory(path: &Path) -> bool {
         .is_some_and(|directory| statfs(directory).is_ok_and(|found| found.f_type == TMPFS))
 }
 
+/// Opens the file once and judges what it has opened: what its name stands for may change between
+/// two looks. Neither a symbolic link nor a pipe holds it up.
 fn load(path: &Path) -> Result<Option<Secret>, String> {
-    let found = match fs::symlink_metadata(path) {
-        Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(format!("cannot be read: {error}")),
-    };
+    let cannot = |error: io::Error| format!("cannot be read: {error}");
     let uid = rustix::process::geteuid().as_raw();
+    let strange = || format!("must be a plain file of uid {uid} and mode 0600; remove it");
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let flags = i32::try_from(flags.bits()).unwrap_or_default();
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => return Err(strange()),
+        Err(error) => return Err(cannot(error)),
+    };
+    let found = file.metadata().map_err(cannot)?;
     if !found.is_file() || found.uid() != uid || found.mode() & 0o077 != 0 {
-        return Err(format!("must be a plain file of uid {uid} and mode 0600; remove it"));
+        return Err(strange());
     }
-    if found.len() > SIZE_MAX {
+    // Room for all of it, so that growing leaves no copies behind.
+    let room = usize::try_from(found.len().min(SIZE_MAX)).unwrap_or_default().saturating_add(1);
+    let mut text = Zeroizing::new(String::with_capacity(room));
+    file.take(SIZE_MAX.saturating_add(1)).read_to_string(&mut text).map_err(cannot)?;
+    if u64::try_from(text.len()).is_ok_and(|length| length > SIZE_MAX) {
         return Err("is too large; remove it".to_owned());
     }
-    let text = fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))?;
-    Ok(Some(Secret::new(text)))
+    Ok(Some(Secret::new(std::mem::take(&mut text))))
 }
 
 fn store(path: &Path, text: &Secret) -> Result<(), String> {
@@ -72,6 +88,13 @@ fn store(path: &Path, text: &Secret) -> Result<(), String> {
     write().map_err(|error| format!("cannot be written: {error}"))
 }
 
+/// Runs what may wait for a disk beside the only thread that serves calls.
+async fn in_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    spawn_blocking(work).await.map_err(|_ended| "cannot be used: the process ends".to_owned())?
+}
+
 #[async_trait]
 impl PrivateFile for OwnFile {
     fn place(&self) -> String {
@@ -79,17 +102,21 @@ impl PrivateFile for OwnFile {
     }
 
     async fn load(&self) -> Result<Option<Secret>, String> {
-        load(&self.path)
+        let path = self.path.clone();
+        in_a_thread(move || load(&path)).await
     }
 
     async fn store(&self, text: &Secret) -> Result<(), String> {
-        store(&self.path, text)
+        let (path, text) = (self.path.clone(), text.clone());
+        in_a_thread(move || store(&path, &text)).await
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use futures_util::FutureExt as _;
 
     use super::*;
 
@@ -115,6 +142,32 @@ mod tests {
         assert!(load(&path).unwrap_err().contains("0600"));
         let link = directory.path().join("link");
         symlink(&path, &link).unwrap();
-        assert!(load(&link).is_err());
+        assert!(load(&link).unwrap_err().contains("plain file"));
+        let directory_itself = load(directory.path()).unwrap_err();
+        assert!(directory_itself.contains("plain file"), "{directory_itself}");
+        let large = directory.path().join("large");
+        store(&large, &Secret::new("x".repeat(65_537))).unwrap();
+        assert!(load(&large).unwrap_err().contains("too large"));
+    }
+
+    #[test]
+    fn a_pipe_holds_nothing_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).unwrap();
+        assert!(load(&pipe).unwrap_err().contains("plain file"));
+    }
+
+    /// One thread serves calls: a slow disk must not stop it.
+    #[tokio::test]
+    async fn a_store_leaves_the_runtimes_thread_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = OwnFile::new(directory.path().join("cache"));
+        let text = Secret::new("one".to_owned());
+        let mut storing = file.store(&text);
+        assert!(storing.as_mut().now_or_never().is_none(), "it is under way elsewhere");
+        storing.await.unwrap();
+        assert_eq!(file.load().await.unwrap().unwrap().expose(), "one");
     }
 }

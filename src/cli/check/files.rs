@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 
 use crate::{
     adapters::vault::{approle::credential_text, tls::Trust},
@@ -31,7 +31,7 @@ pub(super) async fn check(sources: &Sources, settings: &Settings, report: &mut R
         (_, Some(path)) => report.add(written_by_us_alone("tls-ca-file", path)),
         (_, None) => (),
     }
-    let opened = keeper::files(&vault.approle);
+    let opened = keeper::files(&vault.approle, &watch::channel(()).1);
     let what = if vault.approle.secret_id_wrapped { "wrapping token" } else { "secret ID" };
     if let Some(file) = &opened.secret_id {
         report.add(holds(&**file, "approle-secret-id-path", what).await);

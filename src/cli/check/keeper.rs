@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 
 use super::{key, notes::Notes};
 use crate::{
@@ -46,10 +46,10 @@ pub(super) async fn check(settings: &Settings, report: &mut Report) {
     }
     let notes = Arc::new(Notes::default());
     let telemetry: Arc<dyn Telemetry> = Arc::<Notes>::clone(&notes);
-    match Keeper::new(&settings.keeper, &clock, &telemetry) {
+    match Keeper::new(&settings.keeper, &watch::channel(()).1, &clock, &telemetry) {
         Ok((keeper, tasks)) => {
             let mut background = JoinSet::new();
-            for task in tasks {
+            for (_, task) in tasks {
                 background.spawn(task);
             }
             ask(&keeper, settings, &clock, &notes, report).await;

@@ -1,0 +1,106 @@
+//! The directory of the socket, and the lock on it that is held while a socket is put there or
+//! removed.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    thread,
+    time::Duration,
+};
+
+use rustix::fs::{Access, AtFlags, CWD, FlockOperation, OFlags};
+
+use super::{address::SocketAddress, bind_error::BindError};
+
+/// How often the lock is tried.
+const LOCK_EVERY: Duration = Duration::from_millis(50);
+
+/// Opens a directory in which this process may make files.
+pub(super) fn open_directory(address: &SocketAddress, directory: &Path) -> Result<File, BindError> {
+    let uid = rustix::process::geteuid().as_raw();
+    let open = open(directory).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => BindError::NoDirectory { path: directory.to_owned(), uid },
+        io::ErrorKind::PermissionDenied => {
+            BindError::NotWritable { path: directory.to_owned(), uid }
+        }
+        _ => BindError::System { action: "open the directory", address: address.clone(), source },
+    })?;
+    let access = Access::WRITE_OK | Access::EXEC_OK;
+    match rustix::fs::accessat(CWD, directory, access, AtFlags::EACCESS) {
+        Ok(()) => (),
+        Err(rustix::io::Errno::ROFS) => return Err(BindError::ReadOnly(directory.to_owned())),
+        Err(_) => return Err(BindError::NotWritable { path: directory.to_owned(), uid }),
+    }
+    Ok(open)
+}
+
+/// Opens what should be a directory; a pipe in its place must not hold the start up.
+fn open(directory: &Path) -> io::Result<File> {
+    let flags = i32::try_from(OFlags::DIRECTORY.bits()).unwrap_or_default();
+    OpenOptions::new().read(true).custom_flags(flags).open(directory)
+}
+
+/// Locks the directory of the socket, until the returned value is dropped. Whoever may read the
+/// directory may hold that lock, so it is waited for no longer than `wait`.
+///
+/// # Errors
+/// [`BindError::Locked`] after `wait`, and those of [`open_directory`].
+pub(super) fn lock_directory(
+    address: &SocketAddress,
+    directory: &Path,
+    wait: Duration,
+) -> Result<File, BindError> {
+    let open = open_directory(address, directory)?;
+    let mut waited = Duration::ZERO;
+    loop {
+        match rustix::fs::flock(&open, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(open),
+            Err(rustix::io::Errno::WOULDBLOCK) if waited < wait => {
+                thread::sleep(LOCK_EVERY);
+                waited = waited.saturating_add(LOCK_EVERY);
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(BindError::Locked { path: directory.to_owned(), wait });
+            }
+            Err(error) => {
+                return Err(BindError::System {
+                    action: "lock the directory",
+                    address: address.clone(),
+                    source: error.into(),
+                });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_stays_taken_is_waited_for_a_while_and_named_with_its_remedy() {
+        let directory = tempfile::tempdir().unwrap();
+        let address = SocketAddress::File(directory.path().join("k.sock"));
+        let wait = Duration::from_millis(60);
+        let held = lock_directory(&address, directory.path(), wait).unwrap();
+        let error = lock_directory(&address, directory.path(), wait).unwrap_err().to_string();
+        let path = directory.path().display().to_string();
+        for part in [&path, "locked by another process", "lsof", "--listen-address"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        drop(held);
+        lock_directory(&address, directory.path(), wait).unwrap();
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_the_directory_is_an_error_and_no_wait() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        let mode = rustix::fs::Mode::RWXU;
+        rustix::fs::mknodat(CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let address = SocketAddress::File(pipe.join("k.sock"));
+        assert!(open_directory(&address, &pipe).is_err());
+    }
+}
