@@ -69,7 +69,7 @@ func TestSlowLogin(t *testing.T) {
 func TestSlowRenewal(t *testing.T) {
 	t.Parallel()
 	n := newTenant(t)
-	must(t, n.MakeRole(map[string]any{"token_ttl": "18s", "token_max_ttl": "10m"}))
+	must(t, n.MakeRole(map[string]any{"token_ttl": "40s", "token_max_ttl": "10m"}))
 	isRenewal := func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/renew-self") }
 	f := newFrontAs(t, n.Bao, suite.Front{Answer: late(4*time.Second, isRenewal)})
 	p := start(t, f.flags(n))
@@ -81,7 +81,7 @@ func TestSlowRenewal(t *testing.T) {
 		count, _ := parts.Metrics(text).Sum("vault_kube_kms_renewals_total")
 		return count >= 1
 	}
-	if !parts.EventuallyEvery(200*time.Millisecond, 25*time.Second, renewed) {
+	if !parts.EventuallyEvery(200*time.Millisecond, 60*time.Second, renewed) {
 		t.Error("no renewal has succeeded")
 	}
 	if asked := f.asked.Load(); asked != 1 {

@@ -70,9 +70,11 @@ fn certificate(error: &CertificateError) -> Explained {
             expired(&format!(" on {}; this node's clock says {}", date(*not_after), date(*time)))
         }
         CertificateError::NotValidYet => not_yet("yet"),
-        CertificateError::NotValidYetContext { time, not_before } => {
-            not_yet(&format!("until {}; this node's clock says {}", date(*not_before), date(*time)))
-        }
+        CertificateError::NotValidYetContext { time, not_before } => not_yet(&format!(
+            "before {}; this node's clock says {}",
+            date(*not_before),
+            date(*time)
+        )),
         CertificateError::NotValidForName => names(None, &[]),
         CertificateError::NotValidForNameContext { expected, presented } => {
             names(Some(expected), presented)
@@ -211,7 +213,7 @@ fn untrusted(by: &str, is_self_signed: bool, is_alone: bool) -> Explained {
 fn path(error: &webpki::Error) -> Explained {
     match error {
         webpki::Error::CaUsedAsEndEntity => told(
-            "its certificate is that of an authority (CA:TRUE) and must not be a server's",
+            "its certificate is that of an authority (CA:TRUE) and must not be used as a server certificate",
             "issue the server a certificate with CA:FALSE: openssl req -x509 needs -addext \
              basicConstraints=critical,CA:FALSE",
         ),

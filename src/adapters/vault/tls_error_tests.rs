@@ -180,7 +180,7 @@ async fn a_certificate_out_of_its_time_is_told_with_both_clocks() {
     let mut future = params(&["127.0.0.1"]);
     future.not_before = date_time_ymd(2080, 1, 1);
     let error = told_by(Server::signed(&future, &root), trusting(&root)).await;
-    says(&error, "not valid until 2080-01-01T00:00:00Z; this node's", "clock, which is behind");
+    says(&error, "not valid before 2080-01-01T00:00:00Z; this node's", "clock, which is behind");
 }
 
 #[tokio::test]
