@@ -70,7 +70,7 @@ func TestSocketFileReplaced(t *testing.T) {
 				t.Errorf("what took the place of the socket was not left alone: %v", err)
 			}
 			// The first line that names it is that of the start.
-			if strings.Count(p.Stdout.String(), p.path()) < 2 {
+			if !parts.Eventually(moveBound+slack, func() bool { return strings.Count(p.Stdout.String(), p.path()) >= 2 }) {
 				t.Errorf("the log does not name %s", p.path())
 			}
 			must(t, os.Remove(p.path()))

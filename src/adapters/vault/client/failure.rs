@@ -106,8 +106,8 @@ impl Failure {
     pub(super) fn is_endpoints_fault(&self) -> bool {
         match self {
             Self::Unsent(_) | Self::Lost(_) => true,
-            // A firewall that reads requests answers 4xx to what it does not like.
-            Self::Intermediary { status, .. } => !(400..500).contains(status),
+            // A page may be the answer to one path or one content alone.
+            Self::Intermediary { status, .. } => *status >= 500,
             Self::Redirected { .. } => false,
             Self::Refused(refusal) => {
                 refusal.is_about_the_node() || matches!(refusal.status, 502..=504)
@@ -221,7 +221,8 @@ mod tests {
         for status in [472, 473, 501, 502, 503, 504] {
             assert!(refused(status).is_endpoints_fault(), "{status}");
         }
-        for status in [200, 500, 502, 503] {
+        assert!(!page(200).is_endpoints_fault());
+        for status in [500, 502, 503] {
             assert!(page(status).is_endpoints_fault(), "{status}");
         }
     }

@@ -51,7 +51,7 @@ use crate::{
     domain::error::{Code, KmsError},
     ports::{
         clock::Clock,
-        telemetry::{Event, RetryReason, Telemetry},
+        telemetry::{Event, KeeperOperation, RetryReason, Telemetry},
     },
 };
 
@@ -264,6 +264,8 @@ impl VaultClient {
         }
         self.telemetry.record(Event::KeeperCalled { operation, elapsed, error: error.as_ref() });
         match (&outcome, &error) {
+            // A page in the place of a renewal's answer says nothing of the calls.
+            (Err(Failure::Intermediary { .. }), _) if operation == KeeperOperation::Renew => (),
             (Err(failure), Some(error)) if failure.is_endpoints_fault() => {
                 if elapsed >= MIN_COUNTED_TIMEOUT || error.code() != Code::KeeperTimeout {
                     self.learn(endpoint, Learned::Failed(error));
