@@ -195,3 +195,12 @@ async fn dev_serves_while_nothing_reads_its_output() {
     let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, [OsStr::new("notify")]);
 }
+
+#[test]
+fn dev_that_is_stopped_during_its_round_trip_ends_well() {
+    for _ in 0..20 {
+        let mut dev = Unread::start(&["dev"]);
+        dev.wait_until_bound();
+        assert_eq!(dev.terminate().code(), Some(0));
+    }
+}

@@ -91,10 +91,11 @@ fn live_in(home: &Home) -> Result<(), Failure> {
     let (health, metrics) = provider.ports();
     runtime.block_on(async {
         let serving = tokio::spawn(provider.run());
-        // The terminal is gone, and with it the person who tried this.
+        // The terminal was closed: nobody uses this provider any more.
+        let ended = stop.clone();
         drop(tokio::spawn(async move {
             if hangup.changed().await.is_ok() {
-                stop.cancel();
+                ended.cancel();
             }
         }));
         announce(&format!("socket    {listen}"))?;
@@ -103,9 +104,12 @@ fn live_in(home: &Home) -> Result<(), Failure> {
             announce(&format!("probes    http://{health}/healthz http://{health}/readyz"))?;
             announce(&format!("metrics   http://{metrics}/metrics"))?;
         }
-        round_trip(&clock, &listen).await?;
-        announce(&encryption_configuration(&listen))?;
-        announce("Serving until stopped (Ctrl-C). Key and socket go with it.")?;
+        // A stop ends the round trip too: its calls would fail, and that is no error of `dev`.
+        if let Some(tried) = stop.run_until_cancelled(round_trip(&clock, &listen)).await {
+            tried?;
+            announce(&encryption_configuration(&listen))?;
+            announce("Serving until stopped (Ctrl-C). Key and socket go with it.")?;
+        }
         serving.await?
     })
 }
