@@ -77,9 +77,11 @@ pub trait Kek: Debug + Send + Sync + 'static {
 
     /// Unwraps several at once, with one result for each, in order. A failed item fails no other.
     ///
-    /// An item that would have to be waited for delays no other: it gets `version-not-yet`, or the
-    /// code of an outage where the keeper failed with this item alone. The caller then asks for it
-    /// by [`Kek::unwrap`]. The default asks for one after the other.
+    /// An item that would have to be waited for delays no other. It gets `version-not-yet`, or the
+    /// code of an outage or `keeper-answer` where the keeper failed with this item alone. Where the
+    /// keeper denies batches and may allow single unwraps, all items get `permission-denied`. The
+    /// caller asks for each such item again by [`Kek::unwrap`]. The default asks for one item after
+    /// the other.
     async fn unwrap_many<'a>(
         &self,
         sealed: &[Unwrap<'a>],

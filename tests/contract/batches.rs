@@ -74,34 +74,23 @@ async fn a_failed_item_fails_only_itself() {
     let (rejected, not_yet) = (Some(Code::CiphertextRejected), Some(Code::VersionNotYet));
     let outcomes = unwrapped(&subject, &sealed).await;
     assert_eq!(codes(&outcomes), [None, rejected, None, not_yet, rejected]);
-    // What has no form at all is not sent, and a version that no node has is asked for alone.
+    // What has no form at all is not sent.
     assert_eq!(batches(&stand_in), [4]);
 }
 
-/// As a single unwrap would be: this node has not heard of a rotation yet.
 #[tokio::test]
-async fn a_version_that_a_node_does_not_have_yet_is_asked_for_again() {
-    let (subject, stand_in) = subject(Manner::default()).await;
-    let sealed = wrapped(&subject, 3).await;
-    let behind = r#"{"error": "invalid ciphertext: version is too new"}"#;
-    let body = format!(r#"{{"data": {{"batch_results": [{behind}, {behind}, {behind}]}}}}"#);
-    stand_in.fail_next(1, "transit/decrypt", &Fault::Says(400, body));
-    assert_eq!(codes(&unwrapped(&subject, &sealed).await), [None; 3]);
-    assert!(batches(&stand_in).is_empty(), "each of them is asked for alone");
-}
-
-#[tokio::test]
-async fn what_failed_inside_the_keeper_is_sent_again_by_itself() {
+async fn what_failed_inside_the_keeper_is_an_outage_of_its_item_alone() {
     let (subject, stand_in) = subject(Manner::default()).await;
     let mut sealed = wrapped(&subject, 3).await;
     let broken = String::from_utf8(sealed[1].0.as_bytes().to_vec()).unwrap();
     stand_in.shared.engine.lock().unwrap().fails_inside = Some(broken);
-    // 500, for all failures are the keeper's own.
-    assert_eq!(codes(&unwrapped(&subject, &sealed).await), [None, None, None]);
-    // 400, for one of them is the caller's.
+    let failed = Some(Code::KeeperAnswer);
+    // The server answers 500: all failures are its own.
+    assert_eq!(codes(&unwrapped(&subject, &sealed).await), [None, failed, None]);
+    // The server answers 400: one of the failures is the caller's.
     sealed[2].1 = AssociatedData::none();
     let rejected = Some(Code::CiphertextRejected);
-    assert_eq!(codes(&unwrapped(&subject, &sealed).await), [None, None, rejected]);
+    assert_eq!(codes(&unwrapped(&subject, &sealed).await), [None, failed, rejected]);
     assert_eq!(batches(&stand_in), [3, 3]);
 }
 
@@ -124,9 +113,8 @@ async fn a_batch_that_fails_as_a_whole_fails_each_with_the_cause() {
     let (subject, stand_in) = subject(Manner::default()).await;
     let sealed = wrapped(&subject, 3).await;
     for (requests, fault, code) in [
-        // The batch, and one of its items alone: a policy may allow single unwraps.
         (
-            2,
+            1,
             Fault::error(403, "1 error occurred:\n\t* permission denied\n\n"),
             Code::PermissionDenied,
         ),

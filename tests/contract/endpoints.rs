@@ -10,7 +10,6 @@ use vault_kube_kms::{
         key::KekVersion,
         secret::Plaintext,
     },
-    ports::kek::Unwrap,
 };
 
 use crate::{
@@ -150,28 +149,6 @@ async fn a_version_that_one_node_lacks_is_asked_for_elsewhere() {
         wraps_with(&subject, newest, SOON).await.unwrap();
     }
     assert_eq!((one.requests_for(WRAP), two.requests_for(WRAP)), (1, 3), "two is asked first");
-}
-
-/// A batch's answer, be it for a version that is not known, makes a node the one that is asked first.
-#[tokio::test]
-async fn a_batch_leaves_a_node_that_does_not_know_its_version() {
-    let (one, two, subject, newest) = with_a_stale_node().await;
-    let (seed, bound) = (Plaintext::new(vec![7; 32]), bound());
-    let mut sealed = Vec::new();
-    for _ in 0..3 {
-        let wrapped = subject.kek.wrap(newest, &seed, &bound, within(&subject, SOON)).await;
-        sealed.push(wrapped.unwrap().ciphertext);
-    }
-    two.fail_next(1, WRAP, &Fault::Reset);
-    wraps(&subject, SOON).await.unwrap();
-    assert!(subject.client.endpoints()[0].preferred);
-    let items: Vec<_> =
-        sealed.iter().map(|ciphertext| Unwrap { ciphertext, associated_data: &bound }).collect();
-    let outcomes = subject.kek.unwrap_many(&items, within(&subject, SOON)).await;
-    let seeds = outcomes.iter().filter(|outcome| outcome.as_ref().is_ok_and(|s| *s == seed));
-    assert_eq!(seeds.count(), 3, "{outcomes:?}");
-    let asked = |node: &StandIn| node.requests_for("transit/decrypt/k1");
-    assert_eq!((asked(&one), asked(&two)), (2, 3), "all and one of them, then each of them alone");
 }
 
 /// Otherwise it would hide new versions from a provider that starts beside it, and from one that

@@ -160,17 +160,13 @@ impl<K: Kek> Shared<K> {
             [one] => vec![self.inner.unwrap(*one, deadline).instrument(span).await],
             items => self.inner.unwrap_many(items, deadline).instrument(span).await,
         };
-        let judged = outcomes.iter().any(|outcome| !matches!(outcome, Err(e) if is_open(e)));
-        let lone = batch.len() == 1;
+        // Where all items failed by an outage, the keeper is in trouble and no item is to blame.
+        let outage = |outcome: &Outcome| matches!(outcome, Err(e) if e.code().is_outage());
+        let open = batch.len() > 1 && !outcomes.iter().all(outage);
         let trouble = Arc::new(OnceLock::new());
         for (waiting, outcome) in batch.into_iter().zip(outcomes) {
             match outcome {
-                // Where all failed as one, the keeper is in trouble and no item is to blame.
-                Err(error)
-                    if !lone
-                        && is_open(&error)
-                        && (judged || error.code() == Code::VersionNotYet) =>
-                {
+                Err(error) if open && is_open(&error) => {
                     let task = Arc::clone(self).ask_alone(waiting, Arc::clone(&trouble));
                     drop(tokio::spawn(task));
                 }
@@ -192,7 +188,7 @@ impl<K: Kek> Shared<K> {
             let sealed = Unwrap { ciphertext, associated_data };
             let outcome = self.inner.unwrap(sealed, waiting.deadline).await;
             if let Err(error) = &outcome
-                && error.code().is_outage()
+                && (error.code().is_outage() || error.code() == Code::PermissionDenied)
             {
                 drop(trouble.set(error.clone()));
             }
@@ -206,10 +202,13 @@ impl<K: Kek> Shared<K> {
     }
 }
 
-/// Whether `error`, in a batch, leaves open what the item unwraps to: the node does not know its
-/// version yet, or failed in a way that says nothing about the item.
+/// Whether `error`, in a batch, leaves open what the item unwraps to: the node does not have its
+/// key version yet, its answer says nothing about the item, or a policy may allow single unwraps
+/// and no batches.
 const fn is_open(error: &KmsError) -> bool {
-    error.code().is_outage() || matches!(error.code(), Code::VersionNotYet)
+    let code = error.code();
+    code.is_outage()
+        || matches!(code, Code::VersionNotYet | Code::KeeperAnswer | Code::PermissionDenied)
 }
 
 /// How a call goes on.

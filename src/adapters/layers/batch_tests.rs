@@ -181,6 +181,26 @@ async fn a_batch_that_failed_as_a_whole_is_not_taken_apart() {
     assert_eq!(kek.calls(), [1, 1, 5]);
 }
 
+/// A policy may allow single unwraps and no batches.
+#[tokio::test]
+async fn items_of_a_denied_batch_are_asked_for_alone_until_one_is_denied() {
+    for (text, code, alone) in
+        [("no batches", None, 40), ("forbidden", Some(Code::PermissionDenied), 1)]
+    {
+        let kek = HeldKek::new();
+        let layer = layer(&kek);
+        let _lanes: Vec<_> = ["a", "b"].map(|text| ask(&layer, text)).into();
+        settle().await;
+        let waiting: Vec<_> = (0..40).map(|_| ask(&layer, text)).collect();
+        settle().await;
+        kek.release(3 + alone);
+        for waiter in waiting {
+            assert_eq!(waiter.await.unwrap().err().map(|error| error.code()), code);
+        }
+        assert_eq!(kek.calls(), [vec![1, 1, 40], vec![1; alone]].concat());
+    }
+}
+
 #[tokio::test]
 async fn what_waited_too_long_is_not_sent() {
     let kek = HeldKek::new();

@@ -19,9 +19,9 @@ use crate::{
     ports::kek::{Kek, Unwrap, Wrapped},
 };
 
-/// Unwraps a ciphertext to itself; `bad` is refused. In a batch, `late` is of a version that is not
-/// there yet, and `inside` fails inside the keeper; asked for alone, both unwrap. Each call waits for
-/// a permit.
+/// Unwraps a ciphertext to itself. Rejects `bad` and denies `forbidden`. In a batch, `late` is of a
+/// version that is not there yet, `inside` fails inside the keeper and `no batches` is denied; asked
+/// for alone, all three unwrap. Each call waits for a permit.
 #[derive(Clone, Debug)]
 pub(super) struct HeldKek {
     gate: Arc<Semaphore>,
@@ -72,6 +72,7 @@ impl HeldKek {
 fn opened(sealed: Unwrap<'_>) -> Result<Plaintext, KmsError> {
     match sealed.ciphertext.as_bytes() {
         b"bad" => Err(KmsError::new(Code::CiphertextRejected, "bad", "none")),
+        b"forbidden" => Err(KmsError::new(Code::PermissionDenied, "forbidden", "none")),
         bytes => Ok(Plaintext::new(bytes.to_vec())),
     }
 }
@@ -113,6 +114,7 @@ impl Kek for HeldKek {
         let opened = |item: &Unwrap<'_>| match item.ciphertext.as_bytes() {
             b"late" => Err(KmsError::new(Code::VersionNotYet, "late", "none")),
             b"inside" => Err(KmsError::new(Code::KeeperFailed, "inside", "none")),
+            b"no batches" => Err(KmsError::new(Code::PermissionDenied, "no batches", "none")),
             _ => opened(*item),
         };
         sealed.iter().map(opened).collect()

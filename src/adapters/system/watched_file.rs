@@ -11,7 +11,6 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::{
-    sync::Notify,
     task::spawn_blocking,
     time::{sleep, timeout},
 };
@@ -40,8 +39,6 @@ pub struct WatchedFile {
     read: Mutex<Stamp>,
     /// Held by the thread that works on the file: a file system that hangs holds one thread.
     turn: Arc<tokio::sync::Mutex<()>>,
-    /// Makes [`TextFile::changed`] return at once.
-    look_now: Arc<Notify>,
     /// How long one look may take.
     limit: Duration,
 }
@@ -50,21 +47,7 @@ impl WatchedFile {
     /// The file at `path`, of at most `most` bytes.
     #[must_use]
     pub fn new(path: PathBuf, most: u64) -> Self {
-        Self {
-            path,
-            most,
-            read: Mutex::new(None),
-            turn: Arc::default(),
-            look_now: Arc::default(),
-            limit: READ_FOR,
-        }
-    }
-
-    /// Has whatever waits for a change of this file read it again at each
-    /// [`Notify::notify_waiters`] of `look_now`. One `look_now` serves any number of files.
-    #[must_use]
-    pub fn woken_by(self, look_now: &Arc<Notify>) -> Self {
-        Self { look_now: Arc::clone(look_now), ..self }
+        Self { path, most, read: Mutex::new(None), turn: Arc::default(), limit: READ_FOR }
     }
 
     /// Runs `work` on a thread that may block; `None` when it does not end in time.
@@ -133,16 +116,8 @@ impl TextFile for WatchedFile {
     }
 
     async fn changed(&self) {
-        loop {
-            // Made before the look, so that no wake-up is missed.
-            let woken = self.look_now.notified();
-            if self.stamp().await != *self.read.lock().unwrap_or_else(PoisonError::into_inner) {
-                return;
-            }
-            tokio::select! {
-                () = sleep(POLL_EVERY) => (),
-                () = woken => return,
-            }
+        while self.stamp().await == *self.read.lock().unwrap_or_else(PoisonError::into_inner) {
+            sleep(POLL_EVERY).await;
         }
     }
 }
@@ -254,20 +229,6 @@ mod tests {
         })
         .await;
         says(&file, "one").await;
-    }
-
-    #[tokio::test]
-    async fn a_wake_up_ends_the_wait_of_a_file_that_is_as_it_was() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("id");
-        fs::write(&path, "one").unwrap();
-        let look_now = Arc::default();
-        let file = WatchedFile::new(path, 100).woken_by(&look_now);
-        says(&file, "one").await;
-        let mut changed = file.changed();
-        assert!(futures_util::poll!(&mut changed).is_pending());
-        look_now.notify_waiters();
-        changed.await;
     }
 
     #[tokio::test]
