@@ -192,10 +192,14 @@ impl KeyService {
     ) -> Result<Plaintext, KmsError> {
         let sealed = Unwrap { ciphertext: &sealed.ciphertext, associated_data };
         let plaintext = self.ports().kek.unwrap(sealed, deadline).await?;
-        if plaintext.is_empty() {
+        // No caller can have had anything else wrapped.
+        if plaintext.is_empty() || plaintext.len() > CIPHERTEXT_MAX {
             return Err(KmsError::new(
                 Code::KeeperAnswer,
-                "the keeper unwrapped to nothing",
+                format!(
+                    "the keeper unwrapped to {} bytes; KMS v2 knows 1 to 1024",
+                    plaintext.len()
+                ),
                 "check what stands between this process and the keeper",
             ));
         }

@@ -1,5 +1,6 @@
 //! Several unwraps in one request: one result for each, whatever happens to the others.
 
+use serde_json::Value;
 use vault_kube_kms::{
     domain::{
         envelope::{Annotations, AssociatedData, Ciphertext},
@@ -130,4 +131,40 @@ async fn a_batch_that_fails_as_a_whole_fails_each_with_the_cause() {
         crate::stand_in::heals(&subject).await;
     }
     assert_eq!(codes(&unwrapped(&subject, &sealed).await), [None; 3]);
+}
+
+fn repeat_the_first(results: &mut Vec<Value>) {
+    let first = results[0].clone();
+    results.fill(first);
+}
+
+/// A result is believed for the item that it names.
+#[tokio::test]
+async fn results_that_name_another_item_are_refused() {
+    let (subject, stand_in) = subject(Manner::default()).await;
+    let sealed = wrapped(&subject, 4).await;
+    let mixed: [(fn(&mut Vec<Value>), [bool; 4]); 4] = [
+        (|results| results.reverse(), [false; 4]),
+        (|results| results.swap(1, 2), [true, false, false, true]),
+        (repeat_the_first, [true, false, false, false]),
+        (|results| drop(results.pop()), [false; 4]),
+    ];
+    for (mix_up, right) in mixed {
+        stand_in.shared.engine.lock().unwrap().mixes_up = Some(mix_up);
+        let outcomes = unwrapped(&subject, &sealed).await;
+        let code = |right: bool| (!right).then_some(Code::KeeperAnswer);
+        assert_eq!(codes(&outcomes), right.map(code));
+        for (number, outcome) in outcomes.iter().enumerate().filter(|(at, _)| right[*at]) {
+            assert_eq!(outcome.as_ref().unwrap().expose(), [number as u8; 32]);
+        }
+    }
+}
+
+/// Servers before Vault 1.12 name no item beside its result.
+#[tokio::test]
+async fn results_without_a_reference_are_taken_in_their_order() {
+    let (subject, stand_in) = subject(Manner::default()).await;
+    let sealed = wrapped(&subject, 4).await;
+    stand_in.shared.engine.lock().unwrap().echoes = false;
+    assert_eq!(codes(&unwrapped(&subject, &sealed).await), [None; 4]);
 }

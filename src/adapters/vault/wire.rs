@@ -22,6 +22,9 @@ pub(super) struct DecryptBody<'a> {
     pub(super) ciphertext: &'a str,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) associated_data: String,
+    /// Comes back with the item's result. Set in batches alone.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) reference: String,
 }
 
 /// `POST auth/{mount}/login`.
@@ -143,6 +146,9 @@ pub(super) struct BatchItem {
     pub(super) plaintext: String,
     #[serde(default)]
     pub(super) error: String,
+    /// The `reference` of the item that this is the result of. Servers before Vault 1.12 send none.
+    #[serde(default)]
+    pub(super) reference: String,
 }
 
 /// What `sys/wrapping/lookup` tells.

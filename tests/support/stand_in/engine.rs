@@ -40,6 +40,10 @@ pub struct Engine {
     pub batches: Vec<usize>,
     /// Batches are refused, as an old server does that does not know them.
     pub refuses_batches: bool,
+    /// Whether each result of a batch has the `reference` of its item, as servers since Vault 1.12.
+    pub echoes: bool,
+    /// Changes the results of each batch before they are sent.
+    pub mixes_up: Option<fn(&mut Vec<Value>)>,
     /// An item of a batch whose ciphertext is this one fails by the server's own fault.
     pub fails_inside: Option<String>,
     pub min_decryption: u32,
@@ -64,6 +68,8 @@ impl Engine {
             cluster: format!("cluster-{}", random()),
             batches: Vec::new(),
             refuses_batches: false,
+            echoes: true,
+            mixes_up: None,
             fails_inside: None,
             min_decryption: 1,
             min_encryption: 0,
@@ -249,22 +255,26 @@ impl Engine {
             return error(400, "missing ciphertext to decrypt");
         }
         let (mut callers, mut ours) = (false, false);
-        let results: Vec<_> = items
+        let mut results: Vec<_> = items
             .iter()
             .map(|item| {
+                let reference = if self.echoes { &item["reference"] } else { &json!("") };
                 if self.fails_inside.as_deref().is_some_and(|text| item["ciphertext"] == text) {
                     ours = true;
-                    return json!({"plaintext": "", "error": "storage is gone", "reference": ""});
+                    return json!({"plaintext": "", "error": "storage is gone", "reference": reference});
                 }
                 let (status, reply) = self.decrypt(item);
                 if status == 200 {
-                    json!({"plaintext": reply["data"]["plaintext"], "reference": ""})
+                    json!({"plaintext": reply["data"]["plaintext"], "reference": reference})
                 } else {
                     callers = true;
-                    json!({"plaintext": "", "error": reply["errors"][0], "reference": ""})
+                    json!({"plaintext": "", "error": reply["errors"][0], "reference": reference})
                 }
             })
             .collect();
+        if let Some(mix_up) = self.mixes_up {
+            mix_up(&mut results);
+        }
         let status = match (callers, ours) {
             (true, _) => 400,
             (false, true) => 500,

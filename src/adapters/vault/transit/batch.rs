@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Most items in one request: servers refuse bodies of more than about a thousand JSON strings, of
-/// which an item has four.
+/// which an item has six.
 const ITEMS_MAX: usize = 128;
 
 type Outcome = Result<Plaintext, KmsError>;
@@ -52,8 +52,13 @@ fn ask<'a>(
             }
         }
         let count = bodies.len();
+        let mut references = Vec::with_capacity(count);
+        for (at, body) in bodies.iter_mut().enumerate() {
+            body.reference = reference(at, body.ciphertext);
+            references.push(body.reference.clone());
+        }
         let mut outcomes = match post(kek, bodies, deadline).await {
-            Ok(answer) => read(kek, &answer, count),
+            Ok(answer) => read(kek, &answer, &references),
             Err(failure) if is_about_the_form(&failure) => {
                 let (first, second) = items.split_at(items.len() / 2);
                 let mut outcomes = ask(kek, first, deadline).await;
@@ -93,18 +98,30 @@ async fn post(
     Ok(answer.value)
 }
 
-/// Returns the outcome of each of `count` items.
-fn read(kek: &TransitKek, answer: &Batch, count: usize) -> Vec<Outcome> {
+/// Names the item `at` of a batch by the start of its ciphertext, which is its nonce. So the answer
+/// to another batch is noticed too.
+fn reference(at: usize, ciphertext: &str) -> String {
+    let nonce: String = ciphertext.splitn(3, ':').skip(2).flat_map(str::chars).take(16).collect();
+    format!("{at}.{nonce}")
+}
+
+/// Returns the outcome of each item of a batch, in the order of their `references`.
+///
+/// A result that names another item is refused: a server or proxy may mix them up.
+fn read(kek: &TransitKek, answer: &Batch, references: &[String]) -> Vec<Outcome> {
     let results = &answer.data.batch_results;
-    if results.len() != count {
+    if results.len() != references.len() {
         let error = unreadable("it has another number of results than were asked for");
-        return (0..count).map(|_| Err(error.clone())).collect();
+        return references.iter().map(|_| Err(error.clone())).collect();
     }
-    let outcome = |item: &BatchItem| {
+    let outcome = |(item, reference): (&BatchItem, &String)| {
+        if !item.reference.is_empty() && item.reference != *reference {
+            return Err(unreadable("it has the result of another item"));
+        }
         if item.error.is_empty() {
             return plaintext(&item.plaintext);
         }
         Err(Refusal::of_item(&item.error).into_error(Asked::Unwrap(kek.unwrap_path())))
     };
-    results.iter().map(outcome).collect()
+    results.iter().zip(references).map(outcome).collect()
 }

@@ -57,6 +57,10 @@ impl TransitSettings {
     }
 }
 
+/// The longest plaintext, in bytes, whose ciphertext is within [`Ciphertext`]'s bound for every
+/// type of key.
+const ALWAYS_FITS: usize = 512;
+
 /// A Transit key.
 #[derive(Debug)]
 pub struct TransitKek {
@@ -138,6 +142,7 @@ impl TransitKek {
             ciphertext: std::str::from_utf8(sealed.ciphertext.as_bytes())
                 .map_err(|_source| not_transit())?,
             associated_data: STANDARD.encode(sealed.associated_data.as_bytes()),
+            reference: String::new(),
         })
     }
 
@@ -201,7 +206,10 @@ impl Kek for TransitKek {
         let answer = self.post::<Data<EncryptData>>(path, body, deadline).await;
         let answer = answer.map_err(|failure| failure.into_error(Asked::Wrap(path)))?;
         let data = answer.value.data;
-        let ciphertext = Ciphertext::new(data.ciphertext.into_bytes())?;
+        let ciphertext = Ciphertext::new(data.ciphertext.into_bytes()).map_err(|error| {
+            // A ciphertext that is too long is the caller's fault where the plaintext was long.
+            if plaintext.len() > ALWAYS_FITS { error } else { unreadable("no ciphertext in it") }
+        })?;
         let written =
             self.version_of(&ciphertext).map_err(|_source| unreadable("no ciphertext in it"))?;
         let named = data.key_version.map_or(Some(written), KekVersion::new);
