@@ -1,8 +1,13 @@
 //! `vault-kube-kms`: see `vault-kube-kms --help`.
 
-use std::process::ExitCode;
+use std::{alloc::System, process::ExitCode};
 
 use vault_kube_kms::cli::command;
+use zeroizing_alloc::ZeroAlloc;
+
+/// Wipes every block of memory when it is freed, so that no library leaves a copy of a seed behind.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
     command::run(std::env::args_os())
