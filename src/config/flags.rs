@@ -228,7 +228,13 @@ pub const GROUPS: &[(&str, &[Flag])] = &[
                 "health-port",
                 Value("PORT"),
                 "8081",
-                "/healthz and /readyz on all addresses; 0 or less: off",
+                "Port of /healthz and /readyz; 0 or less: off",
+            ),
+            flag(
+                "health-address",
+                Value("IP"),
+                "0.0.0.0",
+                "Address of /healthz and /readyz: that of the Pod or the node, or 127.0.0.1; all addresses unless given",
             ),
             flag(
                 "metrics-port",

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
@@ -98,6 +98,11 @@ impl Settings {
         let grace = (Duration::ZERO, Duration::from_mins(10));
         let outage_grace = reading.duration("outage-grace", grace.0, grace.1);
         let health_port = reading.port("health-port");
+        let health_address = reading.parsed("health-address", |text| {
+            text.parse::<IpAddr>().map_err(|_source| {
+                format!("{text:?} is not a valid IP address; write for example 127.0.0.1 or ::1")
+            })
+        });
         let metrics_port = reading.port("metrics-port");
         let disabled = reading.boolean("disable-runtime-metrics");
         let older = reading.given("log-level") > reading.given("zap-log-level");
@@ -122,7 +127,7 @@ impl Settings {
             legacy_decrypt: legacy_decrypt?,
             outage_policy: outage_policy?,
             outage_grace: outage_grace?,
-            health: health_port?.map(|port| (Ipv4Addr::UNSPECIFIED, port).into()),
+            health: health_port?.zip(Some(health_address?)).map(|(port, ip)| (ip, port).into()),
             metrics: metrics_port?.map(|port| (Ipv4Addr::LOCALHOST, port).into()),
             runtime_metrics: !disabled?,
             log_level: log_level?,

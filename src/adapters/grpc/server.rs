@@ -22,8 +22,22 @@ const MESSAGE_MAX: usize = 65_536;
 /// Largest list of headers, in bytes.
 const HEADERS_MAX: u32 = 16_384;
 
-/// Calls in hand on one connection.
-const STREAMS_MAX: u32 = 256;
+/// Calls in hand on one connection. With the connections that are served and [`MESSAGE_MAX`] it
+/// bounds what unfinished requests, and answers that no peer takes, can hold: 64 MiB.
+const STREAMS_MAX: u32 = 64;
+
+/// How long a call may take from its first byte on, the reading of the request included. A caller's
+/// own `grpc-timeout` may be shorter.
+const CALL_MAX: Duration = Duration::from_secs(30);
+
+/// A peer that answers no PING for `PING_ANSWERED` is gone, or never was an HTTP/2 client.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_ANSWERED: Duration = Duration::from_secs(5);
+
+/// How old a connection gets before its peer is asked to open another one (GOAWAY), and how long
+/// it may take to end after that. The age is spread by a fifth from process to process. Read buffers of a connection hold seeds; so they do not get old.
+const AGE_MAX: Duration = Duration::from_mins(10);
+const AGE_GRACE: Duration = CALL_MAX;
 
 /// The flow-control windows: what a peer may send ahead on one stream and on one connection.
 const STREAM_WINDOW: u32 = 65_536;
@@ -54,6 +68,7 @@ impl Serving {
         listeners: Listeners,
         stop: CancellationToken,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let age_max = AGE_MAX.mul_f64(1.0 - self.clock.jitter() / 5.0);
         let incoming = admitted(listeners, self.peers, Arc::clone(&self.telemetry))?;
         let service =
             KeyManagementServiceServer::new(KmsV2::new(self.kms, self.clock, self.telemetry))
@@ -64,6 +79,11 @@ impl Serving {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_max_header_list_size(HEADERS_MAX)
+            .timeout(CALL_MAX)
+            .http2_keepalive_interval(Some(PING_EVERY))
+            .http2_keepalive_timeout(Some(PING_ANSWERED))
+            .max_connection_age(age_max)
+            .max_connection_age_grace(AGE_GRACE)
             .layer(MapResponseLayer::new(too_large_is_invalid))
             .add_service(service)
             .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 
-use super::statusz::Statusz;
+use super::{local_name::is_for_this_machine, statusz::Statusz};
 
 /// Whether the gRPC server takes calls, and why not.
 #[derive(Clone, Debug)]
@@ -47,7 +47,8 @@ pub type MetricsText = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
 pub enum Endpoints {
     /// `/healthz` and `/readyz`, for whoever probes from elsewhere.
     Health(Readiness),
-    /// `/metrics` and `/statusz`, for this machine alone.
+    /// `/metrics` and `/statusz`, for this machine alone. A request that names another server is
+    /// answered with 421.
     Inside(MetricsText, StatuszNow),
 }
 
@@ -55,6 +56,12 @@ impl Endpoints {
     pub(super) fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET");
+        }
+        if matches!(self, Self::Inside(..)) && !is_for_this_machine(request) {
+            return text(
+                StatusCode::MISDIRECTED_REQUEST,
+                "this port answers under a name or an address of this machine alone, such as localhost",
+            );
         }
         match (self, request.uri().path()) {
             (Self::Health(_), "/healthz") => text(StatusCode::OK, "ok"),
@@ -97,6 +104,17 @@ mod tests {
 
     fn status(endpoints: &Endpoints, path: &str) -> u16 {
         endpoints.answer(&Request::get(path).body(()).unwrap()).status().as_u16()
+    }
+
+    #[test]
+    fn metrics_are_answered_under_a_local_name_alone() {
+        let metrics: MetricsText = Arc::new(|| Ok("up 1".to_owned()));
+        let inside = Endpoints::Inside(metrics, Arc::new(|| unreachable!()));
+        for (host, code) in [("localhost:9090", 200), ("evil.example", 421)] {
+            let request = Request::get("/metrics").header(header::HOST, host);
+            let answer = inside.answer(&request.body(()).unwrap());
+            assert_eq!(answer.status().as_u16(), code, "{host}");
+        }
     }
 
     #[test]
