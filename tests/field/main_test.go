@@ -21,7 +21,7 @@ const (
 	moveBound = 5 * time.Second
 	// A file that was corrected: it is looked at every two seconds.
 	fileBound = 5 * time.Second
-	// What a busy machine may add to each of these.
+	// What a test adds to each of these. An overloaded machine may add more: see parts.Watch.
 	slack = 3 * time.Second
 )
 

@@ -22,8 +22,8 @@ type Watch struct{ began, calm time.Duration }
 
 // StartWatch starts a watch.
 func StartWatch() Watch {
-	real, calm := machine.now()
-	return Watch{real, calm}
+	wall, calm := machine.now()
+	return Watch{wall, calm}
 }
 
 // Calm returns the time since the start of the watch, without what the machine's load has added to it.
@@ -34,17 +34,17 @@ func (w Watch) Calm() time.Duration {
 
 // Stretched returns a limit that began with the watch as it is on this machine.
 func (w Watch) Stretched(limit time.Duration) time.Duration {
-	real, calm := machine.now()
+	wall, calm := machine.now()
 	if calm <= w.calm {
 		return limit
 	}
-	return time.Duration(float64(limit) * float64(real-w.began) / float64(calm-w.calm))
+	return time.Duration(float64(limit) * float64(wall-w.began) / float64(calm-w.calm))
 }
 
 // String is the time as it was and as it counts.
 func (w Watch) String() string {
-	real, _ := machine.now()
-	return fmt.Sprintf("%v (%v on a calm machine)", (real - w.began).Round(lookEvery), w.Calm().Round(lookEvery))
+	wall, _ := machine.now()
+	return fmt.Sprintf("%v (%v on a calm machine)", (wall - w.began).Round(lookEvery), w.Calm().Round(lookEvery))
 }
 
 // Stretched returns a limit that begins now as it is on this machine at the moment.
@@ -64,7 +64,7 @@ type clock struct {
 
 var machine clock
 
-func (c *clock) now() (real, calm time.Duration) {
+func (c *clock) now() (wall, calm time.Duration) {
 	c.once.Do(c.start)
 	c.mu.Lock()
 	defer c.mu.Unlock()
