@@ -38,7 +38,6 @@ type controlPlane struct {
 	t        *testing.T
 	provider string
 	nodes    []*replica
-	began    parts.Watch
 
 	mu      sync.Mutex
 	sealed  []stored
@@ -49,7 +48,7 @@ var aSecret = []byte(`{"kind":"Secret","data":{"password":"Y2FuYXJ5"}}`)
 
 func newControlPlane(t *testing.T, flags []string) *controlPlane {
 	t.Helper()
-	plane := &controlPlane{t: t, provider: parts.RandomName(), began: parts.StartWatch()}
+	plane := &controlPlane{t: t, provider: parts.RandomName()}
 	for _, name := range []string{"A", "B"} {
 		p := start(t, flags)
 		plane.nodes = append(plane.nodes, &replica{
@@ -267,12 +266,11 @@ func (c *controlPlane) requireSameSwitches() {
 			c.t.Errorf("version %d is %s and %s", version, id, other[version])
 		}
 	}
-	together := c.began.Stretched(time.Second)
 	for turn, node := range c.nodes {
 		ahead := c.nodes[1-turn].looks
 		var known told
 		for _, look := range node.looks {
-			for len(ahead) > 0 && look.asked.Sub(ahead[0].answered) > together {
+			for len(ahead) > 0 && look.asked.Sub(ahead[0].answered) > time.Second {
 				known, ahead = ahead[0], ahead[1:]
 			}
 			if look.version < known.version {
