@@ -3,9 +3,6 @@
 //! `cargo bench --features testkit --bench overhead`
 #![allow(
     missing_docs,
-    dead_code,
-    unreachable_pub,
-    missing_debug_implementations,
     clippy::pedantic,
     clippy::restriction,
     clippy::disallowed_methods,

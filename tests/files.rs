@@ -1,16 +1,7 @@
 //! Files as operators have them, met by the binary: each kind that cannot be read is named, and a
 //! plain file in its place heals it without a restart.
 #![cfg(feature = "testkit")]
-#![allow(
-    missing_docs,
-    dead_code,
-    missing_debug_implementations,
-    unreachable_pub,
-    clippy::pedantic,
-    clippy::restriction,
-    clippy::disallowed_methods,
-    reason = "tests"
-)]
+#![allow(missing_docs, clippy::pedantic, clippy::restriction, reason = "tests")]
 
 #[path = "support/mod.rs"]
 mod support;

@@ -75,7 +75,12 @@ func TestAKeyThatWentBackIsAnIncident(t *testing.T) {
 	id := keyID(t, client)
 	one := store(t, client)
 	via.answer(first)
-	look(t, client)
+	if !parts.Eventually(pollBound, func() bool {
+		look(t, client)
+		return via.replays() > 0
+	}) {
+		t.Fatal("nobody asked")
+	}
 	since := time.Now()
 	text := waitUnhealthy(t, client, 60*time.Second+pollBound)
 	t.Logf("after %v: %s", time.Since(since), text)

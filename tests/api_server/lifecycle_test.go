@@ -20,23 +20,23 @@ func TestChecklist43_TheSocketIsThereBeforeTheKeeper(t *testing.T) {
 	tenant := sharedBao(t).tenant(t)
 	via := newForwarder(t, tenant.bao.Address)
 	endpoint := newEndpoint(t)
-	started := time.Now()
+	started := parts.StartWatch()
 	p := launch(t, endpoint, tenant.FlagsVia(via.address))
 	p.waitAccepts(t)
-	if took := time.Since(started); took > time.Second {
-		t.Errorf("the socket accepts after %v", took)
+	if started.Calm() > time.Second {
+		t.Errorf("the socket accepts after %v", started)
 	}
 	client := p.client(t)
-	asked := time.Now()
+	asked := parts.StartWatch()
 	answer, err := client.Status(t.Context())
-	if took := time.Since(asked); err == nil || took > statusBound {
-		t.Errorf("without the keeper Status answers %v, %v after %v", answer, err, took)
+	if err == nil || asked.Calm() > statusBound {
+		t.Errorf("without the keeper Status answers %v, %v after %v", answer, err, asked)
 	}
 	via.start(t)
-	back := time.Now()
+	back := parts.StartWatch()
 	p.waitHealthy(t)
-	if took := time.Since(back); took > 10*time.Second {
-		t.Errorf("healthy %v after the keeper came back", took)
+	if back.Calm() > 10*time.Second {
+		t.Errorf("healthy %v after the keeper came back", back)
 	}
 	roundTrip(t, client, randomBytes(32))
 }
@@ -45,16 +45,15 @@ func TestChecklist44_TheAPIServerStartsFirst(t *testing.T) {
 	onEachKeeper(t, func(t *testing.T, flags []string) {
 		endpoint := newEndpoint(t)
 		client := clientOf(t, endpoint, callTimeout)
-		started := time.Now()
 		if answer, err := client.Status(t.Context()); err == nil {
 			t.Fatalf("Status without a plugin: %v", answer)
 		}
 		launch(t, endpoint, flags)
-		if !parts.Eventually(startBound-time.Since(started), func() bool {
+		if !parts.Eventually(startBound, func() bool {
 			answer, err := client.Status(t.Context())
 			return err == nil && answer.Healthz == "ok"
 		}) {
-			t.Fatalf("not healthy after %v", time.Since(started))
+			t.Fatalf("not healthy after %v", startBound)
 		}
 		roundTrip(t, client, randomBytes(32))
 	})
@@ -198,8 +197,8 @@ func TestChecklist49_CallsInFlightFinish(t *testing.T) {
 	tenant := sharedBao(t).tenant(t)
 	via := newForwarder(t, tenant.bao.Address)
 	via.start(t)
-	p := start(t, tenant.FlagsVia(via.address))
-	client := p.client(t)
+	p := start(t, with(tenant.FlagsVia(via.address), patient))
+	client := clientOf(t, p.endpoint, patientTimeout)
 	plaintext := randomBytes(32)
 	sealed := encrypt(t, client, plaintext)
 
@@ -215,10 +214,10 @@ func TestChecklist49_CallsInFlightFinish(t *testing.T) {
 			}
 		})
 	}
-	if !parts.Eventually(callTimeout, func() bool { return via.waiting() >= calls }) {
+	if !parts.Eventually(startBound, func() bool { return via.waiting() >= calls }) {
 		t.Fatalf("only %d calls are under way", via.waiting())
 	}
-	asked := time.Now()
+	asked := parts.StartWatch()
 	p.Signal(syscall.SIGTERM)
 	if !parts.Eventually(callTimeout, func() bool { return strings.Contains(p.Stdout.String(), "SIGTERM") }) {
 		t.Error("the signal was not noticed")
@@ -229,8 +228,8 @@ func TestChecklist49_CallsInFlightFinish(t *testing.T) {
 		t.Errorf("it ends with %d", p.ExitCode())
 	}
 	// Five seconds for the calls, one for the token.
-	if took := time.Since(asked); took > 7*time.Second {
-		t.Errorf("it ends after %v", took)
+	if asked.Calm() > 7*time.Second {
+		t.Errorf("it ends after %v", asked)
 	}
 	if _, err := os.Lstat(p.address()); !os.IsNotExist(err) {
 		t.Errorf("the socket is left behind: %v", err)

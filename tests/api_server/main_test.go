@@ -4,8 +4,6 @@ package apiserver_test
 
 import (
 	"crypto/rand"
-	"flag"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -13,16 +11,7 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	// Most tests wait for a process most of the time.
-	if err := flag.Set("test.parallel", "16"); err != nil {
-		panic(err)
-	}
-	code := m.Run()
-	stopSharedBao()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { suite.Main(m, 16, shared.End) }
 
 var (
 	needed   = suite.Needed

@@ -1,43 +1,21 @@
 package apiserver_test
 
 import (
-	"os"
-	"sync"
 	"testing"
 
 	"vault-kube-kms.test/parts"
+	"vault-kube-kms.test/suite"
 )
 
 // bao is an OpenBao server whose requests must work.
 type bao struct{ *parts.OpenBao }
 
-var shared struct {
-	once sync.Once
-	dir  string
-	bao  *parts.OpenBao
-	err  error
-}
+var shared = suite.Shared[*parts.OpenBao]{Start: parts.StartDevOpenBao}
 
 // sharedBao is the server that all tests share which do not harm it.
 func sharedBao(t *testing.T) bao {
 	t.Helper()
-	program := needed(t, "BAO")
-	shared.once.Do(func() {
-		if shared.dir, shared.err = os.MkdirTemp("/tmp", "vkk-bao"); shared.err == nil {
-			shared.bao, shared.err = parts.StartDevOpenBao(parts.Way{}, program, shared.dir)
-		}
-	})
-	if shared.err != nil {
-		t.Fatal(shared.err)
-	}
-	return bao{shared.bao}
-}
-
-func stopSharedBao() {
-	if shared.bao != nil {
-		shared.bao.Kill()
-	}
-	_ = os.RemoveAll(shared.dir)
+	return bao{shared.Use(t)}
 }
 
 // ownBao is a server for a test that harms it.

@@ -17,7 +17,7 @@ func TestChecklist64_EncryptFailsRightAfterARotation(t *testing.T) {
 	tenant := sharedBao(t).tenant(t)
 	via := newForwarder(t, tenant.bao.Address)
 	via.start(t)
-	p, metrics := metered(t, delayed(tenant.FlagsVia(via.address), delay))
+	p, metrics := metered(t, with(delayed(tenant.FlagsVia(via.address), delay), "--outage-grace=10m"))
 	client := p.client(t)
 	provider, secret := parts.RandomName(), []byte("a Secret")
 	server := newAPIServer(t, provider, "api-server", p)

@@ -25,6 +25,9 @@ const (
 	// How long a plugin may take to become healthy, and to end, on a busy machine.
 	startBound = 20 * time.Second
 	stopBound  = parts.StopBound
+	// For calls that a test holds until all of them are under way, which takes a while on a busy machine.
+	patient        = "--vault-request-timeout=25s"
+	patientTimeout = 30 * time.Second
 )
 
 // plugin is one running process of the binary under test.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"k8s.io/kms/pkg/service"
 
@@ -28,14 +29,14 @@ func TestChecklist18_StatusNeverReachesTheKeeper(t *testing.T) {
 	t.Parallel()
 	p, metrics := metered(t, sharedBao(t).tenant(t).Flags())
 	clients := []service.Service{p.client(t), p.client(t)}
-	before := keeperCalls(t, metrics)
+	before, began := keeperCalls(t, metrics), time.Now()
 	for range 100 {
 		for _, client := range clients {
 			keyID(t, client)
 		}
 	}
-	// The observer's own: at most one look with its proof, and one renewal of the token.
-	if calls := keeperCalls(t, metrics) - before; calls > 4 {
+	// The observer's own.
+	if calls := keeperCalls(t, metrics) - before; calls > 4+ownWithin(time.Since(began)) {
 		t.Errorf("%d calls of the keeper during 200 of Status", calls)
 	}
 }

@@ -131,8 +131,8 @@ func TestChecklist40_EqualSeedsShareCalls(t *testing.T) {
 	tenant := sharedBao(t).tenant(t)
 	via := newForwarder(t, tenant.bao.Address)
 	via.start(t)
-	p, metrics := metered(t, tenant.FlagsVia(via.address))
-	client := clientOf(t, p.endpoint, 15*time.Second)
+	p, metrics := metered(t, with(tenant.FlagsVia(via.address), patient))
+	client := clientOf(t, p.endpoint, patientTimeout)
 	plaintext := randomBytes(32)
 	sealed := encrypt(t, client, plaintext)
 	before := keeperWrites(t, metrics)
@@ -326,13 +326,14 @@ func TestChecklist09_AKeeperThatStalls(t *testing.T) {
 		var group sync.WaitGroup
 		for name, call := range calls {
 			group.Go(func() {
-				asked := time.Now()
+				asked := parts.StartWatch()
 				err := call()
-				took := time.Since(asked)
-				if took > 2_850*time.Millisecond {
-					t.Errorf("round %d: %s takes %v: %v", round, name, took, err)
+				if asked.Calm() > 2_850*time.Millisecond {
+					t.Errorf("round %d: %s takes %v: %v", round, name, asked, err)
 				}
-				if name == "Status" {
+				// On an overloaded machine the client's clock may be the first.
+				overloaded := asked.Stretched(callTimeout) > callTimeout+callTimeout/4
+				if name == "Status" || overloaded && strings.Contains(message(err), "context deadline exceeded") {
 					return
 				}
 				if code := status.Code(err); code != codes.DeadlineExceeded && code != codes.Unavailable {

@@ -29,7 +29,7 @@ func datagrams(t *testing.T, path string) *net.UnixConn {
 // heard reads datagrams until one holds a text.
 func heard(t *testing.T, listener *net.UnixConn, text string) string {
 	t.Helper()
-	must(t, listener.SetReadDeadline(time.Now().Add(startBound)))
+	must(t, listener.SetReadDeadline(time.Now().Add(parts.Stretched(startBound))))
 	buffer := make([]byte, 64*1024)
 	for {
 		count, err := listener.Read(buffer)

@@ -139,7 +139,7 @@ func TestChecklist10_OtherProtocolsEndTheirOwnConnection(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(startBound))
 		// It may be closed before all is written.
 		_, _ = conn.Write(bytes)
 		if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {

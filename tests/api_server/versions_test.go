@@ -21,6 +21,10 @@ const (
 	pollBound = 18 * time.Second
 )
 
+// ownWithin is at most how many requests a plugin makes of itself within a time, beyond those of one look with
+// its proof: a look every 15 s, a proof of three requests every 50 s, renewals.
+func ownWithin(took time.Duration) int { return int(took / (5 * time.Second)) }
+
 // rotatable is a key of which a test can make new versions.
 type rotatable struct {
 	flags  []string

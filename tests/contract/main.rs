@@ -1,14 +1,5 @@
 //! The contract suite, run against every keeper there is.
-#![allow(
-    missing_docs,
-    dead_code,
-    missing_debug_implementations,
-    unreachable_pub,
-    clippy::pedantic,
-    clippy::restriction,
-    clippy::disallowed_methods,
-    reason = "tests"
-)]
+#![allow(missing_docs, unreachable_pub, clippy::pedantic, clippy::restriction, reason = "tests")]
 
 #[path = "../support/mod.rs"]
 mod support;

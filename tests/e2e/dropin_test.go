@@ -15,13 +15,14 @@ import (
 
 	"vault-kube-kms.test/cluster"
 	"vault-kube-kms.test/parts"
+	"vault-kube-kms.test/suite"
 )
 
 // Existing installations start our binary as they started the original: with the command lines of
 // their manifests, several side by side in one network namespace, all with the default ports.
 func TestExistingCommandLines(t *testing.T) {
 	t.Parallel()
-	if !apart(t) {
+	if !suite.ApartFromNetwork(t) {
 		return
 	}
 	dir, way := shortDir(t), parts.Way{Logs: shortDir(t)}

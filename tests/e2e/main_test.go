@@ -3,9 +3,7 @@
 package e2e_test
 
 import (
-	"flag"
 	"fmt"
-	"os"
 	"testing"
 	"time"
 
@@ -14,14 +12,7 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	// Most tests wait most of the time, for clocks of the API server that cannot be set.
-	if err := flag.Set("test.parallel", "16"); err != nil {
-		panic(err)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { suite.Main(m, 16) }
 
 // How long an API server may take to ask Status again and to switch to a new key id: it asks at
 // least once a minute.

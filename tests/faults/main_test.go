@@ -3,25 +3,13 @@
 package faults_test
 
 import (
-	"flag"
-	"os"
-	"sync"
 	"testing"
 
 	"vault-kube-kms.test/parts"
 	"vault-kube-kms.test/suite"
 )
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	// Most tests wait for a fault to pass most of the time.
-	if err := flag.Set("test.parallel", "16"); err != nil {
-		panic(err)
-	}
-	code := m.Run()
-	stopShared()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { suite.Main(m, 16, shared.End) }
 
 var (
 	needed   = suite.Needed
@@ -30,32 +18,14 @@ var (
 	long     = suite.Long
 )
 
-var shared struct {
-	once sync.Once
-	dir  string
-	raft *parts.Raft
-	err  error
-}
+var shared = suite.Shared[*parts.Raft]{Start: parts.StartRaft}
 
 // sharedRaft is the cluster of all tests whose fault is that of one tenant.
 func sharedRaft(t *testing.T) *parts.Raft {
 	t.Helper()
-	program := needed(t, "BAO")
-	shared.once.Do(func() {
-		if shared.dir, shared.err = os.MkdirTemp("/tmp", "vkk-raft"); shared.err == nil {
-			shared.raft, shared.err = parts.StartRaft(parts.Way{}, program, shared.dir)
-		}
-	})
-	must(t, shared.err)
-	t.Cleanup(func() { tellOnFailure(t, shared.raft) })
-	return shared.raft
-}
-
-func stopShared() {
-	if shared.raft != nil {
-		shared.raft.Kill()
-	}
-	_ = os.RemoveAll(shared.dir)
+	raft := shared.Use(t)
+	t.Cleanup(func() { tellOnFailure(t, raft) })
+	return raft
 }
 
 // ownRaft is a cluster for faults that all of it feels.

@@ -4,9 +4,6 @@
 package field_test
 
 import (
-	"flag"
-	"os"
-	"sync"
 	"testing"
 	"time"
 
@@ -24,7 +21,7 @@ const (
 	moveBound = 5 * time.Second
 	// A file that was corrected: it is looked at every two seconds.
 	fileBound = 5 * time.Second
-	// What a busy machine may add to each of these.
+	// What a test adds to each of these. An overloaded machine may add more: see parts.Watch.
 	slack = 3 * time.Second
 )
 
@@ -37,44 +34,15 @@ var (
 	shortDir = suite.ShortDir
 )
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	// A test waits for a process most of the time.
-	if err := flag.Set("test.parallel", "40"); err != nil {
-		panic(err)
-	}
-	code := m.Run()
-	if shared.bao != nil {
-		shared.bao.Kill()
-	}
-	_ = os.RemoveAll(shared.dir)
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { suite.Main(m, 40, shared.End) }
 
-var shared struct {
-	once sync.Once
-	dir  string
-	bao  *parts.OpenBao
-	err  error
-}
-
-// sharedBao returns the OpenBao that all tests share. A test must not harm it.
-func sharedBao(t *testing.T) *parts.OpenBao {
-	t.Helper()
-	program := needed(t, "BAO")
-	shared.once.Do(func() {
-		if shared.dir, shared.err = os.MkdirTemp("/tmp", "vkk-bao"); shared.err == nil {
-			shared.bao, shared.err = parts.StartDevOpenBao(parts.Way{}, program, shared.dir)
-		}
-	})
-	must(t, shared.err)
-	return shared.bao
-}
+// shared is the OpenBao of all tests.
+var shared = suite.Shared[*parts.OpenBao]{Start: parts.StartDevOpenBao}
 
 // newTenant makes a key of the shared OpenBao, and a role that may use it.
 func newTenant(t *testing.T) *parts.Tenant {
 	t.Helper()
-	tenant, err := sharedBao(t).NewTenant(parts.RandomName(), shortDir(t), 60, parts.UseOfKey...)
+	tenant, err := shared.Use(t).NewTenant(parts.RandomName(), shortDir(t), 60, parts.UseOfKey...)
 	must(t, err)
 	must(t, tenant.MakeKey())
 	return tenant

@@ -158,22 +158,21 @@ func (p *plugin) works(ctx context.Context) error {
 // waitHealthy fails unless all calls work within a bound, measured from now, and says so.
 func (p *plugin) waitHealthy(t *testing.T, since string, bound time.Duration) bool {
 	t.Helper()
-	begun := time.Now()
+	begun := parts.StartWatch()
 	var last error
 	healthy := parts.EventuallyEvery(50*time.Millisecond, bound, func() bool {
 		last = p.works(t.Context())
 		return last == nil || !p.Alive()
 	})
-	took := time.Since(begun).Round(time.Second / 10)
 	if !p.Alive() {
 		t.Errorf("NOT WELL: it has ended: %s", parts.Tail(p.Printed()))
 		return false
 	}
 	if !healthy || last != nil {
-		t.Errorf("NOT WELL %v %s: %v", took, since, last)
+		t.Errorf("NOT WELL %v %s: %v", begun, since, last)
 		return false
 	}
-	t.Logf("well %v %s", took, since)
+	t.Logf("well %v %s", begun, since)
 	return true
 }
 

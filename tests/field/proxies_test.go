@@ -143,12 +143,12 @@ func TestForeignAnswersToRenewals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			n := newTenant(t)
-			must(t, n.MakeRole(map[string]any{"token_ttl": "4s", "token_max_ttl": "60s"}))
+			must(t, n.MakeRole(map[string]any{"token_ttl": "8s", "token_max_ttl": "60s"}))
 			f := newFront(t, n.Bao)
 			p := start(t, f.flags(n))
 			isRenewal := func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/renew-self") }
 			f.say(what.answer, isRenewal)
-			if !parts.Eventually(startBound, func() bool {
+			if !parts.Eventually(outageBound, func() bool {
 				if err := p.works(t.Context()); err != nil {
 					t.Fatalf("a call fails: %v", err)
 				}

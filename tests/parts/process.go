@@ -121,12 +121,7 @@ func (p *Process) Kill() {
 
 // EndsWithin waits for its end.
 func (p *Process) EndsWithin(bound time.Duration) bool {
-	select {
-	case <-p.exited:
-		return true
-	case <-time.After(bound):
-		return false
-	}
+	return Eventually(bound, func() bool { return !p.Alive() })
 }
 
 // Alive says whether it runs.

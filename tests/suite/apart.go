@@ -5,6 +5,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"vault-kube-kms.test/parts"
 )
 
@@ -27,4 +29,20 @@ func Apart(t *testing.T, namespaces uintptr) bool {
 	t.Logf("in namespaces of its own:\n%s", out)
 	Must(t, err)
 	return false
+}
+
+// ApartFromNetwork is Apart in a network namespace, where all ports are free and the loopback interface is up.
+func ApartFromNetwork(t *testing.T) bool {
+	t.Helper()
+	if !Apart(t, unix.CLONE_NEWNET) {
+		return false
+	}
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	Must(t, err)
+	defer unix.Close(socket)
+	request, err := unix.NewIfreq("lo")
+	Must(t, err)
+	request.SetUint16(unix.IFF_UP)
+	Must(t, unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, request))
+	return true
 }

@@ -1,4 +1,11 @@
 //! What the suites share: servers to test against, and a keeper that is wired to one.
+#![allow(
+    dead_code,
+    missing_debug_implementations,
+    unreachable_pub,
+    clippy::disallowed_methods,
+    reason = "each suite uses a part of it"
+)]
 
 pub mod admin;
 pub mod openbao;

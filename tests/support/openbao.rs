@@ -15,7 +15,7 @@ use tokio::time::{Instant, interval, timeout_at};
 use super::admin::Admin;
 
 const ROOT_TOKEN: &str = "root-of-the-tests";
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(60);
 
 /// A server that ends with this value, by its own process id.
 pub struct OpenBao {

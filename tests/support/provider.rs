@@ -14,7 +14,7 @@ use vault_kube_kms::adapters::grpc::{
     wire::StatusRequest,
 };
 
-const START: Duration = Duration::from_secs(10);
+const START: Duration = Duration::from_secs(60);
 
 /// A running provider; it ends with this value, by its own process id.
 pub struct Provider {
