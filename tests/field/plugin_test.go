@@ -226,7 +226,8 @@ func check(t *testing.T, flags []string, wrapped ...string) (string, int) {
 	args := append(wrapped, append([]string{needed(t, "PROVIDER"), "check"}, flags...)...)
 	process, err := parts.Way{}.Start("check", args)
 	must(t, err)
-	if !process.EndsWithin(30 * time.Second) {
+	// It waits for a login as long as --login-timeout says.
+	if !process.EndsWithin(45 * time.Second) {
 		process.Kill()
 		t.Error("check does not end")
 	}

@@ -65,6 +65,17 @@ func TestSlowLogin(t *testing.T) {
 	}
 }
 
+// A check waits for a login as long as serve does.
+func TestCheckWithASlowLogin(t *testing.T) {
+	t.Parallel()
+	n := newTenant(t)
+	f := newFrontAs(t, n.Bao, suite.Front{Answer: late(10*time.Second, isLogin)})
+	printed, code := check(t, append(f.flags(n), "--listen-address=unix://"+shortDir(t)+"/kms.sock"))
+	if code != 0 {
+		t.Errorf("it exits with %d and prints\n%s", code, printed)
+	}
+}
+
 // A renewal that takes four seconds succeeds too: no login follows.
 func TestSlowRenewal(t *testing.T) {
 	t.Parallel()

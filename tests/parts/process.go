@@ -137,6 +137,14 @@ func (p *Process) Alive() bool {
 // ExitCode is what it ended with.
 func (p *Process) ExitCode() int { return p.cmd.ProcessState.ExitCode() }
 
+// EndSignal is the signal that ended it; -1 where it ended by itself.
+func (p *Process) EndSignal() syscall.Signal {
+	if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ok {
+		return status.Signal()
+	}
+	return -1
+}
+
 // Printed is all that it printed.
 func (p *Process) Printed() string {
 	if p.log == "" {

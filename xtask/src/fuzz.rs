@@ -7,11 +7,13 @@ use crate::{
     tools,
 };
 
-const TARGETS: &[&str] = &["authority"];
+const TARGETS: &[&str] = &["authority", "config", "envelope", "names"];
 
-/// Runs each target for so many seconds, on top of what earlier runs found.
+/// Runs all targets for `seconds` together, each on top of what earlier runs found. Targets share
+/// the time alike, and each gets one second at least.
 pub(crate) fn all(seconds: u32) -> Result<(), Failure> {
     let cargo_fuzz = tools::cargo("cargo-fuzz", "0.13.2")?;
+    let seconds = seconds.div_ceil(u32::try_from(TARGETS.len())?);
     for name in TARGETS {
         say(&format!("fuzzing {name} for {seconds} s"));
         let finds = target().join("fuzz-finds");

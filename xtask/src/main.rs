@@ -16,7 +16,7 @@ cargo xtask test             every test; fetches and builds what it needs into t
 cargo xtask tools            only fetch and build what the tests need
 cargo xtask soak             load, faults, rotations and kills; 30 minutes unless told
         [--minutes N] [--seed N]
-cargo xtask fuzz [SECONDS]   hostile bytes at each fuzz target, 60 s unless told
+cargo xtask fuzz [SECONDS]   hostile bytes at the fuzz targets, for 60 s in all unless told
 cargo xtask cluster up       a control plane to try: OpenBao, etcd, the plugin, kube-apiserver
         [--replicas N] [--keeper openbao|local] [--kubernetes 1.36.3|1.31.0]
 cargo xtask cluster status   what runs, and what the API servers think of their plugins

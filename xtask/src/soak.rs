@@ -1,10 +1,8 @@
 //! The soak: load, faults, rotations and kills for as long as it is told, on an optimised build.
 
-use std::process::Command;
-
 use crate::{
-    run::{Failure, root, run, say, target},
-    test::suite,
+    run::{Failure, run, say},
+    test::{release_binary, suite},
     tools,
 };
 
@@ -44,12 +42,11 @@ impl<'a> Choice<'a> {
 /// Soaks.
 pub(crate) fn run_it(choice: &Choice<'_>) -> Result<(), Failure> {
     let bao = tools::openbao()?;
-    say("an optimised build (three minutes, if there is none)");
-    run(Command::new(env!("CARGO")).current_dir(root()).args(["build", "--release", "--locked"]))?;
+    let shipped = release_binary()?;
     say(&format!("soak: {} minutes", choice.minutes));
     let mut go = suite("faults", &choice.bound(), bao.as_deref());
     go.args(["-run", "^TestSoak$", "-v"])
-        .env("PROVIDER", target().join("release/vault-kube-kms"))
+        .env("PROVIDER", shipped)
         .env("SOAK_MINUTES", choice.minutes);
     if let Some(seed) = choice.seed {
         go.env("SOAK_SEED", seed);

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, Metadata, OpenOptions},
     io::{self, Read, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
@@ -11,7 +11,7 @@ use std::{
 
 use aws_lc_rs::rand;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, OFlags};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -66,16 +66,22 @@ impl KeyFile {
     ///
     /// # Errors
     /// [`Code::KeyMissing`] when there is none, [`Code::KeyUnusable`] when it is readable by
-    /// others than its owner, malformed, or cannot be read.
+    /// others than its owner, malformed, not a plain file, or cannot be read.
     pub fn load(path: &Path) -> Result<Self, KmsError> {
-        let mut file = File::open(path).map_err(|error| match error.kind() {
+        let unreachable = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => missing(path),
             _ => cannot("read", path, &error),
-        })?;
+        };
+        // Opening a device can have effects, and opening a pipe waits for a writer.
+        require_plain(path, &fs::metadata(path).map_err(unreachable)?)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed())
+            .open(path)
+            .map_err(unreachable)?;
+        // It may be another file by now.
         let metadata = file.metadata().map_err(|error| cannot("read", path, &error))?;
-        if !metadata.is_file() {
-            return Err(cannot("read", path, &io::ErrorKind::InvalidInput.into()));
-        }
+        require_plain(path, &metadata)?;
         if metadata.mode() & 0o077 != 0 {
             return Err(KmsError::new(
                 Code::KeyUnusable,
@@ -241,6 +247,17 @@ fn fill(bytes: &mut [u8]) -> Result<(), KmsError> {
     })
 }
 
+fn require_plain(path: &Path, found: &Metadata) -> Result<(), KmsError> {
+    if found.is_file() {
+        return Ok(());
+    }
+    Err(KmsError::new(
+        Code::KeyUnusable,
+        format!("the key file {} is not a plain file", path.display()),
+        "check --local-key-file: a directory, pipe, socket or device cannot hold the key",
+    ))
+}
+
 fn missing(path: &Path) -> KmsError {
     KmsError::new(
         Code::KeyMissing,
@@ -288,6 +305,20 @@ mod tests {
         let before = fs::read(&path).unwrap();
         let error = KeyFile::create(&path, UnixTime::from_secs(10)).unwrap_err();
         assert_eq!((error.code(), fs::read(&path).unwrap()), (Code::KeyUnusable, before));
+    }
+
+    /// Opening a pipe without a writer would wait for ever.
+    #[test]
+    fn what_is_not_a_plain_file_is_refused_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = path(&directory);
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        for path in [path.as_path(), directory.path(), Path::new("/dev/zero")] {
+            let error = KeyFile::load(path).unwrap_err();
+            assert_eq!(error.code(), Code::KeyUnusable, "{error}");
+            assert!(error.cause().ends_with("is not a plain file"), "{error}");
+        }
     }
 
     #[test]

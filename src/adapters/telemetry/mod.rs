@@ -8,6 +8,7 @@ pub mod outlets;
 pub mod recorder;
 pub mod traces;
 
+mod expiry_warnings;
 mod instruments;
 mod journal;
 mod keeper_metrics;

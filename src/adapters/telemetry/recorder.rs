@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use tracing::{debug, error, info, warn};
 
-use super::{last_errors::LastErrors, metrics::Metrics, repeats::Repeats};
+use super::{
+    expiry_warnings::ExpiryWarnings, last_errors::LastErrors, metrics::Metrics, repeats::Repeats,
+};
 use crate::{
     domain::{
         error::{Code, KmsError},
@@ -38,13 +40,20 @@ pub struct Recorder {
     clock: Arc<dyn Clock>,
     repeats: Repeats<(Place, Option<Code>)>,
     last_errors: Arc<LastErrors>,
+    expiries: ExpiryWarnings,
 }
 
 impl Recorder {
     /// A listener that counts in `metrics`.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Self {
-        Self { metrics, clock, repeats: Repeats::new(), last_errors: Arc::default() }
+        Self {
+            metrics,
+            clock,
+            repeats: Repeats::new(),
+            last_errors: Arc::default(),
+            expiries: ExpiryWarnings::default(),
+        }
     }
 
     /// The last errors that were told.
@@ -149,10 +158,15 @@ impl Telemetry for Recorder {
             Event::Coalesced => self.metrics.keeper.coalesced(),
             Event::Batched { size } => self.metrics.keeper.batched(size),
             Event::Queued { depth } => self.metrics.keeper.queued(depth),
-            Event::Observed { error: Some(error) } => {
-                self.failed(Place::Metadata, "cannot read the key", error, None);
+            Event::Observed { error } => {
+                if let Some(error) = error {
+                    self.failed(Place::Metadata, "cannot read the key", error, None);
+                } else {
+                    debug!("key read");
+                }
+                // The key is read again and again, so what is not soon now is looked at again.
+                self.expiries.warn(self.clock.wall());
             }
-            Event::Observed { error: None } => debug!("key read"),
             Event::Ring(change) => self.ring(change),
             Event::Warned(warnings) => {
                 for warning in warnings {
@@ -182,6 +196,8 @@ impl Telemetry for Recorder {
             }
             Event::Expires { what, at } => {
                 self.metrics.expires(what, at);
+                self.expiries.set(what, at);
+                self.expiries.warn(self.clock.wall());
                 debug!(what = what.as_str(), at_s = at.map(UnixTime::secs), "expiry known");
             }
             Event::SessionClosed => self.metrics.keeper.session_closed(),

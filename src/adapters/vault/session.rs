@@ -102,6 +102,16 @@ impl Session {
         self.wait_until(deadline, newer).await
     }
 
+    /// Waits until the first login has succeeded or failed, until `deadline` at the latest.
+    pub async fn settled(&self, deadline: Monotonic) {
+        let mut views = self.view.subscribe();
+        tokio::select! {
+            biased;
+            _ = views.wait_for(|view| !matches!(view, View::Starting)) => (),
+            () = self.clock.sleep(deadline.since(self.clock.now())) => (),
+        }
+    }
+
     /// How it is now.
     #[must_use]
     pub fn view(&self) -> SessionView {

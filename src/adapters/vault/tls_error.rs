@@ -242,16 +242,26 @@ fn path(error: &webpki::Error) -> Explained {
 
 fn alerted(alert: AlertDescription) -> Explained {
     match alert {
-        AlertDescription::CertificateRequired
-        | AlertDescription::NoCertificate
-        | AlertDescription::BadCertificate
-        | AlertDescription::UnsupportedCertificate
-        | AlertDescription::CertificateUnknown
-        | AlertDescription::UnknownCA
-        | AlertDescription::AccessDenied => told(
+        AlertDescription::CertificateRequired | AlertDescription::NoCertificate => told(
             "it wants a client certificate, and there is none to give",
             "set tls_require_and_verify_client_cert = false on the listener, or give the address \
              of one without it: client certificates are not supported",
+        ),
+        AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateExpired
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::UnknownCA
+        | AlertDescription::AccessDenied => told(
+            format!(
+                "it does not accept this client's certificate (alert {}), and no client \
+                 certificate was sent",
+                u8::from(alert)
+            ),
+            "set tls_require_and_verify_client_cert = false on the listener: client certificates \
+             are not supported; if it is not set, a proxy in between does not accept the keeper's \
+             own certificate: see its log",
         ),
         AlertDescription::HandshakeFailure
         | AlertDescription::ProtocolVersion

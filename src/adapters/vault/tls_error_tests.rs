@@ -284,6 +284,10 @@ async fn an_alert_is_told() {
     for (alert, cause, remedy) in [
         (&[21, 3, 3, 0, 2, 2, 40], "no TLS version or cipher in common", "allow TLS 1.3"),
         (&[21, 3, 1, 0, 2, 2, 70], "no TLS version or cipher in common", "allow TLS 1.3"),
+        (&[21, 3, 3, 0, 2, 2, 116], "wants a client certificate", "on the listener"),
+        (&[21, 3, 3, 0, 2, 2, 42], "(alert 42), and no client certificate was sent", "in between"),
+        (&[21, 3, 3, 0, 2, 2, 45], "(alert 45), and no client certificate was sent", "in between"),
+        (&[21, 3, 3, 0, 2, 2, 48], "(alert 48), and no client certificate was sent", "in between"),
         (&[21, 3, 3, 0, 2, 2, 112], "no site of the name", "--tls-sni"),
         (&[21, 3, 3, 0, 2, 2, 80], "alert 80", "the server's log"),
         (&[21, 3, 3, 0, 2, 2, 99], "alert 99", "the server's log"),

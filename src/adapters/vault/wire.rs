@@ -155,12 +155,19 @@ pub(super) struct BatchItem {
 #[derive(Deserialize)]
 pub(super) struct WrappingData {
     pub(super) creation_path: String,
+    /// RFC 3339, where it is told. Of any shape, since nothing hangs on it.
+    #[serde(default)]
+    pub(super) creation_time: serde_json::Value,
 }
 
 /// What a wrapped secret ID unwraps to.
 #[derive(Deserialize, Zeroize, ZeroizeOnDrop)]
 pub(super) struct SecretIdData {
     pub(super) secret_id: String,
+    /// Seconds; 0 never expires. Of any shape, since an answer that is refused loses the secret ID.
+    #[serde(default)]
+    #[zeroize(skip)]
+    pub(super) secret_id_ttl: serde_json::Value,
 }
 
 /// An answer that says nothing beside its success.

@@ -30,7 +30,7 @@ use crate::{
     ports::{clock::Clock, telemetry::Telemetry},
 };
 
-/// The most time for one step: a login and a request.
+/// The most time for one step. A login may take `--login-timeout` before it.
 const STEP: Duration = Duration::from_secs(8);
 
 /// A certificate that ends sooner than this is told of.
@@ -109,6 +109,10 @@ async fn ask(
     notes: &Arc<Notes>,
     report: &mut Report,
 ) {
+    if let (Some(session), KeeperSettings::Vault(vault)) = (&keeper.session, &settings.keeper) {
+        let most = vault.approle.login_timeout.saturating_add(STEP);
+        session.settled(clock.now().after(most)).await;
+    }
     let described = keeper.kek.describe(clock.now().after(STEP)).await;
     let wall = clock.wall();
     if let KeeperSettings::Vault(vault) = &settings.keeper

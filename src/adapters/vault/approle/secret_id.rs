@@ -8,12 +8,16 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::{credential_text::read, wrapping::Unwrapper};
+use super::{
+    credential_text::read,
+    wrapping::{Unwrapped, Unwrapper},
+};
 use crate::{
     adapters::vault::credentials::{LoginFailure, Mark, Proof},
     domain::{
         error::{Code, KmsError},
         secret::Secret,
+        time::UnixTime,
     },
     ports::file::{PrivateFile, TextFile},
 };
@@ -134,27 +138,30 @@ impl SecretIds {
     /// As for [`Unwrapper::unwrap`].
     pub(super) async fn unwrap(&self, token: &Secret) -> Result<Secret, LoginFailure> {
         let of = Mark::of(token);
-        let secret_id = match (self.cached(of).await, &self.unwrapper) {
-            (Some(secret_id), _) => secret_id,
-            (None, Some(unwrapper)) => {
-                let secret_id = unwrapper.unwrap(token).await.inspect_err(alert)?;
-                self.keep(of, &secret_id).await;
-                secret_id
-            }
-            (None, None) => token.clone(),
+        let Some(unwrapper) = &self.unwrapper else { return Ok(token.clone()) };
+        let Unwrapped { secret_id, end } = if let Some(unwrapped) = self.cached(of).await {
+            unwrapped
+        } else {
+            let fresh = unwrapper.unwrap(token).await.inspect_err(alert)?;
+            self.keep(of, &fresh).await;
+            fresh
         };
+        unwrapper.report_end(end);
         *self.held() = Some(Held { of, secret_id: secret_id.clone() });
         Ok(secret_id)
     }
 
-    /// The secret ID that this wrapping token gave before a restart.
-    async fn cached(&self, of: Mark) -> Option<Secret> {
+    /// The secret ID that this wrapping token gave before a restart, and when it expires.
+    async fn cached(&self, of: Mark) -> Option<Unwrapped> {
         let cache = self.cache.as_ref()?;
         match cache.load().await {
             Ok(text) => {
                 let text = text?;
-                let (told, secret_id) = text.expose().split_once('\n')?;
-                (told == printed(of)).then(|| Secret::new(secret_id.trim().to_owned()))
+                let mut lines = text.expose().lines();
+                let (told, secret_id) = (lines.next()?, lines.next()?);
+                let end = lines.next().and_then(|end| end.parse().ok()).map(UnixTime::from_secs);
+                let secret_id = Secret::new(secret_id.trim().to_owned());
+                (told == printed(of)).then_some(Unwrapped { secret_id, end })
             }
             Err(problem) => {
                 let place = cache.place();
@@ -164,9 +171,13 @@ impl SecretIds {
         }
     }
 
-    async fn keep(&self, of: Mark, secret_id: &Secret) {
+    /// Keeps three lines: the mark of the wrapping token, the secret ID, and when that expires in
+    /// seconds since the epoch; the last one is left out where it is not known.
+    async fn keep(&self, of: Mark, unwrapped: &Unwrapped) {
         let Some(cache) = &self.cache else { return };
-        let text = Secret::new(joined(&[&printed(of), "\n", secret_id.expose(), "\n"]));
+        let end = unwrapped.end.map(|end| format!("{}\n", end.secs())).unwrap_or_default();
+        let secret_id = unwrapped.secret_id.expose();
+        let text = Secret::new(joined(&[&printed(of), "\n", secret_id, "\n", &end]));
         if let Err(problem) = cache.store(&text).await {
             let place = cache.place();
             tracing::warn!(

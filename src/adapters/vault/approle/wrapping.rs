@@ -1,7 +1,10 @@
 //! Unwrapping a wrapped secret ID (response wrapping): once, and only what a secret-ID endpoint of
 //! our auth mount wrapped.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 
@@ -17,9 +20,17 @@ use crate::{
     domain::{
         error::{Code, KmsError},
         secret::Secret,
+        time::UnixTime,
     },
-    ports::telemetry::KeeperOperation,
+    ports::telemetry::{Expiring, KeeperOperation},
 };
+
+/// A secret ID that was unwrapped.
+pub(super) struct Unwrapped {
+    pub(super) secret_id: Secret,
+    /// When it expires, where the keeper tells.
+    pub(super) end: Option<UnixTime>,
+}
 
 /// Unwraps secret IDs of one auth mount.
 #[derive(Debug)]
@@ -32,16 +43,20 @@ impl Unwrapper {
         Self { requests }
     }
 
-    /// The secret ID that `token` wraps. Uses the token up.
+    /// The secret ID that `token` wraps, and when it expires. Uses the token up.
     ///
     /// # Errors
     /// [`LoginFailure::Refused`] with [`Code::WrappingTokenUsed`] for a token that the keeper says
     /// is used up or has expired, and for one whose answer was lost; with
     /// [`Code::CredentialUnreadable`] for one that wraps something else, which is left as it is.
     /// [`LoginFailure::Failed`] for anything else, which leaves the token as it is.
-    pub(super) async fn unwrap(&self, token: &Secret) -> Result<Secret, LoginFailure> {
-        let path = self.look_up(token).await?;
-        if !is_secret_id_path(&path, &self.requests.namespace, &self.requests.mount) {
+    pub(super) async fn unwrap(&self, token: &Secret) -> Result<Unwrapped, LoginFailure> {
+        let wrapping = self.look_up(token).await?;
+        if !is_secret_id_path(
+            &wrapping.creation_path,
+            &self.requests.namespace,
+            &self.requests.mount,
+        ) {
             return Err(LoginFailure::Refused(KmsError::new(
                 Code::CredentialUnreadable,
                 "--approle-secret-id-path: the wrapping token in it wraps something else than a secret ID of this auth mount",
@@ -57,14 +72,22 @@ impl Unwrapper {
                 }
                 Err(failure) => return Err(judged(failure)),
             };
-        Ok(Secret::new(std::mem::take(&mut unwrapped.data.secret_id)))
+        Ok(Unwrapped {
+            end: end(&wrapping, &unwrapped.data),
+            secret_id: Secret::new(std::mem::take(&mut unwrapped.data.secret_id)),
+        })
     }
 
-    /// The `creation_path` of what `token` wraps. Changes nothing, and may be asked again.
-    async fn look_up(&self, token: &Secret) -> Result<String, LoginFailure> {
+    /// Reports when the secret ID in use expires; `None` where that is not known.
+    pub(super) fn report_end(&self, end: Option<UnixTime>) {
+        self.requests.client.expires(Expiring::SecretId, end);
+    }
+
+    /// What the keeper knows of what `token` wraps. Changes nothing, and may be asked again.
+    async fn look_up(&self, token: &Secret) -> Result<WrappingData, LoginFailure> {
         let body = json(&WrappedBody { token: token.expose() }).map_err(LoginFailure::Failed)?;
         let looked_up = self.ask::<Data<WrappingData>>("sys/wrapping/lookup", None, Some(body));
-        Ok(looked_up.await.map_err(judged)?.data.creation_path)
+        Ok(looked_up.await.map_err(judged)?.data)
     }
 
     /// What a lost answer to an unwrap means: the token is gone, unless the keeper says that it is
@@ -113,6 +136,27 @@ fn judged(failure: Failure) -> LoginFailure {
     }
 }
 
+/// When a secret ID expires: its life counts from when it was made, which is when it was wrapped.
+fn end(wrapping: &WrappingData, unwrapped: &SecretIdData) -> Option<UnixTime> {
+    let ttl = unwrapped.secret_id_ttl.as_u64().filter(|ttl| *ttl > 0)?;
+    Some(rfc3339(wrapping.creation_time.as_str()?)?.after(Duration::from_secs(ttl)))
+}
+
+/// A time as servers write it (RFC 3339), with any offset from UTC.
+fn rfc3339(text: &str) -> Option<UnixTime> {
+    let (utc, offset) = match text.split_at_checked(text.len().checked_sub(6)?)? {
+        (local, offset) if offset.starts_with(['+', '-']) => {
+            let (hours, minutes) = offset.get(1..)?.split_once(':')?;
+            let minutes = hours.parse::<i64>().ok()? * 60 + minutes.parse::<i64>().ok()?;
+            let sign = if offset.starts_with('-') { -1 } else { 1 };
+            (format!("{local}Z"), sign * minutes * 60)
+        }
+        _ => (text.to_owned(), 0),
+    };
+    let since = humantime::parse_rfc3339(&utc).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(UnixTime::from_secs(i64::try_from(since.as_secs()).ok()?.checked_sub(offset)?))
+}
+
 /// Whether `path`, a `creation_path`, is `auth/<mount>/role/<any>/secret-id` or `…/custom-secret-id`.
 /// Some servers put the segments of the namespace before it.
 fn is_secret_id_path(path: &str, namespace: &Namespace, mount: &MountPath) -> bool {
@@ -128,6 +172,32 @@ fn is_secret_id_path(path: &str, namespace: &Namespace, mount: &MountPath) -> bo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_id_expires_counted_from_when_it_was_wrapped() {
+        let read = |time: serde_json::Value, ttl: serde_json::Value| {
+            let wrapping = serde_json::json!({"creation_path": "x", "creation_time": time});
+            let unwrapped = serde_json::json!({"secret_id": "x", "secret_id_ttl": ttl});
+            let wrapping = serde_json::from_value(wrapping).unwrap();
+            end(&wrapping, &serde_json::from_value(unwrapped).unwrap()).map(UnixTime::secs)
+        };
+        let made = "2026-01-01T00:00:00.123456789Z";
+        assert_eq!(read(made.into(), 600.into()), Some(1_767_226_200));
+        assert_eq!(read("2026-01-01T02:30:00+02:30".into(), 600.into()), Some(1_767_226_200));
+        assert_eq!(read("2025-12-31T23:00:00-01:00".into(), 600.into()), Some(1_767_226_200));
+        assert_eq!(read(made.into(), u64::MAX.into()).unwrap(), i64::MAX.div_euclid(1_000));
+        for (time, ttl) in [
+            (made.into(), 0.into()),
+            (made.into(), "10m".into()),
+            (made.into(), (-1).into()),
+            ("yesterday".into(), 600.into()),
+            ("é+99:99".into(), 600.into()),
+            ("2026-01-01T00:00:00+99999:9".into(), 600.into()),
+            (serde_json::Value::Null, 600.into()),
+        ] {
+            assert_eq!(read(time, ttl), None);
+        }
+    }
 
     #[test]
     fn paths_of_secret_ids_are_recognised_in_every_namespace() {

@@ -4,8 +4,11 @@ use std::sync::{Arc, PoisonError};
 
 use super::{Dial, VaultClient, transport::Network};
 use crate::{
-    adapters::vault::{bundle, tls::Trust},
-    ports::file::TextFile,
+    adapters::vault::{
+        bundle::{self, Bundle},
+        tls::Trust,
+    },
+    ports::{file::TextFile, telemetry::Expiring},
 };
 
 impl VaultClient {
@@ -42,9 +45,10 @@ impl VaultClient {
         if self.bundle.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(bytes) {
             return Ok(None);
         }
-        let warnings = bundle::read(bytes)?.warnings;
+        let Bundle { warnings, first_end, .. } = bundle::read(bytes)?;
         self.judge_by(Trust::Bundle(bytes.to_vec()))?;
         *self.bundle.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes.to_vec());
+        self.expires(Expiring::Authorities, first_end);
         Ok(Some(warnings))
     }
 
@@ -65,7 +69,8 @@ impl VaultClient {
     fn judge_by(&self, trust: Trust) -> Result<(), String> {
         let mut settings = self.settings.clone();
         settings.tls.trust = trust;
-        let network: Arc<dyn Dial> = Arc::new(Network::new(&settings)?);
+        let network: Arc<dyn Dial> =
+            Arc::new(Network::new(&settings, Arc::clone(&self.certificates))?);
         self.connections.dial_by(&network);
         Ok(())
     }

@@ -6,6 +6,7 @@ mod authorities;
 mod breaker;
 mod connections;
 mod exchange;
+mod expiry;
 mod failure;
 mod nodes;
 mod policy;
@@ -28,6 +29,7 @@ use tracing::{Instrument as _, warn};
 use self::{
     connections::Connections,
     exchange::{Exchanged, exchange},
+    expiry::ServerCertificates,
     nodes::{Learned, NodeChange, Nodes, Wanted},
     policy::Attempt,
     retry::Where,
@@ -45,13 +47,17 @@ pub use self::{
 };
 use super::{
     address::VaultAddress,
+    bundle,
     tls::{TlsSettings, Trust},
 };
 use crate::{
-    domain::error::{Code, KmsError},
+    domain::{
+        error::{Code, KmsError},
+        time::UnixTime,
+    },
     ports::{
         clock::Clock,
-        telemetry::{Event, KeeperOperation, RetryReason, Telemetry},
+        telemetry::{Event, Expiring, KeeperOperation, RetryReason, Telemetry},
     },
 };
 
@@ -99,6 +105,7 @@ pub struct VaultClient {
     connections: Connections,
     /// The bundle of authorities that counts, where one is configured.
     bundle: Mutex<Option<Vec<u8>>>,
+    certificates: Arc<ServerCertificates>,
     /// The state of the cluster that the last success was of; dropped when a node cannot reach it.
     index: Mutex<Option<HeaderValue>>,
     settings: ClientSettings,
@@ -116,8 +123,13 @@ impl VaultClient {
         clock: Arc<dyn Clock>,
         telemetry: Arc<dyn Telemetry>,
     ) -> Result<Self, String> {
-        let network = Network::new(&settings)?;
-        Ok(Self::over(Arc::new(network), settings, clock, telemetry))
+        let certificates = Arc::new(ServerCertificates::new(Arc::clone(&telemetry)));
+        let network = Arc::new(Network::new(&settings, Arc::clone(&certificates))?);
+        let client = Self { certificates, ..Self::over(network, settings, clock, telemetry) };
+        if let Trust::Bundle(bundle) = &client.settings.tls.trust {
+            client.expires(Expiring::Authorities, bundle::read(bundle)?.first_end);
+        }
+        Ok(client)
     }
 
     /// A client whose connections `dial` makes, whatever the settings say of TLS.
@@ -137,6 +149,7 @@ impl VaultClient {
             nodes: Mutex::new(Nodes::new(settings.addresses.clone())),
             connections: Connections::new(count, dial, settings.connect_timeout),
             bundle: Mutex::new(bundle),
+            certificates: Arc::new(ServerCertificates::new(Arc::clone(&telemetry))),
             index: Mutex::new(None),
             settings,
             clock,
@@ -148,6 +161,11 @@ impl VaultClient {
     #[must_use]
     pub fn endpoints(&self) -> Vec<EndpointView> {
         self.nodes(|nodes| nodes.view())
+    }
+
+    /// Reports when `what` expires; `None` where that is not known.
+    pub(super) fn expires(&self, what: Expiring, at: Option<UnixTime>) {
+        self.telemetry.record(Event::Expires { what, at });
     }
 
     /// Sends `request` and returns what was asked for; what failed is tried again as the table says,

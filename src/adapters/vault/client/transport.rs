@@ -5,6 +5,7 @@ use std::{
     fmt, io,
     net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -12,16 +13,20 @@ use std::{
 use futures_util::future::BoxFuture;
 use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::{
     Connected, Connection as Described, HttpConnector, HttpInfo,
     dns::{GaiResolver, Name},
 };
 use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
 use tower::{Service, ServiceExt as _};
 
-use super::ClientSettings;
-use crate::adapters::vault::tls::TlsSettings;
+use super::{ClientSettings, expiry::ServerCertificates};
+use crate::{
+    adapters::vault::{tls::TlsSettings, verifier::Verifier},
+    domain::time::UnixTime,
+};
 
 /// Why there is no connection.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -123,17 +128,37 @@ impl fmt::Debug for Connection {
 pub(super) struct Network {
     settings: ClientSettings,
     tls: ClientConfig,
+    /// What judges the certificates of servers; `None` where none is looked at.
+    verifier: Option<Arc<Verifier>>,
+    certificates: Arc<ServerCertificates>,
 }
 
 impl Network {
-    /// The network, as `settings` want it used.
+    /// The network, as `settings` want it used. `certificates` learns of each handshake.
     ///
     /// # Errors
     /// Why TLS cannot be set up; see [`TlsSettings::client_config`].
-    pub(super) fn new(settings: &ClientSettings) -> Result<Self, String> {
-        let tls =
-            if settings.is_tls() { settings.tls.client_config()? } else { TlsSettings::unused()? };
-        Ok(Self { settings: settings.clone(), tls })
+    pub(super) fn new(
+        settings: &ClientSettings,
+        certificates: Arc<ServerCertificates>,
+    ) -> Result<Self, String> {
+        let (tls, verifier) = if settings.is_tls() {
+            (settings.tls.client_config()?, Some(settings.tls.verifier()?))
+        } else {
+            (TlsSettings::unused()?, None)
+        };
+        Ok(Self { settings: settings.clone(), tls, verifier, certificates })
+    }
+
+    /// When the first certificate of the chain ends that the server at `host` showed on `stream`.
+    fn end<T>(&self, host: &str, stream: &MaybeHttpsStream<T>) -> Option<UnixTime> {
+        let MaybeHttpsStream::Https(stream) = stream else { return None };
+        let name = match &self.settings.tls.server_name {
+            Some(name) => name.clone(),
+            None => ServerName::try_from(host.trim_matches(['[', ']'])).ok()?.to_owned(),
+        };
+        let chain = stream.inner().get_ref().1.peer_certificates()?;
+        self.verifier.as_ref()?.end(chain, &name)
     }
 }
 
@@ -149,8 +174,12 @@ impl Dial for Network {
             builder = builder.with_server_name_resolver(FixedServerNameResolver::new(name));
         }
         let connector = builder.enable_http1().wrap_connector(self.settings.connector(last));
+        let network = self.clone();
         Box::pin(async move {
-            let stream = connector.oneshot(to).await?;
+            let stream = connector.oneshot(to.clone()).await?;
+            if let Some(at) = to.authority().filter(|_| network.verifier.is_some()) {
+                network.certificates.shown(at.as_str(), network.end(at.host(), &stream));
+            }
             let mut extensions = http::Extensions::new();
             stream.connected().get_extras(&mut extensions);
             let peer = extensions.get::<HttpInfo>().map(HttpInfo::remote_addr);

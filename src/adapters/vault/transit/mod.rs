@@ -240,15 +240,23 @@ impl Kek for TransitKek {
     }
 
     fn version_of(&self, ciphertext: &Ciphertext) -> Result<KekVersion, KmsError> {
-        std::str::from_utf8(ciphertext.as_bytes())
-            .ok()
-            .filter(|text| text.bytes().all(|b| b.is_ascii_graphic()))
-            .and_then(|text| text.strip_prefix("vault:v")?.split_once(':'))
-            // Servers take base64 of more than one spelling for the same bytes; we take one.
-            .filter(|(_, body)| !body.is_empty() && STANDARD.decode(body).is_ok())
-            .and_then(|(number, _)| KekVersion::parse(number))
-            .ok_or_else(not_transit)
+        version_in(ciphertext)
     }
+}
+
+/// The key version that `ciphertext` names, if it is in the one spelling that we take.
+///
+/// # Errors
+/// [`Code::CiphertextRejected`] for anything else.
+pub fn version_in(ciphertext: &Ciphertext) -> Result<KekVersion, KmsError> {
+    std::str::from_utf8(ciphertext.as_bytes())
+        .ok()
+        .filter(|text| text.bytes().all(|b| b.is_ascii_graphic()))
+        .and_then(|text| text.strip_prefix("vault:v")?.split_once(':'))
+        // Servers take base64 of more than one spelling for the same bytes; we take one.
+        .filter(|(_, body)| !body.is_empty() && STANDARD.decode(body).is_ok())
+        .and_then(|(number, _)| KekVersion::parse(number))
+        .ok_or_else(not_transit)
 }
 
 /// The plaintext in its wire form.

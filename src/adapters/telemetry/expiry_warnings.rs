@@ -1,0 +1,115 @@
+//! Warns once of what expires soon.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use tracing::warn;
+
+use crate::{domain::time::UnixTime, ports::telemetry::Expiring};
+
+/// With less time left than this a warning is logged.
+const SOON: Duration = Duration::from_hours(7 * 24);
+
+/// The end of the year 9999: no later time can be printed.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+/// What expires when, and whether a warning was logged.
+#[derive(Debug, Default)]
+pub(super) struct ExpiryWarnings(Mutex<HashMap<Expiring, (UnixTime, bool)>>);
+
+impl ExpiryWarnings {
+    /// `what` expires at `at`; with `None` nothing is known of it.
+    pub(super) fn set(&self, what: Expiring, at: Option<UnixTime>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match at {
+            Some(at) if known.get(&what).is_some_and(|(before, _)| *before == at) => (),
+            Some(at) => drop(known.insert(what, (at, false))),
+            None => drop(known.remove(&what)),
+        }
+    }
+
+    /// Logs a warning of each thing that expires within a week of `now`, or has expired, unless
+    /// that was done before.
+    pub(super) fn warn(&self, now: UnixTime) {
+        for (what, at) in self.due(now) {
+            let (name, remedy) = told(what);
+            let at = date(at);
+            let what = what.as_str();
+            warn!(what, at, remedy, "{name} expires in less than 7 days, or has expired");
+        }
+    }
+
+    fn due(&self, now: UnixTime) -> Vec<(Expiring, UnixTime)> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut due = Vec::new();
+        for (what, (at, is_told)) in known.iter_mut() {
+            if !*is_told && at.since(now) < SOON {
+                *is_told = true;
+                due.push((*what, *at));
+            }
+        }
+        due
+    }
+}
+
+const fn told(what: Expiring) -> (&'static str, &'static str) {
+    match what {
+        Expiring::Authorities => (
+            "a certificate in --tls-ca-file",
+            "put its successor into the file, and take out what is no longer needed",
+        ),
+        Expiring::SecretId => (
+            "the secret ID of the AppRole",
+            "write a new one to the file of --approle-secret-id-path",
+        ),
+        Expiring::ServerCertificate => {
+            ("the certificate of the keeper's server", "renew the server's certificate")
+        }
+    }
+}
+
+fn date(time: UnixTime) -> String {
+    let seconds = u64::try_from(time.secs()).unwrap_or_default().min(LAST_SECOND);
+    humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+        .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 86_400;
+
+    fn days(days: i64) -> UnixTime {
+        UnixTime::from_secs(days * DAY)
+    }
+
+    #[test]
+    fn a_warning_is_logged_once_when_less_than_a_week_is_left() {
+        let warnings = ExpiryWarnings::default();
+        let end = days(100);
+        warnings.set(Expiring::SecretId, Some(end));
+        warnings.set(Expiring::Authorities, Some(days(200)));
+        assert_eq!(warnings.due(days(93)), []);
+        let later = UnixTime::from_secs(93 * DAY + 1);
+        assert_eq!(warnings.due(later), [(Expiring::SecretId, end)]);
+        warnings.set(Expiring::SecretId, Some(end));
+        assert_eq!(warnings.due(days(101)), []);
+        warnings.set(Expiring::SecretId, Some(days(102)));
+        assert_eq!(warnings.due(days(101)), [(Expiring::SecretId, days(102))]);
+        warnings.set(Expiring::SecretId, None);
+        assert_eq!(warnings.due(days(300)), [(Expiring::Authorities, days(200))]);
+    }
+
+    /// The library that prints dates knows no later year than 9999.
+    #[test]
+    fn a_date_of_any_size_is_printed() {
+        assert_eq!(date(days(1)), "1970-01-02T00:00:00Z");
+        for time in [i64::MIN, -1, 253_402_300_799, 253_402_300_800, i64::MAX] {
+            drop(date(UnixTime::from_secs(time)));
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! When the certificates end that the keeper's servers show, learnt from each handshake.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::{
+    domain::time::UnixTime,
+    ports::telemetry::{Event, Expiring, Telemetry},
+};
+
+/// The certificates of all servers. Reports the end of the one that ends first.
+#[derive(Debug)]
+pub(super) struct ServerCertificates {
+    /// By host and port: as many at most as there are configured addresses.
+    ends: Mutex<HashMap<String, UnixTime>>,
+    telemetry: Arc<dyn Telemetry>,
+}
+
+impl ServerCertificates {
+    /// Knows of no certificate yet.
+    pub(super) fn new(telemetry: Arc<dyn Telemetry>) -> Self {
+        Self { ends: Mutex::default(), telemetry }
+    }
+
+    /// Takes note that the server at `place`, a host and a port, showed a chain that ends at `end`.
+    /// `None` means that the end is not known, as with `--tls-skip-verify`.
+    pub(super) fn shown(&self, place: &str, end: Option<UnixTime>) {
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let _before = match end {
+            Some(end) => ends.insert(place.to_owned(), end),
+            None => ends.remove(place),
+        };
+        let at = ends.values().min().copied();
+        self.telemetry.record(Event::Expires { what: Expiring::ServerCertificate, at });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::telemetry::MockTelemetry;
+
+    #[test]
+    fn the_certificate_that_ends_first_is_reported() {
+        let reported = Arc::new(Mutex::new(Vec::new()));
+        let (mut telemetry, heard) = (MockTelemetry::new(), Arc::clone(&reported));
+        telemetry.expect_record().returning(move |event| {
+            let Event::Expires { what: Expiring::ServerCertificate, at } = event else {
+                panic!("{event:?}");
+            };
+            heard.lock().unwrap().push(at.map(UnixTime::secs));
+        });
+        let certificates = ServerCertificates::new(Arc::new(telemetry));
+        for (place, end) in
+            [("a:1", Some(20)), ("b:1", Some(10)), ("b:1", Some(30)), ("a:1", None), ("b:1", None)]
+        {
+            certificates.shown(place, end.map(UnixTime::from_secs));
+        }
+        assert_eq!(*reported.lock().unwrap(), [Some(20), Some(10), Some(20), Some(30), None]);
+    }
+}
