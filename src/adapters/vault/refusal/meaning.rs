@@ -31,6 +31,7 @@ impl Refusal {
             (500, Asked::Renew) if self.says("past the max ttl") => not_renewable(),
             (400..=403, Asked::Renew) => not_renewable(),
             (400, asked) => self.bad_request(asked),
+            (403, _) if self.is_dead_token() => token_refused(),
             (403, asked) => denied(asked),
             (404, asked) => self.not_found(asked),
             _ => self.error_of_status(),
@@ -224,6 +225,16 @@ fn denied(asked: Asked<'_>) -> KmsError {
     )
 }
 
+/// Says nothing about the policies: the keeper did not look at them. So it counts as an outage, which
+/// the next answer ends.
+fn token_refused() -> KmsError {
+    KmsError::new(
+        Code::KeeperFailed,
+        "the keeper refused a token that it gave, and the one that replaced it",
+        "a new login follows; if this lasts, check the token_bound_cidrs of the role",
+    )
+}
+
 fn not_renewable() -> KmsError {
     KmsError::new(
         Code::PermissionDenied,
@@ -283,6 +294,7 @@ mod tests {
             (400, "encryption key not found", Code::KeyMissing),
             (400, "refusing to use soft-deleted key", Code::KeyUnusable),
             (403, "1 error occurred:\n\t* permission denied\n\n", Code::PermissionDenied),
+            (403, "permission denied", Code::KeeperFailed),
             (404, "no handler for route \"x/y\". route entry not found.", Code::KeyMissing),
             (405, "1 error occurred:\n\t* unsupported operation\n\n", Code::KeeperAnswer),
             (429, "request path \"x\": rate limit quota exceeded", Code::KeeperOverloaded),
