@@ -225,8 +225,7 @@ fn denied(asked: Asked<'_>) -> KmsError {
     )
 }
 
-/// Says nothing about the policies: the keeper did not look at them. So it counts as an outage, which
-/// the next answer ends.
+/// An outage, which the next answer ends: the keeper did not look at the policies.
 fn token_refused() -> KmsError {
     KmsError::new(
         Code::KeeperFailed,
@@ -334,11 +333,9 @@ mod tests {
     /// Otherwise the operator is sent to a backup for what the keeper never looked at.
     #[test]
     fn an_unknown_400_to_an_unwrap_does_not_blame_the_ciphertext() {
-        assert_eq!(code(400, "something new", Asked::Unwrap(PATH)), Code::KeeperAnswer);
-        assert_eq!(
-            code(400, "missing ciphertext to decrypt", Asked::Unwrap(PATH)),
-            Code::KeeperAnswer
-        );
+        for text in ["something new", "missing ciphertext to decrypt"] {
+            assert_eq!(code(400, text, Asked::Unwrap(PATH)), Code::KeeperAnswer, "{text}");
+        }
     }
 
     #[test]
@@ -392,10 +389,10 @@ mod tests {
 
     #[test]
     fn no_text_of_the_server_is_repeated() {
-        let canary = "invalid secret_id \"canary\"";
         for status in [400, 403, 404, 418, 429, 500, 503] {
             for asked in [Asked::Login("approle"), Asked::Wrap(PATH), Asked::Renew] {
-                let body = serde_json::json!({ "errors": [canary] }).to_string();
+                let body =
+                    serde_json::json!({ "errors": ["invalid secret_id canary"] }).to_string();
                 let error = Refusal::read(status, None, body.as_bytes()).unwrap().into_error(asked);
                 assert!(!error.to_string().contains("canary"), "{error}");
             }
