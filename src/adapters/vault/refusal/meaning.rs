@@ -391,8 +391,7 @@ mod tests {
     fn no_text_of_the_server_is_repeated() {
         for status in [400, 403, 404, 418, 429, 500, 503] {
             for asked in [Asked::Login("approle"), Asked::Wrap(PATH), Asked::Renew] {
-                let body =
-                    serde_json::json!({ "errors": ["invalid secret_id canary"] }).to_string();
+                let body = r#"{"errors":["invalid secret_id canary"]}"#;
                 let error = Refusal::read(status, None, body.as_bytes()).unwrap().into_error(asked);
                 assert!(!error.to_string().contains("canary"), "{error}");
             }
