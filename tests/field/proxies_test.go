@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"k8s.io/kms/pkg/service"
 
 	"vault-kube-kms.test/parts"
 )
@@ -110,13 +111,13 @@ func TestForeignAnswersWhileRunning(t *testing.T) {
 			n := newTenant(t)
 			f := newFront(t, n.Bao)
 			p := start(t, f.flags(n))
-			_, sealed, err := p.encrypt(t.Context())
-			must(t, err)
+			var sealed *service.EncryptResponse
+			encrypt := func() (err error) { _, sealed, err = p.encrypt(t.Context()); return err }
+			must(t, patiently(encrypt))
+			decrypt := func() error { _, err := p.decrypt(t.Context(), sealed); return err }
 			f.say(what.answer, isAny)
-			_, err = p.decrypt(t.Context(), sealed)
-			requireOutage(t, "Decrypt", err, what.told)
-			_, _, err = p.encrypt(t.Context())
-			requireOutage(t, "Encrypt", err, what.told)
+			requireOutage(t, "Decrypt", patiently(decrypt), what.told)
+			requireOutage(t, "Encrypt", patiently(encrypt), what.told)
 			p.waitTold(t, 2*startBound, what.told...)
 			p.notes()
 			p.checks(t)
@@ -149,7 +150,7 @@ func TestForeignAnswersToRenewals(t *testing.T) {
 			isRenewal := func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/renew-self") }
 			f.say(what.answer, isRenewal)
 			if !parts.Eventually(outageBound, func() bool {
-				if err := p.works(t.Context()); err != nil {
+				if err := p.worksPatiently(t.Context()); err != nil {
 					t.Fatalf("a call fails: %v", err)
 				}
 				return f.given.Load() >= 1 && f.asked.Load() >= 2

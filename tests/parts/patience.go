@@ -41,6 +41,10 @@ func (w Watch) Stretched(limit time.Duration) time.Duration {
 	return time.Duration(float64(limit) * float64(wall-w.began) / float64(calm-w.calm))
 }
 
+// Overloaded says whether the machine was too busy, since the start of the watch, for limits that are none of
+// the test's own, such as the API server's for a call.
+func (w Watch) Overloaded() bool { return w.Stretched(time.Second) > 5*time.Second/4 }
+
 // String is the time as it was and as it counts.
 func (w Watch) String() string {
 	wall, _ := machine.now()

@@ -3,12 +3,13 @@
 use std::{
     io,
     pin::Pin,
+    slice,
     task::{Context, Poll},
 };
 
-use futures_util::FutureExt as _;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::UnixStream,
 };
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -37,9 +38,7 @@ impl Connection {
 
     /// Whether it is worth serving: no other connection has taken its place, and the peer is there.
     pub(super) fn is_open(&self) -> bool {
-        let ready = self.stream.ready(Interest::READABLE).now_or_never();
-        let gone = matches!(ready, Some(Ok(ready)) if ready.is_read_closed());
-        !gone && !self.seat.ended().is_cancelled()
+        !has_gone(&self.stream) && !self.seat.ended().is_cancelled()
     }
 
     /// Notes that the peer has sent something, and says whether another connection is ended for
@@ -55,6 +54,15 @@ impl Connection {
             Poll::Pending => Ok(()),
         }
     }
+}
+
+/// Whether the peer has closed its end: nobody would read an answer. Asks the system at once, where
+/// tokio would know only after its next turn.
+pub(super) fn has_gone(stream: &UnixStream) -> bool {
+    let mut asked = PollFd::new(stream, PollFlags::RDHUP);
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(slice::from_mut(&mut asked), Some(&now)).is_ok()
+        && asked.revents().intersects(PollFlags::HUP | PollFlags::RDHUP)
 }
 
 /// Notes that `request` is in hand, until the returned value is dropped.

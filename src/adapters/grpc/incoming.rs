@@ -20,7 +20,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{connection::Connection, socket::Listeners};
+use super::{
+    connection::{Connection, has_gone},
+    socket::Listeners,
+};
 use crate::{
     adapters::connections::{
         seat::{Seat, Seats},
@@ -168,7 +171,8 @@ impl Door {
         Ok(())
     }
 
-    /// Takes in a connection that has just been accepted, if its peer may connect.
+    /// Takes in a connection that has just been accepted, if its peer may connect and is still
+    /// there: connections that came and went in a moment cost no other one its place.
     fn admit(&mut self, stream: UnixStream) {
         let Ok(peer) = stream.peer_cred() else { return };
         let uid = peer.uid();
@@ -177,6 +181,9 @@ impl Door {
             self.tell(format_args!(
                 "refused a connection of uid {uid}, which is not allowed; see --allowed-uid"
             ));
+            return;
+        }
+        if has_gone(&stream) {
             return;
         }
         let (seat, crowded) = self.seats.take(uid);
@@ -244,7 +251,40 @@ async fn has_sent(stream: &UnixStream) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        pin::pin,
+    };
+
     use super::*;
+    use crate::adapters::grpc::{address::SocketAddress, socket::BoundSocket};
+
+    /// As after a moment in which the machine held the process up.
+    #[tokio::test]
+    async fn a_client_before_many_that_came_and_went_is_served_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let address = SocketAddress::File(directory.path().join("k.sock"));
+        let (listeners, _guard) = BoundSocket::bind(&address).unwrap().guarded();
+        let dial = || std::os::unix::net::UnixStream::connect(directory.path().join("k.sock"));
+        let mut client = dial().unwrap();
+        client.write_all(b"PRI").unwrap();
+        for _ in 0..3 * LIMITS.silent {
+            dial().unwrap().write_all(b"PRI").unwrap();
+        }
+        let admitted = admitted(listeners, PeerPolicy::FileMode, Arc::new(Unheard)).unwrap();
+        let first = pin!(admitted).next().await.unwrap().unwrap();
+        assert!(first.is_open());
+        client.set_nonblocking(true).unwrap();
+        let ended = client.read(&mut [0]).unwrap_err();
+        assert_eq!(ended.kind(), io::ErrorKind::WouldBlock, "it is not the client that was ended");
+    }
+
+    #[derive(Debug)]
+    struct Unheard;
+
+    impl Telemetry for Unheard {
+        fn record(&self, _: Event<'_>) {}
+    }
 
     #[test]
     fn an_abstract_socket_admits_root_us_and_the_named() {

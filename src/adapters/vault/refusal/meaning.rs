@@ -31,6 +31,7 @@ impl Refusal {
             (500, Asked::Renew) if self.says("past the max ttl") => not_renewable(),
             (400..=403, Asked::Renew) => not_renewable(),
             (400, asked) => self.bad_request(asked),
+            (403, _) if self.is_dead_token() => token_refused(),
             (403, asked) => denied(asked),
             (404, asked) => self.not_found(asked),
             _ => self.error_of_status(),
@@ -224,6 +225,15 @@ fn denied(asked: Asked<'_>) -> KmsError {
     )
 }
 
+/// An outage, which the next answer ends: the keeper did not look at the policies.
+fn token_refused() -> KmsError {
+    KmsError::new(
+        Code::KeeperFailed,
+        "the keeper refused a token that it gave, and the one that replaced it",
+        "a new login follows; if this lasts, check the token_bound_cidrs of the role",
+    )
+}
+
 fn not_renewable() -> KmsError {
     KmsError::new(
         Code::PermissionDenied,
@@ -283,6 +293,7 @@ mod tests {
             (400, "encryption key not found", Code::KeyMissing),
             (400, "refusing to use soft-deleted key", Code::KeyUnusable),
             (403, "1 error occurred:\n\t* permission denied\n\n", Code::PermissionDenied),
+            (403, "permission denied", Code::KeeperFailed),
             (404, "no handler for route \"x/y\". route entry not found.", Code::KeyMissing),
             (405, "1 error occurred:\n\t* unsupported operation\n\n", Code::KeeperAnswer),
             (429, "request path \"x\": rate limit quota exceeded", Code::KeeperOverloaded),
@@ -322,11 +333,9 @@ mod tests {
     /// Otherwise the operator is sent to a backup for what the keeper never looked at.
     #[test]
     fn an_unknown_400_to_an_unwrap_does_not_blame_the_ciphertext() {
-        assert_eq!(code(400, "something new", Asked::Unwrap(PATH)), Code::KeeperAnswer);
-        assert_eq!(
-            code(400, "missing ciphertext to decrypt", Asked::Unwrap(PATH)),
-            Code::KeeperAnswer
-        );
+        for text in ["something new", "missing ciphertext to decrypt"] {
+            assert_eq!(code(400, text, Asked::Unwrap(PATH)), Code::KeeperAnswer, "{text}");
+        }
     }
 
     #[test]
@@ -380,10 +389,9 @@ mod tests {
 
     #[test]
     fn no_text_of_the_server_is_repeated() {
-        let canary = "invalid secret_id \"canary\"";
         for status in [400, 403, 404, 418, 429, 500, 503] {
             for asked in [Asked::Login("approle"), Asked::Wrap(PATH), Asked::Renew] {
-                let body = serde_json::json!({ "errors": [canary] }).to_string();
+                let body = r#"{"errors":["invalid secret_id canary"]}"#;
                 let error = Refusal::read(status, None, body.as_bytes()).unwrap().into_error(asked);
                 assert!(!error.to_string().contains("canary"), "{error}");
             }
