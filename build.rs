@@ -1,6 +1,6 @@
 //! Compiles the wire contract without `protoc`, and notes the commit for `--version`.
 
-use std::{error::Error, process::Command};
+use std::{error::Error, path::Path, process::Command};
 
 const PROTO: &str = "proto/kms_v2.proto";
 
@@ -21,13 +21,21 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// from git.
 fn commit() -> String {
     println!("cargo::rerun-if-env-changed=SOURCE_COMMIT");
-    println!("cargo::rerun-if-changed=.git/HEAD");
-    println!("cargo::rerun-if-changed=.git/refs/heads");
-    std::env::var("SOURCE_COMMIT").ok().or_else(git_head).unwrap_or_else(|| "unknown".to_owned())
+    // A path that does not exist makes each build a new one. In a worktree `.git` is a file.
+    for part in ["HEAD", "refs/heads"] {
+        let path = git(&["rev-parse", "--git-path", part]);
+        if let Some(path) = path.filter(|path| Path::new(path).exists()) {
+            println!("cargo::rerun-if-changed={path}");
+        }
+    }
+    let given = std::env::var("SOURCE_COMMIT").ok();
+    let commit = given.or_else(|| git(&["rev-parse", "--short=12", "HEAD"]));
+    commit.unwrap_or_else(|| "unknown".to_owned())
 }
 
-fn git_head() -> Option<String> {
-    let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;
+/// What git prints, where there is git and a repository.
+fn git(args: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(args).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| text.trim().to_owned())
 }
