@@ -27,11 +27,6 @@ impl CorrectedClock {
         Self { wall, at: now }
     }
 
-    /// When it was set, by the monotonic clock.
-    pub(super) const fn set_at(self) -> Monotonic {
-        self.at
-    }
-
     /// What it reads at `now`.
     pub(super) fn wall(self, now: Monotonic) -> UnixTime {
         self.wall.after(now.since(self.at))

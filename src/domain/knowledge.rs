@@ -11,9 +11,9 @@ use super::{
     time::{Monotonic, UnixTime},
 };
 
-/// How long the version before writes on while a new one waits for its first proof, counted from
-/// the takeover, or from when the new one was first seen here if that was later. Long enough for
-/// some twenty tries; short enough that all nodes write with the same version soon.
+/// How long the version before writes on while the one whose time has come waits for its first
+/// proof, counted from when that was first noticed here. Long enough for some twenty tries; short
+/// enough that all nodes write with the same version soon.
 const PROOF_AWAITED: Duration = Duration::from_mins(1);
 
 /// What an answer of the keeper changed.
@@ -34,12 +34,24 @@ pub(super) struct Knowledge {
     answered: Option<Monotonic>,
     /// When the newest metadata was asked for.
     read: Option<Monotonic>,
+    /// The version whose time has come, and since when that is so.
+    due: Option<(KekVersion, Monotonic)>,
+    /// The version that wrote when that was last noted.
+    wrote: Option<Writer>,
 }
 
 impl Knowledge {
     pub(super) const fn new(ring: KeyRing, outage_grace: Duration) -> Self {
         let evidence = Evidence::new(outage_grace);
-        Self { ring, evidence, warned: Vec::new(), answered: None, read: None }
+        Self {
+            ring,
+            evidence,
+            warned: Vec::new(),
+            answered: None,
+            read: None,
+            due: None,
+            wrote: None,
+        }
     }
 
     /// Takes in what came of reading the key's metadata, asked for at `asked` and received at `now`
@@ -71,25 +83,54 @@ impl Knowledge {
         self.evidence.metadata_read(Ok(()), now);
         let warnings = (self.warned != snapshot.warnings).then(|| snapshot.warnings.clone());
         self.warned.clone_from(&snapshot.warnings);
-        News { changes: self.ring.observe(snapshot, now, wall), warnings }
+        let changes = self.ring.observe(snapshot, now, wall);
+        self.note_due(now);
+        News { changes, warnings }
+    }
+
+    /// Notes which version writes at `now`, and tells it where it is another one than before.
+    pub(super) fn note_writer(&mut self, now: Monotonic) -> Option<Writer> {
+        self.note_due(now);
+        let writer = self.writer(now).ok().filter(|writer| self.wrote.as_ref() != Some(writer))?;
+        self.evidence.forget_below(writer.version);
+        self.wrote = Some(writer.clone());
+        Some(writer)
+    }
+
+    fn note_due(&mut self, now: Monotonic) {
+        if let Ok(Writer { version, .. }) = self.ring.writer(now)
+            && self.due.is_none_or(|(due, _)| due != version)
+        {
+            self.due = Some((version, now));
+        }
     }
 
     /// The version that writes at `now`: the one whose time has come ([`KeyRing::writer`]). While
-    /// its first proof is still to come, the newest proven version before it that the keeper lets
-    /// write goes on, for [`PROOF_AWAITED`] at most.
+    /// its first proof is still to come, the version that wrote before goes on if the keeper lets
+    /// it, or else the newest proven one below; for [`PROOF_AWAITED`] at most.
     ///
     /// # Errors
     /// Those of [`KeyRing::writer`].
     pub(super) fn writer(&self, now: Monotonic) -> Result<Writer, KmsError> {
         let due = self.ring.writer(now)?;
-        if !self.evidence.awaits_proof(due.version)
-            || self.ring.overdue(due.version) >= PROOF_AWAITED
-        {
+        if !self.evidence.awaits_proof(due.version) || self.awaited(&due, now) >= PROOF_AWAITED {
             return Ok(due);
         }
-        let mut before = self.ring.writers_before(due.version);
+        let wrote = self.wrote.iter().filter(|wrote| self.ring.may_wrap(wrote)).cloned();
+        let mut before = wrote.chain(self.ring.writers_before(due.version));
         let proven = before.find(|writer| self.evidence.proven_at(writer.version).is_some());
         Ok(proven.unwrap_or(due))
+    }
+
+    /// For how long the time of `due` had come when the keeper last told of its key. This stands
+    /// still while the keeper does not answer.
+    fn awaited(&self, due: &Writer, now: Monotonic) -> Duration {
+        match (self.due, self.evidence.metadata_age(now)) {
+            (Some((version, since)), Some(age)) if version == due.version => {
+                now.before(age).since(since)
+            }
+            _ => Duration::ZERO,
+        }
     }
 
     /// How `Status` stands at `now`, and the version that writes where one is known.

@@ -353,3 +353,18 @@ fn an_answer_that_was_asked_for_before_an_outage_counts() {
     assert!(!known.evidence.is_failing());
     assert!(known.is_read_since(at(99)) && !known.is_read_since(at(100)));
 }
+
+/// A node of the keeper that lags shows minimum versions of before, under which an older version,
+/// whose proof was forgotten, would write.
+#[test]
+fn a_version_that_wrote_goes_on_when_an_older_one_would_take_over_without_a_proof() {
+    let mut known = healthy();
+    let raised = KekSnapshot { min_encryption: Some(V2), ..snapshot(&[0, 90]) };
+    take_in(&mut known, Ok(raised), 100);
+    known.evidence.proof_made(V2, Ok(()), at(100));
+    assert_eq!(known.note_writer(at(100)).map(|writer| writer.version), Some(V2));
+    take_in(&mut known, Ok(snapshot(&[0, 90])), 110);
+    assert_eq!(writes(&known, 110), Ok(V2));
+    known.evidence.proof_made(V1, Ok(()), at(112));
+    assert_eq!(writes(&known, 112), Ok(V1), "its time comes at 150 s");
+}

@@ -83,8 +83,6 @@ struct Born {
     created: UnixTime,
     /// Derived once: Status asks for it again and again.
     key_id: KeyId,
-    /// When this process first saw it.
-    seen_at: Monotonic,
 }
 
 /// All that is known of one KEK; a pure state machine fed with snapshots and times.
@@ -230,14 +228,13 @@ impl KeyRing {
         allowed.filter_map(|(version, _)| self.writer_of(*version).ok())
     }
 
-    /// For how long `version` had been known here with its takeover behind it, when the keeper
-    /// last answered. While the keeper does not answer, this stands still.
+    /// Whether the keeper lets `writer` write, whatever its age.
     #[must_use]
-    pub fn overdue(&self, version: KekVersion) -> Duration {
-        let Some(born) = self.born.get(&version) else { return Duration::ZERO };
-        let answered = self.clock.set_at();
-        let due = self.clock.wall(answered).since(self.takes_over_at(version, born.created));
-        due.min(answered.since(born.seen_at))
+    pub fn may_wrap(&self, writer: &Writer) -> bool {
+        self.current.as_ref().is_some_and(|snapshot| {
+            writer.version >= snapshot.write_floor()
+                && snapshot.versions.contains_key(&writer.version)
+        })
     }
 
     /// What `key_id` means: see [`Resolution`].
@@ -303,7 +300,7 @@ impl KeyRing {
         for (version, created) in &snapshot.versions {
             if !self.born.contains_key(version) {
                 let key_id = self.identity.id_of(*version, *created);
-                self.born.insert(*version, Born { created: *created, key_id, seen_at: now });
+                self.born.insert(*version, Born { created: *created, key_id });
                 changes.push(RingChange::Appeared(*version));
                 if *created > wall.after(FUTURE_TOLERANCE) {
                     self.counted_from.insert(*version, wall);

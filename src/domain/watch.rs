@@ -22,7 +22,6 @@ use crate::ports::{Ports, telemetry::Event};
 struct State {
     known: Knowledge,
     told_standing: Option<Standing>,
-    told_writer: Option<Writer>,
 }
 
 /// The current knowledge of one key. Its lock is held only to read or replace values.
@@ -42,11 +41,7 @@ impl KeyWatch {
         outage_policy: OutagePolicy,
         outage_grace: Duration,
     ) -> Self {
-        let state = State {
-            known: Knowledge::new(ring, outage_grace),
-            told_standing: None,
-            told_writer: None,
-        };
+        let state = State { known: Knowledge::new(ring, outage_grace), told_standing: None };
         Self { ports, outage_policy, state: RwLock::new(state) }
     }
 
@@ -176,18 +171,14 @@ impl KeyWatch {
         let now = self.ports.clock.now();
         let (standing, writer, takeover) = {
             let mut state = self.write();
-            let (standing, writer) = state.known.standing(now, self.outage_policy);
+            let writer_news = state.known.note_writer(now);
+            let (standing, _) = state.known.standing(now, self.outage_policy);
             let takeover = state.known.takeover(now);
             let told = state.told_standing.as_ref().map(Standing::kind);
             let standing_news = (told != Some(standing.kind())).then(|| {
                 state.told_standing = Some(standing.clone());
                 standing
             });
-            let writer_news = writer.filter(|w| state.told_writer.as_ref() != Some(w));
-            if let Some(writer) = &writer_news {
-                state.told_writer = Some(writer.clone());
-                state.known.evidence.forget_below(writer.version);
-            }
             (standing_news, writer_news, takeover)
         };
         let telemetry = &self.ports.telemetry;
