@@ -8,11 +8,19 @@ use std::{
     },
 };
 
+use vault_kube_kms::{
+    domain::{error::KmsError, secret::Plaintext},
+    ports::kms::{Encrypted, StatusAnswer},
+};
+
 use super::{
     api_server::{ApiServer, Stored},
-    keeper::World,
+    executor::{Call, Executor, Progress},
+    keeper::{World, written_with},
     node::{Node, ROTATION_DELAY},
 };
+
+type Check = Call<Result<(StatusAnswer, Option<Encrypted>), KmsError>>;
 
 /// Replicas lag for less than this; the rotation delay covers it and two polls.
 const LAG_MS: u64 = 25_000;
@@ -24,6 +32,9 @@ const PEACE_MS: u64 = 240_000;
 /// After a change at the keeper, every node knows it this much later: the lag and a poll, and a
 /// little.
 const SETTLED_MS: u64 = LAG_MS + 20_000;
+
+/// No call takes longer, but for those to a node that stands still.
+const CALL_MS: u64 = 4_000;
 
 /// A key that went back is an incident 60 s after every replica shows it.
 const NOTICED_MS: u64 = SETTLED_MS + 65_000;
@@ -39,9 +50,16 @@ pub struct ControlPlane {
     seed: u64,
     talks: bool,
     world: Arc<Mutex<World>>,
+    executor: Executor,
     nodes: Vec<Node>,
     servers: Vec<ApiServer>,
     etcd: Vec<Arc<Stored>>,
+    /// Reads that are under way, each by a server.
+    reads: Vec<(usize, Arc<Stored>, Call<Result<Plaintext, KmsError>>)>,
+    /// Encrypts that are under way for [`Self::finish_checks`], each at a node.
+    checks: Vec<(usize, Check)>,
+    /// Until when each node stands still.
+    still_until_ms: [u64; 3],
     seeds: u64,
     /// Which material each key id ever stood for.
     ids: BTreeMap<String, u64>,
@@ -65,13 +83,20 @@ impl ControlPlane {
     pub fn with_lag(seed: u64, most_lag_ms: u64) -> Self {
         let world = Arc::new(Mutex::new(World::new(seed, most_lag_ms)));
         let clocks = (0..3).map(|_| Arc::new(AtomicI64::new(0))).collect::<Vec<_>>();
+        let mut executor = Executor::default();
         let nodes = clocks.into_iter().enumerate();
+        let nodes =
+            nodes.map(|(index, clock)| Node::start(&world, &mut executor, index, clock)).collect();
         Self {
             seed,
             talks: false,
-            nodes: nodes.map(|(index, clock)| Node::start(&world, index, clock)).collect(),
+            executor,
+            nodes,
             servers: (0..3).map(|_| ApiServer::default()).collect(),
             etcd: Vec::new(),
+            reads: Vec::new(),
+            checks: Vec::new(),
+            still_until_ms: [0; 3],
             seeds: 0,
             ids: BTreeMap::new(),
             told: vec![Vec::new(); 3],
@@ -143,12 +168,29 @@ impl ControlPlane {
             34..38 => self.move_clock(node),
             38..41 => {
                 self.say(format_args!("node {node} restarts"));
-                self.nodes[node].restart();
+                self.restart(node);
             }
             41..45 => {
                 self.say(format_args!("API server {node} restarts"));
                 self.servers[node].restart();
+                self.reads.retain(|(server, ..)| *server != node);
             }
+            45..48 => {
+                let seconds = 2 + self.below(38);
+                self.say(format_args!("node {node} stands still for {seconds} s"));
+                self.still_until_ms[node] = self.now() + seconds * 1_000;
+                self.executor.stand_still(node);
+            }
+            48..51 => {
+                self.say(format_args!("the keeper is slow for node {node}"));
+                self.world.lock().unwrap().slow.insert(node);
+            }
+            51..56 => self.world.lock().unwrap().slow.clear(),
+            56..59 => {
+                self.say(format_args!("the keeper does not tell node {node} of its key"));
+                self.world.lock().unwrap().unread.insert(node);
+            }
+            59..64 => self.world.lock().unwrap().unread.clear(),
             _ => (),
         }
     }
@@ -210,47 +252,75 @@ impl ControlPlane {
         let mut world = self.world.lock().unwrap();
         world.cut.clear();
         world.denied.clear();
+        world.slow.clear();
+        world.unread.clear();
+    }
+
+    fn restart(&mut self, node: usize) {
+        self.still_until_ms[node] = 0;
+        self.nodes[node].restart(&mut self.executor);
     }
 
     /// A second passes.
     fn step(&mut self) {
-        self.world.lock().unwrap().now_ms += 1_000;
-        let now = self.now();
+        let now = self.now() + 1_000;
+        self.executor.run_until(&self.world, now);
         for index in 0..3 {
             if self.in_trouble(index) {
                 self.trouble_ms[index] = now;
             }
-            self.nodes[index].tick();
-            let told = self.nodes[index].incident_since_ms;
-            if told.is_some_and(|since| now - since >= ACKNOWLEDGED_MS) {
-                self.say(format_args!("the operator restarts node {index}: incident"));
-                self.nodes[index].restart();
+            if self.executor.stands_still(index) {
+                if now < self.still_until_ms[index] {
+                    continue;
+                }
+                self.say(format_args!("node {index} goes on"));
+                self.executor.go_on(index);
             }
-            if self.below(20) == 0 {
-                self.check_id(index);
-            }
-            self.check_that_no_id_comes_back(index);
-            self.seeds += 1;
-            self.servers[index].poll(&self.nodes[index], now, self.seeds);
-            let mismatches = self.servers[index].mismatches;
-            assert!(
-                mismatches < 2,
-                "seed {}: Status and Encrypt disagree twice in a row",
-                self.seed
-            );
-            if self.below(5) == 0 {
-                self.write(index);
-            }
-            if self.below(5) == 0 {
-                self.read(index);
-            }
+            self.step_node(index, now);
         }
+        self.finish_reads();
+        self.finish_checks();
         self.check_that_nodes_agree();
+    }
+
+    fn step_node(&mut self, index: usize, now: u64) {
+        self.nodes[index].note_incident();
+        self.check_what_is_known(index);
+        let told = self.nodes[index].incident_since_ms;
+        if told.is_some_and(|since| now - since >= ACKNOWLEDGED_MS) {
+            self.say(format_args!("the operator restarts node {index}: incident"));
+            self.restart(index);
+        }
+        if self.below(20) == 0 {
+            let call = self.executor.call(index, now, self.nodes[index].probe([0; 32], None));
+            self.checks.push((index, call));
+        }
+        self.check_that_no_id_comes_back(index);
+        self.seeds += 1;
+        let (node, executor) = (&self.nodes[index], &mut self.executor);
+        self.servers[index].poll(node, executor, now, self.seeds);
+        let mismatches = self.servers[index].mismatches;
+        assert!(mismatches < 2, "seed {}: Status and Encrypt disagree twice in a row", self.seed);
+        if self.below(5) == 0 {
+            self.write(index);
+        }
+        if self.below(5) == 0 {
+            self.read(index, now);
+        }
     }
 
     fn in_trouble(&self, node: usize) -> bool {
         let world = self.world.lock().unwrap();
-        world.cut.contains(&node) || world.denied.contains(&node)
+        let lists = [&world.cut, &world.denied, &world.slow, &world.unread];
+        lists.iter().any(|list| list.contains(&node)) || self.executor.stands_still(node)
+    }
+
+    /// Holds what a node knows and says against what it was told.
+    fn check_what_is_known(&self, node: usize) {
+        let context = format!("seed {}, {} ms, node {node}", self.seed, self.now());
+        let mut told = std::mem::take(&mut self.world.lock().unwrap().told[node]);
+        told.check(&self.nodes[node], &context);
+        self.world.lock().unwrap().told[node] = told;
     }
 
     /// Whether `node` has had peace long enough to know all there is to know.
@@ -271,47 +341,74 @@ impl ControlPlane {
         }
     }
 
-    /// What one node wrote every node reads, unless the keeper itself lost the version.
-    fn read(&mut self, server: usize) {
+    /// Begins to read an object.
+    fn read(&mut self, server: usize, now: u64) {
         if self.etcd.is_empty() {
             return;
         }
         let stored = self.etcd[self.below(self.etcd.len() as u64) as usize].clone();
-        // While replicas disagree about which key stands under the name, nobody can tell which one
-        // a wrap met. That is an incident, and --accept-key-id reads what was written then.
-        let in_doubt = |at: &u64| (*at..at + LAG_MS + 2_000).contains(&stored.written_ms);
-        let readable = !self.replaced_ms.iter().any(in_doubt) && {
-            let world = self.world.lock().unwrap();
-            world.read_throughout(stored.version, stored.material, SETTLED_MS)
-        };
-        match self.servers[server].read(&self.nodes[server], &stored) {
-            Ok(Some(plaintext)) => {
-                assert!(plaintext == stored.seed, "seed {}: a wrong plaintext", self.seed);
+        if self.servers[server].knows(&stored) {
+            return;
+        }
+        let call = self.nodes[server].decrypt(stored.sealed.clone());
+        self.reads.push((server, stored, self.executor.call(server, now, call)));
+    }
+
+    /// What one node wrote every node reads, unless the keeper itself lost the version.
+    fn finish_reads(&mut self) {
+        for (server, stored, call) in std::mem::take(&mut self.reads) {
+            match call.progress() {
+                Progress::Waiting(call) => self.reads.push((server, stored, call)),
+                Progress::Lost => (),
+                Progress::Answered(Ok(plaintext)) => {
+                    assert!(
+                        plaintext.expose() == stored.seed,
+                        "seed {}: a wrong plaintext",
+                        self.seed
+                    );
+                    self.servers[server].learn(&stored);
+                }
+                Progress::Answered(Err(error)) => assert!(
+                    !self.is_readable(&stored) || !self.settled(server),
+                    "seed {}, {} ms: node {server} cannot read what was written at {} ms with version {} (material {}): {error}",
+                    self.seed,
+                    self.now(),
+                    stored.written_ms,
+                    stored.version,
+                    stored.material,
+                ),
             }
-            Ok(None) => (),
-            Err(error) => assert!(
-                !readable || !self.settled(server),
-                "seed {}, {} ms: node {server} cannot read what was written at {} ms with version {} (material {}): {error}",
-                self.seed,
-                self.now(),
-                stored.written_ms,
-                stored.version,
-                stored.material,
-            ),
         }
     }
 
+    fn is_readable(&self, stored: &Stored) -> bool {
+        // While replicas disagree about which key stands under the name, nobody can tell which one
+        // a wrap met. That is an incident, and --accept-key-id reads what was written then.
+        let in_doubt = |at: &u64| (*at..at + LAG_MS + 2_000 + CALL_MS).contains(&stored.written_ms);
+        let span_ms = SETTLED_MS + CALL_MS;
+        let world = self.world.lock().unwrap();
+        !self.replaced_ms.iter().any(in_doubt)
+            && world.read_throughout(stored.version, stored.material, span_ms)
+    }
+
     /// No id stands for two keys.
-    fn check_id(&mut self, node: usize) {
-        let Ok(status) = self.nodes[node].status() else { return };
-        let Ok(answer) = self.nodes[node].encrypt([0; 32]) else { return };
-        if answer.key_id != status.key_id || !self.settled(node) {
-            return;
+    fn finish_checks(&mut self) {
+        for (node, call) in std::mem::take(&mut self.checks) {
+            match call.progress() {
+                Progress::Waiting(call) => self.checks.push((node, call)),
+                Progress::Lost | Progress::Answered(Err(_)) => (),
+                Progress::Answered(Ok((status, answer))) => {
+                    let Some(answer) = answer.filter(|_| self.settled(node)) else { continue };
+                    if answer.key_id != status.key_id {
+                        continue;
+                    }
+                    let (_, material) = written_with(&answer.ciphertext);
+                    let id = status.key_id.as_str().to_owned();
+                    let before = *self.ids.entry(id.clone()).or_insert(material);
+                    assert_eq!(before, material, "seed {}: {id} stands for two keys", self.seed);
+                }
+            }
         }
-        let (_, material) = super::keeper::written_with(&answer.ciphertext);
-        let id = status.key_id.as_str().to_owned();
-        let before = *self.ids.entry(id.clone()).or_insert(material);
-        assert_eq!(before, material, "seed {}: {id} stands for two keys", self.seed);
     }
 
     /// A node's key id does not go back, whatever the clocks do. (An upheaval, a restart or a time

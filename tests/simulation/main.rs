@@ -10,8 +10,10 @@
 mod api_server;
 mod chance;
 mod control_plane;
+mod executor;
 mod keeper;
 mod node;
+mod told;
 
 use std::{
     env,

@@ -1,0 +1,65 @@
+//! What the keeper told one node of the key, in the order in which the node asked.
+
+use vault_kube_kms::domain::{
+    error::Code,
+    key::{KekSnapshot, KekVersion},
+    time::CALL_BUDGET,
+};
+
+use super::node::Node;
+
+/// The answers of a keeper to one node since it started.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// When the newest answer was asked for.
+    pub asked_ms: Option<u64>,
+    /// The newest version that was ever told.
+    latest: Option<KekVersion>,
+    /// The newest answer that did not lag behind an earlier one.
+    current: Option<KekSnapshot>,
+    /// An answer came since the last check.
+    is_new: bool,
+    /// The node has told an incident. What it knows since then is not predicted.
+    has_incident: bool,
+    /// The version that wrote when Status was last well.
+    wrote: Option<KekVersion>,
+}
+
+impl Told {
+    pub fn answer(&mut self, asked_ms: u64, now_ms: u64, snapshot: &KekSnapshot) {
+        let overslept = u128::from(now_ms - asked_ms) > 2 * CALL_BUDGET.as_millis();
+        if overslept || self.asked_ms.is_some_and(|newest| asked_ms < newest) {
+            return;
+        }
+        self.asked_ms = Some(asked_ms);
+        self.is_new = true;
+        if self.latest.is_none_or(|latest| snapshot.latest >= latest) {
+            self.latest = Some(snapshot.latest);
+            self.current = Some(snapshot.clone());
+        }
+    }
+
+    /// Holds what `node` knows and says against what it was told.
+    pub fn check(&mut self, node: &Node, context: &str) {
+        let status = node.status();
+        let code = status.as_ref().err().map(|error| error.code());
+        self.has_incident |= matches!(code, Some(Code::KeyReplaced | Code::KeyRolledBack));
+        let Some(current) = self.current.as_ref().filter(|_| !self.has_incident) else { return };
+        if std::mem::take(&mut self.is_new) {
+            let versions = node.view().versions;
+            let known: Vec<_> = versions.iter().filter(|v| v.unwraps).map(|v| v.version).collect();
+            let told: Vec<_> = current.versions.keys().copied().collect();
+            assert_eq!(known, told, "{context}: an older answer undid a newer one");
+        }
+        let before_may_write = self.wrote.is_some_and(|wrote| {
+            current.versions.range(current.write_floor()..).any(|(version, _)| *version == wrote)
+        });
+        assert!(
+            code != Some(Code::ProofPending) || !before_may_write,
+            "{context}: a version without a proof stops the one before it: {status:?}"
+        );
+        if status.is_ok() {
+            self.wrote = node.view_writer();
+        }
+    }
+}
