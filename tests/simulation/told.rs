@@ -1,9 +1,11 @@
 //! What the keeper told one node of the key, in the order in which the node asked.
 
+use std::collections::BTreeMap;
+
 use vault_kube_kms::domain::{
     error::Code,
     key::{KekSnapshot, KekVersion},
-    time::CALL_BUDGET,
+    time::{CALL_BUDGET, UnixTime},
 };
 
 use super::node::Node;
@@ -13,14 +15,12 @@ use super::node::Node;
 pub struct Told {
     /// When the newest answer was asked for.
     pub asked_ms: Option<u64>,
-    /// The newest version that was ever told.
-    latest: Option<KekVersion>,
-    /// The newest answer that did not lag behind an earlier one.
+    /// Every version of the key that the node met first, with its creation time.
+    born: BTreeMap<KekVersion, UnixTime>,
+    /// The newest answer that neither lagged behind an earlier one nor was of another key.
     current: Option<KekSnapshot>,
     /// An answer came since the last check.
     is_new: bool,
-    /// The node has told an incident. What it knows since then is not predicted.
-    has_incident: bool,
     /// The version that wrote when Status was last well.
     wrote: Option<KekVersion>,
 }
@@ -33,8 +33,10 @@ impl Told {
         }
         self.asked_ms = Some(asked_ms);
         self.is_new = true;
-        if self.latest.is_none_or(|latest| snapshot.latest >= latest) {
-            self.latest = Some(snapshot.latest);
+        let is_same = |(version, created)| self.born.get(version).is_none_or(|it| it == created);
+        let lags = self.born.last_key_value().is_some_and(|(newest, _)| snapshot.latest < *newest);
+        if !lags && snapshot.versions.iter().all(is_same) {
+            self.born.extend(&snapshot.versions);
             self.current = Some(snapshot.clone());
         }
     }
@@ -43,8 +45,7 @@ impl Told {
     pub fn check(&mut self, node: &Node, context: &str) {
         let status = node.status();
         let code = status.as_ref().err().map(|error| error.code());
-        self.has_incident |= matches!(code, Some(Code::KeyReplaced | Code::KeyRolledBack));
-        let Some(current) = self.current.as_ref().filter(|_| !self.has_incident) else { return };
+        let Some(current) = &self.current else { return };
         if std::mem::take(&mut self.is_new) {
             let versions = node.view().versions;
             let known: Vec<_> = versions.iter().filter(|v| v.unwraps).map(|v| v.version).collect();
