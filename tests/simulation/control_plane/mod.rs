@@ -1,11 +1,11 @@
 //! All of it together, step by step, and what must hold at every step.
 
+mod trouble;
+
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::{Arc, Mutex, atomic::AtomicI64},
 };
 
 use vault_kube_kms::{
@@ -13,7 +13,7 @@ use vault_kube_kms::{
     ports::kms::{Encrypted, StatusAnswer},
 };
 
-use super::{
+use crate::{
     api_server::{ApiServer, Stored},
     executor::{Call, Executor, Progress},
     keeper::{World, written_with},
@@ -46,9 +46,18 @@ const ACKNOWLEDGED_MS: u64 = 30_000;
 /// and differs between replicas by half a second either way, and steps are one second.
 const CLOCK_ERROR_MS: u64 = 5_000;
 
+/// Where the story of a seed is told.
+pub enum ToldTo {
+    Nobody,
+    /// One line for each thing that happens.
+    StandardError,
+    /// The same, and what every node says after each step.
+    Trace(RefCell<Vec<String>>),
+}
+
 pub struct ControlPlane {
     seed: u64,
-    talks: bool,
+    told_to: ToldTo,
     world: Arc<Mutex<World>>,
     executor: Executor,
     nodes: Vec<Node>,
@@ -74,10 +83,8 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    pub fn new(seed: u64, talks: bool) -> Self {
-        let mut plane = Self::with_lag(seed, LAG_MS);
-        plane.talks = talks;
-        plane
+    pub fn new(seed: u64, told_to: ToldTo) -> Self {
+        Self { told_to, ..Self::with_lag(seed, LAG_MS) }
     }
 
     pub fn with_lag(seed: u64, most_lag_ms: u64) -> Self {
@@ -89,7 +96,7 @@ impl ControlPlane {
             nodes.map(|(index, clock)| Node::start(&world, &mut executor, index, clock)).collect();
         Self {
             seed,
-            talks: false,
+            told_to: ToldTo::Nobody,
             executor,
             nodes,
             servers: (0..3).map(|_| ApiServer::default()).collect(),
@@ -107,7 +114,8 @@ impl ControlPlane {
         }
     }
 
-    pub fn run(mut self) {
+    /// Runs to the end. Returns the trace, which is empty unless the story is told to one.
+    pub fn run(mut self) -> Vec<String> {
         while self.now() < TROUBLE_MS {
             self.trouble();
             self.step();
@@ -117,6 +125,10 @@ impl ControlPlane {
             self.step();
         }
         self.check_that_all_is_well();
+        match self.told_to {
+            ToldTo::Trace(lines) => lines.into_inner(),
+            ToldTo::Nobody | ToldTo::StandardError => Vec::new(),
+        }
     }
 
     fn now(&self) -> u64 {
@@ -128,123 +140,12 @@ impl ControlPlane {
     }
 
     fn say(&self, what: std::fmt::Arguments<'_>) {
-        if self.talks {
-            eprintln!("{:>6} s  {what}", self.now() / 1_000);
+        let at = self.now() / 1_000;
+        match &self.told_to {
+            ToldTo::Nobody => (),
+            ToldTo::StandardError => eprintln!("{at:>6} s  {what}"),
+            ToldTo::Trace(lines) => lines.borrow_mut().push(format!("{at:>6} s  {what}")),
         }
-    }
-
-    /// Something happens, now and then.
-    fn trouble(&mut self) {
-        let node = self.below(3) as usize;
-        match self.below(400) {
-            0..8 => {
-                self.say(format_args!("the key is rotated"));
-                // After a rollback a number comes to stand for another key.
-                if self.world.lock().unwrap().next_number_was_used() {
-                    self.replaced();
-                }
-                self.world.lock().unwrap().rotate();
-            }
-            8..12 => self.set_minimums(),
-            12 => {
-                self.say(format_args!("the key is deleted and made anew"));
-                self.replaced();
-                self.world.lock().unwrap().make_anew();
-            }
-            13 => self.restore_backup(),
-            14..18 => {
-                self.say(format_args!("node {node} loses the keeper"));
-                self.world.lock().unwrap().cut.insert(node);
-            }
-            18..28 => {
-                self.say(format_args!("all reach the keeper"));
-                self.world.lock().unwrap().cut.clear();
-            }
-            28..30 => {
-                self.say(format_args!("node {node} loses its rights"));
-                self.world.lock().unwrap().denied.insert(node);
-            }
-            30..34 => self.world.lock().unwrap().denied.clear(),
-            34..38 => self.move_clock(node),
-            38..41 => {
-                self.say(format_args!("node {node} restarts"));
-                self.restart(node);
-            }
-            41..45 => {
-                self.say(format_args!("API server {node} restarts"));
-                self.servers[node].restart();
-                self.reads.retain(|(server, ..)| *server != node);
-            }
-            45..48 => {
-                let seconds = 2 + self.below(38);
-                self.say(format_args!("node {node} stands still for {seconds} s"));
-                self.still_until_ms[node] = self.now() + seconds * 1_000;
-                self.executor.stand_still(node);
-            }
-            48..51 => {
-                self.say(format_args!("the keeper is slow for node {node}"));
-                self.world.lock().unwrap().slow.insert(node);
-            }
-            51..56 => self.world.lock().unwrap().slow.clear(),
-            56..59 => {
-                self.say(format_args!("the keeper does not tell node {node} of its key"));
-                self.world.lock().unwrap().unread.insert(node);
-            }
-            59..64 => self.world.lock().unwrap().unread.clear(),
-            _ => (),
-        }
-    }
-
-    fn set_minimums(&mut self) {
-        let (one, two) = (self.below(4), self.below(4));
-        self.upheaval_ms = self.now();
-        let mut world = self.world.lock().unwrap();
-        world.change(|state| {
-            let latest = state.latest();
-            let decryption = latest.saturating_sub(one as u32).max(1);
-            state.min_decryption = decryption;
-            let encryption = latest.saturating_sub(two as u32).max(decryption);
-            state.min_encryption = if two == 3 { 0 } else { encryption };
-            // Once in a while what was archived is trimmed away for good.
-            if one == 0 && two == 0 {
-                state.versions.retain(|version, _| *version >= decryption);
-            }
-        });
-        let state = world.truth().clone();
-        drop(world);
-        self.say(format_args!("minimums {}, {}", state.min_decryption, state.min_encryption));
-    }
-
-    fn replaced(&mut self) {
-        self.upheaval_ms = self.now();
-        self.replaced_ms.push(self.upheaval_ms);
-    }
-
-    /// The key goes back to what it was at some moment.
-    fn restore_backup(&mut self) {
-        self.replaced();
-        let mut world = self.world.lock().unwrap();
-        let count = world.history.len() as u64;
-        let at = world.chance.below(count) as usize;
-        let (now, backup) = (world.now_ms, world.history[at].1.clone());
-        world.history.push((now, backup));
-        drop(world);
-        self.say(format_args!("the key is restored as of change {at} of {count}"));
-    }
-
-    fn move_clock(&mut self, node: usize) {
-        let has_date = self.world.lock().unwrap().has_date;
-        // Without the keeper's clock nothing corrects ours, so it must be nearly right.
-        let most = if has_date { 3_600_000 } else { 2_000 };
-        // Half of them near the edge at which the keeper's clock begins to correct ours.
-        let off = if self.below(2) == 0 {
-            let edge = 1_500 + self.below(1_000) as i64;
-            if self.below(2) == 0 { edge } else { -edge }
-        } else {
-            self.below(2 * most) as i64 - most as i64
-        };
-        self.say(format_args!("the clock of node {node} is {off} ms off"));
-        self.nodes[node].off_ms.store(off, Ordering::Relaxed);
     }
 
     fn end_trouble(&mut self) {
@@ -281,6 +182,17 @@ impl ControlPlane {
         self.finish_reads();
         self.finish_checks();
         self.check_that_nodes_agree();
+        self.trace();
+    }
+
+    /// Adds what is known and under way to the trace, where there is one.
+    fn trace(&self) {
+        if let ToldTo::Trace(lines) = &self.told_to {
+            let nodes = self.nodes.iter().map(|node| (node.status(), node.view()));
+            let nodes = nodes.collect::<Vec<_>>();
+            let out = (self.reads.len(), self.checks.len(), self.etcd.len());
+            lines.borrow_mut().push(format!("{} ms  {out:?} {nodes:?}", self.now()));
+        }
     }
 
     fn step_node(&mut self, index: usize, now: u64) {
