@@ -13,7 +13,7 @@ use super::invariants::Violation;
 pub struct Journal {
     talks: bool,
     started: Instant,
-    digest: Mutex<u64>,
+    lines: Mutex<Vec<String>>,
     violations: Mutex<Vec<String>>,
 }
 
@@ -22,7 +22,7 @@ impl Journal {
         Self {
             talks,
             started: Instant::now(),
-            digest: Mutex::default(),
+            lines: Mutex::default(),
             violations: Mutex::default(),
         }
     }
@@ -36,9 +36,7 @@ impl Journal {
         if self.talks {
             eprintln!("{line}");
         }
-        // Two runs of a seed must tell the same story, in whatever order within a moment.
-        let mut digest = self.digest.lock().unwrap();
-        *digest = digest.wrapping_add(hash(line.as_bytes()));
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
     }
 
     /// Takes note that an invariant does not hold.
@@ -48,8 +46,9 @@ impl Journal {
         self.violations.lock().unwrap_or_else(PoisonError::into_inner).push(text);
     }
 
-    pub fn digest(&self) -> u64 {
-        *self.digest.lock().unwrap()
+    /// All that was said, in order: two runs of a seed say the same.
+    pub fn trace(&self) -> Vec<String> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What did not hold, if anything.

@@ -61,7 +61,7 @@ pub struct Severity {
 /// How a seed went.
 pub struct Report {
     pub verdict: Option<String>,
-    pub digest: u64,
+    pub trace: Vec<String>,
     pub tally: Tally,
     pub peaks: Peaks,
     pub worst_recovery: Duration,
@@ -281,7 +281,7 @@ impl Simulation {
         self.journal.say(format_args!("seed {}: {tally:?} {peaks:?}", self.seed));
         Report {
             verdict: self.journal.verdict(),
-            digest: self.journal.digest(),
+            trace: self.journal.trace(),
             tally,
             peaks,
             worst_recovery,
