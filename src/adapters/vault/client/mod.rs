@@ -310,7 +310,11 @@ impl VaultClient {
         let Exchanged { outcome, peer } = exchange(&http, address, request, index, limit).await;
         trace::answered(&outcome);
         let outcome = outcome.and_then(|raw| raw.judged(endpoint, address));
-        if outcome.as_ref().is_err_and(Failure::wants_another_server) {
+        let wants_another = match &outcome {
+            Ok(answer) => probe::does_not_serve(answer.status),
+            Err(failure) => failure.wants_another_server(),
+        };
+        if wants_another {
             self.connections.renew(endpoint, peer, self.clock.now());
         }
         outcome
