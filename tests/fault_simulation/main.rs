@@ -170,6 +170,9 @@ fn a_seed_that_runs_twice_gives_the_same_trace() {
     }
 }
 
+/// A rule, what it is broken by, and the faults that this takes.
+type Planting<'a> = (&'a Violation, Severity, &'a [(Fault, Duration)]);
+
 /// Each rule can be broken: a fault of our own, or a harder measure, breaks it and no other first.
 #[test]
 fn each_rule_is_broken_by_what_is_planted_against_it() {
@@ -177,7 +180,7 @@ fn each_rule_is_broken_by_what_is_planted_against_it() {
     let forged = Page { caught: Caught::All, status: 403, body: Body::Forged };
     let unreachable = Fault::AllMeet(Condition::Unreachable);
     let outage: &[_] = &[(unreachable, seconds(90))];
-    let planted: [(&Violation, Severity, &[(Fault, Duration)]); 21] = [
+    let planted: [Planting<'_>; 21] = [
         (&NO_WRONG_PLAINTEXT, Severity { lies: true, ..Severity::default() }, &[]),
         (&NO_PANIC, plant(Plant::Panic), &[]),
         (&TASKS_LAST, plant(Plant::EndedTask), &[]),
