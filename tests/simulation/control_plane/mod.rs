@@ -20,6 +20,7 @@ use crate::{
     node::{Node, ROTATION_DELAY},
 };
 
+type Read = Call<Result<Plaintext, KmsError>>;
 type Check = Call<Result<(StatusAnswer, Option<Encrypted>), KmsError>>;
 
 /// Replicas lag for less than this; the rotation delay covers it and two polls.
@@ -64,7 +65,7 @@ pub struct ControlPlane {
     servers: Vec<ApiServer>,
     etcd: Vec<Arc<Stored>>,
     /// Reads that are under way, each by a server.
-    reads: Vec<(usize, Arc<Stored>, Call<Result<Plaintext, KmsError>>)>,
+    reads: Vec<(usize, Arc<Stored>, Read)>,
     /// Encrypts that are under way for [`Self::finish_checks`], each at a node.
     checks: Vec<(usize, Check)>,
     /// Until when each node stands still.
