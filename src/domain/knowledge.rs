@@ -91,10 +91,13 @@ impl Knowledge {
     /// Notes which version writes at `now`, and tells it where it is another one than before.
     pub(super) fn note_writer(&mut self, now: Monotonic) -> Option<Writer> {
         self.note_due(now);
-        let writer = self.writer(now).ok().filter(|writer| self.wrote.as_ref() != Some(writer))?;
-        self.evidence.forget_below(writer.version);
-        self.wrote = Some(writer.clone());
-        Some(writer)
+        let writer = self.writer(now).ok()?;
+        // Until this one is proven, a lower one may have to write again.
+        if self.evidence.is_proven(writer.version) {
+            self.evidence.forget_below(writer.version);
+        }
+        let is_news = self.wrote.as_ref() != Some(&writer);
+        is_news.then(|| self.wrote.insert(writer).clone())
     }
 
     fn note_due(&mut self, now: Monotonic) {

@@ -365,3 +365,16 @@ fn a_version_that_wrote_goes_on_when_an_older_one_would_take_over_without_a_proo
     known.evidence.proof_made(V1, Ok(()), at(112));
     assert_eq!(writes(&known, 112), Ok(V1), "its time comes at 150 s");
 }
+
+/// A node of the keeper that lags shows minimum versions of before, while the version that the raised
+/// minimum calls for is not proven yet.
+#[test]
+fn a_proven_version_writes_again_when_a_raised_minimum_is_lowered_before_the_next_proof() {
+    let mut known = healthy();
+    let raised = KekSnapshot { min_encryption: Some(V2), ..snapshot(&[0, 90]) };
+    take_in(&mut known, Ok(raised), 100);
+    assert_eq!(known.note_writer(at(100)).map(|writer| writer.version), Some(V2));
+    assert_eq!(writes(&known, 100), Err(Code::ProofPending));
+    take_in(&mut known, Ok(snapshot(&[0, 90])), 101);
+    assert_eq!(writes(&known, 101), Ok(V1));
+}

@@ -19,6 +19,22 @@ const fn rule(name: &'static str, because: &'static str) -> Violation {
 pub const NO_WRONG_PLAINTEXT: Violation =
     rule("no wrong plaintext", "the API server would write with a seed that nobody can unwrap");
 pub const NO_PANIC: Violation = rule("no panic", "a panic is an outage of our own");
+pub const TASKS_LAST: Violation =
+    rule("a background task does not end", "the process ends with it, or goes on without it");
+pub const STATUS_IS_FRESH: Violation =
+    rule("Status does not outlast the keeper", "the API server would write while nobody can read");
+pub const STATUS_IS_KEPT: Violation = rule(
+    "Encrypt does what Status says",
+    "the API server refuses a key id that Status did not tell",
+);
+pub const KEY_ID_ADVANCES: Violation =
+    rule("the key id does not go back", "each change makes the API server write all anew");
+pub const ONLY_THE_KEEPERS_WORD: Violation =
+    rule("only the keeper refuses", "a proxy's page says nothing of a credential, a key or data");
+pub const FOREIGN_LEFT_ALONE: Violation =
+    rule("a foreign cluster is left alone", "it would be shown tokens and secret IDs of ours");
+pub const NAME_FOLLOWED: Violation =
+    rule("a name that moved is followed", "the old server may answer for hours that it is sealed");
 pub const ENDS_BY_ITS_DEADLINE: Violation =
     rule("a call ends by its deadline", "the API server's own error says nothing of the cause");
 pub const TELLS_ITS_CAUSE: Violation =
@@ -43,6 +59,44 @@ pub const RECOVERS: Violation =
     rule("calls work soon after the last fault", "nobody is to restart anything");
 pub const NOTHING_LEFT: Violation =
     rule("nothing is left behind", "what leaks in minutes ends the process in weeks");
+
+/// All rules.
+pub const ALL: [&Violation; 21] = [
+    &NO_WRONG_PLAINTEXT,
+    &NO_PANIC,
+    &TASKS_LAST,
+    &STATUS_IS_FRESH,
+    &STATUS_IS_KEPT,
+    &KEY_ID_ADVANCES,
+    &ONLY_THE_KEEPERS_WORD,
+    &FOREIGN_LEFT_ALONE,
+    &NAME_FOLLOWED,
+    &ENDS_BY_ITS_DEADLINE,
+    &TELLS_ITS_CAUSE,
+    &KEEPS_SECRETS,
+    &BLAMES_THE_KEEPER,
+    &FEW_REQUESTS,
+    &NO_LOGIN_STORM,
+    &REFUSED_PAIR_RESTS,
+    &NO_LOCKOUT,
+    &FEW_IN_FLIGHT,
+    &FEW_CONNECTIONS,
+    &RECOVERS,
+    &NOTHING_LEFT,
+];
+
+/// For how long Status may be well after the last key that was read: the grace time, and what an
+/// answer may take.
+pub const STATUS_LASTS: Duration = Duration::from_secs(30 + 6);
+
+/// How long a client may go on asking the server that a name led to before.
+pub const NAME_FOLLOWED_WITHIN: Duration = Duration::from_secs(5);
+
+/// From the end of a proxy that answered in the keeper's place until everything works.
+pub const RECOVERY_FROM_PAGES: Duration = Duration::from_secs(30);
+
+/// How long a refusal is told after the keeper's last word to that effect, though calls work.
+pub const REFUSAL_LASTS: Duration = Duration::from_secs(70);
 
 /// kube-apiserver's 3 s less what the socket takes off.
 pub const BUDGET: Duration = Duration::from_millis(2_790);

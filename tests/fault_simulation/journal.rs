@@ -1,9 +1,11 @@
 //! What happened, for those who replay a seed, and what must not have happened.
 
 use std::{
+    cell::RefCell,
+    env,
     fmt::Arguments,
-    sync::{Mutex, PoisonError},
-    thread,
+    panic,
+    sync::{Mutex, Once, PoisonError},
 };
 
 use tokio::time::Instant;
@@ -13,7 +15,7 @@ use super::invariants::Violation;
 pub struct Journal {
     talks: bool,
     started: Instant,
-    digest: Mutex<u64>,
+    lines: Mutex<Vec<String>>,
     violations: Mutex<Vec<String>>,
 }
 
@@ -22,7 +24,7 @@ impl Journal {
         Self {
             talks,
             started: Instant::now(),
-            digest: Mutex::default(),
+            lines: Mutex::default(),
             violations: Mutex::default(),
         }
     }
@@ -36,9 +38,16 @@ impl Journal {
         if self.talks {
             eprintln!("{line}");
         }
-        // Two runs of a seed must tell the same story, in whatever order within a moment.
-        let mut digest = self.digest.lock().unwrap();
-        *digest = digest.wrapping_add(hash(line.as_bytes()));
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+
+    /// Adds a request to the trace. `FAULTS_REQUESTS` has it printed too.
+    pub fn trace_only(&self, what: Arguments<'_>) {
+        let line = format!("{:>9.3} s  {what}", self.started.elapsed().as_secs_f64());
+        if self.talks && env::var_os("FAULTS_REQUESTS").is_some() {
+            eprintln!("{line}");
+        }
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
     }
 
     /// Takes note that an invariant does not hold.
@@ -48,8 +57,9 @@ impl Journal {
         self.violations.lock().unwrap_or_else(PoisonError::into_inner).push(text);
     }
 
-    pub fn digest(&self) -> u64 {
-        *self.digest.lock().unwrap()
+    /// All that was said, in order: two runs of a seed say the same.
+    pub fn trace(&self) -> Vec<String> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What did not hold, if anything.
@@ -58,15 +68,27 @@ impl Journal {
     }
 }
 
-/// Held by every task: one that panics is not to pass for a fault of the network.
-pub struct Alarm(pub std::sync::Arc<Journal>);
+thread_local! {
+    /// What panicked on this thread, in words.
+    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
 
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.violated(&super::invariants::NO_PANIC, format_args!("a task panicked"));
-        }
-    }
+/// Notes every panic of this thread from now on, whichever task it ends and whoever catches it.
+pub fn note_panics() {
+    static HOOKED: Once = Once::new();
+    HOOKED.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            PANICS.with_borrow_mut(|panics| panics.push(info.to_string()));
+            before(info);
+        }));
+    });
+    PANICS.take();
+}
+
+/// The panics of this thread that were noted since this was last called.
+pub fn take_panics() -> Vec<String> {
+    PANICS.take()
 }
 
 /// FNV-1a.

@@ -20,9 +20,9 @@ use super::{
     chance::Chance,
     invariants::{
         BLAMES_THE_KEEPER, BUDGET, ENDS_BY_ITS_DEADLINE, FEW_REQUESTS, KEEPS_SECRETS, LATENESS,
-        NO_WRONG_PLAINTEXT, RECOVERS, REQUESTS_MAX, TELLS_ITS_CAUSE, is_of_an_outage,
+        NO_WRONG_PLAINTEXT, ONLY_THE_KEEPERS_WORD, RECOVERS, REQUESTS_MAX, TELLS_ITS_CAUSE,
+        is_of_an_outage,
     },
-    journal::Alarm,
     model::NODES,
     plugin::Plugin,
     weather::{Outlook, Weather},
@@ -64,10 +64,10 @@ pub struct Load {
 
 /// The API server of one plugin.
 #[derive(Clone)]
-struct ApiServer {
+pub struct ApiServer {
     load: Arc<Load>,
-    plugin: Arc<Plugin>,
-    weather: Arc<Weather>,
+    pub plugin: Arc<Plugin>,
+    pub weather: Arc<Weather>,
     /// Since when it reads one thing after the other.
     quiet_from: Arc<Mutex<Instant>>,
 }
@@ -94,13 +94,13 @@ impl Load {
         let server = ApiServer { load, plugin, weather, quiet_from };
         tasks.spawn(server.clone().write(Chance::new(seed ^ 2)));
         tasks.spawn(server.clone().read(Chance::new(seed ^ 3)));
+        tasks.spawn(server.clone().ask_status(Chance::new(seed ^ 5)));
         tasks.spawn(server.start_anew(Chance::new(seed ^ 4)));
     }
 }
 
 impl ApiServer {
     async fn write(self, mut chance: Chance) {
-        let _alarm = self.alarm();
         loop {
             self.pause(&mut chance, 1_000, 4_000).await;
             self.encrypt(&mut chance).await;
@@ -108,7 +108,6 @@ impl ApiServer {
     }
 
     async fn read(self, mut chance: Chance) {
-        let _alarm = self.alarm();
         loop {
             self.pause(&mut chance, 200, 1_500).await;
             if let Some(stored) = self.some(&mut chance) {
@@ -119,7 +118,6 @@ impl ApiServer {
 
     /// Some of what is read at once is equal.
     async fn start_anew(self, mut chance: Chance) {
-        let _alarm = self.alarm();
         loop {
             self.pause(&mut chance, 20_000, 90_000).await;
             let few: Vec<_> = (0..5).filter_map(|_| self.some(&mut chance)).collect();
@@ -134,10 +132,7 @@ impl ApiServer {
                 };
                 if let Some(stored) = stored {
                     let server = self.clone();
-                    reads.spawn(async move {
-                        let _alarm = server.alarm();
-                        server.decrypt(&stored).await;
-                    });
+                    reads.spawn(async move { server.decrypt(&stored).await });
                 }
             }
             reads.join_all().await;
@@ -146,13 +141,9 @@ impl ApiServer {
         }
     }
 
-    async fn pause(&self, chance: &mut Chance, least_ms: u64, most_ms: u64) {
+    pub async fn pause(&self, chance: &mut Chance, least_ms: u64, most_ms: u64) {
         let pause = Duration::from_millis(least_ms + chance.below(most_ms - least_ms));
         sleep(pause * self.load.slowness).await;
-    }
-
-    fn alarm(&self) -> Alarm {
-        Alarm(self.plugin.network.cluster.journal.clone())
     }
 
     fn some(&self, chance: &mut Chance) -> Option<Arc<Stored>> {
@@ -162,7 +153,8 @@ impl ApiServer {
         (count > 0).then(|| stored[chance.below(count) as usize].clone())
     }
 
-    async fn encrypt(&self, chance: &mut Chance) {
+    /// Writes a seed. Returns the key id that it is stored under.
+    pub async fn encrypt(&self, chance: &mut Chance) -> Option<String> {
         let mut seed = [0; 32];
         seed.iter_mut().for_each(|byte| *byte = chance.below(256) as u8);
         let outlook = self.weather.outlook();
@@ -170,10 +162,10 @@ impl ApiServer {
         let outcome = self.plugin.service.encrypt(Plaintext::new(seed.to_vec()), deadline).await;
         self.check("encrypt", outlook, outcome.as_ref().err());
         self.check_requests("encrypt", &STANDARD.encode(seed));
-        let Ok(answer) = outcome else { return };
+        let answer = outcome.ok()?;
         let (ciphertext, annotations) = (answer.ciphertext, answer.annotations);
         let key_id = answer.key_id.as_str().to_owned();
-        let sealed = Sealed { ciphertext, key_id, annotations };
+        let sealed = Sealed { ciphertext, key_id: key_id.clone(), annotations };
         let written = &mut self.load.etcd.lock().unwrap()[self.plugin.index];
         let at = written.number % STORED_MAX;
         written.number += 1;
@@ -183,6 +175,7 @@ impl ApiServer {
         } else {
             written.stored.push(stored);
         }
+        Some(key_id)
     }
 
     /// Reads one thing, and counts what it costs if nothing else is read meanwhile.
@@ -218,7 +211,7 @@ impl ApiServer {
         }
     }
 
-    fn check(&self, call: &str, outlook: Outlook, error: Option<&KmsError>) {
+    pub fn check(&self, call: &str, outlook: Outlook, error: Option<&KmsError>) {
         let (index, journal) = (self.plugin.index, &self.plugin.network.cluster.journal);
         let took = outlook.begun.elapsed();
         if took > BUDGET + LATENESS {
@@ -231,11 +224,13 @@ impl ApiServer {
         tally.failed += 1;
         drop(tally);
         let excused = self.weather.excuses(outlook);
+        let is_said = self.plugin.network.cluster.state().measures.is_said(index, error.code());
         journal.say(format_args!("plugin {index}: {call} fails after {took:?}: {error}"));
         let text = error.to_string();
         for (fine, rule) in [
             (excused, &RECOVERS),
             (is_of_an_outage(error.code()), &BLAMES_THE_KEEPER),
+            (is_said, &ONLY_THE_KEEPERS_WORD),
             (!error.cause().is_empty() && !error.code().as_str().is_empty(), &TELLS_ITS_CAUSE),
             (!text.contains("canary") && !text.contains("vault:v"), &KEEPS_SECRETS),
         ] {

@@ -1,6 +1,11 @@
 //! A plugin, put together as `cli::keeper` does, on a network of the model.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use tokio::task::JoinSet;
 use vault_kube_kms::{
@@ -27,19 +32,20 @@ use super::{
     clock::VirtualClock,
     credential_file::CredentialFile,
     model::{NODES, address, auth::ROLE_ID, network::Network},
+    plants::{Lanes, Plant, Planted},
     telemetry::Ledger,
 };
 
 pub struct Plugin {
     pub index: usize,
-    pub service: Arc<KeyService>,
+    pub service: Arc<Planted>,
     client: Arc<VaultClient>,
     pub clock: Arc<dyn Clock>,
     pub file: Arc<CredentialFile>,
     pub ledger: Arc<Ledger>,
     pub network: Network,
     /// They end with it.
-    _background: JoinSet<()>,
+    background: Mutex<JoinSet<()>>,
 }
 
 impl Plugin {
@@ -48,7 +54,8 @@ impl Plugin {
         let index = network.client;
         let started = network.cluster.journal.started();
         let clock: Arc<dyn Clock> = Arc::new(VirtualClock::new(started, seed));
-        let ledger = Arc::new(Ledger::default());
+        let plant = network.plant;
+        let ledger = Arc::new(Ledger::new(plant == Some(Plant::Panic)));
         let telemetry: Arc<dyn Telemetry> = ledger.clone();
         let file = Arc::new(CredentialFile::new(secret_id, seed ^ 1));
         let client = Arc::new(VaultClient::over(
@@ -61,11 +68,14 @@ impl Plugin {
         let approle = AppRole::new(client.clone(), clock.clone(), approle_settings(), files);
         let session = Session::new(Arc::new(approle), clock.clone(), telemetry.clone());
         let session = Arc::new(session);
-        let settings = transit_settings();
-        let identity = KeyIdentity::new(settings.lineage(), 0);
-        let kek = TransitKek::new(client.clone(), session.clone(), settings);
-        let batch = Batch::new(kek, clock.clone(), telemetry.clone());
-        let coalesce = Coalesce::new(batch, clock.clone(), telemetry.clone());
+        let identity = KeyIdentity::new(transit_settings().lineage(), 0);
+        let lanes = if plant == Some(Plant::ManyLanes) { 12 } else { 1 };
+        let batch = |_| {
+            let kek = TransitKek::new(client.clone(), session.clone(), transit_settings());
+            Batch::new(kek, clock.clone(), telemetry.clone())
+        };
+        let lanes = Lanes { ways: (0..lanes).map(batch).collect(), next: AtomicUsize::new(0) };
+        let coalesce = Coalesce::new(lanes, clock.clone(), telemetry.clone());
         let kek: Arc<dyn Kek> = Arc::new(Deadline::new(coalesce, clock.clone()));
         let ports = Ports { kek, clock: clock.clone(), telemetry };
         let ring = KeyRing::new(identity, rotation_delay, BTreeMap::new());
@@ -76,8 +86,17 @@ impl Plugin {
         let greeting = client.clone();
         background.spawn(async move { greeting.keep_warm().await });
         background.spawn(Observer::new(watch.clone()).run());
-        let service = Arc::new(KeyService::new(watch, false));
-        Self { index, service, client, clock, file, ledger, network, _background: background }
+        if plant == Some(Plant::EndedTask) {
+            background.spawn(async {});
+        }
+        let service = Arc::new(Planted::new(KeyService::new(watch, false), plant));
+        let background = Mutex::new(background);
+        Self { index, service, client, clock, file, ledger, network, background }
+    }
+
+    /// Whether a background task has ended.
+    pub fn has_lost_a_task(&self) -> bool {
+        self.background.lock().unwrap().try_join_next().is_some()
     }
 
     /// Whether it calls any node stale.

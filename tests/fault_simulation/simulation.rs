@@ -1,6 +1,6 @@
 //! One seed: three plugins, a cluster, trouble and peace.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
 
 use tokio::{
     runtime::{Builder, Handle},
@@ -11,11 +11,12 @@ use tokio::{
 use super::{
     chance::Chance,
     credential_file::CredentialFile,
-    faults::Fault,
-    invariants::{CONNECTIONS_QUIET, NOTHING_LEFT},
-    journal::Journal,
+    faults::{Fault, replace_secret_id},
+    invariants::{CONNECTIONS_QUIET, NO_PANIC, NOTHING_LEFT, TASKS_LAST},
+    journal::{Journal, note_panics, take_panics},
     load::{Load, Tally},
     model::{NODES, cluster::Cluster, measures::Peaks, network::Network},
+    plants::Plant,
     plugin::Plugin,
     weather::Weather,
 };
@@ -56,12 +57,21 @@ pub struct Severity {
     pub recovery: Option<Duration>,
     /// Some plaintexts are wrong.
     pub lies: bool,
+    /// A fault of our own.
+    pub plant: Option<Plant>,
+}
+
+impl Severity {
+    /// The rules, with a fault of our own.
+    pub fn plant(plant: Plant) -> Self {
+        Self { plant: Some(plant), ..Self::default() }
+    }
 }
 
 /// How a seed went.
 pub struct Report {
     pub verdict: Option<String>,
-    pub digest: u64,
+    pub trace: Vec<String>,
     pub tally: Tally,
     pub peaks: Peaks,
     pub worst_recovery: Duration,
@@ -75,11 +85,16 @@ pub fn run(seed: u64, talks: bool, severity: Severity) -> Report {
 }
 
 /// Runs each of `faults` for so long, one after the other, with everything else as `seed` has it.
-pub fn run_script(seed: u64, talks: bool, faults: &[(Fault, Duration)]) -> Report {
+pub fn run_script(
+    seed: u64,
+    talks: bool,
+    severity: Severity,
+    faults: &[(Fault, Duration)],
+) -> Report {
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let severity = Severity::default();
+    let slowness = if severity.plant.is_some() { 1 } else { SLOWNESS };
     runtime
-        .block_on(async { Simulation::new(seed, talks, severity, SLOWNESS).follow(faults).await })
+        .block_on(async { Simulation::new(seed, talks, severity, slowness).follow(faults).await })
 }
 
 struct Simulation {
@@ -92,6 +107,8 @@ struct Simulation {
     files: Vec<Arc<CredentialFile>>,
     weather: Arc<Weather>,
     load: Arc<Load>,
+    /// The first secret ID.
+    secret_id: String,
     /// Faults under way, each with its end.
     faults: Vec<(Instant, Fault)>,
     /// Faults that are over, each with when it may come again.
@@ -102,6 +119,7 @@ struct Simulation {
 
 impl Simulation {
     fn new(seed: u64, talks: bool, severity: Severity, slowness: u32) -> Self {
+        note_panics();
         let mut chance = Chance::new(seed);
         let journal = Arc::new(Journal::new(talks));
         let cluster = Arc::new(Cluster::new(chance.next(), journal.clone()));
@@ -112,8 +130,12 @@ impl Simulation {
         let secret_id = cluster.state().auth.issue_secret_id();
         // At once, or when all nodes know of a version.
         let delay = Duration::from_secs(if chance.once_in(2) { 0 } else { 30 });
+        let plant = severity.plant;
+        if plant == Some(Plant::Leak) {
+            (0..100).for_each(|_| drop(tokio::spawn(pending::<()>())));
+        }
         let start = |client| {
-            let network = Network { cluster: cluster.clone(), client };
+            let network = Network { cluster: cluster.clone(), client, plant };
             Arc::new(Plugin::start(network, secret_id.clone(), chance.next(), delay))
         };
         let plugins: Vec<_> = (0..PLUGINS).map(start).collect();
@@ -123,6 +145,7 @@ impl Simulation {
             files: plugins.iter().map(|plugin| plugin.file.clone()).collect(),
             weather: Arc::new(Weather::new(Instant::now() + recovery)),
             load: Arc::new(Load::new(slowness)),
+            secret_id,
             faults: Vec::new(),
             resting: Vec::new(),
             leaderless: false,
@@ -175,10 +198,39 @@ impl Simulation {
             self.cluster.elect();
             self.note_leader();
             self.end_due(Instant::now());
+            self.tend_plants();
+            self.watch_tasks();
             if trouble && self.chance.once_in(RARITY) {
                 self.begin_one();
             }
             sleep(TICK).await;
+        }
+    }
+
+    /// A task that panics is not to pass for a fault of the network, and nor is one that ends.
+    fn watch_tasks(&self) {
+        for panic in take_panics() {
+            self.journal.violated(&NO_PANIC, format_args!("{panic}"));
+        }
+        for plugin in self.plugins.iter().filter(|plugin| plugin.has_lost_a_task()) {
+            self.journal.violated(&TASKS_LAST, format_args!("plugin {}", plugin.index));
+        }
+    }
+
+    fn tend_plants(&mut self) {
+        let tick = self.journal.started().elapsed().as_millis() / 100;
+        match self.severity.plant {
+            Some(Plant::ChangingSecretId) if tick.is_multiple_of(30) => {
+                replace_secret_id(&self.cluster, &self.files);
+            }
+            Some(Plant::ForgottenRefusal)
+                if self.plugins.len() == PLUGINS && self.cluster.state().measures.has_refused() =>
+            {
+                let network = self.plugins[0].network.clone();
+                let same = Plugin::start(network, self.secret_id.clone(), 0, Duration::ZERO);
+                self.plugins.push(Arc::new(same));
+            }
+            _ => (),
         }
     }
 
@@ -199,8 +251,11 @@ impl Simulation {
         let now = Instant::now();
         self.resting.retain(|(until, _)| *until > now);
         let conflicts = |(_, other): &(Instant, Fault)| fault.conflicts(*other);
-        let pointless =
-            matches!(fault, Fault::NodeStale(_)) && !self.cluster.state().can_be_stale();
+        let pointless = match fault {
+            Fault::NodeStale(_) => !self.cluster.state().can_be_stale(),
+            Fault::Foreign(_) | Fault::NameMoves(_) => !self.cluster.state().has_plain_addresses(),
+            _ => false,
+        };
         if pointless
             || self.faults.len() >= FAULTS_MAX
             || self.faults.iter().any(conflicts)
@@ -269,6 +324,7 @@ impl Simulation {
     }
 
     fn report(self) -> Report {
+        self.watch_tasks();
         let mut happened = BTreeMap::new();
         for (what, times) in self.plugins.iter().flat_map(|plugin| plugin.ledger.happened()) {
             *happened.entry(what).or_default() += times;
@@ -281,7 +337,7 @@ impl Simulation {
         self.journal.say(format_args!("seed {}: {tally:?} {peaks:?}", self.seed));
         Report {
             verdict: self.journal.verdict(),
-            digest: self.journal.digest(),
+            trace: self.journal.trace(),
             tally,
             peaks,
             worst_recovery,

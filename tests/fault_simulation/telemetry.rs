@@ -15,9 +15,15 @@ use vault_kube_kms::ports::telemetry::{BreakerState, Event, Telemetry};
 pub struct Ledger {
     queued: AtomicUsize,
     happened: Mutex<BTreeMap<&'static str, u64>>,
+    /// Whether a renewal ends in a panic.
+    panics: bool,
 }
 
 impl Ledger {
+    pub fn new(panics: bool) -> Self {
+        Self { panics, ..Self::default() }
+    }
+
     pub fn queued(&self) -> usize {
         self.queued.load(Ordering::Relaxed)
     }
@@ -37,7 +43,10 @@ impl Telemetry for Ledger {
             Event::Coalesced => "coalesced",
             Event::Batched { size } if size > 1 => "batched",
             Event::LoggedIn { .. } => "logged in",
-            Event::Renewed { .. } => "renewed",
+            Event::Renewed { .. } => {
+                assert!(!self.panics, "planted");
+                "renewed"
+            }
             Event::SessionFailed { .. } => "session failed",
             _ => return,
         };

@@ -5,14 +5,21 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use vault_kube_kms::{
     domain::error::KmsError,
-    ports::kms::{Encrypted, Sealed},
+    ports::kms::{Encrypted, Sealed, StatusAnswer},
 };
 
-use super::{keeper::written_with, node::Node};
+use super::{
+    executor::{Call, Executor, Progress},
+    keeper::written_with,
+    node::Node,
+};
 
 const POLL_HEALTHY_MS: u64 = 60_000;
 const POLL_FAILING_MS: u64 = 10_000;
 const EXPIRY_MS: u64 = 180_000;
+
+/// How long a call is waited for.
+const TIMEOUT_MS: u64 = 3_000;
 
 /// A seed as it is stored with each object that was written under it.
 #[derive(Debug)]
@@ -25,11 +32,16 @@ pub struct Stored {
     pub written_ms: u64,
 }
 
+/// What Status, and Encrypt where it was asked, answered.
+type Probe = Result<(StatusAnswer, Option<Encrypted>), KmsError>;
+
 #[derive(Default)]
 pub struct ApiServer {
     current: Option<(Arc<Stored>, u64)>,
     cached: BTreeSet<u64>,
     next_poll_ms: u64,
+    /// The poll under way, with the number and the seed that its Encrypt is for.
+    poll: Option<(Call<Probe>, u64, [u8; 32])>,
     /// Polls in a row in which Encrypt answered another key id than Status.
     pub mismatches: u32,
     /// The last poll found all well.
@@ -41,41 +53,57 @@ impl ApiServer {
         *self = Self::default();
     }
 
-    /// Polls if it is time to. `number` names the seed that an Encrypt would be for.
-    pub fn poll(&mut self, node: &Node, now_ms: u64, number: u64) {
-        if now_ms < self.next_poll_ms {
-            return;
+    /// Polls if it is time to, and takes in what the poll before found. `number` names the seed that
+    /// an Encrypt would be for.
+    pub fn poll(&mut self, node: &Node, executor: &mut Executor, now_ms: u64, number: u64) {
+        if let Some((call, number, seed)) = self.poll.take() {
+            let began_ms = call.began_ms;
+            match call.progress() {
+                Progress::Waiting(call) if now_ms < began_ms + TIMEOUT_MS => {
+                    self.poll = Some((call, number, seed));
+                    return;
+                }
+                // It has hung up.
+                Progress::Waiting(_) | Progress::Lost => self.healthy = false,
+                Progress::Answered(probe) => {
+                    self.healthy =
+                        probe.is_ok_and(|(s, e)| self.take_in(s, e, number, seed, now_ms));
+                }
+            }
+            let wait = if self.healthy { POLL_HEALTHY_MS } else { POLL_FAILING_MS };
+            self.next_poll_ms = now_ms + wait;
         }
-        self.healthy = self.probe(node, now_ms, number).is_ok();
-        let wait = if self.healthy { POLL_HEALTHY_MS } else { POLL_FAILING_MS };
-        self.next_poll_ms = now_ms + wait;
+        if now_ms >= self.next_poll_ms {
+            let mut seed = [0x5e; 32];
+            seed[..8].copy_from_slice(&number.to_be_bytes());
+            let held = self.current.as_ref().map(|(stored, _)| stored.sealed.key_id.clone());
+            let call = executor.call(node.index(), now_ms, node.probe(seed, held));
+            self.poll = Some((call, number, seed));
+        }
     }
 
-    fn probe(&mut self, node: &Node, now_ms: u64, number: u64) -> Result<(), Option<KmsError>> {
-        let status = node.status().map_err(Some)?;
-        let key_id = status.key_id.as_str().to_owned();
-        match &mut self.current {
-            Some((stored, expires)) if stored.sealed.key_id == key_id => {
-                *expires = now_ms + EXPIRY_MS;
+    /// Whether all is well.
+    fn take_in(
+        &mut self,
+        status: StatusAnswer,
+        answer: Option<Encrypted>,
+        number: u64,
+        seed: [u8; 32],
+        now_ms: u64,
+    ) -> bool {
+        if let Some(answer) = answer {
+            if answer.key_id != status.key_id {
+                self.mismatches += 1;
+                return false;
             }
-            _ => {
-                let mut seed = [0x5e; 32];
-                seed[..8].copy_from_slice(&number.to_be_bytes());
-                let answer = node.encrypt(seed).map_err(Some)?;
-                if answer.key_id.as_str() != key_id {
-                    self.mismatches += 1;
-                    return Err(None);
-                }
-                let stored = Arc::new(stored(number, seed, answer, now_ms));
-                self.cached.insert(number);
-                self.current = Some((stored, now_ms + EXPIRY_MS));
-            }
+            let stored = Arc::new(stored(number, seed, answer, now_ms));
+            self.cached.insert(number);
+            self.current = Some((stored, now_ms + EXPIRY_MS));
+        } else if let Some((_, expires)) = &mut self.current {
+            *expires = now_ms + EXPIRY_MS;
         }
         self.mismatches = 0;
-        match status.ailment {
-            Some(error) => Err(Some(error)),
-            None => Ok(()),
-        }
+        status.ailment.is_none()
     }
 
     /// What an object written now would be stored with; nothing once the seed has expired.
@@ -83,14 +111,14 @@ impl ApiServer {
         self.current.as_ref().filter(|(_, expires)| now_ms < *expires).map(|(s, _)| s.clone())
     }
 
-    /// Reads an object; `Ok(None)` when the seed was in the cache.
-    pub fn read(&mut self, node: &Node, stored: &Stored) -> Result<Option<Vec<u8>>, KmsError> {
-        if self.cached.contains(&stored.number) {
-            return Ok(None);
-        }
-        let plaintext = node.decrypt(stored.sealed.clone())?;
+    /// Whether the seed of an object is in the cache.
+    pub fn knows(&self, stored: &Stored) -> bool {
+        self.cached.contains(&stored.number)
+    }
+
+    /// The seed of an object was read.
+    pub fn learn(&mut self, stored: &Stored) {
         self.cached.insert(stored.number);
-        Ok(Some(plaintext.expose().to_vec()))
     }
 }
 

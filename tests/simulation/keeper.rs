@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
+    task::Waker,
 };
 
 use async_trait::async_trait;
@@ -17,7 +18,7 @@ use vault_kube_kms::{
     ports::kek::{Kek, Unwrap, Wrapped},
 };
 
-use super::chance::Chance;
+use super::{chance::Chance, executor::Until, told::Told};
 
 /// The true time of the simulation's start.
 pub const EPOCH_MS: i64 = 1_700_000_000_000;
@@ -59,6 +60,17 @@ pub struct World {
     pub cut: BTreeSet<usize>,
     /// Nodes whose policy lacks a right.
     pub denied: BTreeSet<usize>,
+    /// Nodes whose calls take seconds.
+    pub slow: BTreeSet<usize>,
+    /// Nodes that are not told the key's metadata.
+    pub unread: BTreeSet<usize>,
+    /// What was told to each node since it started.
+    pub told: [Told; 3],
+    /// Who is to be woken when, in order.
+    pub timers: BTreeMap<(u64, u64), Waker>,
+    /// When each wrap was answered, by its nonce.
+    pub wrapped_ms: BTreeMap<u64, u64>,
+    timers_set: u64,
     materials: u64,
     nonce: u64,
 }
@@ -76,6 +88,12 @@ impl World {
             has_date,
             cut: BTreeSet::new(),
             denied: BTreeSet::new(),
+            slow: BTreeSet::new(),
+            unread: BTreeSet::new(),
+            told: Default::default(),
+            timers: BTreeMap::new(),
+            wrapped_ms: BTreeMap::new(),
+            timers_set: 0,
             materials: 0,
             nonce: 0,
         };
@@ -129,6 +147,22 @@ impl World {
         self.history[first..].iter().all(|(_, state)| state.reads(version, material))
     }
 
+    pub fn wake_at(&mut self, at_ms: u64, waker: Waker) {
+        self.timers_set += 1;
+        self.timers.insert((at_ms, self.timers_set), waker);
+    }
+
+    /// How long a message between `node` and the keeper is under way.
+    fn latency_ms(&mut self, node: usize) -> u64 {
+        if self.slow.contains(&node) {
+            return 500 + self.chance.below(1_500);
+        }
+        match self.chance.below(20) {
+            0 => self.chance.below(700),
+            _ => 2 + self.chance.below(30),
+        }
+    }
+
     fn replica(&mut self) -> KeyState {
         let replica = self.chance.below(3) as usize;
         let seen = self.now_ms.saturating_sub(self.lags_ms[replica]);
@@ -145,6 +179,22 @@ pub struct SimulatedKek {
 }
 
 impl SimulatedKek {
+    /// A message is under way. Fails at the deadline.
+    async fn travel(&self, deadline: Monotonic) -> Result<(), KmsError> {
+        let (arrives_ms, deadline_ms) = {
+            let mut world = self.world.lock().unwrap();
+            let deadline_ms = deadline.since(Monotonic::default()).as_millis() as u64;
+            (world.now_ms + world.latency_ms(self.node), deadline_ms)
+        };
+        let until_ms = arrives_ms.min(deadline_ms);
+        Until { world: self.world.clone(), until_ms }.await;
+        if arrives_ms > deadline_ms { Err(error(Code::KeeperTimeout)) } else { Ok(()) }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.world.lock().unwrap().now_ms
+    }
+
     fn reach(
         &self,
         needs_right: bool,
@@ -176,6 +226,11 @@ fn seal(version: u32, material: u64, nonce: u64, aad: &[u8], plaintext: &[u8]) -
     bytes
 }
 
+/// The nonce of a ciphertext of this keeper.
+pub fn nonce_of(ciphertext: &Ciphertext) -> u64 {
+    u64::from_be_bytes(ciphertext.as_bytes()[12..20].try_into().unwrap())
+}
+
 /// The version and the material of a ciphertext of this keeper.
 pub fn written_with(ciphertext: &Ciphertext) -> (u32, u64) {
     let bytes = ciphertext.as_bytes();
@@ -185,21 +240,35 @@ pub fn written_with(ciphertext: &Ciphertext) -> (u32, u64) {
 
 #[async_trait]
 impl Kek for SimulatedKek {
-    async fn describe(&self, _: Monotonic) -> Result<KekSnapshot, KmsError> {
-        let (mut world, state) = self.reach(false)?;
-        let skew = world.chance.below(1_000) as i64 - 500;
-        let date = (world.wall_ms() + skew) / 1_000;
-        let number = |number| KekVersion::new(number).unwrap();
-        let kept = state.versions.range(state.min_decryption..);
-        Ok(KekSnapshot {
-            versions: kept.map(|(v, (born, _))| (number(*v), UnixTime::from_secs(*born))).collect(),
-            latest: number(state.latest()),
-            min_decryption: number(state.min_decryption),
-            min_encryption: KekVersion::new(state.min_encryption),
-            keeper_time: world.has_date.then(|| UnixTime::from_secs(date)),
-            flaw: None,
-            warnings: Vec::new(),
-        })
+    async fn describe(&self, deadline: Monotonic) -> Result<KekSnapshot, KmsError> {
+        let asked_ms = self.now_ms();
+        self.travel(deadline).await?;
+        let snapshot = {
+            let (mut world, state) = self.reach(false)?;
+            if world.unread.contains(&self.node) {
+                return Err(error(Code::KeeperFailed));
+            }
+            let skew = world.chance.below(1_000) as i64 - 500;
+            let date = (world.wall_ms() + skew) / 1_000;
+            let number = |number| KekVersion::new(number).unwrap();
+            let kept = state.versions.range(state.min_decryption..);
+            let dated =
+                |(v, (born, _)): (&u32, &(i64, u64))| (number(*v), UnixTime::from_secs(*born));
+            KekSnapshot {
+                versions: kept.map(dated).collect(),
+                latest: number(state.latest()),
+                min_decryption: number(state.min_decryption),
+                min_encryption: KekVersion::new(state.min_encryption),
+                keeper_time: world.has_date.then(|| UnixTime::from_secs(date)),
+                flaw: None,
+                warnings: Vec::new(),
+            }
+        };
+        self.travel(deadline).await?;
+        let mut world = self.world.lock().unwrap();
+        let now_ms = world.now_ms;
+        world.told[self.node].answer(asked_ms, now_ms, &snapshot);
+        Ok(snapshot)
     }
 
     async fn wrap(
@@ -207,21 +276,34 @@ impl Kek for SimulatedKek {
         version: KekVersion,
         plaintext: &Plaintext,
         associated_data: &AssociatedData,
-        _: Monotonic,
+        deadline: Monotonic,
     ) -> Result<Wrapped, KmsError> {
-        let (mut world, state) = self.reach(true)?;
-        if version.get() > state.latest() {
-            return Err(error(Code::VersionNotYet));
-        }
-        let material = state.kept(version.get()).filter(|_| version.get() >= state.min_encryption);
-        let material = material.ok_or_else(|| error(Code::VersionRetired))?;
-        world.nonce += 1;
-        let aad = associated_data.as_bytes();
-        let sealed = seal(version.get(), material, world.nonce, aad, plaintext.expose());
+        self.travel(deadline).await?;
+        let (sealed, nonce) = {
+            let (mut world, state) = self.reach(true)?;
+            if version.get() > state.latest() {
+                return Err(error(Code::VersionNotYet));
+            }
+            let material =
+                state.kept(version.get()).filter(|_| version.get() >= state.min_encryption);
+            let material = material.ok_or_else(|| error(Code::VersionRetired))?;
+            world.nonce += 1;
+            let aad = associated_data.as_bytes();
+            (seal(version.get(), material, world.nonce, aad, plaintext.expose()), world.nonce)
+        };
+        self.travel(deadline).await?;
+        let mut world = self.world.lock().unwrap();
+        let now_ms = world.now_ms;
+        world.wrapped_ms.insert(nonce, now_ms);
         Ok(Wrapped { ciphertext: Ciphertext::new(sealed)?, version })
     }
 
-    async fn unwrap<'a>(&self, sealed: Unwrap<'a>, _: Monotonic) -> Result<Plaintext, KmsError> {
+    async fn unwrap<'a>(
+        &self,
+        sealed: Unwrap<'a>,
+        deadline: Monotonic,
+    ) -> Result<Plaintext, KmsError> {
+        self.travel(deadline).await?;
         let (world, state) = self.reach(true)?;
         drop(world);
         let bytes = sealed.ciphertext.as_bytes();
@@ -234,6 +316,7 @@ impl Kek for SimulatedKek {
         if held != material || aad != sealed.associated_data.as_bytes() {
             return Err(error(Code::CiphertextRejected));
         }
+        self.travel(deadline).await?;
         Ok(Plaintext::new(plaintext.to_vec()))
     }
 

@@ -10,17 +10,20 @@
 mod api_server;
 mod chance;
 mod control_plane;
+mod executor;
 mod keeper;
 mod node;
+mod told;
 
 use std::{
+    cell::RefCell,
     env,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicU64, Ordering},
     thread,
 };
 
-use control_plane::ControlPlane;
+use control_plane::{ControlPlane, ToldTo};
 
 const SEEDS: u64 = 10_000;
 
@@ -31,7 +34,7 @@ fn number(name: &str) -> Option<u64> {
 #[test]
 fn every_seed_keeps_the_invariants() {
     if let Some(seed) = number("SIMULATION_SEED") {
-        ControlPlane::new(seed, true).run();
+        ControlPlane::new(seed, ToldTo::StandardError).run();
         return;
     }
     let (seeds, next) = (number("SIMULATION_SEEDS").unwrap_or(SEEDS), AtomicU64::new(0));
@@ -44,7 +47,7 @@ fn every_seed_keeps_the_invariants() {
                     if seed >= seeds {
                         return;
                     }
-                    let run = || ControlPlane::new(seed, false).run();
+                    let run = || ControlPlane::new(seed, ToldTo::Nobody).run();
                     if catch_unwind(AssertUnwindSafe(run)).is_err() {
                         next.store(seeds, Ordering::Relaxed);
                         panic!("seed {seed} fails; replay it with SIMULATION_SEED={seed}");
@@ -64,4 +67,16 @@ fn a_delay_that_does_not_cover_the_lag_is_found_out() {
         catch_unwind(AssertUnwindSafe(run)).is_err()
     });
     assert!(found, "200 seeds found nothing wrong with a lag of 200 s");
+}
+
+/// A failure can be looked into only if its seed replays it.
+#[test]
+fn a_seed_that_runs_twice_gives_the_same_trace() {
+    for seed in 0..20 {
+        let trace = || ControlPlane::new(seed, ToldTo::Trace(RefCell::default())).run();
+        let (first, second) = (trace(), trace());
+        assert!(first.len() > 600, "a line for each second");
+        let differ = first.iter().zip(&second).find(|(one, other)| one != other);
+        assert_eq!((differ, first.len()), (None, second.len()), "seed {seed}");
+    }
 }

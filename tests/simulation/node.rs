@@ -10,17 +10,18 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures_util::FutureExt as _;
 use vault_kube_kms::{
     domain::{
         error::{Code, KmsError},
         health::OutagePolicy,
+        key::KekVersion,
         key_id::{KeyIdentity, Lineage},
         observer::Observer,
         rotation::KeyRing,
         secret::Plaintext,
         service::KeyService,
         time::{Monotonic, UnixTime},
+        view::KeyView,
         watch::KeyWatch,
     },
     ports::{
@@ -31,7 +32,11 @@ use vault_kube_kms::{
     },
 };
 
-use super::keeper::{SimulatedKek, World};
+use super::{
+    executor::{Executor, Until},
+    keeper::{SimulatedKek, World, nonce_of},
+    told::Told,
+};
 
 pub const ROTATION_DELAY: Duration = Duration::from_secs(60);
 
@@ -56,7 +61,11 @@ impl Clock for Drifting {
         self.world.lock().unwrap().chance.below(1_000) as f64 / 1_000.0
     }
 
-    async fn sleep(&self, _: Duration) {}
+    async fn sleep(&self, wait: Duration) {
+        let world = self.world.clone();
+        let until_ms = world.lock().unwrap().now_ms + wait.as_millis() as u64;
+        Until { world, until_ms }.await;
+    }
 }
 
 #[derive(Debug)]
@@ -71,14 +80,19 @@ pub struct Node {
     pub started_ms: u64,
     /// Since when Status tells an incident, if it does.
     pub incident_since_ms: Option<u64>,
-    service: KeyService,
-    observer: Observer,
+    service: Arc<KeyService>,
+    watch: Arc<KeyWatch>,
     world: Arc<Mutex<World>>,
     index: usize,
 }
 
 impl Node {
-    pub fn start(world: &Arc<Mutex<World>>, index: usize, off_ms: Arc<AtomicI64>) -> Self {
+    pub fn start(
+        world: &Arc<Mutex<World>>,
+        executor: &mut Executor,
+        index: usize,
+        off_ms: Arc<AtomicI64>,
+    ) -> Self {
         let clock = Drifting { world: world.clone(), off_ms: off_ms.clone() };
         let ports = Ports {
             kek: Arc::new(SimulatedKek { world: world.clone(), node: index }),
@@ -89,24 +103,32 @@ impl Node {
         let ring = KeyRing::new(identity, ROTATION_DELAY, BTreeMap::new());
         let grace = Duration::from_secs(30);
         let watch = Arc::new(KeyWatch::new(ports, ring, OutagePolicy::StopWrites, grace));
+        executor.spawn(index, Observer::new(watch.clone()).run());
+        let started_ms = {
+            let mut world = world.lock().unwrap();
+            world.told[index] = Told::default();
+            world.now_ms
+        };
         Self {
             off_ms,
-            started_ms: world.lock().unwrap().now_ms,
+            started_ms,
             incident_since_ms: None,
-            service: KeyService::new(watch.clone(), false),
-            observer: Observer::new(watch),
+            service: Arc::new(KeyService::new(watch.clone(), false)),
+            watch,
             world: world.clone(),
             index,
         }
     }
 
-    /// Ends the process and starts it again: all it knew is gone.
-    pub fn restart(&mut self) {
-        *self = Self::start(&self.world.clone(), self.index, self.off_ms.clone());
+    /// Ends the process and starts it again: all it knew is gone, and so are the calls to it.
+    pub fn restart(&mut self, executor: &mut Executor) {
+        executor.end(self.index);
+        executor.go_on(self.index);
+        *self = Self::start(&self.world.clone(), executor, self.index, self.off_ms.clone());
     }
 
-    pub fn tick(&mut self) {
-        now(self.observer.tick());
+    /// Takes note of whether Status tells an incident.
+    pub fn note_incident(&mut self) {
         let incident = self
             .service
             .status()
@@ -119,21 +141,60 @@ impl Node {
         self.service.status()
     }
 
-    pub fn encrypt(&self, seed: [u8; 32]) -> Result<Encrypted, KmsError> {
-        now(self.service.encrypt(Plaintext::new(seed.to_vec()), self.soon()))
+    pub fn view(&self) -> KeyView {
+        self.watch.view()
     }
 
-    pub fn decrypt(&self, sealed: Sealed) -> Result<Plaintext, KmsError> {
-        now(self.service.decrypt(sealed, self.soon()))
+    pub fn index(&self) -> usize {
+        self.index
     }
 
-    fn soon(&self) -> Monotonic {
-        let now_ms = self.world.lock().unwrap().now_ms;
-        Monotonic::at(Duration::from_millis(now_ms + 2_800))
+    /// The version that writes.
+    pub fn view_writer(&self) -> Option<KekVersion> {
+        self.watch.standing().1.map(|writer| writer.version)
+    }
+
+    /// Asks Status, and then for a wrap of `seed` if the key id is another one than `held`.
+    pub fn probe(
+        &self,
+        seed: [u8; 32],
+        held: Option<String>,
+    ) -> impl Future<Output = Result<(StatusAnswer, Option<Encrypted>), KmsError>> + 'static {
+        let (service, world, index) = (self.service.clone(), self.world.clone(), self.index);
+        async move {
+            let status = service.status()?;
+            if held.as_deref() == Some(status.key_id.as_str()) {
+                return Ok((status, None));
+            }
+            let until_ms = {
+                let mut world = world.lock().unwrap();
+                world.now_ms + world.chance.below(50)
+            };
+            Until { world: world.clone(), until_ms }.await;
+            let deadline = soon(&world);
+            let answer = service.encrypt(Plaintext::new(seed.to_vec()), deadline).await?;
+            let world = world.lock().unwrap();
+            let wrapped_ms = world.wrapped_ms[&nonce_of(&answer.ciphertext)];
+            let asked_ms = world.told[index].asked_ms.unwrap();
+            assert!(
+                asked_ms + 1_000 >= wrapped_ms,
+                "node {index}, {} ms: nothing vouches for the wrap of {wrapped_ms} ms; the key was last read at {asked_ms} ms",
+                world.now_ms,
+            );
+            drop(world);
+            Ok((status, Some(answer)))
+        }
+    }
+
+    pub fn decrypt(
+        &self,
+        sealed: Sealed,
+    ) -> impl Future<Output = Result<Plaintext, KmsError>> + 'static {
+        let (service, world) = (self.service.clone(), self.world.clone());
+        async move { service.decrypt(sealed, soon(&world)).await }
     }
 }
 
-/// Nothing in the simulation waits: a keeper answers at once or not at all.
-fn now<T>(future: impl Future<Output = T>) -> T {
-    future.now_or_never().expect("nothing waits")
+fn soon(world: &Mutex<World>) -> Monotonic {
+    Monotonic::at(Duration::from_millis(world.lock().unwrap().now_ms + 2_800))
 }

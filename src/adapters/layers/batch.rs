@@ -195,6 +195,7 @@ impl<K: Kek> Shared<K> {
             outcome
         };
         let outcome = tokio::select! {
+            biased;
             outcome = asked.instrument(waiting.span.clone()) => outcome,
             () = waiting.answer.closed() => return,
         };

@@ -17,7 +17,7 @@ pub use super::session_view::SessionView;
 use super::{
     credentials::{Credentials, Lease, LoginFailure, Mark},
     login_plan::{Learned, LoginPlan, Next, doubled},
-    session_view::{Held, View},
+    session_view::{Held, Shown, View},
 };
 use crate::{
     domain::{
@@ -47,7 +47,7 @@ pub struct Session {
     credentials: Arc<dyn Credentials>,
     clock: Arc<dyn Clock>,
     telemetry: Arc<dyn Telemetry>,
-    view: watch::Sender<View>,
+    view: Shown,
     /// The generation that requests want replaced.
     refused: watch::Sender<u64>,
     /// When the login began that is under way.
@@ -66,7 +66,7 @@ impl Session {
             credentials,
             clock,
             telemetry,
-            view: watch::Sender::new(View::Starting),
+            view: Shown::new(View::Starting),
             refused: watch::Sender::new(0),
             login_began: Mutex::new(None),
         }
@@ -115,7 +115,7 @@ impl Session {
     /// How it is now.
     #[must_use]
     pub fn view(&self) -> SessionView {
-        self.view.borrow().shown(self.clock.now())
+        self.view.now().shown(self.clock.now())
     }
 
     /// Keeps the session open, for ever. To be run once. Safe to cancel.
@@ -126,7 +126,7 @@ impl Session {
             generation = generation.saturating_add(1);
             let token = Arc::new(lease.token.clone());
             let expires = lease.ttl.map(|ttl| sent.after(ttl));
-            self.view.send_replace(View::Open(Held { token, generation, expires }));
+            self.view.replace(View::Open(Held { token, generation, expires }));
             let ended = self.keep(generation, lease, sent).await;
             self.learn(&mut plan, ended);
         }
@@ -134,10 +134,7 @@ impl Session {
 
     /// Ends the token, waiting at most for one request. To be called once `run` was cancelled.
     pub async fn revoke(&self) {
-        let held = match &*self.view.borrow() {
-            View::Open(held) => held.clone(),
-            View::Starting | View::Closed(_) => return,
-        };
+        let View::Open(held) = self.view.now() else { return };
         drop(self.credentials.revoke(&held.token).await);
     }
 
@@ -148,14 +145,13 @@ impl Session {
         deadline: Monotonic,
         ready: impl Fn(&View) -> bool + Send + Sync,
     ) -> Result<Held, KmsError> {
-        let mut views = self.view.subscribe();
         let now = self.clock.now();
         let patience = self.login_began().unwrap_or(now).after(LOGIN_PATIENCE);
         let long = Monotonic::at(deadline.since(Monotonic::at(CALL_BUDGET)));
         let wait = deadline.min(patience.max(long)).since(now);
         let view = tokio::select! {
             biased;
-            view = views.wait_for(|view| ready(view)) => view.ok().map(|view| view.clone()),
+            view = self.view.until(ready) => Some(view),
             () = self.clock.sleep(wait) => None,
         };
         match view {
@@ -312,7 +308,7 @@ impl Session {
                     // Capped: the keeper lets it end soon, though it may call it renewable.
                     let capped = renewed.ttl.is_some() && renewed.ttl < full.map(|ttl| ttl / 2);
                     (sent, failures) = (asked, 0);
-                    self.prolong(renewed.ttl.map(|ttl| sent.after(ttl)));
+                    self.view.prolong(renewed.ttl.map(|ttl| sent.after(ttl)));
                     lease = Lease { renewable: renewed.renewable && !capped, ..renewed };
                 }
                 Err(error) => {
@@ -327,22 +323,10 @@ impl Session {
         }
     }
 
-    fn prolong(&self, until: Option<Monotonic>) {
-        self.view.send_modify(|view| {
-            if let View::Open(held) = view {
-                held.expires = until;
-            }
-        });
-    }
-
     /// Closes the session for `error`: at once where there is no token, else as soon as the keeper
     /// refuses the one that is held.
     async fn close_once_refused(&self, error: &KmsError) -> Infallible {
-        let held = match &*self.view.borrow() {
-            View::Open(held) => Some(held.generation),
-            View::Starting | View::Closed(_) => None,
-        };
-        if let Some(generation) = held {
+        if let View::Open(Held { generation, .. }) = self.view.now() {
             let mut refused = self.refused.subscribe();
             drop(refused.wait_for(|refused| *refused >= generation).await);
         }
@@ -352,7 +336,7 @@ impl Session {
 
     fn close(&self, error: KmsError) {
         self.telemetry.record(Event::SessionClosed);
-        self.view.send_replace(View::Closed(error));
+        self.view.replace(View::Closed(error));
     }
 
     /// `wait`, changed by up to a tenth, so that nodes that started together spread out.

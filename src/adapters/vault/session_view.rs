@@ -1,6 +1,11 @@
 //! What requests and observers see of a session.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
 
 use crate::domain::{error::KmsError, secret::Secret, time::Monotonic};
 
@@ -48,5 +53,55 @@ impl View {
                 closed: None,
             },
         }
+    }
+}
+
+/// The view of the moment. Requests that wait for another one are woken in the order in which they
+/// began to wait, so that a simulation replays exactly; the receivers of `tokio::sync::watch` are
+/// woken in a random order.
+#[derive(Debug)]
+pub(super) struct Shown {
+    view: Mutex<View>,
+    changed: Notify,
+}
+
+impl Shown {
+    /// Shows `view`.
+    pub(super) const fn new(view: View) -> Self {
+        Self { view: Mutex::new(view), changed: Notify::const_new() }
+    }
+
+    /// What is shown now.
+    pub(super) fn now(&self) -> View {
+        self.lock().clone()
+    }
+
+    /// Shows `view` from now on.
+    pub(super) fn replace(&self, view: View) {
+        *self.lock() = view;
+        self.changed.notify_waiters();
+    }
+
+    /// Changes when the token that is shown ends, where one is.
+    pub(super) fn prolong(&self, until: Option<Monotonic>) {
+        if let View::Open(held) = &mut *self.lock() {
+            held.expires = until;
+        }
+    }
+
+    /// Waits for a view that is `ready`. Safe to cancel.
+    pub(super) async fn until(&self, ready: impl Fn(&View) -> bool + Send + Sync) -> View {
+        loop {
+            let changed = self.changed.notified();
+            let view = self.now();
+            if ready(&view) {
+                return view;
+            }
+            changed.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,6 +12,7 @@ use super::{
     NODES,
     auth::Auth,
     measures::Measures,
+    proxy::Page,
     transit::{Reply, Transit, refusal},
 };
 use crate::{chance::Chance, clock::wall_ms, journal::Journal};
@@ -64,11 +65,17 @@ pub struct Node {
     pub behind: bool,
     /// The newest version that it will ever know of, be it the leader or not.
     pub knows: Option<u32>,
+    /// It is a server of another cluster.
+    pub foreign: bool,
+    /// A proxy in front of it answers some requests itself.
+    pub proxy: Option<Page>,
+    /// When its name began, or will begin, to lead to the next node.
+    pub moves_at: Option<Instant>,
 }
 
 impl Node {
     fn can_lead(self) -> bool {
-        self.condition == Condition::Serving && !self.sealed
+        self.condition == Condition::Serving && !self.sealed && !self.foreign
     }
 }
 
@@ -117,6 +124,9 @@ impl Cluster {
             lag: Duration::ZERO,
             behind: false,
             knows: None,
+            foreign: false,
+            proxy: None,
+            moves_at: None,
         };
         let mut transit = Transit::default();
         transit.rotate(wall_ms(journal.started()) / 1_000);
@@ -209,6 +219,17 @@ impl State {
     /// where nobody knows who answers.
     pub fn can_be_stale(&self) -> bool {
         self.standbys == Standbys::Serve && !self.balanced
+    }
+
+    /// Whether each address leads to one server that the client can tell from others.
+    pub fn has_plain_addresses(&self) -> bool {
+        !self.balanced
+    }
+
+    /// The node that `name` leads to now.
+    pub fn resolved(&self, name: usize) -> usize {
+        let moved = self.nodes[name].moves_at.is_some_and(|at| at <= Instant::now());
+        if moved { (name + 1) % NODES } else { name }
     }
 
     /// Counts an answer of `node`, if it does not know all that it should by now.

@@ -6,6 +6,9 @@ use std::{
 };
 
 use tokio::time::Instant;
+use vault_kube_kms::domain::error::Code;
+
+use crate::invariants::REFUSAL_LASTS;
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -34,6 +37,16 @@ struct Client {
     logins: LastMinute,
     /// When each pair was last refused, and the client was told.
     refused: BTreeMap<String, Instant>,
+    /// When the keeper last refused with each of these codes.
+    said: BTreeMap<Code, Instant>,
+    /// When it last told of the key.
+    key_read: Option<Instant>,
+    /// When it last granted a login.
+    logged_in: Option<Instant>,
+    /// When it last granted anything to do with the key.
+    granted: Option<Instant>,
+    /// The names whose server was told to be foreign by its own answer, and since when.
+    foreign: BTreeMap<usize, Instant>,
 }
 
 /// The most that was seen of each.
@@ -112,6 +125,69 @@ impl Measures {
 
     pub fn login_refused(&mut self, client: usize, pair: &str) {
         self.client(client).refused.insert(pair.to_owned(), Instant::now());
+    }
+
+    /// Whether any pair was refused so far.
+    pub fn has_refused(&self) -> bool {
+        self.clients.values().any(|client| !client.refused.is_empty())
+    }
+
+    /// The keeper answers a request of `client` for `path`.
+    pub fn answered(&mut self, client: usize, path: &str, status: u16) {
+        let (now, of) = (Instant::now(), self.client(client));
+        match (path, status) {
+            ("auth/approle/login", 200) => of.logged_in = Some(now),
+            ("auth/approle/login", 400 | 403) => drop(of.said.insert(Code::LoginRefused, now)),
+            (_, 400) => drop(of.said.insert(Code::CiphertextRejected, now)),
+            (_, 403) => drop(of.said.insert(Code::PermissionDenied, now)),
+            (_, 404) => drop(of.said.insert(Code::KeyMissing, now)),
+            ("transit/keys/k1", 200) => (of.key_read, of.granted) = (Some(now), Some(now)),
+            (_, 200) if path.starts_with("transit/") => of.granted = Some(now),
+            _ => (),
+        }
+    }
+
+    /// When `client` was last told of the key.
+    pub fn key_read(&self, client: usize) -> Option<Instant> {
+        self.clients.get(&client)?.key_read
+    }
+
+    /// Whether the keeper's own word to `client` is behind `code`, if it is a refusal: lately, or
+    /// since it last granted anything: a login where the refusal was of a pair, which is told for a
+    /// while after that too.
+    pub fn is_said(&self, client: usize, code: Code) -> bool {
+        let codes = [
+            Code::LoginRefused,
+            Code::CiphertextRejected,
+            Code::PermissionDenied,
+            Code::KeyMissing,
+        ];
+        if !codes.contains(&code) {
+            return true;
+        }
+        let Some(of) = self.clients.get(&client) else { return false };
+        of.said.get(&code).is_some_and(|at| {
+            let is_over = |granted: Instant| granted > *at && granted.elapsed() > REFUSAL_LASTS;
+            match code {
+                Code::LoginRefused => !of.logged_in.is_some_and(is_over),
+                _ => at.elapsed() < REFUSAL_LASTS || of.granted.is_none_or(|it| it < *at),
+            }
+        })
+    }
+
+    /// The server behind `name` says to `client` whether it is of another cluster.
+    pub fn told_foreign(&mut self, client: usize, name: usize, foreign: bool) {
+        let known = &mut self.client(client).foreign;
+        if foreign {
+            known.entry(name).or_insert_with(Instant::now);
+        } else {
+            known.remove(&name);
+        }
+    }
+
+    /// Since when `client` has known that the server behind `name` is of another cluster.
+    pub fn known_foreign(&self, client: usize, name: usize) -> Option<Instant> {
+        self.clients.get(&client)?.foreign.get(&name).copied()
     }
 
     /// A request of `client` arrives that wraps or unwraps `content`.

@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod measures;
 pub mod network;
 mod node;
+pub mod proxy;
 mod transit;
 
 /// The nodes of the cluster.

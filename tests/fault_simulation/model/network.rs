@@ -20,7 +20,8 @@ use super::{
 use crate::{
     chance::Chance,
     invariants::{CONNECTIONS_MAX, FEW_CONNECTIONS},
-    journal::{Alarm, hash},
+    journal::hash,
+    plants::Plant,
 };
 
 /// What a socket's buffers hold.
@@ -34,6 +35,16 @@ const HANDSHAKE: Duration = Duration::from_millis(1);
 pub struct Network {
     pub cluster: Arc<Cluster>,
     pub client: usize,
+    pub plant: Option<Plant>,
+}
+
+/// Where a connection was made to.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    /// The name that was dialled.
+    pub name: usize,
+    /// The node that the name led to then.
+    pub node: usize,
 }
 
 impl Network {
@@ -46,30 +57,43 @@ impl Network {
         Chance::new(self.cluster.seed ^ hash(what) ^ (now << 8) ^ place)
     }
 
-    async fn connect(self, node: usize) -> Result<Connection, BoxError> {
+    async fn connect(self, name: usize) -> Result<Connection, BoxError> {
         sleep(HANDSHAKE).await;
-        let mut draw = self.draw(node, b"dial");
-        let node = self.cluster.state().behind(node, &mut draw);
+        let mut draw = self.draw(name, b"dial");
+        let node = {
+            let state = self.cluster.state();
+            let forgets = self.plant == Some(Plant::ForgottenMove);
+            let resolved = if forgets { name } else { state.resolved(name) };
+            state.behind(resolved, &mut draw)
+        };
+        let way = Way { name, node };
         // The SYN is sent again and again.
         let condition = self.cluster.met(node, |it| it != Condition::Unreachable).await;
         if condition == Condition::Dead {
             return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
         }
+        if self.plant == Some(Plant::ManyConnections) {
+            for _ in 0..20 {
+                let (ours, theirs) = duplex(BUFFER);
+                std::mem::forget(ours);
+                drop(tokio::spawn(self.clone().serve(way, theirs)));
+            }
+        }
         let (ours, theirs) = duplex(BUFFER);
-        drop(tokio::spawn(self.serve(node, theirs)));
-        Ok(Connection::new(TokioIo::new(ours), None))
+        drop(tokio::spawn(self.serve(way, theirs)));
+        let peer = SocketAddr::from(([127, 0, 0, 1 + node as u8], 8200));
+        Ok(Connection::new(TokioIo::new(ours), Some(peer)))
     }
 
-    /// Serves a connection to `node` until either side ends it.
-    async fn serve(self, node: usize, stream: DuplexStream) {
-        let _alarm = Alarm(self.cluster.journal.clone());
+    /// Serves a connection until either side ends it.
+    async fn serve(self, way: Way, stream: DuplexStream) {
         let _open = Open::new(self.clone());
-        let service = service_fn(|request| respond(self.clone(), node, request));
+        let service = service_fn(|request| respond(self.clone(), way, request));
         let mut http = http1::Builder::new();
         let serving = http.auto_date_header(false).serve_connection(TokioIo::new(stream), service);
         tokio::select! {
             biased;
-            _ = self.cluster.met(node, |it| it == Condition::Dead) => (),
+            _ = self.cluster.met(way.node, |it| it == Condition::Dead) => (),
             // An error of the service ends the connection without an answer.
             _ = serving => (),
         }
@@ -93,7 +117,7 @@ struct Open(Network);
 
 impl Open {
     fn new(network: Network) -> Self {
-        let Network { cluster, client } = &network;
+        let Network { cluster, client, .. } = &network;
         let open = cluster.state().measures.connected(*client);
         if open > CONNECTIONS_MAX {
             let what = format_args!("plugin {client} has {open} connections");

@@ -13,17 +13,22 @@ use super::{
     address,
     auth::ROLE_ID,
     cluster::{Condition, State, Wire},
-    network::Network,
+    network::{Network, Way},
     transit::{Reply, refusal},
 };
 use crate::{
     chance::Chance,
     clock::wall_ms,
     invariants::{
-        FEW_IN_FLIGHT, IN_FLIGHT_MAX, IN_FLIGHT_SINGLY_MAX, LOGIN_REQUESTS_PER_MINUTE,
-        LOGINS_PER_MINUTE, NO_LOCKOUT, NO_LOGIN_STORM, REFUSED_FOR, REFUSED_PAIR_RESTS,
+        FEW_IN_FLIGHT, FOREIGN_LEFT_ALONE, IN_FLIGHT_MAX, IN_FLIGHT_SINGLY_MAX,
+        LOGIN_REQUESTS_PER_MINUTE, LOGINS_PER_MINUTE, NAME_FOLLOWED, NAME_FOLLOWED_WITHIN,
+        NO_LOCKOUT, NO_LOGIN_STORM, REFUSED_FOR, REFUSED_PAIR_RESTS,
     },
+    plants::Plant,
 };
+
+/// What was sent before an answer came may still arrive.
+const UNDER_WAY: std::time::Duration = std::time::Duration::from_millis(10);
 
 type Answer = Response<BoxBody<Bytes, io::Error>>;
 
@@ -36,11 +41,8 @@ struct Asked {
 }
 
 /// Answers `request` of `network`'s client to `node`.
-pub async fn respond(
-    network: Network,
-    node: usize,
-    request: Request<Incoming>,
-) -> io::Result<Answer> {
+pub async fn respond(network: Network, way: Way, request: Request<Incoming>) -> io::Result<Answer> {
+    let node = way.node;
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let asked = Asked {
@@ -50,7 +52,7 @@ pub async fn respond(
         body: serde_json::from_slice(&body).unwrap_or(Value::Null),
     };
     let _out = Out::new(&network);
-    note(&network, &asked);
+    note(&network, way, &asked);
     let mut draw = network.draw(node, &[asked.path.as_bytes(), &body].concat());
     let latency = network.cluster.state().latency(&mut draw);
     sleep(latency).await;
@@ -61,7 +63,14 @@ pub async fn respond(
         Wire::Proxy => return Ok(page(502, "<html><h1>502 Bad Gateway</h1></html>".to_owned())),
         Wire::Good | Wire::ResetAfter | Wire::HalfBody => (),
     }
-    let ((status, reply), to) = carry_out(&network, node, &asked, draw);
+    let proxy = network.cluster.state().nodes[way.name].proxy;
+    if let Some(proxy) = proxy.filter(|proxy| proxy.answers(&asked.path)) {
+        trace(&network, way, &asked, format_args!("{proxy:?}"));
+        let (head, text) = proxy.answer();
+        return Ok(head.body(whole(text)).unwrap());
+    }
+    let ((status, reply), to) = carry_out(&network, way, &asked, draw);
+    trace(&network, way, &asked, format_args!("{status}"));
     let text = if reply.is_null() { String::new() } else { reply.to_string() };
     let mut answer = match wire {
         // Nobody is to be refused without being told: the client repeats a lost login once.
@@ -86,9 +95,29 @@ pub async fn respond(
     Ok(answer)
 }
 
-/// Counts what a call costs.
-fn note(network: &Network, asked: &Asked) {
-    let Network { cluster, client } = network;
+fn trace(network: &Network, way: Way, asked: &Asked, answer: std::fmt::Arguments<'_>) {
+    let (client, path) = (network.client, &asked.path);
+    network.cluster.journal.trace_only(format_args!("{client} {way:?} {path} {answer}"));
+}
+
+/// Counts what a call costs, and holds the client to where it may ask.
+fn note(network: &Network, way: Way, asked: &Asked) {
+    let Network { cluster, client, .. } = network;
+    let moved = {
+        let state = cluster.state();
+        let moves_at =
+            state.nodes[way.name].moves_at.filter(|_| state.resolved(way.name) != way.node);
+        moves_at.filter(|at| at.elapsed() > NAME_FOLLOWED_WITHIN)
+    };
+    if let Some(moved) = moved {
+        let what = format_args!("plugin {client} asks {way:?} {:?} after", moved.elapsed());
+        cluster.journal.violated(&NAME_FOLLOWED, what);
+    }
+    let foreign = cluster.state().measures.known_foreign(*client, way.name);
+    if asked.path != "sys/health" && foreign.is_some_and(|since| since.elapsed() > UNDER_WAY) {
+        let what = format_args!("plugin {client} asks {way:?} for {}", asked.path);
+        cluster.journal.violated(&FOREIGN_LEFT_ALONE, what);
+    }
     if asked.path == "auth/approle/login" {
         let within = cluster.state().measures.login_asked(*client);
         if within > LOGIN_REQUESTS_PER_MINUTE {
@@ -106,15 +135,29 @@ fn note(network: &Network, asked: &Asked) {
     }
 }
 
-fn carry_out(
-    network: &Network,
-    node: usize,
-    asked: &Asked,
-    mut draw: Chance,
-) -> (Reply, Option<usize>) {
-    let mut state = network.cluster.state();
+fn carry_out(network: &Network, way: Way, asked: &Asked, draw: Chance) -> (Reply, Option<usize>) {
+    let (reply, to) = answer(network, way, asked, draw);
+    let measures = &mut network.cluster.state().measures;
+    measures.answered(network.client, &asked.path, reply.0);
+    (reply, to)
+}
+
+fn answer(network: &Network, way: Way, asked: &Asked, mut draw: Chance) -> (Reply, Option<usize>) {
+    let (mut state, node) = (network.cluster.state(), way.node);
+    let foreign = state.nodes[node].foreign;
     if asked.path == "sys/health" {
-        return (health(&state, node), None);
+        state.measures.told_foreign(network.client, way.name, foreign);
+        let (status, mut reply) = health(&state, node);
+        if foreign && network.plant != Some(Plant::UnsaidForeign) {
+            reply["cluster_id"] = json!("another");
+        }
+        return ((status, reply), None);
+    }
+    if foreign {
+        let login = asked.path == "auth/approle/login";
+        let (status, text) =
+            if login { (400, "invalid role or secret ID") } else { (403, "permission denied") };
+        return (refusal(status, text), None);
     }
     let server = match state.server_of(node, &asked.path, asked.index, &mut draw) {
         Ok(server) => server,
@@ -146,7 +189,8 @@ fn health(state: &State, node: usize) -> Reply {
     if state.nodes[node].sealed {
         return (503, json!({"initialized": true, "sealed": true}));
     }
-    let status = if state.leader == Some(node) { 200 } else { 429 };
+    let active = state.leader == Some(node) || state.nodes[node].foreign;
+    let status = if active { 200 } else { 429 };
     (status, json!({"initialized": true, "sealed": false, "cluster_id": "the-model"}))
 }
 
@@ -167,7 +211,7 @@ fn transit(state: &State, server: usize, path: &str, body: &Value, draw: Chance)
 
 /// Logs in, and holds the client to the rules of logins.
 fn login(network: &Network, state: &mut State, body: &Value) -> Reply {
-    let Network { cluster, client } = network;
+    let Network { cluster, client, .. } = network;
     let broken = |rule, what: std::fmt::Arguments<'_>| cluster.journal.violated(rule, what);
     let pair = format!("{ROLE_ID} {}", body["secret_id"]);
     if let Some(ago) = state.measures.refused_ago(*client, &pair).filter(|ago| *ago < REFUSED_FOR) {
@@ -182,6 +226,10 @@ fn login(network: &Network, state: &mut State, body: &Value) -> Reply {
         if within > LOGINS_PER_MINUTE {
             broken(&NO_LOGIN_STORM, format_args!("plugin {client}: {within} logins in a minute"));
         }
+    }
+    // The client refuses such a token itself.
+    if status == 200 && state.auth.num_uses > 0 {
+        state.measures.answered(*client, "auth/approle/login", 400);
     }
     // Only a pair that was looked at and refused is left alone.
     if status == 400 {
@@ -198,7 +246,7 @@ struct Out(Network);
 
 impl Out {
     fn new(network: &Network) -> Self {
-        let Network { cluster, client } = network;
+        let Network { cluster, client, .. } = network;
         let mut state = cluster.state();
         let out = state.measures.enter(*client);
         let singly = state.transit.refuses_batches || Instant::now() < state.singly_until;
@@ -222,8 +270,11 @@ fn text(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 fn page(status: u16, text: String) -> Answer {
-    let body = Full::new(Bytes::from(text)).map_err(|never: Infallible| match never {}).boxed();
-    Response::builder().status(status).body(body).unwrap()
+    Response::builder().status(status).body(whole(text)).unwrap()
+}
+
+fn whole(text: String) -> BoxBody<Bytes, io::Error> {
+    Full::new(Bytes::from(text)).map_err(|never: Infallible| match never {}).boxed()
 }
 
 /// Announces the whole text and sends half of it.

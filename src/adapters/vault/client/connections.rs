@@ -53,6 +53,8 @@ struct Pool {
     http: Arc<Http>,
     /// When the pool was last renewed.
     renewed: Option<Monotonic>,
+    /// Whether a renewal came too early and is still to be made.
+    is_due: bool,
     /// The servers behind the name that did not serve, and when.
     last: Vec<(SocketAddr, Monotonic)>,
 }
@@ -62,26 +64,32 @@ impl Connections {
     pub(super) fn new(count: usize, dial: Arc<dyn Dial>, connect_timeout: Duration) -> Self {
         let pool = || {
             let http = http(Arc::clone(&dial), connect_timeout, Vec::new());
-            Mutex::new(Pool { http, renewed: None, last: Vec::new() })
+            Mutex::new(Pool { http, renewed: None, is_due: false, last: Vec::new() })
         };
         let pools = (0..count).map(|_| pool()).collect();
         Self { dial: RwLock::new(dial), connect_timeout, pools }
     }
 
-    /// The connections to endpoint `index`.
-    pub(super) fn to(&self, index: usize) -> Option<Arc<Http>> {
-        Some(Arc::clone(&self.pool(index)?.http))
+    /// The connections to endpoint `index`, for a request at `now`.
+    pub(super) fn to(&self, index: usize, now: Monotonic) -> Option<Arc<Http>> {
+        let dial = self.dial();
+        let mut pool = self.pool(index)?;
+        if pool.is_due && !pool.is_early(now) {
+            pool.renew(dial, self.connect_timeout, now);
+        }
+        Some(Arc::clone(&pool.http))
     }
 
     /// Closes the connections to endpoint `index`; requests on their way end on them. `peer`, the
-    /// server that did not serve, is dialled after all others behind the name for a minute.
+    /// server that did not serve, is dialled after all others behind the name for a minute. What
+    /// comes too early for that is made up for before the next request that is not.
     pub(super) fn renew(&self, index: usize, peer: Option<SocketAddr>, now: Monotonic) {
         let dial = self.dial();
         let Some(mut pool) = self.pool(index) else { return };
         pool.last.retain(|(_, since)| now.since(*since) < LAST_FOR);
         let is_news = peer.is_some_and(|peer| pool.last.iter().all(|(known, _)| *known != peer));
-        let is_early = pool.renewed.is_some_and(|at| now.since(at) < RENEWED_EVERY);
-        if is_early && !is_news {
+        if pool.is_early(now) && !is_news {
+            pool.is_due = true;
             return;
         }
         if let Some(peer) = peer {
@@ -91,9 +99,7 @@ impl Connections {
             }
             pool.last.push((peer, now));
         }
-        let last = pool.last.iter().map(|(peer, _)| *peer).collect();
-        pool.http = http(dial, self.connect_timeout, last);
-        pool.renewed = Some(now);
+        pool.renew(dial, self.connect_timeout, now);
     }
 
     /// Makes all connections by `dial` from now on.
@@ -112,6 +118,18 @@ impl Connections {
 
     fn pool(&self, index: usize) -> Option<MutexGuard<'_, Pool>> {
         Some(self.pools.get(index)?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Pool {
+    fn is_early(&self, now: Monotonic) -> bool {
+        self.renewed.is_some_and(|at| now.since(at) < RENEWED_EVERY)
+    }
+
+    fn renew(&mut self, dial: Arc<dyn Dial>, connect_timeout: Duration, now: Monotonic) {
+        let last = self.last.iter().map(|(peer, _)| *peer).collect();
+        self.http = http(dial, connect_timeout, last);
+        (self.renewed, self.is_due) = (Some(now), false);
     }
 }
 
@@ -148,5 +166,39 @@ impl Service<Uri> for Dialler {
                 Err("the connection took too long to establish (--vault-connection-timeout)".into())
             })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::{BoxFuture, FutureExt as _, pending};
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Nowhere;
+
+    impl Dial for Nowhere {
+        fn dial(
+            &self,
+            _to: Uri,
+            _last: &[SocketAddr],
+        ) -> BoxFuture<'static, Result<Connection, BoxError>> {
+            pending().boxed()
+        }
+    }
+
+    #[test]
+    fn a_renewal_that_comes_too_early_is_made_before_a_later_request() {
+        let connections = Connections::new(1, Arc::new(Nowhere), Duration::from_secs(1));
+        let at = |millis| Monotonic::at(Duration::from_millis(millis));
+        let pool = |millis| connections.to(0, at(millis)).unwrap();
+        connections.renew(0, None, at(0));
+        let first = pool(100);
+        connections.renew(0, None, at(200));
+        assert!(Arc::ptr_eq(&first, &pool(900)), "one renewal a second");
+        let second = pool(1_000);
+        assert!(!Arc::ptr_eq(&first, &second), "the connection to the old server is gone");
+        assert!(Arc::ptr_eq(&second, &pool(9_000)), "nothing is due any more");
     }
 }

@@ -323,11 +323,16 @@ impl VaultClient {
         limit: Duration,
     ) -> Result<Answer<T>, Failure> {
         let address = self.address(endpoint).map_err(Failure::Unsent)?;
-        let http = self.connections.to(endpoint).ok_or_else(|| Failure::Unsent(no_endpoint()))?;
+        let http = self.connections.to(endpoint, self.clock.now());
+        let http = http.ok_or_else(|| Failure::Unsent(no_endpoint()))?;
         let Exchanged { outcome, peer } = exchange(&http, address, request, index, limit).await;
         trace::answered(&outcome);
         let outcome = outcome.and_then(|raw| raw.judged(endpoint, address));
-        if outcome.as_ref().is_err_and(Failure::wants_another_server) {
+        let wants_another = match &outcome {
+            Ok(answer) => probe::does_not_serve(answer.status),
+            Err(failure) => failure.wants_another_server(),
+        };
+        if wants_another {
             self.connections.renew(endpoint, peer, self.clock.now());
         }
         outcome

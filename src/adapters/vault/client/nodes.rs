@@ -162,10 +162,12 @@ impl Nodes {
     }
 
     /// Whether a health check may go to endpoint `index` now, which is then the breaker's one probe.
-    /// Without `all`, only where the endpoint does not serve.
+    /// Without `all`, only where the endpoint does not serve or is of another cluster.
     pub(super) fn choose_for_health(&mut self, index: usize, all: bool, now: Monotonic) -> bool {
         let admits = self.all.get(index).is_some_and(|node| {
-            node.breaker.admits(now) && (all || node.breaker.state() != BreakerState::Closed)
+            let serves = node.breaker.state() == BreakerState::Closed
+                && !matches!(node.membership, Membership::Foreign(_));
+            node.breaker.admits(now) && (all || !serves)
         });
         if admits {
             self.probe_if_open(index, now);
@@ -329,9 +331,16 @@ impl Nodes {
         std::iter::once(self.preferred).chain(others)
     }
 
+    /// The error of an endpoint of this cluster, where there is one: while the cluster is out, that
+    /// another endpoint is foreign refuses nothing.
     fn why_none(&self) -> KmsError {
-        let why = |index| self.foreign(index).or(self.all.get(index)?.error.as_ref()).cloned();
-        self.preferred_first().find_map(why).unwrap_or_else(|| {
+        let foreign = |index| self.foreign(index).cloned();
+        let error = |index| {
+            let node = self.all.get(index).filter(|_| self.foreign(index).is_none())?;
+            node.error.clone()
+        };
+        let why = self.preferred_first().find_map(error);
+        why.or_else(|| self.preferred_first().find_map(foreign)).unwrap_or_else(|| {
             KmsError::new(Code::KeeperUnreachable, "no endpoint can be asked", "wait a moment")
         })
     }

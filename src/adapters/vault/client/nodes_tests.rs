@@ -78,6 +78,27 @@ fn a_foreign_endpoint_stays_foreign_whatever_fails_or_answers_after_that() {
 }
 
 #[test]
+fn an_outage_of_the_cluster_is_told_before_a_foreign_endpoint() {
+    let mut nodes = verified(2);
+    nodes.learn(0, Learned::OfCluster("theirs"), at(0), 0.0);
+    (0..3).for_each(|_| nodes.learn(1, Learned::Failed(&failure()), at(1), 0.0));
+    let why = |nodes: &mut Nodes| nodes.choose(Wanted::Any(&[]), at(2)).unwrap_err().code();
+    assert_eq!(why(&mut nodes), Code::KeeperUnreachable);
+    nodes.learn(1, Learned::OfCluster("theirs"), at(2), 0.0);
+    assert_eq!(why(&mut nodes), Code::ClusterForeign);
+}
+
+#[test]
+fn a_foreign_endpoint_is_checked_as_often_as_one_that_does_not_serve() {
+    let mut nodes = verified(2);
+    nodes.learn(0, Learned::OfCluster("theirs"), at(0), 0.0);
+    assert!(nodes.choose_for_health(0, false, at(1)));
+    assert!(!nodes.choose_for_health(1, false, at(1)));
+    nodes.learn(0, Learned::OfCluster("ours"), at(2), 0.0);
+    assert!(!nodes.choose_for_health(0, false, at(3)));
+}
+
+#[test]
 fn a_single_endpoint_needs_no_verification_and_several_do() {
     assert!(!nodes(1).is_unverified(0));
     let mut nodes = nodes(2);

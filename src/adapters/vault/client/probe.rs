@@ -50,6 +50,12 @@ const HEALTH: Request<'static> = Request {
     body: None,
 };
 
+/// Whether a server that answers a health check with `status` serves no requests: it is a
+/// disaster-recovery secondary, not initialised, or sealed.
+pub(super) const fn does_not_serve(status: u16) -> bool {
+    matches!(status, 472 | 501 | 503)
+}
+
 impl VaultClient {
     /// Checks each endpoint now and then, for ever; ends at once where there is only one.
     pub async fn keep_warm(&self) {
@@ -127,7 +133,7 @@ impl VaultClient {
         let answer = self.exchange::<Health>(endpoint, &HEALTH, None, limit).await;
         let answer = answer.map_err(|failure| failure.into_error(Asked::Health))?;
         // A standby that serves answers 429 or 473.
-        if matches!(answer.status, 472 | 501 | 503) {
+        if does_not_serve(answer.status) {
             return Err(Refusal::of_health(answer.status).into_error(Asked::Health));
         }
         let cluster = answer.value.cluster_id.ok_or_else(|| {
@@ -141,7 +147,11 @@ impl VaultClient {
         })?;
         self.learn(endpoint, Learned::OfCluster(&cluster));
         match self.nodes(|nodes| nodes.foreign(endpoint).cloned()) {
-            Some(foreign) => Err(foreign),
+            Some(foreign) => {
+                // The name may lead to a server of ours by now.
+                self.connections.renew(endpoint, None, self.clock.now());
+                Err(foreign)
+            }
             None => Ok(answer.status),
         }
     }
