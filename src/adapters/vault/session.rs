@@ -104,10 +104,9 @@ impl Session {
 
     /// Waits until the first login has succeeded or failed, until `deadline` at the latest.
     pub async fn settled(&self, deadline: Monotonic) {
-        let mut views = self.view.subscribe();
         tokio::select! {
             biased;
-            _ = views.wait_for(|view| !matches!(view, View::Starting)) => (),
+            _view = self.view.until(|view| !matches!(view, View::Starting)) => (),
             () = self.clock.sleep(deadline.since(self.clock.now())) => (),
         }
     }
