@@ -133,20 +133,17 @@ async fn a_batch_that_fails_as_a_whole_fails_each_with_the_cause() {
     assert_eq!(codes(&unwrapped(&subject, &sealed).await), [None; 3]);
 }
 
-fn repeat_the_first(results: &mut Vec<Value>) {
-    let first = results[0].clone();
-    results.fill(first);
-}
+type MixUp = fn(&mut Vec<Value>);
 
 /// A result is believed for the item that it names.
 #[tokio::test]
 async fn results_that_name_another_item_are_refused() {
     let (subject, stand_in) = subject(Manner::default()).await;
     let sealed = wrapped(&subject, 4).await;
-    let mixed: [(fn(&mut Vec<Value>), [bool; 4]); 4] = [
+    let mixed: [(MixUp, [bool; 4]); 4] = [
         (|results| results.reverse(), [false; 4]),
         (|results| results.swap(1, 2), [true, false, false, true]),
-        (repeat_the_first, [true, false, false, false]),
+        (|results| *results = vec![results[0].clone(); 4], [true, false, false, false]),
         (|results| drop(results.pop()), [false; 4]),
     ];
     for (mix_up, right) in mixed {
