@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::coop::consume_budget};
 
 use crate::domain::{error::KmsError, secret::Secret, time::Monotonic};
 
@@ -91,6 +91,8 @@ impl Shown {
 
     /// Waits for a view that is `ready`. Safe to cancel.
     pub(super) async fn until(&self, ready: impl Fn(&View) -> bool + Send + Sync) -> View {
+        // A caller that asks again and again lets the login go on.
+        consume_budget().await;
         loop {
             let changed = self.changed.notified();
             let view = self.now();
