@@ -5,6 +5,7 @@ use std::path::Path;
 use super::finding::{Area, Finding};
 use crate::{
     adapters::{
+        grpc::address::SocketAddress,
         system::private_file::is_in_memory,
         vault::{bundle, tls::Trust},
     },
@@ -20,6 +21,7 @@ pub(super) fn of(settings: &Settings) -> Vec<Finding> {
     let ignored = settings.warnings.iter();
     let mut warnings: Vec<_> =
         ignored.map(|text| Finding::warn(Area::Configuration, text, "")).collect();
+    warnings.extend(of_socket(&settings.listen));
     match &settings.keeper {
         KeeperSettings::Vault(vault) => of_vault(vault, &mut warnings),
         KeeperSettings::Local(path) => warnings.push(Finding::warn(
@@ -29,6 +31,28 @@ pub(super) fn of(settings: &Settings) -> Vec<Finding> {
         )),
     }
     warnings
+}
+
+/// kube-apiserver gives its seeds to whatever listens first.
+fn of_socket(listen: &SocketAddress) -> Option<Finding> {
+    let place = match listen {
+        SocketAddress::File(path) => {
+            let directory = path.parent()?;
+            if mode_of(directory)? & 0o002 == 0 {
+                return None;
+            }
+            format!("--listen-address: every user may write to {}", directory.display())
+        }
+        SocketAddress::Abstract(_) => {
+            "--listen-address: every process in this network namespace may use an abstract name"
+                .into()
+        }
+    };
+    Some(Finding::warn(
+        Area::Socket,
+        format!("{place}, and one that listens there first is given seeds"),
+        "use a path in a directory of mode 0750 that belongs to the provider's user",
+    ))
 }
 
 fn of_vault(vault: &VaultSettings, warnings: &mut Vec<Finding>) {

@@ -135,7 +135,7 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 			served := front.Serve(t, n.Bao)
 			return with(n.FlagsVia(served.Address), "--tls-ca-file="+served.CAFile)
 		}},
-		"a directory that everybody may write to": {1, []string{"WARN socket: could be first to listen"}, func(t *testing.T, n *tenant) []string {
+		"a directory that everybody may write to": {1, []string{"WARN socket: --listen-address: every user may write to"}, func(t *testing.T, n *tenant) []string {
 			dir := shortDir(t)
 			must(t, os.Chmod(dir, 0o777))
 			return append(n.Flags(), "--listen-address="+filepath.Join(dir, "kms.sock"))

@@ -13,6 +13,19 @@ pub enum BindError {
     /// Something answers on the address.
     #[error("{0} is in use by a running process; stop it or choose another --listen-address")]
     InUse(SocketAddress),
+    /// A process of another user answers on the address. kube-apiserver gives its seeds to whatever
+    /// listens there.
+    #[error(
+        "ALERT: {address} is in use by a process of uid {uid}, and this process has uid {own}; kube-apiserver gives that process its seeds. Stop it, and choose with --listen-address a path in a directory of mode 0750 that belongs to uid {own}"
+    )]
+    InUseByAnother {
+        /// The address.
+        address: SocketAddress,
+        /// The uid of the process that listens.
+        uid: u32,
+        /// Our uid.
+        own: u32,
+    },
     /// Something that is no socket stands there.
     #[error("{} exists and is {kind}; move it away or choose another --listen-address", path.display())]
     NotASocket {

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, Permissions},
+    fs::{self, File, Permissions},
     io,
     os::{
         linux::net::SocketAddrExt as _,
@@ -33,7 +33,7 @@ const MODE: u32 = 0o770;
 const BACKLOG: i32 = i32::MAX;
 
 /// How long a start waits for another process that starts or stops in the same directory.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
+const LOCK_WAIT: Duration = Duration::from_secs(1);
 
 /// A listening socket, and its file.
 #[derive(Debug)]
@@ -60,7 +60,8 @@ impl BoundSocket {
     /// listen and moved to its place in one step: no moment exists at which it can be reached
     /// with another mode, and the process-wide umask is left alone. A stale socket is replaced
     /// by the same step. A lock on the directory, held only meanwhile, keeps two starting
-    /// processes from replacing each other.
+    /// processes from replacing each other. Any process that may read the directory may hold that
+    /// lock, so after a second the socket is bound without it, with a warning.
     ///
     /// # Errors
     /// [`BindError`], with the remedy.
@@ -77,7 +78,7 @@ impl BoundSocket {
         let system_address = SocketAddr::from_abstract_name(name).map_err(failed)?;
         let listener = UnixListener::bind_addr(&system_address).map_err(|error| {
             if error.kind() == io::ErrorKind::AddrInUse {
-                BindError::InUse(address.clone())
+                in_use(address, dial(format!("\0{name}")).ok())
             } else {
                 failed(error)
             }
@@ -90,7 +91,7 @@ impl BoundSocket {
         let failed =
             |action| move |source| BindError::System { action, address: address.clone(), source };
         let directory = path.parent().unwrap_or(Path::new("/"));
-        let _lock = lock_directory(address, directory, LOCK_WAIT)?;
+        let _lock = lock_unless_held(address, directory, LOCK_WAIT)?;
         refuse_occupied(address, path)?;
         let draft = draft_path(path);
         refuse_occupied(address, &draft)?;
@@ -106,6 +107,22 @@ impl BoundSocket {
         let file = published.map_err(failed("put the socket in its place"))?;
         socket.set_nonblocking(true).map_err(failed("set up the socket"))?;
         Ok(Self { listener: socket.into(), address: address.clone(), file: Some(file) })
+    }
+}
+
+/// Locks `directory`. `None` where another process holds the lock for longer than `wait`.
+fn lock_unless_held(
+    address: &SocketAddress,
+    directory: &Path,
+    wait: Duration,
+) -> Result<Option<File>, BindError> {
+    match lock_directory(address, directory, wait) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error @ BindError::Locked { .. }) => {
+            tracing::warn!(%error, "the socket is bound without the lock on its directory");
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -149,7 +166,7 @@ pub fn survey(address: &SocketAddress) -> Result<Survey, BindError> {
     let path = match address {
         SocketAddress::File(path) => path,
         SocketAddress::Abstract(name) => {
-            let served = is_served(dial(format!("\0{name}")));
+            let served = is_served(&dial(format!("\0{name}")));
             return Ok(if served { Survey::Served } else { Survey::Free });
         }
     };
@@ -157,16 +174,30 @@ pub fn survey(address: &SocketAddress) -> Result<Survey, BindError> {
     match refuse_occupied(address, path) {
         Ok(()) if fs::symlink_metadata(path).is_ok() => Ok(Survey::Stale),
         Ok(()) => Ok(Survey::Free),
-        Err(BindError::InUse(_)) => Ok(Survey::Served),
+        Err(BindError::InUse(_) | BindError::InUseByAnother { .. }) => Ok(Survey::Served),
         Err(error) => Err(error),
     }
 }
 
 /// Connects without waiting: a process that hangs may have let its backlog fill up.
-fn dial(path: impl AsRef<Path>) -> io::Result<()> {
+fn dial(path: impl AsRef<Path>) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    socket.connect(&SockAddr::unix(path)?)
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(socket)
+}
+
+/// Says that `address` is in use, and by which user, where the process that listens could be
+/// `dialled`.
+fn in_use(address: &SocketAddress, dialled: Option<Socket>) -> BindError {
+    let own = rustix::process::geteuid().as_raw();
+    let peer = dialled.and_then(|socket| rustix::net::sockopt::socket_peercred(socket).ok());
+    match peer.map(|peer| peer.uid.as_raw()) {
+        Some(uid) if uid != own && uid != 0 => {
+            BindError::InUseByAnother { address: address.clone(), uid, own }
+        }
+        _ => BindError::InUse(address.clone()),
+    }
 }
 
 fn refuse_occupied(address: &SocketAddress, path: &Path) -> Result<(), BindError> {
@@ -182,14 +213,14 @@ fn refuse_occupied(address: &SocketAddress, path: &Path) -> Result<(), BindError
         };
         return Err(BindError::NotASocket { path: path.to_owned(), kind });
     }
-    if is_served(dial(path)) { Err(BindError::InUse(address.clone())) } else { Ok(()) }
+    let dialled = dial(path);
+    if is_served(&dialled) { Err(in_use(address, dialled.ok())) } else { Ok(()) }
 }
 
 /// Connected, or there but not for us: either way somebody's.
-fn is_served(dialled: io::Result<()>) -> bool {
-    !dialled.is_err_and(|error| {
-        matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
-    })
+fn is_served(dialled: &io::Result<Socket>) -> bool {
+    use io::ErrorKind::{ConnectionRefused, NotFound};
+    !dialled.as_ref().is_err_and(|error| matches!(error.kind(), ConnectionRefused | NotFound))
 }
 
 #[cfg(test)]
@@ -228,6 +259,15 @@ mod tests {
         assert!(matches!(BoundSocket::bind(&address), Err(BindError::InUse(_))));
         UnixStream::connect(&path).unwrap();
         drop(first);
+    }
+
+    #[test]
+    fn a_lock_that_stays_taken_does_not_stop_the_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, address) = at(&directory, "k.sock");
+        let _held = lock_directory(&address, directory.path(), Duration::ZERO).unwrap();
+        let _bound = BoundSocket::bind(&address).unwrap();
+        UnixStream::connect(&path).unwrap();
     }
 
     #[test]

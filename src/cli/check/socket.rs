@@ -1,7 +1,5 @@
 //! The socket's place, and who serves there already.
 
-use std::path::Path;
-
 use tokio::time::timeout;
 
 use crate::{
@@ -11,10 +9,7 @@ use crate::{
         socket::{Survey, survey},
         wire::{StatusRequest, StatusResponse},
     },
-    cli::{
-        finding::{Area, Finding, Report},
-        warnings::mode_of,
-    },
+    cli::finding::{Area, Finding, Report},
     config::settings::Settings,
     domain::time::CALL_BUDGET,
 };
@@ -30,23 +25,6 @@ pub(super) async fn check(settings: &Settings, report: &mut Report) {
         Ok(Survey::Served) => served(address).await,
         Err(error) => Finding::told(Area::Socket, &error.to_string()),
     });
-    if let SocketAddress::File(path) = address
-        && let Some(directory) = path.parent()
-        && mode_of(directory).is_some_and(|mode| mode & 0o002 != 0)
-    {
-        report.add(open_to_all(directory));
-    }
-}
-
-fn open_to_all(directory: &Path) -> Finding {
-    Finding::warn(
-        Area::Socket,
-        format!(
-            "everybody may write to {}, and could be first to listen there",
-            directory.display()
-        ),
-        "use a directory of the provider's own with --listen-address",
-    )
 }
 
 /// What the one who serves there says of itself.
