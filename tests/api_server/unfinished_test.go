@@ -1,0 +1,152 @@
+package apiserver_test
+
+import (
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"k8s.io/kms/pkg/service"
+
+	"vault-kube-kms.test/parts"
+)
+
+// What one process may do: connections that are served, calls on each of them, and bytes of each call's message.
+const (
+	servedMost  = 16
+	callsMost   = 64
+	unsentBytes = 60_000
+)
+
+// Requests that never end, without a time-out of their own, are given up after 30 s; meanwhile they hold what
+// the limits allow and no more, and the API server's client is served.
+func TestRequestsThatNeverEndAreGivenUp(t *testing.T) {
+	t.Parallel()
+	p := launch(t, newEndpoint(t), localFlags(t))
+	p.waitHealthy(t)
+	good := p.client(t)
+	before := p.resident(t)
+	watch := parts.StartWatch()
+	conns := make([]*rawConn, servedMost-1)
+	for index := range conns {
+		conns[index] = dialRaw(t, p)
+		conns[index].leaveUnfinished(t, callsMost)
+	}
+	served(t, good)
+	if grown := p.resident(t) - before; grown > 80<<20 {
+		t.Errorf("unfinished requests hold %d KiB", grown>>10)
+	}
+	for _, conn := range conns {
+		conn.waitUntilGivenUp(t, watch)
+		served(t, good)
+	}
+}
+
+// Connections that say what HTTP/2 wants at first, and then nothing, keep no newcomer out, and end.
+func TestConnectionsThatSayNothingMoreEnd(t *testing.T) {
+	t.Parallel()
+	p := launch(t, newEndpoint(t), localFlags(t))
+	p.waitHealthy(t)
+	watch := parts.StartWatch()
+	conns := make([]*rawConn, 4*servedMost)
+	for index := range conns {
+		conns[index] = dialRaw(t, p)
+	}
+	served(t, p.client(t))
+	for _, conn := range conns {
+		// They do not answer the PING.
+		if err := conn.conn.SetReadDeadline(time.Now().Add(watch.Stretched(time.Minute))); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			if _, err := conn.framer.ReadFrame(); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatal("a connection whose peer answers no PING is open after a minute")
+			} else if err != nil {
+				break
+			}
+		}
+	}
+}
+
+// leaveUnfinished begins so many calls and sends a part of each message.
+func (c *rawConn) leaveUnfinished(t *testing.T, calls int) {
+	t.Helper()
+	// What may be sent before the server says that there is room for more.
+	window := 65_535
+	message := make([]byte, 5+unsentBytes)
+	message[2], message[3], message[4] = 0, 0xff, 0xff
+	for range calls {
+		block := c.block("localhost", way{})
+		err := c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: c.stream, BlockFragment: block, EndHeaders: true})
+		for rest := message; len(rest) > 0 && err == nil; {
+			size := min(16_384, len(rest))
+			if window < size {
+				window += c.readRoom(t)
+				continue
+			}
+			err = c.framer.WriteData(c.stream, false, rest[:size])
+			rest, window = rest[size:], window-size
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.stream += 2
+	}
+}
+
+// readRoom reads one frame, and returns for how many bytes more it says that the connection has room.
+func (c *rawConn) readRoom(t *testing.T) int {
+	t.Helper()
+	if err := c.conn.SetReadDeadline(time.Now().Add(parts.Stretched(startBound))); err != nil {
+		t.Fatal(err)
+	}
+	frame, err := c.framer.ReadFrame()
+	if err != nil {
+		t.Fatal("no room for more: ", err)
+	}
+	if update, is := frame.(*http2.WindowUpdateFrame); is && update.StreamID == 0 {
+		return int(update.Increment)
+	}
+	return 0
+}
+
+// waitUntilGivenUp waits until the server has ended each call, or the connection.
+func (c *rawConn) waitUntilGivenUp(t *testing.T, watch parts.Watch) {
+	t.Helper()
+	for open := int(c.stream / 2); open > 0; {
+		if err := c.conn.SetReadDeadline(time.Now().Add(watch.Stretched(45 * time.Second))); err != nil {
+			t.Fatal(err)
+		}
+		frame, err := c.framer.ReadFrame()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("%d requests are still held after %v", open, watch)
+		}
+		if err != nil {
+			return
+		}
+		switch frame := frame.(type) {
+		case *http2.MetaHeadersFrame:
+			if frame.StreamEnded() {
+				open--
+			}
+		case *http2.RSTStreamFrame:
+			open--
+		case *http2.PingFrame:
+			if !frame.IsAck() {
+				err = c.framer.WritePing(true, frame.Data)
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// served checks that a call of the API server's own client succeeds.
+func served(t *testing.T, client service.Service) {
+	t.Helper()
+	if _, err := client.Encrypt(t.Context(), "beside", randomBytes(32)); err != nil {
+		t.Errorf("a good client beside them: %v", err)
+	}
+}
