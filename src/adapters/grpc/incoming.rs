@@ -36,7 +36,7 @@ use crate::{
 /// health reporters a few more; the rest is a mistake or an attack. The silent ones are many, so
 /// that a client whose process the machine holds up has time to say its first word while another
 /// one dials as fast as it can; with the others they stay below the usual limit of 1024 descriptors.
-const LIMITS: Limits = Limits { silent: 512, speaking: 16 };
+const LIMITS: Limits = Limits { silent: 512, speaking: 64 };
 
 /// How long a peer may stay silent at first.
 const SILENCE_MAX: Duration = Duration::from_secs(5);

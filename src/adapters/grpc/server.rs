@@ -16,14 +16,14 @@ use super::{
 use crate::ports::{clock::Clock, kms::KeyManagement, telemetry::Telemetry};
 
 /// Largest request message, in bytes: a key id, a ciphertext and annotations at KMS v2's limits
-/// take under 36 KiB.
-const MESSAGE_MAX: usize = 65_536;
+/// take less.
+const MESSAGE_MAX: usize = 36 * 1_024;
 
 /// Largest list of headers, in bytes.
 const HEADERS_MAX: u32 = 16_384;
 
 /// Calls in hand on one connection. With the connections that are served and [`MESSAGE_MAX`] it
-/// bounds what unfinished requests, and answers that no peer takes, can hold: 64 MiB.
+/// bounds what unfinished requests, and answers that no peer takes, can hold: 144 MiB.
 const STREAMS_MAX: u32 = 64;
 
 /// How long a call may take from its first byte on, the reading of the request included. A caller's
