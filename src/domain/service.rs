@@ -197,7 +197,7 @@ impl KeyService {
             return Err(KmsError::new(
                 Code::KeeperAnswer,
                 format!(
-                    "the keeper unwrapped to {} bytes; KMS v2 knows 1 to 1024",
+                    "the keeper unwrapped to {} bytes; KMS v2 allows 1 to {CIPHERTEXT_MAX}",
                     plaintext.len()
                 ),
                 "check what stands between this process and the keeper",

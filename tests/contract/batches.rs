@@ -157,7 +157,7 @@ async fn results_that_name_another_item_are_refused() {
     }
 }
 
-/// Servers before Vault 1.12 name no item beside its result.
+/// A server that does not know `reference` names no item beside its result.
 #[tokio::test]
 async fn results_without_a_reference_are_taken_in_their_order() {
     let (subject, stand_in) = subject(Manner::default()).await;

@@ -12,7 +12,6 @@ use std::{
         },
     },
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -21,7 +20,7 @@ use tokio::sync::mpsc;
 use super::{
     address::{ADDRESS_MAX, SocketAddress},
     bind_error::BindError,
-    socket_directory::{lock_directory, open_directory},
+    socket_directory::{LOCK_WAIT, lock_directory, open_directory},
     socket_file::SocketFile,
 };
 
@@ -31,9 +30,6 @@ const MODE: u32 = 0o770;
 /// Connections that may wait to be accepted: as many as the system allows (`net.core.somaxconn`,
 /// 4096 by default). With a full backlog, Go's `connect` fails at once instead of waiting.
 const BACKLOG: i32 = i32::MAX;
-
-/// How long a start waits for another process that starts or stops in the same directory.
-const LOCK_WAIT: Duration = Duration::from_secs(1);
 
 /// A listening socket, and its file.
 #[derive(Debug)]
@@ -91,7 +87,7 @@ impl BoundSocket {
         let failed =
             |action| move |source| BindError::System { action, address: address.clone(), source };
         let directory = path.parent().unwrap_or(Path::new("/"));
-        let _lock = lock_unless_held(address, directory, LOCK_WAIT)?;
+        let _lock = lock_unless_held(address, directory)?;
         refuse_occupied(address, path)?;
         let draft = draft_path(path);
         refuse_occupied(address, &draft)?;
@@ -110,13 +106,9 @@ impl BoundSocket {
     }
 }
 
-/// Locks `directory`. `None` where another process holds the lock for longer than `wait`.
-fn lock_unless_held(
-    address: &SocketAddress,
-    directory: &Path,
-    wait: Duration,
-) -> Result<Option<File>, BindError> {
-    match lock_directory(address, directory, wait) {
+/// Locks `directory`. `None` where another process holds the lock for longer than [`LOCK_WAIT`].
+fn lock_unless_held(address: &SocketAddress, directory: &Path) -> Result<Option<File>, BindError> {
+    match lock_directory(address, directory, LOCK_WAIT) {
         Ok(lock) => Ok(Some(lock)),
         Err(error @ BindError::Locked { .. }) => {
             tracing::warn!(%error, "the socket is bound without the lock on its directory");
@@ -225,7 +217,10 @@ fn is_served(dialled: &io::Result<Socket>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::{fs::symlink, net::UnixStream};
+    use std::{
+        os::unix::{fs::symlink, net::UnixStream},
+        time::Duration,
+    };
 
     use super::*;
 

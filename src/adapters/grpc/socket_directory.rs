@@ -14,6 +14,9 @@ use rustix::fs::{Access, AtFlags, CWD, FlockOperation, OFlags};
 
 use super::{address::SocketAddress, bind_error::BindError};
 
+/// How long a start or a stop waits for another process that starts or stops in the same directory.
+pub(super) const LOCK_WAIT: Duration = Duration::from_secs(1);
+
 /// How often the lock is tried.
 const LOCK_EVERY: Duration = Duration::from_millis(50);
 

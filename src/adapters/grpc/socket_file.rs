@@ -4,15 +4,15 @@ use std::{
     fs, io,
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
 
-use super::{address::SocketAddress, bind_error::BindError, socket_directory::lock_directory};
-
-/// How long the end of the process waits for another one that starts in the same directory.
-const LOCK_WAIT: Duration = Duration::from_secs(1);
+use super::{
+    address::SocketAddress,
+    bind_error::BindError,
+    socket_directory::{LOCK_WAIT, lock_directory},
+};
 
 /// The file of a bound socket. While this value exists the file's inode is in use, so that no other
 /// file can have its number: ext4 gives the number of a removed file to the next one.
@@ -66,7 +66,7 @@ impl SocketFile {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
+    use std::{os::unix::net::UnixListener, time::Duration};
 
     use super::*;
     use crate::adapters::grpc::socket::BoundSocket;

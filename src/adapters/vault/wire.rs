@@ -146,7 +146,7 @@ pub(super) struct BatchItem {
     pub(super) plaintext: String,
     #[serde(default)]
     pub(super) error: String,
-    /// The `reference` of the item that this is the result of. Servers before Vault 1.12 send none.
+    /// The `reference` of the item that this is the result of. Empty where the server sends none.
     #[serde(default)]
     pub(super) reference: String,
 }

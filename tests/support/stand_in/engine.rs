@@ -40,7 +40,7 @@ pub struct Engine {
     pub batches: Vec<usize>,
     /// Batches are refused, as an old server does that does not know them.
     pub refuses_batches: bool,
-    /// Whether each result of a batch has the `reference` of its item, as servers since Vault 1.12.
+    /// Whether each result of a batch has the `reference` of its item, as those of OpenBao 2.7.2 have.
     pub echoes: bool,
     /// Changes the results of each batch before they are sent.
     pub mixes_up: Option<fn(&mut Vec<Value>)>,

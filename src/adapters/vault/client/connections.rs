@@ -72,10 +72,9 @@ impl Connections {
 
     /// The connections to endpoint `index`, for a request at `now`.
     pub(super) fn to(&self, index: usize, now: Monotonic) -> Option<Arc<Http>> {
-        let dial = self.dial();
         let mut pool = self.pool(index)?;
         if pool.is_due && !pool.is_early(now) {
-            pool.renew(dial, self.connect_timeout, now);
+            pool.renew(self.dial(), self.connect_timeout, now);
         }
         Some(Arc::clone(&pool.http))
     }
