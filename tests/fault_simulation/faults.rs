@@ -93,14 +93,8 @@ impl Fault {
             |fault| matches!(fault, Self::AllMeet(_) | Self::NodeStale(_) | Self::Proxied(None, _));
         let of_nodes = |fault: Self| fault.subject() < NODES;
         let rotates = |fault| matches!(fault, Self::Rotated | Self::NodeStale(_));
-        // Known gap: where no health answer comes within 300 ms, a login goes to a server that became
-        // foreign since it was last checked, and its refusal holds the pair back for an hour.
-        let foreign = |fault| matches!(fault, Self::Foreign(_));
-        let hides = |fault| matches!(fault, Self::Slow | Self::Unreliable);
         self.subject() == other.subject()
             || rotates(self) && rotates(other)
-            || foreign(self) && hides(other)
-            || foreign(other) && hides(self)
             || all(self) && of_nodes(other)
             || all(other) && of_nodes(self)
     }

@@ -151,7 +151,8 @@ pub fn is_of_an_outage(code: Code) -> bool {
     code.is_outage()
         || matches!(
             code,
-            Code::KeyIdUnknown
+            Code::ClusterForeign
+                | Code::KeyIdUnknown
                 | Code::KeyMissing
                 | Code::LoginRefused
                 | Code::Overloaded

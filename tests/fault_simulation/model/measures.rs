@@ -47,6 +47,8 @@ struct Client {
     granted: Option<Instant>,
     /// The names whose server was told to be foreign by its own answer, and since when.
     foreign: BTreeMap<usize, Instant>,
+    /// When each name last moved, and the first request to its former server after that.
+    moved: BTreeMap<usize, (Instant, Instant)>,
 }
 
 /// The most that was seen of each.
@@ -188,6 +190,16 @@ impl Measures {
     /// Since when `client` has known that the server behind `name` is of another cluster.
     pub fn known_foreign(&self, client: usize, name: usize) -> Option<Instant> {
         self.clients.get(&client)?.foreign.get(&name).copied()
+    }
+
+    /// A request of `client` arrives at the former server of `name`, which moved at `at`. Returns when
+    /// the first such request came.
+    pub fn asked_after_move(&mut self, client: usize, name: usize, at: Instant) -> Instant {
+        let moved = self.client(client).moved.entry(name).or_insert((at, Instant::now()));
+        if moved.0 != at {
+            *moved = (at, Instant::now());
+        }
+        moved.1
     }
 
     /// A request of `client` arrives that wraps or unwraps `content`.

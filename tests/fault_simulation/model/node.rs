@@ -78,7 +78,11 @@ pub async fn respond(network: Network, way: Way, request: Request<Incoming>) -> 
         Wire::HalfBody if status == 200 => half(&text),
         _ => page(status, text),
     };
-    let state = network.cluster.state();
+    let mut state = network.cluster.state();
+    if asked.path == "sys/health" && !(wire == Wire::HalfBody && status == 200) {
+        let foreign = state.nodes[node].foreign;
+        state.measures.told_foreign(network.client, way.name, foreign);
+    }
     let headers = answer.headers_mut();
     let now = wall_ms(network.cluster.journal.started()) / 1_000;
     let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(now as u64);
@@ -104,13 +108,12 @@ fn trace(network: &Network, way: Way, asked: &Asked, answer: std::fmt::Arguments
 fn note(network: &Network, way: Way, asked: &Asked) {
     let Network { cluster, client, .. } = network;
     let moved = {
-        let state = cluster.state();
-        let moves_at =
-            state.nodes[way.name].moves_at.filter(|_| state.resolved(way.name) != way.node);
-        moves_at.filter(|at| at.elapsed() > NAME_FOLLOWED_WITHIN)
+        let mut state = cluster.state();
+        let at = state.nodes[way.name].moves_at.filter(|_| state.resolved(way.name) != way.node);
+        at.map(|at| state.measures.asked_after_move(*client, way.name, at))
     };
-    if let Some(moved) = moved {
-        let what = format_args!("plugin {client} asks {way:?} {:?} after", moved.elapsed());
+    if let Some(first) = moved.filter(|first| first.elapsed() > NAME_FOLLOWED_WITHIN) {
+        let what = format_args!("plugin {client} still asks {way:?} after {:?}", first.elapsed());
         cluster.journal.violated(&NAME_FOLLOWED, what);
     }
     let foreign = cluster.state().measures.known_foreign(*client, way.name);
@@ -146,7 +149,6 @@ fn answer(network: &Network, way: Way, asked: &Asked, mut draw: Chance) -> (Repl
     let (mut state, node) = (network.cluster.state(), way.node);
     let foreign = state.nodes[node].foreign;
     if asked.path == "sys/health" {
-        state.measures.told_foreign(network.client, way.name, foreign);
         let (status, mut reply) = health(&state, node);
         if foreign && network.plant != Some(Plant::UnsaidForeign) {
             reply["cluster_id"] = json!("another");

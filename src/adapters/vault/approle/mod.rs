@@ -9,7 +9,7 @@ use std::{
     fmt,
     future::pending,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -120,6 +120,7 @@ impl AppRole {
             mount: settings.mount.clone(),
             namespace: settings.namespace.clone(),
             timeout: settings.login_timeout,
+            refused_late: Mutex::default(),
         });
         let unwrapper = settings.secret_id_wrapped.then(|| Unwrapper::new(Arc::clone(&requests)));
         Self {
@@ -184,7 +185,8 @@ impl Credentials for AppRole {
         let secret_id = self.secret_id(&material.proof).await?;
         let secret_id = secret_id.as_ref().map(Secret::expose);
         let body = json(&LoginBody { role_id: material.role_id.expose(), secret_id });
-        let outcome = self.requests.log_in(body.map_err(LoginFailure::Failed)?).await;
+        let body = body.map_err(LoginFailure::Failed)?;
+        let outcome = self.requests.log_in(material.mark, body).await;
         match &material.proof {
             Proof::RoleAlone => outcome.map_err(without_secret_id),
             Proof::SecretId(_) | Proof::Wrapped(_) => outcome,

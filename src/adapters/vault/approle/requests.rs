@@ -1,7 +1,11 @@
 //! The requests that log in, renew, unwrap and revoke. They have time of their own
 //! (`--login-timeout`), because no caller waits for them.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::Method;
@@ -12,7 +16,7 @@ use crate::{
         client::{
             Expected, Failure, Policy, Repeat, Request, Target, VaultClient, json, unreadable,
         },
-        credentials::{Lease, LoginFailure},
+        credentials::{Lease, LoginFailure, Mark},
         key_path::{MountPath, Namespace},
         refusal::Asked,
         wire::{Auth, Authenticated, Nothing},
@@ -44,6 +48,8 @@ pub(super) struct Requests {
     pub(super) namespace: Namespace,
     /// The most time for a login, a renewal or an unwrap (`--login-timeout`).
     pub(super) timeout: Duration,
+    /// The material that was refused last after its login had been given up, and why.
+    pub(super) refused_late: Mutex<Option<(Mark, KmsError)>>,
 }
 
 impl Requests {
@@ -71,14 +77,26 @@ impl Requests {
         self.client.send(&request, policy).await.map(|answer| answer.value).map_err(named)
     }
 
-    /// Logs in with `body`. The answer is awaited in a task of its own: a token that comes after
-    /// the time-out, or after this future was dropped, is revoked.
-    pub(super) async fn log_in(self: &Arc<Self>, body: Bytes) -> Result<Lease, LoginFailure> {
+    /// Logs in with `body`, the material of `mark`. The answer is awaited in a task of its own. When
+    /// it comes after the time-out, or after this future was dropped, a token is revoked, and a
+    /// refusal is the result of the next login with the same material.
+    pub(super) async fn log_in(
+        self: &Arc<Self>,
+        mark: Mark,
+        body: Bytes,
+    ) -> Result<Lease, LoginFailure> {
+        if let Some((_, error)) = self.refused_late().take_if(|(refused, _)| *refused == mark) {
+            return Err(LoginFailure::Refused(error));
+        }
         let (answer, answered) = oneshot::channel();
         let this = Arc::clone(self);
         tokio::spawn(async move {
-            if let Err(Ok(late)) = answer.send(this.ask_for_token(body).await) {
-                this.revoke_unused(&late.token).await;
+            match answer.send(this.ask_for_token(body).await) {
+                Err(Ok(late)) => this.revoke_unused(&late.token).await,
+                Err(Err(LoginFailure::Refused(error))) => {
+                    *this.refused_late() = Some((mark, error));
+                }
+                Err(Err(LoginFailure::Failed(_))) | Ok(()) => (),
             }
         });
         tokio::select! {
@@ -86,6 +104,10 @@ impl Requests {
             outcome = answered => outcome.unwrap_or_else(|_gone| Err(LoginFailure::Failed(late(self.timeout)))),
             () = self.clock.sleep(self.timeout) => Err(LoginFailure::Failed(late(self.timeout))),
         }
+    }
+
+    fn refused_late(&self) -> MutexGuard<'_, Option<(Mark, KmsError)>> {
+        self.refused_late.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn ask_for_token(&self, body: Bytes) -> Result<Lease, LoginFailure> {
