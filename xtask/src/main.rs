@@ -16,6 +16,7 @@ cargo xtask test             every test; fetches and builds what it needs into t
 cargo xtask tools            only fetch and build what the tests need
 cargo xtask soak             load, faults, rotations and kills; 30 minutes unless told
         [--minutes N] [--seed N]
+cargo xtask hostile          floods and a scan of the memory: prints what each flood costs
 cargo xtask fuzz [SECONDS]   hostile bytes at the fuzz targets, for 60 s in all unless told
 cargo xtask cluster up       a control plane to try: OpenBao, etcd, the plugin, kube-apiserver
         [--replicas N] [--keeper openbao|local] [--kubernetes 1.36.3|1.31.0]
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         ["test", flags @ ..] => test::Choice::read(flags).and_then(|choice| test::all(&choice)),
         ["cluster", action @ ("up" | "down" | "status"), flags @ ..] => cluster::ctl(action, flags),
         ["soak", flags @ ..] => soak::Choice::read(flags).and_then(|choice| soak::run_it(&choice)),
+        ["hostile"] => tools::openbao().and_then(|bao| test::hostile(bao.as_deref())),
         ["fuzz"] => fuzz::all(60),
         ["fuzz", seconds] => seconds.parse().map_err(Into::into).and_then(fuzz::all),
         ["tools"] => {

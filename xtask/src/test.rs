@@ -58,6 +58,7 @@ pub(crate) fn all(choice: &Choice<'_>) -> Result<(), Failure> {
     }
     api_server(bao.as_deref())?;
     field(bao.as_deref())?;
+    hostile(bao.as_deref())?;
     faults(bao.as_deref(), choice)?;
     e2e(bao.as_deref(), choice)
 }
@@ -79,6 +80,14 @@ fn field(bao: Option<&Path>) -> Result<(), Failure> {
     let shipped = release_binary()?;
     say("Go: what users reported, rebuilt, against the release binary");
     run(suite("field", "10m", bao).env("PROVIDER", shipped))
+}
+
+/// Floods, slow clients and a scan of the memory, against the binary as it is shipped. Prints what each
+/// flood costs.
+pub(crate) fn hostile(bao: Option<&Path>) -> Result<(), Failure> {
+    let shipped = release_binary()?;
+    say("Go: floods, slow clients and what stays in memory, against the release binary");
+    run(suite("hostile", "15m", bao).arg("-v").env("PROVIDER", shipped))
 }
 
 /// OpenBao on three nodes, and what can happen to them.

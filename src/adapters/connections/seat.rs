@@ -30,7 +30,10 @@ pub(crate) struct Caller<P> {
     id: Id,
 }
 
-/// A request in hand, until this is dropped.
+/// A request that has begun, until this is dropped.
+pub(crate) struct Begun<P: Copy + Ord>(Caller<P>);
+
+/// A whole request in hand, until this is dropped.
 pub(crate) struct Calling<P: Copy + Ord>(Caller<P>);
 
 impl<P: Copy + Ord> Seats<P> {
@@ -66,6 +69,13 @@ impl<P: Copy + Ord> Seat<P> {
 }
 
 impl<P: Copy + Ord> Caller<P> {
+    /// Notes the start of a request, which counts until the returned value is dropped. Where there
+    /// are too many over all connections, the one with the most of them ends.
+    pub(crate) fn begin(&self) -> Begun<P> {
+        let _one_ended = end(locked(&self.table).request_began(self.id));
+        Begun(self.clone())
+    }
+
     /// Notes a whole request, which is in hand until the returned value is dropped.
     pub(crate) fn call(&self) -> Calling<P> {
         locked(&self.table).call_began(self.id);
@@ -76,6 +86,12 @@ impl<P: Copy + Ord> Caller<P> {
 impl<P: Copy + Ord> Drop for Seat<P> {
     fn drop(&mut self) {
         locked(&self.caller.table).leave(self.caller.id);
+    }
+}
+
+impl<P: Copy + Ord> Drop for Begun<P> {
+    fn drop(&mut self) {
+        locked(&self.0.table).request_ended(self.0.id);
     }
 }
 

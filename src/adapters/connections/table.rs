@@ -1,7 +1,7 @@
 //! Decides which connection to end when there are too many. A pure value: it reads no clock and
 //! touches no socket.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 /// How many connections may be open at once.
 #[derive(Clone, Copy, Debug)]
@@ -10,6 +10,8 @@ pub(crate) struct Limits {
     pub(crate) silent: usize,
     /// Of all others.
     pub(crate) speaking: usize,
+    /// Requests that have begun and are not answered, over all connections: each may hold a message.
+    pub(crate) requests: usize,
 }
 
 /// Names a connection of one table. No name is given twice.
@@ -37,8 +39,17 @@ struct Entry<P, H> {
     stage: Stage,
     /// Requests in hand.
     calls: usize,
+    /// Requests that have begun and are not answered, whole or not.
+    requests: usize,
     /// The turn of its last sign of life: the connection with the smallest one is the idlest.
     turn: u64,
+}
+
+impl<P, H> Entry<P, H> {
+    /// Requests that are not whole, or whose answers are not taken.
+    const fn unfinished(&self) -> usize {
+        self.requests.saturating_sub(self.calls)
+    }
 }
 
 /// The open connections of one server. `P` says who is on the other side; what one peer does costs
@@ -46,19 +57,21 @@ struct Entry<P, H> {
 ///
 /// There are two groups, the silent connections and the speaking ones, each with a limit. The one
 /// to end is taken from the peer with the most connections of the group. Of those it is the one
-/// that has come the least far, and among equals the idlest. It is never the connection that has
-/// just entered the group.
+/// with the most unfinished requests, then the one that has come the least far, and among equals the
+/// idlest. It is never the connection that has just entered the group.
 #[derive(Debug)]
 pub(crate) struct Table<P, H> {
     limits: Limits,
     turn: u64,
+    /// Requests that have begun, over all connections.
+    requests: usize,
     open: BTreeMap<Id, Entry<P, H>>,
 }
 
 impl<P: Copy + Ord, H> Table<P, H> {
     /// A table without connections.
     pub(crate) const fn new(limits: Limits) -> Self {
-        Self { limits, turn: 0, open: BTreeMap::new() }
+        Self { limits, turn: 0, requests: 0, open: BTreeMap::new() }
     }
 
     /// Adds a silent connection. Returns its name, and what ends the connection that must go for
@@ -66,7 +79,8 @@ impl<P: Copy + Ord, H> Table<P, H> {
     pub(crate) fn enter(&mut self, peer: P, handle: H) -> (Id, Option<H>) {
         let turn = self.next_turn();
         let id = Id(turn);
-        self.open.insert(id, Entry { peer, handle, stage: Stage::Silent, calls: 0, turn });
+        let entry = Entry { peer, handle, stage: Stage::Silent, calls: 0, requests: 0, turn };
+        self.open.insert(id, entry);
         (id, self.make_room(id))
     }
 
@@ -83,6 +97,31 @@ impl<P: Copy + Ord, H> Table<P, H> {
         self.make_room(id)
     }
 
+    /// Notes that a request of connection `id` has begun. Returns what ends the connection that must
+    /// go, if too many have begun now. It may be the same connection.
+    pub(crate) fn request_began(&mut self, id: Id) -> Option<H> {
+        let entry = self.open.get_mut(&id)?;
+        entry.requests = entry.requests.saturating_add(1);
+        self.requests = self.requests.saturating_add(1);
+        if self.requests <= self.limits.requests {
+            return None;
+        }
+        let of_peer = self.by_peer(|_| true, |entry| entry.requests);
+        let (worst, _) = self.open.iter().min_by_key(|(_, entry)| {
+            let of_peer = of_peer.get(&entry.peer).copied().unwrap_or_default();
+            (Reverse(of_peer), Reverse(entry.requests), entry.stage, entry.turn)
+        })?;
+        self.remove(*worst)
+    }
+
+    /// Notes that a request of connection `id` was answered or given up.
+    pub(crate) fn request_ended(&mut self, id: Id) {
+        if let Some(entry) = self.open.get_mut(&id) {
+            entry.requests = entry.requests.saturating_sub(1);
+            self.requests = self.requests.saturating_sub(1);
+        }
+    }
+
     /// Notes that a whole request of connection `id` has arrived.
     pub(crate) fn call_began(&mut self, id: Id) {
         let turn = self.next_turn();
@@ -93,7 +132,7 @@ impl<P: Copy + Ord, H> Table<P, H> {
         }
     }
 
-    /// Notes that a request of connection `id` was answered or given up.
+    /// Notes that a whole request of connection `id` was answered or given up.
     pub(crate) fn call_ended(&mut self, id: Id) {
         let turn = self.next_turn();
         if let Some(entry) = self.open.get_mut(&id) {
@@ -107,7 +146,27 @@ impl<P: Copy + Ord, H> Table<P, H> {
 
     /// Forgets connection `id`.
     pub(crate) fn leave(&mut self, id: Id) {
-        drop(self.open.remove(&id));
+        drop(self.remove(id));
+    }
+
+    fn remove(&mut self, id: Id) -> Option<H> {
+        let entry = self.open.remove(&id)?;
+        self.requests = self.requests.saturating_sub(entry.requests);
+        Some(entry.handle)
+    }
+
+    /// The sum of `size` over the connections of `group`, for each peer.
+    fn by_peer(
+        &self,
+        group: impl Fn(&Entry<P, H>) -> bool,
+        size: impl Fn(&Entry<P, H>) -> usize,
+    ) -> BTreeMap<P, usize> {
+        let mut sums: BTreeMap<P, usize> = BTreeMap::new();
+        for entry in self.open.values().filter(|entry| group(entry)) {
+            let sum = sums.entry(entry.peer).or_default();
+            *sum = sum.saturating_add(size(entry));
+        }
+        sums
     }
 
     fn next_turn(&mut self) -> u64 {
@@ -119,22 +178,17 @@ impl<P: Copy + Ord, H> Table<P, H> {
     fn make_room(&mut self, newest: Id) -> Option<H> {
         let silent = self.open.get(&newest)?.stage == Stage::Silent;
         let limit = if silent { self.limits.silent } else { self.limits.speaking };
-        let group =
-            || self.open.iter().filter(|(_, entry)| (entry.stage == Stage::Silent) == silent);
-        if group().count() <= limit {
+        let group = |entry: &Entry<P, H>| (entry.stage == Stage::Silent) == silent;
+        if self.open.values().filter(|entry| group(entry)).count() <= limit {
             return None;
         }
-        let mut most: BTreeMap<P, usize> = BTreeMap::new();
-        for (_, entry) in group() {
-            let count = most.entry(entry.peer).or_default();
-            *count = count.saturating_add(1);
-        }
-        let (worst, _) = group().filter(|(id, _)| **id != newest).min_by_key(|(_, entry)| {
-            let of_peer = most.get(&entry.peer).copied().unwrap_or_default();
-            (std::cmp::Reverse(of_peer), entry.stage, entry.turn)
+        let of_peer = self.by_peer(group, |_| 1);
+        let others = self.open.iter().filter(|(id, entry)| **id != newest && group(entry));
+        let (worst, _) = others.min_by_key(|(_, entry)| {
+            let of_peer = of_peer.get(&entry.peer).copied().unwrap_or_default();
+            (Reverse(of_peer), Reverse(entry.unfinished()), entry.stage, entry.turn)
         })?;
-        let worst = *worst;
-        self.open.remove(&worst).map(|entry| entry.handle)
+        self.remove(*worst)
     }
 }
 
@@ -144,7 +198,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { silent: 3, speaking: 3 };
+    const LIMITS: Limits = Limits { silent: 3, speaking: 3, requests: 4 };
 
     /// A table whose connections are named by what ends them.
     fn table() -> Table<u32, &'static str> {
@@ -240,12 +294,43 @@ mod tests {
         assert_eq!(table.heard(ids[1]), None);
     }
 
+    #[test]
+    fn a_connection_whose_answers_are_not_taken_ends_before_a_newcomer() {
+        let mut table = table();
+        let hoarder = served(&mut table, 0, "hoarder");
+        assert_eq!((table.request_began(hoarder), table.request_began(hoarder)), (None, None));
+        let calling = served(&mut table, 0, "calling");
+        assert_eq!(table.request_began(calling), None);
+        table.call_began(calling);
+        greeted(&mut table, 0, "newcomer");
+        let (id, _) = table.enter(0, "next");
+        assert_eq!(table.heard(id), Some("hoarder"));
+    }
+
+    #[test]
+    fn of_too_many_requests_the_connection_with_the_most_ends() {
+        let mut table = table();
+        let modest = served(&mut table, 1, "another peer's");
+        let few = served(&mut table, 0, "one request");
+        let many = served(&mut table, 0, "two requests");
+        for id in [modest, few, many, many] {
+            assert_eq!(table.request_began(id), None);
+        }
+        assert_eq!(table.request_began(modest), Some("two requests"));
+        // What is gone does not count, nor what ended.
+        table.request_ended(many);
+        assert_eq!(table.request_began(modest), None);
+        table.request_ended(few);
+        assert_eq!(table.request_began(modest), None);
+        assert_eq!(table.request_began(modest), Some("another peer's"));
+    }
+
     proptest! {
         /// Whatever happens in whatever order, the limits hold, and a peer that keeps to its share
         /// of a group loses nothing to another peer.
         #[test]
         fn the_limits_hold_and_a_modest_peer_loses_nothing(
-            steps in proptest::collection::vec((0_u8..5, 0_usize..20, 0_u32..3), 1..300),
+            steps in proptest::collection::vec((0_u8..7, 0_usize..20, 0_u32..3), 1..300),
         ) {
             let mut table = Table::new(LIMITS);
             let mut ids: Vec<Id> = Vec::new();
@@ -272,10 +357,18 @@ mod tests {
                         table.leave(id);
                         None
                     }
+                    (5, Some(id)) => table.request_began(id),
+                    (6, Some(id)) if table.open[&id].requests > 0 => {
+                        table.request_ended(id);
+                        None
+                    }
                     _ => None,
                 };
                 ids.retain(|id| table.open.contains_key(id));
                 let silent = table.open.values().filter(|e| e.stage == Stage::Silent).count();
+                let requests: usize = table.open.values().map(|e| e.requests).sum();
+                prop_assert_eq!(table.requests, requests);
+                prop_assert!(requests <= LIMITS.requests);
                 prop_assert!(silent <= LIMITS.silent);
                 prop_assert!(table.open.len() - silent <= LIMITS.speaking);
                 if ended == Some(99) {

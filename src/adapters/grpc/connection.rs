@@ -7,6 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use http::Extensions;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -65,7 +66,12 @@ pub(super) fn has_gone(stream: &UnixStream) -> bool {
         && asked.revents().intersects(PollFlags::HUP | PollFlags::RDHUP)
 }
 
-/// Notes that `request` is in hand, until the returned value is dropped.
+/// Notes that the request with these extensions has begun, until the returned value is dropped.
+pub(super) fn begun(extensions: &Extensions) -> Option<seat::Begun<u32>> {
+    extensions.get::<Caller>().map(seat::Caller::begin)
+}
+
+/// Notes that `request` is whole and in hand, until the returned value is dropped.
 pub(super) fn in_hand<T>(request: &Request<T>) -> Option<seat::Calling<u32>> {
     request.extensions().get::<Caller>().map(seat::Caller::call)
 }

@@ -33,10 +33,13 @@ use crate::{
 };
 
 /// How many connections may be open at once. An API server holds one for each provider entry, its
-/// health reporters a few more; the rest is a mistake or an attack. The silent ones are many, so
-/// that a client whose process the machine holds up has time to say its first word while another
-/// one dials as fast as it can; with the others they stay below the usual limit of 1024 descriptors.
-const LIMITS: Limits = Limits { silent: 512, speaking: 64 };
+/// health reporters a few more; the rest is a mistake or an attack. There is room for many more, so
+/// that a client whose process the machine holds up has time for its first request while another
+/// process dials as fast as it can. All of them stay below the usual limit of 1024 descriptors.
+///
+/// The requests that have begun bound the memory of what is never finished: see
+/// [`server`](super::server).
+pub(super) const LIMITS: Limits = Limits { silent: 512, speaking: 256, requests: 768 };
 
 /// How long a peer may stay silent at first.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
@@ -212,7 +215,7 @@ impl Door {
 
     fn ended_for_another(&mut self) {
         self.telemetry.record(Event::ConnectionEnded(EndReason::Crowded));
-        let Limits { silent, speaking } = LIMITS;
+        let Limits { silent, speaking, .. } = LIMITS;
         self.tell(format_args!(
             "ended a connection for a new one: {speaking} are served at most, and {silent} may be silent; \
              look for a process that opens many"

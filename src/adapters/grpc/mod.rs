@@ -11,6 +11,7 @@ pub mod socket_file;
 pub mod socket_guard;
 
 mod connection;
+mod counted;
 mod deadline;
 mod service;
 mod socket_directory;

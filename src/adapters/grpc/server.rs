@@ -2,29 +2,41 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderValue, Response};
 use tokio_util::sync::CancellationToken;
-use tonic::{body::Body, transport::Server};
-use tower::util::MapResponseLayer;
+use tonic::transport::Server;
 
 use super::{
-    incoming::{PeerPolicy, admitted},
+    counted::Counting,
+    incoming::{LIMITS, PeerPolicy, admitted},
     service::KmsV2,
     socket::Listeners,
     wire::key_management_service_server::KeyManagementServiceServer,
 };
 use crate::ports::{clock::Clock, kms::KeyManagement, telemetry::Telemetry};
 
-/// Largest request message, in bytes: a key id, a ciphertext and annotations at KMS v2's limits
-/// take less.
-const MESSAGE_MAX: usize = 36 * 1_024;
+/// Largest message, in bytes: a key id, a ciphertext and annotations at KMS v2's limits take less.
+const MESSAGE_MAX: usize = 36 << 10;
 
 /// Largest list of headers, in bytes.
 const HEADERS_MAX: u32 = 16_384;
 
-/// Calls in hand on one connection. With the connections that are served and [`MESSAGE_MAX`] it
-/// bounds what unfinished requests, and answers that no peer takes, can hold: 144 MiB.
+/// Calls in hand on one connection. What all connections hold is bounded below.
 const STREAMS_MAX: u32 = 64;
+
+/// The flow-control windows: what a peer may send ahead on one stream and on one connection.
+const STREAM_WINDOW: u32 = 65_536;
+const CONNECTION_WINDOW: u32 = 65_536;
+
+/// What a call holds at most, in bytes: its message in a buffer that doubles as it grows. An answer
+/// that no peer takes holds less.
+const CALL_HOLDS: usize = MESSAGE_MAX.next_power_of_two();
+
+/// What calls that are never finished, and answers that no peer takes, hold at most, in bytes.
+const HELD_MAX: usize = 80 << 20;
+#[expect(clippy::as_conversions, reason = "no other conversion is constant")]
+const _: () = assert!(
+    LIMITS.requests * CALL_HOLDS + LIMITS.speaking * (CONNECTION_WINDOW as usize) < HELD_MAX
+);
 
 /// How long a call may take from its first byte on, the reading of the request included. A caller's
 /// own `grpc-timeout` may be shorter.
@@ -38,10 +50,6 @@ const PING_ANSWERED: Duration = Duration::from_secs(5);
 /// it may take to end after that. The age is spread by a fifth from process to process. Read buffers of a connection hold seeds; so they do not get old.
 const AGE_MAX: Duration = Duration::from_mins(10);
 const AGE_GRACE: Duration = CALL_MAX;
-
-/// The flow-control windows: what a peer may send ahead on one stream and on one connection.
-const STREAM_WINDOW: u32 = 65_536;
-const CONNECTION_WINDOW: u32 = 1_048_576;
 
 /// The use cases, and what the server needs beside them.
 #[derive(Clone, Debug)]
@@ -84,7 +92,7 @@ impl Serving {
             .http2_keepalive_timeout(Some(PING_ANSWERED))
             .max_connection_age(age_max)
             .max_connection_age_grace(AGE_GRACE)
-            .layer(MapResponseLayer::new(too_large_is_invalid))
+            .layer(Counting)
             .add_service(service)
             .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
         // A client that ignores GOAWAY would hold the server open for ever.
@@ -100,17 +108,4 @@ impl Serving {
             }
         }
     }
-}
-
-/// The transport answers a message over the limit with `OUT_OF_RANGE`; to a caller of KMS v2 it
-/// is an invalid request like any other that is too large. Nothing of ours answers that code.
-fn too_large_is_invalid(mut response: Response<Body>) -> Response<Body> {
-    const OUT_OF_RANGE: HeaderValue = HeaderValue::from_static("11");
-    const INVALID_ARGUMENT: HeaderValue = HeaderValue::from_static("3");
-    if let Some(status) = response.headers_mut().get_mut("grpc-status")
-        && *status == OUT_OF_RANGE
-    {
-        *status = INVALID_ARGUMENT;
-    }
-    response
 }

@@ -1,0 +1,73 @@
+//! Counts each request of a connection from its head until its answer is taken or given up.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http::{HeaderValue, Request, Response};
+use http_body_util::BodyExt as _;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+use super::connection::begun;
+
+/// Wraps the services of a server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counting;
+
+/// A service whose requests are counted.
+#[derive(Clone, Debug)]
+pub(super) struct Counted<S>(S);
+
+impl<S> Layer<S> for Counting {
+    type Service = Counted<S>;
+
+    fn layer(&self, inner: S) -> Counted<S> {
+        Counted(inner)
+    }
+}
+
+impl<S> Service<Request<Body>> for Counted<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let begun = begun(request.extensions());
+        let answer = self.0.call(request);
+        Box::pin(async move {
+            let answer = too_large_is_invalid(answer.await?);
+            Ok(answer.map(|body| {
+                Body::new(body.map_frame(move |frame| {
+                    // It counts as long as this is held.
+                    let _counted = &begun;
+                    frame
+                }))
+            }))
+        })
+    }
+}
+
+/// The transport answers a message over the limit with `OUT_OF_RANGE`; to a caller of KMS v2 it
+/// is an invalid request like any other that is too large. Nothing of ours answers that code.
+fn too_large_is_invalid(mut response: Response<Body>) -> Response<Body> {
+    const OUT_OF_RANGE: HeaderValue = HeaderValue::from_static("11");
+    const INVALID_ARGUMENT: HeaderValue = HeaderValue::from_static("3");
+    if let Some(status) = response.headers_mut().get_mut("grpc-status")
+        && *status == OUT_OF_RANGE
+    {
+        *status = INVALID_ARGUMENT;
+    }
+    response
+}

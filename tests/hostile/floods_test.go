@@ -1,0 +1,278 @@
+package hostile_test
+
+import (
+	"crypto/rand"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"vault-kube-kms.test/parts"
+)
+
+const (
+	// How long each flood lasts.
+	floodTime = 4 * time.Second
+	// What it may cost in memory: the product of all limits (src/adapters/grpc/server.rs).
+	memoryMost = 80 << 20
+	// How many connections a flood opens in a second.
+	dialMost = 1_000
+	// Connections that are served, calls on each of them, and bytes of a message: the server's limits.
+	servedMost, callsMost, messageMost = 256, 64, 36 << 10
+)
+
+// flood is one kind of attack. It goes on until `done` is closed, and returns what it managed to do.
+type flood struct {
+	name string
+	run  func(p *plugin, done <-chan struct{}) string
+}
+
+var floods = []flood{
+	{"connections, closed at once", func(p *plugin, done <-chan struct{}) string {
+		return attack(p, done, 8, func(f *frames) { _ = f.Conn.Close() }, func(*frames) int { return 0 })
+	}},
+	{"connections that are held", func(p *plugin, done <-chan struct{}) string {
+		return each(p, done, 1_000, func(*frames) int { return 0 })
+	}},
+	{"streams that are reset", func(p *plugin, done <-chan struct{}) string {
+		return each(p, done, 4, func(f *frames) int {
+			return count(done, func() error {
+				stream, err := f.begin("Status")
+				if err == nil {
+					err = f.WriteRSTStream(stream, http2.ErrCodeCancel)
+				}
+				return err
+			})
+		})
+	}},
+	{"streams that are left open", func(p *plugin, done <-chan struct{}) string {
+		return each(p, done, 4, func(f *frames) int {
+			return count(done, func() error { _, err := f.begin("Encrypt"); return err })
+		})
+	}},
+	{"endless header blocks", func(p *plugin, done <-chan struct{}) string {
+		return each(p, done, 8, func(f *frames) int {
+			err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: f.block("Status")})
+			return count(done, func() error {
+				if err == nil {
+					f.encoded.Reset()
+					_ = f.encoder.WriteField(hpack.HeaderField{Name: "x-more", Value: strings.Repeat("x", 4_000)})
+					err = f.WriteContinuation(1, false, f.encoded.Bytes())
+				}
+				return err
+			})
+		})
+	}},
+	{"empty CONTINUATION frames", func(p *plugin, done <-chan struct{}) string {
+		return each(p, done, 4, func(f *frames) int {
+			err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: f.block("Status")})
+			return count(done, func() error {
+				if err == nil {
+					err = f.WriteContinuation(1, false, nil)
+				}
+				return err
+			})
+		})
+	}},
+	{"PING, answers not read", func(p *plugin, done <-chan struct{}) string {
+		return deaf(p, done, 4, func(f *frames) int {
+			return count(done, func() error { return f.WritePing(false, [8]byte{1}) })
+		})
+	}},
+	{"SETTINGS, answers not read", func(p *plugin, done <-chan struct{}) string {
+		return deaf(p, done, 4, func(f *frames) int {
+			return count(done, func() error {
+				return f.WriteSettings(http2.Setting{ID: http2.SettingHeaderTableSize, Val: 4_096})
+			})
+		})
+	}},
+	{"HPACK, one entry 4,000 times", func(p *plugin, done <-chan struct{}) string {
+		return each(p, done, 4, func(f *frames) int {
+			return count(done, func() error {
+				// The first entry of the dynamic table, after one that fills it.
+				block := append([]byte{}, f.block("Status", hpack.HeaderField{Name: "x-bomb", Value: strings.Repeat("x", 3_500)})...)
+				for range 4_000 {
+					block = append(block, 0x80|62)
+				}
+				stream := f.stream
+				f.stream += 2
+				return f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block, EndHeaders: true})
+			})
+		})
+	}},
+	{"half a frame", func(p *plugin, done <-chan struct{}) string {
+		return each(p, done, 2*servedMost, func(f *frames) int {
+			_, _ = f.Conn.Write([]byte{0, 0x10, 0, 0})
+			return 0
+		})
+	}},
+	{"half a message, at all limits", func(p *plugin, done <-chan struct{}) string {
+		return each(p, done, servedMost-1, func(f *frames) int {
+			begun := 0
+			for range callsMost {
+				stream, err := f.begin("Encrypt")
+				if err != nil || f.send(stream, message(messageMost-1_000, messageMost-1_001), false) != nil {
+					break
+				}
+				begun++
+			}
+			return begun
+		})
+	}},
+	{"answers that are not taken", func(p *plugin, done <-chan struct{}) string {
+		return each(p, done, servedMost-1, func(f *frames) int {
+			begun := 0
+			for range callsMost {
+				stream, err := f.begin("Status")
+				if err != nil || f.send(stream, message(0, 0), true) != nil {
+					break
+				}
+				begun++
+			}
+			return begun
+		}, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	}},
+}
+
+// Each flood costs little memory, and the API server's client beside it is answered within its deadline,
+// also on a new connection.
+func TestFloods(t *testing.T) {
+	raiseLimit(t)
+	flags := local(t)
+	var table strings.Builder
+	rows := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(rows, "flood\tdone\tmemory (MiB)\tCPU (s)\tgood calls\tslowest (ms)")
+	for _, flood := range floods {
+		t.Run(flood.name, func(t *testing.T) {
+			p := start(t, flags...)
+			good, leave := p.newcomer(t)
+			before, cpu := p.memory(t, "VmRSS"), p.cpu(t)
+			p.forgetPeak(t)
+			done, flooded := make(chan struct{}), make(chan string)
+			go func() { flooded <- flood.run(p, done) }()
+			calls, slowest := 0, time.Duration(0)
+			for watch := parts.StartWatch(); watch.Calm() < floodTime; {
+				if calls%10 == 9 {
+					leave()
+					good, leave = p.newcomer(t)
+				}
+				began := time.Now()
+				if _, err := good.Encrypt(t.Context(), "beside", seed()); err != nil {
+					t.Errorf("a good call beside the flood: %v", err)
+				}
+				slowest = max(slowest, time.Since(began))
+				calls++
+				<-time.After(10 * time.Millisecond)
+			}
+			grown := p.memory(t, "VmHWM") - before
+			close(done)
+			leave()
+			fmt.Fprintf(rows, "%s\t%s\t%d -> %d\t%.1f\t%d\t%d\n", flood.name, <-flooded, before>>20,
+				(before+grown)>>20, (p.cpu(t) - cpu).Seconds(), calls, slowest.Milliseconds())
+			if grown > memoryMost {
+				t.Errorf("it held %d MiB", grown>>20)
+			}
+			if !p.Alive() {
+				t.Error("the plugin has ended")
+			}
+		})
+	}
+	must(t, rows.Flush())
+	t.Logf("\n%s", table.String())
+}
+
+func seed() []byte {
+	seed := make([]byte, 32)
+	_, _ = rand.Read(seed)
+	return seed
+}
+
+// repeat runs `act` in so many loops until `done` is closed or it returns false. Returns how often it ran.
+func repeat(done <-chan struct{}, loops int, act func() bool) int {
+	var group sync.WaitGroup
+	var mu sync.Mutex
+	total := 0
+	for range loops {
+		group.Go(func() {
+			times := 0
+			for open(done) && act() {
+				times++
+			}
+			mu.Lock()
+			total += times
+			mu.Unlock()
+		})
+	}
+	group.Wait()
+	return total
+}
+
+func open(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return false
+	default:
+		return true
+	}
+}
+
+// count runs `act` until it fails or `done` is closed. Returns how often it succeeded.
+func count(done <-chan struct{}, act func() error) int {
+	times := 0
+	for open(done) && act() == nil {
+		times++
+	}
+	return times
+}
+
+// each opens so many connections, and a new one for each that ends; `act` does its harm on each.
+func each(p *plugin, done <-chan struct{}, conns int, act func(*frames) int, settings ...http2.Setting) string {
+	return attack(p, done, conns, (*frames).read, act, settings...)
+}
+
+// deaf is each for connections on which nothing is read.
+func deaf(p *plugin, done <-chan struct{}, conns int, act func(*frames) int) string {
+	return attack(p, done, conns, func(f *frames) { f.unread(done) }, act)
+}
+
+func attack(
+	p *plugin, done <-chan struct{}, conns int, beside func(*frames), act func(*frames) int, settings ...http2.Setting,
+) string {
+	var mu sync.Mutex
+	acts := 0
+	pace := time.NewTicker(time.Second / dialMost)
+	defer pace.Stop()
+	opened := repeat(done, conns, func() bool {
+		select {
+		case <-pace.C:
+		case <-done:
+			return false
+		}
+		f, err := p.dial(settings...)
+		if err != nil {
+			return true
+		}
+		ended := make(chan struct{})
+		go func() { beside(f); close(ended) }()
+		go func() {
+			<-done
+			_ = f.SetDeadline(time.Now())
+		}()
+		times := act(f)
+		mu.Lock()
+		acts += times
+		mu.Unlock()
+		<-ended
+		_ = f.Conn.Close()
+		return true
+	})
+	if acts == 0 {
+		return fmt.Sprintf("%d connections", opened)
+	}
+	return fmt.Sprintf("%d on %d connections", acts, opened)
+}

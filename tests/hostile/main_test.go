@@ -1,0 +1,158 @@
+// Package hostile_test attacks the release binary by its socket and its ports, and looks into its memory.
+package hostile_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"k8s.io/apiserver/pkg/storage/value/encrypt/envelope/kmsv2"
+	"k8s.io/kms/pkg/service"
+
+	"vault-kube-kms.test/parts"
+	"vault-kube-kms.test/suite"
+)
+
+// callTimeout is what kube-apiserver allows for a call by default.
+const callTimeout = 3 * time.Second
+
+var (
+	needed   = suite.Needed
+	must     = suite.Must
+	shortDir = suite.ShortDir
+)
+
+// The floods are measured, so they run one after the other.
+func TestMain(m *testing.M) { suite.Main(m, 1, shared.End) }
+
+// shared is the OpenBao of all tests.
+var shared = suite.Shared[*parts.OpenBao]{Start: parts.StartDevOpenBao}
+
+// plugin is a running process of the binary under test.
+type plugin struct {
+	*parts.Process
+	socket string
+	// health and inside are the addresses of its two HTTP ports.
+	health, inside string
+}
+
+// start starts a plugin and waits until it is healthy.
+func start(t *testing.T, flags ...string) *plugin {
+	t.Helper()
+	p := &plugin{socket: filepath.Join(shortDir(t), "kms.sock"), health: parts.FreeAddress(), inside: parts.FreeAddress()}
+	args := []string{needed(t, "PROVIDER"), "--listen-address=unix://" + p.socket}
+	for flag, address := range map[string]string{"health": p.health, "metrics": p.inside} {
+		args = append(args, fmt.Sprintf("--%s-port=%s", flag, address[strings.LastIndexByte(address, ':')+1:]))
+	}
+	process, err := parts.Way{}.Start("plugin", append(args, flags...))
+	must(t, err)
+	p.Process = process
+	t.Cleanup(func() {
+		if !p.Stop() {
+			t.Error("the plugin had to be killed")
+		}
+		if t.Failed() {
+			t.Logf("plugin %d printed:\n%s", p.Pid(), parts.Tail(p.Printed()))
+		}
+	})
+	client := p.client(t)
+	healthy := parts.Eventually(20*time.Second, func() bool {
+		answer, err := client.Status(t.Context())
+		return err == nil && answer.Healthz == "ok"
+	})
+	if !healthy {
+		t.Fatal("the plugin never was healthy")
+	}
+	return p
+}
+
+// local makes a key file and returns the flags of a plugin that needs no server.
+func local(t *testing.T) []string {
+	t.Helper()
+	file := "--local-key-file=" + shortDir(t) + "/key.json"
+	out, err := parts.Command(needed(t, "PROVIDER"), "local", "init", file).CombinedOutput()
+	if err != nil {
+		t.Fatalf("local init: %v: %s", err, out)
+	}
+	return []string{"--keeper=local", file}
+}
+
+// client is the API server's own client, on a connection of its own.
+func (p *plugin) client(t *testing.T) service.Service {
+	t.Helper()
+	client, _ := p.newcomer(t)
+	return client
+}
+
+// newcomer is client, and what closes its connection before the end of the test.
+func (p *plugin) newcomer(t *testing.T) (service.Service, context.CancelFunc) {
+	t.Helper()
+	ctx, leave := context.WithCancel(t.Context())
+	client, err := kmsv2.NewGRPCService(ctx, "unix://"+p.socket, "hostile", parts.Stretched(callTimeout))
+	must(t, err)
+	return client, leave
+}
+
+// file returns what a file of /proc/PID holds.
+func (p *plugin) file(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.Pid(), name))
+	must(t, err)
+	return string(text)
+}
+
+// forgetPeak makes the kernel count the peak of the resident memory anew.
+func (p *plugin) forgetPeak(t *testing.T) {
+	t.Helper()
+	must(t, os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.Pid()), []byte("5"), 0))
+}
+
+// memory returns a size of /proc/PID/status in bytes, such as VmRSS or VmHWM.
+func (p *plugin) memory(t *testing.T, name string) int {
+	t.Helper()
+	_, after, _ := strings.Cut(p.file(t, "status"), name+":")
+	kibibytes, err := strconv.Atoi(strings.Fields(after)[0])
+	must(t, err)
+	return kibibytes << 10
+}
+
+// cpu returns the CPU time that it has used.
+func (p *plugin) cpu(t *testing.T) time.Duration {
+	t.Helper()
+	stat := p.file(t, "stat")
+	// The name in parentheses may hold blanks; user and system time are the 12th and 13th field after it.
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	ticks := 0
+	for _, field := range fields[11:13] {
+		value, err := strconv.Atoi(field)
+		must(t, err)
+		ticks += value
+	}
+	return time.Duration(ticks) * time.Second / userHz
+}
+
+// userHz is the unit of times in /proc, on all Linux systems.
+const userHz = 100
+
+// descriptors returns how many it has open.
+func (p *plugin) descriptors(t *testing.T) int {
+	t.Helper()
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.Pid()))
+	must(t, err)
+	return len(open)
+}
+
+// raiseLimit lets this process hold many connections.
+func raiseLimit(t *testing.T) {
+	t.Helper()
+	var limit unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	limit.Cur = limit.Max
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+}
