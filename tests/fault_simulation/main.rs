@@ -2,7 +2,7 @@
 //! key service, against a model of a Vault cluster that fails in every way we know of, under the
 //! load of three API servers. One seed decides everything.
 //!
-//! A failure prints its seed: `FAULTS_SEED=<seed> cargo test --all-features --test fault_simulation` replays
+//! A failure prints its seed: `FAULTS_SEED=<seed> cargo test --features testkit --test fault_simulation` replays
 //! it, with a line for each thing that happens. `FAULTS_SEEDS=<number>` sets how many are run.
 #![allow(missing_docs, unreachable_pub, clippy::pedantic, clippy::restriction, reason = "tests")]
 

@@ -50,7 +50,7 @@ pub(crate) fn all(choice: &Choice<'_>) -> Result<(), Failure> {
     let bao = tools::openbao()?;
     say("Rust: units, contract suite, provider, architecture");
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(root()).args(["test", "--locked", "--workspace", "--all-features"]);
+    cargo.current_dir(root()).args(["test", "--locked", "--workspace", "--features", "testkit"]);
     run(&mut cargo)?;
     if !can_run("go", &["version"]) {
         return missing("GO", "install Go 1.26 to test with the API server and its own client")
