@@ -134,6 +134,8 @@ fn settings(listen: SocketAddress, key_file: PathBuf) -> Settings {
         runtime_metrics: true,
         log_level: Level::Warn,
         traces: None,
+        // It is not for use, and runs beside whatever shows what it does.
+        sandbox: false,
         warnings: Vec::new(),
     }
 }

@@ -41,6 +41,7 @@ impl Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Area {
     Configuration,
+    Sandbox,
     Socket,
     Files,
     Connection,
@@ -55,6 +56,7 @@ impl Area {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Configuration => "configuration",
+            Self::Sandbox => "sandbox",
             Self::Socket => "socket",
             Self::Files => "files",
             Self::Connection => "connection",

@@ -11,6 +11,7 @@ mod local;
 mod panics;
 mod provider;
 mod runtime;
+mod sandbox;
 mod serve;
 mod statusz;
 mod terminal;

@@ -9,7 +9,7 @@ use super::{
     background::Background,
     keeper::{Keeper, Tasks},
     runtime::Signals,
-    statusz, watchdog,
+    sandbox, statusz, watchdog,
 };
 use crate::{
     adapters::{
@@ -18,7 +18,11 @@ use crate::{
             endpoints::{Endpoints, Readiness},
             server::BoundPort,
         },
-        system::{clock::SystemClock, notify},
+        system::{
+            clock::SystemClock,
+            notify,
+            sandbox::{Report, enter},
+        },
         telemetry::{last_errors::LastErrors, metrics::Metrics, recorder::Recorder},
     },
     config::settings::{KeeperSettings, Settings},
@@ -49,6 +53,8 @@ pub(super) struct Provider {
     tasks: Tasks,
     health: Option<BoundPort>,
     scrapes: Option<BoundPort>,
+    /// How this process is restricted, where it is.
+    sandbox: Option<Report>,
 }
 
 impl Provider {
@@ -86,7 +92,26 @@ impl Provider {
             tasks,
             health,
             scrapes,
+            sandbox: None,
         })
+    }
+
+    /// Restricts this process to what the provider uses from now on, unless the settings say
+    /// otherwise. To be called on the main thread while no other runs.
+    pub(super) fn restrict(&mut self) {
+        if !self.settings.sandbox {
+            return;
+        }
+        let report = enter(&sandbox::needs(&self.settings));
+        let newer = report.newer.join("; ");
+        info!(
+            "the sandbox is in force: {report}{}{newer}",
+            if newer.is_empty() { "" } else { "; " }
+        );
+        if !report.missing.is_empty() {
+            warn!("the sandbox is incomplete: {}", report.missing.join("; "));
+        }
+        self.sandbox = Some(report);
     }
 
     /// Where probes and metrics are served, where they are.
@@ -109,6 +134,7 @@ impl Provider {
             tasks,
             health,
             scrapes,
+            sandbox,
         } = self;
         let watch = Arc::new(keeper.watch(&settings, &clock, &telemetry));
         let kms = Arc::new(KeyService::new(Arc::clone(&watch), settings.legacy_decrypt));
@@ -117,7 +143,8 @@ impl Provider {
         for (name, task) in tasks {
             background.spawn(name, task);
         }
-        let shown = statusz::Sources::new(Arc::clone(&watch), &keeper, last_errors, &settings);
+        let shown =
+            statusz::Sources::new(Arc::clone(&watch), &keeper, last_errors, &settings, sandbox);
         background.spawn("observer", Observer::new(watch).run());
         let readiness = Readiness::default();
         serve_port(&mut background, "health port", health, Endpoints::Health(readiness.clone()));

@@ -2,8 +2,8 @@
 
 use std::{error::Error, process::ExitCode, time::Duration};
 
-use tokio::{task::spawn_blocking, time::timeout};
-use tracing::{error, info, warn};
+use tokio::{runtime::Runtime, task::spawn_blocking, time::timeout};
+use tracing::{dispatcher, error, info, warn};
 
 use super::{
     panics,
@@ -14,9 +14,10 @@ use super::{
 };
 use crate::{
     adapters::{
-        system::hardening,
+        system::hardening::{self, Missed},
         telemetry::{
             logging::{self, Form},
+            outlets,
             traces::Traces,
         },
     },
@@ -42,16 +43,18 @@ pub(super) fn run(settings: &Settings, version: &str) -> ExitCode {
 }
 
 fn start(settings: &Settings, version: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
+    // Threads are started after the sandbox, so that it holds for them. Until then lines wait.
+    outlets::hold();
     let runtime = runtime()?;
-    let signals = signals(&runtime)?;
-    // What sends traces lives on it.
+    let early = logging::dispatch(settings.log_level, Form::Json, None)?;
+    let bound = dispatcher::with_default(&early, || bind(settings, version, &runtime));
+    // What sends traces lives on the runtime, and has a thread of its own.
     let within = runtime.enter();
-    let traces = settings.traces.as_deref().map(Traces::to).transpose()?;
+    let traces = settings.traces.as_deref().map(Traces::to).transpose();
     drop(within);
-    logging::init(settings.log_level, Form::Json, traces.as_ref())?;
-    info!(version, pid = std::process::id(), "starting");
-    warn_of(settings);
-    let provider = Provider::bind(settings.clone(), signals)?;
+    logging::init(settings.log_level, Form::Json, traces.as_ref().ok().and_then(Option::as_ref))?;
+    outlets::release()?;
+    let (provider, traces) = (bound?, traces?);
     let ended = runtime.block_on(async {
         let ended = provider.run().await;
         if let Some(traces) = traces {
@@ -64,10 +67,28 @@ fn start(settings: &Settings, version: &str) -> Result<(), Box<dyn Error + Send 
     ended
 }
 
+/// Binds what the provider serves on, then restricts this process. Starts no thread.
+fn bind(
+    settings: &Settings,
+    version: &str,
+    runtime: &Runtime,
+) -> Result<Provider, Box<dyn Error + Send + Sync>> {
+    let signals = signals(runtime)?;
+    info!(version, pid = std::process::id(), "starting");
+    warn_of(settings);
+    let mut provider = Provider::bind(settings.clone(), signals)?;
+    provider.restrict();
+    Ok(provider)
+}
+
 /// Tells what an operator should know at every start.
 fn warn_of(settings: &Settings) {
     for missed in hardening::harden() {
-        info!("{missed}");
+        match missed {
+            Missed::CoreFiles => info!("{missed}"),
+            Missed::Lock { swap: false } => info!("{missed}"),
+            Missed::Lock { swap: true } => warn!("{missed}"),
+        }
     }
     for warning in warnings::of(settings) {
         warn!("{warning}");

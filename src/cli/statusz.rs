@@ -9,8 +9,10 @@ use super::{keeper::Keeper, version::VERSION};
 use crate::{
     adapters::{
         http::statusz::{
-            Endpoint, LastError, Problem, Session, Statusz, Takeover, VERSIONS_MAX, Version,
+            Endpoint, LastError, Problem, Sandbox, Session, Statusz, Takeover, VERSIONS_MAX,
+            Version,
         },
+        system::sandbox::Report,
         telemetry::last_errors::{LastErrors, Seen},
         vault::{
             client::{EndpointView, VaultClient},
@@ -37,6 +39,7 @@ pub(super) struct Sources {
     started: Monotonic,
     outage_policy: OutagePolicy,
     outage_grace: Duration,
+    sandbox: Sandbox,
 }
 
 impl Sources {
@@ -46,6 +49,7 @@ impl Sources {
         keeper: &Keeper,
         last_errors: Arc<LastErrors>,
         settings: &Settings,
+        sandbox: Option<Report>,
     ) -> Self {
         Self {
             started: watch.ports().clock.now(),
@@ -55,6 +59,7 @@ impl Sources {
             last_errors,
             outage_policy: settings.outage_policy,
             outage_grace: settings.outage_grace,
+            sandbox: sandbox_of(sandbox),
         }
     }
 
@@ -80,6 +85,7 @@ impl Sources {
                 OutagePolicy::KeepWriting => "keep-writing",
             },
             outage_grace_s: self.outage_grace.as_secs(),
+            sandbox: self.sandbox.clone(),
             versions: newest.map(|view| version(view, writes)).collect(),
             versions_seen: key.versions.len(),
             takeover: key
@@ -92,6 +98,13 @@ impl Sources {
             last_errors: self.last_errors.latest_first().iter().map(last_error).collect(),
         }
     }
+}
+
+fn sandbox_of(report: Option<Report>) -> Sandbox {
+    let on = report.is_some();
+    let Report { in_force, mut missing, newer } = report.unwrap_or_default();
+    missing.extend(newer);
+    Sandbox { on, in_force, missing }
 }
 
 fn version(view: &VersionView, writes: Option<KekVersion>) -> Version {

@@ -22,6 +22,13 @@ pub(super) fn of(settings: &Settings) -> Vec<Finding> {
     let mut warnings: Vec<_> =
         ignored.map(|text| Finding::warn(Area::Configuration, text, "")).collect();
     warnings.extend(of_socket(&settings.listen));
+    if !settings.sandbox {
+        warnings.push(Finding::warn(
+            Area::Sandbox,
+            "--no-sandbox: this process is not restricted to the files, ports and system calls that it needs",
+            "leave it out, or report what it stands in the way of",
+        ));
+    }
     match &settings.keeper {
         KeeperSettings::Vault(vault) => of_vault(vault, &mut warnings),
         KeeperSettings::Local(path) => warnings.push(Finding::warn(

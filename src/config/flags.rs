@@ -265,6 +265,15 @@ pub const GROUPS: &[(&str, &[Flag])] = &[
         ],
     ),
     (
+        "Sandbox",
+        &[flag(
+            "no-sandbox",
+            Bool,
+            "false",
+            "Do not restrict the process to the files, ports and system calls that it needs",
+        )],
+    ),
+    (
         "Configuration",
         &[
             flag(

@@ -53,6 +53,8 @@ pub struct Settings {
     pub log_level: Level,
     /// The collector of traces, if there is one.
     pub traces: Option<String>,
+    /// Whether the process restricts itself to what it needs.
+    pub sandbox: bool,
     /// What was ignored, for the log.
     pub warnings: Vec<String>,
 }
@@ -111,6 +113,7 @@ impl Settings {
             Level::parse(text).ok_or_else(|| format!("{text:?} is no log level; write info"))
         });
         let traces = reading.parsed("otlp-endpoint", collector);
+        let no_sandbox = reading.boolean("no-sandbox");
         reading.parsed("output", |text| match text {
             "text" | "json" => Ok(()),
             _ => Err(format!("{text:?} is no form; write text or json")),
@@ -132,6 +135,7 @@ impl Settings {
             runtime_metrics: !disabled?,
             log_level: log_level?,
             traces: traces?,
+            sandbox: !no_sandbox?,
             warnings: sources.warnings.clone(),
         })
     }

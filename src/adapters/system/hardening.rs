@@ -1,26 +1,81 @@
 //! Keeping the process's memory to itself: no core file, no ptrace, no swap where allowed.
 
+use std::fmt;
+
 use rustix::{
     mm::{MlockAllFlags, mlockall},
     process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit},
 };
 
+/// What could not be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missed {
+    /// Core files are not switched off.
+    CoreFiles,
+    /// Memory is not locked.
+    Lock {
+        /// Whether this machine swaps, so that secrets can reach a disk.
+        swap: bool,
+    },
+}
+
+impl fmt::Display for Missed {
+    /// What is missing, and what to do about it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CoreFiles => "core files are not switched off",
+            Self::Lock { swap: false } => {
+                "memory is not locked (set LimitMEMLOCK=infinity, or keep swap off)"
+            }
+            Self::Lock { swap: true } => {
+                "swap is on and memory is not locked: secrets can be written to a disk; \
+                 set LimitMEMLOCK=infinity, or switch swap off"
+            }
+        })
+    }
+}
+
 /// Keeps secrets out of core files and, where the memory limit allows, out of swap. Returns what
 /// could not be had, for the log.
 #[must_use]
-pub fn harden() -> Vec<&'static str> {
+pub fn harden() -> Vec<Missed> {
     let mut missed = Vec::new();
     let no_core = Rlimit { current: Some(0), maximum: Some(0) };
     if setrlimit(Resource::Core, no_core).is_err()
         || set_dumpable_behavior(DumpableBehavior::NotDumpable).is_err()
     {
-        missed.push("core files are not switched off");
+        missed.push(Missed::CoreFiles);
     }
     // Locking under a limit would make later allocations fail, which is worse than swap.
     let unlimited = getrlimit(Resource::Memlock).current.is_none();
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     if !unlimited || mlockall(flags).is_err() {
-        missed.push("memory is not locked (set LimitMEMLOCK=infinity, or run without swap)");
+        let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+        missed.push(Missed::Lock { swap: is_swapping(&swaps) });
     }
     missed
+}
+
+/// Whether `/proc/swaps` has an entry below its header (proc(5)).
+fn is_swapping(swaps: &str) -> bool {
+    swaps.lines().skip(1).any(|line| !line.trim().is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn swap_is_on_where_it_has_an_entry() {
+        let header = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
+        assert!(!is_swapping(""));
+        assert!(!is_swapping(header));
+        assert!(is_swapping(&format!("{header}/swap.img partition 4194300 0 -2\n")));
+    }
+
+    #[test]
+    fn swap_without_a_lock_is_told_with_its_remedy() {
+        let told = Missed::Lock { swap: true }.to_string();
+        assert!(told.contains("swap is on") && told.contains("LimitMEMLOCK=infinity"), "{told}");
+    }
 }

@@ -6,4 +6,5 @@ pub mod hardening;
 pub mod notify;
 pub mod private_file;
 pub mod reread;
+pub mod sandbox;
 pub mod watched_file;

@@ -140,7 +140,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let journal = UnixDatagram::bind(&path).unwrap();
-        let lines = Lines::start("test", sink(path).unwrap(), |_| ()).unwrap();
+        let lines = Lines::queued("test", sink(path).unwrap(), |_| ());
+        lines.begin().unwrap();
         // The name is needed to send.
         let _kept = directory.keep();
         (journal, Box::leak(Box::new(lines)))

@@ -3,6 +3,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     fs::File,
     io::{self, ErrorKind, Write},
     os::fd::AsFd,
@@ -26,8 +27,13 @@ const LINE_OVERHEAD: usize = 64;
 #[derive(Clone, Debug)]
 pub struct Lines(Arc<Shared>);
 
-#[derive(Debug, Default)]
+/// Starts the thread that writes.
+type Writer = Box<dyn FnOnce(&Arc<Shared>) -> io::Result<()> + Send>;
+
+#[derive(Default)]
 struct Shared {
+    /// Until the thread is started.
+    writer: Mutex<Option<Writer>>,
     queue: Mutex<Queue>,
     pushed: Condvar,
     drained: Condvar,
@@ -44,21 +50,31 @@ struct Queue {
 }
 
 impl Lines {
-    /// Starts a thread `name` that gives each line to `sink`. Once at least half of the queue is
-    /// free again after lines were dropped, the thread calls `tell` with their number.
-    ///
-    /// # Errors
-    /// When the thread cannot be started.
-    pub fn start(
+    /// A queue whose lines wait until [`Lines::begin`] or [`Lines::flush`] starts a thread `name`,
+    /// which gives each line to `sink`. Once at least half of the queue is free again after lines
+    /// were dropped, the thread calls `tell` with their number.
+    pub fn queued(
         name: &str,
         sink: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
         tell: impl Fn(u64) + Send + 'static,
-    ) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let writer = Arc::clone(&shared);
+    ) -> Self {
         let name = name.to_owned();
-        drop(thread::Builder::new().name(name).spawn(move || writer.write(sink, &tell))?);
-        Ok(Self(shared))
+        let writer = move |shared: &Arc<Shared>| {
+            let writer = Arc::clone(shared);
+            drop(thread::Builder::new().name(name).spawn(move || writer.write(sink, &tell))?);
+            Ok(())
+        };
+        let writer: Writer = Box::new(writer);
+        Self(Arc::new(Shared { writer: Mutex::new(Some(writer)), ..Shared::default() }))
+    }
+
+    /// Starts the thread that writes, unless it was started before.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn begin(&self) -> io::Result<()> {
+        let writer = self.0.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        writer.map_or(Ok(()), |writer| writer(&self.0))
     }
 
     /// Queues `line`, or drops it if more than 1 MiB would wait.
@@ -79,6 +95,9 @@ impl Lines {
 
     /// Waits until all lines are written, for at most `bound`. Returns whether they are.
     pub fn flush(&self, bound: Duration) -> bool {
+        if self.begin().is_err() {
+            return false;
+        }
         let left = |queue: &mut Queue| queue.bytes > 0;
         let waited = self.0.drained.wait_timeout_while(self.0.queue(), bound, left);
         let (_queue, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -89,6 +108,12 @@ impl Lines {
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.0.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("lost", &self.lost).finish_non_exhaustive()
     }
 }
 

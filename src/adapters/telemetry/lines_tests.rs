@@ -23,8 +23,26 @@ fn gated() -> (Lines, Sender<()>, Receiver<Vec<u8>>, Receiver<u64>) {
         gate.recv().map_err(io::Error::other)?;
         written.send(line.to_vec()).map_err(io::Error::other)
     };
-    let lines = Lines::start("test", sink, move |dropped| told.send(dropped).unwrap()).unwrap();
+    let lines = Lines::queued("test", sink, move |dropped| told.send(dropped).unwrap());
+    lines.begin().unwrap();
     (lines, open, out, tellings)
+}
+
+#[test]
+fn lines_wait_until_the_thread_is_started_or_a_flush_starts_it() {
+    for begin in [true, false] {
+        let (written, out) = channel();
+        let sink = move |line: &[u8]| written.send(line.to_vec()).map_err(io::Error::other);
+        let lines = Lines::queued("test", sink, |_| ());
+        lines.push(b"1");
+        assert!(out.recv_timeout(SHORT).is_err(), "no thread writes yet");
+        if begin {
+            lines.begin().unwrap();
+            lines.begin().unwrap();
+        }
+        assert!(lines.flush(AMPLE));
+        assert_eq!(out.recv().unwrap(), b"1");
+    }
 }
 
 #[test]
@@ -70,7 +88,8 @@ fn what_does_not_fit_is_dropped_counted_and_told_once_there_is_room() {
 fn a_line_that_cannot_be_written_is_counted_and_not_told() {
     let (tell, told) = channel();
     let sink = |_: &[u8]| Err(ErrorKind::BrokenPipe.into());
-    let lines = Lines::start("test", sink, move |dropped| tell.send(dropped).unwrap()).unwrap();
+    let lines = Lines::queued("test", sink, move |dropped| tell.send(dropped).unwrap());
+    lines.begin().unwrap();
     lines.push(b"line");
     assert!(lines.flush(AMPLE));
     assert_eq!(lines.lost(), 1);
@@ -81,7 +100,8 @@ fn a_line_that_cannot_be_written_is_counted_and_not_told() {
 fn a_descriptor_that_was_made_non_blocking_loses_nothing() {
     let (reader, writer) = io::pipe().unwrap();
     fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
-    let lines = Lines::start("test", file_sink(&writer).unwrap(), |_| ()).unwrap();
+    let lines = Lines::queued("test", file_sink(&writer).unwrap(), |_| ());
+    lines.begin().unwrap();
     let line = format!("{}\n", "x".repeat(999));
     for _ in 0..500 {
         lines.push(line.as_bytes());

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use tracing::Dispatch;
 use tracing_subscriber::{
     Layer as _,
     filter::{LevelFilter, Targets},
@@ -74,13 +75,24 @@ pub enum Form {
     Text,
 }
 
-/// Sends all log lines of this process to one place, and spans to `traces`. At a terminal of a
+/// Sends all log lines of this process to one place, and spans to `traces`: [`dispatch`] for all
+/// threads. Only the first call counts.
+///
+/// # Errors
+/// As for [`dispatch`].
+pub fn init(level: Level, form: Form, traces: Option<&Traces>) -> io::Result<()> {
+    let dispatch = dispatch(level, form, traces)?;
+    let _already_set = tracing::dispatcher::set_global_default(dispatch).is_err();
+    Ok(())
+}
+
+/// What takes log lines and sends them to one place, and spans to `traces`. At a terminal of a
 /// systemd host, lines go to the journal too. Lines are queued ([`super::outlets`]): logging never
-/// waits for a reader. Only the first call counts.
+/// waits for a reader.
 ///
 /// # Errors
 /// When the thread that writes the lines cannot be started.
-pub fn init(level: Level, form: Form, traces: Option<&Traces>) -> io::Result<()> {
+pub fn dispatch(level: Level, form: Form, traces: Option<&Traces>) -> io::Result<Dispatch> {
     let lines = match form {
         Form::Json => {
             let stdout = Outlet::Stdout.open()?;
@@ -111,9 +123,7 @@ pub fn init(level: Level, form: Form, traces: Option<&Traces>) -> io::Result<()>
         layers.push(journal.with_filter(level.targets()).boxed());
     }
     layers.extend(traces.map(Traces::layer));
-    let _already_set =
-        tracing::subscriber::set_global_default(Registry::default().with(layers)).is_err();
-    Ok(())
+    Ok(Dispatch::new(Registry::default().with(layers)))
 }
 
 #[cfg(test)]

@@ -1,6 +1,13 @@
 //! Where the lines of this process go: a queue and a thread for each place.
 
-use std::{io, sync::OnceLock, time::Duration};
+use std::{
+    io,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tracing::warn;
 
@@ -23,6 +30,9 @@ pub enum Outlet {
     Journal,
 }
 
+/// Whether threads are not started yet.
+static HELD: AtomicBool = AtomicBool::new(false);
+
 static STDOUT: OnceLock<Lines> = OnceLock::new();
 static STDERR: OnceLock<Lines> = OnceLock::new();
 static JOURNAL: OnceLock<Lines> = OnceLock::new();
@@ -30,7 +40,7 @@ static JOURNAL: OnceLock<Lines> = OnceLock::new();
 impl Outlet {
     const ALL: [Self; 3] = [Self::Stdout, Self::Stderr, Self::Journal];
 
-    /// The queue of this outlet. The first call starts its thread.
+    /// The queue of this outlet. The first call starts its thread, unless [`hold`] was called.
     ///
     /// # Errors
     /// When the thread cannot be started, or what it writes to cannot be opened.
@@ -39,22 +49,23 @@ impl Outlet {
             return Ok(lines);
         }
         let lines = match self {
-            Self::Stdout => self.start(file_sink(io::stdout())?)?,
-            Self::Stderr => self.start(file_sink(io::stderr())?)?,
-            Self::Journal => self.start(journal::sink(journal::SOCKET)?)?,
+            Self::Stdout => self.queue(file_sink(io::stdout())?),
+            Self::Stderr => self.queue(file_sink(io::stderr())?),
+            Self::Journal => self.queue(journal::sink(journal::SOCKET)?),
         };
-        Ok(self.cell().get_or_init(|| lines))
+        let lines = self.cell().get_or_init(|| lines);
+        if !HELD.load(Ordering::Acquire) {
+            lines.begin()?;
+        }
+        Ok(lines)
     }
 
-    fn start(
-        self,
-        sink: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
-    ) -> io::Result<Lines> {
+    fn queue(self, sink: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static) -> Lines {
         let outlet = self.as_str();
         let tell = move |dropped| {
             warn!(outlet, dropped, "log lines were dropped: they came faster than they were read");
         };
-        Lines::start(outlet, sink, tell)
+        Lines::queued(outlet, sink, tell)
     }
 
     const fn cell(self) -> &'static OnceLock<Lines> {
@@ -72,6 +83,21 @@ impl Outlet {
             Self::Journal => "journal",
         }
     }
+}
+
+/// Starts no thread until [`release`]: lines wait in their queues. For a process that restricts
+/// itself first.
+pub fn hold() {
+    HELD.store(true, Ordering::Release);
+}
+
+/// Starts the threads of all outlets that are open, and from now on of each one that is opened.
+///
+/// # Errors
+/// When a thread cannot be started.
+pub fn release() -> io::Result<()> {
+    HELD.store(false, Ordering::Release);
+    open_ones().try_for_each(Lines::begin)
 }
 
 /// Waits until the lines of all outlets are written, for at most `bound` for each outlet in use.

@@ -56,22 +56,26 @@ impl VaultAddress {
         self.scheme == Scheme::HTTPS
     }
 
+    /// The TCP port of the server.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        port(&self.scheme, &self.authority)
+    }
+
     /// The host, as a name or an address without brackets.
-    pub(super) fn host(&self) -> &str {
+    #[must_use]
+    pub fn host(&self) -> &str {
         self.authority.host().trim_start_matches('[').trim_end_matches(']')
     }
 
     /// Whether `location`, the target of a redirection, is on this server.
     pub(super) fn is_origin_of(&self, location: &str) -> bool {
-        let port = |scheme: &Scheme, authority: &Authority| {
-            authority.port_u16().unwrap_or(if *scheme == Scheme::HTTPS { 443 } else { 80 })
-        };
         location.parse::<Uri>().is_ok_and(|uri| match (uri.scheme(), uri.authority()) {
             (Some(scheme), Some(authority)) => {
                 *scheme == self.scheme
                     && authority.host().eq_ignore_ascii_case(self.authority.host())
                     && !authority.as_str().contains('@')
-                    && port(scheme, authority) == port(&self.scheme, &self.authority)
+                    && port(scheme, authority) == self.port()
             }
             _ => false,
         })
@@ -85,6 +89,11 @@ impl VaultAddress {
             .path_and_query(format!("{}/v1/{path}", self.path))
             .build()
     }
+}
+
+/// The port in `authority`, or that of `scheme`.
+fn port(scheme: &Scheme, authority: &Authority) -> u16 {
+    authority.port_u16().unwrap_or(if *scheme == Scheme::HTTPS { 443 } else { 80 })
 }
 
 impl fmt::Display for VaultAddress {

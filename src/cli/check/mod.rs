@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use super::{
     finding::{Area, Finding, Report},
     runtime::runtime,
+    sandbox,
     terminal::print,
     warnings,
 };
@@ -46,6 +47,9 @@ fn all(sources: &Sources, settings: &Settings, report: &mut Report) {
     }
     if report.passes(Area::Configuration) {
         report.add(Finding::pass(Area::Configuration, "complete"));
+    }
+    if let Some(finding) = sandbox::check(settings) {
+        report.add(finding);
     }
     match runtime() {
         Ok(runtime) => {

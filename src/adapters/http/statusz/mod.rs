@@ -88,6 +88,17 @@ pub struct LastError {
     pub times: u64,
 }
 
+/// How the process is restricted.
+#[derive(Clone, Debug, Serialize)]
+pub struct Sandbox {
+    /// Whether it is restricted at all (`--no-sandbox`).
+    pub on: bool,
+    /// The restrictions, each in a few words.
+    pub in_force: Vec<String>,
+    /// What is not restricted, and why.
+    pub missing: Vec<String>,
+}
+
 /// How the process is.
 #[derive(Clone, Debug, Serialize)]
 pub struct Statusz {
@@ -105,6 +116,8 @@ pub struct Statusz {
     pub outage_policy: &'static str,
     /// Seconds for which an outage changes nothing.
     pub outage_grace_s: u64,
+    /// What it may use.
+    pub sandbox: Sandbox,
     /// The newest key versions, newest first.
     pub versions: Vec<Version>,
     /// How many versions were ever seen.

@@ -27,11 +27,21 @@ pub(super) fn page(s: &Statusz) -> Markup {
                     code { (s.outage_policy) } " after " (s.outage_grace_s) " s. "
                     "As JSON: " code { "/statusz?format=json" }
                 }
+                (sandbox(s))
                 (keys(s))
                 (session(s))
                 (endpoints(s))
                 (errors(s))
             }
+        }
+    }
+}
+
+fn sandbox(s: &Statusz) -> Markup {
+    html! {
+        p {
+            "Sandbox: " (if s.sandbox.on { s.sandbox.in_force.join(", ") } else { "off".to_owned() }) "."
+            @if !s.sandbox.missing.is_empty() { " Missing: " (s.sandbox.missing.join("; ")) "." }
         }
     }
 }

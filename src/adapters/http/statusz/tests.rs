@@ -16,6 +16,11 @@ fn statusz() -> Statusz {
         problem: Some(problem.clone()),
         outage_policy: "stop-writes",
         outage_grace_s: 30,
+        sandbox: Sandbox {
+            on: true,
+            in_force: vec!["no capabilities".to_owned(), "seccomp".to_owned()],
+            missing: vec!["no Landlock".to_owned()],
+        },
         versions: Vec::new(),
         versions_seen: 0,
         takeover: Some(Takeover { version: 3, in_s: 12 }),
@@ -48,6 +53,7 @@ async fn people_get_a_page_in_which_nothing_is_markup_but_ours() {
     let (kind, page) = asked("/statusz", Some("text/html,application/json")).await;
     assert!(kind.starts_with("text/html"));
     assert!(page.contains("keeper-sealed") && page.contains("takes over in 12 s"));
+    assert!(page.contains("Sandbox: no capabilities, seccomp. Missing: no Landlock."), "{page}");
     assert!(page.contains("&lt;script&gt;") && !page.contains("<script>"));
 }
 
@@ -59,6 +65,7 @@ async fn machines_get_json() {
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(json["problem"]["code"], "keeper-sealed");
         assert_eq!(json["takeover"]["version"], 3);
+        assert_eq!(json["sandbox"]["in_force"][1], "seccomp");
         assert_eq!(json["proven_s_ago"], serde_json::Value::Null);
     }
 }

@@ -1,0 +1,135 @@
+//! Files, TCP ports, abstract sockets and signals, by Landlock
+//! (<https://docs.kernel.org/userspace-api/landlock.html>).
+
+use std::path::PathBuf;
+
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, RestrictSelf,
+    RestrictionStatus, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, Scope,
+    path_beneath_rules,
+};
+
+use super::{Needs, Report, places, resolver};
+
+/// The newest version that this was tried with. Newer ones restrict UDP, for which no rule exists
+/// here, and sockets by path, of which journald and systemd have some.
+const TRIED: ABI = ABI::V7;
+
+/// Since which version TCP ports, and abstract sockets and signals, are restricted.
+const TCP: u32 = 4;
+const SCOPES: u32 = 6;
+
+/// TCP port 53: where an answer of DNS is too long for UDP.
+const DNS: u16 = 53;
+
+/// What every process reads: its own metrics, and the system's randomness.
+const READ_BY_ALL: [&str; 3] = ["/proc", "/dev/urandom", "/dev/random"];
+
+/// Restricts this thread, and those that it starts, to what `needs` name.
+pub(super) fn restrict(needs: &Needs) -> Report {
+    match enforce(needs) {
+        Ok(status) => offered(status.landlock, needs.abstract_sockets),
+        Err(error) => refused(&error),
+    }
+}
+
+/// What this kernel offers.
+pub(super) fn survey() -> Report {
+    // Without a flag it restricts nothing.
+    match RestrictSelf::default().no_new_privs(false).apply() {
+        Ok(status) => offered(status.landlock, false),
+        Err(error) => refused(&error),
+    }
+}
+
+fn refused(error: &RulesetError) -> Report {
+    Report::without(format!("files and TCP ports are not restricted: {error}"))
+}
+
+fn enforce(needs: &Needs) -> Result<RestrictionStatus, RulesetError> {
+    let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    let write =
+        read | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeReg | AccessFs::RemoveFile;
+    let socket = AccessFs::ReadDir | AccessFs::MakeSock | AccessFs::RemoveFile;
+    let places = |paths: &[PathBuf], of: fn(&std::path::Path) -> Vec<PathBuf>| {
+        paths.iter().flat_map(|path| of(path)).collect::<Vec<_>>()
+    };
+    let lookups = if needs.names { resolver::files() } else { Vec::new() };
+    let dns = needs.names.then_some(DNS);
+    let ports = needs.ports.iter().copied().chain(dns);
+    let scopes = match needs.abstract_sockets {
+        true => BitFlags::from(Scope::Signal),
+        false => Scope::from_all(TRIED),
+    };
+    Ruleset::default()
+        .handle_access(AccessFs::from_all(TRIED))?
+        .handle_access(AccessNet::from_all(TRIED))?
+        .scope(scopes)?
+        .create()?
+        .add_rules(path_beneath_rules(READ_BY_ALL, read))?
+        .add_rules(path_beneath_rules(lookups, read))?
+        .add_rules(path_beneath_rules(places(&needs.read, places::of_file), read))?
+        .add_rules(path_beneath_rules(places(&needs.written, places::of_file), write))?
+        .add_rules(path_beneath_rules(places(&needs.sockets, places::of_socket), socket))?
+        .add_rules(
+            ports.map(|port| Ok::<_, RulesetError>(NetPort::new(port, AccessNet::ConnectTcp))),
+        )?
+        .restrict_self()
+}
+
+/// What is restricted by a kernel of this `status`, and what would take a newer one.
+fn offered(status: LandlockStatus, abstract_sockets: bool) -> Report {
+    let version = match status {
+        LandlockStatus::Available { effective_abi, kernel_abi } => kernel_abi
+            .and_then(|version| u32::try_from(version).ok())
+            .or_else(|| effective_abi.to_string().parse().ok())
+            .unwrap_or_default(),
+        LandlockStatus::NotEnabled | LandlockStatus::NotImplemented => 0,
+    };
+    if version == 0 {
+        return Report::without(
+            "files and TCP ports are not restricted: this kernel has no Landlock, or it is not \
+             switched on; use Linux 6.7 or later, and name landlock in its parameter lsm="
+                .to_owned(),
+        );
+    }
+    let mut report = Report::default();
+    let mut parts = vec!["files"];
+    for (since, linux, part) in
+        [(TCP, "6.7", "TCP ports"), (SCOPES, "6.12", "abstract sockets and signals")]
+    {
+        if version < since {
+            report.newer.push(format!("{part} are restricted from Linux {linux} on"));
+        } else if since == SCOPES && abstract_sockets {
+            parts.push("signals");
+        } else {
+            parts.push(part);
+        }
+    }
+    report.in_force.push(format!("Landlock {version} ({})", parts.join(", ")));
+    report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(effective_abi: ABI) -> Report {
+        offered(LandlockStatus::Available { effective_abi, kernel_abi: None }, false)
+    }
+
+    #[test]
+    fn what_an_old_kernel_leaves_open_is_told() {
+        assert_eq!(of(ABI::V1).in_force, ["Landlock 1 (files)"]);
+        assert_eq!(of(ABI::V1).newer.len(), 2);
+        assert_eq!(of(ABI::V4).in_force, ["Landlock 4 (files, TCP ports)"]);
+        let newer = "abstract sockets and signals are restricted from Linux 6.12 on";
+        assert_eq!(of(ABI::V4).newer, [newer]);
+        assert_eq!(of(ABI::V6).newer, [] as [&str; 0]);
+        for none in [LandlockStatus::NotEnabled, LandlockStatus::NotImplemented] {
+            let report = offered(none, false);
+            assert_eq!((report.in_force.len(), report.missing.len()), (0, 1));
+            assert!(report.missing[0].contains("lsm="));
+        }
+    }
+}

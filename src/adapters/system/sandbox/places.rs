@@ -1,0 +1,142 @@
+//! The directories that are opened to Landlock for a file, so that the file can be replaced.
+//!
+//! A rule of Landlock holds for a directory (an inode) and all below it, and not for a name. It is
+//! looked for where a file really is; the links that lead there do not count.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Component, Path, PathBuf},
+};
+
+/// The most links that are followed from one path, as in the kernel (`path_resolution(7)`).
+const LINKS_MAX: usize = 40;
+
+/// The directories in which the file at `path` is or may appear:
+/// - the directory of its name and that of each link behind it;
+/// - of a link in the path that points beside itself (`..data` of the kubelet), its directory: the
+///   next target will be there too;
+/// - where there is no file yet, the directory above too: something may be mounted over the first;
+/// - where there is no directory either, the nearest one above that exists.
+///
+/// The root directory is never one of them.
+pub(super) fn of_file(path: &Path) -> Vec<PathBuf> {
+    let mut found = BTreeSet::new();
+    let Ok(mut path) = std::path::absolute(path) else { return Vec::new() };
+    let is_there = path.exists();
+    for _ in 0..LINKS_MAX {
+        let Some(directory) = path.parent() else { break };
+        found.extend(nearest(directory));
+        found.extend(directory.ancestors().filter_map(beside));
+        let Ok(target) = fs::read_link(&path) else { break };
+        path = directory.join(target);
+    }
+    if !is_there && let Some(directory) = path.parent() {
+        found.extend(nearest(directory).as_deref().and_then(above));
+    }
+    found.retain(|directory| directory.parent().is_some());
+    found.into_iter().collect()
+}
+
+/// The directories in which a socket at `path` is bound, now and after its directory was replaced.
+pub(super) fn of_socket(path: &Path) -> Vec<PathBuf> {
+    let Ok(path) = std::path::absolute(path) else { return Vec::new() };
+    let directory = path.parent().and_then(|directory| fs::canonicalize(directory).ok());
+    let above = directory.as_deref().and_then(Path::parent).map(Path::to_owned);
+    let found = directory.into_iter().chain(above);
+    found.filter(|directory| directory.parent().is_some()).collect()
+}
+
+/// The nearest existing directory at or above `directory`, without links.
+fn nearest(directory: &Path) -> Option<PathBuf> {
+    directory.ancestors().find_map(|above| fs::canonicalize(above).ok())
+}
+
+/// The directory above, unless that is one at the root, such as `/etc`: it holds too much.
+fn above(directory: &Path) -> Option<PathBuf> {
+    directory.parent().filter(|above| depth(above) > 1).map(Path::to_owned)
+}
+
+/// The directory that holds the link at `path`, if the link points beside itself or below that.
+/// One at the root, such as `/var` with its link `/var/run`, holds too much.
+fn beside(path: &Path) -> Option<PathBuf> {
+    let target = fs::read_link(path).ok()?;
+    let stays = target.components().all(|part| matches!(part, Component::Normal(_)));
+    let directory = fs::canonicalize(path.parent()?).ok()?;
+    (stays && depth(&directory) > 1).then_some(directory)
+}
+
+fn depth(path: &Path) -> usize {
+    path.components().filter(|part| matches!(part, Component::Normal(_))).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn directory() -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = fs::canonicalize(directory.path()).unwrap();
+        (directory, path)
+    }
+
+    #[test]
+    fn a_plain_file_opens_its_directory_alone() {
+        let (_kept, root) = directory();
+        fs::write(root.join("id"), "").unwrap();
+        assert_eq!(of_file(&root.join("id")), [root]);
+    }
+
+    #[test]
+    fn a_volume_of_the_kubelet_opens_the_whole_volume() {
+        let (_kept, root) = directory();
+        fs::create_dir(root.join("..1")).unwrap();
+        fs::write(root.join("..1/id"), "").unwrap();
+        symlink("..1", root.join("..data")).unwrap();
+        symlink("..data/id", root.join("id")).unwrap();
+        for path in [root.join("id"), root.join("..data/id")] {
+            assert!(of_file(&path).contains(&root), "{:?}", of_file(&path));
+        }
+    }
+
+    #[test]
+    fn each_link_opens_its_directory_and_the_last_target_its_own() {
+        let (_kept, root) = directory();
+        for name in ["a", "b", "c"] {
+            fs::create_dir(root.join(name)).unwrap();
+        }
+        fs::write(root.join("c/id"), "").unwrap();
+        symlink(root.join("c/id"), root.join("b/id")).unwrap();
+        symlink("../b/id", root.join("a/id")).unwrap();
+        assert_eq!(of_file(&root.join("a/id")), [root.join("a"), root.join("b"), root.join("c")]);
+    }
+
+    #[test]
+    fn a_missing_file_opens_the_nearest_directory_and_the_one_above() {
+        let (_kept, root) = directory();
+        let above = root.parent().unwrap().to_owned();
+        fs::create_dir(root.join("a")).unwrap();
+        assert_eq!(of_file(&root.join("a/id")), [root.clone(), root.join("a")]);
+        let missing = of_file(&root.join("none/none/id"));
+        assert!(missing.contains(&root) && !missing.contains(&above.join("none")), "{missing:?}");
+    }
+
+    #[test]
+    fn the_root_directory_is_never_opened() {
+        assert_eq!(of_file(Path::new("/none/id")), [] as [&str; 0]);
+        assert_eq!(of_file(Path::new("/id")), [] as [&str; 0]);
+        assert_eq!(of_file(Path::new("/etc/none")), [Path::new("/etc")]);
+        assert_eq!(of_socket(Path::new("/tmp/k.sock")), [Path::new("/tmp")]);
+    }
+
+    #[test]
+    fn a_socket_opens_its_directory_and_the_one_above() {
+        let (_kept, root) = directory();
+        let above = root.parent().unwrap().to_owned();
+        let socket = of_socket(&root.join("k.sock"));
+        assert!(socket.contains(&root));
+        assert_eq!(socket.contains(&above), above.parent().is_some());
+    }
+}

@@ -1,0 +1,92 @@
+//! Privileges: none are gained any more, capabilities are dropped, new files are private.
+
+use std::path::Path;
+
+use rustix::{
+    fs::{Access, AtFlags, CWD, Mode, accessat},
+    io::Result,
+    process::umask,
+    thread::{
+        CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+        remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+    },
+};
+
+use super::{Needs, Report};
+
+/// Lets root use the files of other users: to read them, and to do all with them.
+const READ_ALL: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
+const USE_ALL: CapabilitySet = CapabilitySet::DAC_OVERRIDE;
+
+/// Sets the umask to 0077 and `no_new_privs`, and drops all capabilities but those without which
+/// a file of another user in `needs` could not be used any more.
+pub(super) fn drop_all(needs: &Needs) -> Report {
+    let mut report = Report::default();
+    let _former = umask(Mode::RWXG | Mode::RWXO);
+    report.in_force.push("umask 0077".to_owned());
+    match set_no_new_privs(true) {
+        Ok(()) => report.in_force.push("no_new_privs".to_owned()),
+        Err(error) => report.missing.push(format!("no_new_privs is refused: {error}")),
+    }
+    match drop_capabilities(needs) {
+        Ok(kept) if kept.is_empty() => report.in_force.push("no capabilities".to_owned()),
+        Ok(kept) => report.missing.push(format!(
+            "{} is kept, because a configured file or directory belongs to another user; \
+             chown it to the user of this process",
+            if kept == USE_ALL { "CAP_DAC_OVERRIDE" } else { "CAP_DAC_READ_SEARCH" }
+        )),
+        Err(error) => report.missing.push(format!("capabilities are kept: {error}")),
+    }
+    report
+}
+
+/// Drops the capabilities of this thread. Returns those that it keeps.
+fn drop_capabilities(needs: &Needs) -> Result<CapabilitySet> {
+    let held = capabilities(None)?;
+    clear_ambient_capability_set()?;
+    if held.effective.contains(CapabilitySet::SETPCAP) {
+        for bit in 0..u64::BITS {
+            let Some(one) = 1_u64.checked_shl(bit).map(CapabilitySet::from_bits_retain) else {
+                break;
+            };
+            // The kernel knows no further capability.
+            if remove_capability_from_bounding_set(one).is_err() {
+                break;
+            }
+        }
+    }
+    let before = Usable::now(needs);
+    for kept in [CapabilitySet::empty(), READ_ALL, USE_ALL] {
+        let kept = kept & held.effective;
+        // Still permitted, so that the next round can take it up again.
+        let permitted = held.permitted & (READ_ALL | USE_ALL);
+        let inheritable = CapabilitySet::empty();
+        set_capabilities(None, CapabilitySets { effective: kept, permitted, inheritable })?;
+        if Usable::now(needs) == before || kept == USE_ALL {
+            set_capabilities(
+                None,
+                CapabilitySets { effective: kept, permitted: kept, inheritable },
+            )?;
+            return Ok(kept);
+        }
+    }
+    let none = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    Ok(none)
+}
+
+/// Which of the needed files and directories can be used.
+#[derive(PartialEq, Eq)]
+struct Usable(Vec<bool>);
+
+impl Usable {
+    fn now(needs: &Needs) -> Self {
+        let can = |path: &Path, access| accessat(CWD, path, access, AtFlags::EACCESS).is_ok();
+        let read = needs.read.iter().map(|path| can(path, Access::READ_OK));
+        let changed = needs.written.iter().chain(&needs.sockets).map(|path| {
+            let directory = path.parent().unwrap_or(path);
+            can(directory, Access::WRITE_OK | Access::EXEC_OK)
+        });
+        Self(read.chain(changed).collect())
+    }
+}

@@ -1,0 +1,70 @@
+//! The files by which the C library looks up host names.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+
+/// The configuration of lookups and of the loader (`nsswitch.conf(5)`, `resolv.conf(5)`,
+/// `gai.conf(5)`, `host.conf(5)`, `ld.so(8)`), and the libraries that do them.
+const FIXED: [&str; 13] = [
+    "/etc/nsswitch.conf",
+    "/etc/gai.conf",
+    "/etc/host.conf",
+    "/etc/services",
+    "/etc/protocols",
+    "/etc/ld.so.cache",
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib64",
+    "/nix/store",
+    "/run/systemd/resolve",
+    "/run/resolvconf",
+];
+
+/// The files that other programs replace while this process runs.
+const REPLACED: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
+
+/// What is to be opened for reading so that host names are looked up, also after the network
+/// changed.
+///
+/// Programs replace `resolv.conf` and `hosts` by a rename. The new file is another inode, to which
+/// a rule for the former one does not apply. So the directory is opened in which they really are:
+/// that of a link's target, or all of `/etc` on hosts where they are plain files. In a container
+/// they are mounts of their own that nothing replaces, and only they are opened.
+pub(super) fn files() -> Vec<PathBuf> {
+    let replaced = REPLACED.map(Path::new).map(|path| {
+        let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        match real.parent().filter(|directory| directory.parent().is_some()) {
+            Some(directory) if !is_mounted_by_itself(&real) => directory.to_owned(),
+            _ => real,
+        }
+    });
+    FIXED.iter().map(PathBuf::from).chain(replaced).collect()
+}
+
+/// Whether something is mounted at `path` itself (statx(2), Linux 5.8).
+fn is_mounted_by_itself(path: &Path) -> bool {
+    statx(CWD, path, AtFlags::empty(), StatxFlags::empty())
+        .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_is_told_from_what_is_on_it() {
+        assert!(is_mounted_by_itself(Path::new("/proc")));
+        assert!(!is_mounted_by_itself(Path::new("/proc/self/stat")));
+        assert!(!is_mounted_by_itself(Path::new("/none")));
+    }
+
+    #[test]
+    fn the_root_directory_is_never_opened() {
+        assert!(files().iter().all(|path| path.parent().is_some()), "{:?}", files());
+    }
+}

@@ -1,0 +1,132 @@
+//! What `serve` uses after its start, by its settings; and what `check` says of the sandbox.
+
+use std::net::IpAddr;
+
+use http::Uri;
+
+use super::finding::{Area, Finding};
+use crate::{
+    adapters::{
+        grpc::address::SocketAddress,
+        system::{
+            notify,
+            sandbox::{self, Needs, Report},
+        },
+        vault::approle::RoleId,
+    },
+    config::settings::{KeeperSettings, Settings, VaultSettings},
+};
+
+/// What a process with these `settings` uses once its socket and ports are bound.
+pub(super) fn needs(settings: &Settings) -> Needs {
+    let mut needs = Needs { abstract_sockets: notify::is_abstract(), ..Needs::default() };
+    match &settings.listen {
+        SocketAddress::File(path) => needs.sockets.push(path.clone()),
+        // The watchdog dials its own socket, which was bound before the sandbox.
+        SocketAddress::Abstract(_) => needs.abstract_sockets = true,
+    }
+    match &settings.keeper {
+        KeeperSettings::Vault(vault) => of_vault(vault, &mut needs),
+        KeeperSettings::Local(key_file) => needs.read.push(key_file.clone()),
+    }
+    if let Some(uri) = settings.traces.as_deref().and_then(|text| text.parse::<Uri>().ok()) {
+        needs.ports.extend(uri.port_u16());
+        needs.names |= uri.host().is_some_and(is_name);
+    }
+    needs
+}
+
+fn of_vault(vault: &VaultSettings, needs: &mut Needs) {
+    for address in &vault.client.addresses {
+        needs.ports.push(address.port());
+        needs.names |= is_name(address.host());
+    }
+    let approle = &vault.approle;
+    if let RoleId::File(path) = &approle.role_id {
+        needs.read.push(path.clone());
+    }
+    needs.read.extend(approle.secret_id_path.iter().chain(&vault.ca_file).cloned());
+    needs.written.extend(approle.secret_id_cache.clone());
+}
+
+/// Whether `host` is no IP address, with or without brackets.
+fn is_name(host: &str) -> bool {
+    host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_err()
+}
+
+/// What the sandbox would restrict on this kernel.
+pub(super) fn check(settings: &Settings) -> Option<Finding> {
+    // That it is switched off is a warning of every start.
+    settings.sandbox.then(|| told(&sandbox::survey()))
+}
+
+fn told(report: &Report) -> Finding {
+    let offered = if report.in_force.is_empty() { "nothing" } else { &report.to_string() };
+    let newer: String = report.newer.iter().map(|newer| format!("; {newer}")).collect();
+    let text = format!("the kernel offers {offered}{newer}");
+    if report.missing.is_empty() {
+        return Finding::pass(Area::Sandbox, text);
+    }
+    Finding::warn(Area::Sandbox, text, report.missing.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{cli::finding::Verdict, config::sources::Sources};
+
+    fn needs_of(line: &str) -> Needs {
+        let args: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+        needs(&Settings::read(&Sources::collect(&args, [])).unwrap())
+    }
+
+    #[test]
+    fn settings_give_the_files_and_the_ports() {
+        let needs = needs_of(
+            "--listen-address=/run/kms/k.sock --vault-address=https://[::1],https://10.0.0.1:8200 \
+             --vault-key-path=transit/keys/k --approle-role-id-path=/a/role \
+             --approle-secret-id-path=/b/secret --approle-secret-id-wrapped \
+             --approle-secret-id-cache=/c/cache --tls-ca-file=/d/ca \
+             --otlp-endpoint=http://127.0.0.1:4317",
+        );
+        let shown = |paths: &[std::path::PathBuf]| {
+            paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(&needs.read), ["/a/role", "/b/secret", "/d/ca"]);
+        assert_eq!(shown(&needs.written), ["/c/cache"]);
+        assert_eq!(shown(&needs.sockets), ["/run/kms/k.sock"]);
+        assert_eq!(needs.ports, [443, 8200, 4317]);
+        assert!(!needs.names && !needs.abstract_sockets);
+    }
+
+    #[test]
+    fn a_name_of_the_keeper_or_of_the_collector_needs_lookups() {
+        let keeper = "--vault-key-path=transit/keys/k --approle-role-id=r";
+        assert!(needs_of(&format!("{keeper} --vault-address=https://vault")).names);
+        let collector = "--vault-address=https://10.0.0.1 --otlp-endpoint=http://localhost:1";
+        assert!(needs_of(&format!("{keeper} {collector}")).names);
+    }
+
+    #[test]
+    fn an_abstract_socket_is_dialled_by_the_watchdog() {
+        let needs = needs_of("--listen-address=unix:///@k --keeper=local --local-key-file=/k/key");
+        assert!(needs.abstract_sockets && needs.sockets.is_empty() && needs.ports.is_empty());
+        assert_eq!(needs.read, [std::path::Path::new("/k/key")]);
+    }
+
+    #[test]
+    fn what_the_kernel_lacks_is_a_warning_with_its_remedy() {
+        let mut report = Report {
+            in_force: vec!["a".to_owned()],
+            newer: vec!["b comes later".to_owned()],
+            ..Report::default()
+        };
+        let finding = told(&report);
+        assert_eq!(finding.to_string(), "the kernel offers a; b comes later");
+        assert_eq!(finding.verdict, Verdict::Pass);
+        report.missing.push("c is missing; do d".to_owned());
+        let finding = told(&report);
+        let text = "the kernel offers a; b comes later; c is missing; do d";
+        assert_eq!((finding.to_string().as_str(), finding.verdict), (text, Verdict::Warn));
+    }
+}
