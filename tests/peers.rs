@@ -74,6 +74,7 @@ fn serve(name: &str, uids: &[u32]) -> CancellationToken {
         kms: Arc::new(Refusing),
         clock: Arc::new(SystemClock::new()),
         telemetry: Arc::new(Refusing),
+        audit: None,
         peers: PeerPolicy::Uids(uids.iter().copied().collect::<BTreeSet<_>>()),
         drain: Duration::from_millis(100),
     };

@@ -132,6 +132,7 @@ fn settings(listen: SocketAddress, key_file: PathBuf) -> Settings {
         health: free_port,
         metrics: free_port,
         runtime_metrics: true,
+        audit: None,
         log_level: Level::Warn,
         traces: None,
         // It is not for use, and runs beside whatever shows what it does.

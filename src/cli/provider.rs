@@ -1,6 +1,6 @@
 //! The provider put together: adapters chosen by the settings, wired through the ports.
 
-use std::{error::Error, net::SocketAddr, sync::Arc, time::Duration};
+use std::{error::Error, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::timeout};
 use tracing::{error, info, warn};
@@ -23,11 +23,13 @@ use crate::{
             notify,
             sandbox::{Report, enter},
         },
-        telemetry::{last_errors::LastErrors, metrics::Metrics, recorder::Recorder},
+        telemetry::{
+            audit::AuditLog, last_errors::LastErrors, metrics::Metrics, outlets, recorder::Recorder,
+        },
     },
     config::settings::{KeeperSettings, Settings},
     domain::{observer::Observer, service::KeyService},
-    ports::{clock::Clock, telemetry::Telemetry},
+    ports::{audit::Audit, clock::Clock, telemetry::Telemetry},
 };
 
 /// How long calls in hand may take to end after a stop was asked for.
@@ -53,6 +55,7 @@ pub(super) struct Provider {
     tasks: Tasks,
     health: Option<BoundPort>,
     scrapes: Option<BoundPort>,
+    audit: Option<Arc<AuditLog>>,
     /// How this process is restricted, where it is.
     sandbox: Option<Report>,
 }
@@ -74,6 +77,7 @@ impl Provider {
         let recorder = Recorder::new(Arc::clone(&metrics), Arc::clone(&clock));
         let last_errors = recorder.last_errors();
         let telemetry: Arc<dyn Telemetry> = Arc::new(recorder);
+        let audit = audit(&settings, &clock, &metrics)?;
         let (keeper, tasks) = Keeper::new(&settings.keeper, &signals.hangup, &clock, &telemetry)?;
         let socket = BoundSocket::bind(&settings.listen)?;
         info!(address = %socket.address, "socket bound");
@@ -92,6 +96,7 @@ impl Provider {
             tasks,
             health,
             scrapes,
+            audit,
             sandbox: None,
         })
     }
@@ -134,6 +139,7 @@ impl Provider {
             tasks,
             health,
             scrapes,
+            audit,
             sandbox,
         } = self;
         let watch = Arc::new(keeper.watch(&settings, &clock, &telemetry));
@@ -159,7 +165,12 @@ impl Provider {
         background.spawn("reread", tell_of_rereads(hangup));
 
         let (listeners, guard) = socket.guarded();
-        let serving = Serving { kms, clock, telemetry, peers: settings.peers, drain: DRAIN };
+        if let Some(audit) = &audit {
+            audit.begin()?;
+        }
+        let entries = audit.clone().map(|audit| -> Arc<dyn Audit> { audit });
+        let peers = settings.peers;
+        let serving = Serving { kms, clock, telemetry, audit: entries, peers, drain: DRAIN };
         readiness.set(Ok(()));
         let guarding = guard.keep(&stop, |event| tell_of_socket(&event, &readiness));
         let leaving = async {
@@ -181,8 +192,24 @@ impl Provider {
         if let Some(session) = keeper.session {
             drop(timeout(REVOKE, session.revoke()).await);
         }
+        if let Some(audit) = audit {
+            audit.flush(outlets::FLUSH);
+        }
         served
     }
+}
+
+/// Opens the audit log, if one is wanted.
+fn audit(
+    settings: &Settings,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> io::Result<Option<Arc<AuditLog>>> {
+    let Some((place, on_loss)) = settings.audit.clone() else { return Ok(None) };
+    let audit = Arc::new(AuditLog::open(place, on_loss, Arc::clone(clock))?);
+    let counted = Arc::clone(&audit);
+    metrics.observe_audit(move || counted.lost());
+    Ok(Some(audit))
 }
 
 /// Says in the log that SIGHUP was heard. Those who wait for a change of a file hear it themselves.

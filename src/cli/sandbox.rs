@@ -12,6 +12,7 @@ use crate::{
             notify,
             sandbox::{self, Needs, Report},
         },
+        telemetry::audit::AuditPlace,
         vault::approle::RoleId,
     },
     config::settings::{KeeperSettings, Settings, VaultSettings},
@@ -28,6 +29,9 @@ pub(super) fn needs(settings: &Settings) -> Needs {
     match &settings.keeper {
         KeeperSettings::Vault(vault) => of_vault(vault, &mut needs),
         KeeperSettings::Local(key_file) => needs.read.push(key_file.clone()),
+    }
+    if let Some((AuditPlace::File(path), _)) = &settings.audit {
+        needs.written.push(path.clone());
     }
     if let Some(uri) = settings.traces.as_deref().and_then(|text| text.parse::<Uri>().ok()) {
         needs.ports.extend(uri.port_u16());

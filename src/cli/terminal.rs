@@ -28,7 +28,9 @@ pub(super) fn announce(text: &str) -> io::Result<()> {
 pub(super) fn complain(text: &str) {
     let line = format!("vault-kube-kms: {text}\n");
     match Outlet::Stderr.open() {
-        Ok(stderr) => stderr.push(line.as_bytes()),
+        Ok(stderr) => {
+            stderr.push(line.as_bytes());
+        }
         Err(_) => drop(io::stderr().write_all(line.as_bytes())),
     }
 }

@@ -248,6 +248,18 @@ pub const GROUPS: &[(&str, &[Flag])] = &[
                 "9090",
                 "/metrics and /statusz on localhost; 0 or less: off",
             ),
+            flag(
+                "audit-log",
+                Value("PLACE"),
+                "",
+                "Writes a line for each wrap and unwrap, without data, to this file (a path), to journal or to stdout; empty: none",
+            ),
+            flag(
+                "audit-on-loss",
+                Value("POLICY"),
+                "count",
+                "When an entry of --audit-log is lost: count it, or refuse calls until entries can be written again",
+            ),
             flag("disable-runtime-metrics", Bool, "false", "Leave the process's own metrics out"),
             flag(
                 "zap-log-level",

@@ -14,7 +14,10 @@ use super::{error::ConfigError, keeper, reading::Reading, sources::Sources};
 use crate::{
     adapters::{
         grpc::{address::SocketAddress, incoming::PeerPolicy},
-        telemetry::logging::Level,
+        telemetry::{
+            audit::{AuditPlace, OnLoss},
+            logging::Level,
+        },
     },
     domain::{
         health::OutagePolicy,
@@ -49,6 +52,8 @@ pub struct Settings {
     pub metrics: Option<SocketAddr>,
     /// Metrics of the process.
     pub runtime_metrics: bool,
+    /// Where wraps and unwraps are recorded, unless nowhere, and what a loss does.
+    pub audit: Option<(AuditPlace, OnLoss)>,
     /// How much is logged.
     pub log_level: Level,
     /// The collector of traces, if there is one.
@@ -107,6 +112,12 @@ impl Settings {
         });
         let metrics_port = reading.port("metrics-port");
         let disabled = reading.boolean("disable-runtime-metrics");
+        let audit = reading.parsed("audit-log", audit_place);
+        let on_loss = reading.parsed("audit-on-loss", |text| match text {
+            "count" => Ok(OnLoss::Count),
+            "refuse" => Ok(OnLoss::Refuse),
+            _ => Err(format!("{text:?} is not a valid policy; write count or refuse")),
+        });
         let older = reading.given("log-level") > reading.given("zap-log-level");
         let level = if older { "log-level" } else { "zap-log-level" };
         let log_level = reading.parsed(level, |text| {
@@ -133,6 +144,7 @@ impl Settings {
             health: health_port?.zip(Some(health_address?)).map(|(port, ip)| (ip, port).into()),
             metrics: metrics_port?.map(|port| (Ipv4Addr::LOCALHOST, port).into()),
             runtime_metrics: !disabled?,
+            audit: audit?.zip(on_loss),
             log_level: log_level?,
             traces: traces?,
             sandbox: !no_sandbox?,
@@ -169,6 +181,18 @@ fn collector(text: &str) -> Result<Option<String>, String> {
     uri.map(|_| Some(text.to_owned())).ok_or_else(|| {
         format!("{text:?} is no collector's address; write http://HOST:PORT (4317, most often)")
     })
+}
+
+fn audit_place(text: &str) -> Result<Option<AuditPlace>, String> {
+    match text {
+        "" => Ok(None),
+        "journal" => Ok(Some(AuditPlace::Journal)),
+        "stdout" => Ok(Some(AuditPlace::Stdout)),
+        _ if text.starts_with('/') => Ok(Some(AuditPlace::File(text.into()))),
+        _ => {
+            Err(format!("{text:?} is not a valid place; write an absolute path, journal or stdout"))
+        }
+    }
 }
 
 fn allowed_uids(reading: &mut Reading<'_>) -> Option<BTreeSet<u32>> {

@@ -8,6 +8,8 @@ use std::{borrow::Cow, fmt};
 pub enum Code {
     /// The keeper, or the server in front of it, ignores associated data: nothing binds.
     AadNotEnforced,
+    /// The audit log cannot be written, and the operator wants calls to fail then.
+    AuditLogFailing,
     /// The keeper did not recognise the ciphertext: tampered, moved, or of another key.
     CiphertextRejected,
     /// An endpoint is of another cluster than the others.
@@ -67,8 +69,9 @@ pub enum Code {
 
 impl Code {
     /// All values, for metrics that exist from the start.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::AadNotEnforced,
+        Self::AuditLogFailing,
         Self::CiphertextRejected,
         Self::ClusterForeign,
         Self::CredentialUnreadable,
@@ -103,6 +106,7 @@ impl Code {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::AadNotEnforced => "aad-not-enforced",
+            Self::AuditLogFailing => "audit-log-failing",
             Self::CiphertextRejected => "ciphertext-rejected",
             Self::ClusterForeign => "cluster-foreign",
             Self::CredentialUnreadable => "credential-unreadable",
@@ -138,7 +142,8 @@ impl Code {
     pub const fn is_retryable(self) -> bool {
         matches!(
             self,
-            Self::DeadlineExceeded
+            Self::AuditLogFailing
+                | Self::DeadlineExceeded
                 | Self::Intermediary
                 | Self::KeeperFailed
                 | Self::KeeperOverloaded

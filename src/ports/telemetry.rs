@@ -2,6 +2,7 @@
 
 use std::{fmt::Debug, time::Duration};
 
+use super::audit::Caller;
 use crate::domain::{
     error::KmsError,
     health::Standing,
@@ -203,6 +204,8 @@ pub enum Event<'a> {
         method: Method,
         /// The caller's identifier of this call; hostile text.
         uid: &'a str,
+        /// The process that called, where that is known.
+        caller: Option<Caller>,
         /// From the request's arrival to its answer.
         elapsed: Duration,
         /// The gRPC status that was answered, by number.

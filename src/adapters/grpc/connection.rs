@@ -17,10 +17,17 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Request, transport::server::Connected};
 
 use super::authority::Mender;
-use crate::adapters::connections::seat::{self, Seat};
+use crate::{
+    adapters::connections::seat::{self, Seat},
+    ports::audit::Caller,
+};
 
-/// Who has sent a request. Each request of a connection carries it.
-type Caller = seat::Caller<u32>;
+/// The connection that a request came by. Each request carries it.
+#[derive(Clone)]
+pub(super) struct Origin {
+    seat: seat::Caller<u32>,
+    caller: Caller,
+}
 
 /// One connection that has sent something. It counts against the limit until it is dropped.
 #[derive(Debug)]
@@ -28,13 +35,14 @@ pub(super) struct Connection {
     stream: UnixStream,
     authority: Mender,
     seat: Seat<u32>,
+    caller: Caller,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl Connection {
-    pub(super) fn new(stream: UnixStream, seat: Seat<u32>) -> Self {
+    pub(super) fn new(stream: UnixStream, seat: Seat<u32>, caller: Caller) -> Self {
         let ended = Box::pin(seat.ended().clone().cancelled_owned());
-        Self { stream, authority: Mender::default(), seat, ended }
+        Self { stream, authority: Mender::default(), seat, caller, ended }
     }
 
     /// Whether it is worth serving: no other connection has taken its place, and the peer is there.
@@ -68,19 +76,24 @@ pub(super) fn has_gone(stream: &UnixStream) -> bool {
 
 /// Notes that the request with these extensions has begun, until the returned value is dropped.
 pub(super) fn begun(extensions: &Extensions) -> Option<seat::Begun<u32>> {
-    extensions.get::<Caller>().map(seat::Caller::begin)
+    extensions.get::<Origin>().map(|origin| origin.seat.begin())
 }
 
 /// Notes that `request` is whole and in hand, until the returned value is dropped.
 pub(super) fn in_hand<T>(request: &Request<T>) -> Option<seat::Calling<u32>> {
-    request.extensions().get::<Caller>().map(seat::Caller::call)
+    request.extensions().get::<Origin>().map(|origin| origin.seat.call())
+}
+
+/// The process that sent `request`.
+pub(super) fn caller<T>(request: &Request<T>) -> Option<Caller> {
+    request.extensions().get::<Origin>().map(|origin| origin.caller)
 }
 
 impl Connected for Connection {
-    type ConnectInfo = Caller;
+    type ConnectInfo = Origin;
 
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.seat.caller()
+    fn connect_info(&self) -> Origin {
+        Origin { seat: self.seat.caller(), caller: self.caller }
     }
 }
 

@@ -29,7 +29,10 @@ use crate::{
         seat::{Seat, Seats},
         table::Limits,
     },
-    ports::telemetry::{EndReason, Event, Telemetry},
+    ports::{
+        audit::Caller,
+        telemetry::{EndReason, Event, Telemetry},
+    },
 };
 
 /// How many connections may be open at once. An API server holds one for each provider entry, its
@@ -190,7 +193,8 @@ impl Door {
             return;
         }
         let (seat, crowded) = self.seats.take(uid);
-        self.silent.push(first_word(stream, seat).boxed());
+        let caller = Caller { uid, gid: peer.gid(), pid: peer.pid() };
+        self.silent.push(first_word(stream, seat, caller).boxed());
         if crowded {
             self.ended_for_another();
         }
@@ -233,13 +237,13 @@ impl Door {
     }
 }
 
-async fn first_word(stream: UnixStream, seat: Seat<u32>) -> FirstWord {
+async fn first_word(stream: UnixStream, seat: Seat<u32>, caller: Caller) -> FirstWord {
     let spoken = tokio::select! {
         () = seat.ended().cancelled() => return None,
         spoken = timeout(SILENCE_MAX, has_sent(&stream)) => spoken,
     };
     match spoken {
-        Ok(true) => Some(Ok(Connection::new(stream, seat))),
+        Ok(true) => Some(Ok(Connection::new(stream, seat, caller))),
         Ok(false) => None,
         Err(_elapsed) => Some(Err(Silence)),
     }

@@ -12,7 +12,7 @@ use super::{
     socket::Listeners,
     wire::key_management_service_server::KeyManagementServiceServer,
 };
-use crate::ports::{clock::Clock, kms::KeyManagement, telemetry::Telemetry};
+use crate::ports::{audit::Audit, clock::Clock, kms::KeyManagement, telemetry::Telemetry};
 
 /// Largest message, in bytes: a key id, a ciphertext and annotations at KMS v2's limits take less.
 const MESSAGE_MAX: usize = 36 << 10;
@@ -60,6 +60,8 @@ pub struct Serving {
     pub clock: Arc<dyn Clock>,
     /// Who listens.
     pub telemetry: Arc<dyn Telemetry>,
+    /// The record of wraps and unwraps, if one is wanted.
+    pub audit: Option<Arc<dyn Audit>>,
     /// Who may connect.
     pub peers: PeerPolicy,
     /// How long calls in hand may take to end once a stop was asked for.
@@ -78,10 +80,14 @@ impl Serving {
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let age_max = AGE_MAX.mul_f64(1.0 - self.clock.jitter() / 5.0);
         let incoming = admitted(listeners, self.peers, Arc::clone(&self.telemetry))?;
-        let service =
-            KeyManagementServiceServer::new(KmsV2::new(self.kms, self.clock, self.telemetry))
-                .max_decoding_message_size(MESSAGE_MAX)
-                .max_encoding_message_size(MESSAGE_MAX);
+        let service = KeyManagementServiceServer::new(KmsV2::new(
+            self.kms,
+            self.clock,
+            self.telemetry,
+            self.audit,
+        ))
+        .max_decoding_message_size(MESSAGE_MAX)
+        .max_encoding_message_size(MESSAGE_MAX);
         let serving = Server::builder()
             .max_concurrent_streams(STREAMS_MAX)
             .initial_stream_window_size(STREAM_WINDOW)

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
 
 use super::{
-    connection::in_hand,
+    connection::{caller, in_hand},
     deadline, status, trace,
     wire::{
         DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest,
@@ -23,6 +23,7 @@ use crate::{
         time::Monotonic,
     },
     ports::{
+        audit::{Audit, Caller, Entry},
         clock::Clock,
         kms::{KeyManagement, Sealed},
         telemetry::{Event, Method, Telemetry},
@@ -41,6 +42,7 @@ pub(super) struct KmsV2 {
     kms: Arc<dyn KeyManagement>,
     clock: Arc<dyn Clock>,
     telemetry: Arc<dyn Telemetry>,
+    audit: Option<Arc<dyn Audit>>,
     calls: Semaphore,
 }
 
@@ -49,8 +51,9 @@ impl KmsV2 {
         kms: Arc<dyn KeyManagement>,
         clock: Arc<dyn Clock>,
         telemetry: Arc<dyn Telemetry>,
+        audit: Option<Arc<dyn Audit>>,
     ) -> Self {
-        Self { kms, clock, telemetry, calls: Semaphore::new(CALLS_MAX) }
+        Self { kms, clock, telemetry, audit, calls: Semaphore::new(CALLS_MAX) }
     }
 
     async fn encrypted(
@@ -96,28 +99,35 @@ impl KmsV2 {
         })
     }
 
+    /// Tells what became of `call`, and makes its answer.
     fn answer<T>(
         &self,
-        method: Method,
+        call: &Call,
         uid: &str,
-        started: Monotonic,
+        key_id: &str,
         result: Result<T, KmsError>,
     ) -> Result<Response<T>, Status> {
+        let Call { method, caller, started, .. } = *call;
         let elapsed = self.clock.now().since(started);
+        let entry = |error| Entry { method, uid, key_id, caller, elapsed, error, request_id: None };
+        let recorded = match &self.audit {
+            Some(audit) if method != Method::Status => audit.record(&entry(result.as_ref().err())),
+            _ => Ok(()),
+        };
+        let result = result.and_then(|answer| recorded.map(|()| answer));
         let error = result.as_ref().err();
         let status = error.map_or(tonic::Code::Ok, |error| status::grpc_code(error.code())).into();
-        self.telemetry.record(Event::Answered { method, uid, elapsed, status, error });
+        self.telemetry.record(Event::Answered { method, uid, caller, elapsed, status, error });
         if let Some(error) = error {
             trace::failed(error);
         }
         result.map(Response::new).map_err(|error| status::of(&error))
     }
 
-    /// When a call started, and when it must have ended.
-    fn time<T>(&self, request: &Request<T>) -> (Monotonic, Monotonic) {
+    fn call<T>(&self, method: Method, request: &Request<T>) -> Call {
         let started = self.clock.now();
         let budget: Duration = deadline::budget(request.metadata().as_ref());
-        (started, started.after(budget))
+        Call { method, caller: caller(request), started, deadline: started.after(budget) }
     }
 }
 
@@ -128,13 +138,13 @@ impl KeyManagementService for KmsV2 {
         request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
         let _in_hand = in_hand(&request);
-        let started = self.clock.now();
+        let call = self.call(Method::Status, &request);
         let answer = self.kms.status().map(|answer| StatusResponse {
             version: VERSION.to_owned(),
             healthz: answer.ailment.map_or_else(|| "ok".to_owned(), |error| error.to_string()),
             key_id: answer.key_id.as_str().to_owned(),
         });
-        self.answer(Method::Status, "", started, answer)
+        self.answer(&call, "", "", answer)
     }
 
     async fn encrypt(
@@ -142,12 +152,13 @@ impl KeyManagementService for KmsV2 {
         request: Request<EncryptRequest>,
     ) -> Result<Response<EncryptResponse>, Status> {
         let _in_hand = in_hand(&request);
-        let (started, deadline) = self.time(&request);
+        let call = self.call(Method::Encrypt, &request);
         let span = trace::span(Method::Encrypt, request.metadata().as_ref());
         let mut request = request.into_inner();
         async {
-            let answer = self.encrypted(&mut request, deadline).await;
-            self.answer(Method::Encrypt, &request.uid, started, answer)
+            let answer = self.encrypted(&mut request, call.deadline).await;
+            let key_id = answer.as_ref().map_or_else(|_| String::new(), |it| it.key_id.clone());
+            self.answer(&call, &request.uid, &key_id, answer)
         }
         .instrument(span)
         .await
@@ -158,16 +169,28 @@ impl KeyManagementService for KmsV2 {
         request: Request<DecryptRequest>,
     ) -> Result<Response<DecryptResponse>, Status> {
         let _in_hand = in_hand(&request);
-        let (started, deadline) = self.time(&request);
+        let call = self.call(Method::Decrypt, &request);
         let span = trace::span(Method::Decrypt, request.metadata().as_ref());
         let mut request = request.into_inner();
         async {
-            let answer = self.decrypted(&mut request, deadline).await;
-            self.answer(Method::Decrypt, &request.uid, started, answer)
+            let key_id = request.key_id.clone();
+            let answer = self.decrypted(&mut request, call.deadline).await;
+            self.answer(&call, &request.uid, &key_id, answer)
         }
         .instrument(span)
         .await
     }
+}
+
+/// What is known of a call before its message is looked at.
+#[derive(Clone, Copy, Debug)]
+struct Call {
+    method: Method,
+    /// The process that called, where that is known.
+    caller: Option<Caller>,
+    started: Monotonic,
+    /// When it must have ended.
+    deadline: Monotonic,
 }
 
 /// Lends a seed to the transport; it is zeroed when the answer is gone.

@@ -18,7 +18,8 @@ pub(super) const fn grpc_code(code: Code) -> Grpc {
         Code::LoginRefused => Grpc::Unauthenticated,
         Code::Overloaded => Grpc::ResourceExhausted,
         Code::PermissionDenied => Grpc::PermissionDenied,
-        Code::Intermediary
+        Code::AuditLogFailing
+        | Code::Intermediary
         | Code::KeeperFailed
         | Code::KeeperOverloaded
         | Code::KeeperSealed

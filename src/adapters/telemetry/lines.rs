@@ -9,7 +9,7 @@ use std::{
     os::fd::AsFd,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -38,6 +38,8 @@ struct Shared {
     pushed: Condvar,
     drained: Condvar,
     lost: AtomicU64,
+    /// Whether the last line could not be written.
+    failing: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -77,20 +79,28 @@ impl Lines {
         writer.map_or(Ok(()), |writer| writer(&self.0))
     }
 
-    /// Queues `line`, or drops it if more than 1 MiB would wait.
-    pub fn push(&self, line: &[u8]) {
+    /// Queues `line`, or drops it if more than 1 MiB would wait. Returns whether it is queued.
+    #[expect(clippy::must_use_candidate, reason = "losses are counted")]
+    pub fn push(&self, line: &[u8]) -> bool {
         let size = size(line);
         let mut queue = self.0.queue();
         let bytes = queue.bytes.saturating_add(size);
         if bytes > BYTES_MAX {
             queue.untold = queue.untold.saturating_add(1);
             self.0.lose();
-            return;
+            return false;
         }
         queue.bytes = bytes;
         queue.waiting.push_back(line.to_vec());
         drop(queue);
         self.0.pushed.notify_one();
+        true
+    }
+
+    /// Whether the last line could not be written.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.0.failing.load(Ordering::Relaxed)
     }
 
     /// Waits until all lines are written, for at most `bound`. Returns whether they are.
@@ -141,7 +151,9 @@ impl Shared {
     fn write(&self, mut sink: impl FnMut(&[u8]) -> io::Result<()>, tell: &impl Fn(u64)) {
         loop {
             let line = self.next();
-            if sink(&line).is_err() {
+            let failed = sink(&line).is_err();
+            self.failing.store(failed, Ordering::Relaxed);
+            if failed {
                 self.lose();
             }
             // Told first: what `tell` pushes is then waited for by a flush.

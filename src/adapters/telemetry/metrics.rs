@@ -17,7 +17,9 @@ use tokio::runtime::Handle;
 use super::{
     instruments::{counter, gauge},
     keeper_metrics::KeeperMetrics,
-    outlets, process_metrics,
+    outlets,
+    peers::Peers,
+    process_metrics,
     rpc_metrics::RpcMetrics,
     states::{Expiries, KeyIds},
 };
@@ -48,6 +50,7 @@ const SERIES_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    meter: Meter,
     _provider: SdkMeterProvider,
     connection: KeyValue,
     rpc: RpcMetrics,
@@ -61,6 +64,7 @@ pub struct Metrics {
     incidents: Counter<u64>,
     connections_ended: Counter<u64>,
     peers_denied: Counter<u64>,
+    peers: Peers,
     proven_at: Arc<Mutex<Option<Monotonic>>>,
     key_ids: KeyIds,
     expiries: Expiries,
@@ -101,6 +105,7 @@ impl Metrics {
         }
         let metrics = Self {
             registry,
+            meter: meter.clone(),
             _provider: provider,
             connection: KeyValue::new("vault_connection", connection.to_owned()),
             rpc: RpcMetrics::new(&meter),
@@ -137,6 +142,7 @@ impl Metrics {
                 "peers_denied",
                 "Connections of uids that may not connect.",
             ),
+            peers: Peers::new(&meter),
             proven_at,
             key_ids: KeyIds::shown_by(&meter),
             expiries: Expiries::shown_by(&meter),
@@ -217,6 +223,20 @@ impl Metrics {
 
     pub(super) fn connection_ended(&self, reason: EndReason) {
         self.connections_ended.add(1, &[KeyValue::new("reason", reason.as_str())]);
+    }
+
+    pub(super) fn called_by(&self, uid: u32, succeeded: bool) {
+        self.peers.called(uid, succeeded);
+    }
+
+    /// Counts the entries that `lost` says were lost of the audit log.
+    pub fn observe_audit(&self, lost: impl Fn() -> u64 + Send + Sync + 'static) {
+        let _registered = self
+            .meter
+            .u64_observable_counter("vault_kube_kms.audit_entries_lost")
+            .with_description("Entries of the audit log that could not be written.")
+            .with_callback(move |observer| observer.observe(lost(), &[]))
+            .build();
     }
 
     pub(super) fn peer_denied(&self) {

@@ -1,5 +1,6 @@
 //! Outbound: logs, metrics and traces.
 
+pub mod audit;
 pub mod last_errors;
 pub mod lines;
 pub mod logging;
@@ -8,11 +9,14 @@ pub mod outlets;
 pub mod recorder;
 pub mod traces;
 
+mod audit_file;
 mod expiry_warnings;
 mod instruments;
 mod journal;
 mod keeper_metrics;
+mod peers;
 mod process_metrics;
 mod repeats;
 mod rpc_metrics;
 mod states;
+mod text;

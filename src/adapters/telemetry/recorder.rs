@@ -5,7 +5,11 @@ use std::sync::Arc;
 use tracing::{debug, error, info, warn};
 
 use super::{
-    expiry_warnings::ExpiryWarnings, last_errors::LastErrors, metrics::Metrics, repeats::Repeats,
+    expiry_warnings::ExpiryWarnings,
+    last_errors::LastErrors,
+    metrics::Metrics,
+    repeats::Repeats,
+    text::{UID_MAX, printable},
 };
 use crate::{
     domain::{
@@ -19,9 +23,6 @@ use crate::{
         telemetry::{Event, Method, Telemetry},
     },
 };
-
-/// Longest uid that is logged, in characters; kube-apiserver's have 36.
-const UID_MAX: usize = 64;
 
 /// Where a cause shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,7 +67,7 @@ impl Recorder {
     fn failed(&self, place: Place, what: &'static str, error: &KmsError, uid: Option<&str>) {
         self.last_errors.note(what, error, self.clock.wall());
         let (code, cause, remedy) = (error.code().as_str(), error.cause(), error.remedy());
-        let uid = uid.map(printable);
+        let uid = uid.map(|uid| printable(uid, UID_MAX));
         match self.repeats.tell((place, Some(error.code())), self.clock.now()) {
             Some(0) => warn!(code, cause, remedy, uid, "{what}"),
             Some(repeated) => warn!(code, cause, remedy, uid, repeated, "{what}"),
@@ -131,8 +132,11 @@ impl Recorder {
 impl Telemetry for Recorder {
     fn record(&self, event: Event<'_>) {
         match event {
-            Event::Answered { method, uid, elapsed, status, error } => {
+            Event::Answered { method, uid, caller, elapsed, status, error } => {
                 self.metrics.answered(method, status, elapsed);
+                if let Some(caller) = caller {
+                    self.metrics.called_by(caller.uid, error.is_none());
+                }
                 match error {
                     Some(error) if method == Method::Status => {
                         // Told when it changed; the API server asks again and again.
@@ -141,7 +145,9 @@ impl Telemetry for Recorder {
                     Some(error) => {
                         self.failed(Place::Call(method), method.as_str(), error, Some(uid));
                     }
-                    None => debug!(method = method.as_str(), uid = printable(uid), "answered"),
+                    None => {
+                        debug!(method = method.as_str(), uid = printable(uid, UID_MAX), "answered");
+                    }
                 }
             }
             Event::KeeperCalled { operation, elapsed, error } => {
@@ -207,21 +213,5 @@ impl Telemetry for Recorder {
                 self.failed(Place::Session, "no session with the keeper", error, None);
             }
         }
-    }
-}
-
-/// A caller's text on one line and of bounded length.
-fn printable(text: &str) -> String {
-    text.chars().take(UID_MAX).map(|c| if c.is_control() { '?' } else { c }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hostile_uid_stays_on_one_line() {
-        let uid = printable(&format!("a\nb\u{1b}[31m{}", "x".repeat(10_000)));
-        assert!(uid.starts_with("a?b?[31m") && uid.chars().count() == UID_MAX);
     }
 }

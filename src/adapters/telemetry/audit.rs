@@ -1,0 +1,249 @@
+//! The audit log: one JSON line for each wrap and each unwrap.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::{self, Write as _},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use serde_json::{Value, json};
+use tracing::warn;
+
+use super::{audit_file::AuditFile, lines::Lines, outlets::Outlet, text::printable};
+use crate::{
+    domain::{
+        error::{Code, KmsError},
+        time::UnixTime,
+    },
+    ports::{
+        audit::{Audit, Entry},
+        clock::Clock,
+    },
+};
+
+/// Longest key id that is written, in characters; ours have fewer.
+const KEY_ID_MAX: usize = 128;
+
+/// Longest identifier of a request to the keeper, in characters; a UUID has 36.
+const REQUEST_ID_MAX: usize = 64;
+
+/// Where the audit log goes (`--audit-log`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuditPlace {
+    /// To this file, at its end.
+    File(PathBuf),
+    /// To the journal, as entries of `vault-kube-kms-audit`.
+    Journal,
+    /// To standard output, among the lines of the log.
+    Stdout,
+}
+
+/// What becomes of a call whose entry is lost (`--audit-on-loss`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnLoss {
+    /// The loss is counted.
+    Count,
+    /// The call is refused, and all others until an entry is written again.
+    Refuse,
+}
+
+/// The audit log.
+pub struct AuditLog {
+    lines: Lines,
+    place: AuditPlace,
+    on_loss: OnLoss,
+    clock: Arc<dyn Clock>,
+    lost: AtomicU64,
+}
+
+impl AuditLog {
+    /// Opens `place`. What is written waits until [`AuditLog::begin`].
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(place: AuditPlace, on_loss: OnLoss, clock: Arc<dyn Clock>) -> io::Result<Self> {
+        let tell = |dropped| {
+            warn!(dropped, "audit entries were dropped: they came faster than they were written");
+        };
+        let lines = match &place {
+            AuditPlace::File(path) => {
+                let mut file = AuditFile::open(path)?;
+                Lines::queued("audit", move |line| file.append(line), tell)
+            }
+            AuditPlace::Journal => Outlet::Journal.open()?.clone(),
+            AuditPlace::Stdout => Outlet::Stdout.open()?.clone(),
+        };
+        Ok(Self { lines, place, on_loss, clock, lost: AtomicU64::new(0) })
+    }
+
+    /// Starts the thread that writes.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn begin(&self) -> io::Result<()> {
+        self.lines.begin()
+    }
+
+    /// Waits until all entries are written, for at most `bound`.
+    pub fn flush(&self, bound: Duration) {
+        let _written = self.lines.flush(bound);
+    }
+
+    /// The number of entries that were lost since the start.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        match self.place {
+            AuditPlace::File(_) => self.lines.lost(),
+            // The log's own lines count with the log.
+            AuditPlace::Journal | AuditPlace::Stdout => self.lost.load(Ordering::Relaxed),
+        }
+    }
+
+    fn line(&self, entry: &Entry<'_>) -> Vec<u8> {
+        let text = fields(entry, self.clock.wall()).to_string();
+        let mut line = Vec::with_capacity(text.len().saturating_add(80));
+        let _into_memory = match self.place {
+            AuditPlace::Journal => {
+                write!(line, "PRIORITY=6\nSYSLOG_IDENTIFIER=vault-kube-kms-audit\nMESSAGE={text}\n")
+            }
+            AuditPlace::File(_) | AuditPlace::Stdout => writeln!(line, "{text}"),
+        };
+        line
+    }
+}
+
+impl Audit for AuditLog {
+    fn record(&self, entry: &Entry<'_>) -> Result<(), KmsError> {
+        let queued = self.lines.push(&self.line(entry));
+        if !queued {
+            let _before = self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        match self.on_loss {
+            OnLoss::Refuse if !queued || self.lines.is_failing() => Err(KmsError::new(
+                Code::AuditLogFailing,
+                format!(
+                    "the audit log ({}) cannot be written fast enough, or not at all",
+                    self.place
+                ),
+                "make room at its place and check its mode, or give --audit-on-loss=count",
+            )),
+            OnLoss::Count | OnLoss::Refuse => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for AuditLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuditLog").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for AuditPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Journal => f.write_str("journal"),
+            Self::Stdout => f.write_str("stdout"),
+        }
+    }
+}
+
+/// The fields of a line; those without a value are left out.
+fn fields(entry: &Entry<'_>, now: UnixTime) -> Value {
+    let caller = entry.caller;
+    let outcome = entry.error.map_or("ok", |error| error.code().as_str());
+    let request_id = entry.request_id.map(|id| printable(id, REQUEST_ID_MAX));
+    let all = [
+        ("audit", json!(entry.method.as_str())),
+        ("time", json!(rfc3339(now))),
+        ("uid", json!(printable(entry.uid, super::text::UID_MAX))),
+        ("key_id", json!(printable(entry.key_id, KEY_ID_MAX))),
+        ("outcome", json!(outcome)),
+        ("elapsed_ms", json!(entry.elapsed.as_secs_f64() * 1_000.0)),
+        ("peer_uid", json!(caller.map(|caller| caller.uid))),
+        ("peer_gid", json!(caller.map(|caller| caller.gid))),
+        ("peer_pid", json!(caller.and_then(|caller| caller.pid))),
+        ("keeper_request_id", json!(request_id)),
+    ];
+    let given = all.into_iter().filter(|(_, value)| !value.is_null());
+    given.collect::<BTreeMap<_, _>>().into_iter().collect()
+}
+
+fn rfc3339(time: UnixTime) -> String {
+    let millis = time.apart(UnixTime::default());
+    let time = SystemTime::UNIX_EPOCH.checked_add(millis).unwrap_or(SystemTime::UNIX_EPOCH);
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{
+        adapters::telemetry::audit_file::tests::directory,
+        ports::{audit::Caller, clock::MockClock, telemetry::Method},
+    };
+
+    fn clock() -> Arc<dyn Clock> {
+        let mut clock = MockClock::new();
+        clock.expect_wall().return_const(UnixTime::from_millis(1_700_000_000_123));
+        Arc::new(clock)
+    }
+
+    const ENTRY: Entry<'static> = Entry {
+        method: Method::Decrypt,
+        uid: "a\nb",
+        key_id: "v1.x",
+        caller: Some(Caller { uid: 0, gid: 1, pid: Some(2) }),
+        elapsed: Duration::from_micros(1_500),
+        error: None,
+        request_id: None,
+    };
+
+    #[test]
+    fn an_entry_is_one_line_of_json_without_any_data() {
+        let (_kept, path) = directory();
+        let log = AuditLog::open(AuditPlace::File(path.clone()), OnLoss::Refuse, clock()).unwrap();
+        let error = KmsError::new(Code::KeyIdUnknown, "canary", "canary");
+        log.record(&ENTRY).unwrap();
+        log.record(&Entry { error: Some(&error), caller: None, request_id: Some("r\n1"), ..ENTRY })
+            .unwrap();
+        log.flush(Duration::from_mins(1));
+        assert_eq!(
+            fs::read_to_string(path).unwrap(),
+            "{\"audit\":\"Decrypt\",\"elapsed_ms\":1.5,\"key_id\":\"v1.x\",\"outcome\":\"ok\",\
+             \"peer_gid\":1,\"peer_pid\":2,\"peer_uid\":0,\"time\":\"2023-11-14T22:13:20.123Z\",\
+             \"uid\":\"a?b\"}\n\
+             {\"audit\":\"Decrypt\",\"elapsed_ms\":1.5,\"keeper_request_id\":\"r?1\",\
+             \"key_id\":\"v1.x\",\"outcome\":\"key-id-unknown\",\
+             \"time\":\"2023-11-14T22:13:20.123Z\",\"uid\":\"a?b\"}\n"
+        );
+    }
+
+    #[test]
+    fn where_entries_cannot_be_written_calls_are_refused_or_the_loss_is_counted() {
+        for (on_loss, refused) in [(OnLoss::Refuse, true), (OnLoss::Count, false)] {
+            let place = AuditPlace::File("/dev/full".into());
+            let mut file = fs::OpenOptions::new().append(true).open("/dev/full").unwrap();
+            let lines = Lines::queued("test", move |line| file.write_all(line), |_| ());
+            let log = AuditLog { lines, place, on_loss, clock: clock(), lost: AtomicU64::new(0) };
+            // The first entry is queued before it is known that nothing can be written.
+            log.record(&ENTRY).unwrap();
+            log.flush(Duration::from_mins(1));
+            let outcome = log.record(&ENTRY);
+            assert_eq!(
+                outcome.map_err(|error| error.code()).err(),
+                refused.then_some(Code::AuditLogFailing)
+            );
+            log.flush(Duration::from_mins(1));
+            assert_eq!(log.lost(), 2);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The file of the audit log. It may be moved away at any time, as by logrotate: another one is made
+//! under its name.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use rustix::{fs::OFlags, io::Errno};
+
+/// A plain file that is written at its end.
+#[derive(Debug)]
+pub(super) struct AuditFile {
+    path: PathBuf,
+    file: File,
+    /// Device and inode of `file`.
+    identity: (u64, u64),
+}
+
+impl AuditFile {
+    /// Opens the file at `path`, or makes one that only this process's user may read.
+    ///
+    /// # Errors
+    /// When it is not a plain file, is a symbolic link, or cannot be opened.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
+            .open(path)
+            .map_err(|error| match Errno::from_io_error(&error) {
+                Some(Errno::LOOP | Errno::NXIO) => not_plain(path),
+                _ => io::Error::new(error.kind(), format!("{}: {error}", path.display())),
+            })?;
+        let found = file.metadata()?;
+        if !found.is_file() {
+            return Err(not_plain(path));
+        }
+        Ok(Self { path: path.to_owned(), file, identity: (found.dev(), found.ino()) })
+    }
+
+    /// Writes `line` at the end of the file that stands at the path now.
+    ///
+    /// # Errors
+    /// When it cannot be written, or a file that was moved away cannot be made anew.
+    pub(super) fn append(&mut self, line: &[u8]) -> io::Result<()> {
+        let is_there = fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
+        if !is_there {
+            *self = Self::open(&self.path)?;
+        }
+        self.file.write_all(line)
+    }
+}
+
+fn not_plain(path: &Path) -> io::Error {
+    let text = format!("{} is not a plain file; give --audit-log another path", path.display());
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    /// A directory, and the path of a file in it.
+    pub(in crate::adapters::telemetry) fn directory() -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit");
+        (directory, path)
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_is_made_anew_with_mode_0600() {
+        let (kept, path) = directory();
+        let mut file = AuditFile::open(&path).unwrap();
+        file.append(b"one\n").unwrap();
+        fs::rename(&path, kept.path().join("audit.1")).unwrap();
+        file.append(b"two\n").unwrap();
+        file.append(b"three\n").unwrap();
+        assert_eq!(fs::read_to_string(kept.path().join("audit.1")).unwrap(), "one\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two\nthree\n");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn links_pipes_and_directories_are_refused() {
+        let (kept, path) = directory();
+        let pipe = kept.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+        symlink(&path, kept.path().join("link")).unwrap();
+        for name in ["pipe", "link"] {
+            let error = AuditFile::open(&kept.path().join(name)).unwrap_err();
+            assert!(error.to_string().contains("is not a plain file"), "{name}: {error}");
+        }
+        assert!(AuditFile::open(kept.path()).is_err());
+        assert!(!path.exists(), "the target of the link was made");
+    }
+}
