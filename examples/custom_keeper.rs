@@ -79,7 +79,7 @@ impl Kek for MemoryKek {
         let nonce = self.cipher(version)?.seal_in_place_append_tag(aad, &mut body);
         let nonce = nonce.map_err(|_| rejected())?;
         let bytes = [&version.get().to_be_bytes()[..], nonce.as_ref(), &body].concat();
-        Ok(Wrapped { ciphertext: Ciphertext::new(bytes)?, version })
+        Ok(Wrapped::new(Ciphertext::new(bytes)?, version))
     }
 
     async fn unwrap<'a>(&self, sealed: Unwrap<'a>, _: Monotonic) -> Result<Plaintext, KmsError> {

@@ -171,7 +171,7 @@ impl Kek for ScriptedKek {
             vec![u8::try_from(version.get()).unwrap(), u8::try_from(bound.len()).unwrap()];
         bytes.extend_from_slice(bound);
         bytes.extend_from_slice(plaintext.expose());
-        let wrapped = Wrapped { ciphertext: Ciphertext::new(bytes).unwrap(), version };
+        let wrapped = Wrapped::new(Ciphertext::new(bytes).unwrap(), version);
         let call = self.script().wrap;
         self.call(call, wrapped).await
     }

@@ -1,38 +1,57 @@
 //! What must never be printed, and must be gone from memory once it has been used.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+/// The keeper's identifier of one request, as it stands in the keeper's own audit log. Not secret.
+pub type RequestId = Arc<str>;
+
 /// Secret bytes, such as a DEK seed in clear or the content of a credential file: zeroed when
-/// dropped, redacted in `Debug`, compared in constant time.
+/// dropped, redacted in `Debug`, compared in constant time. It may know by which request the keeper
+/// gave it.
 #[derive(Clone)]
-pub struct Plaintext(Zeroizing<Vec<u8>>);
+pub struct Plaintext {
+    bytes: Zeroizing<Vec<u8>>,
+    request_id: Option<RequestId>,
+}
 
 impl Plaintext {
     /// Takes over `bytes`; the caller's buffer becomes this value's and is zeroed with it.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self { bytes: Zeroizing::new(bytes), request_id: None }
+    }
+
+    /// The same, given by the request that the keeper calls `request_id`.
+    #[must_use]
+    pub fn by(self, request_id: Option<RequestId>) -> Self {
+        Self { request_id, ..self }
+    }
+
+    /// The keeper's identifier of the request that gave it, where that is known.
+    #[must_use]
+    pub const fn request_id(&self) -> Option<&RequestId> {
+        self.request_id.as_ref()
     }
 
     /// The bytes in clear.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 
     /// Length in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.bytes.len()
     }
 
     /// Whether there is nothing in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.bytes.is_empty()
     }
 }
 
@@ -44,7 +63,7 @@ impl fmt::Debug for Plaintext {
 
 impl PartialEq for Plaintext {
     fn eq(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
+        self.bytes.ct_eq(&other.bytes).into()
     }
 }
 

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::ports::{
     Ports,
-    kek::Unwrap,
+    kek::{Unwrap, Wrapped},
     kms::{Encrypted, KeyManagement, Sealed, StatusAnswer},
     telemetry::Event,
 };
@@ -253,7 +253,8 @@ impl KeyManagement for KeyService {
             self.look_since(since, deadline).await?;
         }
         self.watch.vouch_for(&writer)?;
-        Ok(Encrypted { ciphertext: wrapped.ciphertext, key_id: writer.key_id, annotations })
+        let Wrapped { ciphertext, request_id, .. } = wrapped;
+        Ok(Encrypted { ciphertext, key_id: writer.key_id, annotations, request_id })
     }
 
     async fn decrypt(&self, sealed: Sealed, deadline: Monotonic) -> Result<Plaintext, KmsError> {

@@ -68,7 +68,7 @@ fn honest(latest: u32) -> MockKek {
     let mut kek = MockKek::new();
     kek.expect_describe().returning(move |_| Ok(snapshot(latest)));
     kek.expect_wrap().returning(|version, _, associated_data, _| {
-        Ok(Wrapped { ciphertext: sealed(version.get(), associated_data), version })
+        Ok(Wrapped::new(sealed(version.get(), associated_data), version))
     });
     unwrapping(&mut kek);
     kek
@@ -164,9 +164,8 @@ async fn nothing_is_written_before_the_version_is_proven() {
 async fn a_keeper_that_ignores_associated_data_is_found_out() {
     let mut kek = MockKek::new();
     kek.expect_describe().returning(|_| Ok(snapshot(1)));
-    kek.expect_wrap().returning(|version, _, aad, _| {
-        Ok(Wrapped { ciphertext: sealed(version.get(), aad), version })
-    });
+    kek.expect_wrap()
+        .returning(|version, _, aad, _| Ok(Wrapped::new(sealed(version.get(), aad), version)));
     kek.expect_unwrap()
         .returning(|_, _| Ok(Plaintext::new(b"vault-kube-kms proof, no secret.".to_vec())));
     let service = ready(kek).await;
@@ -207,9 +206,8 @@ async fn any_field_that_was_changed_is_refused() {
 async fn a_key_id_that_is_not_ours_is_refused_without_a_call() {
     let mut kek = MockKek::new();
     kek.expect_describe().times(1).returning(|_| Ok(snapshot(1)));
-    kek.expect_wrap().returning(|version, _, aad, _| {
-        Ok(Wrapped { ciphertext: sealed(version.get(), aad), version })
-    });
+    kek.expect_wrap()
+        .returning(|version, _, aad, _| Ok(Wrapped::new(sealed(version.get(), aad), version)));
     // Exactly the two of the proof: none for the request.
     kek.expect_unwrap().times(2).returning(|item, _| {
         if String::from_utf8_lossy(item.associated_data.as_bytes()).contains("another key") {
@@ -236,9 +234,8 @@ async fn a_newer_version_is_looked_for_once() {
     kek.expect_describe().returning(move |_| {
         Ok(snapshot(if looks.fetch_add(1, Ordering::SeqCst) == 0 { 1 } else { 2 }))
     });
-    kek.expect_wrap().returning(|version, _, aad, _| {
-        Ok(Wrapped { ciphertext: sealed(version.get(), aad), version })
-    });
+    kek.expect_wrap()
+        .returning(|version, _, aad, _| Ok(Wrapped::new(sealed(version.get(), aad), version)));
     unwrapping(&mut kek);
     let service = ready(kek).await;
     let peer_wrote = |number: u32| {
@@ -272,8 +269,7 @@ async fn what_another_plugin_wrote_is_read_while_the_bridge_is_open() {
 async fn a_wrap_with_another_version_than_asked_for_is_no_answer() {
     let mut kek = MockKek::new();
     kek.expect_describe().returning(|_| Ok(snapshot(2)));
-    kek.expect_wrap()
-        .returning(|_, _, aad, _| Ok(Wrapped { ciphertext: sealed(2, aad), version: version(2) }));
+    kek.expect_wrap().returning(|_, _, aad, _| Ok(Wrapped::new(sealed(2, aad), version(2))));
     unwrapping(&mut kek);
     let service = ready(kek).await;
     assert_eq!(code(service.status()), Some(Code::KeeperAnswer));
@@ -291,9 +287,8 @@ async fn an_outage_is_told_after_its_grace_and_may_keep_writing_if_chosen() {
             0 => Ok(snapshot(1)),
             _ => fail(Code::KeeperUnreachable),
         });
-        kek.expect_wrap().returning(|version, _, aad, _| {
-            Ok(Wrapped { ciphertext: sealed(version.get(), aad), version })
-        });
+        kek.expect_wrap()
+            .returning(|version, _, aad, _| Ok(Wrapped::new(sealed(version.get(), aad), version)));
         unwrapping(&mut kek);
         let (service, seconds) = service(kek, policy);
         observe(&service).await;

@@ -8,17 +8,34 @@ use crate::domain::{
     envelope::{AssociatedData, Ciphertext},
     error::KmsError,
     key::{KekSnapshot, KekVersion},
-    secret::Plaintext,
+    secret::{Plaintext, RequestId},
     time::Monotonic,
 };
 
 /// What a wrap gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Wrapped {
     /// The wrapped seed, in the keeper's own form.
     pub ciphertext: Ciphertext,
     /// The version that the keeper says it used.
     pub version: KekVersion,
+    /// The keeper's identifier of the request, for the audit log.
+    pub request_id: Option<RequestId>,
+}
+
+impl Wrapped {
+    /// A seed that was wrapped with `version`. The request is not known.
+    #[must_use]
+    pub const fn new(ciphertext: Ciphertext, version: KekVersion) -> Self {
+        Self { ciphertext, version, request_id: None }
+    }
+
+    /// The same, by the request that the keeper calls `request_id`.
+    #[must_use]
+    pub fn by(self, request_id: Option<RequestId>) -> Self {
+        Self { request_id, ..self }
+    }
 }
 
 /// One thing to unwrap.

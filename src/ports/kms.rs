@@ -8,7 +8,7 @@ use crate::domain::{
     envelope::{Annotations, Ciphertext},
     error::KmsError,
     key_id::KeyId,
-    secret::Plaintext,
+    secret::{Plaintext, RequestId},
     time::Monotonic,
 };
 
@@ -30,6 +30,8 @@ pub struct Encrypted {
     pub key_id: KeyId,
     /// What must come back with it.
     pub annotations: Annotations,
+    /// The keeper's identifier of the request, for the audit log.
+    pub request_id: Option<RequestId>,
 }
 
 /// What `Decrypt` is asked.

@@ -62,7 +62,7 @@ impl Node {
         let seed = Plaintext::new(SEED.to_vec());
         let answer = self.kms.encrypt(seed, deadline(subject)).await.expect("a wrap");
         assert_eq!(answer.key_id.as_str(), self.key_id(), "Status and Encrypt agree");
-        let Encrypted { ciphertext, key_id, annotations } = answer;
+        let Encrypted { ciphertext, key_id, annotations, .. } = answer;
         Sealed { ciphertext, key_id: key_id.as_str().to_owned(), annotations }
     }
 

@@ -295,7 +295,7 @@ impl Kek for SimulatedKek {
         let mut world = self.world.lock().unwrap();
         let now_ms = world.now_ms;
         world.wrapped_ms.insert(nonce, now_ms);
-        Ok(Wrapped { ciphertext: Ciphertext::new(sealed)?, version })
+        Ok(Wrapped::new(Ciphertext::new(sealed)?, version))
     }
 
     async fn unwrap<'a>(

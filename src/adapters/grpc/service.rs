@@ -19,7 +19,7 @@ use crate::{
     domain::{
         envelope::{Annotations, Ciphertext},
         error::{Code, KmsError},
-        secret::Plaintext,
+        secret::{Plaintext, RequestId},
         time::Monotonic,
     },
     ports::{
@@ -59,15 +59,17 @@ impl KmsV2 {
     async fn encrypted(
         &self,
         request: &mut EncryptRequest,
+        keys: &mut Keys,
         deadline: Monotonic,
     ) -> Result<EncryptResponse, KmsError> {
         let plaintext = Plaintext::new(std::mem::take(&mut request.plaintext));
         require_uid(&request.uid)?;
         let _permit = self.permit()?;
         let answer = self.kms.encrypt(plaintext, deadline).await?;
+        *keys = Keys { key_id: answer.key_id.as_str().to_owned(), request_id: answer.request_id };
         Ok(EncryptResponse {
             ciphertext: answer.ciphertext.into_bytes(),
-            key_id: answer.key_id.as_str().to_owned(),
+            key_id: keys.key_id.clone(),
             annotations: answer.annotations.into_entries().into_iter().collect(),
         })
     }
@@ -75,6 +77,7 @@ impl KmsV2 {
     async fn decrypted(
         &self,
         request: &mut DecryptRequest,
+        keys: &mut Keys,
         deadline: Monotonic,
     ) -> Result<DecryptResponse, KmsError> {
         require_uid(&request.uid)?;
@@ -86,6 +89,7 @@ impl KmsV2 {
         };
         let _permit = self.permit()?;
         let plaintext = self.kms.decrypt(sealed, deadline).await?;
+        keys.request_id = plaintext.request_id().cloned();
         Ok(DecryptResponse { plaintext: Bytes::from_owner(Owned(plaintext)) })
     }
 
@@ -104,12 +108,14 @@ impl KmsV2 {
         &self,
         call: &Call,
         uid: &str,
-        key_id: &str,
+        keys: Keys,
         result: Result<T, KmsError>,
     ) -> Result<Response<T>, Status> {
         let Call { method, caller, started, .. } = *call;
         let elapsed = self.clock.now().since(started);
-        let entry = |error| Entry { method, uid, key_id, caller, elapsed, error, request_id: None };
+        let Keys { key_id, request_id } = &keys;
+        let request_id = request_id.as_deref();
+        let entry = |error| Entry { method, uid, key_id, caller, elapsed, error, request_id };
         let recorded = match &self.audit {
             Some(audit) if method != Method::Status => audit.record(&entry(result.as_ref().err())),
             _ => Ok(()),
@@ -144,7 +150,7 @@ impl KeyManagementService for KmsV2 {
             healthz: answer.ailment.map_or_else(|| "ok".to_owned(), |error| error.to_string()),
             key_id: answer.key_id.as_str().to_owned(),
         });
-        self.answer(&call, "", "", answer)
+        self.answer(&call, "", Keys::default(), answer)
     }
 
     async fn encrypt(
@@ -156,9 +162,9 @@ impl KeyManagementService for KmsV2 {
         let span = trace::span(Method::Encrypt, request.metadata().as_ref());
         let mut request = request.into_inner();
         async {
-            let answer = self.encrypted(&mut request, call.deadline).await;
-            let key_id = answer.as_ref().map_or_else(|_| String::new(), |it| it.key_id.clone());
-            self.answer(&call, &request.uid, &key_id, answer)
+            let mut keys = Keys::default();
+            let answer = self.encrypted(&mut request, &mut keys, call.deadline).await;
+            self.answer(&call, &request.uid, keys, answer)
         }
         .instrument(span)
         .await
@@ -173,13 +179,20 @@ impl KeyManagementService for KmsV2 {
         let span = trace::span(Method::Decrypt, request.metadata().as_ref());
         let mut request = request.into_inner();
         async {
-            let key_id = request.key_id.clone();
-            let answer = self.decrypted(&mut request, call.deadline).await;
-            self.answer(&call, &request.uid, &key_id, answer)
+            let mut keys = Keys { key_id: request.key_id.clone(), ..Keys::default() };
+            let answer = self.decrypted(&mut request, &mut keys, call.deadline).await;
+            self.answer(&call, &request.uid, keys, answer)
         }
         .instrument(span)
         .await
     }
+}
+
+/// What the audit log tells of a call beside its outcome.
+#[derive(Debug, Default)]
+struct Keys {
+    key_id: String,
+    request_id: Option<RequestId>,
 }
 
 /// What is known of a call before its message is looked at.

@@ -97,7 +97,7 @@ impl Kek for HeldKek {
     ) -> Result<Wrapped, KmsError> {
         self.wraps.fetch_add(1, Ordering::SeqCst);
         self.hold(1).await;
-        Ok(Wrapped { ciphertext: ciphertext("wrapped"), version })
+        Ok(Wrapped::new(ciphertext("wrapped"), version))
     }
 
     async fn unwrap<'a>(&self, sealed: Unwrap<'a>, _: Monotonic) -> Result<Plaintext, KmsError> {

@@ -147,7 +147,7 @@ impl Kek for LocalKek {
         let mut bytes = nonce.as_ref().to_vec();
         bytes.extend_from_slice(&sealed);
         let text = format!("{PREFIX}{version}:{}", STANDARD.encode(bytes));
-        Ok(Wrapped { ciphertext: Ciphertext::new(text.into_bytes())?, version })
+        Ok(Wrapped::new(Ciphertext::new(text.into_bytes())?, version))
     }
 
     async fn unwrap<'a>(

@@ -45,6 +45,8 @@ pub(super) struct WrappedBody<'a> {
 /// An answer's `data`.
 #[derive(Deserialize)]
 pub(super) struct Data<T> {
+    /// As it stands in the server's audit log.
+    pub(super) request_id: Option<String>,
     pub(super) data: T,
 }
 
@@ -130,6 +132,8 @@ pub(super) struct DecryptBatchBody<'a> {
 /// What decrypt returns for several items.
 #[derive(Deserialize)]
 pub(super) struct Batch {
+    /// As it stands in the server's audit log.
+    pub(super) request_id: Option<String>,
     pub(super) data: BatchData,
 }
 

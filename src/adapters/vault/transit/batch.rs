@@ -9,7 +9,11 @@ use crate::{
         refusal::{Asked, Refusal},
         wire::{Batch, BatchItem, DecryptBatchBody, DecryptBody},
     },
-    domain::{error::KmsError, secret::Plaintext, time::Monotonic},
+    domain::{
+        error::KmsError,
+        secret::{Plaintext, RequestId},
+        time::Monotonic,
+    },
     ports::kek::{Kek as _, Unwrap},
 };
 
@@ -109,6 +113,7 @@ fn reference(at: usize, ciphertext: &str) -> String {
 ///
 /// A result that names another item is refused: a server or proxy may mix them up.
 fn read(kek: &TransitKek, answer: &Batch, references: &[String]) -> Vec<Outcome> {
+    let request_id = answer.request_id.as_deref().map(RequestId::from);
     let results = &answer.data.batch_results;
     if results.len() != references.len() {
         let error = unreadable("it has another number of results than were asked for");
@@ -119,7 +124,7 @@ fn read(kek: &TransitKek, answer: &Batch, references: &[String]) -> Vec<Outcome>
             return Err(unreadable("it has the result of another item"));
         }
         if item.error.is_empty() {
-            return plaintext(&item.plaintext);
+            return Ok(plaintext(&item.plaintext)?.by(request_id.clone()));
         }
         Err(Refusal::of_item(&item.error).into_error(Asked::Unwrap(kek.unwrap_path())))
     };

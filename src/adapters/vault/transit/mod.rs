@@ -26,7 +26,7 @@ use crate::{
         error::{Code, KmsError},
         key::{KekSnapshot, KekVersion},
         key_id::Lineage,
-        secret::Plaintext,
+        secret::{Plaintext, RequestId},
         time::Monotonic,
     },
     ports::{
@@ -205,7 +205,7 @@ impl Kek for TransitKek {
         let path = &self.wrap_path;
         let answer = self.post::<Data<EncryptData>>(path, body, deadline).await;
         let answer = answer.map_err(|failure| failure.into_error(Asked::Wrap(path)))?;
-        let data = answer.value.data;
+        let Data { data, request_id } = answer.value;
         let ciphertext = Ciphertext::new(data.ciphertext.into_bytes()).map_err(|error| {
             // A ciphertext that is too long is the caller's fault where the plaintext was long.
             if plaintext.len() > ALWAYS_FITS { error } else { unreadable("no ciphertext in it") }
@@ -216,7 +216,7 @@ impl Kek for TransitKek {
         if named != Some(written) {
             return Err(unreadable("it names two key versions"));
         }
-        Ok(Wrapped { ciphertext, version: written })
+        Ok(Wrapped::new(ciphertext, written).by(request_id.map(RequestId::from)))
     }
 
     async fn unwrap<'a>(
@@ -228,7 +228,8 @@ impl Kek for TransitKek {
         let path = &self.unwrap_path;
         let answer = self.post::<Data<DecryptData>>(path, body, deadline).await;
         let answer = answer.map_err(|failure| failure.into_error(Asked::Unwrap(path)))?;
-        plaintext(&answer.value.data.plaintext)
+        let Data { data, request_id } = answer.value;
+        Ok(plaintext(&data.plaintext)?.by(request_id.map(RequestId::from)))
     }
 
     async fn unwrap_many<'a>(
