@@ -304,6 +304,25 @@ fn a_secret_id_whose_directory_appears_later_is_read() {
     provider.lines_until("keeper-unreachable");
 }
 
+/// A rule of Landlock holds for a directory, and not for its name.
+#[test]
+fn a_file_in_a_directory_that_was_replaced_is_told_with_its_remedy() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("place");
+    fs::create_dir(&place).unwrap();
+    fs::write(place.join("id"), "a-secret-id").unwrap();
+    let mut command = vault("https://127.0.0.1:1", &place.join("id"));
+    let mut provider = Running::start(directory.path(), &mut command);
+    let lines = provider.lines_until("keeper-unreachable");
+    if !lines.iter().any(|line| line.contains("Landlock")) {
+        return;
+    }
+    fs::rename(&place, directory.path().join("former")).unwrap();
+    fs::create_dir(&place).unwrap();
+    fs::write(place.join("id"), "another-secret-id").unwrap();
+    provider.lines_until("place/id is outside of the sandbox, which admits");
+}
+
 #[test]
 fn root_keeps_what_it_needs_to_read_a_file_of_another_user() {
     if !geteuid().is_root() {
