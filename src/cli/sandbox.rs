@@ -8,10 +8,7 @@ use super::finding::{Area, Finding};
 use crate::{
     adapters::{
         grpc::address::SocketAddress,
-        system::{
-            notify,
-            sandbox::{self, Needs, Report},
-        },
+        system::sandbox::{self, Needs, Report},
         telemetry::audit::AuditPlace,
         vault::approle::RoleId,
     },
@@ -20,7 +17,7 @@ use crate::{
 
 /// What a process with these `settings` uses once its socket and ports are bound.
 pub(super) fn needs(settings: &Settings) -> Needs {
-    let mut needs = Needs { abstract_sockets: notify::is_abstract(), ..Needs::default() };
+    let mut needs = Needs::default();
     match &settings.listen {
         SocketAddress::File(path) => needs.sockets.push(path.clone()),
         // The watchdog dials its own socket, which was bound before the sandbox.

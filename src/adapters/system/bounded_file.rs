@@ -15,10 +15,11 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::OFlags,
+    fs::{Access, OFlags},
 };
 use zeroize::Zeroizing;
 
+use super::sandbox;
 use crate::domain::secret::Plaintext;
 
 /// How long reading one file may take.
@@ -176,6 +177,9 @@ fn unreachable_path(path: &Path, error: &io::Error) -> String {
     let is_link = || fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
     if error.kind() == io::ErrorKind::NotFound && is_link() {
         return "is a symbolic link whose target does not exist".to_owned();
+    }
+    if let Some(refusal) = sandbox::refusal(path, Access::READ_OK, error) {
+        return refusal.to_owned();
     }
     if error.kind() == io::ErrorKind::PermissionDenied {
         return format!("cannot be read by uid {}: {error}", rustix::process::geteuid().as_raw());

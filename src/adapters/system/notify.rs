@@ -22,12 +22,6 @@ pub fn watchdog() -> Option<Duration> {
     watchdog_enabled().filter(|limit| !limit.is_zero())
 }
 
-/// Whether systemd listens on an abstract socket, which has no file.
-#[must_use]
-pub fn is_abstract() -> bool {
-    std::env::var_os("NOTIFY_SOCKET").is_some_and(|name| name.as_encoded_bytes().starts_with(b"@"))
-}
-
 /// This process works.
 pub fn alive() {
     tell(NotifyState::Watchdog);

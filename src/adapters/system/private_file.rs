@@ -9,12 +9,13 @@ use std::{
 
 use async_trait::async_trait;
 use rustix::{
-    fs::{FsWord, OFlags, statfs},
+    fs::{Access, FsWord, OFlags, statfs},
     io::Errno,
 };
 use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
+use super::sandbox;
 use crate::{domain::secret::Secret, ports::file::PrivateFile};
 
 /// The largest that is read, in bytes.
@@ -85,7 +86,11 @@ fn store(path: &Path, text: &Secret) -> Result<(), String> {
         file.sync_all()?;
         fs::rename(&draft, path)
     };
-    write().map_err(|error| format!("cannot be written: {error}"))
+    let directory = path.parent().unwrap_or(path);
+    write().map_err(|error| match sandbox::refusal(directory, Access::WRITE_OK, &error) {
+        Some(refusal) => refusal.to_owned(),
+        None => format!("cannot be written: {error}"),
+    })
 }
 
 /// Runs what may wait for a disk beside the only thread that serves calls.

@@ -68,8 +68,8 @@ fn enforce(needs: &Needs) -> Result<RestrictionStatus, RulesetError> {
         .create()?
         .add_rules(path_beneath_rules(READ_BY_ALL, read))?
         .add_rules(path_beneath_rules(lookups, read))?
-        .add_rules(path_beneath_rules(places(&needs.read, places::of_file), read))?
-        .add_rules(path_beneath_rules(places(&needs.written, places::of_file), write))?
+        .add_rules(path_beneath_rules(places(&needs.read, places::of_read), read))?
+        .add_rules(path_beneath_rules(places(&needs.written, places::of_written), write))?
         .add_rules(path_beneath_rules(places(&needs.sockets, places::of_socket), socket))?
         .add_rules(
             ports.map(|port| Ok::<_, RulesetError>(NetPort::new(port, AccessNet::ConnectTcp))),

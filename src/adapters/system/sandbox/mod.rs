@@ -12,7 +12,20 @@ mod places;
 mod privileges;
 mod resolver;
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+
+/// Whether Landlock restricts this process.
+static IN_FORCE: AtomicBool = AtomicBool::new(false);
+
+/// What is told of a file that the sandbox refuses, in words that follow its path.
+const REFUSED: &str = "is outside of the sandbox, which admits the directories that were there at \
+    the start; restart this process (docs/sandbox.md)";
 
 /// What this process uses after its start.
 #[derive(Clone, Debug, Default)]
@@ -71,6 +84,7 @@ impl fmt::Display for Report {
 #[must_use]
 pub fn enter(needs: &Needs) -> Report {
     let mut report = privileges::drop_all(needs);
+    IN_FORCE.store(true, Ordering::Relaxed);
     report.extend(files::restrict(needs));
     // The last one: it refuses the system calls of the former.
     report.extend(calls::restrict());
@@ -83,4 +97,13 @@ pub fn survey() -> Report {
     let mut report = files::survey();
     report.extend(calls::survey());
     report
+}
+
+/// Why `path` cannot be used with `access`, where the sandbox and not the file's mode is the cause
+/// of `error`, in words that follow the path.
+pub(super) fn refusal(path: &Path, access: Access, error: &io::Error) -> Option<&'static str> {
+    let denied = error.kind() == io::ErrorKind::PermissionDenied;
+    // This call looks at modes alone.
+    let allowed = || accessat(CWD, path, access, AtFlags::EACCESS).is_ok();
+    (denied && IN_FORCE.load(Ordering::Relaxed) && allowed()).then_some(REFUSED)
 }

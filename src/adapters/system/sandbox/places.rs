@@ -12,27 +12,33 @@ use std::{
 /// The most links that are followed from one path, as in the kernel (`path_resolution(7)`).
 const LINKS_MAX: usize = 40;
 
-/// The directories in which the file at `path` is or may appear:
+/// The directories in which the file at `path`, which is read, is or may appear: those of
+/// [`of_written`], and where there is no file yet the directory above too, because something may be
+/// mounted over the first.
+pub(super) fn of_read(path: &Path) -> Vec<PathBuf> {
+    let mut found = of_written(path);
+    if !path.exists() {
+        found.extend(path.parent().and_then(nearest).as_deref().and_then(above));
+    }
+    found
+}
+
+/// The directories in which the file at `path`, which is written, is or may appear:
 /// - the directory of its name and that of each link behind it;
 /// - of a link in the path that points beside itself (`..data` of the kubelet), its directory: the
 ///   next target will be there too;
-/// - where there is no file yet, the directory above too: something may be mounted over the first;
-/// - where there is no directory either, the nearest one above that exists.
+/// - where there is no directory, the nearest one above that exists.
 ///
 /// The root directory is never one of them.
-pub(super) fn of_file(path: &Path) -> Vec<PathBuf> {
+pub(super) fn of_written(path: &Path) -> Vec<PathBuf> {
     let mut found = BTreeSet::new();
     let Ok(mut path) = std::path::absolute(path) else { return Vec::new() };
-    let is_there = path.exists();
     for _ in 0..LINKS_MAX {
         let Some(directory) = path.parent() else { break };
         found.extend(nearest(directory));
         found.extend(directory.ancestors().filter_map(beside));
         let Ok(target) = fs::read_link(&path) else { break };
         path = directory.join(target);
-    }
-    if !is_there && let Some(directory) = path.parent() {
-        found.extend(nearest(directory).as_deref().and_then(above));
     }
     found.retain(|directory| directory.parent().is_some());
     found.into_iter().collect()
@@ -86,7 +92,7 @@ mod tests {
     fn a_plain_file_opens_its_directory_alone() {
         let (_kept, root) = directory();
         fs::write(root.join("id"), "").unwrap();
-        assert_eq!(of_file(&root.join("id")), [root]);
+        assert_eq!(of_read(&root.join("id")), [root]);
     }
 
     #[test]
@@ -97,7 +103,7 @@ mod tests {
         symlink("..1", root.join("..data")).unwrap();
         symlink("..data/id", root.join("id")).unwrap();
         for path in [root.join("id"), root.join("..data/id")] {
-            assert!(of_file(&path).contains(&root), "{:?}", of_file(&path));
+            assert!(of_read(&path).contains(&root), "{:?}", of_read(&path));
         }
     }
 
@@ -110,7 +116,7 @@ mod tests {
         fs::write(root.join("c/id"), "").unwrap();
         symlink(root.join("c/id"), root.join("b/id")).unwrap();
         symlink("../b/id", root.join("a/id")).unwrap();
-        assert_eq!(of_file(&root.join("a/id")), [root.join("a"), root.join("b"), root.join("c")]);
+        assert_eq!(of_read(&root.join("a/id")), [root.join("a"), root.join("b"), root.join("c")]);
     }
 
     #[test]
@@ -118,16 +124,17 @@ mod tests {
         let (_kept, root) = directory();
         let above = root.parent().unwrap().to_owned();
         fs::create_dir(root.join("a")).unwrap();
-        assert_eq!(of_file(&root.join("a/id")), [root.clone(), root.join("a")]);
-        let missing = of_file(&root.join("none/none/id"));
+        assert_eq!(of_read(&root.join("a/id")), [root.join("a"), root.clone()]);
+        assert_eq!(of_written(&root.join("a/id")), [root.join("a")]);
+        let missing = of_read(&root.join("none/none/id"));
         assert!(missing.contains(&root) && !missing.contains(&above.join("none")), "{missing:?}");
     }
 
     #[test]
     fn the_root_directory_is_never_opened() {
-        assert!(of_file(Path::new("/none/id")).is_empty());
-        assert!(of_file(Path::new("/id")).is_empty());
-        assert_eq!(of_file(Path::new("/etc/none")), [Path::new("/etc")]);
+        assert!(of_read(Path::new("/none/id")).is_empty());
+        assert!(of_read(Path::new("/id")).is_empty());
+        assert_eq!(of_read(Path::new("/etc/none")), [Path::new("/etc")]);
         assert_eq!(of_socket(Path::new("/tmp/k.sock")), [Path::new("/tmp")]);
     }
 
