@@ -11,13 +11,13 @@ use opentelemetry::{
     metrics::{Counter, Gauge, Histogram, Meter, MeterProvider as _},
 };
 use opentelemetry_sdk::metrics::{Instrument, SdkMeterProvider, Stream};
-use prometheus::{Registry, TextEncoder, process_collector::ProcessCollector};
+use prometheus::{Registry, TextEncoder};
 use tokio::runtime::Handle;
 
 use super::{
     instruments::{counter, gauge},
     keeper_metrics::KeeperMetrics,
-    outlets,
+    outlets, process_metrics,
     rpc_metrics::RpcMetrics,
     states::{Expiries, KeyIds},
 };
@@ -80,9 +80,6 @@ impl Metrics {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let registry = Registry::new();
-        if runtime {
-            registry.register(Box::new(ProcessCollector::for_self()))?;
-        }
         let exporter = opentelemetry_prometheus::exporter()
             .with_registry(registry.clone())
             .scope_info_enabled(false)
@@ -100,6 +97,7 @@ impl Metrics {
         observe_dropped_lines(&meter);
         if runtime {
             observe_tasks(&meter);
+            process_metrics::observe(&meter);
         }
         let metrics = Self {
             registry,

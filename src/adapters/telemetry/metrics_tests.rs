@@ -115,3 +115,32 @@ fn only_the_key_id_that_writes_and_the_one_before_are_shown() {
     values.sort_unstable();
     assert_eq!(values, ["0", "1"]);
 }
+
+/// The names, types and units are those of Prometheus' client libraries: dashboards read them.
+#[test]
+fn the_process_is_shown_under_the_names_of_prometheus() {
+    let metrics = Metrics::new("keeper:1", true, Arc::new(SystemClock::new())).unwrap();
+    let page = metrics.text().unwrap();
+    let types = [
+        ("process_cpu_seconds_total", "counter"),
+        ("process_open_fds", "gauge"),
+        ("process_max_fds", "gauge"),
+        ("process_virtual_memory_bytes", "gauge"),
+        ("process_resident_memory_bytes", "gauge"),
+        ("process_start_time_seconds", "gauge"),
+        ("process_threads", "gauge"),
+    ];
+    for (name, kind) in types {
+        assert!(page.contains(&format!("# TYPE {name} {kind}\n")), "{name} in {page}");
+    }
+    let value = |series| value(&metrics, series).unwrap();
+    let now = SystemClock::new().wall();
+    let age = f64::from(u32::try_from(now.secs()).unwrap()) - value("process_start_time_seconds");
+    assert!((-1.0..86_400.0).contains(&age), "started {age} s ago");
+    assert!(value("process_cpu_seconds_total") >= 0.0);
+    assert!(value("process_threads") >= 1.0);
+    // Standard input, output and error at least.
+    assert!((3.0..=value("process_max_fds")).contains(&value("process_open_fds")));
+    let resident = value("process_resident_memory_bytes");
+    assert!((65_536.0..value("process_virtual_memory_bytes")).contains(&resident), "{resident}");
+}

@@ -12,6 +12,7 @@ mod expiry_warnings;
 mod instruments;
 mod journal;
 mod keeper_metrics;
+mod process_metrics;
 mod repeats;
 mod rpc_metrics;
 mod states;
