@@ -124,7 +124,7 @@ async fn calls(shape: u8, answers: VecDeque<Vec<u8>>) {
     let addresses = ["http://a:8200", "http://b:8200"].map(VaultAddress::parse);
     let settings = ClientSettings {
         addresses: addresses.into_iter().take(1 + usize::from(shape & 1)).flatten().collect(),
-        tls: TlsSettings { trust: Trust::System, server_name: None },
+        tls: TlsSettings { trust: Trust::System, server_name: None, require_pq: false },
         connect_timeout: Duration::from_secs(1),
         request_timeout: Duration::from_secs(2),
     };

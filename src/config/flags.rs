@@ -112,6 +112,12 @@ pub const GROUPS: &[(&str, &[Flag])] = &[
                 "Server name to send and to verify (default: the address's host)",
             ),
             flag("tls-skip-verify", Bool, "false", "Believe any certificate; not for production"),
+            flag(
+                "tls-require-pq",
+                Bool,
+                "false",
+                "Refuse servers that agree to no hybrid post-quantum key exchange",
+            ),
         ],
     ),
     (

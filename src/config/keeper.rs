@@ -102,6 +102,11 @@ fn client(reading: &mut Reading<'_>) -> Option<ClientSettings> {
                 }
             }
         }
+        (Some(tls), Some(_)) if tls.require_pq => {
+            reading
+                .wrong("tls-require-pq", "http:// has no TLS; write https:// in --vault-address");
+            None
+        }
         (tls, _) => tls,
     };
     let (least, most) = (Duration::from_millis(100), Duration::from_mins(5));
@@ -144,6 +149,7 @@ fn addresses(reading: &mut Reading<'_>) -> Option<Vec<VaultAddress>> {
 
 fn tls(reading: &mut Reading<'_>) -> Option<TlsSettings> {
     let skip = reading.boolean("tls-skip-verify");
+    let require_pq = reading.boolean("tls-require-pq");
     let trust = match (skip, reading.text("tls-ca-file")) {
         // The file is not looked at, as a warning says.
         (Some(true), _) => Some(Trust::Anybody),
@@ -160,7 +166,7 @@ fn tls(reading: &mut Reading<'_>) -> Option<TlsSettings> {
             .map(Some),
     };
     skip?;
-    Some(TlsSettings { trust: trust?, server_name: server_name? })
+    Some(TlsSettings { trust: trust?, server_name: server_name?, require_pq: require_pq? })
 }
 
 /// The authorities in the file at `path`. One that cannot be read is waited for, as other files
@@ -245,4 +251,30 @@ fn key(reading: &mut Reading<'_>) -> Option<KeyPath> {
         return reading.required("transit-key", |key| KeyPath::of_parts(mount, key));
     }
     reading.required("vault-key-path", KeyPath::parse)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::settings::Settings, *};
+    use crate::config::sources::Sources;
+
+    #[test]
+    fn a_hybrid_key_exchange_is_required_of_tls_alone() {
+        let of = |address: &str| {
+            let args = [
+                &format!("--vault-address={address}"),
+                "--vault-key-path=transit/keys/k",
+                "--approle-role-id=r",
+                "--tls-skip-verify",
+                "--tls-require-pq",
+            ];
+            Settings::read(&Sources::collect(&args.map(str::to_owned), []))
+        };
+        let settings = of("https://v").unwrap();
+        let KeeperSettings::Vault(vault) = settings.keeper else { panic!("not Vault") };
+        assert!(vault.client.tls.require_pq);
+        let errors = of("http://v").unwrap_err();
+        let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        assert!(texts.concat().contains("--tls-require-pq") && texts.len() == 1, "{texts:#?}");
+    }
 }

@@ -18,7 +18,11 @@ use crate::support::{
 /// What describing the key gives with `change`d settings, at a server whose certificate is for
 /// 127.0.0.1 and localhost.
 async fn described(change: impl FnOnce(&mut Wiring)) -> Result<(), KmsError> {
-    let stand_in = StandIn::start().await;
+    described_by(StandIn::start().await, change).await
+}
+
+/// The same at `stand_in`.
+async fn described_by(stand_in: StandIn, change: impl FnOnce(&mut Wiring)) -> Result<(), KmsError> {
     let admin = Admin::new(&stand_in.address, "unused", Some(stand_in.ca.clone()));
     let subject = TransitSubject::with(admin, stand_in.provisioned.clone(), change);
     let until = subject.clock().now().after(Duration::from_secs(5));
@@ -58,6 +62,17 @@ async fn anybody_is_believed_when_told_to() {
         wiring.client.tls.server_name = name("vault.example");
     });
     assert_eq!(result.await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_server_without_a_hybrid_key_exchange_is_refused_where_one_is_required() {
+    let required = |wiring: &mut Wiring| wiring.client.tls.require_pq = true;
+    assert_eq!(described(required).await, Ok(()));
+    assert_eq!(described_by(StandIn::classical().await, |_| ()).await, Ok(()));
+    let error = described_by(StandIn::classical().await, required).await.unwrap_err();
+    assert_eq!(error.code(), Code::KeeperUnreachable);
+    assert!(error.cause().contains("--tls-require-pq"), "{error}");
+    assert!(error.remedy().contains("X25519MLKEM768"), "{error}");
 }
 
 #[tokio::test]

@@ -112,7 +112,7 @@ fn client_settings(first: usize) -> ClientSettings {
     let node = |offset| VaultAddress::parse(&address((first + offset) % NODES)).unwrap();
     ClientSettings {
         addresses: (0..NODES).map(node).collect(),
-        tls: TlsSettings { trust: Trust::Anybody, server_name: None },
+        tls: TlsSettings { trust: Trust::Anybody, server_name: None, require_pq: false },
         connect_timeout: Duration::from_secs(30),
         request_timeout: Duration::from_millis(2_500),
     }

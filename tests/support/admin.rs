@@ -33,7 +33,8 @@ pub struct Provisioned {
 impl Admin {
     pub fn new(address: &str, token: &str, ca: Option<Vec<u8>>) -> Self {
         let trust = ca.clone().map_or(Trust::System, Trust::Bundle);
-        let tls = TlsSettings { trust, server_name: None }.client_config().unwrap();
+        let tls =
+            TlsSettings { trust, server_name: None, require_pq: false }.client_config().unwrap();
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()

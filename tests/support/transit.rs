@@ -70,7 +70,7 @@ impl TransitSubject {
         let mut wiring = Wiring {
             client: ClientSettings {
                 addresses: vec![VaultAddress::parse(&admin.address).unwrap()],
-                tls: TlsSettings { trust, server_name: None },
+                tls: TlsSettings { trust, server_name: None, require_pq: false },
                 connect_timeout: Duration::from_secs(2),
                 request_timeout: Duration::from_secs(2),
             },

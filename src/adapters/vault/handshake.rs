@@ -12,6 +12,7 @@ use tower::ServiceExt as _;
 use super::{
     address::VaultAddress,
     client::{ClientSettings, unreachable},
+    post_quantum,
 };
 use crate::domain::{
     error::{Code, KmsError},
@@ -25,6 +26,9 @@ const DAY: Duration = Duration::from_hours(24);
 pub struct Handshake {
     /// The protocol, such as `TLS 1.3`.
     pub protocol: &'static str,
+    /// The key exchange by its name in IANA's registry of TLS groups, as rustls spells it, such as
+    /// `X25519MLKEM768`. `None` where it has no name here.
+    pub group: Option<&'static str>,
     /// When the first certificate of the chain ends. `None` where anybody is believed.
     pub end: Option<time::UnixTime>,
     /// For how many more whole days that is to come.
@@ -68,7 +72,11 @@ async fn shake(
     let uri = address.join("").map_err(|_invalid| internal("the address is no URL".to_owned()))?;
     let tcp = settings.connector(&[]).oneshot(uri).await.map_err(|e| failed(&e))?.into_inner();
     let connector = TlsConnector::from(Arc::new(config));
-    let tls = connector.connect(name.clone(), tcp).await.map_err(|e| failed(&e))?;
+    let tls = connector.connect(name.clone(), tcp).await.map_err(|error| {
+        let error = error.into();
+        let error = if settings.tls.require_pq { post_quantum::named(error) } else { error };
+        failed(error.as_ref())
+    })?;
     let (_, connection) = tls.get_ref();
     let chain = connection.peer_certificates().unwrap_or_default();
     let verifier = settings.tls.verifier().map_err(internal)?;
@@ -79,6 +87,7 @@ async fn shake(
             Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
             _ => "TLS",
         },
+        group: connection.negotiated_key_exchange_group().and_then(|group| group.name().as_str()),
         end,
         days_left: end.map(|end| end.since(now).as_secs().div_euclid(DAY.as_secs())),
     })

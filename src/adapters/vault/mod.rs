@@ -13,6 +13,7 @@ pub mod tls;
 pub mod transit;
 
 mod login_plan;
+mod post_quantum;
 mod refusal;
 mod session_view;
 mod tls_error;

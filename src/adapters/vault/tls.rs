@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use rustls::{
-    ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier, client::WebPkiServerVerifier,
-    crypto::aws_lc_rs,
+    ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier,
+    client::WebPkiServerVerifier,
+    version::{TLS12, TLS13},
 };
 use rustls_pki_types::ServerName;
 
 use super::{
-    bundle,
+    bundle, post_quantum,
     verifier::{Accepts, Verifier},
 };
 
@@ -33,6 +34,8 @@ pub struct TlsSettings {
     pub trust: Trust,
     /// The name to send and to verify instead of the address's host (`--tls-sni`).
     pub server_name: Option<ServerName<'static>>,
+    /// Accept a hybrid post-quantum key exchange only, and so TLS 1.3 only (`--tls-require-pq`).
+    pub require_pq: bool,
 }
 
 impl TlsSettings {
@@ -42,12 +45,13 @@ impl TlsSettings {
         self.trust == Trust::Anybody
     }
 
-    /// The client configuration for these settings: TLS 1.2 and 1.3, aws-lc-rs.
+    /// The client configuration for these settings: TLS 1.2 and 1.3 (1.3 alone where a hybrid key
+    /// exchange is required), aws-lc-rs.
     ///
     /// # Errors
     /// Why there is nobody to believe: no certificate in the bundle, or none on the system.
     pub fn client_config(&self) -> Result<ClientConfig, String> {
-        Ok(builder()?
+        Ok(builder(self.require_pq)?
             .dangerous()
             .with_custom_certificate_verifier(self.verifier()?)
             .with_no_client_auth())
@@ -58,7 +62,7 @@ impl TlsSettings {
     /// # Errors
     /// As for [`TlsSettings::client_config`].
     pub(super) fn verifier(&self) -> Result<Arc<Verifier>, String> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        let provider = Arc::new(post_quantum::provider(self.require_pq));
         let accepts = match &self.trust {
             Trust::System => {
                 let system = rustls_platform_verifier::Verifier::new(Arc::clone(&provider));
@@ -83,13 +87,15 @@ impl TlsSettings {
 
     /// A configuration for `http://` addresses, which believes nobody.
     pub(super) fn unused() -> Result<ClientConfig, String> {
-        Ok(builder()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+        Ok(builder(false)?.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
     }
 }
 
-fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, String> {
-    ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
+fn builder(require_pq: bool) -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, String> {
+    // Hybrid groups are of TLS 1.3.
+    let versions: &[_] = if require_pq { &[&TLS13] } else { &[&TLS13, &TLS12] };
+    ClientConfig::builder_with_provider(Arc::new(post_quantum::provider(require_pq)))
+        .with_protocol_versions(versions)
         .map_err(|error| error.to_string())
 }
 
@@ -101,7 +107,12 @@ mod tests {
     fn a_bundle_without_certificates_is_refused() {
         for pem in ["", "hello", "-----BEGIN CERTIFICATE-----\nnope\n-----END CERTIFICATE-----\n"] {
             let trust = Trust::Bundle(pem.into());
-            assert!(TlsSettings { trust, server_name: None }.client_config().is_err(), "{pem:?}");
+            assert!(
+                TlsSettings { trust, server_name: None, require_pq: false }
+                    .client_config()
+                    .is_err(),
+                "{pem:?}"
+            );
         }
     }
 }

@@ -63,6 +63,16 @@ pub(super) fn explain(error: &Error) -> Explained {
     }
 }
 
+/// The cause where the server agreed to no hybrid key exchange, and its remedy.
+pub(super) fn no_hybrid_group() -> Explained {
+    told(
+        "it agreed to no TLS 1.3 with a hybrid post-quantum key exchange, which --tls-require-pq \
+         demands",
+        "allow TLS 1.3 with the group X25519MLKEM768 on the server and on what ends TLS before it \
+         (built with Go 1.24 or OpenSSL 3.5 or later they offer it), or leave --tls-require-pq out",
+    )
+}
+
 fn certificate(error: &CertificateError) -> Explained {
     match error {
         CertificateError::Expired => expired(""),

@@ -108,7 +108,7 @@ impl Server {
 fn settings(port: u16, trust: Trust) -> ClientSettings {
     ClientSettings {
         addresses: vec![VaultAddress::parse(&format!("https://127.0.0.1:{port}")).unwrap()],
-        tls: TlsSettings { trust, server_name: None },
+        tls: TlsSettings { trust, server_name: None, require_pq: false },
         connect_timeout: Duration::from_secs(20),
         request_timeout: Duration::from_secs(20),
     }

@@ -4,7 +4,8 @@ use std::{error::Error, io};
 
 use super::{
     address::VaultAddress,
-    tls_error::{Explained, explain},
+    post_quantum::NoHybridGroup,
+    tls_error::{self, Explained, explain},
 };
 use crate::domain::error::{Code, KmsError};
 
@@ -21,6 +22,13 @@ pub(super) fn unreachable(
     KmsError::new(Code::KeeperUnreachable, format!("{what} {address}: {cause}"), remedy)
 }
 
+/// The error that `error` was made of. The source of an I/O error is that of the error inside of
+/// it, which would be left out.
+pub(super) fn inner<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
+    let io = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    io.map(|inner| -> &(dyn Error + 'static) { inner }).or_else(|| error.source())
+}
+
 fn explained(error: &(dyn Error + 'static), in_handshake: bool) -> Explained {
     let mut root = error;
     let mut last_io = None;
@@ -28,12 +36,11 @@ fn explained(error: &(dyn Error + 'static), in_handshake: bool) -> Explained {
         if let Some(tls) = root.downcast_ref::<rustls::Error>() {
             return explain(tls);
         }
-        let io = root.downcast_ref::<io::Error>();
-        last_io = io.or(last_io);
-        // The source of an I/O error is that of the error inside of it, which would be left out.
-        let inner =
-            io.and_then(io::Error::get_ref).map(|inner| -> &(dyn Error + 'static) { inner });
-        match inner.or_else(|| root.source()) {
+        if root.is::<NoHybridGroup>() {
+            return tls_error::no_hybrid_group();
+        }
+        last_io = root.downcast_ref::<io::Error>().or(last_io);
+        match inner(root) {
             Some(inner) => root = inner,
             None => break,
         }

@@ -81,13 +81,16 @@ async fn connection(vault: &VaultSettings, now: UnixTime, report: &mut Report) -
 
 fn shaken(address: &VaultAddress, found: Result<Handshake, KmsError>) -> Finding {
     match found {
-        Ok(Handshake { protocol, days_left: None, .. }) => {
-            Finding::pass(Connection, format!("{protocol} with {address}"))
+        Ok(Handshake { protocol, group, days_left: None, .. }) => {
+            Finding::pass(Connection, format!("{protocol}{} with {address}", by(group)))
         }
-        Ok(Handshake { protocol, days_left: Some(days), .. }) if days >= DAYS_LEAST => {
+        Ok(Handshake { protocol, group, days_left: Some(days), .. }) if days >= DAYS_LEAST => {
             Finding::pass(
                 Connection,
-                format!("{protocol} with {address}; its certificate is good for {days} days"),
+                format!(
+                    "{protocol}{} with {address}; its certificate is good for {days} days",
+                    by(group)
+                ),
             )
         }
         Ok(Handshake { days_left, .. }) => Finding::warn(
@@ -100,6 +103,11 @@ fn shaken(address: &VaultAddress, found: Result<Handshake, KmsError>) -> Finding
         ),
         Err(error) => Finding::failed(Connection, &error),
     }
+}
+
+/// The key exchange behind the protocol's name, where it is known.
+fn by(group: Option<&str>) -> String {
+    group.map(|group| format!(" ({group})")).unwrap_or_default()
 }
 
 async fn ask(

@@ -123,6 +123,12 @@ impl StandIn {
         first
     }
 
+    /// A server that agrees to no hybrid key exchange.
+    pub async fn classical() -> Self {
+        let engine = Engine::new(Manner::default());
+        Self::of(Arc::new(Mutex::new(engine)), Authority::classical()).await
+    }
+
     /// Another node of the same cluster, under the same authority.
     pub async fn node(&self) -> Self {
         Self::of(self.shared.engine.clone(), self.shared.authority.clone()).await

@@ -8,7 +8,10 @@ use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
-use rustls::{ServerConfig, crypto::aws_lc_rs};
+use rustls::{
+    ServerConfig,
+    crypto::{CryptoProvider, aws_lc_rs},
+};
 use rustls_pki_types::PrivateKeyDer;
 use serde_json::Value;
 use tokio::{
@@ -30,10 +33,20 @@ pub struct Authority {
 
 impl Authority {
     pub fn new() -> Self {
+        Self::with(aws_lc_rs::default_provider())
+    }
+
+    /// One whose nodes agree to no hybrid key exchange.
+    pub fn classical() -> Self {
+        let kx_groups = vec![aws_lc_rs::kx_group::SECP256R1, aws_lc_rs::kx_group::SECP384R1];
+        Self::with(CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() })
+    }
+
+    fn with(provider: CryptoProvider) -> Self {
         let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).unwrap();
         let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let config = ServerConfig::builder_with_provider(Arc::new(provider))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()

@@ -24,7 +24,7 @@ use tower::{Service, ServiceExt as _};
 
 use super::{ClientSettings, expiry::ServerCertificates};
 use crate::{
-    adapters::vault::{tls::TlsSettings, verifier::Verifier},
+    adapters::vault::{post_quantum, tls::TlsSettings, verifier::Verifier},
     domain::time::UnixTime,
 };
 
@@ -176,7 +176,13 @@ impl Dial for Network {
         let connector = builder.enable_http1().wrap_connector(self.settings.connector(last));
         let network = self.clone();
         Box::pin(async move {
-            let stream = connector.oneshot(to.clone()).await?;
+            let connected = connector.oneshot(to.clone()).await;
+            let stream = match connected {
+                Err(error) if network.settings.tls.require_pq => {
+                    return Err(post_quantum::named(error));
+                }
+                connected => connected?,
+            };
             if let Some(at) = to.authority().filter(|_| network.verifier.is_some()) {
                 network.certificates.shown(at.as_str(), network.end(at.host(), &stream));
             }
