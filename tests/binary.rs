@@ -86,6 +86,8 @@ fn the_help_names_every_flag_and_default() {
 fn the_version_names_the_commit() {
     let text = String::from_utf8(run(&["--version"]).stdout).unwrap();
     assert!(text.starts_with(concat!("vault-kube-kms ", env!("CARGO_PKG_VERSION"), " (commit ")));
+    let module = if cfg!(feature = "fips") { ", FIPS build)" } else { ", no FIPS build)" };
+    assert!(text.trim_end().ends_with(module), "{text}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{ffi::OsString, process::ExitCode};
 use super::{
     check, dev, local, serve,
     terminal::{complain, print},
-    version::VERSION,
+    version::{VERSION, module_is_as_built},
 };
 use crate::{
     adapters::telemetry::outlets,
@@ -55,6 +55,10 @@ fn run_to_end(args: impl Iterator<Item = OsString>) -> ExitCode {
     match (words.as_slice(), sources.asked) {
         (["help"], _) | (_, Some(Asked::Help)) => print(&format!("{SYNOPSIS}{}", flags::help())),
         (["version"], _) | (_, Some(Asked::Version)) => print(VERSION),
+        _ if let Err(problem) = module_is_as_built() => {
+            complain(problem);
+            ExitCode::FAILURE
+        }
         ([] | ["serve"], None) => match Settings::read(&sources) {
             Ok(settings) => serve::run(&settings, VERSION),
             Err(errors) => misconfigured(&errors),

@@ -17,6 +17,7 @@ use crate::{
         vault::{
             client::{EndpointView, VaultClient},
             session::{Session as VaultSession, SessionView},
+            tls,
         },
     },
     config::settings::Settings,
@@ -76,6 +77,7 @@ impl Sources {
         let newest = key.versions.iter().rev().take(VERSIONS_MAX);
         Statusz {
             version: VERSION.to_owned(),
+            fips: tls::is_fips(),
             now: rfc3339(clock.wall()),
             uptime_s: clock.now().since(self.started).as_secs(),
             state,

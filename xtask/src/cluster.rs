@@ -10,7 +10,7 @@ use crate::{
 
 /// `up`, `down` or `status`, with flags that `tests/cluster/ctl` knows; `--kubernetes` is ours.
 pub(crate) fn ctl(action: &str, flags: &[&str]) -> Result<(), Failure> {
-    if !can_run("go", &["version"]) {
+    if !can_run(Command::new("go").arg("version")) {
         return Err("GO IS MISSING; install Go 1.26 for a cluster".into());
     }
     let program = target().join("tools/cluster");

@@ -71,7 +71,7 @@ impl Part {
                 format!("there is no {}; make one like those beside it", module.display()).into()
             );
         }
-        if !can_run("go", &["version"]) {
+        if !can_run(Command::new("go").arg("version")) {
             return Err(format!("{} is built with Go; install Go 1.26", self.module).into());
         }
         say(&format!("building {} (once; {})", self.module, self.takes));

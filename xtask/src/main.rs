@@ -1,10 +1,15 @@
 //! The tasks of those who work on vault-kube-kms: `cargo xtask`.
 
+mod build;
 mod cluster;
 mod control_plane;
 mod fuzz;
+mod release;
+mod reproducible;
 mod run;
+mod sbom;
 mod soak;
+mod supply_chain;
 mod test;
 mod tools;
 
@@ -18,6 +23,10 @@ cargo xtask soak             load, faults, rotations and kills; 30 minutes unles
         [--minutes N] [--seed N]
 cargo xtask hostile          floods and a scan of the memory: prints what each flood costs
 cargo xtask fuzz [SECONDS]   hostile bytes at the fuzz targets, for 60 s in all unless told
+cargo xtask deny             what may be built in: licences, sources, duplicates, advisories
+cargo xtask release          the program with its checksums, SBOM and VEX, in target/release-files
+        [--advisories-unchecked]
+cargo xtask reproducible     the same, and whether a build in another folder gives the same bytes
 cargo xtask cluster up       a control plane to try: OpenBao, etcd, the plugin, kube-apiserver
         [--replicas N] [--keeper openbao|local] [--kubernetes 1.36.3|1.31.0]
 cargo xtask cluster status   what runs, and what the API servers think of their plugins
@@ -34,6 +43,10 @@ fn main() -> ExitCode {
         ["hostile"] => tools::openbao().and_then(|bao| test::hostile(bao.as_deref())),
         ["fuzz"] => fuzz::all(60),
         ["fuzz", seconds] => seconds.parse().map_err(Into::into).and_then(fuzz::all),
+        ["deny"] => supply_chain::deny(),
+        ["release"] => supply_chain::advisories(true).and_then(|()| release::files().map(drop)),
+        ["release", "--advisories-unchecked"] => release::files().map(drop),
+        ["reproducible"] => reproducible::check(),
         ["tools"] => {
             tools::openbao().and_then(|_| control_plane::build(control_plane::KUBERNETES)).map(drop)
         }

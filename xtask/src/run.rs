@@ -32,9 +32,19 @@ pub(crate) fn run(command: &mut Command) -> Result<(), Failure> {
     if status.success() { Ok(()) } else { Err(format!("{line} failed: {status}").into()) }
 }
 
-/// Whether `program` can be run at all.
-pub(crate) fn can_run(program: &str, args: &[&str]) -> bool {
-    let quiet =
-        Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
+/// What `program` prints.
+pub(crate) fn output(program: &mut Command) -> Result<String, Failure> {
+    let line = format!("{program:?}");
+    let output = program.output().map_err(|error| format!("cannot run {line}: {error}"))?;
+    if !output.status.success() {
+        let problem = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{line} failed: {}: {problem}", output.status).into());
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Whether `program` can be run, and says that all is well.
+pub(crate) fn can_run(program: &mut Command) -> bool {
+    let quiet = program.stdout(Stdio::null()).stderr(Stdio::null()).status();
     quiet.is_ok_and(|status| status.success())
 }

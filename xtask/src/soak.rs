@@ -1,8 +1,9 @@
 //! The soak: load, faults, rotations and kills for as long as it is told, on an optimised build.
 
 use crate::{
+    release,
     run::{Failure, run, say},
-    test::{release_binary, suite},
+    test::suite,
     tools,
 };
 
@@ -42,7 +43,7 @@ impl<'a> Choice<'a> {
 /// Soaks.
 pub(crate) fn run_it(choice: &Choice<'_>) -> Result<(), Failure> {
     let bao = tools::openbao()?;
-    let shipped = release_binary()?;
+    let shipped = release::binary()?;
     say(&format!("soak: {} minutes", choice.minutes));
     let mut go = suite("faults", &choice.bound(), bao.as_deref());
     go.args(["-run", "^TestSoak$", "-v"])

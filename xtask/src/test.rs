@@ -1,15 +1,12 @@
 //! Every test there is, in the order of what they need.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
 use prost::Message as _;
 
 use crate::{
     control_plane::{self, KUBERNETES},
+    release,
     run::{Failure, can_run, root, run, say, target},
     tools::{self, missing},
 };
@@ -52,7 +49,7 @@ pub(crate) fn all(choice: &Choice<'_>) -> Result<(), Failure> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(root()).args(["test", "--locked", "--workspace", "--features", "testkit"]);
     run(&mut cargo)?;
-    if !can_run("go", &["version"]) {
+    if !can_run(Command::new("go").arg("version")) {
         return missing("GO", "install Go 1.26 to test with the API server and its own client")
             .map(|_: Option<()>| ());
     }
@@ -77,7 +74,7 @@ fn api_server(bao: Option<&Path>) -> Result<(), Failure> {
 /// What users of Vault, of its clients and of KMS plugins reported, against the binary as it is
 /// shipped: a panic aborts that one.
 fn field(bao: Option<&Path>) -> Result<(), Failure> {
-    let shipped = release_binary()?;
+    let shipped = release::binary()?;
     say("Go: what users reported, rebuilt, against the release binary");
     run(suite("field", "10m", bao).env("PROVIDER", shipped))
 }
@@ -103,13 +100,6 @@ fn e2e(bao: Option<&Path>, choice: &Choice<'_>) -> Result<(), Failure> {
     let mut go = suite("e2e", "30m", bao);
     go.env("KUBERNETES", parts.kubernetes).env("ETCD", parts.etcd);
     run(choice.lasting(&mut go))
-}
-
-/// The binary as it is shipped.
-pub(crate) fn release_binary() -> Result<PathBuf, Failure> {
-    say("an optimised build (three minutes, if there is none)");
-    run(Command::new(env!("CARGO")).current_dir(root()).args(["build", "--locked", "--release"]))?;
-    Ok(target().join("release/vault-kube-kms"))
 }
 
 /// The command for one of the Go suites, against the debug binary.

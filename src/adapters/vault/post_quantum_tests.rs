@@ -66,12 +66,13 @@ async fn seen(
 
 #[tokio::test]
 async fn the_group_that_was_agreed_on_is_named() {
-    for (groups, require_pq, name) in [
-        (&[kx_group::X25519MLKEM768] as Groups<'_>, true, "X25519MLKEM768"),
+    let cases: [(Groups<'_>, bool, &str); 4] = [
+        (&[kx_group::X25519MLKEM768], true, "X25519MLKEM768"),
         (&[kx_group::SECP256R1, kx_group::SECP256R1MLKEM768], true, "secp256r1MLKEM768"),
         (&[kx_group::SECP384R1, kx_group::X25519MLKEM768], false, "X25519MLKEM768"),
         (&[kx_group::SECP384R1], false, "secp384r1"),
-    ] {
+    ];
+    for (groups, require_pq, name) in cases {
         let seen = seen(groups, &TLS13, require_pq).await.unwrap();
         assert_eq!((seen.protocol, seen.group), ("TLS 1.3", Some(name)));
     }
@@ -81,10 +82,11 @@ async fn the_group_that_was_agreed_on_is_named() {
 
 #[tokio::test]
 async fn a_server_without_a_hybrid_group_is_refused_where_one_is_required() {
-    for (groups, version) in [
-        (&[kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1] as Groups<'_>, &TLS13),
+    let cases: [(Groups<'_>, _); 2] = [
+        (&[kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1], &TLS13),
         (&[kx_group::SECP256R1], &TLS12),
-    ] {
+    ];
+    for (groups, version) in cases {
         let error = seen(groups, version, true).await.unwrap_err();
         assert_eq!(error.code(), Code::KeeperUnreachable);
         assert!(error.cause().contains("--tls-require-pq"), "{error}");

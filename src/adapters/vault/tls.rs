@@ -91,6 +91,18 @@ impl TlsSettings {
     }
 }
 
+/// Whether every TLS connection, with and without `--tls-require-pq`, is made by a module in FIPS
+/// mode with what it is approved for. `false` in every build without the feature `fips`.
+#[must_use]
+pub fn is_fips() -> bool {
+    [false, true].into_iter().all(|require_pq| {
+        let config = builder(require_pq)
+            .map(|builder| builder.with_root_certificates(RootCertStore::empty()));
+        let has_groups = !post_quantum::provider(require_pq).kx_groups.is_empty();
+        has_groups && config.is_ok_and(|config| config.with_no_client_auth().fips())
+    })
+}
+
 fn builder(require_pq: bool) -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, String> {
     // Hybrid groups are of TLS 1.3.
     let versions: &[_] = if require_pq { &[&TLS13] } else { &[&TLS13, &TLS12] };

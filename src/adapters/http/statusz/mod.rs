@@ -102,8 +102,10 @@ pub struct Sandbox {
 /// How the process is.
 #[derive(Clone, Debug, Serialize)]
 pub struct Statusz {
-    /// Name, version and commit.
+    /// Name, version, commit, and whether it is a FIPS build.
     pub version: String,
+    /// Whether the cryptographic module is in FIPS mode.
+    pub fips: bool,
     /// When this was true; RFC 3339.
     pub now: String,
     /// Seconds since the process started.

@@ -10,6 +10,7 @@ fn statusz() -> Statusz {
     };
     Statusz {
         version: "vault-kube-kms 0.0.0".to_owned(),
+        fips: true,
         now: "2026-01-01T00:00:00Z".to_owned(),
         uptime_s: 7,
         state: "failing",
@@ -64,6 +65,7 @@ async fn machines_get_json() {
         assert_eq!(kind, "application/json");
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(json["problem"]["code"], "keeper-sealed");
+        assert_eq!(json["fips"], true);
         assert_eq!(json["takeover"]["version"], 3);
         assert_eq!(json["sandbox"]["in_force"][1], "seccomp");
         assert_eq!(json["proven_s_ago"], serde_json::Value::Null);

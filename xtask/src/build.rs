@@ -1,0 +1,110 @@
+//! The optimised build, which gives the same bytes in every folder and names no path of the
+//! builder's machine.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    release::NAME,
+    run::{Failure, output, run},
+    tools,
+};
+
+/// Variables of the shell that would change the bytes.
+const LEFT_OUT: &[&str] =
+    &["RUSTFLAGS", "CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "RUSTC_WRAPPER", "RUSTC_BOOTSTRAP"];
+
+/// The same, by the beginning of their names.
+const LEFT_OUT_FROM: &[&str] =
+    &["CARGO_PROFILE_RELEASE_", "CARGO_BUILD_", "CARGO_TARGET_", "AWS_LC_", "CFLAGS_"];
+
+/// Where a build reads and writes. Nothing of it is to be found in what is built.
+pub(crate) struct Build {
+    /// The repository.
+    pub(crate) sources: PathBuf,
+    /// Cargo's target directory.
+    pub(crate) target: PathBuf,
+    /// Cargo's home, unless it is the usual one.
+    pub(crate) cargo_home: Option<PathBuf>,
+}
+
+impl Build {
+    /// Builds the program, and returns its path.
+    pub(crate) fn run(&self) -> Result<PathBuf, Failure> {
+        let auditable = tools::cargo("cargo-auditable", "0.7.7")?;
+        let tools = auditable.parent().ok_or("cargo-auditable is in no folder")?;
+        let mut path = vec![tools.to_owned()];
+        path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+        let mut cargo = Command::new(env!("CARGO"));
+        let leaves_out = |name: &str| {
+            LEFT_OUT.contains(&name) || LEFT_OUT_FROM.iter().any(|start| name.starts_with(start))
+        };
+        for (name, _) in env::vars_os() {
+            if name.to_str().is_some_and(leaves_out) {
+                cargo.env_remove(name);
+            }
+        }
+        cargo
+            .current_dir(&self.sources)
+            .args(["build", "--locked", "--release", "--package", NAME])
+            .env("CARGO_TARGET_DIR", &self.target)
+            .env("CARGO_ENCODED_RUSTFLAGS", self.rustflags()?.join("\u{1f}"))
+            .env("SOURCE_DATE_EPOCH", source_date(&self.sources)?)
+            // What `cargo auditable build` sets; but by its name, since cargo gives symbols other
+            // names where the path of this program is another one.
+            .env("PATH", env::join_paths(path)?)
+            .env("RUSTC_WORKSPACE_WRAPPER", "cargo-auditable")
+            .env(
+                "CARGO_AUDITABLE_ORIG_ARGS",
+                r#"{"offline":false,"locked":true,"frozen":false,"config":[]}"#,
+            );
+        if let Some(home) = &self.cargo_home {
+            cargo.env("CARGO_HOME", home);
+        }
+        run(&mut cargo)?;
+        Ok(self.target.join("release").join(NAME))
+    }
+
+    /// Every folder of this build, and what is written instead of it. Where several fit, the last
+    /// one counts.
+    fn rustflags(&self) -> Result<Vec<String>, Failure> {
+        let rust = output(Command::new("rustc").current_dir(&self.sources).arg("-vV"))?;
+        let commit = rust
+            .lines()
+            .find_map(|line| line.strip_prefix("commit-hash: "))
+            .ok_or("rustc does not name its commit")?;
+        let sysroot =
+            output(Command::new("rustc").current_dir(&self.sources).args(["--print", "sysroot"]))?;
+        let folders = [
+            (Path::new(sysroot.trim()).join("lib/rustlib/src/rust"), format!("/rustc/{commit}")),
+            (self.sources.clone(), "/src".to_owned()),
+            (self.target.clone(), "/src/target".to_owned()),
+            (self.cargo_home.clone().map_or_else(cargo_home, Ok)?, "/cargo".to_owned()),
+        ];
+        let flags = folders.iter().map(|(folder, instead)| {
+            let folder = folder.to_str().ok_or("the path of a folder is not UTF-8")?;
+            Ok(format!("--remap-path-prefix={folder}={instead}"))
+        });
+        flags.collect()
+    }
+}
+
+/// Cargo's usual home.
+pub(crate) fn cargo_home() -> Result<PathBuf, Failure> {
+    let given = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let usual = || Some(PathBuf::from(env::var_os("HOME")?).join(".cargo"));
+    given.or_else(usual).ok_or_else(|| "neither CARGO_HOME nor HOME is set".into())
+}
+
+/// The time of the last commit in seconds since 1970, or what `SOURCE_DATE_EPOCH` says.
+pub(crate) fn source_date(sources: &Path) -> Result<String, Failure> {
+    if let Ok(date) = env::var("SOURCE_DATE_EPOCH") {
+        return Ok(date);
+    }
+    let date =
+        output(Command::new("git").current_dir(sources).args(["log", "-1", "--format=%ct"]))?;
+    Ok(date.trim().to_owned())
+}

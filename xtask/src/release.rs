@@ -1,0 +1,67 @@
+//! The files of a release: the program, what it is made of, what is known of its weaknesses, and
+//! their checksums.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    build::{Build, source_date},
+    run::{Failure, output, root, say, target},
+    sbom,
+};
+
+/// The program's name, which is that of its file.
+pub(crate) const NAME: &str = "vault-kube-kms";
+
+/// Builds the program, and writes all files to `target/release-files`. Returns the program's path.
+pub(crate) fn files() -> Result<PathBuf, Failure> {
+    let program = binary()?;
+    let files = target().join("release-files");
+    drop(fs::remove_dir_all(&files));
+    fs::create_dir_all(&files)?;
+    fs::copy(&program, files.join(NAME))?;
+    let bom = sbom::make(&source_date(&root())?)?;
+    sbom::check(&bom, &program)?;
+    fs::write(files.join(format!("{NAME}.cdx.json")), format!("{bom:#}\n"))?;
+    fs::copy(root().join("supply-chain/openvex.json"), files.join("openvex.json"))?;
+    let mut sums = String::new();
+    for name in [NAME, &format!("{NAME}.cdx.json"), "openvex.json"] {
+        for byte in Sha256::digest(fs::read(files.join(name))?) {
+            write!(sums, "{byte:02x}")?;
+        }
+        writeln!(sums, "  {name}")?;
+    }
+    fs::write(files.join("SHA256SUMS"), &sums)?;
+    verify(&files)?;
+    say(&format!("{}:\n{sums}", files.display()));
+    Ok(program)
+}
+
+/// Types what SECURITY.md tells a verifier to type, where that needs nothing from the network.
+fn verify(files: &Path) -> Result<(), Failure> {
+    let text = fs::read_to_string(root().join("SECURITY.md"))?;
+    let (_, section) = text.split_once("\n## Verify a release\n").ok_or("no such section")?;
+    let (_, block) = section.split_once("```console\n").ok_or("no console block")?;
+    let (block, _) = block.split_once("```").ok_or("no end of the console block")?;
+    let lines = block.lines().filter_map(|line| line.strip_prefix("$ "));
+    let (here, elsewhere): (Vec<_>, Vec<_>) = lines.partition(|line| !line.starts_with("cargo "));
+    if here.len() != 2 || elsewhere.len() != 1 {
+        return Err("the section of SECURITY.md is another one than this task knows".into());
+    }
+    for line in here {
+        output(Command::new("bash").current_dir(files).args(["-ec", line]))?;
+    }
+    Ok(())
+}
+
+/// The program as it is shipped. A build of three minutes, if there is none yet.
+pub(crate) fn binary() -> Result<PathBuf, Failure> {
+    say("an optimised build (three minutes, if there is none)");
+    Build { sources: root(), target: target(), cargo_home: None }.run()
+}

@@ -1,0 +1,181 @@
+//! What the program is made of, as `CycloneDX` tells it to machines.
+
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
+
+use serde_json::Value;
+
+use crate::{
+    release::NAME,
+    run::{Failure, output, root, run, say},
+    tools,
+};
+
+/// The platform that is shipped; Cargo's lists differ by platform.
+const PLATFORM: &str = "x86_64-unknown-linux-gnu";
+
+/// Names and versions of packages.
+type Packages = BTreeSet<(String, String)>;
+
+/// The bill of materials of the program on [`PLATFORM`]: what is linked into it, and the macros
+/// that wrote some of its code. `date` is in seconds since 1970.
+pub(crate) fn make(date: &str) -> Result<Value, Failure> {
+    let cyclonedx = tools::cargo("cargo-cyclonedx", "0.5.9")?;
+    // It writes one beside the manifest of each package in the workspace.
+    let draft = ".sbom-draft";
+    run(Command::new(cyclonedx)
+        .current_dir(root())
+        .args(["cyclonedx", "--quiet", "--quiet", "--format=json", "--spec-version=1.5"])
+        .args(["--no-build-deps", "--target", PLATFORM, "--override-filename", draft])
+        .env("SOURCE_DATE_EPOCH", date))?;
+    let written = root().join(format!("{draft}.json"));
+    let text = fs::read_to_string(&written)?;
+    fs::remove_file(written)?;
+    fs::remove_file(root().join(format!("xtask/{draft}.json")))?;
+    // It names the package by its path on this machine.
+    let here = format!("path+file://{}", root().canonicalize()?.display());
+    let mut bom: Value = serde_json::from_str(&text.replace(&here, NAME))?;
+    if let Some(component) = bom.pointer_mut("/metadata/component") {
+        strip_paths(component);
+    }
+    leave_out(&mut bom, &linked("normal")?);
+    Ok(bom)
+}
+
+/// Takes out what is not in `linked`. The tool reads `cargo metadata`, which has the optional
+/// dependencies that a feature would enable which nothing asks for.
+fn leave_out(bom: &mut Value, linked: &Packages) {
+    let mut left_out = BTreeSet::new();
+    if let Some(components) = bom.get_mut("components").and_then(Value::as_array_mut) {
+        components.retain(|component| {
+            let is_linked = package(component).is_some_and(|package| linked.contains(&package));
+            if let Some(id) = component.get("bom-ref").filter(|_| !is_linked) {
+                left_out.insert(id.to_string());
+            }
+            is_linked
+        });
+    }
+    let is_there = |id: &Value| !left_out.contains(&id.to_string());
+    for of in bom.get_mut("dependencies").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(on) = of.get_mut("dependsOn").and_then(Value::as_array_mut) {
+            on.retain(is_there);
+        }
+    }
+    if let Some(all) = bom.get_mut("dependencies").and_then(Value::as_array_mut) {
+        all.retain(|of| of.get("ref").is_some_and(is_there));
+    }
+}
+
+/// Takes the path out of package URLs, where a local package has one.
+fn strip_paths(value: &mut Value) {
+    match value {
+        Value::String(text) if text.starts_with("pkg:") => {
+            if let Some((short, _)) = text.split_once("?download_url=file") {
+                *text = short.to_owned();
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(strip_paths),
+        Value::Object(fields) => fields.values_mut().for_each(strip_paths),
+        _ => (),
+    }
+}
+
+/// Compares `bom`, and what is embedded in `program`, with Cargo's own lists.
+pub(crate) fn check(bom: &Value, program: &Path) -> Result<(), Failure> {
+    same("the bill of materials", &components(bom), &linked("normal")?)?;
+    // The list in the program may have more, for the same reason; `cargo audit bin` reads it.
+    let (list, linked) = (embedded(program)?, linked("normal,no-proc-macro")?);
+    let surplus: Vec<_> = list.difference(&linked).collect();
+    say(&format!("the list in the program has {} crates, {surplus:?} not linked", list.len()));
+    same("the list in the program", &list.intersection(&linked).cloned().collect(), &linked)?;
+    if bom.to_string().contains(root().to_str().ok_or("not UTF-8")?) {
+        return Err("the bill of materials names the builder's folder".into());
+    }
+    Ok(())
+}
+
+fn same(what: &str, found: &Packages, expected: &Packages) -> Result<(), Failure> {
+    let absent: Vec<_> = expected.difference(found).collect();
+    let surplus: Vec<_> = found.difference(expected).collect();
+    if absent.is_empty() && surplus.is_empty() && !expected.is_empty() {
+        return Ok(());
+    }
+    Err(format!("{what} lacks {absent:?} and has {surplus:?} beside what Cargo links").into())
+}
+
+/// The packages that Cargo links into the program by `edges`, without the program itself.
+fn linked(edges: &str) -> Result<Packages, Failure> {
+    let tree = output(
+        Command::new(env!("CARGO"))
+            .current_dir(root())
+            .args(["tree", "--locked", "--quiet", "--package", NAME, "--target", PLATFORM])
+            .args(["--prefix=none", "--format={p}", "--edges", edges]),
+    )?;
+    let packages = tree.lines().filter_map(|line| {
+        let (name, rest) = line.split_once(" v")?;
+        let version = rest.split(' ').next()?;
+        (name != NAME).then(|| (name.to_owned(), version.to_owned()))
+    });
+    Ok(packages.collect())
+}
+
+fn components(bom: &Value) -> Packages {
+    packages(bom.get("components"), |_| true)
+}
+
+/// What `cargo auditable` put into the program and is linked into it.
+fn embedded(program: &Path) -> Result<Packages, Failure> {
+    let json = auditable_info::json_from_file(program, auditable_info::Limits::default())?;
+    let list: Value = serde_json::from_str(&json)?;
+    let is_linked = |package: &Value| {
+        package.get("kind").is_none_or(|kind| kind != "build") && package.get("root").is_none()
+    };
+    Ok(packages(list.get("packages"), is_linked))
+}
+
+fn packages(list: Option<&Value>, counts: impl Fn(&Value) -> bool) -> Packages {
+    list.and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter(|package| counts(package))
+        .filter_map(package)
+        .collect()
+}
+
+fn package(entry: &Value) -> Option<(String, String)> {
+    let text = |key| Some(entry.get(key)?.as_str()?.to_owned());
+    Some((text("name")?, text("version")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_linked_is_left_out_everywhere() {
+        let component = |name| json!({"bom-ref": name, "name": name, "version": "1.0.0"});
+        let mut bom = json!({
+            "components": [component("a"), component("b")],
+            "dependencies": [{"ref": "root", "dependsOn": ["a", "b"]}, {"ref": "b"}],
+        });
+        leave_out(&mut bom, &Packages::from([("a".to_owned(), "1.0.0".to_owned())]));
+        let expected = json!({
+            "components": [component("a")],
+            "dependencies": [{"ref": "root", "dependsOn": ["a"]}],
+        });
+        assert_eq!(bom, expected);
+    }
+
+    #[test]
+    fn a_package_too_few_or_too_many_is_told() {
+        let packages = |names: &[&str]| -> Packages {
+            names.iter().map(|name| ((*name).to_owned(), "1.0.0".to_owned())).collect()
+        };
+        assert!(same("it", &packages(&["a", "b"]), &packages(&["a", "b"])).is_ok());
+        for (found, expected) in [(&["a"][..], &["a", "b"][..]), (&["a", "b"], &["a"]), (&[], &[])]
+        {
+            assert!(same("it", &packages(found), &packages(expected)).is_err());
+        }
+    }
+}

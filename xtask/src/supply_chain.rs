@@ -1,0 +1,130 @@
+//! What may be built into the program, and what is known against it.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+    time::SystemTime,
+};
+
+use crate::{
+    run::{Failure, can_run, output, root, run, say, target},
+    tools,
+};
+
+const VERSION: &str = "0.20.2";
+
+/// Advisories of `RustSec` as files, for machines that cannot fetch them: `crates/` of their
+/// repository, and the day on which it was copied (RFC 3339) in `TAKEN`.
+const SNAPSHOT: &str = "supply-chain/advisory-db";
+
+/// The folder that cargo-deny looks for in a folder of databases: the name and a hash of the
+/// address from which the database of `RustSec` is fetched.
+const DATABASE: &str = "advisory-db-3157b0e258782691";
+
+/// Checks everything that deny.toml says.
+pub(crate) fn deny() -> Result<(), Failure> {
+    run(cargo_deny()?.args(["check", "bans", "licenses", "sources"]))?;
+    a_snapshot_counts()?;
+    advisories(false)
+}
+
+/// Checks for known weaknesses: against the database as it is now; where that cannot be fetched,
+/// against the snapshot. Where there is none of both, that is an error if it `must` be checked.
+pub(crate) fn advisories(must: bool) -> Result<(), Failure> {
+    let mut fetch = Command::new("timeout");
+    fetch.current_dir(root()).arg("60").arg(program()?);
+    if can_run(fetch.args(["--log-level", "off", "fetch", "db"])) {
+        return run(cargo_deny()?.args(["check", "advisories"]));
+    }
+    let snapshot = root().join(SNAPSHOT);
+    if snapshot.join("TAKEN").exists() {
+        let (taken, age) = taken(&snapshot)?;
+        say(&format!(
+            "ADVISORIES: THE DATABASE CANNOT BE FETCHED HERE; CHECKED AGAINST THE SNAPSHOT OF \
+             {taken}, {age} DAYS OLD"
+        ));
+        return against(&snapshot).and_then(|mut deny| run(&mut deny));
+    }
+    let text = "ADVISORIES WERE NOT CHECKED: THEIR DATABASE CANNOT BE FETCHED HERE, AND THERE IS NO \
+                SNAPSHOT IN supply-chain/advisory-db";
+    if must {
+        return Err(text.into());
+    }
+    say(&format!("SKIPPED: {text}"));
+    Ok(())
+}
+
+fn program() -> Result<PathBuf, Failure> {
+    tools::cargo("cargo-deny", VERSION)
+}
+
+fn cargo_deny() -> Result<Command, Failure> {
+    let mut deny = Command::new(program()?);
+    deny.current_dir(root()).args(["--log-level", "error"]);
+    Ok(deny)
+}
+
+#[expect(clippy::disallowed_methods, reason = "tasks have no port for the clock")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// The day of a snapshot as it is written there, and how many days ago that was.
+fn taken(snapshot: &Path) -> Result<(String, u64), Failure> {
+    let text = fs::read_to_string(snapshot.join("TAKEN"))?.trim().to_owned();
+    let age = now().duration_since(humantime::parse_rfc3339_weak(&text)?)?;
+    Ok((text, age.as_secs().div_euclid(86_400)))
+}
+
+/// The check against `snapshot` alone. cargo-deny refuses one of more than 90 days.
+fn against(snapshot: &Path) -> Result<Command, Failure> {
+    let databases = target().join("advisory-dbs");
+    let database = databases.join(DATABASE);
+    drop(fs::remove_dir_all(&database));
+    fs::create_dir_all(database.join(".git"))?;
+    run(Command::new("cp").arg("-R").arg(snapshot.join("crates")).arg(&database))?;
+    // The time of this file is that of the last fetch.
+    let (text, _) = taken(snapshot)?;
+    let fetched = File::create(database.join(".git/FETCH_HEAD"))?;
+    fetched.set_modified(humantime::parse_rfc3339_weak(&text)?)?;
+    let rules = fs::read_to_string(root().join("deny.toml"))?;
+    let path = format!("[advisories]\ndb-path = {:?}\n", databases.display().to_string());
+    let changed = rules.replacen("[advisories]\n", &path, 1);
+    if changed == rules {
+        return Err("deny.toml has no table [advisories]".into());
+    }
+    // Yanked crates are known to the registry alone.
+    let changed = changed.replacen("yanked = \"deny\"", "yanked = \"allow\"", 1);
+    let config = databases.join("deny.toml");
+    fs::write(&config, changed)?;
+    let mut deny = cargo_deny()?;
+    deny.args(["--offline", "--config"]).arg(config).args(["check", "advisories"]);
+    Ok(deny)
+}
+
+/// Proves that the check against a snapshot finds what is in it: a made-up advisory against a crate
+/// of the program fails it, one against another crate does not, and an old snapshot is refused.
+fn a_snapshot_counts() -> Result<(), Failure> {
+    let today = humantime::format_rfc3339_seconds(now()).to_string();
+    for (name, day, fails) in [
+        ("tokio", today.as_str(), true),
+        ("no-crate-of-the-program", today.as_str(), false),
+        ("no-crate-of-the-program", "2020-01-01T00:00:00Z", true),
+    ] {
+        let snapshot = tempfile::tempdir()?;
+        let folder = snapshot.path().join("crates").join(name);
+        fs::create_dir_all(&folder)?;
+        fs::write(snapshot.path().join("TAKEN"), day)?;
+        let advisory = format!(
+            "```toml\n[advisory]\nid = \"RUSTSEC-2020-9999\"\npackage = \"{name}\"\n\
+             date = \"2020-01-01\"\n[versions]\npatched = []\n```\n\n# Made up\n\nFor a test.\n"
+        );
+        fs::write(folder.join("RUSTSEC-2020-9999.md"), advisory)?;
+        let passes = output(&mut against(snapshot.path())?);
+        if passes.is_ok() == fails {
+            return Err(format!("the check against a snapshot of {day} misjudges {name}").into());
+        }
+    }
+    Ok(())
+}
