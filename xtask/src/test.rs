@@ -82,7 +82,7 @@ fn field(bao: Option<&Path>) -> Result<(), Failure> {
 /// Floods, slow clients and a scan of the memory, against the binary as it is shipped. Prints what each
 /// flood costs.
 pub(crate) fn hostile(bao: Option<&Path>) -> Result<(), Failure> {
-    let shipped = release_binary()?;
+    let shipped = release::binary()?;
     say("Go: floods, slow clients and what stays in memory, against the release binary");
     run(suite("hostile", "15m", bao).arg("-v").env("PROVIDER", shipped))
 }
