@@ -1,4 +1,4 @@
-//! Files of authorities and credentials may hold anything: what is read is told in lines without
+//! Files of authorities, credentials and keys may hold anything: what is read is told in lines without
 //! control characters, and a credential is never repeated in an error.
 #![no_main]
 
@@ -7,7 +7,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::FutureExt as _;
 use libfuzzer_sys::fuzz_target;
 use vault_kube_kms::{
-    adapters::vault::{approle::credential_text, bundle},
+    adapters::{
+        local::file::KeyFile,
+        vault::{approle::credential_text, bundle},
+    },
     domain::secret::Plaintext,
     ports::file::TextFile,
 };
@@ -47,6 +50,7 @@ fuzz_target!(|input: (u8, u16, u8, &[u8])| {
         _ => [bytes, &pem(&changed(at, change, &[])), bytes].concat(),
     });
     credential(bytes);
+    key_file(at, change, bytes);
 });
 
 /// The certificate with one byte changed, and some of the bytes after it replaced.
@@ -63,6 +67,22 @@ fn changed(at: u16, change: u8, bytes: &[u8]) -> Vec<u8> {
 fn pem(der: &[u8]) -> Vec<u8> {
     let body = STANDARD.encode(der);
     format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n").into_bytes()
+}
+
+/// A key file of two versions, to be changed.
+const KEY_FILE: &str = r#"{"format":1,"id":"00112233445566778899aabbccddeeff","versions":[{"version":1,"created":1700000000,"key":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="},{"version":2,"created":1700000001,"key":"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="}]}"#;
+
+/// What is read of a key file has an id of its form.
+fn key_file(at: u16, change: u8, bytes: &[u8]) {
+    let mut changed = KEY_FILE.as_bytes().to_vec();
+    let at = usize::from(at) % changed.len();
+    changed[at] ^= change;
+    let inserted = [&changed[..at], bytes, &changed[at..]].concat();
+    for text in [bytes, &changed, &inserted] {
+        if let Some(file) = KeyFile::parse(text) {
+            assert!(file.id().len() == 32 && file.id().bytes().all(|b| b.is_ascii_hexdigit()));
+        }
+    }
 }
 
 fn authorities(bytes: &[u8]) {

@@ -9,7 +9,8 @@ use crate::{
 
 const TARGETS: &[&str] = &["answers", "authority", "config", "envelope", "files", "names"];
 
-/// Runs all targets for `seconds` together, each on top of what earlier runs found. Targets share
+/// Runs all targets for `seconds` together, each with its dictionary, on top of its corpus and of
+/// what earlier runs found. Targets share
 /// the time alike, and each gets one second at least.
 pub(crate) fn all(seconds: u32) -> Result<(), Failure> {
     let cargo_fuzz = tools::cargo("cargo-fuzz", "0.13.2")?;
@@ -24,7 +25,9 @@ pub(crate) fn all(seconds: u32) -> Result<(), Failure> {
         fuzz.current_dir(root())
             .args(["fuzz", "run", "--fuzz-dir=fuzz", "--sanitizer=none", name])
             .arg(&corpus)
+            .arg(root().join("fuzz/corpus").join(name))
             .args(["--", "-max_len=2048", "-print_final_stats=1", "-verbosity=0"])
+            .arg(format!("-dict={}", root().join("fuzz/dictionaries").join(name).display()))
             .arg(format!("-max_total_time={seconds}"))
             .arg(format!("-artifact_prefix={}/", finds.display()))
             // The flags of coverage are not stable yet, and the toolchain is.

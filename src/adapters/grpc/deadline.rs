@@ -16,7 +16,8 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
 /// The time a call may take, by the caller's `grpc-timeout`; [`CALL_BUDGET`] where there is none
 /// that can be read.
-pub(super) fn budget(headers: &HeaderMap) -> Duration {
+#[must_use]
+pub fn budget(headers: &HeaderMap) -> Duration {
     let timeout = headers.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse);
     timeout.map_or(CALL_BUDGET, |timeout| {
         let timeout = timeout.min(TIMEOUT_MAX);

@@ -4,6 +4,7 @@ pub mod address;
 pub mod authority;
 pub mod bind_error;
 pub mod client;
+pub mod deadline;
 pub mod incoming;
 pub mod server;
 pub mod socket;
@@ -12,7 +13,6 @@ pub mod socket_guard;
 
 mod connection;
 mod counted;
-mod deadline;
 mod service;
 mod socket_directory;
 mod status;

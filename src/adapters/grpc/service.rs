@@ -108,12 +108,12 @@ impl KmsV2 {
         &self,
         call: &Call,
         uid: &str,
-        keys: Keys,
+        keys: &Keys,
         result: Result<T, KmsError>,
     ) -> Result<Response<T>, Status> {
         let Call { method, caller, started, .. } = *call;
         let elapsed = self.clock.now().since(started);
-        let Keys { key_id, request_id } = &keys;
+        let Keys { key_id, request_id } = keys;
         let request_id = request_id.as_deref();
         let entry = |error| Entry { method, uid, key_id, caller, elapsed, error, request_id };
         let recorded = match &self.audit {
@@ -150,7 +150,7 @@ impl KeyManagementService for KmsV2 {
             healthz: answer.ailment.map_or_else(|| "ok".to_owned(), |error| error.to_string()),
             key_id: answer.key_id.as_str().to_owned(),
         });
-        self.answer(&call, "", Keys::default(), answer)
+        self.answer(&call, "", &Keys::default(), answer)
     }
 
     async fn encrypt(
@@ -164,7 +164,7 @@ impl KeyManagementService for KmsV2 {
         async {
             let mut keys = Keys::default();
             let answer = self.encrypted(&mut request, &mut keys, call.deadline).await;
-            self.answer(&call, &request.uid, keys, answer)
+            self.answer(&call, &request.uid, &keys, answer)
         }
         .instrument(span)
         .await
@@ -181,7 +181,7 @@ impl KeyManagementService for KmsV2 {
         async {
             let mut keys = Keys { key_id: request.key_id.clone(), ..Keys::default() };
             let answer = self.decrypted(&mut request, &mut keys, call.deadline).await;
-            self.answer(&call, &request.uid, keys, answer)
+            self.answer(&call, &request.uid, &keys, answer)
         }
         .instrument(span)
         .await

@@ -160,7 +160,9 @@ impl KeyFile {
         Ok(version)
     }
 
-    fn parse(text: &[u8]) -> Option<Self> {
+    /// Reads the text of a key file; `None` where it is malformed.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
         let wire: Wire = serde_json::from_slice(text).ok()?;
         let well_formed = wire.format == FORMAT
             && wire.id.len() == 32
