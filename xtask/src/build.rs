@@ -2,7 +2,7 @@
 //! builder's machine.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -38,6 +38,7 @@ impl Build {
         let tools = auditable.parent().ok_or("cargo-auditable is in no folder")?;
         let mut path = vec![tools.to_owned()];
         path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+        self.fetch()?;
         let mut cargo = Command::new(env!("CARGO"));
         let leaves_out = |name: &str| {
             LEFT_OUT.contains(&name) || LEFT_OUT_FROM.iter().any(|start| name.starts_with(start))
@@ -68,6 +69,16 @@ impl Build {
         Ok(self.target.join("release").join(NAME))
     }
 
+    /// Fetches the packages, so that their folders are there to be named.
+    fn fetch(&self) -> Result<(), Failure> {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.current_dir(&self.sources).args(["fetch", "--locked", "--quiet"]);
+        if let Some(home) = &self.cargo_home {
+            cargo.env("CARGO_HOME", home);
+        }
+        run(&mut cargo)
+    }
+
     /// Every folder of this build, and what is written instead of it. Where several fit, the last
     /// one counts.
     fn rustflags(&self) -> Result<Vec<String>, Failure> {
@@ -78,12 +89,17 @@ impl Build {
             .ok_or("rustc does not name its commit")?;
         let sysroot =
             output(Command::new("rustc").current_dir(&self.sources).args(["--print", "sysroot"]))?;
-        let folders = [
+        let home = self.cargo_home.clone().map_or_else(cargo_home, Ok)?;
+        let mut folders = vec![
             (Path::new(sysroot.trim()).join("lib/rustlib/src/rust"), format!("/rustc/{commit}")),
             (self.sources.clone(), "/src".to_owned()),
             (self.target.clone(), "/src/target".to_owned()),
-            (self.cargo_home.clone().map_or_else(cargo_home, Ok)?, "/cargo".to_owned()),
+            (home.clone(), "/cargo".to_owned()),
         ];
+        // One folder for each registry or mirror, named after its address.
+        for registry in fs::read_dir(home.join("registry/src")).into_iter().flatten() {
+            folders.push((registry?.path(), "/cargo".to_owned()));
+        }
         let flags = folders.iter().map(|(folder, instead)| {
             let folder = folder.to_str().ok_or("the path of a folder is not UTF-8")?;
             Ok(format!("--remap-path-prefix={folder}={instead}"))
@@ -107,4 +123,28 @@ pub(crate) fn source_date(sources: &Path) -> Result<String, Failure> {
     let date =
         output(Command::new("git").current_dir(sources).args(["log", "-1", "--format=%ct"]))?;
     Ok(date.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::root;
+
+    #[test]
+    fn each_folder_has_another_name_and_the_innermost_counts() {
+        let home = tempfile::tempdir().unwrap();
+        let registry = home.path().join("registry/src/mirror-1");
+        fs::create_dir_all(&registry).unwrap();
+        let (sources, target) = (root(), PathBuf::from("/elsewhere"));
+        let cargo_home = Some(home.path().to_owned());
+        let flags = Build { sources, target, cargo_home }.rustflags().unwrap();
+        let place = |folder: &Path, instead: &str| {
+            let flag = format!("--remap-path-prefix={}={instead}", folder.display());
+            flags.iter().position(|given| *given == flag).unwrap_or_else(|| panic!("{flags:?}"))
+        };
+        // rustc takes the last one that fits.
+        assert!(place(home.path(), "/cargo") < place(&registry, "/cargo"));
+        assert!(place(&root(), "/src") < place(Path::new("/elsewhere"), "/src/target"));
+        assert_eq!(flags.len(), 5, "{flags:?}");
+    }
 }

@@ -15,7 +15,7 @@ use crate::{
 const VERSION: &str = "0.20.2";
 
 /// Advisories of `RustSec` as files, for machines that cannot fetch them: `crates/` of their
-/// repository, and the day on which it was copied (RFC 3339) in `TAKEN`.
+/// repository, and the day on which it was copied, such as `2026-11-25`, in `TAKEN`.
 const SNAPSHOT: &str = "supply-chain/advisory-db";
 
 /// The folder that cargo-deny looks for in a folder of databases: the name and a hash of the
@@ -39,10 +39,11 @@ pub(crate) fn advisories(must: bool) -> Result<(), Failure> {
     }
     let snapshot = root().join(SNAPSHOT);
     if snapshot.join("TAKEN").exists() {
-        let (taken, age) = taken(&snapshot)?;
+        let (day, start) = taken(&snapshot)?;
+        let age = now().duration_since(start)?.as_secs().div_euclid(86_400);
         say(&format!(
             "ADVISORIES: THE DATABASE CANNOT BE FETCHED HERE; CHECKED AGAINST THE SNAPSHOT OF \
-             {taken}, {age} DAYS OLD"
+             {day}, {age} DAYS OLD"
         ));
         return against(&snapshot).and_then(|mut deny| run(&mut deny));
     }
@@ -70,11 +71,12 @@ fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// The day of a snapshot as it is written there, and how many days ago that was.
-fn taken(snapshot: &Path) -> Result<(String, u64), Failure> {
-    let text = fs::read_to_string(snapshot.join("TAKEN"))?.trim().to_owned();
-    let age = now().duration_since(humantime::parse_rfc3339_weak(&text)?)?;
-    Ok((text, age.as_secs().div_euclid(86_400)))
+/// The day of a snapshot as it is written there, and its first moment.
+fn taken(snapshot: &Path) -> Result<(String, SystemTime), Failure> {
+    let day = fs::read_to_string(snapshot.join("TAKEN"))?.trim().to_owned();
+    let start = humantime::parse_rfc3339(&format!("{day}T00:00:00Z"))
+        .map_err(|_invalid| format!("{day:?} in TAKEN is not a day; write it like 2026-11-25"))?;
+    Ok((day, start))
 }
 
 /// The check against `snapshot` alone. cargo-deny refuses one of more than 90 days.
@@ -85,9 +87,8 @@ fn against(snapshot: &Path) -> Result<Command, Failure> {
     fs::create_dir_all(database.join(".git"))?;
     run(Command::new("cp").arg("-R").arg(snapshot.join("crates")).arg(&database))?;
     // The time of this file is that of the last fetch.
-    let (text, _) = taken(snapshot)?;
     let fetched = File::create(database.join(".git/FETCH_HEAD"))?;
-    fetched.set_modified(humantime::parse_rfc3339_weak(&text)?)?;
+    fetched.set_modified(taken(snapshot)?.1)?;
     let rules = fs::read_to_string(root().join("deny.toml"))?;
     let path = format!("[advisories]\ndb-path = {:?}\n", databases.display().to_string());
     let changed = rules.replacen("[advisories]\n", &path, 1);
@@ -107,10 +108,11 @@ fn against(snapshot: &Path) -> Result<Command, Failure> {
 /// of the program fails it, one against another crate does not, and an old snapshot is refused.
 fn a_snapshot_counts() -> Result<(), Failure> {
     let today = humantime::format_rfc3339_seconds(now()).to_string();
+    let today = today.split('T').next().unwrap_or_default();
     for (name, day, fails) in [
-        ("tokio", today.as_str(), true),
-        ("no-crate-of-the-program", today.as_str(), false),
-        ("no-crate-of-the-program", "2020-01-01T00:00:00Z", true),
+        ("tokio", today, true),
+        ("no-crate-of-the-program", today, false),
+        ("no-crate-of-the-program", "2020-01-01", true),
     ] {
         let snapshot = tempfile::tempdir()?;
         let folder = snapshot.path().join("crates").join(name);
