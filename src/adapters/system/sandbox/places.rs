@@ -132,8 +132,8 @@ mod tests {
 
     #[test]
     fn the_root_directory_is_never_opened() {
-        assert_eq!(of_read(Path::new("/none/id")), [] as [&str; 0]);
-        assert_eq!(of_read(Path::new("/id")), [] as [&str; 0]);
+        assert!(of_read(Path::new("/none/id")).is_empty());
+        assert!(of_read(Path::new("/id")).is_empty());
         assert_eq!(of_read(Path::new("/etc/none")), [Path::new("/etc")]);
         assert_eq!(of_socket(Path::new("/tmp/k.sock")), [Path::new("/tmp")]);
     }
