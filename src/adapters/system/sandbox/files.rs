@@ -86,8 +86,9 @@ fn offered(status: LandlockStatus, abstract_sockets: bool) -> Report {
     };
     if version == 0 {
         return Report::without(
-            "files and TCP ports are not restricted: this kernel has no Landlock, or it is not \
-             switched on; use Linux 6.7 or later, and name landlock in its parameter lsm="
+            "files and TCP ports are not restricted: this kernel has no Landlock, it is not \
+             switched on, or the container runtime refuses it; use Linux 6.7 or later, name \
+             landlock in its parameter lsm=, and allow the calls landlock_* in the container"
                 .to_owned(),
         );
     }
