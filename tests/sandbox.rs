@@ -128,7 +128,7 @@ fn within_the_sandbox() {
         if has_landlock {
             files(&at);
         }
-        if report.to_string().contains("TCP ports") {
+        if report.to_string().contains("(files, TCP ports") {
             ports(needed, other);
         }
         assert_unprivileged(Path::new("/proc/thread-self/status"));

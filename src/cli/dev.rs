@@ -135,7 +135,7 @@ fn settings(listen: SocketAddress, key_file: PathBuf) -> Settings {
         audit: None,
         log_level: Level::Warn,
         traces: None,
-        // It is not for use, and runs beside whatever shows what it does.
+        // At its end it removes its directory, which the sandbox would refuse.
         sandbox: false,
         warnings: Vec::new(),
     }

@@ -108,11 +108,7 @@ impl Provider {
             return;
         }
         let report = enter(&sandbox::needs(&self.settings));
-        let newer = report.newer.join("; ");
-        info!(
-            "the sandbox is in force: {report}{}{newer}",
-            if newer.is_empty() { "" } else { "; " }
-        );
+        info!("the sandbox is in force: {report}");
         if !report.missing.is_empty() {
             warn!("the sandbox is incomplete: {}", report.missing.join("; "));
         }

@@ -63,8 +63,7 @@ pub(super) fn check(settings: &Settings) -> Option<Finding> {
 
 fn told(report: &Report) -> Finding {
     let offered = if report.in_force.is_empty() { "nothing" } else { &report.to_string() };
-    let newer: String = report.newer.iter().map(|newer| format!("; {newer}")).collect();
-    let text = format!("the kernel offers {offered}{newer}");
+    let text = format!("the kernel offers {offered}");
     if report.missing.is_empty() {
         return Finding::pass(Area::Sandbox, text);
     }

@@ -26,7 +26,7 @@ pub(super) fn of(settings: &Settings) -> Vec<Finding> {
         warnings.push(Finding::warn(
             Area::Sandbox,
             "--no-sandbox: this process is not restricted to the files, ports and system calls that it needs",
-            "leave it out, or report what it stands in the way of",
+            "leave it out; where something fails in the sandbox, report it (docs/sandbox.md)",
         ));
     }
     match &settings.keeper {

@@ -57,10 +57,8 @@ fn enforce(needs: &Needs) -> Result<RestrictionStatus, RulesetError> {
     let lookups = if needs.names { resolver::files() } else { Vec::new() };
     let dns = needs.names.then_some(DNS);
     let ports = needs.ports.iter().copied().chain(dns);
-    let scopes = match needs.abstract_sockets {
-        true => BitFlags::from(Scope::Signal),
-        false => Scope::from_all(TRIED),
-    };
+    let scopes =
+        if needs.abstract_sockets { BitFlags::from(Scope::Signal) } else { Scope::from_all(TRIED) };
     Ruleset::default()
         .handle_access(AccessFs::from_all(TRIED))?
         .handle_access(AccessNet::from_all(TRIED))?
@@ -88,8 +86,9 @@ fn offered(status: LandlockStatus, abstract_sockets: bool) -> Report {
     };
     if version == 0 {
         return Report::without(
-            "files and TCP ports are not restricted: this kernel has no Landlock, or it is not \
-             switched on; use Linux 6.7 or later, and name landlock in its parameter lsm="
+            "files and TCP ports are not restricted: this kernel has no Landlock, it is not \
+             switched on, or the container runtime refuses it; use Linux 6.7 or later, name \
+             landlock in its parameter lsm=, and allow the calls landlock_* in the container"
                 .to_owned(),
         );
     }
@@ -125,7 +124,7 @@ mod tests {
         assert_eq!(of(ABI::V4).in_force, ["Landlock 4 (files, TCP ports)"]);
         let newer = "abstract sockets and signals are restricted from Linux 6.12 on";
         assert_eq!(of(ABI::V4).newer, [newer]);
-        assert_eq!(of(ABI::V6).newer, [] as [&str; 0]);
+        assert!(of(ABI::V6).newer.is_empty());
         for none in [LandlockStatus::NotEnabled, LandlockStatus::NotImplemented] {
             let report = offered(none, false);
             assert_eq!((report.in_force.len(), report.missing.len()), (0, 1));

@@ -72,8 +72,10 @@ impl Report {
 }
 
 impl fmt::Display for Report {
+    /// What is restricted, and what a newer kernel would add.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.in_force.join(", "))
+        f.write_str(&self.in_force.join(", "))?;
+        self.newer.iter().try_for_each(|newer| write!(f, "; {newer}"))
     }
 }
 
