@@ -95,10 +95,11 @@ impl VaultAddress {
 /// The port in `authority`, or that of `scheme` where nothing follows the host; `None` where what
 /// follows is not a valid port.
 fn port(scheme: &Scheme, authority: &Authority) -> Option<u16> {
-    if authority.as_str().len() > authority.host().len() {
-        return authority.port_u16();
+    match authority.as_str().strip_prefix(authority.host())? {
+        "" => Some(if *scheme == Scheme::HTTPS { 443 } else { 80 }),
+        // The library's own reading takes what stands behind the last colon.
+        after => after.strip_prefix(':')?.parse().ok(),
     }
-    Some(if *scheme == Scheme::HTTPS { 443 } else { 80 })
 }
 
 impl fmt::Display for VaultAddress {
@@ -162,6 +163,7 @@ mod tests {
             ("https://vault.example.org@evil/v1/x", false),
             // Found by the fuzz target `names`: the library leaves out what it cannot read.
             ("https://vault.example.org:443~/v1/x", false),
+            ("https://vault.example.org:1[::1]:443/v1/x", false),
             ("/v1/x", false),
             ("", false),
         ] {
