@@ -98,7 +98,10 @@ fn port(scheme: &Scheme, authority: &Authority) -> Option<u16> {
     match authority.as_str().strip_prefix(authority.host())? {
         "" => Some(if *scheme == Scheme::HTTPS { 443 } else { 80 }),
         // The library's own reading takes what stands behind the last colon.
-        after => after.strip_prefix(':')?.parse().ok(),
+        after => {
+            let digits = after.strip_prefix(':')?;
+            digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
+        }
     }
 }
 
@@ -164,6 +167,7 @@ mod tests {
             // Found by the fuzz target `names`: the library leaves out what it cannot read.
             ("https://vault.example.org:443~/v1/x", false),
             ("https://vault.example.org:1[::1]:443/v1/x", false),
+            ("https://vault.example.org:+443/v1/x", false),
             ("/v1/x", false),
             ("", false),
         ] {
