@@ -68,9 +68,6 @@ const TRY_LEAST: Duration = Duration::from_millis(300);
 /// Less than a fair share of a call's time among many endpoints.
 const MIN_COUNTED_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// How often a server that refused a login is asked of which cluster it is.
-const HEALTH_TRIES: usize = 3;
-
 /// Kept back from a call's time, so that its cause arrives before the outer deadline ends it.
 const ERROR_RESERVE: Duration = Duration::from_millis(5);
 
@@ -316,32 +313,6 @@ impl VaultClient {
         let began = self.clock.now();
         self.health(endpoint, limit).await?;
         Ok(limit.saturating_sub(self.clock.now().since(began)))
-    }
-
-    /// Drops the refusal of a login by a server that says, when it is asked now, that it is of another
-    /// cluster: its refusal would hold good credentials back. A refusal by a server that says nothing
-    /// stands.
-    async fn of_own_cluster<T>(
-        &self,
-        endpoint: usize,
-        outcome: Result<T, Failure>,
-        policy: Policy,
-    ) -> Result<T, Failure> {
-        let is_refused_login = policy.operation == KeeperOperation::Login
-            && matches!(&outcome, Err(Failure::Refused(refusal)) if refusal.refuses_the_pair());
-        if !is_refused_login || self.nodes(|nodes| nodes.len()) < 2 {
-            return outcome;
-        }
-        for _ in 0..HEALTH_TRIES {
-            let left = policy.deadline.since(self.clock.now()).min(self.settings.request_timeout);
-            if self.health(endpoint, left).await.is_ok() {
-                return outcome;
-            }
-            if let Some(foreign) = self.nodes(|nodes| nodes.foreign(endpoint).cloned()) {
-                return Err(Failure::Unsent(foreign));
-            }
-        }
-        outcome
     }
 
     /// One exchange with one endpoint. The connections to a server that does not serve are closed.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use http::Method;
 
-use super::{Request, TRY_LEAST, Target, VaultClient, nodes::Learned};
+use super::{Failure, Policy, Request, TRY_LEAST, Target, VaultClient, nodes::Learned};
 use crate::{
     adapters::vault::{
         key_path::Namespace,
@@ -21,6 +21,7 @@ use crate::{
         error::{Code, KmsError},
         time::Monotonic,
     },
+    ports::telemetry::KeeperOperation,
 };
 
 /// Between two checks of an endpoint that serves: less than a connection is kept without use.
@@ -37,6 +38,9 @@ const CHECK_MAX: Duration = Duration::from_secs(2);
 /// election.
 const LEADERLESS: Duration = Duration::from_millis(1_200);
 const LEADERLESS_PAUSE: Duration = Duration::from_millis(200);
+
+/// How often a server that refused a login is asked of which cluster it is.
+const HEALTH_TRIES: usize = 3;
 
 /// The status of the one node that is active.
 const ACTIVE: u16 = 200;
@@ -154,5 +158,31 @@ impl VaultClient {
             }
             None => Ok(answer.status),
         }
+    }
+
+    /// Drops the refusal of a login by a server that says, when it is asked now, that it is of another
+    /// cluster: its refusal would hold good credentials back. A refusal by a server that says nothing
+    /// stands.
+    pub(super) async fn of_own_cluster<T>(
+        &self,
+        endpoint: usize,
+        outcome: Result<T, Failure>,
+        policy: Policy,
+    ) -> Result<T, Failure> {
+        let is_refused_login = policy.operation == KeeperOperation::Login
+            && matches!(&outcome, Err(Failure::Refused(refusal)) if refusal.refuses_the_pair());
+        if !is_refused_login || self.nodes(|nodes| nodes.len()) < 2 {
+            return outcome;
+        }
+        for _ in 0..HEALTH_TRIES {
+            let left = policy.deadline.since(self.clock.now()).min(self.settings.request_timeout);
+            if self.health(endpoint, left).await.is_ok() {
+                return outcome;
+            }
+            if let Some(foreign) = self.nodes(|nodes| nodes.foreign(endpoint).cloned()) {
+                return Err(Failure::Unsent(foreign));
+            }
+        }
+        outcome
     }
 }
