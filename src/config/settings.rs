@@ -112,12 +112,8 @@ impl Settings {
         });
         let metrics_port = reading.port("metrics-port");
         let disabled = reading.boolean("disable-runtime-metrics");
-        let audit = reading.parsed("audit-log", audit_place);
-        let on_loss = reading.parsed("audit-on-loss", |text| match text {
-            "count" => Ok(OnLoss::Count),
-            "refuse" => Ok(OnLoss::Refuse),
-            _ => Err(format!("{text:?} is not a valid policy; write count or refuse")),
-        });
+        let audit = reading.parsed("audit-log", AuditPlace::parse);
+        let on_loss = reading.parsed("audit-on-loss", OnLoss::parse);
         let older = reading.given("log-level") > reading.given("zap-log-level");
         let level = if older { "log-level" } else { "zap-log-level" };
         let log_level = reading.parsed(level, |text| {
@@ -181,18 +177,6 @@ fn collector(text: &str) -> Result<Option<String>, String> {
     uri.map(|_| Some(text.to_owned())).ok_or_else(|| {
         format!("{text:?} is no collector's address; write http://HOST:PORT (4317, most often)")
     })
-}
-
-fn audit_place(text: &str) -> Result<Option<AuditPlace>, String> {
-    match text {
-        "" => Ok(None),
-        "journal" => Ok(Some(AuditPlace::Journal)),
-        "stdout" => Ok(Some(AuditPlace::Stdout)),
-        _ if text.starts_with('/') => Ok(Some(AuditPlace::File(text.into()))),
-        _ => {
-            Err(format!("{text:?} is not a valid place; write an absolute path, journal or stdout"))
-        }
-    }
 }
 
 fn allowed_uids(reading: &mut Reading<'_>) -> Option<BTreeSet<u32>> {

@@ -53,6 +53,38 @@ pub enum OnLoss {
     Refuse,
 }
 
+impl AuditPlace {
+    /// Reads an absolute path, `journal` or `stdout`; `None` for an empty text.
+    ///
+    /// # Errors
+    /// What to write instead.
+    pub fn parse(text: &str) -> Result<Option<Self>, String> {
+        match text {
+            "" => Ok(None),
+            "journal" => Ok(Some(Self::Journal)),
+            "stdout" => Ok(Some(Self::Stdout)),
+            _ if text.starts_with('/') => Ok(Some(Self::File(text.into()))),
+            _ => Err(format!(
+                "{text:?} is not a valid place; write an absolute path, journal or stdout"
+            )),
+        }
+    }
+}
+
+impl OnLoss {
+    /// Reads `count` or `refuse`.
+    ///
+    /// # Errors
+    /// What to write instead.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "count" => Ok(Self::Count),
+            "refuse" => Ok(Self::Refuse),
+            _ => Err(format!("{text:?} is not a valid policy; write count or refuse")),
+        }
+    }
+}
+
 /// The audit log.
 pub struct AuditLog {
     lines: Lines,
