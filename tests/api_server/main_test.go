@@ -4,7 +4,6 @@ package apiserver_test
 
 import (
 	"crypto/rand"
-	"path/filepath"
 	"testing"
 
 	"vault-kube-kms.test/parts"
@@ -14,9 +13,10 @@ import (
 func TestMain(m *testing.M) { suite.Main(m, 16, shared.End) }
 
 var (
-	needed   = suite.Needed
-	must     = suite.Must
-	shortDir = suite.ShortDir
+	needed     = suite.Needed
+	must       = suite.Must
+	shortDir   = suite.ShortDir
+	localFlags = suite.LocalFlags
 )
 
 // keeper is a place for keys; flags makes a new key there and tells how a plugin finds it.
@@ -44,15 +44,6 @@ func onEachKeeper(t *testing.T, test func(t *testing.T, flags []string)) {
 // onEachPlugin runs a test against a healthy plugin on every keeper.
 func onEachPlugin(t *testing.T, test func(t *testing.T, p *plugin)) {
 	onEachKeeper(t, func(t *testing.T, flags []string) { test(t, start(t, flags)) })
-}
-
-func localFlags(t *testing.T) []string {
-	t.Helper()
-	file := "--local-key-file=" + filepath.Join(shortDir(t), "key.json")
-	if out, err := parts.Command(needed(t, "PROVIDER"), "local", "init", file).CombinedOutput(); err != nil {
-		t.Fatalf("local init: %v: %s", err, out)
-	}
-	return []string{"--keeper=local", file}
 }
 
 func randomBytes(count int) []byte {

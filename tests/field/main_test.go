@@ -29,9 +29,10 @@ const (
 const startBound = 20 * time.Second
 
 var (
-	needed   = suite.Needed
-	must     = suite.Must
-	shortDir = suite.ShortDir
+	needed     = suite.Needed
+	must       = suite.Must
+	shortDir   = suite.ShortDir
+	localFlags = suite.LocalFlags
 )
 
 func TestMain(m *testing.M) { suite.Main(m, 40, shared.End) }
@@ -58,14 +59,3 @@ func ask(t *testing.T, b *parts.OpenBao, method, path string, body map[string]an
 
 // rolePath is the path of a tenant's role.
 func rolePath(n *parts.Tenant) string { return "auth/approle/role/" + n.Key }
-
-// localFlags makes a key file, and returns the flags of a plugin that needs no server.
-func localFlags(t *testing.T) []string {
-	t.Helper()
-	file := "--local-key-file=" + shortDir(t) + "/key.json"
-	out, err := parts.Command(needed(t, "PROVIDER"), "local", "init", file).CombinedOutput()
-	if err != nil {
-		t.Fatalf("local init: %v: %s", err, out)
-	}
-	return []string{"--keeper=local", file}
-}

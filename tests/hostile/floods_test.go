@@ -143,7 +143,7 @@ var floods = []flood{
 // also on a new connection.
 func TestFloods(t *testing.T) {
 	raiseLimit(t)
-	flags := local(t)
+	flags := localFlags(t)
 	var table strings.Builder
 	rows := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(rows, "flood\tdone\tmemory (MiB)\tCPU (s)\tgood calls\tslowest (ms)")

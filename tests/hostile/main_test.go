@@ -23,9 +23,10 @@ import (
 const callTimeout = 3 * time.Second
 
 var (
-	needed   = suite.Needed
-	must     = suite.Must
-	shortDir = suite.ShortDir
+	needed     = suite.Needed
+	must       = suite.Must
+	shortDir   = suite.ShortDir
+	localFlags = suite.LocalFlags
 )
 
 // The floods are measured, so they run one after the other.
@@ -70,17 +71,6 @@ func start(t *testing.T, flags ...string) *plugin {
 		t.Fatal("the plugin never was healthy")
 	}
 	return p
-}
-
-// local makes a key file and returns the flags of a plugin that needs no server.
-func local(t *testing.T) []string {
-	t.Helper()
-	file := "--local-key-file=" + shortDir(t) + "/key.json"
-	out, err := parts.Command(needed(t, "PROVIDER"), "local", "init", file).CombinedOutput()
-	if err != nil {
-		t.Fatalf("local init: %v: %s", err, out)
-	}
-	return []string{"--keeper=local", file}
 }
 
 // client is the API server's own client, on a connection of its own.

@@ -17,7 +17,7 @@ const slowClients = 100
 
 // Slow clients from anywhere starve no probe of 1 s and no scrape.
 func TestSlowClientsStarveNoProbe(t *testing.T) {
-	p := start(t, local(t)...)
+	p := start(t, localFlags(t)...)
 	for port, url := range map[string]string{
 		p.health: "http://" + p.health + "/healthz",
 		p.inside: "http://" + p.inside + "/metrics",

@@ -56,6 +56,16 @@ func ShortDir(t *testing.T) string {
 	return dir
 }
 
+// LocalFlags makes a key file, and returns the flags of a plugin that needs no server.
+func LocalFlags(t *testing.T) []string {
+	t.Helper()
+	file := "--local-key-file=" + ShortDir(t) + "/key.json"
+	if out, err := parts.Command(Needed(t, "PROVIDER"), "local", "init", file).CombinedOutput(); err != nil {
+		t.Fatalf("local init: %v: %s", err, out)
+	}
+	return []string{"--keeper=local", file}
+}
+
 // Front stands in front of an OpenBao, with a certificate of its own.
 type Front struct {
 	// Answer answers a request itself, or says that it does not.
