@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"testing"
 
-	"vault-kube-kms.test/parts"
 	"vault-kube-kms.test/suite"
 )
 
