@@ -23,6 +23,8 @@ pub const TASKS_LAST: Violation =
     rule("a background task does not end", "the process ends with it, or goes on without it");
 pub const STATUS_IS_FRESH: Violation =
     rule("Status does not outlast the keeper", "the API server would write while nobody can read");
+pub const REFUSAL_STANDS: Violation =
+    rule("a refusal stands until a success", "an outage after it would let a dead key write");
 pub const STATUS_IS_KEPT: Violation = rule(
     "Encrypt does what Status says",
     "the API server refuses a key id that Status did not tell",
@@ -61,11 +63,12 @@ pub const NOTHING_LEFT: Violation =
     rule("nothing is left behind", "what leaks in minutes ends the process in weeks");
 
 /// All rules.
-pub const ALL: [&Violation; 21] = [
+pub const ALL: [&Violation; 22] = [
     &NO_WRONG_PLAINTEXT,
     &NO_PANIC,
     &TASKS_LAST,
     &STATUS_IS_FRESH,
+    &REFUSAL_STANDS,
     &STATUS_IS_KEPT,
     &KEY_ID_ADVANCES,
     &ONLY_THE_KEEPERS_WORD,

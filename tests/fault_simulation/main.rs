@@ -180,11 +180,12 @@ fn each_rule_is_broken_by_what_is_planted_against_it() {
     let forged = Page { caught: Caught::All, status: 403, body: Body::Forged };
     let unreachable = Fault::AllMeet(Condition::Unreachable);
     let outage: &[_] = &[(unreachable, seconds(90))];
-    let planted: [Planting<'_>; 21] = [
+    let planted: [Planting<'_>; 22] = [
         (&NO_WRONG_PLAINTEXT, Severity { lies: true, ..Severity::default() }, &[]),
         (&NO_PANIC, plant(Plant::Panic), &[]),
         (&TASKS_LAST, plant(Plant::EndedTask), &[]),
         (&STATUS_IS_FRESH, plant(Plant::StaleStatus), outage),
+        (&REFUSAL_STANDS, plant(Plant::StaleStatus), &[(Fault::MountGone, seconds(60))]),
         (&STATUS_IS_KEPT, plant(Plant::OtherKeyId), &[]),
         (&KEY_ID_ADVANCES, plant(Plant::OlderKeyId), &[(Fault::Rotated, seconds(60))]),
         (

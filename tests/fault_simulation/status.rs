@@ -1,6 +1,8 @@
 //! Status, asked as kube-apiserver does: every answer is held to what the keeper said and to what
 //! Encrypt answers at the same moment.
 
+use std::time::Duration;
+
 use vault_kube_kms::{
     domain::error::KmsError,
     ports::kms::{KeyManagement as _, StatusAnswer},
@@ -8,7 +10,7 @@ use vault_kube_kms::{
 
 use super::{
     chance::Chance,
-    invariants::{KEY_ID_ADVANCES, STATUS_IS_FRESH, STATUS_IS_KEPT, STATUS_LASTS},
+    invariants::{KEY_ID_ADVANCES, REFUSAL_STANDS, STATUS_IS_FRESH, STATUS_IS_KEPT, STATUS_LASTS},
     load::ApiServer,
 };
 
@@ -24,6 +26,7 @@ impl ApiServer {
             self.check("status", outlook, status.as_ref().err());
             if let Ok(status) = &status {
                 self.check_freshness(status);
+                self.check_refusal(status);
                 newest = self.check_advance(newest, status);
             }
             let is_news = status.as_ref().is_ok_and(|status| Some(&status.key_id) != held.as_ref());
@@ -45,6 +48,17 @@ impl ApiServer {
             let id = status.key_id.as_str();
             let what = format_args!("plugin {} tells {id} {age:?} after", self.plugin.index);
             cluster.journal.violated(&STATUS_IS_FRESH, what);
+        }
+    }
+
+    /// An answer needs a moment on its way.
+    fn check_refusal(&self, status: &StatusAnswer) {
+        let cluster = &self.plugin.network.cluster;
+        let missing = cluster.state().measures.known_missing(self.plugin.index);
+        if let Some(at) = missing.filter(|at| at.elapsed() > Duration::from_secs(1)) {
+            let (id, ago) = (status.key_id.as_str(), at.elapsed());
+            let what = format_args!("plugin {} tells {id} {ago:?} after", self.plugin.index);
+            cluster.journal.violated(&REFUSAL_STANDS, what);
         }
     }
 

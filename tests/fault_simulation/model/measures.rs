@@ -43,6 +43,8 @@ struct Client {
     key_read: Option<Instant>,
     /// When it last granted a login.
     logged_in: Option<Instant>,
+    /// How often in a row it answered a read of the key that there is none, and when it last did.
+    missing: Option<(u32, Instant)>,
     /// When it last granted anything to do with the key.
     granted: Option<Instant>,
     /// The names whose server was told to be foreign by its own answer, and since when.
@@ -142,11 +144,26 @@ impl Measures {
             ("auth/approle/login", 400 | 403) => drop(of.said.insert(Code::LoginRefused, now)),
             (_, 400) => drop(of.said.insert(Code::CiphertextRejected, now)),
             (_, 403) => drop(of.said.insert(Code::PermissionDenied, now)),
-            (_, 404) => drop(of.said.insert(Code::KeyMissing, now)),
+            (path, 404) => {
+                of.said.insert(Code::KeyMissing, now);
+                if path == "transit/keys/k1" {
+                    of.missing = Some((of.missing.map_or(1, |(times, _)| times + 1), now));
+                }
+            }
             ("transit/keys/k1", 200) => (of.key_read, of.granted) = (Some(now), Some(now)),
             (_, 200) if path.starts_with("transit/") => of.granted = Some(now),
             _ => (),
         }
+        if of.granted == Some(now) {
+            of.missing = None;
+        }
+    }
+
+    /// Since when `client` has known that there is no such key: it was told so again and again, and
+    /// nothing was granted since.
+    pub fn known_missing(&self, client: usize) -> Option<Instant> {
+        let (times, at) = self.clients.get(&client)?.missing?;
+        (times >= 3).then_some(at)
     }
 
     /// When `client` was last told of the key.
