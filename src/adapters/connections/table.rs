@@ -46,9 +46,11 @@ struct Entry<P, H> {
 }
 
 impl<P, H> Entry<P, H> {
-    /// Requests that are not whole, or whose answers are not taken.
-    const fn unfinished(&self) -> usize {
-        self.requests.saturating_sub(self.calls)
+    /// How far it has come. One with none but unfinished requests (not whole, or their answers not
+    /// taken) has come no further than one without any.
+    fn reached(&self) -> Stage {
+        let is_unfinished = self.requests > 0 && self.calls == 0;
+        if is_unfinished { self.stage.min(Stage::Greeted) } else { self.stage }
     }
 }
 
@@ -57,8 +59,7 @@ impl<P, H> Entry<P, H> {
 ///
 /// There are two groups, the silent connections and the speaking ones, each with a limit. The one
 /// to end is taken from the peer with the most connections of the group. Of those it is the one
-/// with the most unfinished requests, then the one that has come the least far, and among equals the
-/// idlest. It is never the connection that has just entered the group.
+/// that has come the least far, and among equals the idlest. It is never the connection that has just entered the group.
 #[derive(Debug)]
 pub(crate) struct Table<P, H> {
     limits: Limits,
@@ -186,7 +187,7 @@ impl<P: Copy + Ord, H> Table<P, H> {
         let others = self.open.iter().filter(|(id, entry)| **id != newest && group(entry));
         let (worst, _) = others.min_by_key(|(_, entry)| {
             let of_peer = of_peer.get(&entry.peer).copied().unwrap_or_default();
-            (Reverse(of_peer), Reverse(entry.unfinished()), entry.stage, entry.turn)
+            (Reverse(of_peer), entry.reached(), entry.turn)
         })?;
         self.remove(*worst)
     }
@@ -297,12 +298,13 @@ mod tests {
     #[test]
     fn a_connection_whose_answers_are_not_taken_ends_before_a_newcomer() {
         let mut table = table();
-        let hoarder = served(&mut table, 0, "hoarder");
-        assert_eq!((table.request_began(hoarder), table.request_began(hoarder)), (None, None));
         let calling = served(&mut table, 0, "calling");
         assert_eq!(table.request_began(calling), None);
         table.call_began(calling);
-        greeted(&mut table, 0, "newcomer");
+        let hoarder = served(&mut table, 0, "hoarder");
+        assert_eq!((table.request_began(hoarder), table.request_began(hoarder)), (None, None));
+        let newcomer = greeted(&mut table, 0, "newcomer");
+        assert_eq!(table.request_began(newcomer), None);
         let (id, _) = table.enter(0, "next");
         assert_eq!(table.heard(id), Some("hoarder"));
     }
