@@ -14,13 +14,13 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// What is in memory after 200 seeds were sealed and opened, and then one more 20 times: what live buffers
-// hold, and nothing of the rest (SECURITY.md).
+// What is in memory after 200 seeds were sealed and opened, and then one more so often that it fills the
+// buffers of its connections: what live buffers hold, and nothing of the rest (SECURITY.md).
 const (
 	seeds       = 200
-	markerTimes = 20
+	markerTimes = 60
 	// The read and write buffers of HTTP/2 hold the last calls of a connection.
-	markerRawMost = 2*markerTimes + 4
+	markerRawMost = 44
 	// The HTTP/1 buffers to the keeper hold its last answer and request.
 	markerBase64Most = 4
 	// One copy is held on purpose, to know whether its file has changed.

@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::UnixStream,
+    sync::OwnedSemaphorePermit,
 };
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Request, transport::server::Connected};
@@ -36,13 +37,19 @@ pub(super) struct Connection {
     authority: Mender,
     seat: Seat<u32>,
     caller: Caller,
+    _permit: Option<OwnedSemaphorePermit>,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl Connection {
     pub(super) fn new(stream: UnixStream, seat: Seat<u32>, caller: Caller) -> Self {
         let ended = Box::pin(seat.ended().clone().cancelled_owned());
-        Self { stream, authority: Mender::default(), seat, caller, ended }
+        Self { stream, authority: Mender::default(), seat, caller, _permit: None, ended }
+    }
+
+    /// The same, once it is served. `permit` is given back when it is dropped.
+    pub(super) fn served_by(self, permit: OwnedSemaphorePermit) -> Self {
+        Self { _permit: Some(permit), ..self }
     }
 
     /// Whether it is worth serving: no other connection has taken its place, and the peer is there.

@@ -15,7 +15,7 @@ use futures_util::{
 use tokio::{
     io::Interest,
     net::{UnixListener, UnixStream},
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     task::yield_now,
     time::{Instant, sleep, timeout},
 };
@@ -49,6 +49,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// How many silent connections are held, with those that were ended and not dropped yet.
 const SILENT_HELD_MAX: usize = 640;
+
+/// How many connections may exist beyond those that are served: they were ended, and are not dropped
+/// yet. Until then they hold what they held, so others wait to be served.
+const ENDING_MAX: usize = 8;
 
 /// How often refused and ended connections are told of, so that a process that dials in a loop does
 /// not fill the log.
@@ -95,6 +99,7 @@ pub(super) fn admitted(
         seats: Seats::new(LIMITS),
         silent: FuturesUnordered::new(),
         waiting: VecDeque::new(),
+        served: Arc::new(Semaphore::new(LIMITS.speaking + ENDING_MAX)),
         told_until: None,
     };
     Ok(stream::unfold(door, |mut door| async move { Some((Ok(door.next().await), door)) }))
@@ -118,6 +123,8 @@ struct Door {
     silent: FuturesUnordered<BoxFuture<'static, FirstWord>>,
     /// Connections that have sent something and wait to be served.
     waiting: VecDeque<Connection>,
+    /// A permit for each connection that may be served, until it is dropped.
+    served: Arc<Semaphore>,
     told_until: Option<Instant>,
 }
 
@@ -130,15 +137,15 @@ impl Door {
             while let Some(Some(first_word)) = self.silent.next().now_or_never() {
                 self.sort(first_word);
             }
-            while let Some(connection) = self.waiting.pop_front() {
-                if connection.is_open() {
-                    if connection.heard() {
-                        self.ended_for_another();
-                    }
-                    return connection;
+            if let Some(connection) = self.first_waiting() {
+                if connection.heard() {
+                    self.ended_for_another();
                 }
+                return connection;
             }
+            let served = Arc::clone(&self.served);
             tokio::select! {
+                _one_was_dropped = served.acquire(), if !self.waiting.is_empty() => (),
                 Some(first_word) = self.silent.next() => self.sort(first_word),
                 Some(listener) = self.anew.recv() => self.listen_with(listener),
                 () = sleep(ACCEPT_PAUSE), if failed => (),
@@ -150,6 +157,15 @@ impl Door {
                 }
             }
         }
+    }
+
+    /// The connection that is served next, if one waits and may be served.
+    fn first_waiting(&mut self) -> Option<Connection> {
+        while self.waiting.front().is_some_and(|first| !first.is_open()) {
+            drop(self.waiting.pop_front());
+        }
+        let permit = Arc::clone(&self.served).try_acquire_owned().ok()?;
+        Some(self.waiting.pop_front()?.served_by(permit))
     }
 
     /// Listens with `listener` from now on. What still waits at the former one is taken in.
