@@ -13,7 +13,7 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// Fewer requests than are let begin over all connections (768), with messages of nearly the largest size.
+// Fewer requests than are held over all connections (704), with messages of nearly the largest size.
 const (
 	conns     = 11
 	callsMost = 64

@@ -7,7 +7,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::table::{Id, Limits, Table};
+use super::table::{Full, Id, Limits, Table};
 
 type Shared<P> = Arc<Mutex<Table<P, CancellationToken>>>;
 
@@ -71,9 +71,12 @@ impl<P: Copy + Ord> Seat<P> {
 impl<P: Copy + Ord> Caller<P> {
     /// Notes the start of a request, which counts until the returned value is dropped. Where there
     /// are too many over all connections, the one with the most of them ends.
-    pub(crate) fn begin(&self) -> Begun<P> {
-        let _one_ended = end(locked(&self.table).request_began(self.id));
-        Begun(self.clone())
+    ///
+    /// # Errors
+    /// Where too many are held, or the connection was ended: the request is to be refused.
+    pub(crate) fn begin(&self) -> Result<Begun<P>, Full> {
+        let _one_ended = end(locked(&self.table).request_began(self.id)?);
+        Ok(Begun(self.clone()))
     }
 
     /// Notes a whole request, which is in hand until the returned value is dropped.

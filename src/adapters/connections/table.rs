@@ -12,7 +12,14 @@ pub(crate) struct Limits {
     pub(crate) speaking: usize,
     /// Requests that have begun and are not answered, over all connections: each may hold a message.
     pub(crate) requests: usize,
+    /// The same with those of connections that were ended and are not dropped yet. Beyond it, a
+    /// connection has one request at a time.
+    pub(crate) held: usize,
 }
+
+/// Too many requests are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Full;
 
 /// Names a connection of one table. No name is given twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,13 +73,15 @@ pub(crate) struct Table<P, H> {
     turn: u64,
     /// Requests that have begun, over all connections.
     requests: usize,
+    /// The same with those of connections that have gone.
+    held: usize,
     open: BTreeMap<Id, Entry<P, H>>,
 }
 
 impl<P: Copy + Ord, H> Table<P, H> {
     /// A table without connections.
     pub(crate) const fn new(limits: Limits) -> Self {
-        Self { limits, turn: 0, requests: 0, open: BTreeMap::new() }
+        Self { limits, turn: 0, requests: 0, held: 0, open: BTreeMap::new() }
     }
 
     /// Adds a silent connection. Returns its name, and what ends the connection that must go for
@@ -99,11 +108,22 @@ impl<P: Copy + Ord, H> Table<P, H> {
     }
 
     /// Notes that a request of connection `id` has begun. Returns what ends the connection that must
-    /// go, if too many have begun now. It may be the same connection.
-    pub(crate) fn request_began(&mut self, id: Id) -> Option<H> {
-        let entry = self.open.get_mut(&id)?;
+    /// go, if too many have begun now; it may be the same connection.
+    ///
+    /// # Errors
+    /// Where too many are held, or the connection was ended: the request is to be refused.
+    pub(crate) fn request_began(&mut self, id: Id) -> Result<Option<H>, Full> {
+        let entry = self.open.get_mut(&id).ok_or(Full)?;
+        if self.held >= self.limits.held && entry.requests > 0 {
+            return Err(Full);
+        }
         entry.requests = entry.requests.saturating_add(1);
         self.requests = self.requests.saturating_add(1);
+        self.held = self.held.saturating_add(1);
+        Ok(self.make_room_for_requests())
+    }
+
+    fn make_room_for_requests(&mut self) -> Option<H> {
         if self.requests <= self.limits.requests {
             return None;
         }
@@ -115,8 +135,9 @@ impl<P: Copy + Ord, H> Table<P, H> {
         self.remove(*worst)
     }
 
-    /// Notes that a request of connection `id` was answered or given up.
+    /// Notes that a request of connection `id` was answered or given up, or dropped with it.
     pub(crate) fn request_ended(&mut self, id: Id) {
+        self.held = self.held.saturating_sub(1);
         if let Some(entry) = self.open.get_mut(&id) {
             entry.requests = entry.requests.saturating_sub(1);
             self.requests = self.requests.saturating_sub(1);
@@ -199,7 +220,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { silent: 3, speaking: 3, requests: 4 };
+    const LIMITS: Limits = Limits { silent: 3, speaking: 3, requests: 4, held: 6 };
 
     /// A table whose connections are named by what ends them.
     fn table() -> Table<u32, &'static str> {
@@ -299,12 +320,13 @@ mod tests {
     fn a_connection_whose_answers_are_not_taken_ends_before_a_newcomer() {
         let mut table = table();
         let calling = served(&mut table, 0, "calling");
-        assert_eq!(table.request_began(calling), None);
+        assert_eq!(table.request_began(calling), Ok(None));
         table.call_began(calling);
         let hoarder = served(&mut table, 0, "hoarder");
-        assert_eq!((table.request_began(hoarder), table.request_began(hoarder)), (None, None));
+        assert_eq!(table.request_began(hoarder), Ok(None));
+        assert_eq!(table.request_began(hoarder), Ok(None));
         let newcomer = greeted(&mut table, 0, "newcomer");
-        assert_eq!(table.request_began(newcomer), None);
+        assert_eq!(table.request_began(newcomer), Ok(None));
         let (id, _) = table.enter(0, "next");
         assert_eq!(table.heard(id), Some("hoarder"));
     }
@@ -316,15 +338,16 @@ mod tests {
         let few = served(&mut table, 0, "one request");
         let many = served(&mut table, 0, "two requests");
         for id in [modest, few, many, many] {
-            assert_eq!(table.request_began(id), None);
+            assert_eq!(table.request_began(id), Ok(None));
         }
-        assert_eq!(table.request_began(modest), Some("two requests"));
-        // What is gone does not count, nor what ended.
+        assert_eq!(table.request_began(modest), Ok(Some("two requests")));
+        // Those of the connection that went are held until they are dropped.
+        assert_eq!(table.request_began(many), Err(Full));
+        assert_eq!(table.request_began(modest), Ok(None));
+        assert_eq!(table.request_began(modest), Err(Full));
         table.request_ended(many);
-        assert_eq!(table.request_began(modest), None);
-        table.request_ended(few);
-        assert_eq!(table.request_began(modest), None);
-        assert_eq!(table.request_began(modest), Some("another peer's"));
+        table.request_ended(many);
+        assert_eq!(table.request_began(modest), Ok(Some("another peer's")));
     }
 
     proptest! {
@@ -359,7 +382,7 @@ mod tests {
                         table.leave(id);
                         None
                     }
-                    (5, Some(id)) => table.request_began(id),
+                    (5, Some(id)) => table.request_began(id).unwrap_or_default(),
                     (6, Some(id)) if table.open[&id].requests > 0 => {
                         table.request_ended(id);
                         None
@@ -371,6 +394,7 @@ mod tests {
                 let requests: usize = table.open.values().map(|e| e.requests).sum();
                 prop_assert_eq!(table.requests, requests);
                 prop_assert!(requests <= LIMITS.requests);
+                prop_assert!(table.held >= requests);
                 prop_assert!(silent <= LIMITS.silent);
                 prop_assert!(table.open.len() - silent <= LIMITS.speaking);
                 if ended == Some(99) {

@@ -19,7 +19,10 @@ use tonic::{Request, transport::server::Connected};
 
 use super::authority::Mender;
 use crate::{
-    adapters::connections::seat::{self, Seat},
+    adapters::connections::{
+        seat::{self, Seat},
+        table::Full,
+    },
     ports::audit::Caller,
 };
 
@@ -82,8 +85,11 @@ pub(super) fn has_gone(stream: &UnixStream) -> bool {
 }
 
 /// Notes that the request with these extensions has begun, until the returned value is dropped.
-pub(super) fn begun(extensions: &Extensions) -> Option<seat::Begun<u32>> {
-    extensions.get::<Origin>().map(|origin| origin.seat.begin())
+///
+/// # Errors
+/// Where too many are held: the request is to be refused.
+pub(super) fn begun(extensions: &Extensions) -> Result<Option<seat::Begun<u32>>, Full> {
+    extensions.get::<Origin>().map(|origin| origin.seat.begin()).transpose()
 }
 
 /// Notes that `request` is whole and in hand, until the returned value is dropped.

@@ -12,7 +12,11 @@ use http_body_util::BodyExt as _;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use super::connection::begun;
+use super::{connection::begun, incoming::LIMITS, status};
+use crate::{
+    adapters::connections::table::Full,
+    domain::error::{Code, KmsError},
+};
 
 /// Wraps the services of a server.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +48,11 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let begun = begun(request.extensions());
+        let begun = match begun(request.extensions()) {
+            Ok(begun) => begun,
+            // The message is not read, and the answer needs no room at the peer.
+            Err(Full) => return Box::pin(async { Ok(status::of(&overloaded()).into_http()) }),
+        };
         let answer = self.0.call(request);
         Box::pin(async move {
             let answer = too_large_is_invalid(answer.await?);
@@ -57,6 +65,14 @@ where
             }))
         })
     }
+}
+
+fn overloaded() -> KmsError {
+    KmsError::new(
+        Code::Overloaded,
+        format!("{} requests are unfinished already", LIMITS.held),
+        "look for a process that leaves requests unfinished; the API server tries again",
+    )
 }
 
 /// The transport answers a message over the limit with `OUT_OF_RANGE`; to a caller of KMS v2 it

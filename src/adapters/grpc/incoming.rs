@@ -42,7 +42,7 @@ use crate::{
 ///
 /// The requests that have begun bound the memory of what is never finished: see
 /// [`server`](super::server).
-pub(super) const LIMITS: Limits = Limits { silent: 512, speaking: 256, requests: 768 };
+pub(super) const LIMITS: Limits = Limits { silent: 512, speaking: 256, requests: 512, held: 704 };
 
 /// How long a peer may stay silent at first.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
@@ -53,6 +53,9 @@ const SILENT_HELD_MAX: usize = 640;
 /// How many connections may exist beyond those that are served: they were ended, and are not dropped
 /// yet. Until then they hold what they held, so others wait to be served.
 const ENDING_MAX: usize = 8;
+
+/// All connections that may hold anything.
+pub(super) const CONNECTIONS_MAX: usize = LIMITS.speaking + ENDING_MAX;
 
 /// How often refused and ended connections are told of, so that a process that dials in a loop does
 /// not fill the log.
@@ -99,7 +102,7 @@ pub(super) fn admitted(
         seats: Seats::new(LIMITS),
         silent: FuturesUnordered::new(),
         waiting: VecDeque::new(),
-        served: Arc::new(Semaphore::new(LIMITS.speaking + ENDING_MAX)),
+        served: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         told_until: None,
     };
     Ok(stream::unfold(door, |mut door| async move { Some((Ok(door.next().await), door)) }))

@@ -7,7 +7,7 @@ use tonic::transport::Server;
 
 use super::{
     counted::Counting,
-    incoming::{LIMITS, PeerPolicy, admitted},
+    incoming::{CONNECTIONS_MAX, LIMITS, PeerPolicy, admitted},
     service::KmsV2,
     socket::Listeners,
     wire::key_management_service_server::KeyManagementServiceServer,
@@ -35,7 +35,8 @@ const CALL_HOLDS: usize = MESSAGE_MAX.next_power_of_two();
 const HELD_MAX: usize = 80 << 20;
 #[expect(clippy::as_conversions, reason = "no other conversion is constant")]
 const _: () = assert!(
-    LIMITS.requests * CALL_HOLDS + LIMITS.speaking * (CONNECTION_WINDOW as usize) < HELD_MAX
+    (LIMITS.held + CONNECTIONS_MAX) * CALL_HOLDS + CONNECTIONS_MAX * (CONNECTION_WINDOW as usize)
+        < HELD_MAX
 );
 
 /// How long a call may take from its first byte on, the reading of the request included. A caller's

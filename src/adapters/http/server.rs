@@ -23,7 +23,7 @@ use crate::adapters::connections::{
 
 /// How many connections may be open at once. Those whose request has not come yet are the silent
 /// ones; a prober is among the others for milliseconds, a scraper for longer.
-const LIMITS: Limits = Limits { silent: 128, speaking: 32, requests: 32 };
+const LIMITS: Limits = Limits { silent: 128, speaking: 32, requests: 32, held: 32 };
 
 /// How long a request's head may take, and how long a connection may live.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(1);
