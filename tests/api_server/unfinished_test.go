@@ -13,9 +13,9 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// Fewer requests than are held over all connections (704), with messages of nearly the largest size.
+// Fewer requests than those from which on a connection ends (512), with messages of nearly the largest size.
 const (
-	conns     = 11
+	conns     = 7
 	callsMost = 64
 	sentBytes = 35_000
 )
