@@ -66,7 +66,8 @@ impl<P, H> Entry<P, H> {
 ///
 /// There are two groups, the silent connections and the speaking ones, each with a limit. The one
 /// to end is taken from the peer with the most connections of the group. Of those it is the one
-/// that has come the least far, and among equals the idlest. It is never the connection that has just entered the group.
+/// that has come the least far, and among equals the idlest. It is never the connection that has
+/// just entered the group.
 #[derive(Debug)]
 pub(crate) struct Table<P, H> {
     limits: Limits,

@@ -179,7 +179,8 @@ impl KeyManagementService for KmsV2 {
         let span = trace::span(Method::Decrypt, request.metadata().as_ref());
         let mut request = request.into_inner();
         async {
-            let mut keys = Keys { key_id: request.key_id.clone(), ..Keys::default() };
+            let asked = self.audit.as_ref().map(|_| request.key_id.clone());
+            let mut keys = Keys { key_id: asked.unwrap_or_default(), request_id: None };
             let answer = self.decrypted(&mut request, &mut keys, call.deadline).await;
             self.answer(&call, &request.uid, &keys, answer)
         }
