@@ -103,7 +103,7 @@ fn spawn(program: &PathBuf, directory: &tempfile::TempDir, port: u16) -> Child {
 fn program() -> Option<PathBuf> {
     let target = env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
-    let program = target.join("tools/openbao-2.7.2/bao");
+    let program = target.join("tools/bao");
     if program.exists() {
         return Some(program);
     }

@@ -7,7 +7,10 @@ use std::{
     process::Command,
 };
 
-use crate::run::{Failure, can_run, root, run, say, target};
+use crate::{
+    cache,
+    run::{Failure, can_run, root, run, say},
+};
 
 /// The kube-apiserver that is tested unless another one is asked for.
 pub(crate) const KUBERNETES: &str = "1.36.3";
@@ -61,27 +64,23 @@ pub(crate) fn build(kubernetes: &str) -> Result<ControlPlane, Failure> {
 impl Part {
     /// The folder of its programs.
     fn built(&self) -> Result<PathBuf, Failure> {
-        let home = target().join("tools").join(&self.module);
-        if home.exists() {
-            return Ok(home);
-        }
         let module = root().join("xtask/parts").join(&self.module);
-        if !module.exists() {
-            return Err(
-                format!("there is no {}; make one like those beside it", module.display()).into()
-            );
-        }
-        if !can_run(Command::new("go").arg("version")) {
-            return Err(format!("{} is built with Go; install Go 1.26", self.module).into());
-        }
-        say(&format!("building {} (once; {})", self.module, self.takes));
-        let draft = target().join("tools").join(format!("{}.draft", self.module));
-        drop(fs::remove_dir_all(&draft));
-        for (package, name) in self.programs {
-            self.build(&module, package, &draft.join(name))?;
-        }
-        fs::rename(&draft, &home)?;
-        Ok(home)
+        let read = |file: &str| {
+            let path = module.join(file);
+            fs::read_to_string(&path).map_err(|error| {
+                format!("{}: {error}; make one like those beside it", path.display())
+            })
+        };
+        let recipe = [read("go.mod")?, read("go.sum")?, format!("{:?}", self.programs)].concat();
+        cache::tool(&self.module, &recipe, |draft| {
+            if !can_run(Command::new("go").arg("version")) {
+                return Err(format!("{} is built with Go; install Go 1.26", self.module).into());
+            }
+            say(&format!("building {} (once; {})", self.module, self.takes));
+            let each =
+                |(package, name): &(&str, &str)| self.build(&module, package, &draft.join(name));
+            self.programs.iter().try_for_each(each)
+        })
     }
 
     fn build(&self, module: &Path, package: &str, program: &Path) -> Result<(), Failure> {

@@ -1,8 +1,10 @@
 //! The tasks of those who work on vault-kube-kms: `cargo xtask`.
 
 mod build;
+mod cache;
 mod cluster;
 mod control_plane;
+mod debian;
 mod fuzz;
 mod release;
 mod reproducible;
@@ -16,7 +18,7 @@ mod tools;
 use std::process::ExitCode;
 
 const USAGE: &str = "\
-cargo xtask test             every test; fetches and builds what it needs into target/
+cargo xtask test             every test; fetches and builds what it needs, once a machine
         [--long] [--kubernetes 1.36.3|1.31.0]
 cargo xtask tools            only fetch and build what the tests need
 cargo xtask soak             load, faults, rotations and kills; 30 minutes unless told

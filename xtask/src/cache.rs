@@ -1,0 +1,143 @@
+//! Heavy tools, kept outside the clone, so that a second clone starts at once.
+//!
+//! Each tool is a folder, named after its version and the checksum of how it is made. The folder's own
+//! checksums are verified each time before it is used.
+
+use std::{
+    env,
+    fmt::Write as _,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::run::{Failure, say};
+
+/// Names each file of a tool's folder, with its SHA-256.
+const SUMS: &str = "SHA256SUMS";
+
+/// Returns the folder of all tools: `$VAULT_KUBE_KMS_TOOLS`, or `vault-kube-kms/tools` below
+/// `$XDG_CACHE_HOME` or `~/.cache`.
+pub(crate) fn folder() -> Result<PathBuf, Failure> {
+    if let Some(folder) = env::var_os("VAULT_KUBE_KMS_TOOLS") {
+        return Ok(folder.into());
+    }
+    let caches = env::var_os("XDG_CACHE_HOME").filter(|caches| !caches.is_empty());
+    let home = || Some(PathBuf::from(env::var_os("HOME")?).join(".cache"));
+    let caches = caches.map(PathBuf::from).or_else(home);
+    Ok(caches.ok_or("neither XDG_CACHE_HOME nor HOME is set")?.join("vault-kube-kms/tools"))
+}
+
+/// Returns the folder of the tool `name`, which `make` fills (it gets the path of an empty folder)
+/// unless a folder made by the same `recipe` is there and whole.
+///
+/// Another process that wants the same tool waits until it is made.
+pub(crate) fn tool(
+    name: &str,
+    recipe: &str,
+    make: impl FnOnce(&Path) -> Result<(), Failure>,
+) -> Result<PathBuf, Failure> {
+    within(&folder()?, name, recipe, make)
+}
+
+fn within(
+    tools: &Path,
+    name: &str,
+    recipe: &str,
+    make: impl FnOnce(&Path) -> Result<(), Failure>,
+) -> Result<PathBuf, Failure> {
+    fs::create_dir_all(tools)?;
+    let home = tools.join(format!("{name}-{}", &sha256(&mut recipe.as_bytes())?[..12]));
+    let lock = fs::File::create(tools.join(format!("{name}.lock")))?;
+    lock.lock()?;
+    if home.exists() {
+        match verified(&home) {
+            Ok(()) => return Ok(home),
+            Err(error) => say(&format!("{} is made again: {error}", home.display())),
+        }
+    }
+    let draft = tools.join(format!("{name}.draft"));
+    for old in [&draft, &home] {
+        drop(fs::remove_dir_all(old));
+    }
+    fs::create_dir_all(&draft)?;
+    make(&draft)?;
+    fs::write(draft.join(SUMS), sums(&draft)?)?;
+    fs::rename(&draft, &home)?;
+    Ok(home)
+}
+
+/// Fails unless `home` holds the files that were put there.
+fn verified(home: &Path) -> Result<(), Failure> {
+    let written = fs::read_to_string(home.join(SUMS))?;
+    if written == sums(home)? { Ok(()) } else { Err("its files were changed".into()) }
+}
+
+/// Returns one line a file: its SHA-256 and its path within `folder`.
+fn sums(folder: &Path) -> Result<String, Failure> {
+    let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next)? {
+            let entry = entry?;
+            match entry.file_type()? {
+                kind if kind.is_dir() => folders.push(entry.path()),
+                kind if kind.is_file() && entry.file_name() != SUMS => files.push(entry.path()),
+                _ => {}
+            }
+        }
+    }
+    files.sort();
+    let mut sums = String::new();
+    for file in files {
+        let sum = sha256(&mut fs::File::open(&file)?)?;
+        writeln!(sums, "{sum}  {}", file.strip_prefix(folder)?.display())?;
+    }
+    Ok(sums)
+}
+
+/// Returns the SHA-256 of what `from` gives, in hexadecimal.
+pub(crate) fn sha256(from: &mut impl io::Read) -> Result<String, Failure> {
+    let mut digest = Sha256::new();
+    io::copy(from, &mut digest)?;
+    let mut text = String::new();
+    for byte in digest.finalize() {
+        write!(text, "{byte:02x}")?;
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn makes_a_tool_once_for_each_recipe_and_again_when_its_files_changed() {
+        let tools = tempfile::tempdir().unwrap();
+        let made = std::cell::Cell::new(0);
+        let tool = |recipe: &str| {
+            let make = |draft: &Path| {
+                made.set(made.get() + 1);
+                fs::create_dir(draft.join("bin"))?;
+                Ok(fs::write(draft.join("bin/program"), recipe)?)
+            };
+            within(tools.path(), "tool-1.2.3", recipe, make).unwrap()
+        };
+        let first = tool("one");
+        assert_eq!((tool("one"), made.get()), (first.clone(), 1));
+        assert_ne!(tool("two"), first);
+        assert_eq!(made.get(), 2);
+        fs::write(first.join("bin/program"), "forged").unwrap();
+        assert_eq!((tool("one"), made.get()), (first.clone(), 3));
+        assert_eq!(fs::read_to_string(first.join("bin/program")).unwrap(), "one");
+    }
+
+    #[test]
+    fn leaves_no_folder_of_a_tool_that_could_not_be_made() {
+        let tools = tempfile::tempdir().unwrap();
+        let failed = within(tools.path(), "tool", "", |_draft| Err("no network".into()));
+        assert_eq!(failed.unwrap_err().to_string(), "no network");
+        let made = within(tools.path(), "tool", "", |_draft| Ok(())).unwrap();
+        assert!(made.exists());
+    }
+}
