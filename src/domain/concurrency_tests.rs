@@ -201,6 +201,15 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        let bench = Self::starting();
+        bench.run(bench.observe());
+        // What was read is too old to vouch for a wrap.
+        bench.clock.advance(5_000);
+        bench
+    }
+
+    /// The same before its key was read.
+    fn starting() -> Self {
         let clock = Arc::new(VirtualClock::default());
         let script = Script {
             latest: 1,
@@ -223,11 +232,7 @@ impl Bench {
         let ring = KeyRing::new(identity, Duration::from_mins(1), BTreeMap::new());
         let grace = Duration::from_secs(30);
         let watch = Arc::new(KeyWatch::new(ports, ring, OutagePolicy::StopWrites, grace));
-        let bench = Self { clock, kek, service: KeyService::new(watch, true) };
-        bench.run(bench.observe());
-        // What was read is too old to vouch for a wrap.
-        bench.clock.advance(5_000);
-        bench
+        Self { clock, kek, service: KeyService::new(watch, true) }
     }
 
     async fn observe(&self) {
@@ -291,6 +296,22 @@ impl Bench {
 
 fn code<T>(result: Result<T, KmsError>) -> Option<Code> {
     result.err().map(|error| error.code())
+}
+
+/// A restart loses no write: the API server calls as soon as the socket answers.
+#[test]
+fn an_encrypt_at_start_waits_for_the_first_proof() {
+    let bench = Bench::starting();
+    let (sealed, ()) = bench.run(futures_util::future::join(bench.encrypt(), bench.observe()));
+    assert_eq!(sealed.map(|sealed| sealed.key_id), Ok(bench.service.status().unwrap().key_id));
+}
+
+#[test]
+fn an_encrypt_at_start_waits_two_seconds_at_most() {
+    let bench = Bench::starting();
+    assert_eq!(code(bench.run(bench.encrypt())), Some(Code::Starting));
+    let waited = bench.clock.millis();
+    assert!((2_000..2_100).contains(&waited), "{waited} ms");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::{
     key_id::{KEY_ID_MAX, KeyId},
     proof::check_version,
     refresh::{INTERVAL, Look, Refresh},
-    rotation::Resolution,
+    rotation::{Resolution, Writer},
     secret::Plaintext,
     time::Monotonic,
     watch::KeyWatch,
@@ -27,6 +27,11 @@ use crate::ports::{
     kms::{Encrypted, KeyManagement, Sealed, StatusAnswer},
     telemetry::Event,
 };
+
+/// How often a call looks at most for the first version that may write, and the time between two
+/// looks: 2 s in all.
+const FIRST_WRITER_LOOKS: usize = 200;
+const FIRST_WRITER_LOOK: Duration = Duration::from_millis(10);
 
 /// How long metadata vouches for wraps, counted from when it was asked for.
 const VOUCHES_FOR: Duration = Duration::from_secs(1);
@@ -86,6 +91,27 @@ impl KeyService {
                 "for a key that moved or was re-imported see --key-lineage and --accept-key-id",
             )),
         }
+    }
+
+    /// Returns the version to wrap with. A process that starts has none until its first read of the
+    /// key and its first proof have ended; a call waits for them, so that a restart loses no write.
+    ///
+    /// # Errors
+    /// Those of [`KeyWatch::writer`]; `starting` and `proof-pending` at `deadline` or after 2 s.
+    async fn writer(&self, deadline: Monotonic) -> Result<Writer, KmsError> {
+        let clock = &self.ports().clock;
+        for _ in 0..FIRST_WRITER_LOOKS {
+            match self.watch.writer() {
+                Err(error)
+                    if matches!(error.code(), Code::Starting | Code::ProofPending)
+                        && clock.now() < deadline =>
+                {
+                    clock.sleep(FIRST_WRITER_LOOK).await;
+                }
+                decided => return decided,
+            }
+        }
+        self.watch.writer()
     }
 
     /// Reads the key's metadata, unless a look within the last second has.
@@ -211,7 +237,7 @@ impl KeyService {
 impl KeyManagement for KeyService {
     fn status(&self) -> Result<StatusAnswer, KmsError> {
         let (standing, writer) = self.watch.standing();
-        let key_id = |writer: Option<super::rotation::Writer>| -> Result<KeyId, KmsError> {
+        let key_id = |writer: Option<Writer>| -> Result<KeyId, KmsError> {
             writer.map(|writer| writer.key_id).ok_or_else(|| {
                 KmsError::new(Code::Internal, "healthy without a key version", "report this")
             })
@@ -233,7 +259,7 @@ impl KeyManagement for KeyService {
         if plaintext.is_empty() || plaintext.len() > CIPHERTEXT_MAX {
             return Err(wrong_size(plaintext.len()));
         }
-        let writer = self.watch.writer()?;
+        let writer = self.writer(deadline).await?;
         let annotations = Annotations::ours();
         let associated_data = AssociatedData::binding(writer.key_id.as_str(), &annotations);
         let kek = &self.ports().kek;
