@@ -7,7 +7,13 @@ use super::{Problem, Statusz};
 const STYLE: &str = "body{font:14px/1.5 system-ui,sans-serif;margin:2em;max-width:75em}\
     table{border-collapse:collapse;margin:.5em 0}\
     td,th{border:1px solid #ccc;padding:.2em .7em;text-align:left;vertical-align:top}\
-    code{font-size:13px}.healthy{color:#060}.ailing{color:#850}.failing{color:#a00}";
+    code{font-size:13px}b{font-weight:600}\
+    .healthy,.writes,.open,.closed-breaker{color:#060}\
+    .ailing,.waits,.starting,.half-open-breaker{color:#850}\
+    .failing,.archived,.closed,.open-breaker{color:#a00}";
+
+/// The document with a row for each stable code.
+const FAILURE_MODES: &str = "docs/failure-modes.md";
 
 pub(super) fn page(s: &Statusz) -> Markup {
     html! {
@@ -22,9 +28,10 @@ pub(super) fn page(s: &Statusz) -> Markup {
             body {
                 h1 { "vault-kube-kms: " span class=(s.state) { (s.state) } }
                 @if let Some(problem) = &s.problem { p { (told(problem)) } }
+                p { b { "Next: " } (next(s)) }
                 p {
-                    (s.version) ", up for " (s.uptime_s) " s, at " (s.now) ". Outages: "
-                    code { (s.outage_policy) } " after " (s.outage_grace_s) " s. "
+                    (s.version) ", up for " (span(s.uptime_s)) ", at " (s.now) ". Outages: "
+                    code { (s.outage_policy) } " after " (span(s.outage_grace_s)) ". "
                     "As JSON: " code { "/statusz?format=json" }
                 }
                 (sandbox(s))
@@ -34,6 +41,24 @@ pub(super) fn page(s: &Statusz) -> Markup {
                 (errors(s))
             }
         }
+    }
+}
+
+/// Returns what happens next if nobody does anything.
+fn next(s: &Statusz) -> String {
+    match (s.state, s.takeover) {
+        ("healthy", Some(next)) => format!(
+            "version {} writes in {}, on all nodes at the same instant.",
+            next.version,
+            span(next.in_s)
+        ),
+        ("healthy", None) => "no change is due.".to_owned(),
+        ("ailing", _) => "the last proven version goes on writing. The provider asks the keeper \
+                          again every 2 s, and becomes healthy without a restart."
+            .to_owned(),
+        _ => "no Encrypt succeeds until the problem above is solved. The provider tries again \
+              every 2 s, and becomes healthy without a restart."
+            .to_owned(),
     }
 }
 
@@ -52,15 +77,12 @@ fn keys(s: &Statusz) -> Markup {
         p {
             "Last read " (ago(s.key_read_s_ago)) "; what writes was last proven "
             (ago(s.proven_s_ago)) ". "
-            @if let Some(next) = s.takeover {
-                "Version " (next.version) " takes over in " (next.in_s) " s."
-            }
         }
         table {
             tr { th { "version" } th { "role" } th { "key_id" } th { "created" } th { "writes from" } }
             @for v in &s.versions {
                 tr {
-                    td { (v.version) } td { (v.role) } td { code { (v.key_id) } }
+                    td { (v.version) } td class=(v.role) { (v.role) } td { code { (v.key_id) } }
                     td { (v.created) } td { (v.writes_from) }
                 }
             }
@@ -76,9 +98,9 @@ fn session(s: &Statusz) -> Markup {
         @if let Some(session) = &s.session {
             h2 { "Session" }
             p {
-                (session.state)
+                span class=(session.state) { (session.state) }
                 @if let Some(logins) = session.logins { "; logins: " (logins) }
-                @if let Some(left) = session.token_left_s { "; the token lasts " (left) " s" }
+                @if let Some(left) = session.token_left_s { "; the token lasts " (span(left)) }
             }
             @if let Some(problem) = &session.problem { p { (told(problem)) } }
         }
@@ -93,7 +115,7 @@ fn endpoints(s: &Statusz) -> Markup {
                 tr { th { "address" } th { "breaker" } th { "asked first" } th { "last problem" } }
                 @for e in &s.endpoints {
                     tr {
-                        td { code { (e.address) } } td { (e.breaker) }
+                        td { code { (e.address) } } td class={ (e.breaker) "-breaker" } { (e.breaker) }
                         td { @if e.preferred { "yes" } }
                         td { @if let Some(problem) = &e.problem { (told(problem)) } }
                     }
@@ -121,9 +143,50 @@ fn errors(s: &Statusz) -> Markup {
 }
 
 fn told(problem: &Problem) -> Markup {
-    html! { code { (problem.code) } ": " (problem.cause) ". Remedy: " (problem.remedy) }
+    html! {
+        code { (problem.code) } ": " (problem.cause) ". Remedy: " (problem.remedy) ". "
+        "More: " code { (FAILURE_MODES) "#" (problem.code) }
+    }
 }
 
 fn ago(seconds: Option<u64>) -> String {
-    seconds.map_or_else(|| "never".to_owned(), |seconds| format!("{seconds} s ago"))
+    seconds.map_or_else(|| "never".to_owned(), |seconds| format!("{} ago", span(seconds)))
+}
+
+/// Returns a time in the units of a person: `59 s`, `59 min`, `3 h 20 min`, `2 d 4 h`.
+fn span(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    let both = |large: u64, unit: &str, small: u64, smaller: &str| match small {
+        0 => format!("{large} {unit}"),
+        _ => format!("{large} {unit} {small} {smaller}"),
+    };
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..600 => both(minutes, "min", seconds % 60, "s"),
+        600..3_600 => format!("{minutes} min"),
+        3_600..86_400 => both(hours, "h", minutes % 60, "min"),
+        _ => both(days, "d", hours % 24, "h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_the_units_of_a_person() {
+        for (seconds, text) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (75, "1 min 15 s"),
+            (3_591, "59 min"),
+            (3_600, "1 h"),
+            (12_000, "3 h 20 min"),
+            (187_200, "2 d 4 h"),
+            (u64::MAX, "213503982334601 d 7 h"),
+        ] {
+            assert_eq!(span(seconds), text);
+        }
+    }
 }

@@ -53,9 +53,22 @@ async fn asked(uri: &str, accept: Option<&'static str>) -> (String, String) {
 async fn people_get_a_page_in_which_nothing_is_markup_but_ours() {
     let (kind, page) = asked("/statusz", Some("text/html,application/json")).await;
     assert!(kind.starts_with("text/html"));
-    assert!(page.contains("keeper-sealed") && page.contains("takes over in 12 s"));
+    assert!(page.contains("docs/failure-modes.md#keeper-sealed"));
     assert!(page.contains("Sandbox: no capabilities, seccomp. Missing: no Landlock."), "{page}");
     assert!(page.contains("&lt;script&gt;") && !page.contains("<script>"));
+}
+
+#[test]
+fn people_are_told_what_happens_next() {
+    let next = |state, takeover| {
+        let page = super::page::page(&Statusz { state, takeover, ..statusz() }).into_string();
+        page.split_once("Next: </b>").unwrap().1.split_once("</p>").unwrap().0.to_owned()
+    };
+    let takeover = Some(Takeover { version: 3, in_s: 3_591 });
+    assert!(next("healthy", takeover).starts_with("version 3 writes in 59 min, on all nodes"));
+    assert_eq!(next("healthy", None), "no change is due.");
+    assert!(next("failing", takeover).starts_with("no Encrypt succeeds until"));
+    assert!(next("ailing", None).contains("goes on writing"));
 }
 
 #[tokio::test]
