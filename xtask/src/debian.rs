@@ -34,7 +34,15 @@ pub(crate) fn packages(packages: &[Package]) -> Result<Option<()>, Failure> {
     let chosen = chosen.collect::<Result<Vec<_>, _>>()?;
     let _no_services = NoServices::begin()?;
     let mut apt = Command::new("apt-get");
-    apt.args(["install", "-qq", "--yes", "--no-install-recommends"]).args(chosen);
+    apt.args([
+        "install",
+        "-qq",
+        "--yes",
+        "--no-install-recommends",
+        "-o",
+        "DPkg::Lock::Timeout=600",
+    ])
+    .args(chosen);
     run(apt.env("DEBIAN_FRONTEND", "noninteractive").env_remove("NOTIFY_SOCKET"))?;
     Ok(Some(()))
 }

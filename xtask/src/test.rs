@@ -6,7 +6,7 @@ use prost::Message as _;
 
 use crate::{
     control_plane::{self, KUBERNETES},
-    release,
+    debian, release,
     run::{Failure, can_run, root, run, say, target},
     tools::{self, missing},
 };
@@ -56,6 +56,7 @@ pub(crate) fn all(choice: &Choice<'_>) -> Result<(), Failure> {
     api_server(bao.as_deref())?;
     field(bao.as_deref())?;
     hostile(bao.as_deref())?;
+    pages(bao.as_deref())?;
     faults(bao.as_deref(), choice)?;
     e2e(bao.as_deref(), choice)
 }
@@ -85,6 +86,16 @@ pub(crate) fn hostile(bao: Option<&Path>) -> Result<(), Failure> {
     let shipped = release::binary()?;
     say("Go: floods, slow clients and what stays in memory, against the release binary");
     run(suite("hostile", "15m", bao).arg("-v").env("PROVIDER", shipped))
+}
+
+/// What a person sees of `/statusz`; the pictures go to `target/screens`.
+fn pages(bao: Option<&Path>) -> Result<(), Failure> {
+    if debian::packages(&[("chromium", "156.0.8078.108-1~deb12u1")])?.is_none() {
+        return Ok(());
+    }
+    say("Go: the status page in Chromium");
+    let screens = target().join("screens");
+    run(suite("pages", "10m", bao).env("CHROMIUM", "/usr/bin/chromium").env("SCREENS", screens))
 }
 
 /// OpenBao on three nodes, and what can happen to them.
