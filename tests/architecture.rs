@@ -21,7 +21,7 @@ const RULES: &[(&str, &[&str], Crates)] = &[
         Crates::Only(&["async_trait", "tokio"]),
     ),
     ("adapters", &["domain", "ports", "adapters::SELF", "adapters::connections"], Crates::Any),
-    ("config", &["domain", "adapters", "config"], Crates::Any),
+    ("config", &["domain", "ports", "adapters", "config"], Crates::Any),
     ("cli", &["domain", "ports", "adapters", "config", "cli"], Crates::Any),
 ];
 
@@ -135,7 +135,11 @@ fn outer_crates(code: &str, known: &BTreeSet<String>) -> BTreeSet<String> {
 fn dependencies() -> BTreeSet<String> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
     let text = fs::read_to_string(manifest).unwrap();
-    let names = text.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name);
+    let sections = text.split("\n[").filter(|section| {
+        section.split(']').next().is_some_and(|title| title.ends_with("dependencies"))
+    });
+    let names = sections.flat_map(str::lines).filter_map(|line| line.split_once(" = "));
+    let names = names.map(|(name, _)| name);
     names.map(|name| name.replace('-', "_")).collect()
 }
 

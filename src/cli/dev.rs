@@ -9,6 +9,7 @@ use std::{
     os::unix::fs::DirBuilderExt as _,
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
@@ -29,7 +30,10 @@ use crate::{
         system::clock::SystemClock,
         telemetry::logging::{self, Form, Level},
     },
-    config::settings::{IdentitySettings, KeeperSettings, Settings},
+    config::{
+        keepers::local::LocalSettings,
+        settings::{IdentitySettings, Settings},
+    },
     domain::health::OutagePolicy,
     ports::clock::Clock,
 };
@@ -119,7 +123,7 @@ fn settings(listen: SocketAddress, key_file: PathBuf) -> Settings {
     Settings {
         listen,
         peers: PeerPolicy::FileMode,
-        keeper: KeeperSettings::Local(key_file),
+        keeper: Arc::new(LocalSettings(key_file)),
         identity: IdentitySettings {
             lineage: None,
             generation: 0,

@@ -5,12 +5,7 @@ use std::{error::Error, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::timeout};
 use tracing::{error, info, warn};
 
-use super::{
-    background::Background,
-    keeper::{Keeper, Tasks},
-    runtime::Signals,
-    sandbox, statusz, watchdog,
-};
+use super::{background::Background, keeper, runtime::Signals, sandbox, statusz, watchdog};
 use crate::{
     adapters::{
         grpc::{server::Serving, socket::BoundSocket, socket_guard::SocketEvent},
@@ -27,16 +22,16 @@ use crate::{
             audit::AuditLog, last_errors::LastErrors, metrics::Metrics, outlets, recorder::Recorder,
         },
     },
-    config::settings::{KeeperSettings, Settings},
+    config::{keepers::Surroundings, settings::Settings},
     domain::{observer::Observer, service::KeyService},
-    ports::{audit::Audit, clock::Clock, telemetry::Telemetry},
+    ports::{audit::Audit, clock::Clock, keeper::Keeper, telemetry::Telemetry},
 };
 
 /// How long calls in hand may take to end after a stop was asked for.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// How long the token's end is waited for.
-const REVOKE: Duration = Duration::from_secs(1);
+/// How long the keeper's end is waited for.
+const CLOSE: Duration = Duration::from_secs(1);
 
 /// Why calls are not taken, for `/readyz`.
 const LOST: &str = "the socket was removed or replaced; see the log";
@@ -51,8 +46,7 @@ pub(super) struct Provider {
     telemetry: Arc<dyn Telemetry>,
     metrics: Arc<Metrics>,
     last_errors: Arc<LastErrors>,
-    keeper: Keeper,
-    tasks: Tasks,
+    keeper: Arc<dyn Keeper>,
     health: Option<BoundPort>,
     scrapes: Option<BoundPort>,
     audit: Option<Arc<AuditLog>>,
@@ -68,17 +62,18 @@ impl Provider {
         signals: Signals,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let connection = match &settings.keeper {
-            KeeperSettings::Vault(vault) => vault.client.connection(),
-            KeeperSettings::Local(_) => "local".to_owned(),
-        };
+        let connection = settings.keeper.connection();
         let metrics = Metrics::new(&connection, settings.runtime_metrics, Arc::clone(&clock))?;
         let metrics = Arc::new(metrics);
         let recorder = Recorder::new(Arc::clone(&metrics), Arc::clone(&clock));
         let last_errors = recorder.last_errors();
         let telemetry: Arc<dyn Telemetry> = Arc::new(recorder);
         let audit = audit(&settings, &clock, &metrics)?;
-        let (keeper, tasks) = Keeper::new(&settings.keeper, &signals.hangup, &clock, &telemetry)?;
+        let keeper = settings.keeper.open(&Surroundings {
+            clock: Arc::clone(&clock),
+            telemetry: Arc::clone(&telemetry),
+            reread: signals.hangup.clone(),
+        })?;
         let socket = BoundSocket::bind(&settings.listen)?;
         info!(address = %socket.address, "socket bound");
         notify::ready();
@@ -93,7 +88,6 @@ impl Provider {
             metrics,
             last_errors,
             keeper,
-            tasks,
             health,
             scrapes,
             audit,
@@ -132,21 +126,25 @@ impl Provider {
             metrics,
             last_errors,
             keeper,
-            tasks,
             health,
             scrapes,
             audit,
             sandbox,
         } = self;
-        let watch = Arc::new(keeper.watch(&settings, &clock, &telemetry));
+        let watch = Arc::new(keeper::watch(&*keeper, &settings, &clock, &telemetry));
         let kms = Arc::new(KeyService::new(Arc::clone(&watch), settings.legacy_decrypt));
 
         let mut background = Background::default();
-        for (name, task) in tasks {
+        for (name, task) in keeper.tasks() {
             background.spawn(name, task);
         }
-        let shown =
-            statusz::Sources::new(Arc::clone(&watch), &keeper, last_errors, &settings, sandbox);
+        let shown = statusz::Sources::new(
+            Arc::clone(&watch),
+            Arc::clone(&keeper),
+            last_errors,
+            &settings,
+            sandbox,
+        );
         background.spawn("observer", Observer::new(watch).run());
         let readiness = Readiness::default();
         serve_port(&mut background, "health port", health, Endpoints::Health(readiness.clone()));
@@ -185,9 +183,7 @@ impl Provider {
         };
         let (served, (), ()) = tokio::join!(served, guarding, leaving);
         background.shutdown().await;
-        if let Some(session) = keeper.session {
-            drop(timeout(REVOKE, session.revoke()).await);
-        }
+        drop(timeout(CLOSE, keeper.close()).await);
         if let Some(audit) = audit {
             audit.flush(outlets::FLUSH);
         }

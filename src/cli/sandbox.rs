@@ -4,15 +4,14 @@ use std::net::IpAddr;
 
 use http::Uri;
 
-use super::finding::{Area, Finding};
 use crate::{
     adapters::{
         grpc::address::SocketAddress,
         system::sandbox::{self, Needs, Report},
         telemetry::audit::AuditPlace,
-        vault::approle::RoleId,
     },
-    config::settings::{KeeperSettings, Settings, VaultSettings},
+    config::settings::Settings,
+    ports::finding::{Area, Finding},
 };
 
 /// What a process with these `settings` uses once its socket and ports are bound.
@@ -23,10 +22,7 @@ pub(super) fn needs(settings: &Settings) -> Needs {
         // The watchdog dials its own socket, which was bound before the sandbox.
         SocketAddress::Abstract(_) => needs.abstract_sockets = true,
     }
-    match &settings.keeper {
-        KeeperSettings::Vault(vault) => of_vault(vault, &mut needs),
-        KeeperSettings::Local(key_file) => needs.read.push(key_file.clone()),
-    }
+    settings.keeper.needs(&mut needs);
     if let Some((AuditPlace::File(path), _)) = &settings.audit {
         needs.written.push(path.clone());
     }
@@ -35,19 +31,6 @@ pub(super) fn needs(settings: &Settings) -> Needs {
         needs.names |= uri.host().is_some_and(is_name);
     }
     needs
-}
-
-fn of_vault(vault: &VaultSettings, needs: &mut Needs) {
-    for address in &vault.client.addresses {
-        needs.ports.push(address.port());
-        needs.names |= is_name(address.host());
-    }
-    let approle = &vault.approle;
-    if let RoleId::File(path) = &approle.role_id {
-        needs.read.push(path.clone());
-    }
-    needs.read.extend(approle.secret_id_path.iter().chain(&vault.ca_file).cloned());
-    needs.written.extend(approle.secret_id_cache.clone());
 }
 
 /// Whether `host` is no IP address, with or without brackets.
@@ -73,7 +56,7 @@ fn told(report: &Report) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cli::finding::Verdict, config::sources::Sources};
+    use crate::{config::sources::Sources, ports::finding::Verdict};
 
     fn needs_of(line: &str) -> Needs {
         let args: Vec<_> = line.split_whitespace().map(str::to_owned).collect();

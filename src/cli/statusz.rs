@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{keeper::Keeper, version::VERSION};
+use super::version::VERSION;
 use crate::{
     adapters::{
         http::statusz::{
@@ -14,11 +14,7 @@ use crate::{
         },
         system::sandbox::Report,
         telemetry::last_errors::{LastErrors, Seen},
-        vault::{
-            client::{EndpointView, VaultClient},
-            session::{Session as VaultSession, SessionView},
-            tls,
-        },
+        vault::tls,
     },
     config::settings::Settings,
     domain::{
@@ -29,13 +25,13 @@ use crate::{
         time::{Monotonic, UnixTime},
         watch::KeyWatch,
     },
+    ports::keeper::{EndpointView, Keeper, SessionView},
 };
 
 /// Where everything that is shown comes from.
 pub(super) struct Sources {
     watch: Arc<KeyWatch>,
-    session: Option<Arc<VaultSession>>,
-    client: Option<Arc<VaultClient>>,
+    keeper: Arc<dyn Keeper>,
     last_errors: Arc<LastErrors>,
     started: Monotonic,
     outage_policy: OutagePolicy,
@@ -47,7 +43,7 @@ impl Sources {
     /// The sources of a process that starts now.
     pub(super) fn new(
         watch: Arc<KeyWatch>,
-        keeper: &Keeper,
+        keeper: Arc<dyn Keeper>,
         last_errors: Arc<LastErrors>,
         settings: &Settings,
         sandbox: Option<Report>,
@@ -55,8 +51,7 @@ impl Sources {
         Self {
             started: watch.ports().clock.now(),
             watch,
-            session: keeper.session.clone(),
-            client: keeper.client.clone(),
+            keeper,
             last_errors,
             outage_policy: settings.outage_policy,
             outage_grace: settings.outage_grace,
@@ -67,7 +62,7 @@ impl Sources {
     /// How the process is now.
     pub(super) fn now(&self) -> Statusz {
         let clock = &self.watch.ports().clock;
-        let key = self.watch.view();
+        let (key, keeper) = (self.watch.view(), self.keeper.view());
         let (state, problem) = match &key.standing {
             Standing::Healthy => ("healthy", None),
             Standing::Ailing(error) => ("ailing", Some(problem(error))),
@@ -95,8 +90,8 @@ impl Sources {
                 .map(|(next, wait)| Takeover { version: next.get(), in_s: wait.as_secs() }),
             key_read_s_ago: key.metadata_age.map(|age| age.as_secs()),
             proven_s_ago: key.proof_age.map(|age| age.as_secs()),
-            session: self.session.as_ref().map(|held| session(&held.view())),
-            endpoints: self.client.iter().flat_map(|c| c.endpoints()).map(endpoint).collect(),
+            session: keeper.session.as_ref().map(session),
+            endpoints: keeper.endpoints.into_iter().map(endpoint).collect(),
             last_errors: self.last_errors.latest_first().iter().map(last_error).collect(),
         }
     }
@@ -139,7 +134,7 @@ fn session(view: &SessionView) -> Session {
 
 fn endpoint(view: EndpointView) -> Endpoint {
     Endpoint {
-        breaker: view.breaker.as_str(),
+        breaker: view.breaker,
         preferred: view.preferred,
         problem: view.last_error.as_ref().map(problem),
         address: view.address,

@@ -4,8 +4,7 @@
 pub mod environment;
 pub mod error;
 pub mod flags;
+pub mod keepers;
+pub mod reading;
 pub mod settings;
 pub mod sources;
-
-mod keeper;
-mod reading;

@@ -10,43 +10,46 @@ use super::{
 
 /// Reads values and gathers errors.
 #[derive(Debug)]
-pub(super) struct Reading<'a> {
+pub struct Reading<'a> {
     sources: &'a Sources,
-    pub(super) errors: Vec<ConfigError>,
+    pub(in crate::config) errors: Vec<ConfigError>,
 }
 
 impl<'a> Reading<'a> {
-    pub(super) fn new(sources: &'a Sources) -> Self {
+    pub(in crate::config) fn new(sources: &'a Sources) -> Self {
         Self { sources, errors: sources.errors.clone() }
     }
 
     /// How strongly a value for `name` was given; `None` when it was not, or is empty, as
     /// templates leave what they have no value for.
-    pub(super) fn given(&self, name: &str) -> Option<u8> {
+    #[must_use]
+    pub fn given(&self, name: &str) -> Option<u8> {
         let given = self.sources.get(name)?;
         given.values.iter().any(|value| !value.is_empty()).then(|| given.origin.rank())
     }
 
     /// The text given for `name`, or its default; empty when there is neither.
-    pub(super) fn text(&self, name: &str) -> &'a str {
+    #[must_use]
+    pub fn text(&self, name: &str) -> &'a str {
         let given = self.sources.get(name).and_then(|given| given.values.last());
         given.map_or_else(|| flags::find(name).map_or("", |flag| flag.default), String::as_str)
     }
 
     /// All texts given for the repeatable `name`.
-    pub(super) fn texts(&self, name: &str) -> &'a [String] {
+    #[must_use]
+    pub fn texts(&self, name: &str) -> &'a [String] {
         self.sources.get(name).map_or(&[], |given| given.values.as_slice())
     }
 
     /// Notes that something is wrong with `name`.
-    pub(super) fn wrong(&mut self, name: &str, problem: impl Display) {
+    pub fn wrong(&mut self, name: &str, problem: impl Display) {
         let origin = self.sources.get(name).map_or(Origin::Nowhere, |given| given.origin.clone());
         let problem = problem.to_string();
         self.errors.push(ConfigError { flag: name.to_owned(), origin, problem });
     }
 
     /// The value of `name`, or `None` with the error noted.
-    pub(super) fn parsed<T>(
+    pub fn parsed<T>(
         &mut self,
         name: &str,
         parse: impl FnOnce(&str) -> Result<T, String>,
@@ -61,7 +64,7 @@ impl<'a> Reading<'a> {
     }
 
     /// The same, for a flag that must be given.
-    pub(super) fn required<T>(
+    pub fn required<T>(
         &mut self,
         name: &str,
         parse: impl FnOnce(&str) -> Result<T, String>,
@@ -73,7 +76,8 @@ impl<'a> Reading<'a> {
         self.parsed(name, parse)
     }
 
-    pub(super) fn boolean(&mut self, name: &str) -> Option<bool> {
+    /// `true` or `false`, in the forms that Go knows.
+    pub fn boolean(&mut self, name: &str) -> Option<bool> {
         self.parsed(name, |text| match text {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
             "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
@@ -81,12 +85,8 @@ impl<'a> Reading<'a> {
         })
     }
 
-    pub(super) fn duration(
-        &mut self,
-        name: &str,
-        least: Duration,
-        most: Duration,
-    ) -> Option<Duration> {
+    /// A duration in Go's form, such as `1m30s`, from `least` to `most`.
+    pub fn duration(&mut self, name: &str, least: Duration, most: Duration) -> Option<Duration> {
         self.parsed(name, |text| {
             let value = go_duration(text)?;
             if value < least || value > most {
@@ -101,8 +101,7 @@ impl<'a> Reading<'a> {
     }
 
     /// A port; `None` inside when it is switched off.
-    #[expect(clippy::option_option, reason = "outer: the error was noted; inner: switched off")]
-    pub(super) fn port(&mut self, name: &str) -> Option<Option<u16>> {
+    pub fn port(&mut self, name: &str) -> Option<Option<u16>> {
         self.parsed(name, |text| {
             let number: i64 =
                 text.parse().map_err(|_no_number| format!("{text:?} is no port number"))?;

@@ -4,13 +4,18 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
 use http::Uri;
 
-pub use super::keeper::{KeeperSettings, VaultSettings};
-use super::{error::ConfigError, keeper, reading::Reading, sources::Sources};
+use super::{
+    error::ConfigError,
+    keepers::{self, KeeperSettings},
+    reading::Reading,
+    sources::Sources,
+};
 use crate::{
     adapters::{
         grpc::{address::SocketAddress, incoming::PeerPolicy},
@@ -37,7 +42,7 @@ pub struct Settings {
     /// Who may connect to it.
     pub peers: PeerPolicy,
     /// Who keeps the key.
-    pub keeper: KeeperSettings,
+    pub keeper: Arc<dyn KeeperSettings>,
     /// What makes key ids.
     pub identity: IdentitySettings,
     /// Read what other plugins wrote.
@@ -94,7 +99,7 @@ impl Settings {
     fn all(reading: &mut Reading<'_>, sources: &Sources) -> Option<Self> {
         let listen = reading.parsed("listen-address", SocketAddress::parse);
         let allowed = allowed_uids(reading);
-        let keeper = keeper::keeper(reading);
+        let keeper = keepers::read(reading);
         let identity = identity(reading);
         let legacy_decrypt = reading.boolean("legacy-decrypt");
         let outage_policy = reading.parsed("outage-policy", |text| match text {
@@ -155,7 +160,7 @@ impl Settings {
 /// Everything that is wrong with what was given.
 pub fn local_key_file(sources: &Sources) -> Result<PathBuf, Vec<ConfigError>> {
     let mut reading = Reading::new(sources);
-    match keeper::local_key_file(&mut reading) {
+    match keepers::local::key_file(&mut reading) {
         Some(path) if reading.errors.is_empty() => Ok(path),
         _ => Err(reading.errors),
     }
@@ -235,156 +240,5 @@ fn accepted_ids(reading: &mut Reading<'_>) -> Option<BTreeMap<String, KekVersion
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::adapters::vault::{approle::AppRoleSettings, tls::Trust};
-
-    #[test]
-    fn a_collector_is_a_plain_address() {
-        assert_eq!(collector(""), Ok(None));
-        assert_eq!(collector("http://[::1]:4317"), Ok(Some("http://[::1]:4317".to_owned())));
-        for text in ["https://c:4317", "c:4317", "http://c", "http://c:4317/v1", "http://a@c:4317"]
-        {
-            assert!(collector(text).is_err(), "{text}");
-        }
-    }
-
-    fn read(line: &str) -> Result<Settings, Vec<ConfigError>> {
-        let args: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
-        Settings::read(&Sources::collect(&args, []))
-    }
-
-    /// As OpenShift's operator writes them.
-    const OPENSHIFT: &str = "-listen-address=unix:///var/run/kmsplugin/kms-1.sock \
-        -vault-address=https://vault:8200 -transit-mount=transit -transit-key=my-key \
-        -approle-role-id=r -approle-secret-id-path=/var/run/secrets/s -vault-namespace=admin \
-        -tls-skip-verify --log-level=debug-extended";
-
-    #[test]
-    fn an_existing_manifest_is_read_as_it_is() {
-        let settings = read(OPENSHIFT).unwrap();
-        let KeeperSettings::Vault(vault) = settings.keeper else { panic!("not Vault") };
-        assert_eq!(vault.client.tls.trust, Trust::Anybody);
-        assert_eq!(vault.transit.key.to_string(), "transit/keys/my-key");
-        assert_eq!(vault.approle.namespace.as_str(), "admin");
-        assert_eq!(settings.log_level, Level::Trace);
-        assert_eq!(settings.peers, PeerPolicy::FileMode);
-    }
-
-    #[test]
-    fn all_errors_come_at_once_with_flag_and_origin() {
-        let errors = read(
-            "--vault-address=https://u:p@v --vault-key-path=a/../keys/k --listen-address=tcp://x \
-             --outage-grace=soon --metrics-port=x --login-timeout=0s --nonsense --allowed-uid=me",
-        )
-        .unwrap_err();
-        let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
-        for flag in [
-            "nonsense",
-            "listen-address",
-            "allowed-uid",
-            "vault-address",
-            "vault-key-path",
-            "approle-role-id",
-            "login-timeout",
-            "outage-grace",
-            "metrics-port",
-        ] {
-            assert!(
-                texts.iter().any(|t| t.starts_with(&format!("--{flag} ("))),
-                "{flag}: {texts:#?}"
-            );
-        }
-        assert_eq!(texts.len(), 9, "{texts:#?}");
-        assert!(texts.iter().any(|t| t.contains("--approle-role-id (not given)")));
-    }
-
-    const KEY: &str = "--vault-address=https://v --vault-key-path=transit/keys/k";
-
-    fn approle(line: &str) -> Result<AppRoleSettings, String> {
-        match read(&format!("{KEY} {line}")).map(|settings| settings.keeper) {
-            Ok(KeeperSettings::Vault(vault)) => Ok(vault.approle),
-            Ok(KeeperSettings::Local(_)) => panic!("not Vault"),
-            Err(errors) => Err(errors.iter().map(ToString::to_string).collect()),
-        }
-    }
-
-    #[test]
-    fn a_secret_id_may_be_left_out_and_then_nothing_of_it_may_be_given() {
-        let alone = approle("--approle-role-id=r").unwrap();
-        assert_eq!((alone.secret_id_path, alone.login_timeout.as_secs()), (None, 30));
-        let wrapped = approle("--approle-role-id=r --approle-secret-id-wrapped").unwrap_err();
-        assert!(wrapped.contains("give --approle-secret-id-path"), "{wrapped}");
-    }
-
-    #[test]
-    fn a_role_id_is_validated_wherever_it_is_given() {
-        for file in ["", "--config=/dev/null"] {
-            let args = format!("{KEY} {file}");
-            let args: Vec<_> = args.split_whitespace().map(str::to_owned).collect();
-            let args = [args, vec!["--approle-role-id=a b".to_owned()]].concat();
-            let path = ("VAULT_KUBE_KMS_APPROLE_ROLE_ID_PATH".to_owned(), "/r".to_owned());
-            let errors = Settings::read(&Sources::collect(&args, [path])).unwrap_err();
-            assert!(errors.iter().any(|error| error.flag == "approle-role-id"), "{errors:?}");
-        }
-    }
-
-    #[test]
-    fn exactly_one_form_of_the_key_must_be_given() {
-        let rest = "--vault-address=https://v --approle-role-id=r --approle-secret-id-path=/s";
-        for (key, good) in [
-            ("--vault-key-path=transit/keys/k", true),
-            ("--transit-key=k", true),
-            ("--transit-key=k --transit-mount=team/transit", true),
-            ("--transit-mount=transit", false),
-            ("--transit-key=k --vault-key-path=transit/keys/k", false),
-            ("", false),
-        ] {
-            assert_eq!(read(&format!("{rest} {key}")).is_ok(), good, "{key}");
-        }
-    }
-
-    #[test]
-    fn a_stronger_origin_replaces_the_other_spelling() {
-        let variables = [
-            ("VAULT_KUBE_KMS_VAULT_KEY_PATH", "transit/keys/from-variable"),
-            ("VAULT_KUBE_KMS_ZAP_LOG_LEVEL", "error"),
-            ("VAULT_KUBE_KMS_VAULT_AUTH_NAMESPACE", ""),
-        ];
-        let variables = variables.map(|(n, v)| (n.to_owned(), v.to_owned()));
-        let line = "--vault-address=https://v --approle-role-id=r --approle-secret-id-path=/s \
-                    --vault-namespace=admin --transit-key=from-flag --log-level=debug";
-        let args: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
-        let settings = Settings::read(&Sources::collect(&args, variables)).unwrap();
-        let KeeperSettings::Vault(vault) = settings.keeper else { panic!("not Vault") };
-        assert_eq!(vault.transit.key.key, "from-flag");
-        assert_eq!(vault.approle.namespace.as_str(), "admin");
-        assert_eq!(settings.log_level, Level::Debug);
-    }
-
-    #[test]
-    fn a_role_id_is_judged_wherever_it_is_given() {
-        let path = ("VAULT_KUBE_KMS_APPROLE_ROLE_ID_PATH", "/from-variable");
-        let rest = ["--vault-address=https://v", "--transit-key=k", "--approle-secret-id-path=/s"];
-        for variables in [vec![], vec![(path.0.to_owned(), path.1.to_owned())]] {
-            for (given, form) in [("a b", "blanks"), ("\"r\"", "quotes"), ("{\"a\":1}", "JSON")] {
-                let role = format!("--approle-role-id={given}");
-                let args: Vec<_> =
-                    rest.into_iter().chain([role.as_str()]).map(str::to_owned).collect();
-                let sources = Sources::collect(&args, variables.clone());
-                let errors = Settings::read(&sources).unwrap_err();
-                let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
-                assert_eq!(texts.len(), 1, "{texts:?}");
-                assert!(texts[0].contains("--approle-role-id (") && texts[0].contains(form));
-            }
-        }
-    }
-
-    #[test]
-    fn the_embedded_keeper_asks_for_nothing_of_vault() {
-        let settings =
-            read("--keeper=local --local-key-file=/k --listen-address=unix:///@kms").unwrap();
-        assert!(matches!(settings.keeper, KeeperSettings::Local(_)));
-        assert_eq!(settings.peers, PeerPolicy::Uids(BTreeSet::new()));
-    }
-}
+#[path = "settings_tests.rs"]
+mod tests;

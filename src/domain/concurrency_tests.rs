@@ -302,7 +302,7 @@ fn code<T>(result: Result<T, KmsError>) -> Option<Code> {
 #[test]
 fn an_encrypt_at_start_waits_for_the_first_proof() {
     let bench = Bench::starting();
-    let (sealed, ()) = bench.run(futures_util::future::join(bench.encrypt(), bench.observe()));
+    let (sealed, ()) = bench.run(join(bench.encrypt(), bench.observe()));
     assert_eq!(sealed.map(|sealed| sealed.key_id), Ok(bench.service.status().unwrap().key_id));
 }
 

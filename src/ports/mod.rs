@@ -5,6 +5,8 @@ use std::sync::Arc;
 pub mod audit;
 pub mod clock;
 pub mod file;
+pub mod finding;
+pub mod keeper;
 pub mod kek;
 pub mod kms;
 pub mod telemetry;

@@ -48,7 +48,7 @@ fn within(
     make: impl FnOnce(&Path) -> Result<(), Failure>,
 ) -> Result<PathBuf, Failure> {
     fs::create_dir_all(tools)?;
-    let home = tools.join(format!("{name}-{}", &sha256(&mut recipe.as_bytes())?[..12]));
+    let home = tools.join(format!("{name}-{:.12}", sha256(&mut recipe.as_bytes())?));
     let lock = fs::File::create(tools.join(format!("{name}.lock")))?;
     lock.lock()?;
     if home.exists() {
@@ -114,21 +114,21 @@ mod tests {
     #[test]
     fn makes_a_tool_once_for_each_recipe_and_again_when_its_files_changed() {
         let tools = tempfile::tempdir().unwrap();
-        let made = std::cell::Cell::new(0);
+        let times = std::cell::Cell::new(0);
         let tool = |recipe: &str| {
             let make = |draft: &Path| {
-                made.set(made.get() + 1);
+                times.set(times.get() + 1);
                 fs::create_dir(draft.join("bin"))?;
                 Ok(fs::write(draft.join("bin/program"), recipe)?)
             };
             within(tools.path(), "tool-1.2.3", recipe, make).unwrap()
         };
         let first = tool("one");
-        assert_eq!((tool("one"), made.get()), (first.clone(), 1));
+        assert_eq!((tool("one"), times.get()), (first.clone(), 1));
         assert_ne!(tool("two"), first);
-        assert_eq!(made.get(), 2);
+        assert_eq!(times.get(), 2);
         fs::write(first.join("bin/program"), "forged").unwrap();
-        assert_eq!((tool("one"), made.get()), (first.clone(), 3));
+        assert_eq!((tool("one"), times.get()), (first.clone(), 3));
         assert_eq!(fs::read_to_string(first.join("bin/program")).unwrap(), "one");
     }
 

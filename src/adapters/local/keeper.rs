@@ -21,7 +21,10 @@ use crate::{
         secret::Plaintext,
         time::Monotonic,
     },
-    ports::kek::{Kek, Unwrap, Wrapped},
+    ports::{
+        keeper::Keeper,
+        kek::{Kek, Unwrap, Wrapped},
+    },
 };
 
 /// What stands before each ciphertext: `local:v<version>:`, then base64 of nonce, ciphertext and
@@ -44,12 +47,6 @@ impl LocalKek {
     pub fn open(path: PathBuf) -> Result<Self, KmsError> {
         let file = RwLock::new(Arc::new(KeyFile::load(&path)?));
         Ok(Self { path, file })
-    }
-
-    /// The lineage that follows from the key's own identity.
-    #[must_use]
-    pub fn lineage(&self) -> Lineage {
-        Lineage::of_place("local", &[self.current().id()])
     }
 
     fn current(&self) -> Arc<KeyFile> {
@@ -106,6 +103,17 @@ impl LocalKek {
                 Some((KekVersion::parse(number)?, STANDARD.decode(body).ok()?))
             })
             .ok_or_else(rejected)
+    }
+}
+
+impl Keeper for Arc<LocalKek> {
+    fn kek(&self) -> Arc<dyn Kek> {
+        Self::clone(self)
+    }
+
+    /// The lineage that follows from the key's own identity.
+    fn lineage(&self) -> Lineage {
+        Lineage::of_place("local", &[self.current().id()])
     }
 }
 

@@ -7,11 +7,13 @@ pub mod capabilities;
 pub mod client;
 pub mod credentials;
 pub mod handshake;
+pub mod keeper;
 pub mod key_path;
 pub mod session;
 pub mod tls;
 pub mod transit;
 
+mod check;
 mod login_plan;
 mod post_quantum;
 mod refusal;

@@ -13,7 +13,6 @@ use std::{
 
 use tokio::sync::watch;
 
-pub use super::session_view::SessionView;
 use super::{
     credentials::{Credentials, Lease, LoginFailure, Mark},
     login_plan::{Learned, LoginPlan, Next, doubled},
@@ -26,6 +25,7 @@ use crate::{
     },
     ports::{
         clock::Clock,
+        keeper::SessionView,
         telemetry::{Event, Telemetry},
     },
 };

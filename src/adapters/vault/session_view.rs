@@ -1,13 +1,13 @@
 //! What requests and observers see of a session.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::{sync::Notify, task::coop::consume_budget};
 
-use crate::domain::{error::KmsError, secret::Secret, time::Monotonic};
+use crate::{
+    domain::{error::KmsError, secret::Secret, time::Monotonic},
+    ports::keeper::SessionView,
+};
 
 /// A token and the number of the login that gave it.
 #[derive(Clone, Debug)]
@@ -16,17 +16,6 @@ pub(super) struct Held {
     pub(super) generation: u64,
     /// When it ends unless it is renewed; `None` when it never does.
     pub(super) expires: Option<Monotonic>,
-}
-
-/// How a session is, for those who look on.
-#[derive(Clone, Debug)]
-pub struct SessionView {
-    /// How many logins there were, where a token is held.
-    pub logins: Option<u64>,
-    /// How long the token lasts unless it is renewed; `None` when it never ends or is not there.
-    pub token_left: Option<Duration>,
-    /// Why there is no token, if so.
-    pub closed: Option<KmsError>,
 }
 
 /// What requests see.

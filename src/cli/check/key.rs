@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use crate::{
-    cli::finding::{
-        Area::{Binding, Clock, Key},
-        Finding, Report,
-    },
     domain::{
         error::KmsError,
         health::Standing,
         key::{KekSnapshot, KekVersion},
         rotation::Writer,
         time::UnixTime,
+    },
+    ports::finding::{
+        Area::{Binding, Clock, Key},
+        Finding, Report,
     },
 };
 

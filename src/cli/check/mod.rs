@@ -9,16 +9,11 @@ mod socket;
 
 use std::process::ExitCode;
 
-use super::{
-    finding::{Area, Finding, Report},
-    runtime::runtime,
-    sandbox,
-    terminal::print,
-    warnings,
-};
+use super::{report, runtime::runtime, sandbox, terminal::print, warnings};
 use crate::{
     adapters::system::hardening,
     config::{settings::Settings, sources::Sources},
+    ports::finding::{Area, Finding, Report},
 };
 
 /// Checks what `sources` configure, and prints what it finds.
@@ -35,8 +30,8 @@ pub(super) fn run(sources: &Sources) -> ExitCode {
         }
     }
     match sources.get("output").and_then(|given| given.values.last()).map(String::as_str) {
-        Some("json") => print(&format!("{:#}", report.json())),
-        _ => print(&report.text()),
+        Some("json") => print(&format!("{:#}", report::json(&report))),
+        _ => print(&report::text(&report)),
     };
     ExitCode::from(report.worst().exit_code())
 }

@@ -9,9 +9,9 @@ use crate::{
         socket::{Survey, survey},
         wire::{StatusRequest, StatusResponse},
     },
-    cli::finding::{Area, Finding, Report},
     config::settings::Settings,
     domain::time::CALL_BUDGET,
+    ports::finding::{Area, Finding, Report},
 };
 
 pub(super) async fn check(settings: &Settings, report: &mut Report) {

@@ -61,7 +61,7 @@ async fn people_get_a_page_in_which_nothing_is_markup_but_ours() {
 #[test]
 fn people_are_told_what_happens_next() {
     let next = |state, takeover| {
-        let page = super::page::page(&Statusz { state, takeover, ..statusz() }).into_string();
+        let page = page::page(&Statusz { state, takeover, ..statusz() }).into_string();
         page.split_once("Next: </b>").unwrap().1.split_once("</p>").unwrap().0.to_owned()
     };
     let takeover = Some(Takeover { version: 3, in_s: 3_591 });

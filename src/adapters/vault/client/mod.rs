@@ -26,6 +26,7 @@ use std::{
 use http::HeaderValue;
 use tracing::{Instrument as _, warn};
 
+pub use self::transport::{BoxError, Connection, Dial};
 use self::{
     connections::Connections,
     exchange::{Exchanged, exchange},
@@ -41,10 +42,6 @@ pub(super) use self::{
     failure::Failure,
     policy::{Policy, Repeat, Target},
 };
-pub use self::{
-    nodes::EndpointView,
-    transport::{BoxError, Connection, Dial},
-};
 use super::{
     address::VaultAddress,
     bundle,
@@ -57,6 +54,7 @@ use crate::{
     },
     ports::{
         clock::Clock,
+        keeper::EndpointView,
         telemetry::{Event, Expiring, KeeperOperation, RetryReason, Telemetry},
     },
 };

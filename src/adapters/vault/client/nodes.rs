@@ -11,7 +11,7 @@ use crate::{
         key::KekVersion,
         time::Monotonic,
     },
-    ports::telemetry::BreakerState,
+    ports::{keeper::EndpointView, telemetry::BreakerState},
 };
 
 /// How long an endpoint must lag behind the others to be called stale. A replica lags for
@@ -47,20 +47,6 @@ impl Node {
     fn serves(&self, now: Monotonic) -> bool {
         self.breaker.admits(now) && !matches!(self.membership, Membership::Foreign(_))
     }
-}
-
-/// What is shown of an endpoint.
-#[derive(Clone, Debug)]
-pub struct EndpointView {
-    /// Where it is.
-    pub address: String,
-    /// Whether it is asked.
-    pub breaker: BreakerState,
-    /// Whether it is asked first.
-    pub preferred: bool,
-    /// That it is of another cluster; why the last request to it failed, until one works; or that
-    /// it is stale.
-    pub last_error: Option<KmsError>,
 }
 
 /// Which endpoint a request wants.
@@ -268,7 +254,7 @@ impl Nodes {
     pub(super) fn view(&self) -> Vec<EndpointView> {
         let view = |(index, node): (usize, &Node)| EndpointView {
             address: node.address.to_string(),
-            breaker: node.breaker.state(),
+            breaker: node.breaker.state().as_str(),
             preferred: index == self.preferred,
             last_error: self
                 .foreign(index)

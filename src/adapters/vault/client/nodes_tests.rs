@@ -205,7 +205,7 @@ proptest! {
                     if as_any {
                         model.preferred = n;
                     }
-                    prop_assert_eq!(nodes.view()[n].breaker, BreakerState::Closed);
+                    prop_assert_eq!(nodes.view()[n].breaker, "closed");
                 }
                 Step::Failed(n) => nodes.learn(n, Learned::Failed(&failure()), at(now), 0.0),
                 Step::Healthy(n) => nodes.learn(n, Learned::Healthy, at(now), 0.0),

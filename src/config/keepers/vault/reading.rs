@@ -1,4 +1,4 @@
-//! The settings of the keepers: Vault's address, key, TLS and login, or the local key file.
+//! Vault's address, key, TLS and login, read from what was given.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,7 +7,6 @@ use std::{
 
 use rustls_pki_types::ServerName;
 
-use super::reading::Reading;
 use crate::adapters::{
     system::bounded_file::{self, Kinds},
     vault::{
@@ -15,11 +14,13 @@ use crate::adapters::{
         approle::{AppRoleSettings, RoleId, credential_text},
         bundle::{self, BUNDLE_MAX},
         client::ClientSettings,
+        keeper::VaultSettings,
         key_path::{KeyPath, MountPath, Namespace},
         tls::{TlsSettings, Trust},
         transit::TransitSettings,
     },
 };
+use crate::config::reading::Reading;
 
 /// The most endpoints of one cluster: each has a breaker, and a label of its own in metrics.
 const ENDPOINTS_MAX: usize = 16;
@@ -27,45 +28,8 @@ const ENDPOINTS_MAX: usize = 16;
 /// The longest role ID, in bytes.
 const ROLE_ID_MAX: usize = 4_096;
 
-/// Who keeps the key.
-#[derive(Clone, Debug)]
-pub enum KeeperSettings {
-    /// Vault or OpenBao.
-    Vault(Box<VaultSettings>),
-    /// This process, out of a key file.
-    Local(PathBuf),
-}
-
-/// All that the Vault adapter is told.
-#[derive(Clone, Debug)]
-pub struct VaultSettings {
-    /// Where it is.
-    pub client: ClientSettings,
-    /// How to log in.
-    pub approle: AppRoleSettings,
-    /// Which key.
-    pub transit: TransitSettings,
-    /// The file of the authorities, where they count (`--tls-ca-file`).
-    pub ca_file: Option<PathBuf>,
-}
-
-pub(super) fn keeper(reading: &mut Reading<'_>) -> Option<KeeperSettings> {
-    match reading.text("keeper") {
-        "vault" => vault(reading).map(|settings| KeeperSettings::Vault(Box::new(settings))),
-        "local" => local_key_file(reading).map(KeeperSettings::Local),
-        other => {
-            let problem = format!("there is no keeper {other:?}; write vault or local");
-            reading.wrong("keeper", problem);
-            None
-        }
-    }
-}
-
-pub(super) fn local_key_file(reading: &mut Reading<'_>) -> Option<PathBuf> {
-    reading.required("local-key-file", |text| Ok(PathBuf::from(text)))
-}
-
-fn vault(reading: &mut Reading<'_>) -> Option<VaultSettings> {
+/// Returns the settings, or `None` with every error noted.
+pub(in crate::config) fn read(reading: &mut Reading<'_>) -> Option<VaultSettings> {
     // Every part is read before any is asked for, so that all errors come out.
     let client = client(reading);
     let approle = approle(reading);
@@ -255,24 +219,25 @@ fn key(reading: &mut Reading<'_>) -> Option<KeyPath> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::settings::Settings, *};
-    use crate::config::sources::Sources;
+    use super::*;
+    use crate::config::{error::ConfigError, sources::Sources};
+
+    fn read(line: &str) -> Result<VaultSettings, Vec<ConfigError>> {
+        let args: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+        let sources = Sources::collect(&args, []);
+        let mut reading = Reading::new(&sources);
+        super::read(&mut reading).filter(|_| reading.errors.is_empty()).ok_or(reading.errors)
+    }
 
     #[test]
     fn a_hybrid_key_exchange_is_required_of_tls_alone() {
         let of = |address: &str| {
-            let args = [
-                &format!("--vault-address={address}"),
-                "--vault-key-path=transit/keys/k",
-                "--approle-role-id=r",
-                "--tls-skip-verify",
-                "--tls-require-pq",
-            ];
-            Settings::read(&Sources::collect(&args.map(str::to_owned), []))
+            read(&format!(
+                "--vault-address={address} --vault-key-path=transit/keys/k --approle-role-id=r \
+                 --tls-skip-verify --tls-require-pq"
+            ))
         };
-        let settings = of("https://v").unwrap();
-        let KeeperSettings::Vault(vault) = settings.keeper else { panic!("not Vault") };
-        assert!(vault.client.tls.require_pq);
+        assert!(of("https://v").unwrap().client.tls.require_pq);
         let errors = of("http://v").unwrap_err();
         let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
         assert!(texts.concat().contains("--tls-require-pq") && texts.len() == 1, "{texts:#?}");

@@ -1,0 +1,136 @@
+//! Vault or OpenBao as a keeper: client, session and Transit key put together.
+
+use std::{path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+
+use super::{
+    approle::{AppRole, AppRoleFiles, AppRoleSettings},
+    capabilities::Capabilities,
+    check,
+    client::{ClientSettings, VaultClient},
+    session::Session,
+    transit::{TransitKek, TransitSettings},
+};
+use crate::{
+    domain::key_id::Lineage,
+    ports::{
+        clock::Clock,
+        file::TextFile,
+        finding::Report,
+        keeper::{Keeper, KeeperView, Task},
+        kek::Kek,
+        telemetry::Telemetry,
+    },
+};
+
+/// All that the keeper is told.
+#[derive(Clone, Debug)]
+pub struct VaultSettings {
+    /// Where it is.
+    pub client: ClientSettings,
+    /// How to log in.
+    pub approle: AppRoleSettings,
+    /// Which key.
+    pub transit: TransitSettings,
+    /// The file of the authorities, where they count (`--tls-ca-file`).
+    pub ca_file: Option<PathBuf>,
+}
+
+/// The files that it reads again while it runs.
+#[derive(Debug)]
+pub struct VaultFiles {
+    /// Those of the login.
+    pub approle: AppRoleFiles,
+    /// The PEM bundle of the authorities, if one is given.
+    pub authorities: Option<Arc<dyn TextFile>>,
+}
+
+/// A key of the Transit engine.
+#[derive(Debug)]
+pub struct VaultKeeper {
+    settings: VaultSettings,
+    client: Arc<VaultClient>,
+    session: Arc<Session>,
+    kek: Arc<TransitKek>,
+    authorities: Option<Arc<dyn TextFile>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl VaultKeeper {
+    /// Makes the keeper. Asks nothing of a server.
+    ///
+    /// # Errors
+    /// Why no TLS client can be made of the settings, in words.
+    pub fn new(
+        settings: VaultSettings,
+        files: VaultFiles,
+        clock: &Arc<dyn Clock>,
+        telemetry: &Arc<dyn Telemetry>,
+    ) -> Result<Self, String> {
+        let client = Arc::new(VaultClient::new(
+            settings.client.clone(),
+            Arc::clone(clock),
+            Arc::clone(telemetry),
+        )?);
+        let approle = AppRole::new(
+            Arc::clone(&client),
+            Arc::clone(clock),
+            settings.approle.clone(),
+            files.approle,
+        );
+        let session =
+            Arc::new(Session::new(Arc::new(approle), Arc::clone(clock), Arc::clone(telemetry)));
+        let transit = settings.transit.clone();
+        let kek = Arc::new(TransitKek::new(Arc::clone(&client), Arc::clone(&session), transit));
+        let (clock, authorities) = (Arc::clone(clock), files.authorities);
+        Ok(Self { settings, client, session, kek, authorities, clock })
+    }
+}
+
+#[async_trait]
+impl Keeper for VaultKeeper {
+    fn kek(&self) -> Arc<dyn Kek> {
+        Arc::<TransitKek>::clone(&self.kek)
+    }
+
+    fn lineage(&self) -> Lineage {
+        self.settings.transit.lineage()
+    }
+
+    fn tasks(&self) -> Vec<(&'static str, Task)> {
+        let (session, warm) = (Arc::clone(&self.session), Arc::clone(&self.client));
+        let greeting = async move {
+            warm.keep_warm().await;
+            // It ends where there is only one endpoint.
+            std::future::pending::<()>().await;
+        };
+        let mut tasks: Vec<(&'static str, Task)> = vec![
+            ("session", Box::pin(async move { session.run().await })),
+            ("greeting", Box::pin(greeting)),
+        ];
+        if let Some(file) = self.authorities.clone() {
+            let client = Arc::clone(&self.client);
+            let follow = async move { client.follow_authorities(file).await };
+            tasks.push(("authorities", Box::pin(follow)));
+        }
+        tasks
+    }
+
+    fn view(&self) -> KeeperView {
+        KeeperView::new(Some(self.session.view()), self.client.endpoints())
+    }
+
+    async fn check(&self, report: &mut Report) -> bool {
+        let capabilities = Capabilities::new(
+            Arc::clone(&self.client),
+            Arc::clone(&self.session),
+            self.settings.transit.clone(),
+        );
+        check::check(&self.settings, &self.session, &capabilities, &*self.clock, report).await
+    }
+
+    async fn close(&self) {
+        self.session.revoke().await;
+    }
+}
