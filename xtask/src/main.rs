@@ -6,6 +6,7 @@ mod cluster;
 mod control_plane;
 mod debian;
 mod fuzz;
+mod image;
 mod release;
 mod reproducible;
 mod run;
@@ -28,6 +29,7 @@ cargo xtask fuzz [SECONDS]   hostile bytes at the fuzz targets, for 60 s in all 
 cargo xtask deny             what may be built in: licences, sources, duplicates, advisories
 cargo xtask release          the program with its checksums, SBOM and VEX, in target/release-files
         [--advisories-unchecked]
+cargo xtask image            the container images, each built twice, in target/image
 cargo xtask reproducible     the same, and whether a build in another folder gives the same bytes
 cargo xtask cluster up       a control plane to try: OpenBao, etcd, the plugin, kube-apiserver
         [--replicas N] [--keeper openbao|local] [--kubernetes 1.36.3|1.31.0]
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         ["deny"] => supply_chain::deny(),
         ["release"] => supply_chain::advisories(true).and_then(|()| release::files().map(drop)),
         ["release", "--advisories-unchecked"] => release::files().map(drop),
+        ["image"] => image::all().map(drop),
         ["reproducible"] => reproducible::check(),
         ["tools"] => {
             tools::openbao().and_then(|_| control_plane::build(control_plane::KUBERNETES)).map(drop)

@@ -19,6 +19,14 @@ use crate::{
 /// The program's name, which is that of its file.
 pub(crate) const NAME: &str = "vault-kube-kms";
 
+/// Returns the version of the program, such as `0.1.0`.
+pub(crate) fn version() -> Result<String, Failure> {
+    let manifest = fs::read_to_string(root().join("Cargo.toml"))?;
+    let line = manifest.lines().find_map(|line| line.strip_prefix("version = \""));
+    let version = line.and_then(|line| line.strip_suffix('"'));
+    Ok(version.ok_or("Cargo.toml names no version")?.to_owned())
+}
+
 /// Builds the program, and writes all files to `target/release-files`. Returns the program's path.
 pub(crate) fn files() -> Result<PathBuf, Failure> {
     let program = binary()?;

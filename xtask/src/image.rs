@@ -1,0 +1,128 @@
+//! The container image, built without a registry and without a container engine.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    build::source_date,
+    debian,
+    release::{self, NAME},
+    run::{Failure, output, root, run, say, target},
+};
+
+const PACKAGES: &[debian::Package] =
+    &[("buildah", "1.28.2+ds1-3+deb12u1+b3"), ("ca-certificates", "20230311+deb12u1")];
+
+/// The most bytes of the archive, whose layers are compressed.
+const SIZE_MAX: u64 = 20_000_000;
+
+/// An image in an archive.
+pub(crate) struct Image {
+    /// What it is called, with its tag.
+    pub(crate) name: String,
+    /// An OCI archive that holds it.
+    pub(crate) archive: PathBuf,
+    /// The digest of its manifest.
+    pub(crate) digest: String,
+}
+
+/// Which base the program stands on.
+#[derive(Clone, Copy)]
+pub(crate) enum Base {
+    /// The libraries alone.
+    Plain,
+    /// BusyBox beside them.
+    Shell,
+}
+
+/// Builds both images twice, and says what they are. Returns the plain one; `None`, loudly, where
+/// that is not possible.
+pub(crate) fn all() -> Result<Option<Image>, Failure> {
+    let Some(()) = debian::packages(PACKAGES)? else { return Ok(None) };
+    release::files()?;
+    let context = context()?;
+    let place = target().join("image");
+    let plain = build(&context, Base::Plain, &place.join("first"))?;
+    let again = build(&context, Base::Plain, &place.join("second"))?;
+    if plain.digest != again.digest {
+        let problem = format!("two builds gave {} and {}", plain.digest, again.digest);
+        return Err(problem.into());
+    }
+    let size = fs::metadata(&plain.archive)?.len();
+    if size > SIZE_MAX {
+        return Err(format!("{} has {size} bytes; at most {SIZE_MAX}", plain.name).into());
+    }
+    let shell = build(&context, Base::Shell, &place.join("first"))?;
+    for image in [&plain, &shell] {
+        let size = fs::metadata(&image.archive)?.len();
+        say(&format!("{}  {}  {size} bytes", image.name, image.digest));
+    }
+    Ok(Some(plain))
+}
+
+/// Makes the folder of what goes into an image, and returns it.
+fn context() -> Result<PathBuf, Failure> {
+    let context = target().join("image/context");
+    drop(fs::remove_dir_all(&context));
+    for folder in ["sbom", "licenses", "rootfs-none"] {
+        fs::create_dir_all(context.join(folder))?;
+    }
+    let (files, sbom) = (target().join("release-files"), format!("{NAME}.cdx.json"));
+    fs::copy(files.join(NAME), context.join(NAME))?;
+    fs::copy(files.join(&sbom), context.join("sbom").join(&sbom))?;
+    fs::copy(root().join("LICENSE"), context.join("licenses/LICENSE"))?;
+    let script = root().join("deploy/container/rootfs.sh");
+    run(Command::new(&script).arg(context.join("rootfs")))?;
+    run(Command::new(&script).arg(context.join("rootfs-shell")).arg("shell"))?;
+    Ok(context)
+}
+
+/// Builds one image with a storage of its own in `place`.
+fn build(context: &Path, base: Base, place: &Path) -> Result<Image, Failure> {
+    let (rootfs, suffix) = match base {
+        Base::Plain => ("rootfs", ""),
+        Base::Shell => ("rootfs-shell", "-shell"),
+    };
+    let version = release::version()?;
+    let name = format!("localhost/{NAME}:{version}{suffix}");
+    fs::create_dir_all(place)?;
+    let date = source_date(&root())?;
+    let revision = output(Command::new("git").current_dir(root()).args(["rev-parse", "HEAD"]))?;
+    let mut bud = buildah(place);
+    bud.args(["bud", "--quiet", "--isolation", "chroot", "--format", "oci", "--omit-history"])
+        .arg(format!("--timestamp={date}"))
+        .arg(format!("--tag={name}"))
+        .arg("--file")
+        .arg(root().join("deploy/container/Containerfile"));
+    for (argument, value) in [
+        ("ROOTFS", rootfs),
+        ("VERSION", version.as_str()),
+        ("REVISION", revision.trim()),
+        ("CREATED", &date),
+    ] {
+        bud.arg(format!("--build-arg={argument}={value}"));
+    }
+    output(bud.arg(context))?;
+    let archive = place.join(format!("{NAME}-{version}{suffix}.oci.tar"));
+    drop(fs::remove_file(&archive));
+    let digest = place.join("digest");
+    output(
+        buildah(place)
+            .args(["push", "--quiet", "--digestfile"])
+            .arg(&digest)
+            .arg(&name)
+            .arg(format!("oci-archive:{}:{name}", archive.display())),
+    )?;
+    Ok(Image { name, archive, digest: fs::read_to_string(digest)? })
+}
+
+/// Returns buildah with its storage in `place`.
+fn buildah(place: &Path) -> Command {
+    let mut buildah = Command::new("buildah");
+    buildah.args(["--storage-driver", "vfs", "--root"]).arg(place.join("storage"));
+    buildah.arg("--runroot").arg(place.join("run"));
+    buildah
+}
