@@ -14,7 +14,8 @@ use crate::{
 
 /// The kube-apiserver that is tested unless another one is asked for.
 pub(crate) const KUBERNETES: &str = "1.36.3";
-const ETCD: &str = "3.6.16";
+/// The etcd that is tested.
+pub(crate) const ETCD: &str = "3.6.16";
 
 /// A module of `xtask/parts`, and what is built of it.
 struct Part {
@@ -44,24 +45,53 @@ pub(crate) fn build(kubernetes: &str) -> Result<ControlPlane, Failure> {
         ],
         takes: "half a minute",
     };
-    let version = "k8s.io/component-base/version";
-    let (major, minor) = kubernetes.split_once('.').unwrap_or((kubernetes, ""));
-    let minor = minor.split('.').next().unwrap_or_default();
-    let kubernetes = Part {
-        module: format!("kubernetes-{kubernetes}"),
-        ldflags: format!(
-            "-s -w -X {version}.gitVersion=v{kubernetes} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
-        ),
-        programs: &[
+    let kubernetes = Part::of_kubernetes(
+        kubernetes,
+        "kubernetes",
+        &[
             ("k8s.io/kubernetes/cmd/kube-apiserver", "kube-apiserver"),
             ("k8s.io/kubernetes/cmd/kubectl", "kubectl"),
         ],
-        takes: "3 to 6 minutes, 2 GiB of memory and 2 GB of Go's build cache",
-    };
+        "3 to 6 minutes, 2 GiB of memory and 2 GB of Go's build cache",
+    );
     Ok(ControlPlane { etcd: etcd.built()?, kubernetes: kubernetes.built()? })
 }
 
+/// Builds what a node has beside a control plane, and returns its folder: the kubelet, and kubeadm.
+pub(crate) fn node() -> Result<PathBuf, Failure> {
+    Part::of_kubernetes(
+        KUBERNETES,
+        "node",
+        &[
+            ("k8s.io/kubernetes/cmd/kubelet", "kubelet"),
+            ("k8s.io/kubernetes/cmd/kubeadm", "kubeadm"),
+        ],
+        "2 to 4 minutes",
+    )
+    .built()
+}
+
 impl Part {
+    /// Programs of the Kubernetes release `release`, of the module that is called after `name`.
+    fn of_kubernetes(
+        release: &str,
+        name: &str,
+        programs: &'static [(&'static str, &'static str)],
+        takes: &'static str,
+    ) -> Self {
+        let version = "k8s.io/component-base/version";
+        let (major, minor) = release.split_once('.').unwrap_or((release, ""));
+        let minor = minor.split('.').next().unwrap_or_default();
+        Self {
+            module: format!("{name}-{release}"),
+            ldflags: format!(
+                "-s -w -X {version}.gitVersion=v{release} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
+            ),
+            programs,
+            takes,
+        }
+    }
+
     /// The folder of its programs.
     fn built(&self) -> Result<PathBuf, Failure> {
         let module = root().join("xtask/parts").join(&self.module);

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     build::source_date,
+    control_plane::{self, ControlPlane, KUBERNETES},
     debian,
     release::{self, NAME},
     run::{Failure, output, root, run, say, target},
@@ -125,4 +126,45 @@ fn buildah(place: &Path) -> Command {
     buildah.args(["--storage-driver", "vfs", "--root"]).arg(place.join("storage"));
     buildah.arg("--runroot").arg(place.join("run"));
     buildah
+}
+
+/// Builds the images of a node beside ours, each from one static program: etcd, kube-apiserver, and what
+/// keeps a Pod's sandbox. Returns the folder of their archives, with a copy of `ours` in it.
+pub(crate) fn of_a_node(ours: &Image, parts: &ControlPlane) -> Result<PathBuf, Failure> {
+    let place = target().join("image/node");
+    let archives = place.join("archives");
+    drop(fs::remove_dir_all(&archives));
+    fs::create_dir_all(&archives)?;
+    fs::copy(&ours.archive, archives.join("vault-kube-kms.tar"))?;
+    let pause = place.join("pause");
+    run(Command::new("go")
+        .current_dir(root().join("tests"))
+        .args(["build", "-trimpath", "-buildvcs=false", "-o"])
+        .arg(&pause)
+        .arg("./node/pause")
+        .env("CGO_ENABLED", "0"))?;
+    let (kubernetes, etcd) = (format!("v{KUBERNETES}"), control_plane::ETCD);
+    for (name, tag, program) in [
+        ("pause", "1", pause),
+        ("etcd", etcd, parts.etcd.join("etcd")),
+        ("kube-apiserver", &kubernetes, parts.kubernetes.join("kube-apiserver")),
+    ] {
+        let context = place.join("context");
+        drop(fs::remove_dir_all(&context));
+        fs::create_dir_all(context.join("usr/local/bin"))?;
+        fs::create_dir_all(context.join("tmp"))?;
+        fs::copy(program, context.join("usr/local/bin").join(name))?;
+        let containerfile = place.join("Containerfile");
+        let text = format!("FROM scratch\nCOPY . /\nENV PATH=/usr/local/bin\nCMD [\"{name}\"]\n");
+        fs::write(&containerfile, text)?;
+        let image = format!("localhost/{name}:{tag}");
+        let mut bud = buildah(&place);
+        bud.args(["bud", "--quiet", "--isolation", "chroot"]).arg(format!("--tag={image}"));
+        output(bud.arg("--file").arg(&containerfile).arg(&context))?;
+        let archive = archives.join(format!("{name}.tar"));
+        let to = format!("docker-archive:{}:{image}", archive.display());
+        output(buildah(&place).args(["push", "--quiet", "--disable-compression", &image, &to]))?;
+    }
+    drop(fs::remove_dir_all(place.join("storage")));
+    Ok(archives)
 }

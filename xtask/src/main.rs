@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         ["cluster", action @ ("up" | "down" | "status"), flags @ ..] => cluster::ctl(action, flags),
         ["soak", flags @ ..] => soak::Choice::read(flags).and_then(|choice| soak::run_it(&choice)),
         ["hostile"] => tools::openbao().and_then(|bao| test::hostile(bao.as_deref())),
+        ["node"] => tools::openbao().and_then(|bao| test::node(bao.as_deref())),
         ["fuzz"] => fuzz::all(60),
         ["fuzz", seconds] => seconds.parse().map_err(Into::into).and_then(fuzz::all),
         ["deny"] => supply_chain::deny(),
@@ -52,9 +53,10 @@ fn main() -> ExitCode {
         ["release", "--advisories-unchecked"] => release::files().map(drop),
         ["image"] => image::all().map(drop),
         ["reproducible"] => reproducible::check(),
-        ["tools"] => {
-            tools::openbao().and_then(|_| control_plane::build(control_plane::KUBERNETES)).map(drop)
-        }
+        ["tools"] => tools::openbao()
+            .and_then(|_| control_plane::build(control_plane::KUBERNETES))
+            .and_then(|_| control_plane::node())
+            .map(drop),
         _ => Err(USAGE.into()),
     };
     match done {

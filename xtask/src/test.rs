@@ -6,7 +6,7 @@ use prost::Message as _;
 
 use crate::{
     control_plane::{self, KUBERNETES},
-    debian, release,
+    debian, image, release,
     run::{Failure, can_run, root, run, say, target},
     tools::{self, missing},
 };
@@ -57,6 +57,7 @@ pub(crate) fn all(choice: &Choice<'_>) -> Result<(), Failure> {
     field(bao.as_deref())?;
     hostile(bao.as_deref())?;
     pages(bao.as_deref())?;
+    node(bao.as_deref())?;
     faults(bao.as_deref(), choice)?;
     e2e(bao.as_deref(), choice)
 }
@@ -86,6 +87,25 @@ pub(crate) fn hostile(bao: Option<&Path>) -> Result<(), Failure> {
     let shipped = release::binary()?;
     say("Go: floods, slow clients and what stays in memory, against the release binary");
     run(suite("hostile", "15m", bao).arg("-v").env("PROVIDER", shipped))
+}
+
+/// A node whose kubelet runs etcd, kube-apiserver and the image as static Pods.
+pub(crate) fn node(bao: Option<&Path>) -> Result<(), Failure> {
+    let packages = [
+        ("containerd", "1.6.20~ds1-1+deb12u3"),
+        ("runc", "1.1.5+ds1-1+deb12u1"),
+        ("iproute2", "6.1.0-3"),
+    ];
+    let Some(()) = debian::packages(&packages)? else { return Ok(()) };
+    let Some(image) = image::all()? else { return Ok(()) };
+    let parts = control_plane::build(KUBERNETES)?;
+    let images = image::of_a_node(&image, &parts)?;
+    let node = control_plane::node()?;
+    say("Go: a node of a real kubelet, and the image in it");
+    let mut go = suite("node", "15m", bao);
+    go.env("KUBERNETES", parts.kubernetes).env("NODE", node).env("IMAGES", images);
+    go.env("ETCD", parts.etcd).env("ETCD_VERSION", control_plane::ETCD);
+    run(&mut go)
 }
 
 /// What a person sees of `/statusz`; the pictures go to `target/screens`.

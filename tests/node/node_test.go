@@ -1,0 +1,366 @@
+// Package node_test boots a control-plane node: a real kubelet with containerd runs etcd, kube-apiserver and
+// the provider's image as static Pods, from the files of deploy/ and from what kubeadm makes with them.
+package node_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vault-kube-kms.test/parts"
+	"vault-kube-kms.test/suite"
+)
+
+func TestMain(m *testing.M) { suite.Main(m, 1) }
+
+const (
+	provider  = "vault-kube-kms"
+	apiServer = "kube-apiserver"
+)
+
+// node is a machine with what a control plane needs.
+type node struct {
+	*machine
+	bao    *parts.OpenBao
+	tenant *parts.Tenant
+	// podOfProvider is the manifest of deploy/, with the marked lines changed.
+	podOfProvider             string
+	podOfEtcd, podOfAPIServer string
+}
+
+// prepare starts a keeper and makes all files of the node, and starts no Pod.
+func prepare(t *testing.T) *node {
+	t.Helper()
+	dir := suite.ShortDir(t)
+	ownNode(t, dir)
+	n := &node{machine: newMachine(t, dir)}
+	bao, err := parts.StartOpenBao(n.way, suite.Needed(t, "BAO"), suite.ShortDir(t))
+	suite.Must(t, err)
+	t.Cleanup(bao.Kill)
+	n.bao = bao
+	n.tenant, err = bao.NewTenant(parts.RandomName(), suite.ShortDir(t), 60, parts.UseOfKey...)
+	suite.Must(t, err)
+	suite.Must(t, n.tenant.MakeKey())
+	n.settle()
+	n.kubeadm()
+	manifest := n.deploy("static-pod/vault-kube-kms.yaml")
+	manifest = strings.Replace(manifest, "https://vault.example.com:8200", "https://"+bao.Address, 1)
+	manifest = strings.Replace(manifest, "transit/keys/kubernetes", n.tenant.Mount+"/keys/"+n.tenant.Key, 1)
+	// A test does not wait for a minute.
+	n.podOfProvider = strings.Replace(manifest, "        - --health-address", "        - --rotation-delay=5s\n        - --health-address", 1)
+	return n
+}
+
+// deploy returns a file of deploy/.
+func (n *node) deploy(name string) string {
+	n.t.Helper()
+	text, err := os.ReadFile(filepath.Join("../../deploy", name))
+	suite.Must(n.t, err)
+	return string(text)
+}
+
+// settle puts the provider's files into their places, as deploy/README.md tells an operator to.
+func (n *node) settle() {
+	n.t.Helper()
+	suite.Must(n.t, os.WriteFile("/etc/tmpfiles.d/vault-kube-kms.conf", []byte(n.deploy("static-pod/tmpfiles.conf")), 0o644))
+	n.run("systemd-tmpfiles", "--create", "vault-kube-kms.conf")
+	secretID, err := os.ReadFile(n.tenant.SecretIDFile)
+	suite.Must(n.t, err)
+	ca, err := os.ReadFile(n.bao.CAFile)
+	suite.Must(n.t, err)
+	for name, text := range map[string][]byte{"secret-id": secretID, "role-id": []byte(n.tenant.RoleID), "ca.pem": ca} {
+		path := filepath.Join("/etc/vault-kube-kms", name)
+		suite.Must(n.t, os.WriteFile(path, text, 0o400))
+		suite.Must(n.t, os.Chown(path, 65532, 65532))
+	}
+	suite.Must(n.t, os.WriteFile("/etc/kubernetes/encryption/encryption-config.yaml",
+		[]byte(n.deploy("kubernetes/encryption-config/2-write.yaml")), 0o600))
+}
+
+// kubeadm makes certificates and the manifests of etcd and the API server, the latter with our patch.
+func (n *node) kubeadm() {
+	n.t.Helper()
+	kubeadm := filepath.Join(suite.Needed(n.t, "NODE"), "kubeadm")
+	patches, err := filepath.Abs("../../deploy/kubeadm/patches")
+	suite.Must(n.t, err)
+	release := strings.Fields(n.run(kubeadm, "version", "--output=short"))[0]
+	config := filepath.Join(n.dir, "kubeadm.yaml")
+	suite.Must(n.t, os.WriteFile(config, []byte(fmt.Sprintf(`apiVersion: kubeadm.k8s.io/v1beta4
+kind: InitConfiguration
+localAPIEndpoint: {advertiseAddress: %s}
+nodeRegistration: {name: node, criSocket: unix://%s}
+patches: {directory: %s}
+---
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: ClusterConfiguration
+kubernetesVersion: %s
+imageRepository: localhost
+etcd: {local: {imageTag: %q}}
+`, nodeAddress, runtime, patches, release, etcdTag())), 0o600))
+	n.run(kubeadm, "init", "phase", "certs", "all", "--config="+config)
+	n.run(kubeadm, "init", "phase", "kubeconfig", "super-admin", "--config="+config)
+	n.run(kubeadm, "init", "phase", "etcd", "local", "--config="+config)
+	n.run(kubeadm, "init", "phase", "control-plane", "apiserver", "--config="+config)
+	n.podOfEtcd, n.podOfAPIServer = n.take("etcd.yaml"), n.take("kube-apiserver.yaml")
+}
+
+// take moves a manifest out of the kubelet's directory.
+func (n *node) take(name string) string {
+	n.t.Helper()
+	path := filepath.Join(manifests, name)
+	text, err := os.ReadFile(path)
+	suite.Must(n.t, err)
+	suite.Must(n.t, os.Remove(path))
+	return string(text)
+}
+
+// etcdTag is the tag of the image of etcd, which is the version of its folder.
+func etcdTag() string { return os.Getenv("ETCD_VERSION") }
+
+// kubectl runs kubectl as the administrator that kubeadm makes before there are roles.
+func (n *node) kubectl(args ...string) (string, error) {
+	return n.try(append([]string{filepath.Join(suite.Needed(n.t, "KUBERNETES"), "kubectl"),
+		"--kubeconfig=/etc/kubernetes/super-admin.conf", "--request-timeout=10s"}, args...)...)
+}
+
+// untilServes waits until the API server is ready, with what it says of its KMS provider.
+func (n *node) untilServes() {
+	n.t.Helper()
+	var last error
+	if !n.until(func() bool {
+		_, last = n.kubectl("get", "--raw=/readyz?verbose")
+		return last == nil
+	}) {
+		n.t.Fatalf("the API server is not ready: %v", last)
+	}
+}
+
+// store writes a Secret and reads it again.
+func (n *node) store(name string) {
+	n.t.Helper()
+	var last error
+	if !n.until(func() bool {
+		_, last = n.kubectl("create", "secret", "generic", name, "--from-literal=value="+name)
+		return last == nil || strings.Contains(last.Error(), "AlreadyExists")
+	}) {
+		n.t.Fatalf("the Secret %s cannot be written: %v", name, last)
+	}
+	n.read(name)
+}
+
+// read reads a Secret that was stored.
+func (n *node) read(name string) {
+	n.t.Helper()
+	var got string
+	var err error
+	if !n.until(func() bool {
+		got, err = n.kubectl("get", "secret", name, "--output=go-template={{.data.value | base64decode}}")
+		return err == nil
+	}) || got != name {
+		n.t.Fatalf("the Secret %s is read as %q: %v", name, got, err)
+	}
+}
+
+// stored returns what etcd holds of a Secret.
+func (n *node) stored(name string) string {
+	n.t.Helper()
+	return n.run(filepath.Join(suite.Needed(n.t, "ETCD"), "etcdctl"), "--endpoints=https://127.0.0.1:2379",
+		"--cacert=/etc/kubernetes/pki/etcd/ca.crt", "--cert=/etc/kubernetes/pki/etcd/healthcheck-client.crt",
+		"--key=/etc/kubernetes/pki/etcd/healthcheck-client.key",
+		"get", "--print-value-only", "/registry/secrets/default/"+name)
+}
+
+// requireEncrypted requires that etcd holds a Secret encrypted, by this version of the key.
+func (n *node) requireEncrypted(name, version string) {
+	n.t.Helper()
+	stored := n.stored(name)
+	if !strings.HasPrefix(stored, "k8s:enc:kms:v2:vault-kube-kms:") || !strings.Contains(stored, version+".") {
+		n.t.Fatalf("etcd holds %q", stored)
+	}
+}
+
+// A node boots in any order, and survives what happens to nodes.
+func TestNode(t *testing.T) {
+	if !suite.Apart(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS) {
+		return
+	}
+	n := prepare(t)
+
+	t.Log("the provider comes last")
+	n.write("etcd.yaml", n.podOfEtcd)
+	n.write("kube-apiserver.yaml", n.podOfAPIServer)
+	n.startKubelet()
+	n.untilRuns("etcd")
+	n.write(provider+".yaml", n.podOfProvider)
+	p := n.untilReady(provider, "")
+	n.untilServes()
+	n.store("first")
+	n.requireEncrypted("first", "v1")
+	n.requireRestricted(p)
+
+	t.Log("each container is killed")
+	for _, name := range []string{provider, apiServer, "etcd"} {
+		id, _, _ := n.running(name)
+		n.kill(id)
+		n.untilReady(name, id)
+		n.untilServes()
+		n.read("first")
+		n.store("after-" + name)
+	}
+
+	t.Log("the kubelet is restarted")
+	before, _, _ := n.running(provider)
+	n.kubelet.Stop()
+	n.startKubelet()
+	if after := n.untilReady(provider, ""); after != before {
+		t.Errorf("the provider was replaced: %s, %s", before, after)
+	}
+
+	t.Log("the keeper is down: the provider is not restarted, and what was written is read")
+	n.bao.Kill()
+	n.requireStays(before)
+	n.read("first")
+	suite.Must(t, n.bao.Restart())
+
+	t.Log("the key is rotated")
+	suite.Must(t, n.tenant.Rotate())
+	n.untilWritesWith("v2")
+
+	t.Log("the image is upgraded by its manifest, under constant writes")
+	n.run("ctr", "--namespace=k8s.io", "images", "tag", "localhost/vault-kube-kms:0.1.0", "localhost/vault-kube-kms:next")
+	n.whileWriting(func() {
+		n.write(provider+".yaml", strings.Replace(n.podOfProvider, ":0.1.0", ":next", 1))
+		n.untilReady(provider, before)
+	})
+
+	t.Log("a full stop, and a start in which the provider comes first while the keeper is down")
+	n.bao.Kill()
+	n.stopAll()
+	manifest := n.take("kube-apiserver.yaml")
+	n.startKubelet()
+	n.untilReady(provider, "")
+	n.write("kube-apiserver.yaml", manifest)
+	n.untilRuns(apiServer)
+	suite.Must(t, n.bao.Restart())
+	n.untilServes()
+	n.read("first")
+	n.store("at-the-end")
+}
+
+// untilRuns waits until the Pod's container runs.
+func (n *node) untilRuns(name string) {
+	n.t.Helper()
+	if !n.until(func() bool { id, _, _ := n.running(name); return id != "" }) {
+		n.t.Fatalf("the Pod %s does not run: %+v", name, n.pod(name))
+	}
+}
+
+// requireRestricted requires that the process of a container has no user, no right and no disk of the node.
+func (n *node) requireRestricted(container string) {
+	n.t.Helper()
+	status, err := os.ReadFile("/proc/" + n.pid(container) + "/status")
+	suite.Must(n.t, err)
+	for _, line := range []string{"Uid:\t65532\t", "Gid:\t65532\t", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"} {
+		if !strings.Contains(string(status), line) {
+			n.t.Errorf("the provider's process lacks %q:\n%s", line, status)
+		}
+	}
+	mounts, err := os.ReadFile("/proc/" + n.pid(container) + "/mounts")
+	suite.Must(n.t, err)
+	root, _, _ := strings.Cut(string(mounts), "\n")
+	if fields := strings.Fields(root); len(fields) < 4 || !strings.HasPrefix(fields[3], "ro") {
+		n.t.Errorf("the root of the provider's file system can be written to: %s", root)
+	}
+}
+
+// requireStays requires that the provider's container outlives three periods of its probes after the
+// provider has told that its keeper is away.
+func (n *node) requireStays(container string) {
+	n.t.Helper()
+	told := func() bool {
+		return strings.Contains(n.get("http://127.0.0.1:9090/statusz?format=json"), "keeper-unreachable")
+	}
+	if !n.until(told) {
+		n.t.Fatal("the provider does not tell of the outage")
+	}
+	since := n.probes()
+	if !n.until(func() bool { return n.probes() >= since+6 }) {
+		n.t.Fatal("the kubelet does not probe")
+	}
+	if id, _, ready := n.running(provider); id != container || !ready {
+		n.t.Errorf("the provider's container was %s and is %s, ready: %t", container, id, ready)
+	}
+}
+
+// probes returns how often the kubelet has probed the provider.
+func (n *node) probes() (sum int) {
+	for _, line := range strings.Split(n.get(kubeletURL+"/metrics/probes"), "\n") {
+		var count int
+		_, value, found := strings.Cut(line, "} ")
+		if found && strings.HasPrefix(line, "prober_probe_total{") && strings.Contains(line, `container="vault-kube-kms"`) {
+			_, _ = fmt.Sscan(value, &count)
+			sum += count
+		}
+	}
+	return sum
+}
+
+// untilWritesWith waits until new Secrets are encrypted with this version of the key.
+func (n *node) untilWritesWith(version string) {
+	n.t.Helper()
+	var last string
+	number := 0
+	if !parts.EventuallyEvery(time.Second, changeBound, func() bool {
+		number++
+		name := fmt.Sprintf("rotated-%d", number)
+		n.store(name)
+		last = n.stored(name)
+		return strings.Contains(last, version+".")
+	}) {
+		n.t.Fatalf("etcd holds %q", last)
+	}
+}
+
+// whileWriting does something while Secrets are written; each write must succeed.
+func (n *node) whileWriting(do func()) {
+	n.t.Helper()
+	ctx, stop := context.WithCancel(n.t.Context())
+	var written atomic.Int64
+	failed := make(chan error, 1)
+	go func() {
+		defer close(failed)
+		for ctx.Err() == nil {
+			name := fmt.Sprintf("constant-%d", written.Load())
+			if _, err := n.kubectl("create", "secret", "generic", name, "--from-literal=value="+name); err != nil {
+				failed <- err
+				return
+			}
+			written.Add(1)
+		}
+	}()
+	do()
+	stop()
+	if err := <-failed; err != nil {
+		n.t.Errorf("a write was lost: %v", err)
+	}
+	if written.Load() == 0 {
+		n.t.Error("nothing was written meanwhile")
+	}
+	n.t.Logf("%d Secrets were written meanwhile", written.Load())
+}
+
+// stopAll ends the kubelet and every container, as a shutdown does.
+func (n *node) stopAll() {
+	n.t.Helper()
+	n.kubelet.Stop()
+	for _, container := range n.containers() {
+		_, _ = n.try("ctr", "--namespace=k8s.io", "task", "kill", "--all", "--signal=SIGKILL", container)
+	}
+}
