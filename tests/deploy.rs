@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use vault_kube_kms::config::{environment, sources::Sources};
+use vault_kube_kms::config::{environment, settings, sources::Sources};
 
 /// The most exposure that `systemd-analyze security` may find, in tenths (0 to 100).
 const EXPOSURE_MAX: &str = "20";
@@ -53,6 +53,33 @@ fn the_environment_file_names_every_flag_with_its_default() {
     }
     let shipped = fs::read_to_string(&path).unwrap_or_default();
     assert_eq!(shipped, expected, "run DEPLOY_UPDATE=1 cargo test --test deploy");
+}
+
+#[test]
+fn the_policy_is_what_the_program_prints() {
+    let path = deploy("vault/policy.hcl");
+    let flags = ["--vault-key-path=transit/keys/kubernetes".to_owned()];
+    let expected = settings::policy(&Sources::collect(&flags, [])).unwrap();
+    if env::var_os("DEPLOY_UPDATE").is_some() {
+        fs::write(&path, &expected).unwrap();
+    }
+    let shipped = fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(shipped, expected, "run DEPLOY_UPDATE=1 cargo test --test deploy");
+}
+
+#[test]
+fn a_policy_needs_only_what_names_the_key() {
+    let of = |flags: &[&str]| {
+        let flags: Vec<_> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        settings::policy(&Sources::collect(&flags, []))
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let wide = of(&["--transit-key=k", "--vault-namespace=admin", "--require-enterprise"]).unwrap();
+    for text in ["namespace admin", "path \"transit/encrypt/k\"", "path \"sys/license/status\""] {
+        assert!(wide.contains(text), "{wide}");
+    }
+    assert!(of(&[]).unwrap_err()[0].starts_with("--vault-key-path (not given)"));
+    assert_eq!(of(&["--keeper=local"]).unwrap_err().len(), 1);
 }
 
 /// Whoever uncomments a line changes nothing by that alone.

@@ -26,6 +26,7 @@ A Kubernetes KMS v2 provider whose key stays in Vault's or OpenBao's Transit eng
 Usage:
   vault-kube-kms [serve] [FLAGS]       serve kube-apiserver on a Unix socket
   vault-kube-kms check [FLAGS]         tell what is right and what is wrong with those flags
+  vault-kube-kms policy [FLAGS]        print what the role must be granted on the key
   vault-kube-kms dev                   try it: embedded keeper, no server, no configuration
   vault-kube-kms local init [FLAGS]    make the embedded keeper's key file
   vault-kube-kms local rotate [FLAGS]  add a version to it
@@ -64,6 +65,10 @@ fn run_to_end(args: impl Iterator<Item = OsString>) -> ExitCode {
             Err(errors) => misconfigured(&errors),
         },
         (["check"], None) => check::run(&sources),
+        (["policy"], None) => match settings::policy(&sources) {
+            Ok(policy) => print(policy.trim_end()),
+            Err(errors) => misconfigured(&errors),
+        },
         (["dev"], None) if rest.is_empty() => dev::run(),
         (["dev"], None) => wrong_usage("dev takes no flags"),
         (["local", action @ ("init" | "rotate")], None) => {

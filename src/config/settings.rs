@@ -166,6 +166,16 @@ pub fn local_key_file(sources: &Sources) -> Result<PathBuf, Vec<ConfigError>> {
     }
 }
 
+/// What this program must be granted at its keeper, in the keeper's own language.
+///
+/// # Errors
+/// Everything that is wrong with what names the key.
+pub fn policy(sources: &Sources) -> Result<String, Vec<ConfigError>> {
+    let mut reading = Reading::new(sources);
+    let policy = keepers::wanted(&mut reading).and_then(|kind| kind.policy(&mut reading));
+    policy.filter(|_| reading.errors.is_empty()).ok_or(reading.errors)
+}
+
 /// Reads `http://HOST:PORT`. A collector stands on the node, as kube-apiserver's does.
 fn collector(text: &str) -> Result<Option<String>, String> {
     if text.is_empty() {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -144,6 +145,7 @@ func (m *machine) end() {
 		_, _ = m.try("ctr", "--namespace=k8s.io", "container", "delete", container)
 	}
 	m.containerd.Stop()
+	removeCgroups()
 	if m.t.Failed() {
 		for _, process := range []*parts.Process{m.kubelet, m.containerd} {
 			if process != nil {
@@ -154,6 +156,26 @@ func (m *machine) end() {
 		for _, log := range logs {
 			text, _ := os.ReadFile(log)
 			m.t.Logf("%s:\n%s", log, parts.Tail(string(text)))
+		}
+	}
+}
+
+// removeCgroups removes the empty groups that containers leave: those of containerd's namespace, and those
+// of Pods. One that is in use stays.
+func removeCgroups() {
+	for _, pattern := range []string{"/sys/fs/cgroup/*/k8s.io", "/sys/fs/cgroup/k8s.io"} {
+		roots, _ := filepath.Glob(pattern)
+		for _, root := range roots {
+			var groups []string
+			_ = filepath.WalkDir(root, func(path string, entry os.DirEntry, err error) error {
+				if err == nil && entry.IsDir() {
+					groups = append(groups, path)
+				}
+				return nil
+			})
+			for _, group := range slices.Backward(groups) {
+				_ = os.Remove(group)
+			}
 		}
 	}
 }

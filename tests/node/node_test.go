@@ -36,9 +36,8 @@ type node struct {
 }
 
 // prepare starts a keeper and makes all files of the node, and starts no Pod.
-func prepare(t *testing.T) *node {
+func prepare(t *testing.T, dir string) *node {
 	t.Helper()
-	dir := suite.ShortDir(t)
 	ownNode(t, dir)
 	n := &node{machine: newMachine(t, dir)}
 	bao, err := parts.StartOpenBao(n.way, suite.Needed(t, "BAO"), suite.ShortDir(t))
@@ -188,10 +187,15 @@ func (n *node) requireEncrypted(name, version string) {
 
 // A node boots in any order, and survives what happens to nodes.
 func TestNode(t *testing.T) {
+	// The process outside makes the directory and removes it, once the mounts below it are gone.
+	const dirVariable = "NODE_DIR"
+	if os.Getenv(dirVariable) == "" {
+		t.Setenv(dirVariable, suite.ShortDir(t))
+	}
 	if !suite.Apart(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS) {
 		return
 	}
-	n := prepare(t)
+	n := prepare(t, os.Getenv(dirVariable))
 
 	t.Log("the provider comes last")
 	n.write("etcd.yaml", n.podOfEtcd)

@@ -46,9 +46,9 @@ pub struct Capabilities {
 }
 
 /// What a path is needed for, and which capabilities on it are dangerous.
-struct Rule {
-    path: String,
-    needed: Option<&'static str>,
+pub(super) struct Rule {
+    pub(super) path: String,
+    pub(super) needed: Option<&'static str>,
     dangerous: &'static [&'static str],
     danger: &'static str,
 }
@@ -66,15 +66,7 @@ impl Capabilities {
     /// [`Code::PermissionDenied`](crate::domain::error::Code::PermissionDenied) for a token that
     /// may not even ask, as one without the policy `default`; and the codes of an outage.
     pub async fn judge(&self, deadline: Monotonic) -> Result<Verdict, KmsError> {
-        let mut rules = rules(&self.settings.key);
-        if self.settings.require_enterprise {
-            rules.push(Rule {
-                path: "sys/license/status".to_owned(),
-                needed: Some("read"),
-                dangerous: &[],
-                danger: "",
-            });
-        }
+        let rules = rules(&self.settings.key, self.settings.require_enterprise);
         let held = self.session.token(deadline).await?;
         let paths: Vec<_> = rules.iter().map(|rule| rule.path.as_str()).collect();
         let request = Request {
@@ -94,12 +86,13 @@ impl Capabilities {
     }
 }
 
-fn rules(KeyPath { mount, key }: &KeyPath) -> Vec<Rule> {
+/// Returns what is needed on a key, and what is dangerous. `require_enterprise` adds the licence.
+pub(super) fn rules(KeyPath { mount, key }: &KeyPath, require_enterprise: bool) -> Vec<Rule> {
     const WRITE: &[&str] = &["create", "update", "patch", "delete", "sudo"];
     let rule = |path, needed, dangerous, danger| Rule { path, needed, dangerous, danger };
     let (at, encrypt) = (format!("{mount}/keys/{key}"), format!("{mount}/encrypt/{key}"));
     let export = format!("{mount}/export/encryption-key/{key}");
-    vec![
+    let mut rules = vec![
         rule(format!("{export}/latest"), None, &["read"], "the key can be taken out"),
         rule(format!("{at}/import"), None, WRITE, "the key can be replaced"),
         rule(format!("{at}/import_version"), None, WRITE, "a known key can be made the newest"),
@@ -112,7 +105,11 @@ fn rules(KeyPath { mount, key }: &KeyPath) -> Vec<Rule> {
         rule(export, None, &["read"], "the key can be taken out"),
         rule(format!("{mount}/backup/{key}"), None, &["read"], "the key can be taken out"),
         rule(format!("{mount}/restore/{key}"), None, WRITE, "the key can be replaced"),
-    ]
+    ];
+    if require_enterprise {
+        rules.push(rule("sys/license/status".to_owned(), Some("read"), &[], ""));
+    }
+    rules
 }
 
 fn judge(rules: &[Rule], granted: &BTreeMap<String, serde_json::Value>) -> Verdict {

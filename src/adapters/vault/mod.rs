@@ -9,6 +9,7 @@ pub mod credentials;
 pub mod handshake;
 pub mod keeper;
 pub mod key_path;
+pub mod policy;
 pub mod session;
 pub mod tls;
 pub mod transit;

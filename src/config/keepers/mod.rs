@@ -28,6 +28,13 @@ pub trait KeeperKind: Debug + Send + Sync {
     /// Reads its settings. Returns `None` where something is wrong, with every error noted in
     /// `reading`.
     fn read(&self, reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperSettings>>;
+
+    /// Returns what this program must be granted at the keeper, in the keeper's own language; `None`
+    /// where something is wrong, with every error noted in `reading`. Needs only what names the key.
+    fn policy(&self, reading: &mut Reading<'_>) -> Option<String> {
+        reading.wrong("keeper", format!("the keeper {} has no policies", self.name()));
+        None
+    }
 }
 
 /// What one keeper was told, and how the keeper is made of it.
@@ -78,9 +85,14 @@ pub fn registry() -> Vec<Arc<dyn KeeperKind>> {
 
 /// Reads which keeper is wanted, and its settings.
 pub(super) fn read(reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperSettings>> {
+    wanted(reading)?.read(reading)
+}
+
+/// Reads which keeper is wanted.
+pub(super) fn wanted(reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperKind>> {
     let (wanted, kinds) = (reading.text("keeper"), registry());
     if let Some(kind) = kinds.iter().find(|kind| kind.name() == wanted) {
-        return kind.read(reading);
+        return Some(Arc::clone(kind));
     }
     let names = kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(" or ");
     reading.wrong("keeper", format!("there is no keeper {wanted:?}; write {names}"));

@@ -42,6 +42,10 @@ impl KeeperKind for Vault {
     fn read(&self, reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperSettings>> {
         read(reading).map(|settings| -> Arc<dyn KeeperSettings> { Arc::new(settings) })
     }
+
+    fn policy(&self, reading: &mut Reading<'_>) -> Option<String> {
+        reading::policy(reading)
+    }
 }
 
 #[async_trait]

@@ -16,6 +16,7 @@ use crate::adapters::{
         client::ClientSettings,
         keeper::VaultSettings,
         key_path::{KeyPath, MountPath, Namespace},
+        policy,
         tls::{TlsSettings, Trust},
         transit::TransitSettings,
     },
@@ -51,6 +52,14 @@ pub(in crate::config) fn read(reading: &mut Reading<'_>) -> Option<VaultSettings
         },
         approle,
     })
+}
+
+/// Returns the policy for the key that is named.
+pub(super) fn policy(reading: &mut Reading<'_>) -> Option<String> {
+    let key = key(reading);
+    let namespace = reading.parsed("vault-namespace", Namespace::parse);
+    let require_enterprise = reading.boolean("require-enterprise");
+    Some(policy::policy(&key?, &namespace?, require_enterprise?))
 }
 
 fn client(reading: &mut Reading<'_>) -> Option<ClientSettings> {

@@ -1,0 +1,48 @@
+#!/bin/sh
+# Makes what vault-kube-kms needs at Vault or OpenBao: the Transit engine, the key, the policy, and an
+# AppRole. May be run again: what is there stays as it is.
+#
+# usage: setup.sh DIRECTORY
+#
+# Writes role-id and secret-id to DIRECTORY, mode 0400, to be put on a node. The server is named as for
+# the program itself (VAULT_ADDR and VAULT_TOKEN, or BAO_ADDR and BAO_TOKEN). What may be changed:
+#   CLI        vault     the program: vault or bao
+#   MOUNT      transit   mount of the Transit engine
+#   KEY        kubernetes
+#   ROLE       vault-kube-kms    name of the AppRole and of the policy
+#   TOKEN_TTL  1h
+#   CIDRS      (none)    networks from which the role may log in, with commas between them
+set -eu
+umask 077
+directory=$1
+cli=${CLI:-vault} mount=${MOUNT:-transit} key=${KEY:-kubernetes} role=${ROLE:-vault-kube-kms}
+
+have() { "$cli" "$1" list -format=json | grep -q "\"$2/\""; }
+
+have secrets "$mount" || "$cli" secrets enable -path="$mount" transit
+have auth approle || "$cli" auth enable approle
+# An update without values: neither an existing key nor its settings are changed.
+"$cli" read "$mount/keys/$key" >/dev/null 2>&1 ||
+    "$cli" write -f "$mount/keys/$key" type=aes256-gcm96
+"$cli" policy write "$role" - <<POLICY
+path "$mount/keys/$key" {
+  capabilities = ["read"]
+}
+path "$mount/encrypt/$key" {
+  capabilities = ["update"]
+}
+path "$mount/decrypt/$key" {
+  capabilities = ["update"]
+}
+POLICY
+"$cli" write "auth/approle/role/$role" token_policies="$role" token_ttl="${TOKEN_TTL:-1h}" \
+    token_max_ttl=0 token_bound_cidrs="${CIDRS:-}" secret_id_bound_cidrs="${CIDRS:-}"
+
+mkdir -p "$directory"
+for name in role-id secret-id; do
+    rm -f "$directory/$name"
+done
+"$cli" read -field=role_id "auth/approle/role/$role/role-id" >"$directory/role-id"
+"$cli" write -f -field=secret_id "auth/approle/role/$role/secret-id" >"$directory/secret-id"
+chmod 0400 "$directory/role-id" "$directory/secret-id"
+echo "$directory: role-id and secret-id are written; give them to the user of vault-kube-kms"
