@@ -21,20 +21,11 @@ have() { "$cli" "$1" list -format=json | grep -q "\"$2/\""; }
 
 have secrets "$mount" || "$cli" secrets enable -path="$mount" transit
 have auth approle || "$cli" auth enable approle
-# An update without values: neither an existing key nor its settings are changed.
+# A key that is there is left alone, with its settings.
 "$cli" read "$mount/keys/$key" >/dev/null 2>&1 ||
     "$cli" write -f "$mount/keys/$key" type=aes256-gcm96
-"$cli" policy write "$role" - <<POLICY
-path "$mount/keys/$key" {
-  capabilities = ["read"]
-}
-path "$mount/encrypt/$key" {
-  capabilities = ["update"]
-}
-path "$mount/decrypt/$key" {
-  capabilities = ["update"]
-}
-POLICY
+sed "s|\"transit/\([a-z]*\)/kubernetes\"|\"$mount/\1/$key\"|" "$(dirname "$0")/policy.hcl" |
+    "$cli" policy write "$role" -
 "$cli" write "auth/approle/role/$role" token_policies="$role" token_ttl="${TOKEN_TTL:-1h}" \
     token_max_ttl=0 token_bound_cidrs="${CIDRS:-}" secret_id_bound_cidrs="${CIDRS:-}"
 

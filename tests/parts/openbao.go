@@ -246,6 +246,17 @@ func (b *OpenBao) Ask(method, path string, body map[string]any) (map[string]any,
 	return answer.Data, err
 }
 
+// LogIn logs in at an auth mount, and returns the token.
+func (b *OpenBao) LogIn(mount string, credentials map[string]any) (string, error) {
+	var answer struct {
+		Auth struct {
+			ClientToken string `json:"client_token"`
+		}
+	}
+	err := b.send("POST", "auth/"+mount+"/login", credentials, &answer)
+	return answer.Auth.ClientToken, err
+}
+
 // Wrap asks like Ask, and returns a token that wraps the answer for a minute.
 func (b *OpenBao) Wrap(method, path string, body map[string]any) (string, error) {
 	var answer struct {
