@@ -231,6 +231,13 @@ pub enum Event<'a> {
         /// Whether it is asked now.
         state: BreakerState,
     },
+    /// An endpoint stays behind the others in key versions, or has caught up.
+    Stale {
+        /// Which one, in the order of the configuration.
+        endpoint: usize,
+        /// Whether it stays behind.
+        stale: bool,
+    },
     /// An unwrap joined an equal one that was under way.
     Coalesced,
     /// Unwraps went to the keeper together.

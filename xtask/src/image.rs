@@ -35,7 +35,7 @@ pub(crate) struct Image {
 pub(crate) enum Base {
     /// The libraries alone.
     Plain,
-    /// BusyBox beside them.
+    /// A shell beside them.
     Shell,
 }
 

@@ -5,6 +5,7 @@ mod cache;
 mod cluster;
 mod control_plane;
 mod debian;
+mod deploy;
 mod fuzz;
 mod image;
 mod release;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         ["cluster", action @ ("up" | "down" | "status"), flags @ ..] => cluster::ctl(action, flags),
         ["soak", flags @ ..] => soak::Choice::read(flags).and_then(|choice| soak::run_it(&choice)),
         ["hostile"] => tools::openbao().and_then(|bao| test::hostile(bao.as_deref())),
+        ["deploy"] => tools::openbao().and_then(|bao| deploy::all(bao.as_deref())),
         ["node"] => tools::openbao().and_then(|bao| test::node(bao.as_deref())),
         ["fuzz"] => fuzz::all(60),
         ["fuzz", seconds] => seconds.parse().map_err(Into::into).and_then(fuzz::all),

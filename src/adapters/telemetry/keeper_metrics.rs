@@ -35,6 +35,7 @@ pub(super) struct KeeperMetrics {
     failures: Counter<u64>,
     retries: Counter<u64>,
     breaker: Gauge<u64>,
+    stale: Gauge<u64>,
     queue_depth: Gauge<u64>,
     batch_size: Histogram<u64>,
     coalesced: Counter<u64>,
@@ -55,6 +56,11 @@ impl KeeperMetrics {
                 meter,
                 "endpoint_breaker",
                 "Per endpoint: 0 asked, 1 asked with one request at a time, 2 left alone.",
+            ),
+            stale: gauge(
+                meter,
+                "endpoint_stale",
+                "Per endpoint: 1 while it stays behind the others in key versions.",
             ),
             queue_depth: gauge(meter, "queue_depth", "Unwraps that wait for the keeper."),
             batch_size: meter
@@ -116,6 +122,11 @@ impl KeeperMetrics {
         };
         let index = i64::try_from(endpoint).unwrap_or(i64::MAX);
         self.breaker.record(value, &[KeyValue::new("endpoint", index)]);
+    }
+
+    pub(super) fn stale(&self, endpoint: usize, stale: bool) {
+        let index = i64::try_from(endpoint).unwrap_or(i64::MAX);
+        self.stale.record(stale.into(), &[KeyValue::new("endpoint", index)]);
     }
 
     pub(super) fn queued(&self, depth: usize) {

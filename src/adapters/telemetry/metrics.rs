@@ -21,11 +21,13 @@ use super::{
     peers::Peers,
     process_metrics,
     rpc_metrics::RpcMetrics,
-    states::{Expiries, KeyIds},
+    states::{Expiries, KeyIds, Problem},
 };
 use crate::{
     domain::{
         error::{Code, KmsError},
+        health::Standing,
+        key::KekVersion,
         rotation::Writer,
         time::{Monotonic, UnixTime},
     },
@@ -58,7 +60,9 @@ pub struct Metrics {
     keeper_errors: Counter<u64>,
     keeper_time: Histogram<f64>,
     healthy: Gauge<u64>,
+    problem: Problem,
     key_version: Gauge<u64>,
+    newest_version: Gauge<u64>,
     takeover: Gauge<f64>,
     legacy_reads: Counter<u64>,
     incidents: Counter<u64>,
@@ -124,7 +128,9 @@ impl Metrics {
                 .with_boundaries(KEEPER_BUCKETS_S.to_vec())
                 .build(),
             healthy: gauge(&meter, "healthy", "1 while Status answers ok."),
+            problem: Problem::shown_by(&meter),
             key_version: gauge(&meter, "key_version", "The key version that writes."),
+            newest_version: gauge(&meter, "newest_version", "The newest key version."),
             takeover: meter
                 .f64_gauge("vault_kube_kms.next_version")
                 .with_unit("s")
@@ -200,8 +206,14 @@ impl Metrics {
         self.keeper_time.record(elapsed.as_secs_f64(), &labels);
     }
 
-    pub(super) fn standing(&self, healthy: bool) {
-        self.healthy.record(healthy.into(), &[]);
+    pub(super) fn standing(&self, standing: &Standing) {
+        self.healthy.record((*standing == Standing::Healthy).into(), &[]);
+        let (_, code) = standing.kind();
+        self.problem.set(code);
+    }
+
+    pub(super) fn appeared(&self, version: KekVersion) {
+        self.newest_version.record(version.get().into(), &[]);
     }
 
     pub(super) fn writing(&self, writer: &Writer) {

@@ -77,7 +77,10 @@ impl Recorder {
 
     fn ring(&self, change: &RingChange) {
         match change {
-            RingChange::Appeared(version) => info!(version = version.get(), "key version found"),
+            RingChange::Appeared(version) => {
+                self.metrics.appeared(*version);
+                info!(version = version.get(), "key version found");
+            }
             RingChange::Retired(version) => {
                 warn!(version = version.get(), "key version can no longer decrypt");
             }
@@ -104,7 +107,7 @@ impl Recorder {
     }
 
     fn standing(&self, standing: &Standing) {
-        self.metrics.standing(*standing == Standing::Healthy);
+        self.metrics.standing(standing);
         match standing {
             Standing::Healthy => info!("healthy"),
             Standing::Failing(e) if matches!(e.code(), Code::ProofPending | Code::Starting) => {
@@ -161,6 +164,7 @@ impl Telemetry for Recorder {
                 self.metrics.keeper.breaker(endpoint, state);
                 debug!(endpoint, state = state.as_str(), "an endpoint of the keeper");
             }
+            Event::Stale { endpoint, stale } => self.metrics.keeper.stale(endpoint, stale),
             Event::Coalesced => self.metrics.keeper.coalesced(),
             Event::Batched { size } => self.metrics.keeper.batched(size),
             Event::Queued { depth } => self.metrics.keeper.queued(depth),

@@ -8,7 +8,7 @@ use std::{
 use opentelemetry::{KeyValue, metrics::Meter};
 
 use crate::{
-    domain::{key_id::KeyId, time::UnixTime},
+    domain::{error::Code, key_id::KeyId, time::UnixTime},
     ports::telemetry::Expiring,
 };
 
@@ -75,5 +75,32 @@ impl Expiries {
             Some(at) => known.insert(what, at),
             None => known.remove(&what),
         };
+    }
+}
+
+/// The stable code of what keeps `Status` from being ok.
+#[derive(Debug, Default)]
+pub(super) struct Problem(Arc<Mutex<Option<Code>>>);
+
+impl Problem {
+    /// None yet; shown as `vault_kube_kms_problem`.
+    pub(super) fn shown_by(meter: &Meter) -> Self {
+        let shown = Self::default();
+        let current = Arc::clone(&shown.0);
+        let _registered = meter
+            .u64_observable_gauge("vault_kube_kms.problem")
+            .with_description("1 for the stable code of what keeps Status from being ok.")
+            .with_callback(move |observer| {
+                if let Some(code) = *current.lock().unwrap_or_else(PoisonError::into_inner) {
+                    observer.observe(1, &[KeyValue::new("code", code.as_str())]);
+                }
+            })
+            .build();
+        shown
+    }
+
+    /// This is the problem now; with `None` there is none.
+    pub(super) fn set(&self, code: Option<Code>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = code;
     }
 }

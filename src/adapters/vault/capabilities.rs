@@ -145,7 +145,7 @@ mod tests {
 
     fn verdict(granted: &serde_json::Value) -> Verdict {
         let granted = serde_json::from_value(granted.clone()).unwrap();
-        judge(&rules(&KeyPath::parse("transit/keys/k").unwrap()), &granted)
+        judge(&rules(&KeyPath::parse("transit/keys/k").unwrap(), false), &granted)
     }
 
     #[test]
@@ -174,8 +174,9 @@ mod tests {
 
     #[test]
     fn root_lacks_nothing_and_is_told_of_once() {
-        let paths =
-            rules(&KeyPath::parse("transit/keys/k").unwrap()).into_iter().map(|rule| rule.path);
+        let paths = rules(&KeyPath::parse("transit/keys/k").unwrap(), false)
+            .into_iter()
+            .map(|rule| rule.path);
         let all = paths.map(|path| (path, serde_json::json!(["root"])));
         let verdict = verdict(&serde_json::Value::Object(all.collect()));
         assert_eq!(verdict, Verdict { is_root: true, ..Verdict::default() });

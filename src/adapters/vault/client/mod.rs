@@ -353,7 +353,12 @@ impl VaultClient {
                     self.telemetry.record(Event::Breaker { endpoint, state });
                 }
                 NodeChange::Foreign(error) => report(&error, "an endpoint is left out"),
-                NodeChange::Stale(error) => report(&error, "an endpoint is stale"),
+                NodeChange::Stale(endpoint, error) => {
+                    self.telemetry.record(Event::Stale { endpoint, stale: error.is_some() });
+                    if let Some(error) = error {
+                        report(&error, "an endpoint is stale");
+                    }
+                }
             }
         }
         result

@@ -90,8 +90,8 @@ pub(super) enum NodeChange {
     Breaker(usize, BreakerState),
     /// An endpoint turned out to be of another cluster.
     Foreign(KmsError),
-    /// An endpoint turned out to be stale.
-    Stale(KmsError),
+    /// An endpoint turned out to be stale, or with `None` has caught up.
+    Stale(usize, Option<KmsError>),
 }
 
 /// All endpoints of one cluster.
@@ -285,7 +285,10 @@ impl Nodes {
     fn compare(&mut self, index: usize, latest: KekVersion, newest: KekVersion, now: Monotonic) {
         let Some(node) = self.all.get_mut(index) else { return };
         if latest == newest {
-            (node.behind_since, node.stale) = (None, None);
+            node.behind_since = None;
+            if node.stale.take().is_some() {
+                self.changes.push(NodeChange::Stale(index, None));
+            }
             return;
         }
         let since = *node.behind_since.get_or_insert(now);
@@ -301,7 +304,7 @@ impl Nodes {
             "restart that node of the keeper, before the key is rotated again",
         );
         node.stale = Some(error.clone());
-        self.changes.push(NodeChange::Stale(error));
+        self.changes.push(NodeChange::Stale(index, Some(error)));
     }
 
     fn probe_if_open(&mut self, index: usize, now: Monotonic) {

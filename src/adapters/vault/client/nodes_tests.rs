@@ -34,7 +34,7 @@ fn a_stale_endpoint_is_reported_once_after_a_minute() {
         nodes.learn(1, Learned::Showed { latest: OLD, newest: NEW }, now, 0.0);
         nodes.learn(0, Learned::Showed { latest: NEW, newest: NEW }, now, 0.0);
         let changes = nodes.take_changes();
-        let stale = changes.iter().any(|change| matches!(change, NodeChange::Stale(_)));
+        let stale = changes.iter().any(|change| matches!(change, NodeChange::Stale(_, Some(_))));
         assert_eq!(stale, told, "after {second} s");
     }
     let shown = nodes.view()[1].last_error.clone().expect("it is shown");
