@@ -6,6 +6,7 @@ use std::{
     process::Command,
 };
 
+use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
@@ -57,16 +58,23 @@ fn scripts(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
 
 /// Returns what the panels of a dashboard ask.
 fn expressions(dashboard: &Path) -> Result<Vec<String>, Failure> {
-    let dashboard: serde_json::Value = serde_json::from_str(&fs::read_to_string(dashboard)?)?;
-    let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
-    let targets = list(&dashboard["panels"])
-        .iter()
-        .flat_map(|panel| list(&panel["targets"]))
-        .collect::<Vec<_>>();
-    let expressions: Vec<_> =
-        targets.iter().filter_map(|target| target["expr"].as_str().map(str::to_owned)).collect();
-    if expressions.is_empty() {
-        return Err("the dashboard asks nothing".into());
-    }
-    Ok(expressions)
+    let dashboard: Dashboard = serde_json::from_str(&fs::read_to_string(dashboard)?)?;
+    let targets = dashboard.panels.into_iter().flat_map(|panel| panel.targets);
+    let expressions: Vec<_> = targets.map(|target| target.expr).collect();
+    if expressions.is_empty() { Err("the dashboard asks nothing".into()) } else { Ok(expressions) }
+}
+
+#[derive(Deserialize)]
+struct Dashboard {
+    panels: Vec<Panel>,
+}
+
+#[derive(Deserialize)]
+struct Panel {
+    targets: Vec<Target>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    expr: String,
 }
