@@ -33,6 +33,10 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// How long the keeper's end is waited for.
 const CLOSE: Duration = Duration::from_secs(1);
 
+/// How long clients of a socket that systemd keeps wait for the first look at the keeper. It ends before
+/// the 3 s that an API server gives a call.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
+
 /// Why calls are not taken, for `/readyz`.
 const LOST: &str = "the socket was removed or replaced; see the log";
 const STOPPING: &str = "plugin is stopping";
@@ -74,8 +78,12 @@ impl Provider {
             telemetry: Arc::clone(&telemetry),
             reread: signals.hangup.clone(),
         })?;
-        let socket = BoundSocket::bind(&settings.listen)?;
-        info!(address = %socket.address, "socket bound");
+        let socket = match BoundSocket::inherited(&settings.listen)? {
+            Some(passed) => passed,
+            None => BoundSocket::bind(&settings.listen)?,
+        };
+        let how = if socket.ours { "socket bound" } else { "socket taken over from systemd" };
+        info!(address = %socket.address, "{how}");
         notify::ready();
         let health = settings.health.and_then(|address| bind_port("health", address));
         let scrapes = settings.metrics.and_then(|address| bind_port("metrics", address));
@@ -101,7 +109,7 @@ impl Provider {
         if !self.settings.sandbox {
             return;
         }
-        let report = enter(&sandbox::needs(&self.settings));
+        let report = enter(&sandbox::needs(&self.settings, self.socket.ours));
         info!("the sandbox is in force: {report}");
         if !report.missing.is_empty() {
             warn!("the sandbox is incomplete: {}", report.missing.join("; "));
@@ -145,7 +153,15 @@ impl Provider {
             &settings,
             sandbox,
         );
-        background.spawn("observer", Observer::new(watch).run());
+        let mut observer = Observer::new(watch);
+        if !socket.ours {
+            // Clients that dialled meanwhile wait in systemd's backlog, rather than be told "starting".
+            tokio::select! {
+                _looked = timeout(FIRST_LOOK, observer.tick()) => (),
+                () = signals.stop.cancelled() => (),
+            }
+        }
+        background.spawn("observer", observer.run());
         let readiness = Readiness::default();
         serve_port(&mut background, "health port", health, Endpoints::Health(readiness.clone()));
         let text = move || metrics.text().map_err(|error| error.to_string());

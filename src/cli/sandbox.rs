@@ -14,11 +14,12 @@ use crate::{
     ports::finding::{Area, Finding},
 };
 
-/// What a process with these `settings` uses once its socket and ports are bound.
-pub(super) fn needs(settings: &Settings) -> Needs {
+/// What a process with these `settings` uses once its socket and ports are bound. `binds` says whether
+/// it bound the socket itself: one that systemd passed is never bound anew.
+pub(super) fn needs(settings: &Settings, binds: bool) -> Needs {
     let mut needs = Needs::default();
     match &settings.listen {
-        SocketAddress::File(path) => needs.sockets.push(path.clone()),
+        SocketAddress::File(path) => needs.sockets.extend(binds.then(|| path.clone())),
         // The watchdog dials its own socket, which was bound before the sandbox.
         SocketAddress::Abstract(_) => needs.abstract_sockets = true,
     }
@@ -60,7 +61,14 @@ mod tests {
 
     fn needs_of(line: &str) -> Needs {
         let args: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
-        needs(&Settings::read(&Sources::collect(&args, [])).unwrap())
+        needs(&Settings::read(&Sources::collect(&args, [])).unwrap(), true)
+    }
+
+    #[test]
+    fn a_socket_of_systemd_needs_no_directory_to_write_to() {
+        let line = ["--listen-address=/run/kms/k.sock", "--keeper=local"].map(str::to_owned);
+        let settings = Settings::read(&Sources::collect(&line, [])).unwrap();
+        assert!(needs(&settings, false).sockets.is_empty());
     }
 
     #[test]

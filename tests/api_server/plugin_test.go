@@ -41,6 +41,11 @@ type plugin struct {
 // line that ends by running its arguments, such as a shell's.
 func launch(t *testing.T, endpoint string, flags []string, wrapper ...string) *plugin {
 	t.Helper()
+	return launchBy(t, parts.Way{}, endpoint, flags, wrapper...)
+}
+
+func launchBy(t *testing.T, way parts.Way, endpoint string, flags []string, wrapper ...string) *plugin {
+	t.Helper()
 	args := append(wrapper, needed(t, "PROVIDER"), "--listen-address="+endpoint)
 	for _, port := range []string{"--health-port=", "--metrics-port="} {
 		if !strings.Contains(strings.Join(flags, " "), port) {
@@ -48,7 +53,7 @@ func launch(t *testing.T, endpoint string, flags []string, wrapper ...string) *p
 		}
 	}
 	args = append(args, flags...)
-	process, err := parts.Way{}.Start("plugin", args)
+	process, err := way.Start("plugin", args)
 	must(t, err)
 	p := &plugin{process, endpoint, flags}
 	t.Cleanup(func() {

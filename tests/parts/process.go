@@ -25,6 +25,8 @@ type Way struct {
 	Logs string
 	// Outlive lets them live on when this process ends.
 	Outlive bool
+	// Passed are files that each gets as descriptors, from 3 on.
+	Passed []*os.File
 	// Started is told of each as soon as it runs, long before it is ready.
 	Started func(name string, pid int) error
 }
@@ -69,6 +71,7 @@ func (w Way) Start(name string, args []string, variables ...string) (*Process, e
 	p := &Process{cmd: Command(args...), exited: make(chan struct{})}
 	p.cmd.Env = append(p.cmd.Env, variables...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.Stdout, &p.Stderr
+	p.cmd.ExtraFiles = w.Passed
 	if w.Logs != "" {
 		p.log = filepath.Join(w.Logs, name+".log")
 		file, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

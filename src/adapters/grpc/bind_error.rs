@@ -61,6 +61,20 @@ pub enum BindError {
         /// How long the lock was waited for.
         wait: Duration,
     },
+    /// What systemd passed to this process cannot be served.
+    #[error("inherited-socket: {problem}; {remedy}")]
+    Passed {
+        /// What is wrong with it.
+        problem: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The file of the socket that systemd passed to this process is gone. What listens is systemd's, so
+    /// it cannot be bound anew here.
+    #[error(
+        "inherited-socket: systemd opened {0}, and its file was removed or replaced; run `systemctl restart` for the socket unit, then for the service"
+    )]
+    PassedAndLost(SocketAddress),
     /// Anything else the system said.
     #[error("cannot {action} for {address}: {source}; check --listen-address")]
     System {

@@ -6,6 +6,7 @@ pub mod bind_error;
 pub mod client;
 pub mod deadline;
 pub mod incoming;
+mod inherited;
 pub mod server;
 pub mod socket;
 pub mod socket_file;

@@ -38,8 +38,11 @@ pub struct BoundSocket {
     pub listener: UnixListener,
     /// Where it listens.
     pub address: SocketAddress,
-    /// Its file, which is to be removed at the end; an abstract socket has none.
+    /// Its file; an abstract socket has none.
     pub file: Option<SocketFile>,
+    /// Whether this process bound it, and so removes its file at the end. It did not bind a socket that
+    /// systemd passed to it.
+    pub ours: bool,
 }
 
 /// What to listen with: the listener that was bound first, then those that replace it.
@@ -80,7 +83,7 @@ impl BoundSocket {
             }
         })?;
         listener.set_nonblocking(true).map_err(failed)?;
-        Ok(Self { listener, address: address.clone(), file: None })
+        Ok(Self { listener, address: address.clone(), file: None, ours: true })
     }
 
     fn bind_file(address: &SocketAddress, path: &Path) -> Result<Self, BindError> {
@@ -102,7 +105,7 @@ impl BoundSocket {
         }
         let file = published.map_err(failed("put the socket in its place"))?;
         socket.set_nonblocking(true).map_err(failed("set up the socket"))?;
-        Ok(Self { listener: socket.into(), address: address.clone(), file: Some(file) })
+        Ok(Self { listener: socket.into(), address: address.clone(), file: Some(file), ours: true })
     }
 }
 

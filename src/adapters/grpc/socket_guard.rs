@@ -31,6 +31,8 @@ pub struct SocketGuard {
     address: SocketAddress,
     /// `None` for an abstract socket, which cannot be removed.
     file: Option<SocketFile>,
+    /// False for a socket of systemd's: it is neither bound anew nor removed here.
+    ours: bool,
     listeners: mpsc::Sender<UnixListener>,
 }
 
@@ -40,8 +42,9 @@ impl BoundSocket {
     #[must_use]
     pub fn guarded(self) -> (Listeners, SocketGuard) {
         let (listeners, anew) = mpsc::channel(1);
-        let guard = SocketGuard { address: self.address, file: self.file, listeners };
-        (Listeners { first: self.listener, anew }, guard)
+        let Self { listener, address, file, ours } = self;
+        let guard = SocketGuard { address, file, ours, listeners };
+        (Listeners { first: listener, anew }, guard)
     }
 }
 
@@ -49,6 +52,7 @@ impl SocketGuard {
     /// Looks after the file once a second, until `stop` is cancelled; then removes the file, unless
     /// another process has put its own there. A file that is gone or was replaced is told of, and
     /// the socket is bound anew as soon as that is safe: where another process listens, it is not.
+    /// The file of a socket that systemd passed is left to systemd.
     ///
     /// Calls `tell` with each change.
     pub async fn keep(mut self, stop: &CancellationToken, tell: impl Fn(SocketEvent) + Send) {
@@ -60,8 +64,8 @@ impl SocketGuard {
                 () = sleep(LOOK_EVERY) => (),
             }
             let Some(file) = self.file.take() else { continue };
-            let address = self.address.clone();
-            let looked = spawn_blocking(move || look(file, &address)).await;
+            let (address, ours) = (self.address.clone(), self.ours);
+            let looked = spawn_blocking(move || look(file, &address, ours)).await;
             // The look cannot be cancelled before it began, and does not panic.
             let Ok((file, anew)) = looked else { return };
             self.file = Some(file);
@@ -82,7 +86,7 @@ impl SocketGuard {
                 }
             }
         }
-        let Some(file) = self.file else { return };
+        let Some(file) = self.file.filter(|_| self.ours) else { return };
         if let Ok(Err(error)) = spawn_blocking(move || file.remove()).await {
             tracing::warn!(%error, "the socket is left behind");
         }
@@ -94,9 +98,13 @@ impl SocketGuard {
 fn look(
     file: SocketFile,
     address: &SocketAddress,
+    ours: bool,
 ) -> (SocketFile, Option<Result<UnixListener, BindError>>) {
     if file.is_in_place() {
         return (file, None);
+    }
+    if !ours {
+        return (file, Some(Err(BindError::PassedAndLost(address.clone()))));
     }
     match BoundSocket::bind(address) {
         Ok(BoundSocket { listener, file: anew, .. }) => (anew.unwrap_or(file), Some(Ok(listener))),
