@@ -7,12 +7,19 @@ use std::{
     process::Command,
 };
 
-use vault_kube_kms::config::{environment, settings, sources::Sources};
+use vault_kube_kms::config::{
+    completions, environment,
+    flags::{self, Takes},
+    manual,
+    settings::{self, Settings},
+    sources::Sources,
+};
 
 /// The most exposure that `systemd-analyze security` may find, in tenths (0 to 100).
 const EXPOSURE_MAX: &str = "20";
 
-const UNITS: [&str; 2] = ["vault-kube-kms.service", "vault-kube-kms@.service"];
+const SERVICES: [&str; 2] = ["vault-kube-kms.service", "vault-kube-kms@.service"];
+const SOCKET: &str = "vault-kube-kms.socket";
 
 fn deploy(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(file)
@@ -33,7 +40,7 @@ fn root() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     let units = root.path().join("etc/systemd/system");
     fs::create_dir_all(&units).unwrap();
-    for unit in UNITS {
+    for unit in SERVICES.into_iter().chain([SOCKET]) {
         fs::copy(deploy("systemd").join(unit), units.join(unit)).unwrap();
     }
     for program in ["usr/local/bin/vault-kube-kms", "bin/kill"] {
@@ -46,10 +53,21 @@ fn root() -> tempfile::TempDir {
 
 #[test]
 fn the_environment_file_names_every_flag_with_its_default() {
-    let path = deploy("systemd/vault-kube-kms.env");
-    let expected = environment::file();
+    assert_generated("systemd/vault-kube-kms.env", &environment::file());
+}
+
+#[test]
+fn the_manual_page_and_the_completions_are_those_of_the_flags() {
+    assert_generated("package/vault-kube-kms.8", &manual::page());
+    assert_generated("package/completion.bash", &completions::bash());
+    assert_generated("package/completion.zsh", &completions::zsh());
+    assert_generated("package/completion.fish", &completions::fish());
+}
+
+fn assert_generated(file: &str, expected: &str) {
+    let path = deploy(file);
     if env::var_os("DEPLOY_UPDATE").is_some() {
-        fs::write(&path, &expected).unwrap();
+        fs::write(&path, expected).unwrap();
     }
     let shipped = fs::read_to_string(&path).unwrap_or_default();
     assert_eq!(shipped, expected, "run DEPLOY_UPDATE=1 cargo test --test deploy");
@@ -57,14 +75,9 @@ fn the_environment_file_names_every_flag_with_its_default() {
 
 #[test]
 fn the_policy_is_what_the_program_prints() {
-    let path = deploy("vault/policy.hcl");
     let flags = ["--vault-key-path=transit/keys/kubernetes".to_owned()];
     let expected = settings::policy(&Sources::collect(&flags, [])).unwrap();
-    if env::var_os("DEPLOY_UPDATE").is_some() {
-        fs::write(&path, &expected).unwrap();
-    }
-    let shipped = fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(shipped, expected, "run DEPLOY_UPDATE=1 cargo test --test deploy");
+    assert_generated("vault/policy.hcl", &expected);
 }
 
 #[test]
@@ -80,6 +93,61 @@ fn a_policy_needs_only_what_names_the_key() {
     }
     assert!(of(&[]).unwrap_err()[0].starts_with("--vault-key-path (not given)"));
     assert_eq!(of(&["--keeper=local"]).unwrap_err().len(), 1);
+}
+
+/// What shells offer as values is what the program takes.
+#[test]
+fn each_value_that_is_offered_is_taken() {
+    let mut tried = 0;
+    for flag in flags::all() {
+        let Takes::OneOf(_, values) = flag.takes else { continue };
+        assert!(flag.default.is_empty() || values.contains(&flag.default), "{}", flag.name);
+        for value in values {
+            let args = [format!("--{}={value}", flag.name)];
+            let wrong = Settings::read(&Sources::collect(&args, [])).err().unwrap_or_default();
+            let wrong: Vec<_> = wrong.iter().map(ToString::to_string).collect();
+            let of_it = format!("--{} (given", flag.name);
+            assert!(!wrong.iter().any(|error| error.starts_with(&of_it)), "{args:?}: {wrong:?}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 15, "{tried}");
+}
+
+/// What bash offers after `line`, the last word of which is not finished.
+fn completed(line: &[&str]) -> Vec<String> {
+    let script = "source \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); \
+                  _vault_kube_kms; printf '%s\\n' \"${COMPREPLY[@]}\"";
+    let mut bash = Command::new("bash");
+    bash.args(["-uc", script, "-"]).arg(deploy("package/completion.bash"));
+    let bash = bash.arg("vault-kube-kms").args(line).output().unwrap();
+    let (told, offered) = (String::from_utf8(bash.stderr), String::from_utf8(bash.stdout));
+    let told = told.unwrap();
+    assert!(bash.status.success() && told.is_empty(), "{line:?}: {told}");
+    offered.unwrap().lines().filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+#[test]
+fn bash_completes_commands_flags_and_values() {
+    assert_eq!(completed(&["ch"]), ["check"]);
+    assert_eq!(completed(&["local", ""]), ["init", "rotate"]);
+    assert_eq!(completed(&["check", "--vault-a"]), ["--vault-address", "--vault-auth-namespace"]);
+    assert_eq!(completed(&["--keeper", "lo"]), ["local"]);
+    assert_eq!(completed(&["-keeper", "lo"]), ["local"]);
+    assert_eq!(completed(&["--keeper", "="]), ["vault", "local"]);
+    assert_eq!(completed(&["--keeper", "=", "v"]), ["vault"]);
+    assert_eq!(completed(&["--tls-skip-verify", "=", ""]), ["true", "false"]);
+    assert_eq!(completed(&["--tls-skip-verify", "--kee"]), ["--keeper"]);
+    assert_eq!(completed(&["--vault-address", ""]), [""; 0]);
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("ca.pem");
+    fs::write(&file, "").unwrap();
+    let begun = place.path().join("ca").display().to_string();
+    let whole = file.display().to_string();
+    assert_eq!(completed(&["--tls-ca-file", "=", &begun]), [whole.as_str()]);
+    for flag in flags::all() {
+        assert!(completed(&["--"]).contains(&format!("--{}", flag.name)), "{}", flag.name);
+    }
 }
 
 /// Whoever uncomments a line changes nothing by that alone.
@@ -102,7 +170,7 @@ fn systemd_takes_the_units_without_a_complaint() {
         return;
     }
     let root = root();
-    for unit in ["vault-kube-kms.service", "vault-kube-kms@one.service"] {
+    for unit in ["vault-kube-kms.service", "vault-kube-kms@one.service", SOCKET] {
         let mut verify = Command::new("systemd-analyze");
         verify.args(["verify", "--man=no", "--recursive-errors=no"]);
         let verify = verify.arg(format!("--root={}", root.path().display())).arg(unit).output();
@@ -117,7 +185,7 @@ fn the_units_expose_little() {
     if !has_systemd() {
         return;
     }
-    for unit in UNITS {
+    for unit in SERVICES {
         let mut security = Command::new("systemd-analyze");
         security.args(["security", "--offline=true", "--no-pager"]);
         security.arg(format!("--threshold={EXPOSURE_MAX}")).arg(deploy("systemd").join(unit));

@@ -10,8 +10,8 @@ use super::{
 use crate::{
     adapters::telemetry::outlets,
     config::{
+        commands,
         error::ConfigError,
-        flags,
         settings::{self, Settings},
         sources::{Asked, Sources},
     },
@@ -19,22 +19,6 @@ use crate::{
 
 /// Wrong usage or configuration (`EX_USAGE` of sysexits.h).
 const USAGE: u8 = 64;
-
-const SYNOPSIS: &str = "\
-A Kubernetes KMS v2 provider whose key stays in Vault's or OpenBao's Transit engine.
-
-Usage:
-  vault-kube-kms [serve] [FLAGS]       serve kube-apiserver on a Unix socket
-  vault-kube-kms check [FLAGS]         tell what is right and what is wrong with those flags
-  vault-kube-kms policy [FLAGS]        print what the role must be granted on the key
-  vault-kube-kms dev                   try it: embedded keeper, no server, no configuration
-  vault-kube-kms local init [FLAGS]    make the embedded keeper's key file
-  vault-kube-kms local rotate [FLAGS]  add a version to it
-  vault-kube-kms --help | --version
-
-Flags take one dash or two. Each has a variable, VAULT_KUBE_KMS_ and its name in capitals
-with underscores, and a key in the --config file; flags win over variables over the file.
-";
 
 /// Runs the command that `args` (with the program's name) ask for, to its end. Lines that are
 /// still queued then are waited for, but not for long.
@@ -54,7 +38,7 @@ fn run_to_end(args: impl Iterator<Item = OsString>) -> ExitCode {
     let words: Vec<_> = words.iter().map(String::as_str).collect();
     let sources = Sources::collect(rest, variables());
     match (words.as_slice(), sources.asked) {
-        (["help"], _) | (_, Some(Asked::Help)) => print(&format!("{SYNOPSIS}{}", flags::help())),
+        (["help"], _) | (_, Some(Asked::Help)) => print(&commands::help()),
         (["version"], _) | (_, Some(Asked::Version)) => print(VERSION),
         _ if let Err(problem) = module_is_as_built() => {
             complain(problem);

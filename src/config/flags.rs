@@ -10,6 +10,8 @@ pub enum Takes {
     Value(&'static str),
     /// `true` or `false`; bare means `true`.
     Bool,
+    /// One of these values; the word names them in the help.
+    OneOf(&'static str, &'static [&'static str]),
     /// A value, and may be given several times.
     Values(&'static str),
 }
@@ -31,7 +33,10 @@ const fn flag(name: &'static str, takes: Takes, default: &'static str, help: &'s
     Flag { name, takes, default, help }
 }
 
-use Takes::{Bool, Value, Values};
+use Takes::{Bool, OneOf, Value, Values};
+
+/// What `--zap-log-level` takes beside numbers.
+const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 
 /// All flags, in the groups of the help.
 pub const GROUPS: &[(&str, &[Flag])] = &[
@@ -125,7 +130,7 @@ pub const GROUPS: &[(&str, &[Flag])] = &[
         &[
             flag(
                 "auth-method",
-                Value("METHOD"),
+                OneOf("METHOD", &["approle"]),
                 "approle",
                 "The auth method; approle is the only one",
             ),
@@ -203,7 +208,7 @@ pub const GROUPS: &[(&str, &[Flag])] = &[
         &[
             flag(
                 "outage-policy",
-                Value("POLICY"),
+                OneOf("POLICY", &["stop-writes", "keep-writing"]),
                 "stop-writes",
                 "What Status tells during an outage: stop-writes or keep-writing",
             ),
@@ -218,7 +223,12 @@ pub const GROUPS: &[(&str, &[Flag])] = &[
     (
         "Embedded keeper (one node)",
         &[
-            flag("keeper", Value("KEEPER"), "vault", "Who keeps the key: vault or local"),
+            flag(
+                "keeper",
+                OneOf("KEEPER", &["vault", "local"]),
+                "vault",
+                "Who keeps the key: vault or local",
+            ),
             flag(
                 "local-key-file",
                 Value("FILE"),
@@ -256,18 +266,18 @@ pub const GROUPS: &[(&str, &[Flag])] = &[
             ),
             flag(
                 "audit-on-loss",
-                Value("POLICY"),
+                OneOf("POLICY", &["count", "refuse"]),
                 "count",
                 "When an entry of --audit-log is lost: count it, or refuse calls until entries can be written again",
             ),
             flag("disable-runtime-metrics", Bool, "false", "Leave the process's own metrics out"),
             flag(
                 "zap-log-level",
-                Value("LEVEL"),
+                OneOf("LEVEL", LEVELS),
                 "info",
                 "error, warn, info, debug, trace, or a number (4 warn, 5 debug, 6 trace)",
             ),
-            flag("log-level", Value("LEVEL"), "", "Older form of --zap-log-level"),
+            flag("log-level", OneOf("LEVEL", LEVELS), "", "Older form of --zap-log-level"),
             flag(
                 "otlp-endpoint",
                 Value("URL"),
@@ -296,7 +306,7 @@ pub const GROUPS: &[(&str, &[Flag])] = &[
             ),
             flag(
                 "output",
-                Value("FORM"),
+                OneOf("FORM", &["text", "json"]),
                 "text",
                 "What check prints, text or json. It exits with 0 (PASS), 1 (WARN) or 2 (FAIL)",
             ),
@@ -333,7 +343,7 @@ pub fn help() -> String {
         let _infallible = write!(text, "\n{group}:\n");
         for flag in *flags {
             let takes = match flag.takes {
-                Value(word) | Values(word) => format!(" {word}"),
+                Value(word) | Values(word) | OneOf(word, _) => format!(" {word}"),
                 Bool => String::new(),
             };
             let several = if matches!(flag.takes, Values(_)) { " (repeatable)" } else { "" };

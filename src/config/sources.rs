@@ -189,7 +189,7 @@ impl Sources {
 fn split(flag: &Flag, text: String) -> Vec<String> {
     match flag.takes {
         Takes::Values(_) => text.split(',').map(|part| part.trim().to_owned()).collect(),
-        Takes::Value(_) | Takes::Bool => vec![text],
+        Takes::Value(_) | Takes::OneOf(..) | Takes::Bool => vec![text],
     }
 }
 

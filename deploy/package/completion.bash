@@ -1,0 +1,55 @@
+# Completion of vault-kube-kms in bash, made from its flags.
+_vault_kube_kms() {
+    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} assigned='' words=''
+    # Bash makes = a word of its own.
+    if [[ $word == = ]]; then
+        word='' assigned=yes
+    elif [[ $before == = ]]; then
+        before=${COMP_WORDS[COMP_CWORD - 2]} assigned=yes
+    fi
+    # One dash or two.
+    [[ $before == -[!-]* ]] && before=-$before
+    case $assigned$before in
+    --tls-ca-file | --approle-role-id-path | --approle-secret-id-path | --approle-secret-id-cache | --local-key-file | --config | yes--tls-ca-file | yes--approle-role-id-path | yes--approle-secret-id-path | yes--approle-secret-id-cache | yes--local-key-file | yes--config)
+        compopt -o filenames 2>/dev/null
+        mapfile -t COMPREPLY < <(compgen -f -- "$word")
+        return
+        ;;
+    yes--require-enterprise | yes--tls-skip-verify | yes--tls-require-pq | yes--approle-secret-id-wrapped | yes--legacy-decrypt | yes--disable-runtime-metrics | yes--no-sandbox)
+        words='true false'
+        ;;
+    --auth-method | yes--auth-method)
+        words='approle'
+        ;;
+    --outage-policy | yes--outage-policy)
+        words='stop-writes keep-writing'
+        ;;
+    --keeper | yes--keeper)
+        words='vault local'
+        ;;
+    --audit-on-loss | yes--audit-on-loss)
+        words='count refuse'
+        ;;
+    --zap-log-level | yes--zap-log-level)
+        words='error warn info debug trace'
+        ;;
+    --log-level | yes--log-level)
+        words='error warn info debug trace'
+        ;;
+    --output | yes--output)
+        words='text json'
+        ;;
+    --listen-address | --allowed-uid | --vault-address | --vault-namespace | --vault-auth-namespace | --vault-key-path | --transit-mount | --transit-key | --vault-connection-timeout | --vault-request-timeout | --tls-sni | --auth-mount | --approle-role-id | --login-timeout | --rotation-delay | --key-lineage | --key-generation | --accept-key-id | --outage-grace | --health-port | --health-address | --metrics-port | --audit-log | --otlp-endpoint | yes--listen-address | yes--allowed-uid | yes--vault-address | yes--vault-namespace | yes--vault-auth-namespace | yes--vault-key-path | yes--transit-mount | yes--transit-key | yes--vault-connection-timeout | yes--vault-request-timeout | yes--tls-sni | yes--auth-mount | yes--approle-role-id | yes--login-timeout | yes--rotation-delay | yes--key-lineage | yes--key-generation | yes--accept-key-id | yes--outage-grace | yes--health-port | yes--health-address | yes--metrics-port | yes--audit-log | yes--otlp-endpoint)
+        words=''
+        ;;
+    *local)
+        words='init rotate'
+        ;;
+    *)
+        words='--listen-address --allowed-uid --vault-address --vault-namespace --vault-auth-namespace --vault-key-path --transit-mount --transit-key --vault-connection-timeout --vault-request-timeout --require-enterprise --tls-ca-file --tls-sni --tls-skip-verify --tls-require-pq --auth-method --auth-mount --approle-role-id --approle-role-id-path --approle-secret-id-path --approle-secret-id-wrapped --approle-secret-id-cache --login-timeout --rotation-delay --key-lineage --key-generation --accept-key-id --legacy-decrypt --outage-policy --outage-grace --keeper --local-key-file --health-port --health-address --metrics-port --audit-log --audit-on-loss --disable-runtime-metrics --zap-log-level --log-level --otlp-endpoint --no-sandbox --config --output --help --version'
+        [[ $COMP_CWORD == 1 ]] && words+=' serve check policy dev local'
+        ;;
+    esac
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
+}
+complete -F _vault_kube_kms vault-kube-kms

@@ -1,0 +1,146 @@
+//! What shells complete after the program's name.
+
+use std::fmt::Write as _;
+
+use super::{
+    commands::COMMANDS,
+    flags::{Flag, Takes, all},
+};
+
+const BASH: &str = r"# Completion of vault-kube-kms in bash, made from its flags.
+_vault_kube_kms() {
+    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} assigned='' words=''
+    # Bash makes = a word of its own.
+    if [[ $word == = ]]; then
+        word='' assigned=yes
+    elif [[ $before == = ]]; then
+        before=${COMP_WORDS[COMP_CWORD - 2]} assigned=yes
+    fi
+    # One dash or two.
+    [[ $before == -[!-]* ]] && before=-$before
+    case $assigned$before in
+";
+
+const BASH_END: &str = r#"    esac
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
+}
+complete -F _vault_kube_kms vault-kube-kms
+"#;
+
+/// For bash.
+#[must_use]
+pub fn bash() -> String {
+    let mut text = BASH.to_owned();
+    let named = |wanted: fn(&Flag) -> bool, before: &str| {
+        let names = all().filter(|flag| wanted(flag));
+        names.map(|flag| format!("{before}--{}", flag.name)).collect::<Vec<_>>().join(" | ")
+    };
+    let mut case = |pattern: &str, then: &str| {
+        let _infallible = write!(text, "    {pattern})\n        {then}\n        ;;\n");
+    };
+    let files = named(is_file, "");
+    case(&with_assigned(&files), FILES);
+    case(&named(|flag| flag.takes == Takes::Bool, "yes"), "words='true false'");
+    for flag in all() {
+        if let Takes::OneOf(_, values) = flag.takes {
+            let pattern = format!("--{}", flag.name);
+            case(&with_assigned(&pattern), &format!("words='{}'", values.join(" ")));
+        }
+    }
+    let others = named(
+        |flag| !is_file(flag) && matches!(flag.takes, Takes::Value(_) | Takes::Values(_)),
+        "",
+    );
+    case(&with_assigned(&others), "words=''");
+    case("*local", "words='init rotate'");
+    let flags = all().map(|flag| format!("--{}", flag.name)).collect::<Vec<_>>().join(" ");
+    let _infallible = write!(
+        text,
+        "    *)\n        words='{flags} --help --version'\n        \
+         [[ $COMP_CWORD == 1 ]] && words+=' {}'\n        ;;\n",
+        first_words().join(" ")
+    );
+    text + BASH_END
+}
+
+const FILES: &str = "compopt -o filenames 2>/dev/null\n        \
+                     mapfile -t COMPREPLY < <(compgen -f -- \"$word\")\n        return";
+
+/// The flags of `pattern`, with a space or `=` behind them.
+fn with_assigned(pattern: &str) -> String {
+    format!("{pattern} | {}", pattern.replace("--", "yes--"))
+}
+
+/// For zsh.
+#[must_use]
+pub fn zsh() -> String {
+    let mut text = "#compdef vault-kube-kms\n# Completion of vault-kube-kms in zsh, made from its flags.\n_arguments -S \\\n".to_owned();
+    let first = first_words().join(" ");
+    let _infallible =
+        writeln!(text, "    '1:command:({first})' \\\n    '2:command:(init rotate)' \\");
+    for flag in all() {
+        let several = if matches!(flag.takes, Takes::Values(_)) { "*" } else { "" };
+        let (assign, values) = match flag.takes {
+            Takes::Bool => ("=-", "::truth:(true false)".to_owned()),
+            Takes::OneOf(word, values) => ("=", format!(":{word}:({})", values.join(" "))),
+            Takes::Value("FILE") => ("=", ":FILE:_files".to_owned()),
+            Takes::Value(word) | Takes::Values(word) => ("=", format!(":{word}: ")),
+        };
+        let help = flag
+            .help
+            .replace('[', "(")
+            .replace(']', ")")
+            .replace(':', "\\:")
+            .replace('\'', "'\\''");
+        let _infallible =
+            writeln!(text, "    '{several}--{}{assign}[{help}]{values}' \\", flag.name);
+    }
+    text + "    '(- *)--help[Print the help]' \\\n    '(- *)--version[Print the version]'\n"
+}
+
+/// For fish.
+#[must_use]
+pub fn fish() -> String {
+    let mut text = "# Completion of vault-kube-kms in fish, made from its flags.\ncomplete -c vault-kube-kms -f\n".to_owned();
+    let quoted = |help: &str| help.replace('\\', "\\\\").replace('\'', "\\'");
+    for command in COMMANDS {
+        let (word, condition) = match command.words.split_once(' ') {
+            Some((first, second)) => (second, format!("__fish_seen_subcommand_from {first}")),
+            None => (command.words, "__fish_use_subcommand".to_owned()),
+        };
+        let help = quoted(command.help);
+        let _infallible =
+            writeln!(text, "complete -c vault-kube-kms -n '{condition}' -a {word} -d '{help}'");
+    }
+    text.push_str(
+        "complete -c vault-kube-kms -n __fish_use_subcommand -a local -d 'the embedded keeper'\n",
+    );
+    for flag in all() {
+        let values = match flag.takes {
+            Takes::Bool => String::new(),
+            Takes::OneOf(_, values) => format!(" -x -a '{}'", values.join(" ")),
+            Takes::Value("FILE") => " -r -F".to_owned(),
+            Takes::Value(_) | Takes::Values(_) => " -x".to_owned(),
+        };
+        let _infallible = writeln!(
+            text,
+            "complete -c vault-kube-kms -l {}{values} -d '{}'",
+            flag.name,
+            quoted(flag.help)
+        );
+    }
+    text + "complete -c vault-kube-kms -l help -d 'Print the help'\n\
+            complete -c vault-kube-kms -l version -d 'Print the version'\n"
+}
+
+fn is_file(flag: &Flag) -> bool {
+    flag.takes == Takes::Value("FILE")
+}
+
+/// The first word of each command, once.
+fn first_words() -> Vec<&'static str> {
+    let mut words: Vec<_> =
+        COMMANDS.iter().filter_map(|command| command.words.split(' ').next()).collect();
+    words.dedup();
+    words
+}

@@ -1,0 +1,150 @@
+//! The manual page, in mdoc(7), made from the flags.
+
+use std::fmt::Write as _;
+
+use super::{
+    commands::{ABOUT, COMMANDS, Command},
+    flags::{Flag, GROUPS, Takes},
+};
+
+/// The longest line of a page, by custom.
+const WIDTH: usize = 78;
+
+const BEFORE_FLAGS: &str = "\
+.Sh OPTIONS
+Flags take one dash or two.
+Each flag has a variable:
+.Ev VAULT_KUBE_KMS_
+and its name in capitals with underscores.
+Each flag has a key of its name in the TOML file of
+.Fl -config .
+Flags win over variables, and variables win over the file.
+A flag that is marked as repeatable also takes several values with commas.
+";
+
+const AFTER_FLAGS: &str = "\
+.Sh FILES
+.Bl -tag -width Ds
+.It Pa /etc/vault-kube-kms/vault-kube-kms.env
+The variables of the service.
+.It Pa /etc/vault-kube-kms/NAME.env
+The variables of the instance
+.Pa vault-kube-kms@NAME.service .
+.It Pa /run/vault-kube-kms/vault-kube-kms.sock
+The socket of the service.
+.It Pa /var/lib/vault-kube-kms/key.json
+The key of the embedded keeper.
+Without this file, what was encrypted with it cannot be read.
+.El
+.Sh EXIT STATUS
+.Bl -tag -width Ds
+.It 0
+The command has ended well; the provider was asked to stop.
+.It 1
+The command could not do its work.
+.It 64
+A flag, a variable or a key of the file is wrong, and nothing was started.
+.El
+.Pp
+.Ic check
+exits with 0 where all is well, with 1 where it warns, and with 2 where
+something is wrong.
+.Sh SIGNALS
+.Bl -tag -width Ds
+.It Dv SIGHUP
+Read credentials and authorities anew.
+.It Dv SIGTERM , Dv SIGINT
+Take no new calls, end those in hand, and stop.
+.El
+.Sh EXAMPLES
+Check the settings of the service before it is started:
+.Bd -literal -offset indent
+set -a; . /etc/vault-kube-kms/vault-kube-kms.env; set +a
+vault-kube-kms check
+.Ed
+.Pp
+Take over a new program without a refused connection, where the socket unit is
+enabled:
+.Pp
+.Dl systemctl restart vault-kube-kms.service
+.Sh SEE ALSO
+.Xr journalctl 1 ,
+.Xr systemctl 1 ,
+.Xr systemd.socket 5
+";
+
+/// The text of the page.
+#[must_use]
+pub fn page() -> String {
+    let mut text = ".\\\" Made from the flags of the program.\n\
+         .Dd $Mdocdate$\n.Dt VAULT-KUBE-KMS 8\n.Os\n.Sh NAME\n.Nm vault-kube-kms\n\
+         .Nd Kubernetes KMS v2 provider for Vault and OpenBao\n.Sh SYNOPSIS\n"
+        .to_owned();
+    for Command { words, usage, .. } in COMMANDS {
+        let words =
+            if usage.starts_with('[') { format!("Op Cm {words}") } else { format!("Cm {words}") };
+        let flags = if usage.ends_with("[FLAGS]") { "\n.Op Ar flags" } else { "" };
+        let _infallible = writeln!(text, ".Nm\n.{words}{flags}");
+    }
+    text.push_str(".Nm\n.Fl -help | -version\n.Sh DESCRIPTION\n.Nm\nis a ");
+    let about = ABOUT.strip_prefix("A ").unwrap_or(ABOUT);
+    let _infallible = writeln!(text, "{}\n.Bl -tag -width Ds", folded(about));
+    for Command { words, help, .. } in COMMANDS {
+        let _infallible = writeln!(text, ".It Cm {words}\n{}", sentence(help));
+    }
+    text.push_str(".El\n");
+    text.push_str(BEFORE_FLAGS);
+    for (group, flags) in GROUPS {
+        let _infallible = writeln!(text, ".Ss {}\n.Bl -tag -width Ds", escaped(group));
+        for flag in *flags {
+            entry(&mut text, flag);
+        }
+        text.push_str(".El\n");
+    }
+    text + AFTER_FLAGS
+}
+
+fn entry(text: &mut String, flag: &Flag) {
+    let Flag { name, takes, default, help } = flag;
+    let value = match takes {
+        Takes::Bool => " Ns Op = Ns Ar BOOL".to_owned(),
+        Takes::Value(word) | Takes::Values(word) | Takes::OneOf(word, _) => {
+            format!(" Ns = Ns Ar {}", escaped(word))
+        }
+    };
+    let _infallible = writeln!(text, ".It Fl -{name}{value}\n{}", sentence(help));
+    if matches!(takes, Takes::Values(_)) {
+        text.push_str("Repeatable.\n");
+    }
+    if !default.is_empty() {
+        let _infallible = writeln!(text, "Default:\n.Ql {} .", escaped(default));
+    }
+}
+
+/// `help` with a capital at its start and a full stop at its end, one sentence a line.
+fn sentence(help: &str) -> String {
+    let mut letters = help.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_uppercase().to_string());
+    let text = format!("{}{}", first.unwrap_or_default(), letters.as_str());
+    let text = format!("{}.", text.trim_end_matches('.')).replace(". ", ".\n");
+    text.lines().map(folded).collect::<Vec<_>>().join("\n")
+}
+
+/// `line` for the formatter, in lines of less than [`WIDTH`].
+fn folded(line: &str) -> String {
+    let (mut text, mut width) = (String::new(), 0);
+    for word in line.split(' ').map(escaped) {
+        let fits = width + word.len() < WIDTH;
+        if width > 0 {
+            text.push(if fits { ' ' } else { '\n' });
+        }
+        width = if fits { width + word.len() + 1 } else { word.len() + 1 };
+        text.push_str(&word);
+    }
+    text
+}
+
+/// `text` without a character that means something to the formatter.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq")
+}
