@@ -34,7 +34,13 @@ func Apart(t *testing.T, namespaces uintptr) bool {
 // ApartFromNetwork is Apart in a network namespace, where all ports are free and the loopback interface is up.
 func ApartFromNetwork(t *testing.T) bool {
 	t.Helper()
-	if !Apart(t, unix.CLONE_NEWNET) {
+	return ApartFrom(t, unix.CLONE_NEWNET)
+}
+
+// ApartFrom is ApartFromNetwork with other namespaces beside that of the network.
+func ApartFrom(t *testing.T, namespaces uintptr) bool {
+	t.Helper()
+	if !Apart(t, namespaces|unix.CLONE_NEWNET) {
 		return false
 	}
 	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)

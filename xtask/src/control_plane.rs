@@ -18,13 +18,13 @@ pub(crate) const KUBERNETES: &str = "1.36.3";
 pub(crate) const ETCD: &str = "3.6.16";
 
 /// A module of `xtask/parts`, and what is built of it.
-struct Part {
-    module: String,
-    ldflags: String,
+pub(crate) struct Part {
+    pub(crate) module: String,
+    pub(crate) ldflags: String,
     /// The package of each program, and the name that it gets.
-    programs: &'static [(&'static str, &'static str)],
+    pub(crate) programs: &'static [(&'static str, &'static str)],
     /// What a first build takes on two cores.
-    takes: &'static str,
+    pub(crate) takes: &'static str,
 }
 
 /// Folders of programs.
@@ -93,7 +93,7 @@ impl Part {
     }
 
     /// The folder of its programs.
-    fn built(&self) -> Result<PathBuf, Failure> {
+    pub(crate) fn built(&self) -> Result<PathBuf, Failure> {
         let module = root().join("xtask/parts").join(&self.module);
         let read = |file: &str| {
             let path = module.join(file);

@@ -8,6 +8,7 @@ mod debian;
 mod deploy;
 mod fuzz;
 mod image;
+mod package;
 mod release;
 mod reproducible;
 mod run;
@@ -28,9 +29,11 @@ cargo xtask soak             load, faults, rotations and kills; 30 minutes unles
 cargo xtask hostile          floods and a scan of the memory: prints what each flood costs
 cargo xtask fuzz [SECONDS]   hostile bytes at the fuzz targets, for 60 s in all unless told
 cargo xtask deny             what may be built in: licences, sources, duplicates, advisories
-cargo xtask release          the program with its checksums, SBOM and VEX, in target/release-files
+cargo xtask release          the program, archive, deb and rpm, with checksums, SBOM and VEX, in target/release-files
         [--advisories-unchecked]
 cargo xtask image            the container images, each built twice, in target/image
+cargo xtask package          tests of archive, deb and rpm: linters, two builds alike, installed, upgraded
+                             and removed in a root of their own and in a booted container
 cargo xtask reproducible     the same, and whether a build in another folder gives the same bytes
 cargo xtask cluster up       a control plane to try: OpenBao, etcd, the plugin, kube-apiserver
         [--replicas N] [--keeper openbao|local] [--kubernetes 1.36.3|1.31.0]
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         ["release"] => supply_chain::advisories(true).and_then(|()| release::files().map(drop)),
         ["release", "--advisories-unchecked"] => release::files().map(drop),
         ["image"] => image::all().map(drop),
+        ["package"] => tools::openbao().and_then(|bao| package::test(bao.as_deref())),
         ["reproducible"] => reproducible::check(),
         ["tools"] => tools::openbao()
             .and_then(|_| control_plane::build(control_plane::KUBERNETES))

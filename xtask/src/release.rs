@@ -1,5 +1,5 @@
-//! The files of a release: the program, what it is made of, what is known of its weaknesses, and
-//! their checksums.
+//! The files of a release: the program, by itself, in an archive and in packages; what it is made of,
+//! what is known of its weaknesses, and their checksums.
 
 use std::{
     fmt::Write as _,
@@ -8,10 +8,10 @@ use std::{
     process::Command,
 };
 
-use sha2::{Digest as _, Sha256};
-
 use crate::{
     build::{Build, source_date},
+    cache::sha256,
+    package::Contents,
     run::{Failure, output, root, say, target},
     sbom,
 };
@@ -34,16 +34,26 @@ pub(crate) fn files() -> Result<PathBuf, Failure> {
     drop(fs::remove_dir_all(&files));
     fs::create_dir_all(&files)?;
     fs::copy(&program, files.join(NAME))?;
-    let bom = sbom::make(&source_date(&root())?)?;
-    sbom::check(&bom, &program)?;
-    fs::write(files.join(format!("{NAME}.cdx.json")), format!("{bom:#}\n"))?;
+    let date = source_date(&root())?;
+    let bom = files.join(format!("{NAME}.cdx.json"));
+    let parts = sbom::make(&date)?;
+    sbom::check(&parts, &program)?;
+    fs::write(&bom, format!("{parts:#}\n"))?;
     fs::copy(root().join("supply-chain/openvex.json"), files.join("openvex.json"))?;
+    let version = version()?;
+    let contents = Contents {
+        program: &program,
+        bom: &bom,
+        version: &version,
+        date: &date,
+        more_settings: "",
+    };
+    let mut names = vec![NAME.to_owned(), format!("{NAME}.cdx.json"), "openvex.json".to_owned()];
+    names.extend(contents.write(&files)?);
     let mut sums = String::new();
-    for name in [NAME, &format!("{NAME}.cdx.json"), "openvex.json"] {
-        for byte in Sha256::digest(fs::read(files.join(name))?) {
-            write!(sums, "{byte:02x}")?;
-        }
-        writeln!(sums, "  {name}")?;
+    for name in names {
+        let sum = sha256(&mut fs::File::open(files.join(&name))?)?;
+        writeln!(sums, "{sum}  {name}")?;
     }
     fs::write(files.join("SHA256SUMS"), &sums)?;
     verify(&files)?;

@@ -6,7 +6,7 @@ use prost::Message as _;
 
 use crate::{
     control_plane::{self, KUBERNETES},
-    debian, deploy, image, release,
+    debian, deploy, image, package, release,
     run::{Failure, can_run, root, run, say, target},
     tools::{self, missing},
 };
@@ -59,6 +59,7 @@ pub(crate) fn all(choice: &Choice<'_>) -> Result<(), Failure> {
     pages(bao.as_deref())?;
     deploy::all(bao.as_deref())?;
     node(bao.as_deref())?;
+    package::test(bao.as_deref())?;
     faults(bao.as_deref(), choice)?;
     e2e(bao.as_deref(), choice)
 }

@@ -1,0 +1,146 @@
+package packages_test
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"vault-kube-kms.test/suite"
+)
+
+// Neither linter has anything to say beside what deploy/package explains.
+func TestTheLintersAreSilent(t *testing.T) {
+	t.Parallel()
+	say := run(t, "lintian", "--no-user-dirs", "--allow-root", "--display-info", "--pedantic", "--tag-display-limit=0",
+		"--fail-on=error,warning,info,pedantic", file(t, first, "*.deb"))
+	if say != "" {
+		t.Errorf("lintian: %s", say)
+	}
+	say = run(t, "rpmlint", "--config", shipped(t, "package/rpmlint.toml"), file(t, first, "*.rpm"))
+	if !strings.Contains(say, "1 packages and 0 specfiles checked; 0 errors, 0 warnings") {
+		t.Errorf("rpmlint: %s", say)
+	}
+	// What mandoc prints on standard error is about other pages that this machine lacks.
+	page, err := exec.Command("mandoc", "-Tlint", "-Wall", shipped(t, "package/vault-kube-kms.8")).Output()
+	if err != nil || len(page) > 0 {
+		t.Errorf("mandoc: %v: %s", err, page)
+	}
+	for _, script := range []string{"postinstall.sh", "preremove.sh", "postremove.sh", "completion.bash"} {
+		run(t, "shellcheck", shipped(t, "package/"+script))
+	}
+}
+
+func TestTwoBuildsOfThePackagesAreAlike(t *testing.T) {
+	t.Parallel()
+	for _, pattern := range []string{"*.deb", "*.rpm", "*.tar.gz"} {
+		if read(t, file(t, first, pattern)) != read(t, file(t, "again", pattern)) {
+			t.Errorf("two builds of %s differ", pattern)
+		}
+	}
+}
+
+// entry is a line of a list of files: mode, owner, size and path.
+var entry = regexp.MustCompile(`(?m)^(\S+)\s+(?:\d+\s+)?(\w+)[/\s]+(\w+)\s+(\d+)\s.*?\.?(/\S+)$`)
+
+func listed(list string) map[string]string {
+	files := map[string]string{}
+	for _, found := range entry.FindAllStringSubmatch(list, -1) {
+		if !strings.HasPrefix(found[1], "d") {
+			files[found[5]] = strings.Join(found[1:5], " ")
+		}
+	}
+	return files
+}
+
+// The deb and the rpm hold the same files, but for what each distribution has elsewhere.
+func TestTheDebAndTheRpmHoldTheSameFiles(t *testing.T) {
+	t.Parallel()
+	deb := listed(run(t, "dpkg-deb", "--contents", file(t, first, "*.deb")))
+	rpm := listed(run(t, "rpm", "--query", "--list", "--verbose", "--package", file(t, first, "*.rpm")))
+	alone := func(one, other map[string]string) (paths []string) {
+		for path := range one {
+			if _, both := other[path]; !both {
+				paths = append(paths, path)
+			}
+		}
+		slices.Sort(paths)
+		return paths
+	}
+	require := func(what string, found, want []string) {
+		if !slices.Equal(found, want) {
+			t.Errorf("%s: %q, and not %q", what, found, want)
+		}
+	}
+	require("only in the deb", alone(deb, rpm), []string{
+		"/usr/share/doc/vault-kube-kms/changelog.Debian.gz",
+		"/usr/share/doc/vault-kube-kms/copyright",
+		"/usr/share/lintian/overrides/vault-kube-kms",
+		"/usr/share/zsh/vendor-completions/_vault-kube-kms",
+	})
+	require("only in the rpm", alone(rpm, deb), []string{
+		"/usr/share/licenses/vault-kube-kms/LICENSE",
+		"/usr/share/zsh/site-functions/_vault-kube-kms",
+	})
+	for path, about := range deb {
+		if other, both := rpm[path]; both && other != about {
+			t.Errorf("%s: %s in the deb, %s in the rpm", path, about, other)
+		}
+		if mode, _, _ := strings.Cut(about, " "); mode != "-rw-r--r--" && path != "/usr/bin/vault-kube-kms" {
+			t.Errorf("%s has the mode %s", path, mode)
+		}
+	}
+	if len(deb) < 12 {
+		t.Errorf("only %v", slices.Collect(maps.Keys(deb)))
+	}
+	settings := "/etc/vault-kube-kms/vault-kube-kms.env"
+	if say := run(t, "dpkg-deb", "--info", file(t, first, "*.deb"), "conffiles"); strings.TrimSpace(say) != settings {
+		t.Errorf("conffiles of the deb: %s", say)
+	}
+	say := run(t, "rpm", "--query", "--queryformat", "[%{FILENAMES} %{FILEFLAGS:fflags}\n]", "--package", file(t, first, "*.rpm"))
+	if !strings.Contains(say, settings+" cn\n") {
+		t.Errorf("flags of the rpm: %s", say)
+	}
+}
+
+// The archive has the units with the original's path in config/systemd, and the same program.
+func TestTheArchiveHoldsTheProgramAndItsUnits(t *testing.T) {
+	t.Parallel()
+	dir := suite.ShortDir(t)
+	run(t, "tar", "--extract", "--gzip", "--file", file(t, first, "*.tar.gz"), "--directory", dir)
+	if read(t, dir, "vault-kube-kms") != read(t, suite.Needed(t, "PROVIDER")) {
+		t.Error("the program is another one")
+	}
+	units, err := os.ReadDir(shipped(t, "systemd"))
+	suite.Must(t, err)
+	for _, unit := range units {
+		if read(t, dir, "config/systemd", unit.Name()) != read(t, shipped(t, "systemd"), unit.Name()) {
+			t.Errorf("%s is another one", unit.Name())
+		}
+	}
+	if unit := read(t, dir, "config/systemd/vault-kube-kms.service"); !strings.Contains(unit, "ExecStart=/usr/local/bin/vault-kube-kms\n") {
+		t.Errorf("the unit starts another program: %s", unit)
+	}
+	if out, err := attempt(filepath.Join(dir, "vault-kube-kms"), "--version"); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// The units of the packages differ from those of the archive in the program's path alone.
+func TestTheUnitsOfThePackagesDifferInOnePath(t *testing.T) {
+	t.Parallel()
+	dir := suite.ShortDir(t)
+	run(t, "dpkg-deb", "--extract", file(t, first, "*.deb"), dir)
+	for _, unit := range []string{"vault-kube-kms.service", "vault-kube-kms@.service"} {
+		packaged := read(t, dir, "usr/lib/systemd/system", unit)
+		want := strings.Replace(read(t, shipped(t, "systemd"), unit), "/usr/local/bin/", "/usr/bin/", 1)
+		if packaged != want || !strings.Contains(packaged, "ExecStart=/usr/bin/vault-kube-kms\n") {
+			t.Errorf("%s: %s", unit, fmt.Sprint(packaged))
+		}
+	}
+}

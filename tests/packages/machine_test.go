@@ -1,0 +1,170 @@
+package packages_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vault-kube-kms.test/parts"
+	"vault-kube-kms.test/suite"
+)
+
+// How long a booted machine may take for a step, on a busy one.
+const bound = 60 * time.Second
+
+// machine is a Debian that systemd has booted in a container. It shares the network namespace of the test.
+type machine struct {
+	nspawn *parts.Process
+	root   string
+	// init is the id of its first process, seen from here.
+	init int
+}
+
+// boot boots what is unpacked in a folder. The test must be in a mount namespace of its own.
+func boot(t *testing.T, root string) *machine {
+	t.Helper()
+	// What systemd-nspawn leaves in /run is in this namespace alone.
+	suite.Must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	suite.Must(t, unix.Mount("tmpfs", "/run", "tmpfs", 0, ""))
+	groups := groups(t)
+	enter := `for group in $1; do echo $$ > "$group/cgroup.procs"; done; shift; exec "$@"`
+	nspawn, err := parts.Way{}.Start("nspawn", []string{
+		"sh", "-ec", enter, "-", strings.Join(groups, " "),
+		"systemd-nspawn", "--quiet", "--directory=" + root, "--boot", "--register=no", "--keep-unit",
+		"--link-journal=no", "--resolv-conf=off", "--timezone=off", "--console=pipe",
+		// Its filter is older than the provider's sandbox.
+		"--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self",
+	})
+	suite.Must(t, err)
+	m := &machine{nspawn: nspawn, root: root}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("nspawn printed %s", parts.Tail(nspawn.Printed()))
+			log, _ := m.attempt("journalctl", "--no-pager", "--lines=200", "--output=short-monotonic")
+			t.Logf("the journal:\n%s", log)
+		}
+		// A SIGTERM is an orderly end for the container, a second one an immediate one.
+		nspawn.Signal(syscall.SIGTERM)
+		if !nspawn.EndsWithin(bound) {
+			t.Error("the container had to be killed")
+			nspawn.Kill()
+		}
+		for _, group := range groups {
+			removeGroup(t, group)
+		}
+	})
+	if !parts.Eventually(bound, m.found) {
+		t.Fatalf("no container: %s", nspawn.Printed())
+	}
+	var last string
+	if !parts.Eventually(bound, func() bool {
+		last, _ = m.attempt("systemctl", "is-system-running")
+		return strings.HasPrefix(last, "running") || strings.HasPrefix(last, "degraded")
+	}) {
+		t.Fatalf("it does not boot: %s", last)
+	}
+	return m
+}
+
+// groups makes a control group in each hierarchy that systemd uses, so that what the container makes there
+// has a place that nothing else uses.
+func groups(t *testing.T) (made []string) {
+	t.Helper()
+	// systemd-nspawn makes the group of one hierarchy in the other one too.
+	name := "vkk-" + parts.RandomName()
+	for _, line := range strings.Split(strings.TrimSpace(read(t, "/proc/self/cgroup")), "\n") {
+		_, rest, _ := strings.Cut(line, ":")
+		controllers, path, _ := strings.Cut(rest, ":")
+		var place string
+		switch {
+		case controllers == "name=systemd":
+			place = "/sys/fs/cgroup/systemd"
+		case controllers == "" && exists("/sys/fs/cgroup/unified"):
+			place = "/sys/fs/cgroup/unified"
+		case controllers == "":
+			place = "/sys/fs/cgroup"
+		default:
+			continue
+		}
+		group := filepath.Join(place, path, name)
+		suite.Must(t, os.Mkdir(group, 0o755))
+		made = append(made, group)
+	}
+	return made
+}
+
+// removeGroup removes a control group and those below it, the innermost first.
+func removeGroup(t *testing.T, group string) {
+	t.Helper()
+	var last error
+	if !parts.Eventually(bound, func() bool {
+		var folders []string
+		_ = filepath.WalkDir(group, func(path string, entry os.DirEntry, err error) error {
+			if err == nil && entry.IsDir() {
+				folders = append(folders, path)
+			}
+			return nil
+		})
+		for _, folder := range slices.Backward(folders) {
+			if last = os.Remove(folder); last != nil {
+				return false
+			}
+		}
+		return true
+	}) {
+		t.Errorf("a control group is left: %v", last)
+	}
+}
+
+// found says whether the first process of the container runs systemd.
+func (m *machine) found() bool {
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", m.nspawn.Pid(), m.nspawn.Pid()))
+	if err != nil {
+		return false
+	}
+	for _, child := range strings.Fields(string(children)) {
+		name, _ := os.ReadFile("/proc/" + child + "/comm")
+		if strings.TrimSpace(string(name)) == "systemd" {
+			_, _ = fmt.Sscan(child, &m.init)
+			return true
+		}
+	}
+	return false
+}
+
+// attempt runs a command in the container.
+func (m *machine) attempt(args ...string) (string, error) {
+	if m.init == 0 {
+		return "", fmt.Errorf("the container has not begun")
+	}
+	enter := []string{"nsenter", fmt.Sprintf("--target=%d", m.init), "--mount", "--uts", "--ipc", "--pid", "--root", "--wd"}
+	return attempt(append(enter, args...)...)
+}
+
+// run is attempt where it must work.
+func (m *machine) run(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := m.attempt(args...)
+	if err != nil {
+		t.Fatalf("in the container: %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(out)
+}
+
+// path is a file of the container, as the test reaches it.
+func (m *machine) path(name string) string {
+	return fmt.Sprintf("/proc/%d/root/%s", m.init, strings.TrimPrefix(name, "/"))
+}
+
+// property is one of a unit's.
+func (m *machine) property(t *testing.T, unit, name string) string {
+	t.Helper()
+	return m.run(t, "systemctl", "show", "--value", "--property="+name, unit)
+}

@@ -1,0 +1,198 @@
+//! The archive and the packages of a release: one folder of files, and three forms of it.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    build::source_date,
+    cache,
+    control_plane::Part,
+    debian,
+    release::{self, NAME},
+    run::{Failure, output, root, run, say, target},
+    test,
+};
+
+/// The architecture that is shipped, as Debian names it. Another one needs a Rust target for it.
+const ARCH: &str = "amd64";
+
+/// Whom a package names as its maintainer. There is no address of the project; see SECURITY.md.
+const MAINTAINER: &str = "The vault-kube-kms maintainers <maintainers@vault-kube-kms.invalid>";
+
+/// The path of the program in the units of the archive, which is the original's, and in packages.
+const LOCAL: &str = "/usr/local/bin/";
+const PACKAGED: &str = "/usr/bin/";
+
+/// What is packaged.
+#[derive(Clone, Copy)]
+pub(crate) struct Contents<'a> {
+    pub(crate) program: &'a Path,
+    /// The bill of materials.
+    pub(crate) bom: &'a Path,
+    pub(crate) version: &'a str,
+    /// In seconds since 1970.
+    pub(crate) date: &'a str,
+    /// What is added to the environment file; a test wants an upgrade with a changed one.
+    pub(crate) more_settings: &'a str,
+}
+
+impl Contents<'_> {
+    /// Writes the archive and the packages to `into`, and returns their names. The same contents give
+    /// the same bytes.
+    pub(crate) fn write(&self, into: &Path) -> Result<Vec<String>, Failure> {
+        let stage = tempfile::Builder::new().prefix("package-").tempdir()?;
+        self.fill(stage.path())?;
+        let mut names = vec![self.archive(stage.path(), into)?];
+        for (packager, name) in [
+            ("deb", format!("{NAME}_{}-1_{ARCH}.deb", self.version)),
+            ("rpm", format!("{NAME}-{}-1.x86_64.rpm", self.version)),
+        ] {
+            let mut nfpm = Command::new(nfpm()?);
+            nfpm.current_dir(stage.path()).args(["package", "--packager", packager, "--config"]);
+            nfpm.arg(root().join("deploy/package/nfpm.yaml")).arg("--target").arg(into.join(&name));
+            nfpm.env("VERSION", self.version).env("MAINTAINER", MAINTAINER);
+            output(nfpm.env("SOURCE_DATE_EPOCH", self.date))?;
+            names.push(name);
+        }
+        Ok(names)
+    }
+
+    fn fill(&self, stage: &Path) -> Result<(), Failure> {
+        let (archive, package) = (stage.join("archive"), stage.join("package"));
+        let (units, completion) = (archive.join("config/systemd"), archive.join("completion"));
+        for folder in [&units, &completion, &package] {
+            fs::create_dir_all(folder)?;
+        }
+        fs::copy(self.program, archive.join(NAME))?;
+        fs::copy(self.bom, archive.join(format!("{NAME}.cdx.json")))?;
+        for name in ["LICENSE", "CHANGELOG.md"] {
+            fs::copy(root().join(name), archive.join(name))?;
+        }
+        let deploy = root().join("deploy");
+        for entry in fs::read_dir(deploy.join("systemd"))? {
+            let entry = entry?;
+            fs::copy(entry.path(), units.join(entry.file_name()))?;
+        }
+        let settings = units.join(format!("{NAME}.env"));
+        fs::write(&settings, fs::read_to_string(&settings)? + self.more_settings)?;
+        for shell in ["bash", "zsh", "fish"] {
+            let name = format!("completion.{shell}");
+            fs::copy(deploy.join("package").join(&name), completion.join(name))?;
+        }
+        let page = format!("{NAME}.8");
+        fs::copy(deploy.join("package").join(&page), archive.join(&page))?;
+        for name in
+            ["copyright", "lintian-overrides", "postinstall.sh", "preremove.sh", "postremove.sh"]
+        {
+            fs::copy(deploy.join("package").join(name), package.join(name))?;
+        }
+        for unit in [format!("{NAME}.service"), format!("{NAME}@.service")] {
+            let text = fs::read_to_string(units.join(&unit))?;
+            if text.matches(LOCAL).count() != 1 {
+                return Err(format!("{unit} does not name {LOCAL} once").into());
+            }
+            fs::write(package.join(unit), text.replace(LOCAL, PACKAGED))?;
+        }
+        run(Command::new("gzip").args(["-9", "--no-name", "--keep"]).arg(archive.join(&page)))?;
+        fs::rename(archive.join(format!("{page}.gz")), package.join(format!("{page}.gz")))?;
+        let date =
+            output(Command::new("date").args(["-u", "+%FT%TZ", "-d"]).arg(self.since_1970()))?;
+        let changelog = format!(
+            "- semver: {}-1\n  date: {}\n  packager: {MAINTAINER}\n  deb:\n    urgency: medium\n    \
+             distributions: [unstable]\n  changes:\n    - note: See CHANGELOG.md of the release.\n",
+            self.version,
+            date.trim()
+        );
+        Ok(fs::write(package.join("changelog.yaml"), changelog)?)
+    }
+
+    fn since_1970(&self) -> String {
+        format!("@{}", self.date)
+    }
+
+    fn archive(&self, stage: &Path, into: &Path) -> Result<String, Failure> {
+        let name = format!("{NAME}_{}_linux_{ARCH}.tar", self.version);
+        run(Command::new("tar")
+            .args(["--create", "--sort=name", "--owner=0", "--group=0", "--numeric-owner"])
+            .args(["--format=gnu", "--mode=u=rwX,go=rX"])
+            .arg(format!("--mtime={}", self.since_1970()))
+            .arg("--file")
+            .arg(into.join(&name))
+            .arg("--directory")
+            .arg(stage.join("archive"))
+            .arg("."))?;
+        run(Command::new("gzip").args(["-9", "--no-name", "--force"]).arg(into.join(&name)))?;
+        Ok(format!("{name}.gz"))
+    }
+}
+
+/// The program that makes packages.
+fn nfpm() -> Result<PathBuf, Failure> {
+    let part = Part {
+        module: "nfpm-2.45.2".to_owned(),
+        ldflags: "-s -w".to_owned(),
+        programs: &[("github.com/goreleaser/nfpm/v2/cmd/nfpm", "nfpm")],
+        takes: "half a minute",
+    };
+    Ok(part.built()?.join("nfpm"))
+}
+
+/// What the tests of packages need of Debian.
+const TOOLS: &[debian::Package] = &[
+    ("lintian", "2.116.3+deb12u1"),
+    ("mandoc", "1.14.6-1+b1"),
+    ("mmdebstrap", "1.3.5-7"),
+    ("rpm", "4.18.0+dfsg-1+deb12u1"),
+    ("rpmlint", "2.4.0+ds1-0.2"),
+    ("shellcheck", "0.9.0-1"),
+    ("systemd-container", "252.39-1~deb12u2"),
+];
+
+/// The root that packages are installed in, and that is booted.
+const ROOT: &[&str] =
+    &["--variant=minbase", "--include=systemd,systemd-sysv,dbus,procps", "bookworm"];
+
+/// Makes the files of a release, the same packages again and those of the next version in
+/// `target/packages`, and tests them.
+pub(crate) fn test(bao: Option<&Path>) -> Result<(), Failure> {
+    if debian::packages(TOOLS)?.is_none() {
+        return Ok(());
+    }
+    let program = release::files()?;
+    let (files, packages) = (target().join("release-files"), target().join("packages"));
+    drop(fs::remove_dir_all(&packages));
+    fs::create_dir_all(&packages)?;
+    symlink(&files, packages.join("first"))?;
+    let (version, date) = (release::version()?, source_date(&root())?);
+    let bom = files.join(format!("{NAME}.cdx.json"));
+    let again = Contents {
+        program: &program,
+        bom: &bom,
+        version: &version,
+        date: &date,
+        more_settings: "",
+    };
+    let next = Contents {
+        version: &format!("{version}.1"),
+        more_settings: "# Of the next version.\n",
+        ..again
+    };
+    for (folder, contents) in [("again", &again), ("next", &next)] {
+        let into = packages.join(folder);
+        fs::create_dir(&into)?;
+        contents.write(&into)?;
+    }
+    let rootfs = cache::tool("rootfs-bookworm", &ROOT.join(" "), |draft| {
+        say("making the root of a Debian with systemd (once; half a minute)");
+        let tar = draft.join("rootfs.tar");
+        run(Command::new("mmdebstrap").arg("--quiet").args(ROOT).arg(tar))
+    })?;
+    say("Go: packages, installed, booted, upgraded and removed");
+    let mut go = test::suite("packages", "10m", bao);
+    go.env("PROVIDER", &program).env("PACKAGES", &packages);
+    run(go.env("ROOTFS", rootfs.join("rootfs.tar")).env("DEPLOY", root().join("deploy")))
+}
