@@ -1,0 +1,96 @@
+package apiserver_test
+
+import (
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"vault-kube-kms.test/parts"
+)
+
+const (
+	// How long OpenShift's preflight asks a plugin for its Status, and how often.
+	preflightBound, preflightPause = 30 * time.Second, time.Second
+	// What OpenShift takes of a Status.
+	preflightLongest = 1024
+)
+
+// OpenShift tries a plugin, with the command line of its operators, before an API server uses it. What is wrong
+// with the installation is in Status within its 30 seconds, and the process stays: an administrator sees the
+// cause and not a Pod that restarts. What can be mended without other flags heals by itself.
+func TestOpenShiftPreflightNamesWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		code, cause string
+		// spoil makes an installation bad; its flags, and what mends it, if anything does.
+		spoil func(t *testing.T, n *tenant) (flags []string, mend func())
+	}{
+		"an address that never answers": {"keeper-timeout", "", func(t *testing.T, n *tenant) ([]string, func()) {
+			// The kernel accepts connections, and nothing reads them.
+			silent, err := net.Listen("tcp", "127.0.0.1:0")
+			must(t, err)
+			t.Cleanup(func() { _ = silent.Close() })
+			return openShift(n, silent.Addr().String()), nil
+		}},
+		"a key that does not exist": {"key-missing", "no key", func(t *testing.T, n *tenant) ([]string, func()) {
+			return openShift(n, n.Bao.Address), func() { must(t, n.MakeKey()) }
+		}},
+		"a wrong secret ID": {"login-refused", "secret ID", func(t *testing.T, n *tenant) ([]string, func()) {
+			must(t, n.MakeKey())
+			must(t, n.WriteSecretID("00000000-4711-4711-4711-000000000000"))
+			return openShift(n, n.Bao.Address), func() { must(t, n.WriteSecretID(n.SecretID)) }
+		}},
+		"a wrong server name": {"keeper-unreachable", "elsewhere.example.org", func(t *testing.T, n *tenant) ([]string, func()) {
+			must(t, n.MakeKey())
+			return openShift(n, n.Bao.Address, "-tls-sni=elsewhere.example.org"), nil
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := sharedBao(t).role(t, parts.UseOfKey...)
+			flags, mend := c.spoil(t, n)
+			p := launch(t, newEndpoint(t), flags)
+			p.waitAccepts(t)
+			client, began := p.client(t), parts.StartWatch()
+			status := func() string {
+				answer, err := client.Status(t.Context())
+				if err == nil {
+					t.Fatalf("Status answers %v", answer)
+				}
+				return message(err)
+			}
+			var text string
+			named := func() bool {
+				text = status()
+				return strings.HasPrefix(text, c.code+": ") && strings.Contains(text, c.cause)
+			}
+			if !parts.EventuallyEvery(preflightPause, preflightBound, named) {
+				t.Fatalf("within %v, Status does not name %s and %q: %s", preflightBound, c.code, c.cause, text)
+			}
+			t.Logf("after %v: %s", began, text)
+			requireOneLine(t, text)
+			if len(text) > preflightLongest || strings.Contains(text, n.SecretID) {
+				t.Errorf("%d bytes: %s", len(text), text)
+			}
+			if mend != nil {
+				mend()
+				p.waitHealthy(t)
+				return
+			}
+			if parts.EventuallyEvery(preflightPause, 5*time.Second, func() bool { return !p.Alive() || !named() }) {
+				t.Errorf("it does not stay: %s", text)
+			}
+		})
+	}
+}
+
+// openShift is the command line of OpenShift's operators: single dashes, the older form of the key, the keeper's
+// authority, and no port for probes.
+func openShift(n *tenant, address string, more ...string) []string {
+	return append([]string{
+		"-vault-address=https://" + address, "-transit-mount=" + n.Mount, "-transit-key=" + n.Key,
+		"-approle-role-id=" + n.RoleID, "-approle-secret-id-path=" + n.SecretIDFile,
+		"-tls-ca-file=" + n.Bao.CAFile, "-metrics-port=0",
+	}, more...)
+}
