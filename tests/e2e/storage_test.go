@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"net/http"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -47,7 +49,7 @@ func TestChecklist68_WhatEtcdHoldsOfASecret(t *testing.T) {
 }
 
 // 5,000 Secrets cost one Encrypt, and a restart of the API server as many Decrypts as there are
-// seeds.
+// seeds, or as many times that as it decodes objects at once.
 func TestChecklist69And70_CallsForFiveThousandSecrets(t *testing.T) {
 	t.Parallel()
 	const count, starts = 5_000, 4
@@ -71,20 +73,44 @@ func TestChecklist69And70_CallsForFiveThousandSecrets(t *testing.T) {
 			t.Errorf("%d Encrypts for %d starts of the API server", own, begun+1)
 		}
 	}
-	seeds, decrypts := c.seeds(t), c.calls(t, "Decrypt")
+	seeds, decrypts, shared := c.seeds(t), c.calls(t, "Decrypt"), c.shared(t)
 	if seeds != starts {
 		t.Errorf("%d seeds of %d starts", seeds, starts)
 	}
 	c.restartAPIServer(t)
 	c.api.requireList(t, count)
-	if more := c.calls(t, "Decrypt") - decrypts; more != seeds {
-		t.Errorf("%d Decrypts for %d seeds", more, seeds)
+	more, most := c.calls(t, "Decrypt")-decrypts, seeds*c.api.decodesAtOnce(t)
+	if more < seeds || more > most {
+		t.Errorf("%d Decrypts for %d seeds, and not up to %d", more, seeds, most)
 	}
-	if asked := c.api.metric(t, operations, `method_name="/v2.KeyManagementService/Decrypt"`); int(asked) != seeds {
-		t.Errorf("the API server counts %v Decrypts for %d seeds", asked, seeds)
+	if asked := c.api.metric(t, operations, `method_name="/v2.KeyManagementService/Decrypt"`); int(asked) != more {
+		t.Errorf("the API server counts %v Decrypts of %d", asked, more)
 	}
-	t.Logf("%d Secrets in %d starts of the API server: %d Encrypts, %d seeds; a restart: %d Decrypts",
-		count, starts, c.calls(t, "Encrypt")-1, seeds, c.calls(t, "Decrypt")-decrypts)
+	t.Logf("%d Secrets in %d starts of the API server: %d Encrypts, %d seeds; a restart: %d Decrypts, of which %d share another's call to the keeper",
+		count, starts, c.calls(t, "Encrypt")-1, seeds, more, c.shared(t)-shared)
+}
+
+// decodesAtOnce is how many objects an API server decodes at once when it reads them from etcd. Since 1.37 that is
+// more than one (ConcurrentWatchObjectDecode), and each asks for the seed while the API server does not have it.
+func (a api) decodesAtOnce(t *testing.T) int {
+	t.Helper()
+	var version struct{ Minor string }
+	must(t, a.ask("GET", "/version", http.StatusOK, nil, &version))
+	minor, err := strconv.Atoi(version.Minor)
+	must(t, err)
+	if minor < 37 {
+		return 1
+	}
+	return 10
+}
+
+// shared is how many unwraps of the plugin shared the keeper's answer to another.
+func (c *controlPlane) shared(t *testing.T) int {
+	t.Helper()
+	metrics, err := c.plugin.Metrics()
+	must(t, err)
+	shared, _ := metrics.Sum("vault_kube_kms_coalesced_total")
+	return int(shared)
 }
 
 // createMany writes so many Secrets, some at a time.

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 cargo xtask test             every test; fetches and builds what it needs, once a machine
-        [--long] [--kubernetes 1.36.3|1.31.0]
+        [--long] [--kubernetes 1.37.2|1.36.3|1.31.0]
 cargo xtask tools            only fetch and build what the tests need
 cargo xtask soak             load, faults, rotations and kills; 30 minutes unless told
         [--minutes N] [--seed N]
@@ -36,7 +36,7 @@ cargo xtask package          tests of archive, deb and rpm: linters, two builds 
                              and removed in a root of their own and in a booted container
 cargo xtask reproducible     the same, and whether a build in another folder gives the same bytes
 cargo xtask cluster up       a control plane to try: OpenBao, etcd, the plugin, kube-apiserver
-        [--replicas N] [--keeper openbao|local] [--kubernetes 1.36.3|1.31.0]
+        [--replicas N] [--keeper openbao|local] [--kubernetes 1.37.2|1.36.3|1.31.0]
 cargo xtask cluster status   what runs, and what the API servers think of their plugins
 cargo xtask cluster down     end it";
 
