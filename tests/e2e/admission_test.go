@@ -1,17 +1,12 @@
 package e2e_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	corev1 "k8s.io/api/core/v1"
 
 	"vault-kube-kms.test/cluster"
 	"vault-kube-kms.test/parts"
@@ -139,97 +134,5 @@ func TestOnlyStaticPodsMayMountTheSocket(t *testing.T) {
 	status, _ := c.api.answers("/api/v1/namespaces/default/pods/one")
 	if status != http.StatusNotFound {
 		t.Errorf("something was stored: %d", status)
-	}
-}
-
-func TestTheNetworkPolicyIsTaken(t *testing.T) {
-	t.Parallel()
-	c := startPlain(t)
-	c.mustKubectl(t, "", append(tries, deployed(t, "network-policy.yaml"))...)
-}
-
-// The sidecar component turns an API server of either kind into one with a provider beside it, as an API
-// server takes it, and with settings that the provider takes.
-func TestTheSidecarComponent(t *testing.T) {
-	t.Parallel()
-	c := startPlain(t)
-	for _, kind := range []string{"Deployment", "StatefulSet"} {
-		dir := shortDir(t)
-		must(t, os.CopyFS(filepath.Join(dir, "sidecar"), os.DirFS(deployed(t, "sidecar"))))
-		write := func(file, text string) {
-			must(t, os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600))
-		}
-		write("kustomization.yaml", "resources: [apiserver.yaml]\ncomponents: [sidecar]\n"+
-			"images: [{name: vault-kube-kms, newName: registry.example.org/vault-kube-kms, newTag: 0.1.0}]\n")
-		write("apiserver.yaml", hosted(kind))
-		rendered := c.mustKubectl(t, "", "kustomize", dir)
-		c.mustKubectl(t, rendered, append(tries, "-")...)
-		requireSidecar(t, c, rendered)
-	}
-}
-
-// hosted is a kube-apiserver that runs as a workload of another cluster.
-func hosted(kind string) string {
-	return fmt.Sprintf(`apiVersion: apps/v1
-kind: %s
-metadata: {name: tenant-1, namespace: default, labels: {vault-kube-kms: sidecar}}
-spec:
-  selector: {matchLabels: {app: tenant-1}}
-  template:
-    metadata: {labels: {app: tenant-1, vault-kube-kms: sidecar}}
-    spec:
-      containers:
-        - {name: konnectivity-server, image: one}
-        - name: kube-apiserver
-          image: one
-          volumeMounts: [{name: certificates, mountPath: /etc/kubernetes/pki}]
-      volumes: [{name: certificates, emptyDir: {}}]
-`, kind)
-}
-
-// requireSidecar fails unless the provider stands beside the API server, shares the socket's directory with it,
-// and takes the settings that it is given.
-func requireSidecar(t *testing.T, c *controlPlane, rendered string) {
-	t.Helper()
-	var settings struct {
-		Metadata metadata
-		Data     map[string]string
-	}
-	var workload struct {
-		Spec struct{ Template corev1.PodTemplateSpec }
-	}
-	out := c.mustKubectl(t, rendered, append(tries, "-", "-o", "json")...)
-	objects := json.NewDecoder(strings.NewReader(out))
-	must(t, objects.Decode(&settings))
-	must(t, objects.Decode(&workload))
-	pod := workload.Spec.Template.Spec
-	provider := pod.InitContainers[0]
-	if provider.Image != "registry.example.org/vault-kube-kms:0.1.0" || *provider.RestartPolicy != corev1.ContainerRestartPolicyAlways {
-		t.Errorf("the provider is started as %v", provider)
-	}
-	if name := provider.EnvFrom[0].ConfigMapRef.Name; name != settings.Metadata.Name {
-		t.Errorf("the settings are in %s and not in %s", settings.Metadata.Name, name)
-	}
-	server := pod.Containers[slices.IndexFunc(pod.Containers, func(c corev1.Container) bool { return c.Name == "kube-apiserver" })]
-	shared := corev1.VolumeMount{Name: "vault-kube-kms-socket", MountPath: socketDirectory}
-	if !slices.Contains(server.VolumeMounts, shared) || !slices.Contains(provider.VolumeMounts, shared) {
-		t.Errorf("%v is not mounted in both %v and %v", shared, server.VolumeMounts, provider.VolumeMounts)
-	}
-	if len(pod.Containers) != 2 || len(server.VolumeMounts) != 3 || len(pod.Volumes) != 4 {
-		t.Errorf("the API server's own is lost or doubled: %v", pod)
-	}
-
-	check := parts.Command(c.Programs.Plugin, "check")
-	for name, value := range settings.Data {
-		check.Env = append(check.Env, name+"="+value)
-	}
-	for _, variable := range provider.Env {
-		check.Env = append(check.Env, variable.Name+"="+variable.Value)
-	}
-	// Not the keeper of the example: that would be asked.
-	check.Env = append(check.Env, "VAULT_KUBE_KMS_VAULT_ADDRESS=https://"+parts.FreeAddress())
-	checked, _ := check.CombinedOutput()
-	if text := string(checked); !strings.Contains(text, "PASS  configuration") || strings.Contains(text, "FAIL  configuration") {
-		t.Errorf("the provider does not take its settings: %s", text)
 	}
 }
