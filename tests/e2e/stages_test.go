@@ -12,7 +12,7 @@ import (
 )
 
 // socketDirectory is where the files of deploy/ expect the socket.
-const socketDirectory = "/run/kmsplugin"
+const socketDirectory = "/run/vault-kube-kms"
 
 // deployed is the path of a file of deploy/.
 func deployed(t *testing.T, file string) string {

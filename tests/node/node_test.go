@@ -65,22 +65,28 @@ func (n *node) deploy(name string) string {
 	return string(text)
 }
 
-// settle puts the provider's files into their places, as deploy/README.md tells an operator to.
+// settle types what docs/install.md tells an operator to type on a node.
 func (n *node) settle() {
 	n.t.Helper()
-	suite.Must(n.t, os.WriteFile("/etc/tmpfiles.d/vault-kube-kms.conf", []byte(n.deploy("static-pod/tmpfiles.conf")), 0o644))
-	n.run("systemd-tmpfiles", "--create", "vault-kube-kms.conf")
+	dir := suite.ShortDir(n.t)
+	deploy, err := filepath.Abs("../../deploy")
+	suite.Must(n.t, err)
+	suite.Must(n.t, os.Symlink(deploy, filepath.Join(dir, "deploy")))
 	secretID, err := os.ReadFile(n.tenant.SecretIDFile)
 	suite.Must(n.t, err)
 	ca, err := os.ReadFile(n.bao.CAFile)
 	suite.Must(n.t, err)
 	for name, text := range map[string][]byte{"secret-id": secretID, "role-id": []byte(n.tenant.RoleID), "ca.pem": ca} {
-		path := filepath.Join("/etc/vault-kube-kms", name)
-		suite.Must(n.t, os.WriteFile(path, text, 0o400))
-		suite.Must(n.t, os.Chown(path, 65532, 65532))
+		suite.Must(n.t, os.WriteFile(filepath.Join(dir, name), text, 0o600))
 	}
-	suite.Must(n.t, os.WriteFile("/etc/kubernetes/encryption/encryption-config.yaml",
-		[]byte(n.deploy("kubernetes/encryption-config/2-write.yaml")), 0o600))
+	guide, err := os.ReadFile("../../docs/install.md")
+	suite.Must(n.t, err)
+	_, block, _ := strings.Cut(string(guide), "```sh\n")
+	block, _, found := strings.Cut(block, "```")
+	if !found {
+		n.t.Fatal("docs/install.md has no block of what to type on a node")
+	}
+	n.run("sh", "-ec", "cd "+dir+"\n"+block)
 }
 
 // kubeadm makes certificates and the manifests of etcd and the API server, the latter with our patch.

@@ -36,7 +36,7 @@ func ownNode(t *testing.T, dir string) {
 	suite.Must(t, unix.Mount("none", "/run", "tmpfs", 0, "mode=755"))
 	for path, mode := range map[string]os.FileMode{
 		"/var/lib/containerd": 0o711, "/var/lib/kubelet": 0o750, "/etc/kubernetes/manifests": 0o755,
-		"/etc/kubernetes/encryption": 0o700, "/etc/vault-kube-kms": 0o755, "/etc/tmpfiles.d": 0o755,
+		"/etc/tmpfiles.d": 0o755,
 	} {
 		suite.Must(t, os.MkdirAll(path, mode))
 	}

@@ -54,6 +54,11 @@ func (p *Plugin) Restart() error {
 // Metrics are those of the moment.
 func (p *Plugin) Metrics() (Metrics, error) { return Scrape(p.metrics) }
 
+// MetricsAddress is the host and port of its metrics.
+func (p *Plugin) MetricsAddress() string {
+	return strings.TrimSuffix(strings.TrimPrefix(p.metrics, "http://"), "/metrics")
+}
+
 // Healthy says whether its Status answers ok.
 func (p *Plugin) Healthy() bool {
 	metrics, err := p.Metrics()

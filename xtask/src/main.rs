@@ -31,6 +31,9 @@ cargo xtask fuzz [SECONDS]   hostile bytes at the fuzz targets, for 60 s in all 
 cargo xtask deny             what may be built in: licences, sources, duplicates, advisories
 cargo xtask release          the program, archive, deb and rpm, with checksums, SBOM and VEX, in target/release-files
         [--advisories-unchecked]
+cargo xtask deploy           tests of scripts, alerts and dashboard; provokes each alert under a real Prometheus
+cargo xtask node             boots a node in namespaces of its own: a real kubelet runs etcd, kube-apiserver
+                             and the image as static Pods
 cargo xtask image            the container images, each built twice, in target/image
 cargo xtask package          tests of archive, deb and rpm: linters, two builds alike, installed, upgraded
                              and removed in a root of their own and in a booted container

@@ -105,7 +105,7 @@ pub(crate) fn node(bao: Option<&Path>) -> Result<(), Failure> {
     let node = control_plane::node()?;
     say("Go: a node of a real kubelet, and the image in it");
     let mut go = suite("node", "15m", bao);
-    go.env("KUBERNETES", parts.kubernetes).env("NODE", node).env("IMAGES", images);
+    go.arg("-v").env("KUBERNETES", parts.kubernetes).env("NODE", node).env("IMAGES", images);
     go.env("ETCD", parts.etcd).env("ETCD_VERSION", control_plane::ETCD);
     run(&mut go)
 }
