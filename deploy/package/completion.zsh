@@ -2,7 +2,7 @@
 # Completion of vault-kube-kms in zsh, made from its flags.
 _arguments -S \
     '1:command:(serve check policy dev local)' \
-    '2:command:(init rotate)' \
+    '2:action:{ [[ $words[2] == local ]] && compadd init rotate }' \
     '--listen-address=[Socket for the API server\: unix\:///path, a bare path, or unix\:///@name]:ADDRESS: ' \
     '*--allowed-uid=[Peer uid that may connect, beside root and this process'\''s own. An abstract socket admits no others; a file socket admits whom its mode admits, unless this is given]:UID: ' \
     '*--vault-address=[The server'\''s address, https\://host\:port, or those of several nodes of one cluster, with commas (required)]:URL: ' \

@@ -76,8 +76,10 @@ fn with_assigned(pattern: &str) -> String {
 pub fn zsh() -> String {
     let mut text = "#compdef vault-kube-kms\n# Completion of vault-kube-kms in zsh, made from its flags.\n_arguments -S \\\n".to_owned();
     let first = first_words().join(" ");
-    let _infallible =
-        writeln!(text, "    '1:command:({first})' \\\n    '2:command:(init rotate)' \\");
+    let _infallible = writeln!(
+        text,
+        "    '1:command:({first})' \\\n    '2:action:{{ [[ $words[2] == local ]] && compadd init rotate }}' \\"
+    );
     for flag in all() {
         let several = if matches!(flag.takes, Takes::Values(_)) { "*" } else { "" };
         let (assign, values) = match flag.takes {

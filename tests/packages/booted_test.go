@@ -43,9 +43,7 @@ WantedBy=multi-user.target
 // restart, and is started again when it is killed. An upgrade restarts nothing; behind the socket unit the new
 // program takes over without a refused dial or a lost call. A purge ends it and leaves the credential.
 func TestTheServiceOnABootedMachine(t *testing.T) {
-	if os.Getuid() != 0 {
-		suite.Needed(t, "ROOT_RIGHTS_ARE_MISSING_AND_ROOT_RIGHTS")
-	}
+	needRoot(t)
 	bao := suite.Needed(t, "BAO")
 	if !suite.ApartFrom(t, unix.CLONE_NEWNS) {
 		return
@@ -71,6 +69,7 @@ func TestTheServiceOnABootedMachine(t *testing.T) {
 	}
 	t.Run("a new secret ID is taken up without a restart", func(t *testing.T) { m.renewSecretID(t, tenant, client) })
 	t.Run("what is killed is started again", func(t *testing.T) { m.kill(t, client) })
+	t.Run("what hangs is started again", func(t *testing.T) { m.hang(t, client) })
 	t.Run("two keys side by side", func(t *testing.T) { m.second(t) })
 	t.Run("an upgrade restarts nothing", func(t *testing.T) { m.upgrade(t, client) })
 	t.Run("a new program takes over behind the socket unit", func(t *testing.T) { m.takeOver(t) })
@@ -190,6 +189,23 @@ func (m *machine) kill(t *testing.T, client service.Service) {
 	}
 	requireHealthy(t, client)
 	requireRoundTrip(t, client)
+}
+
+// hang stops the process without ending it. The watchdog is made fast, so that the test is.
+func (m *machine) hang(t *testing.T, client service.Service) {
+	write(t, "[Service]\nWatchdogSec=2\n", 0o644, m.path("/run/systemd/system/"+unit+".d/fast.conf"))
+	m.run(t, "systemctl", "daemon-reload")
+	m.run(t, "systemctl", "restart", unit)
+	requireHealthy(t, client)
+	before := m.property(t, unit, "MainPID")
+	m.run(t, "kill", "-STOP", before)
+	if !parts.Eventually(bound, func() bool {
+		now := m.property(t, unit, "MainPID")
+		return now != "0" && now != before && m.property(t, unit, "ActiveState") == "active"
+	}) {
+		t.Fatal("the watchdog does not notice")
+	}
+	requireHealthy(t, client)
 }
 
 // second runs an instance with settings of its own beside the service.

@@ -144,3 +144,40 @@ func TestTheUnitsOfThePackagesDifferInOnePath(t *testing.T) {
 		}
 	}
 }
+
+// Each shell completes a value of a flag; bash is tested in tests/deploy.rs, by more.
+func TestFishAndZshComplete(t *testing.T) {
+	t.Parallel()
+	offered := func(line string) string {
+		return run(t, "fish", "--no-config", "--command",
+			fmt.Sprintf("source %q; complete --do-complete %q", shipped(t, "package/completion.fish"), line))
+	}
+	for line, want := range map[string]string{
+		"vault-kube-kms che":         "check\t",
+		"vault-kube-kms local ":      "rotate\t",
+		"vault-kube-kms --keeper lo": "local\t",
+		"vault-kube-kms --tls-sn":    "--tls-sni\t",
+	} {
+		if said := offered(line); !strings.Contains(said, want) {
+			t.Errorf("fish offers %q after %q", said, line)
+		}
+	}
+	dir := suite.ShortDir(t)
+	write(t, read(t, shipped(t, "package/completion.zsh")), 0o644, dir, "_vault-kube-kms")
+	// A terminal of its own, where zsh is typed to. Each read waits for its pattern.
+	const typed = `zmodload zsh/zpty
+zpty shell zsh -f -i
+zpty -w shell "PS1=; fpath=($1 \$fpath); autoload -Uz compinit; compinit -u -D; print ready\$((1 + 1))"
+zpty -r shell seen '*ready2*'
+zpty -w -n shell $'vault-kube-kms --keeper=lo\t'
+zpty -r shell seen '*--keeper=local*'
+zpty -w -n shell $'\x15vault-kube-kms loc\t'
+zpty -r shell seen '*vault-kube-kms local*'
+zpty -w -n shell $'rot\t'
+zpty -r shell seen '*rotate*'
+zpty -d shell
+print completed`
+	if said := run(t, "timeout", "60", "zsh", "-f", "-c", typed, "-", dir); said != "completed\n" {
+		t.Errorf("zsh: %s", said)
+	}
+}

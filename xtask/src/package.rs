@@ -143,6 +143,7 @@ fn nfpm() -> Result<PathBuf, Failure> {
 
 /// What the tests of packages need of Debian.
 const TOOLS: &[debian::Package] = &[
+    ("fish", "3.6.0-3.1+deb12u1"),
     ("lintian", "2.116.3+deb12u1"),
     ("mandoc", "1.14.6-1+b1"),
     ("mmdebstrap", "1.3.5-7"),
@@ -150,6 +151,7 @@ const TOOLS: &[debian::Package] = &[
     ("rpmlint", "2.4.0+ds1-0.2"),
     ("shellcheck", "0.9.0-1"),
     ("systemd-container", "252.39-1~deb12u2"),
+    ("zsh", "5.9-4+b15"),
 ];
 
 /// The root that packages are installed in, and that is booted.
