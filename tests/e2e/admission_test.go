@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -70,10 +71,10 @@ spec:
 
 func host(path string) string { return fmt.Sprintf("hostPath: {path: %q}", path) }
 
-func TestOnlyStaticPodsMayMountTheSocket(t *testing.T) {
+func TestOnlyStaticPodsMayMountTheDirectoriesOfTheProvider(t *testing.T) {
 	t.Parallel()
 	c := startPlain(t)
-	const policy = "admission-policy.yaml"
+	const policy = "kubernetes/admission-policy.yaml"
 	c.mustKubectl(t, "", append(tries, deployed(t, policy))...)
 	// The rights of nodes, which a Node authorizer would give, and a namespace with what it needs.
 	c.mustKubectl(t, "", "create", "clusterrolebinding", "nodes", "--clusterrole=system:node", "--group=system:nodes")
@@ -94,6 +95,11 @@ func TestOnlyStaticPodsMayMountTheSocket(t *testing.T) {
 	node := []string{"--as=system:node:node-1", "--as-group=system:nodes"}
 	const mirror = `"kubernetes.io/config.mirror": "1"`
 	const directory, above = "only static Pods of kube-system may mount it", "vault-kube-kms/host-mounts=allowed"
+	text, err := os.ReadFile(deployed(t, "static-pod/vault-kube-kms.yaml"))
+	must(t, err)
+	ours := string(text)
+	// What a kubelet adds.
+	asMirrored := strings.NewReplacer("metadata:\n", "metadata:\n  annotations: {"+mirror+"}\n", "spec:\n", "spec:\n  nodeName: node-1\n")
 	for _, tried := range []struct {
 		name, object string
 		// refused is a part of the reason; empty where it is allowed.
@@ -103,7 +109,10 @@ func TestOnlyStaticPodsMayMountTheSocket(t *testing.T) {
 		{"the directory", forbidden, directory, nil},
 		{"the socket itself", mounting("default", "", host(socketDirectory+"/vault-kube-kms.sock")), directory, nil},
 		{"by the older name of /run", mounting("default", "", host("/var"+socketDirectory+"/")), directory, nil},
-		{"with doubled slashes and dots", mounting("default", "", host("//run/.//vault-kube-kms/.")), directory, nil},
+		{"with doubled slashes and dots", mounting("default", "", host("//run/.//kmsplugin/.")), directory, nil},
+		{"that of the systemd unit", mounting("default", "", host("/run/vault-kube-kms")), directory, nil},
+		{"that of an instance of the unit", mounting("default", "", host("/run/vault-kube-kms-new")), directory, nil},
+		{"the credentials", mounting("default", "", host("/etc/vault-kube-kms")), directory, nil},
 		{"in a namespace with host mounts", mounting("exporters", "", host(socketDirectory)), directory, nil},
 		{"in kube-system, not static", mounting("kube-system", "", host(socketDirectory)), directory, nil},
 		{"by somebody who calls it a mirror Pod", mounting("kube-system", mirror, host(socketDirectory)), directory, nil},
@@ -111,13 +120,18 @@ func TestOnlyStaticPodsMayMountTheSocket(t *testing.T) {
 		{"a PersistentVolume", keeping(host(socketDirectory)), directory, nil},
 		{"a local PersistentVolume", keeping(fmt.Sprintf("local: {path: %q}", socketDirectory)), directory, nil},
 		{"the directory above", mounting("default", "", host("/run")), above, nil},
+		{"the directory above the credentials", mounting("default", "", host("/etc")), above, nil},
 		{"the root", mounting("default", "", host("/")), above, nil},
+		{"all processes", mounting("default", "", host("/proc")), above, nil},
 		{"by way of a process", mounting("default", "", host("/proc/1/root"+socketDirectory)), above, nil},
 
-		{"a static Pod of kube-system", mounting("kube-system", mirror, host(socketDirectory)), "", node},
+		{"our static Pod, not from a file of the node", ours, directory, nil},
+		{"our static Pod", asMirrored.Replace(ours), "", node},
+		{"another static Pod of kube-system", mounting("kube-system", mirror, host(socketDirectory)), "", node},
 		{"the directory above, with the label", mounting("exporters", "", host("/run")), "", nil},
 		{"the root, with the label", mounting("exporters", "", host("/")), "", nil},
 		{"a directory of a similar name", mounting("default", "", host(socketDirectory+"-2")), "", nil},
+		{"a directory of the kernel's settings", mounting("default", "", host("/proc/sys/net")), "", nil},
 		{"another directory", mounting("default", "", host("/var/log")), "", nil},
 		{"no directory of the host", mounting("default", "", "emptyDir: {}"), "", nil},
 		{"a PersistentVolume elsewhere", keeping(host("/srv")), "", nil},

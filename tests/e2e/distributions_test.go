@@ -16,7 +16,7 @@ import (
 func TestWhatTheNotesOnTalosTellOneToType(t *testing.T) {
 	t.Parallel()
 	c := startPlain(t)
-	text, err := os.ReadFile(deployed(t, "../distributions/talos.md"))
+	text, err := os.ReadFile(deployed(t, "distributions/talos.md"))
 	must(t, err)
 	_, block, _ := strings.Cut(string(text), "```yaml\n")
 	block, _, _ = strings.Cut(block, "```")

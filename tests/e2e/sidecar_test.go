@@ -17,7 +17,7 @@ import (
 func TestTheNetworkPolicyIsTaken(t *testing.T) {
 	t.Parallel()
 	c := startPlain(t)
-	c.mustKubectl(t, "", append(tries, deployed(t, "network-policy.yaml"))...)
+	c.mustKubectl(t, "", append(tries, deployed(t, "kubernetes/network-policy.yaml"))...)
 }
 
 // The sidecar component turns an API server of either kind into one with a provider beside it, as an API
@@ -27,7 +27,7 @@ func TestTheSidecarComponent(t *testing.T) {
 	c := startPlain(t)
 	for _, kind := range []string{"Deployment", "StatefulSet"} {
 		dir := shortDir(t)
-		must(t, os.CopyFS(filepath.Join(dir, "sidecar"), os.DirFS(deployed(t, "sidecar"))))
+		must(t, os.CopyFS(filepath.Join(dir, "sidecar"), os.DirFS(deployed(t, "kubernetes/sidecar"))))
 		write := func(file, text string) {
 			must(t, os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600))
 		}
