@@ -1,29 +1,40 @@
-//! A keeper of one's own: what an author implements, and how it is held to the contract with
-//! `cargo test --features testkit --example custom_keeper`.
+//! A keeper of one's own, and a program that serves it: what an author implements, and how it is held to
+//! the contract with `cargo test --features testkit --example custom_keeper`.
 //!
 //! This one keeps its keys in memory, so they are gone when it is. A real one would ask an HSM
-//! or a cloud service; see the contract on [`Kek`] for what it must promise.
+//! or a cloud service; see the contract on [`Kek`] for what it must promise. The program has all commands,
+//! flags, probes and metrics of vault-kube-kms, under its own name: `cargo run --example custom_keeper -- --help`.
 
 #![allow(clippy::expect_used, clippy::map_err_ignore, clippy::missing_panics_doc, reason = "short")]
 
 use std::{
     collections::BTreeMap,
+    error::Error,
+    process::ExitCode,
     sync::{Arc, Mutex},
 };
 
 use async_trait::async_trait;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use vault_kube_kms::{
-    adapters::system::clock::SystemClock,
+    adapters::system::{clock::SystemClock, sandbox::Needs},
+    cli::program::Program,
+    config::{
+        flags::{Group, Takes, flag},
+        keepers::{KeeperKind, KeeperSettings, Surroundings},
+        reading::Reading,
+    },
     domain::{
         envelope::{AssociatedData, Ciphertext},
         error::{Code, KmsError},
         key::{KekSnapshot, KekVersion},
+        key_id::Lineage,
         secret::Plaintext,
         time::{Monotonic, UnixTime},
     },
     ports::{
         clock::Clock,
+        keeper::Keeper,
         kek::{Kek, Unwrap, Wrapped},
     },
 };
@@ -102,10 +113,75 @@ fn rejected() -> KmsError {
     KmsError::new(Code::CiphertextRejected, "not a ciphertext of this key", "restore a backup")
 }
 
-fn main() {
-    let keeper = MemoryKek::default();
-    keeper.rotate();
-    let _port: Arc<dyn Kek> = Arc::new(keeper);
+impl Keeper for MemoryKek {
+    fn kek(self: Arc<Self>) -> Arc<dyn Kek> {
+        self
+    }
+
+    fn lineage(&self) -> Lineage {
+        Lineage::of_place("memory", &[])
+    }
+}
+
+/// `--keeper=memory`, with one flag of its own.
+#[derive(Debug)]
+struct Memory;
+
+const FLAGS: &[Group] = &[(
+    "Memory",
+    &[flag("memory-versions", Takes::Value("N"), "1", "Key versions that are there at the start")],
+)];
+
+impl KeeperKind for Memory {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn flags(&self) -> &'static [Group] {
+        FLAGS
+    }
+
+    fn read(&self, reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperSettings>> {
+        let versions = reading.parsed("memory-versions", |text| {
+            text.parse()
+                .ok()
+                .filter(|n| (1..=9).contains(n))
+                .ok_or_else(|| format!("{text:?} is not in 1 to 9; write 1 for a new key"))
+        });
+        Some(Arc::new(MemorySettings { versions: versions? }))
+    }
+}
+
+#[derive(Debug)]
+struct MemorySettings {
+    versions: u8,
+}
+
+impl KeeperSettings for MemorySettings {
+    fn connection(&self) -> String {
+        "memory".to_owned()
+    }
+
+    // It reads no file and connects to nothing, so that the sandbox allows neither.
+    fn needs(&self, _needs: &mut Needs) {}
+
+    fn open(&self, _: &Surroundings) -> Result<Arc<dyn Keeper>, Box<dyn Error + Send + Sync>> {
+        let kek = MemoryKek::default();
+        for _ in 0..self.versions {
+            kek.rotate();
+        }
+        Ok(Arc::new(kek))
+    }
+}
+
+fn main() -> ExitCode {
+    Program::new(
+        "memory-kube-kms",
+        "memory-kube-kms 1.0.0",
+        "A KMS v2 provider with a key in memory.",
+    )
+    .keeper(Memory)
+    .run(std::env::args_os())
 }
 
 #[cfg(test)]
@@ -114,10 +190,10 @@ mod contract {
 
     use super::*;
 
-    struct Memory(Arc<MemoryKek>);
+    struct Held(Arc<MemoryKek>);
 
     #[async_trait]
-    impl Subject for Memory {
+    impl Subject for Held {
         fn kek(&self) -> Arc<dyn Kek> {
             Arc::<MemoryKek>::clone(&self.0)
         }
@@ -132,6 +208,6 @@ mod contract {
     vault_kube_kms::kek_contract!({
         let keeper = MemoryKek::default();
         keeper.rotate();
-        Memory(Arc::new(keeper))
+        Held(Arc::new(keeper))
     });
 }

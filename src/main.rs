@@ -2,7 +2,7 @@
 
 use std::{alloc::System, process::ExitCode};
 
-use vault_kube_kms::cli::command;
+use vault_kube_kms::cli::program::Program;
 use zeroizing_alloc::ZeroAlloc;
 
 /// Wipes every block of memory when it is freed, so that no library leaves a copy of a seed behind.
@@ -10,5 +10,5 @@ use zeroizing_alloc::ZeroAlloc;
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
-    command::run(std::env::args_os())
+    Program::vault_kube_kms().run(std::env::args_os())
 }

@@ -8,8 +8,9 @@ use std::{
 };
 
 use vault_kube_kms::config::{
+    catalogue::Catalogue,
     completions, environment,
-    flags::{self, Takes},
+    flags::Takes,
     manual,
     settings::{self, Settings},
     sources::Sources,
@@ -99,7 +100,7 @@ fn a_policy_needs_only_what_names_the_key() {
 #[test]
 fn each_value_that_is_offered_is_taken() {
     let mut tried = 0;
-    for flag in flags::all() {
+    for flag in Catalogue::built_in().all() {
         let Takes::OneOf(_, values) = flag.takes else { continue };
         assert!(flag.default.is_empty() || values.contains(&flag.default), "{}", flag.name);
         for value in values {
@@ -145,7 +146,7 @@ fn bash_completes_commands_flags_and_values() {
     let begun = place.path().join("ca").display().to_string();
     let whole = file.display().to_string();
     assert_eq!(completed(&["--tls-ca-file", "=", &begun]), [whole.as_str()]);
-    for flag in flags::all() {
+    for flag in Catalogue::built_in().all() {
         assert!(completed(&["--"]).contains(&format!("--{}", flag.name)), "{}", flag.name);
     }
 }

@@ -18,14 +18,14 @@ _vault_kube_kms() {
     yes--require-enterprise | yes--tls-skip-verify | yes--tls-require-pq | yes--approle-secret-id-wrapped | yes--legacy-decrypt | yes--disable-runtime-metrics | yes--no-sandbox)
         words='true false'
         ;;
+    --keeper | yes--keeper)
+        words='vault local'
+        ;;
     --auth-method | yes--auth-method)
         words='approle'
         ;;
     --outage-policy | yes--outage-policy)
         words='stop-writes keep-writing'
-        ;;
-    --keeper | yes--keeper)
-        words='vault local'
         ;;
     --audit-on-loss | yes--audit-on-loss)
         words='count refuse'
@@ -46,7 +46,7 @@ _vault_kube_kms() {
         words='init rotate'
         ;;
     *)
-        words='--listen-address --allowed-uid --vault-address --vault-namespace --vault-auth-namespace --vault-key-path --transit-mount --transit-key --vault-connection-timeout --vault-request-timeout --require-enterprise --tls-ca-file --tls-sni --tls-skip-verify --tls-require-pq --auth-method --auth-mount --approle-role-id --approle-role-id-path --approle-secret-id-path --approle-secret-id-wrapped --approle-secret-id-cache --login-timeout --rotation-delay --key-lineage --key-generation --accept-key-id --legacy-decrypt --outage-policy --outage-grace --keeper --local-key-file --health-port --health-address --metrics-port --audit-log --audit-on-loss --disable-runtime-metrics --zap-log-level --log-level --otlp-endpoint --no-sandbox --config --output --help --version'
+        words='--listen-address --allowed-uid --keeper --vault-address --vault-namespace --vault-auth-namespace --vault-key-path --transit-mount --transit-key --vault-connection-timeout --vault-request-timeout --require-enterprise --tls-ca-file --tls-sni --tls-skip-verify --tls-require-pq --auth-method --auth-mount --approle-role-id --approle-role-id-path --approle-secret-id-path --approle-secret-id-wrapped --approle-secret-id-cache --login-timeout --local-key-file --rotation-delay --key-lineage --key-generation --accept-key-id --legacy-decrypt --outage-policy --outage-grace --health-port --health-address --metrics-port --audit-log --audit-on-loss --disable-runtime-metrics --zap-log-level --log-level --otlp-endpoint --no-sandbox --config --output --help --version'
         [[ $COMP_CWORD == 1 ]] && words+=' serve check policy dev local'
         ;;
     esac

@@ -5,6 +5,7 @@ _arguments -S \
     '2:action:{ [[ $words[2] == local ]] && compadd init rotate }' \
     '--listen-address=[Socket for the API server\: unix\:///path, a bare path, or unix\:///@name]:ADDRESS: ' \
     '*--allowed-uid=[Peer uid that may connect, beside root and this process'\''s own. An abstract socket admits no others; a file socket admits whom its mode admits, unless this is given]:UID: ' \
+    '--keeper=[Who keeps the key]:KEEPER:(vault local)' \
     '*--vault-address=[The server'\''s address, https\://host\:port, or those of several nodes of one cluster, with commas (required)]:URL: ' \
     '--vault-namespace=[Namespace of the Transit mount]:NAMESPACE: ' \
     '--vault-auth-namespace=[Namespace of the auth mount (default\: that of --vault-namespace)]:NAMESPACE: ' \
@@ -26,6 +27,7 @@ _arguments -S \
     '--approle-secret-id-wrapped=-[That file holds a token that wraps the secret ID; it is unwrapped once]::truth:(true false)' \
     '--approle-secret-id-cache=[Keeps the unwrapped secret ID over restarts, in a 0600 file; put it on tmpfs]:FILE:_files' \
     '--login-timeout=[Most time for a login, a renewal or an unwrap, which no request waits for]:DURATION: ' \
+    '--local-key-file=[The embedded keeper'\''s key file]:FILE:_files' \
     '--rotation-delay=[Age at which a new key version begins to write, on all nodes at once]:DURATION: ' \
     '--key-lineage=[Name from which key ids derive, for a key that moved (default\: its place)]:NAME: ' \
     '--key-generation=[Raise by one to give a key that is used again new ids]:N: ' \
@@ -33,8 +35,6 @@ _arguments -S \
     '--legacy-decrypt=-[Also read what other Vault plugins wrapped with the same key]::truth:(true false)' \
     '--outage-policy=[What Status tells during an outage\: stop-writes or keep-writing]:POLICY:(stop-writes keep-writing)' \
     '--outage-grace=[How long an outage may last before Status tells it]:DURATION: ' \
-    '--keeper=[Who keeps the key\: vault or local]:KEEPER:(vault local)' \
-    '--local-key-file=[The embedded keeper'\''s key file]:FILE:_files' \
     '--health-port=[Port of /healthz and /readyz; 0 or less\: off]:PORT: ' \
     '--health-address=[Address of /healthz and /readyz\: that of the Pod or the node, or 127.0.0.1; all addresses unless given]:IP: ' \
     '--metrics-port=[/metrics and /statusz on localhost; 0 or less\: off]:PORT: ' \

@@ -1,51 +1,48 @@
 //! Which command was asked for.
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode, sync::Arc};
 
 use super::{
-    check, dev, local, serve,
-    terminal::{complain, print},
-    version::{VERSION, module_is_as_built},
+    check, dev, local,
+    program::Program,
+    serve,
+    terminal::{self, complain, print},
+    version::module_is_as_built,
 };
-use crate::{
-    adapters::telemetry::outlets,
-    config::{
-        commands,
-        error::ConfigError,
-        settings::{self, Settings},
-        sources::{Asked, Sources},
-    },
+use crate::config::{
+    catalogue::Catalogue,
+    commands,
+    error::ConfigError,
+    settings::{self, Settings},
+    sources::{Asked, Sources},
 };
 
 /// Wrong usage or configuration (`EX_USAGE` of sysexits.h).
 const USAGE: u8 = 64;
 
-/// Runs the command that `args` (with the program's name) ask for, to its end. Lines that are
-/// still queued then are waited for, but not for long.
-#[must_use]
-pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
-    let code = run_to_end(args);
-    outlets::flush(outlets::FLUSH);
-    code
-}
-
-fn run_to_end(args: impl Iterator<Item = OsString>) -> ExitCode {
+/// Runs the command that `args` (with the program's name) ask for, to its end.
+pub(super) fn run(
+    program: &Program,
+    catalogue: &Arc<Catalogue>,
+    args: impl Iterator<Item = OsString>,
+) -> ExitCode {
+    terminal::call(program.name);
     let Ok(args) = args.skip(1).map(OsString::into_string).collect::<Result<Vec<_>, _>>() else {
         return wrong_usage("an argument is not UTF-8");
     };
     let words = args.iter().take_while(|arg| !arg.starts_with('-')).count();
     let (words, rest) = args.split_at_checked(words).unwrap_or((&[], &args));
     let words: Vec<_> = words.iter().map(String::as_str).collect();
-    let sources = Sources::collect(rest, variables());
+    let sources = Sources::of(catalogue, rest, variables());
     match (words.as_slice(), sources.asked) {
-        (["help"], _) | (_, Some(Asked::Help)) => print(&commands::help()),
-        (["version"], _) | (_, Some(Asked::Version)) => print(VERSION),
+        (["help"], _) | (_, Some(Asked::Help)) => print(&commands::help(catalogue, program.about)),
+        (["version"], _) | (_, Some(Asked::Version)) => print(program.version),
         _ if let Err(problem) = module_is_as_built() => {
             complain(problem);
             ExitCode::FAILURE
         }
         ([] | ["serve"], None) => match Settings::read(&sources) {
-            Ok(settings) => serve::run(&settings, VERSION),
+            Ok(settings) => serve::run(&settings, program.version),
             Err(errors) => misconfigured(&errors),
         },
         (["check"], None) => check::run(&sources),
@@ -53,9 +50,9 @@ fn run_to_end(args: impl Iterator<Item = OsString>) -> ExitCode {
             Ok(policy) => print(policy.trim_end()),
             Err(errors) => misconfigured(&errors),
         },
-        (["dev"], None) if rest.is_empty() => dev::run(),
-        (["dev"], None) => wrong_usage("dev takes no flags"),
-        (["local", action @ ("init" | "rotate")], None) => {
+        (["dev"], None) if rest.is_empty() && catalogue.has("local") => dev::run(),
+        (["dev"], None) if catalogue.has("local") => wrong_usage("dev takes no flags"),
+        (["local", action @ ("init" | "rotate")], None) if catalogue.has("local") => {
             match settings::local_key_file(&sources) {
                 Ok(path) => local::run(&path, *action == "rotate"),
                 Err(errors) => misconfigured(&errors),

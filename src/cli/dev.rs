@@ -17,6 +17,7 @@ use super::{
     provider::Provider,
     runtime::{runtime, signals},
     terminal::{announce, complain},
+    version::VERSION,
 };
 use crate::{
     adapters::{
@@ -91,7 +92,7 @@ fn live_in(home: &Home) -> Result<(), Failure> {
     let runtime = runtime()?;
     let signals = signals(&runtime)?;
     let (stop, mut hangup) = (signals.stop.clone(), signals.hangup.clone());
-    let provider = Provider::bind(settings(listen.clone(), key_file.clone()), signals)?;
+    let provider = Provider::bind(settings(listen.clone(), key_file.clone()), VERSION, signals)?;
     let (health, metrics) = provider.ports();
     runtime.block_on(async {
         let serving = tokio::spawn(provider.run());

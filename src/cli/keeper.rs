@@ -12,13 +12,13 @@ use crate::{
 /// Returns the knowledge of the key of `keeper`, in all layers, under the identity that `settings`
 /// give it.
 pub(super) fn watch(
-    keeper: &dyn Keeper,
+    keeper: &Arc<dyn Keeper>,
     settings: &Settings,
     clock: &Arc<dyn Clock>,
     telemetry: &Arc<dyn Telemetry>,
 ) -> KeyWatch {
     let ports = Ports {
-        kek: layers::around(keeper.kek(), clock, telemetry),
+        kek: layers::around(Arc::clone(keeper).kek(), clock, telemetry),
         clock: Arc::clone(clock),
         telemetry: Arc::clone(telemetry),
     };

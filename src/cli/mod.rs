@@ -1,9 +1,10 @@
 //! The commands, and the one place where adapters are chosen and put together.
 
-pub mod command;
+pub mod program;
 
 mod background;
 mod check;
+mod command;
 mod dev;
 mod keeper;
 mod local;

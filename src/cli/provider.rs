@@ -44,6 +44,7 @@ const STOPPING: &str = "plugin is stopping";
 /// A provider whose socket is bound; [`Provider::run`] serves it.
 pub(super) struct Provider {
     settings: Settings,
+    version: &'static str,
     socket: BoundSocket,
     signals: Signals,
     clock: Arc<dyn Clock>,
@@ -63,6 +64,7 @@ impl Provider {
     /// warning. Cancelling the stop of `signals` stops it.
     pub(super) fn bind(
         settings: Settings,
+        version: &'static str,
         signals: Signals,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -89,6 +91,7 @@ impl Provider {
         let scrapes = settings.metrics.and_then(|address| bind_port("metrics", address));
         Ok(Self {
             settings,
+            version,
             socket,
             signals,
             clock,
@@ -127,6 +130,7 @@ impl Provider {
     pub(super) async fn run(self) -> Result<(), Box<dyn Error + Send + Sync>> {
         let Self {
             settings,
+            version,
             socket,
             signals,
             clock,
@@ -139,7 +143,7 @@ impl Provider {
             audit,
             sandbox,
         } = self;
-        let watch = Arc::new(keeper::watch(&*keeper, &settings, &clock, &telemetry));
+        let watch = Arc::new(keeper::watch(&keeper, &settings, &clock, &telemetry));
         let kms = Arc::new(KeyService::new(Arc::clone(&watch), settings.legacy_decrypt));
 
         let mut background = Background::default();
@@ -148,6 +152,7 @@ impl Provider {
         }
         let shown = statusz::Sources::new(
             Arc::clone(&watch),
+            version,
             Arc::clone(&keeper),
             last_errors,
             &settings,

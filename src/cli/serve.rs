@@ -27,7 +27,7 @@ use crate::{
 /// How long the last traces are waited for.
 const FLUSH: Duration = Duration::from_secs(1);
 
-pub(super) fn run(settings: &Settings, version: &str) -> ExitCode {
+pub(super) fn run(settings: &Settings, version: &'static str) -> ExitCode {
     panics::tell_in_one_line();
     match start(settings, version) {
         Ok(()) => {
@@ -42,7 +42,7 @@ pub(super) fn run(settings: &Settings, version: &str) -> ExitCode {
     }
 }
 
-fn start(settings: &Settings, version: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
+fn start(settings: &Settings, version: &'static str) -> Result<(), Box<dyn Error + Send + Sync>> {
     // Threads are started after the sandbox, so that it holds for them. Until then lines wait.
     outlets::hold();
     let runtime = runtime()?;
@@ -70,13 +70,13 @@ fn start(settings: &Settings, version: &str) -> Result<(), Box<dyn Error + Send 
 /// Binds what the provider serves on, then restricts this process. Starts no thread.
 fn bind(
     settings: &Settings,
-    version: &str,
+    version: &'static str,
     runtime: &Runtime,
 ) -> Result<Provider, Box<dyn Error + Send + Sync>> {
     let signals = signals(runtime)?;
     info!(version, pid = std::process::id(), "starting");
     warn_of(settings);
-    let mut provider = Provider::bind(settings.clone(), signals)?;
+    let mut provider = Provider::bind(settings.clone(), version, signals)?;
     provider.restrict();
     Ok(provider)
 }

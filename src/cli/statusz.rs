@@ -5,7 +5,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::version::VERSION;
 use crate::{
     adapters::{
         http::statusz::{
@@ -31,6 +30,7 @@ use crate::{
 /// Where everything that is shown comes from.
 pub(super) struct Sources {
     watch: Arc<KeyWatch>,
+    version: &'static str,
     keeper: Arc<dyn Keeper>,
     last_errors: Arc<LastErrors>,
     started: Monotonic,
@@ -43,6 +43,7 @@ impl Sources {
     /// The sources of a process that starts now.
     pub(super) fn new(
         watch: Arc<KeyWatch>,
+        version: &'static str,
         keeper: Arc<dyn Keeper>,
         last_errors: Arc<LastErrors>,
         settings: &Settings,
@@ -51,6 +52,7 @@ impl Sources {
         Self {
             started: watch.ports().clock.now(),
             watch,
+            version,
             keeper,
             last_errors,
             outage_policy: settings.outage_policy,
@@ -71,7 +73,7 @@ impl Sources {
         let writes = key.writer.map(|writer| writer.version);
         let newest = key.versions.iter().rev().take(VERSIONS_MAX);
         Statusz {
-            version: VERSION.to_owned(),
+            version: self.version.to_owned(),
             fips: tls::is_fips(),
             now: rfc3339(clock.wall()),
             uptime_s: clock.now().since(self.started).as_secs(),

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use super::{
+    catalogue::Catalogue,
     commands::COMMANDS,
-    flags::{Flag, Takes, all},
+    flags::{Flag, Takes},
 };
 
 const BASH: &str = r"# Completion of vault-kube-kms in bash, made from its flags.
@@ -30,9 +31,10 @@ complete -F _vault_kube_kms vault-kube-kms
 /// For bash.
 #[must_use]
 pub fn bash() -> String {
+    let catalogue = Catalogue::built_in();
     let mut text = BASH.to_owned();
     let named = |wanted: fn(&Flag) -> bool, before: &str| {
-        let names = all().filter(|flag| wanted(flag));
+        let names = catalogue.all().filter(|flag| wanted(flag));
         names.map(|flag| format!("{before}--{}", flag.name)).collect::<Vec<_>>().join(" | ")
     };
     let mut case = |pattern: &str, then: &str| {
@@ -41,7 +43,7 @@ pub fn bash() -> String {
     let files = named(is_file, "");
     case(&with_assigned(&files), FILES);
     case(&named(|flag| flag.takes == Takes::Bool, "yes"), "words='true false'");
-    for flag in all() {
+    for flag in catalogue.all() {
         if let Takes::OneOf(_, values) = flag.takes {
             let pattern = format!("--{}", flag.name);
             case(&with_assigned(&pattern), &format!("words='{}'", values.join(" ")));
@@ -53,7 +55,8 @@ pub fn bash() -> String {
     );
     case(&with_assigned(&others), "words=''");
     case("*local", "words='init rotate'");
-    let flags = all().map(|flag| format!("--{}", flag.name)).collect::<Vec<_>>().join(" ");
+    let flags =
+        catalogue.all().map(|flag| format!("--{}", flag.name)).collect::<Vec<_>>().join(" ");
     let _infallible = write!(
         text,
         "    *)\n        words='{flags} --help --version'\n        \
@@ -74,13 +77,14 @@ fn with_assigned(pattern: &str) -> String {
 /// For zsh.
 #[must_use]
 pub fn zsh() -> String {
+    let catalogue = Catalogue::built_in();
     let mut text = "#compdef vault-kube-kms\n# Completion of vault-kube-kms in zsh, made from its flags.\n_arguments -S \\\n".to_owned();
     let first = first_words().join(" ");
     let _infallible = writeln!(
         text,
         "    '1:command:({first})' \\\n    '2:action:{{ [[ $words[2] == local ]] && compadd init rotate }}' \\"
     );
-    for flag in all() {
+    for flag in catalogue.all() {
         let several = if matches!(flag.takes, Takes::Values(_)) { "*" } else { "" };
         let (assign, values) = match flag.takes {
             Takes::Bool => ("=-", "::truth:(true false)".to_owned()),
@@ -103,6 +107,7 @@ pub fn zsh() -> String {
 /// For fish.
 #[must_use]
 pub fn fish() -> String {
+    let catalogue = Catalogue::built_in();
     let mut text = "# Completion of vault-kube-kms in fish, made from its flags.\ncomplete -c vault-kube-kms -f\n".to_owned();
     let quoted = |help: &str| help.replace('\\', "\\\\").replace('\'', "\\'");
     for command in COMMANDS {
@@ -117,7 +122,7 @@ pub fn fish() -> String {
     text.push_str(
         "complete -c vault-kube-kms -n __fish_use_subcommand -a local -d 'the embedded keeper'\n",
     );
-    for flag in all() {
+    for flag in catalogue.all() {
         let values = match flag.takes {
             Takes::Bool => String::new(),
             Takes::OneOf(_, values) => format!(" -x -a '{}'", values.join(" ")),

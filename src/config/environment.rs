@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{
-    flags::{Flag, GROUPS, Takes},
-    sources::VARIABLE_PREFIX,
+    catalogue::Catalogue,
+    flags::{Flag, Takes},
 };
 
 /// Flags that say nothing to a service: what reads them is another command, or the service itself sets
@@ -17,13 +17,15 @@ pub fn file() -> String {
     let mut text = "# Settings of the vault-kube-kms service. Remove the # before what you set; a line as it stands is the\n\
                     # default. `vault-kube-kms check` reads the same variables.\n"
         .to_owned();
-    for (group, flags) in GROUPS {
+    let catalogue = Catalogue::built_in();
+    for (group, flags) in catalogue.groups() {
         let _infallible = write!(text, "\n# -- {group}\n");
         for flag in flags.iter().filter(|flag| !LEFT_OUT.contains(&flag.name)) {
             let several =
                 if matches!(flag.takes, Takes::Values(_)) { ", several with commas" } else { "" };
             let Flag { name, help, default, .. } = flag;
-            let variable = format!("{VARIABLE_PREFIX}_{}", name.replace('-', "_").to_uppercase());
+            let variable =
+                format!("{}_{}", catalogue.prefix(), name.replace('-', "_").to_uppercase());
             let _infallible = write!(text, "# {help}{several}\n#{variable}=\"{default}\"\n");
         }
     }

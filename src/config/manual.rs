@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use super::{
+    catalogue::Catalogue,
     commands::{ABOUT, COMMANDS, Command},
-    flags::{Flag, GROUPS, Takes},
+    flags::{Flag, Takes},
 };
 
 /// The longest line of a page, by custom.
@@ -94,9 +95,10 @@ pub fn page() -> String {
     }
     text.push_str(".El\n");
     text.push_str(BEFORE_FLAGS);
-    for (group, flags) in GROUPS {
+    let catalogue = Catalogue::built_in();
+    for (group, flags) in catalogue.groups() {
         let _infallible = writeln!(text, ".Ss {}\n.Bl -tag -width Ds", escaped(group));
-        for flag in *flags {
+        for flag in flags {
             entry(&mut text, flag);
         }
         text.push_str(".El\n");

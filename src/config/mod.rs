@@ -1,6 +1,7 @@
 //! From command line, environment and file to [`settings::Settings`]: every error at once, each
 //! with the flag's name and where the value came from.
 
+pub mod catalogue;
 pub mod commands;
 pub mod completions;
 pub mod environment;

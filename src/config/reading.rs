@@ -3,8 +3,8 @@
 use std::{fmt::Display, time::Duration};
 
 use super::{
+    catalogue::Catalogue,
     error::{ConfigError, Origin},
-    flags,
     sources::Sources,
 };
 
@@ -20,6 +20,17 @@ impl<'a> Reading<'a> {
         Self { sources, errors: sources.errors.clone() }
     }
 
+    /// What the program can be told.
+    #[must_use]
+    pub fn catalogue(&self) -> &'a Catalogue {
+        self.sources.catalogue()
+    }
+
+    fn help_of(&self, name: &str) -> &'static str {
+        let help = self.catalogue().find(name).map_or("", |flag| flag.help);
+        help.split_once(" (required").map_or(help, |(what, _)| what)
+    }
+
     /// How strongly a value for `name` was given; `None` when it was not, or is empty, as
     /// templates leave what they have no value for.
     #[must_use]
@@ -32,7 +43,10 @@ impl<'a> Reading<'a> {
     #[must_use]
     pub fn text(&self, name: &str) -> &'a str {
         let given = self.sources.get(name).and_then(|given| given.values.last());
-        given.map_or_else(|| flags::find(name).map_or("", |flag| flag.default), String::as_str)
+        given.map_or_else(
+            || self.catalogue().find(name).map_or("", |flag| flag.default),
+            String::as_str,
+        )
     }
 
     /// All texts given for the repeatable `name`.
@@ -70,7 +84,7 @@ impl<'a> Reading<'a> {
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
         if self.text(name).is_empty() {
-            self.wrong(name, format!("it is required: {}", help_of(name)));
+            self.wrong(name, format!("it is required: {}", self.help_of(name)));
             return None;
         }
         self.parsed(name, parse)
@@ -121,11 +135,6 @@ fn go_duration(text: &str) -> Result<Duration, String> {
     parsed.ok_or_else(|| {
         format!("{text:?} is not a valid duration; write for example 30s, 1m30s or 500ms")
     })
-}
-
-fn help_of(name: &str) -> &'static str {
-    let help = flags::find(name).map_or("", |flag| flag.help);
-    help.split_once(" (required").map_or(help, |(what, _)| what)
 }
 
 #[cfg(test)]

@@ -1,20 +1,18 @@
 //! Collecting what was given: flags over variables over file.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use config::{Config, Environment, File, FileFormat, Map, Value};
 
 use super::{
+    catalogue::Catalogue,
     error::{ConfigError, Origin},
-    flags::{self, Flag, Takes},
+    flags::{Flag, Takes},
 };
 use crate::adapters::system::bounded_file::{self, Kinds};
 
 /// The largest configuration file, in bytes.
 const FILE_MAX: u64 = 262_144;
-
-/// What stands before the name of each variable.
-pub const VARIABLE_PREFIX: &str = "VAULT_KUBE_KMS";
 
 /// The values given for one flag, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +24,9 @@ pub struct Given {
 }
 
 /// All that was given, by flag name.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Sources {
+    catalogue: Arc<Catalogue>,
     given: BTreeMap<&'static str, Given>,
     /// What was wrong on the way.
     pub errors: Vec<ConfigError>,
@@ -47,11 +46,27 @@ pub enum Asked {
 }
 
 impl Sources {
-    /// Collects from `args` (without the program's name and command), `variables` and the file
-    /// that either names.
+    /// The same as [`Sources::of`], for vault-kube-kms.
     #[must_use]
     pub fn collect(args: &[String], variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        let mut sources = Self::default();
+        Self::of(&Arc::new(Catalogue::built_in()), args, variables)
+    }
+
+    /// Collects from `args` (without the program's name and command), `variables` and the file
+    /// that either names, what `catalogue` knows.
+    #[must_use]
+    pub fn of(
+        catalogue: &Arc<Catalogue>,
+        args: &[String],
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Self {
+        let mut sources = Self {
+            catalogue: Arc::clone(catalogue),
+            given: BTreeMap::new(),
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            asked: None,
+        };
         let flags = sources.read_flags(args);
         let variables = sources.read_variables(variables);
         let named = flags.get("config").or_else(|| variables.get("config"));
@@ -65,6 +80,12 @@ impl Sources {
         sources
     }
 
+    /// What the program can be told.
+    #[must_use]
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
     /// What was given for the flag `name`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Given> {
@@ -72,6 +93,7 @@ impl Sources {
     }
 
     fn read_flags(&mut self, args: &[String]) -> BTreeMap<&'static str, Given> {
+        let catalogue = Arc::clone(&self.catalogue);
         let mut given: BTreeMap<&'static str, Given> = BTreeMap::new();
         let mut args = args.iter();
         while let Some(arg) = args.next() {
@@ -83,7 +105,7 @@ impl Sources {
                 Some((name, value)) => (name, Some(value.to_owned())),
                 None => (body, None),
             };
-            let Some(flag) = flags::find(name) else {
+            let Some(flag) = catalogue.find(name) else {
                 match name {
                     "h" | "help" => self.asked = Some(Asked::Help),
                     "version" => self.asked = Some(Asked::Version),
@@ -118,15 +140,17 @@ impl Sources {
         &mut self,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> BTreeMap<&'static str, Given> {
-        let source = Environment::with_prefix(VARIABLE_PREFIX)
+        let catalogue = Arc::clone(&self.catalogue);
+        let prefix = catalogue.prefix();
+        let source = Environment::with_prefix(prefix)
             .prefix_separator("_")
             .ignore_empty(true)
             .source(Some(variables.into_iter().collect()));
         let values = collected(Config::builder().add_source(source)).unwrap_or_default();
         let mut given = BTreeMap::new();
         for (key, value) in values {
-            let variable = format!("{VARIABLE_PREFIX}_{}", key.to_uppercase());
-            let Some(flag) = flags::find(&key.replace('_', "-")) else {
+            let variable = format!("{prefix}_{}", key.to_uppercase());
+            let Some(flag) = catalogue.find(&key.replace('_', "-")) else {
                 // Kubernetes sets such variables for a Service of this name, so they are no error.
                 self.warnings.push(format!("the variable {variable} names no flag; ignored"));
                 continue;
@@ -148,9 +172,10 @@ impl Sources {
                 return BTreeMap::new();
             }
         };
+        let catalogue = Arc::clone(&self.catalogue);
         let mut given = BTreeMap::new();
         for (key, value) in values {
-            let Some(flag) = flags::find(&key).filter(|flag| flag.name != "config") else {
+            let Some(flag) = catalogue.find(&key).filter(|flag| flag.name != "config") else {
                 self.unknown(&key, origin.clone());
                 continue;
             };
@@ -171,7 +196,7 @@ impl Sources {
     }
 
     fn unknown(&mut self, name: &str, origin: Origin) {
-        let hint = match flags::nearest(name) {
+        let hint = match self.catalogue.nearest(name) {
             Some(nearest) => format!("there is no such flag; did you mean --{nearest}?"),
             None => "there is no such flag; see --help".to_owned(),
         };

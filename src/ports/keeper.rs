@@ -18,7 +18,7 @@ pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 #[async_trait]
 pub trait Keeper: Debug + Send + Sync + 'static {
     /// Returns the KEK, without layers.
-    fn kek(&self) -> Arc<dyn Kek>;
+    fn kek(self: Arc<Self>) -> Arc<dyn Kek>;
 
     /// Returns what key ids derive from unless the operator names a lineage: equal on every node
     /// that uses this key, and different for every other key.

@@ -106,9 +106,9 @@ impl LocalKek {
     }
 }
 
-impl Keeper for Arc<LocalKek> {
-    fn kek(&self) -> Arc<dyn Kek> {
-        Self::clone(self)
+impl Keeper for LocalKek {
+    fn kek(self: Arc<Self>) -> Arc<dyn Kek> {
+        self
     }
 
     /// The lineage that follows from the key's own identity.

@@ -90,7 +90,7 @@ impl VaultKeeper {
 
 #[async_trait]
 impl Keeper for VaultKeeper {
-    fn kek(&self) -> Arc<dyn Kek> {
+    fn kek(self: Arc<Self>) -> Arc<dyn Kek> {
         Arc::<TransitKek>::clone(&self.kek)
     }
 

@@ -35,7 +35,7 @@ pub(super) async fn check(settings: &Settings, report: &mut Report) {
                 background.spawn(task);
             }
             if keeper.check(report).await {
-                ask(&*keeper, settings, &surroundings, &notes, report).await;
+                ask(&keeper, settings, &surroundings, &notes, report).await;
             }
             background.shutdown().await;
             keeper.close().await;
@@ -48,13 +48,13 @@ pub(super) async fn check(settings: &Settings, report: &mut Report) {
 }
 
 async fn ask(
-    keeper: &dyn Keeper,
+    keeper: &Arc<dyn Keeper>,
     settings: &Settings,
     with: &Surroundings,
     notes: &Notes,
     report: &mut Report,
 ) {
-    let described = keeper.kek().describe(with.clock.now().after(STEP)).await;
+    let described = Arc::clone(keeper).kek().describe(with.clock.now().after(STEP)).await;
     let wall = with.clock.wall();
     match described {
         Ok(snapshot) => {

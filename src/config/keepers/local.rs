@@ -5,12 +5,26 @@ use std::{error::Error, path::PathBuf, sync::Arc};
 use super::{KeeperKind, KeeperSettings, Surroundings};
 use crate::{
     adapters::{local::keeper::LocalKek, system::sandbox::Needs},
-    config::reading::Reading,
+    config::{
+        flags::{Group, Takes::Value, flag},
+        reading::Reading,
+    },
     ports::{
         finding::{Area, Finding},
         keeper::Keeper,
     },
 };
+
+/// Its flags.
+const GROUPS: &[Group] = &[(
+    "Embedded keeper (one node)",
+    &[flag(
+        "local-key-file",
+        Value("FILE"),
+        "/var/lib/vault-kube-kms/key.json",
+        "The embedded keeper's key file",
+    )],
+)];
 
 /// `--keeper=local`.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +33,10 @@ pub struct Local;
 impl KeeperKind for Local {
     fn name(&self) -> &'static str {
         "local"
+    }
+
+    fn flags(&self) -> &'static [Group] {
+        GROUPS
     }
 
     fn read(&self, reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperSettings>> {
@@ -53,6 +71,6 @@ impl KeeperSettings for LocalSettings {
     }
 
     fn open(&self, _: &Surroundings) -> Result<Arc<dyn Keeper>, Box<dyn Error + Send + Sync>> {
-        Ok(Arc::new(Arc::new(LocalKek::open(self.0.clone())?)))
+        Ok(Arc::new(LocalKek::open(self.0.clone())?))
     }
 }

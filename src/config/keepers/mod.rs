@@ -1,5 +1,5 @@
-//! The keepers that this program can be built with: by name, with their flags' meaning, and how each
-//! is made. The registry is a list; nothing else chooses a keeper.
+//! The keepers by name, with their flags, and how each is made. The registry is a list; nothing else
+//! chooses a keeper.
 
 pub mod local;
 pub mod vault;
@@ -9,7 +9,7 @@ use std::{error::Error, fmt::Debug, sync::Arc};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::reading::Reading;
+use super::{flags::Group, reading::Reading};
 use crate::{
     adapters::system::sandbox::Needs,
     ports::{
@@ -24,6 +24,9 @@ use crate::{
 pub trait KeeperKind: Debug + Send + Sync {
     /// Returns what `--keeper` calls it.
     fn name(&self) -> &'static str;
+
+    /// Returns its flags, in groups of the help. Their names begin with its own, or are nothing else's.
+    fn flags(&self) -> &'static [Group];
 
     /// Reads its settings. Returns `None` where something is wrong, with every error noted in
     /// `reading`.
@@ -77,7 +80,7 @@ pub struct Surroundings {
     pub reread: watch::Receiver<()>,
 }
 
-/// Returns the keepers of this program, the default first.
+/// Returns the keepers of vault-kube-kms, the default first.
 #[must_use]
 pub fn registry() -> Vec<Arc<dyn KeeperKind>> {
     vec![Arc::new(vault::Vault), Arc::new(local::Local)]
@@ -90,7 +93,7 @@ pub(super) fn read(reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperSettings>>
 
 /// Reads which keeper is wanted.
 pub(super) fn wanted(reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperKind>> {
-    let (wanted, kinds) = (reading.text("keeper"), registry());
+    let (wanted, kinds) = (reading.text("keeper"), reading.catalogue().kinds());
     if let Some(kind) = kinds.iter().find(|kind| kind.name() == wanted) {
         return Some(Arc::clone(kind));
     }

@@ -1,6 +1,7 @@
 //! Vault or OpenBao: a key of its Transit engine.
 
 mod files;
+mod flags;
 mod reading;
 mod warnings;
 
@@ -22,7 +23,7 @@ use crate::{
             keeper::{VaultFiles, VaultKeeper, VaultSettings},
         },
     },
-    config::reading::Reading,
+    config::{flags::Group, reading::Reading},
     ports::{
         file::TextFile,
         finding::{Finding, Report},
@@ -37,6 +38,10 @@ pub struct Vault;
 impl KeeperKind for Vault {
     fn name(&self) -> &'static str {
         "vault"
+    }
+
+    fn flags(&self) -> &'static [Group] {
+        flags::GROUPS
     }
 
     fn read(&self, reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperSettings>> {
