@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes what vault-kube-kms needs at Vault or OpenBao: the Transit engine, the key, the policy, and an
-# AppRole. May be run again: what is there stays as it is.
+# AppRole. May be run again: mounts, key and role stay as they are, the policy is written anew, and each run
+# makes a further secret ID.
 #
 # usage: setup.sh DIRECTORY
 #
@@ -24,10 +25,11 @@ have auth approle || "$cli" auth enable approle
 # A key that is there is left alone, with its settings.
 "$cli" read "$mount/keys/$key" >/dev/null 2>&1 ||
     "$cli" write -f "$mount/keys/$key" type=aes256-gcm96
-sed "s|\"transit/\([a-z]*\)/kubernetes\"|\"$mount/\1/$key\"|" "$(dirname "$0")/policy.hcl" |
+sed "s|transit/\([a-z]*\)/kubernetes|$mount/\1/$key|" "$(dirname "$0")/policy.hcl" |
     "$cli" policy write "$role" -
-"$cli" write "auth/approle/role/$role" token_policies="$role" token_ttl="${TOKEN_TTL:-1h}" \
-    token_max_ttl=0 token_bound_cidrs="${CIDRS:-}" secret_id_bound_cidrs="${CIDRS:-}"
+"$cli" read "auth/approle/role/$role" >/dev/null 2>&1 ||
+    "$cli" write "auth/approle/role/$role" token_policies="$role" token_ttl="${TOKEN_TTL:-1h}" \
+        token_max_ttl=0 token_bound_cidrs="${CIDRS:-}" secret_id_bound_cidrs="${CIDRS:-}"
 
 mkdir -p "$directory"
 for name in role-id secret-id; do

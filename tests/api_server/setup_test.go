@@ -1,6 +1,7 @@
 package apiserver_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,7 +31,14 @@ func TestSetupGrantsWhatIsNeededAndNothingElse(t *testing.T) {
 	setUp(t, name)
 	_, err := bao.Ask("POST", name+"/keys/"+name+"/rotate", nil)
 	must(t, err)
+	_, err = bao.Ask("POST", "auth/approle/role/"+name, map[string]any{"token_bound_cidrs": "127.0.0.0/8"})
+	must(t, err)
 	dir := setUp(t, name)
+	made, err := bao.Ask("GET", "auth/approle/role/"+name, nil)
+	must(t, err)
+	if networks := fmt.Sprint(made["token_bound_cidrs"]); networks != "[127.0.0.0/8]" {
+		t.Errorf("the second run changed the role: %s", networks)
+	}
 	key, err := bao.Ask("GET", name+"/keys/"+name, nil)
 	must(t, err)
 	if latest := key["latest_version"]; latest != 2.0 {

@@ -132,7 +132,7 @@ func etcdTag() string { return os.Getenv("ETCD_VERSION") }
 // kubectl runs kubectl as the administrator that kubeadm makes before there are roles.
 func (n *node) kubectl(args ...string) (string, error) {
 	return n.try(append([]string{filepath.Join(suite.Needed(n.t, "KUBERNETES"), "kubectl"),
-		"--kubeconfig=/etc/kubernetes/super-admin.conf", "--request-timeout=10s"}, args...)...)
+		"--kubeconfig=/etc/kubernetes/super-admin.conf", "--request-timeout=10s", "--cache-dir=" + filepath.Join(n.dir, "kubectl")}, args...)...)
 }
 
 // untilServes waits until the API server is ready, with what it says of its KMS provider.
