@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"k8s.io/apiserver/pkg/storage/value/encrypt/envelope/kmsv2"
 	"k8s.io/kms/pkg/service"
 
@@ -45,7 +44,7 @@ WantedBy=multi-user.target
 func TestTheServiceOnABootedMachine(t *testing.T) {
 	needRoot(t)
 	bao := suite.Needed(t, "BAO")
-	if !suite.ApartFrom(t, unix.CLONE_NEWNS) {
+	if !apart(t) {
 		return
 	}
 	server, err := parts.StartDevOpenBao(parts.Way{}, bao, suite.ShortDir(t))
@@ -67,13 +66,14 @@ func TestTheServiceOnABootedMachine(t *testing.T) {
 	if !strings.Contains(log, "the sandbox is in force") || strings.Contains(log, `"level":"WARN"`) {
 		t.Errorf("the log of the service: %s", log)
 	}
-	t.Run("a new secret ID is taken up without a restart", func(t *testing.T) { m.renewSecretID(t, tenant, client) })
-	t.Run("what is killed is started again", func(t *testing.T) { m.kill(t, client) })
-	t.Run("what hangs is started again", func(t *testing.T) { m.hang(t, client) })
-	t.Run("two keys side by side", func(t *testing.T) { m.second(t) })
-	t.Run("an upgrade restarts nothing", func(t *testing.T) { m.upgrade(t, client) })
-	t.Run("a new program takes over behind the socket unit", func(t *testing.T) { m.takeOver(t) })
-	t.Run("purge", func(t *testing.T) { m.purge(t) })
+	// Each step begins with what the one before it left.
+	_ = t.Run("a new secret ID is taken up without a restart", func(t *testing.T) { m.renewSecretID(t, tenant, client) }) &&
+		t.Run("what is killed is started again", func(t *testing.T) { m.kill(t, client) }) &&
+		t.Run("what hangs is started again", func(t *testing.T) { m.hang(t, client) }) &&
+		t.Run("two keys side by side", func(t *testing.T) { m.second(t) }) &&
+		t.Run("an upgrade restarts nothing", func(t *testing.T) { m.upgrade(t, client) }) &&
+		t.Run("a new program takes over behind the socket unit", func(t *testing.T) { m.takeOver(t) }) &&
+		t.Run("purge", func(t *testing.T) { m.purge(t) })
 }
 
 // install installs the deb before the machine is booted, and configures it as an administrator would.

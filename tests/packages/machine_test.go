@@ -17,7 +17,7 @@ import (
 )
 
 // How long a booted machine may take for a step, on a busy one.
-const bound = 60 * time.Second
+const bound = 20 * time.Second
 
 // machine is a Debian that systemd has booted in a container. It shares the network namespace of the test.
 type machine struct {
@@ -27,12 +27,22 @@ type machine struct {
 	init int
 }
 
-// boot boots what is unpacked in a folder. The test must be in a mount namespace of its own.
+// apart runs the test in namespaces of its own. Whatever ends it ends the container: it is the first process of
+// its namespace. What systemd-nspawn leaves in /run is seen here alone.
+func apart(t *testing.T) bool {
+	t.Helper()
+	if !suite.ApartFrom(t, unix.CLONE_NEWNS|unix.CLONE_NEWPID) {
+		return false
+	}
+	suite.Must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	suite.Must(t, unix.Mount("proc", "/proc", "proc", 0, ""))
+	suite.Must(t, unix.Mount("tmpfs", "/run", "tmpfs", 0, ""))
+	return true
+}
+
+// boot boots what is unpacked in a folder, for a test that is apart.
 func boot(t *testing.T, root string) *machine {
 	t.Helper()
-	// What systemd-nspawn leaves in /run is in this namespace alone.
-	suite.Must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
-	suite.Must(t, unix.Mount("tmpfs", "/run", "tmpfs", 0, ""))
 	groups := groups(t)
 	enter := `for group in $1; do echo $$ > "$group/cgroup.procs"; done; shift; exec "$@"`
 	nspawn, err := parts.Way{}.Start("nspawn", []string{
