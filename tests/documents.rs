@@ -89,3 +89,59 @@ fn alerts_name_codes_that_exist() {
         assert!(Code::ALL.iter().any(|known| known.as_str() == code), "{code}");
     }
 }
+
+#[test]
+fn each_test_that_the_documents_for_operators_name_exists() {
+    for document in ["docs/install.md", "docs/operations.md"] {
+        let text = read(document);
+        // Their tests stand within paragraphs and tables.
+        let quoted = text.split('`').skip(1).step_by(2);
+        let is_test = |name: &&str| {
+            let rest = name.strip_prefix("Test").unwrap_or_default();
+            rest.starts_with(char::is_uppercase) && rest.chars().all(char::is_alphanumeric)
+        };
+        let names: Vec<_> = quoted.filter(is_test).map(|name| format!("`{name}`")).collect();
+        assert!(names.len() > 5, "{document}: {names:?}");
+        let named = format!("Tests: {}", names.join(", "));
+        assert_eq!(missing_tests(&named), Vec::<&str>::new(), "{document}");
+    }
+}
+
+/// A link within the repository leads to a file, and to a heading of it.
+#[test]
+fn each_link_of_a_document_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut documents = vec![root.join("README.md"), root.join("deploy/README.md")];
+    documents.extend(fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path()));
+    let mut links = 0;
+    for document in documents.iter().filter(|path| path.extension().is_some_and(|e| e == "md")) {
+        let text = fs::read_to_string(document).unwrap();
+        for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            if link.contains("://") {
+                continue;
+            }
+            links += 1;
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() {
+                document.clone()
+            } else {
+                document.parent().unwrap().join(file)
+            };
+            assert!(target.exists(), "{}: {link}", document.display());
+            if !heading.is_empty() {
+                let text = fs::read_to_string(&target).unwrap();
+                let found =
+                    text.lines().any(|line| line.starts_with('#') && anchor(line) == heading);
+                assert!(found, "{}: {link}", document.display());
+            }
+        }
+    }
+    assert!(links > 40, "{links}");
+}
+
+/// The anchor that a heading of Markdown gets.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}

@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -38,7 +37,7 @@ func consoles(t *testing.T, file string) (blocks [][]typed) {
 // matches says whether a text is as a document has it, where … stands for anything.
 func matches(expected, text string) bool {
 	pattern := strings.ReplaceAll(regexp.QuoteMeta(expected), "…", ".*")
-	// Who types it sees the first lines first: what follows them may be left out.
+	// A document may leave out what follows the first lines.
 	return regexp.MustCompile(`(?s)^` + pattern).MatchString(text)
 }
 
@@ -75,7 +74,7 @@ func TestWhatTheDocumentsTellOneToType(t *testing.T) {
 			for _, step := range block {
 				script += here.Replace(step.command) + "\nprintf '\\1'\n"
 			}
-			out, err := parts.Command("bash", "-c", script).CombinedOutput()
+			out, err := parts.Command("timeout", "300", "bash", "-c", script).CombinedOutput()
 			printed := strings.Split(string(out), "\x01")
 			for index, step := range block {
 				switch {
@@ -91,7 +90,7 @@ func TestWhatTheDocumentsTellOneToType(t *testing.T) {
 		t.Errorf("after the rotation and the migration Secrets are stored under %s", id)
 	}
 	if fresh, err := os.ReadFile(c.Tenant.SecretIDFile); err != nil || strings.Contains(string(fresh), c.Tenant.SecretID) {
-		t.Error(fmt.Errorf("the secret ID is the former one: %w", err))
+		t.Errorf("the secret ID is the former one, or cannot be read: %v", err)
 	}
 	if !c.plugin.Healthy() {
 		t.Error("the provider is not healthy at the end")
