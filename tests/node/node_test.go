@@ -31,8 +31,8 @@ type node struct {
 	bao    *parts.OpenBao
 	tenant *parts.Tenant
 	// podOfProvider is the manifest of deploy/, with the marked lines changed.
-	podOfProvider             string
-	podOfEtcd, podOfAPIServer string
+	podOfProvider                                 string
+	podOfEtcd, podOfAPIServer, podByClusterConfig string
 }
 
 // prepare starts a keeper and makes all files of the node, and starts no Pod.
@@ -89,31 +89,36 @@ func (n *node) settle() {
 	n.run("sh", "-ec", "cd "+dir+"\n"+block)
 }
 
-// kubeadm makes certificates and the manifests of etcd and the API server, the latter with our patch.
+// kubeadm makes certificates and the manifests of etcd and the API server, the latter in both ways that
+// deploy/kubeadm has: with our patch, and with our part of the ClusterConfiguration.
 func (n *node) kubeadm() {
 	n.t.Helper()
 	kubeadm := filepath.Join(suite.Needed(n.t, "NODE"), "kubeadm")
 	patches, err := filepath.Abs("../../deploy/kubeadm/patches")
 	suite.Must(n.t, err)
 	release := strings.Fields(n.run(kubeadm, "version", "--output=short"))[0]
-	config := filepath.Join(n.dir, "kubeadm.yaml")
-	suite.Must(n.t, os.WriteFile(config, []byte(fmt.Sprintf(`apiVersion: kubeadm.k8s.io/v1beta4
+	phase := func(patches, cluster string, phases ...string) {
+		config := filepath.Join(n.dir, "kubeadm.yaml")
+		suite.Must(n.t, os.WriteFile(config, []byte(fmt.Sprintf(`apiVersion: kubeadm.k8s.io/v1beta4
 kind: InitConfiguration
 localAPIEndpoint: {advertiseAddress: %s}
 nodeRegistration: {name: node, criSocket: unix://%s}
-patches: {directory: %s}
----
-apiVersion: kubeadm.k8s.io/v1beta4
-kind: ClusterConfiguration
+%s---
+%s
 kubernetesVersion: %s
 imageRepository: localhost
 etcd: {local: {imageTag: %q}}
-`, nodeAddress, runtime, patches, release, etcdTag())), 0o600))
-	n.run(kubeadm, "init", "phase", "certs", "all", "--config="+config)
-	n.run(kubeadm, "init", "phase", "kubeconfig", "super-admin", "--config="+config)
-	n.run(kubeadm, "init", "phase", "etcd", "local", "--config="+config)
-	n.run(kubeadm, "init", "phase", "control-plane", "apiserver", "--config="+config)
+`, nodeAddress, runtime, patches, cluster, release, etcdTag())), 0o600))
+		for _, phase := range phases {
+			n.run(append([]string{kubeadm, "init", "phase"}, append(strings.Fields(phase), "--config="+config)...)...)
+		}
+	}
+	const plain = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration"
+	phase("patches: {directory: "+patches+"}\n", plain,
+		"certs all", "kubeconfig super-admin", "etcd local", "control-plane apiserver")
 	n.podOfEtcd, n.podOfAPIServer = n.take("etcd.yaml"), n.take("kube-apiserver.yaml")
+	phase("", n.deploy("kubeadm/cluster-config.yaml"), "control-plane apiserver")
+	n.podByClusterConfig = n.take("kube-apiserver.yaml")
 }
 
 // take moves a manifest out of the kubelet's directory.
@@ -202,6 +207,7 @@ func TestNode(t *testing.T) {
 		return
 	}
 	n := prepare(t, os.Getenv(dirVariable))
+	n.tryImages()
 
 	t.Log("the provider comes last")
 	n.write("etcd.yaml", n.podOfEtcd)
@@ -253,10 +259,10 @@ func TestNode(t *testing.T) {
 	t.Log("a full stop, and a start in which the provider comes first while the keeper is down")
 	n.bao.Kill()
 	n.stopAll()
-	manifest := n.take("kube-apiserver.yaml")
+	n.take("kube-apiserver.yaml")
 	n.startKubelet()
 	n.untilReady(provider, "")
-	n.write("kube-apiserver.yaml", manifest)
+	n.write("kube-apiserver.yaml", n.podByClusterConfig)
 	n.untilRuns(apiServer)
 	suite.Must(t, n.bao.Restart())
 	n.untilServes()
@@ -290,8 +296,8 @@ func (n *node) requireRestricted(container string) {
 	}
 }
 
-// requireStays requires that the provider's container outlives three periods of its probes after the
-// provider has told that its keeper is away.
+// requireStays requires that three liveness probes succeed, and that the container is the same and ready, after
+// the provider has told that its keeper is away.
 func (n *node) requireStays(container string) {
 	n.t.Helper()
 	told := func() bool {
@@ -300,26 +306,35 @@ func (n *node) requireStays(container string) {
 	if !n.until(told) {
 		n.t.Fatal("the provider does not tell of the outage")
 	}
-	since := n.probes()
-	if !n.until(func() bool { return n.probes() >= since+6 }) {
+	before, _ := n.probes()
+	if !n.until(func() bool { successful, failed := n.probes(); return failed > 0 || successful >= before+3 }) {
 		n.t.Fatal("the kubelet does not probe")
+	}
+	if _, failed := n.probes(); failed > 0 {
+		n.t.Errorf("%d liveness probes failed because the keeper is down", failed)
 	}
 	if id, _, ready := n.running(provider); id != container || !ready {
 		n.t.Errorf("the provider's container was %s and is %s, ready: %t", container, id, ready)
 	}
 }
 
-// probes returns how often the kubelet has probed the provider.
-func (n *node) probes() (sum int) {
+// probes returns how many liveness probes of the provider's container were successful, and how many failed.
+func (n *node) probes() (successful, failed int) {
 	for _, line := range strings.Split(n.get(kubeletURL+"/metrics/probes"), "\n") {
+		labels, value, found := strings.Cut(line, "} ")
+		if !found || !strings.HasPrefix(labels, "prober_probe_total{") ||
+			!strings.Contains(labels, `container="vault-kube-kms"`) || !strings.Contains(labels, `probe_type="Liveness"`) {
+			continue
+		}
 		var count int
-		_, value, found := strings.Cut(line, "} ")
-		if found && strings.HasPrefix(line, "prober_probe_total{") && strings.Contains(line, `container="vault-kube-kms"`) {
-			_, _ = fmt.Sscan(value, &count)
-			sum += count
+		_, _ = fmt.Sscan(value, &count)
+		if strings.Contains(labels, `result="successful"`) {
+			successful += count
+		} else {
+			failed += count
 		}
 	}
-	return sum
+	return successful, failed
 }
 
 // untilWritesWith waits until new Secrets are encrypted with this version of the key.
@@ -363,7 +378,10 @@ func (n *node) whileWriting(do func()) {
 	if written.Load() == 0 {
 		n.t.Error("nothing was written meanwhile")
 	}
-	n.t.Logf("%d Secrets were written meanwhile", written.Load())
+	for number := range written.Load() {
+		n.read(fmt.Sprintf("constant-%d", number))
+	}
+	n.t.Logf("%d Secrets were written meanwhile, and are read", written.Load())
 }
 
 // stopAll ends the kubelet and every container, as a shutdown does.

@@ -39,9 +39,9 @@ pub(crate) enum Base {
     Shell,
 }
 
-/// Builds both images twice, and says what they are. Returns the plain one; `None`, loudly, where
-/// that is not possible.
-pub(crate) fn all() -> Result<Option<Image>, Failure> {
+/// Builds the plain image twice and the one with a shell, and says what they are. Returns them; `None`,
+/// loudly, where that is not possible.
+pub(crate) fn all() -> Result<Option<[Image; 2]>, Failure> {
     let Some(()) = debian::packages(PACKAGES)? else { return Ok(None) };
     release::files()?;
     let context = context()?;
@@ -61,7 +61,7 @@ pub(crate) fn all() -> Result<Option<Image>, Failure> {
         let size = fs::metadata(&image.archive)?.len();
         say(&format!("{}  {}  {size} bytes", image.name, image.digest));
     }
-    Ok(Some(plain))
+    Ok(Some([plain, shell]))
 }
 
 /// Makes the folder of what goes into an image, and returns it.
@@ -129,13 +129,15 @@ fn buildah(place: &Path) -> Command {
 }
 
 /// Builds the images of a node beside ours, each from one static program: etcd, kube-apiserver, and what
-/// keeps a Pod's sandbox. Returns the folder of their archives, with a copy of `ours` in it.
-pub(crate) fn of_a_node(ours: &Image, parts: &ControlPlane) -> Result<PathBuf, Failure> {
+/// keeps a Pod's sandbox. Returns the folder of their archives, with copies of `ours` in it.
+pub(crate) fn of_a_node(ours: &[Image], parts: &ControlPlane) -> Result<PathBuf, Failure> {
     let place = target().join("image/node");
     let archives = place.join("archives");
     drop(fs::remove_dir_all(&archives));
     fs::create_dir_all(&archives)?;
-    fs::copy(&ours.archive, archives.join("vault-kube-kms.tar"))?;
+    for (number, image) in ours.iter().enumerate() {
+        fs::copy(&image.archive, archives.join(format!("{NAME}-{number}.tar")))?;
+    }
     let pause = place.join("pause");
     run(Command::new("go")
         .current_dir(root().join("tests"))

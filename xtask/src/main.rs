@@ -34,7 +34,7 @@ cargo xtask release          the program, archive, deb and rpm, with checksums, 
 cargo xtask deploy           tests of scripts, alerts and dashboard; provokes each alert under a real Prometheus
 cargo xtask node             boots a node in namespaces of its own: a real kubelet runs etcd, kube-apiserver
                              and the image as static Pods
-cargo xtask image            the container images, each built twice, in target/image
+cargo xtask image            the container images, the plain one built twice, in target/image
 cargo xtask package          tests of archive, deb and rpm: linters, two builds alike, installed, upgraded
                              and removed in a root of their own and in a booted container
 cargo xtask reproducible     the same, and whether a build in another folder gives the same bytes

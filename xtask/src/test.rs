@@ -99,9 +99,9 @@ pub(crate) fn node(bao: Option<&Path>) -> Result<(), Failure> {
         ("iproute2", "6.1.0-3"),
     ];
     let Some(()) = debian::packages(&packages)? else { return Ok(()) };
-    let Some(image) = image::all()? else { return Ok(()) };
+    let Some(ours) = image::all()? else { return Ok(()) };
     let parts = control_plane::build(KUBERNETES)?;
-    let images = image::of_a_node(&image, &parts)?;
+    let images = image::of_a_node(&ours, &parts)?;
     let node = control_plane::node()?;
     say("Go: a node of a real kubelet, and the image in it");
     let mut go = suite("node", "15m", bao);
