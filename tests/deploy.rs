@@ -7,13 +7,16 @@ use std::{
     process::Command,
 };
 
-use vault_kube_kms::config::{
-    catalogue::Catalogue,
-    completions, environment,
-    flags::Takes,
-    manual,
-    settings::{self, Settings},
-    sources::Sources,
+use vault_kube_kms::{
+    adapters::vault::{key_path::MountPath, policy},
+    config::{
+        catalogue::Catalogue,
+        completions, environment,
+        flags::Takes,
+        manual,
+        settings::{self, Settings},
+        sources::Sources,
+    },
 };
 
 /// The most exposure that `systemd-analyze security` may find, in tenths (0 to 100).
@@ -79,6 +82,12 @@ fn the_policy_is_what_the_program_prints() {
     let flags = ["--vault-key-path=transit/keys/kubernetes".to_owned()];
     let expected = settings::policy(&Sources::collect(&flags, [])).unwrap();
     assert_generated("vault/policy.hcl", &expected);
+    let issuer = policy::issuer(&MountPath::parse("approle").unwrap());
+    assert_generated("vault/policy-issuer.hcl", &issuer);
+    let wrapped = ["--approle-secret-id-wrapped".to_owned()];
+    let wrapped = settings::policy(&Sources::collect(&[&flags[..], &wrapped].concat(), []));
+    let commented: String = issuer.lines().map(|line| format!("# {line}\n")).collect();
+    assert!(wrapped.unwrap().ends_with(&commented), "{commented}");
 }
 
 #[test]
@@ -93,6 +102,8 @@ fn a_policy_needs_only_what_names_the_key() {
         assert!(wide.contains(text), "{wide}");
     }
     assert!(of(&[]).unwrap_err()[0].starts_with("--vault-key-path (not given)"));
+    let beside = ["--transit-key=k", "--vault-namespace=a", "--vault-auth-namespace=b"];
+    assert!(of(&beside).unwrap_err()[0].starts_with("--vault-auth-namespace"));
     assert_eq!(of(&["--keeper=local"]).unwrap_err().len(), 1);
 }
 

@@ -5,37 +5,54 @@
 #
 # usage: setup.sh DIRECTORY
 #
-# Writes role-id and secret-id to DIRECTORY, mode 0400, to be put on a node. The server is named as for
-# the program itself (VAULT_ADDR and VAULT_TOKEN, or BAO_ADDR and BAO_TOKEN). What may be changed:
+# Writes role-id and a new secret-id to DIRECTORY, mode 0400, to be put on a node. The server and its
+# namespace are named as for the program itself (VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE; or BAO_…).
+# What may be changed:
 #   CLI        vault     the program: vault or bao
 #   MOUNT      transit   mount of the Transit engine
 #   KEY        kubernetes
 #   ROLE       vault-kube-kms    name of the AppRole and of the policy
 #   TOKEN_TTL  1h
 #   CIDRS      (none)    networks from which the role may log in, with commas between them
+#   WRAP_TTL   (none)    such as 10m: secret-id holds a token that wraps the secret ID, for
+#                        --approle-secret-id-wrapped; the policy ROLE-issuer is for what hands out more
 set -eu
 umask 077
 directory=$1
 cli=${CLI:-vault} mount=${MOUNT:-transit} key=${KEY:-kubernetes} role=${ROLE:-vault-kube-kms}
+wrap=${WRAP_TTL:-}
 
-have() { "$cli" "$1" list -format=json | grep -q "\"$2/\""; }
+have() { "$cli" "$1" list -format=json | grep -qF "\"$2/\""; }
+# Prints a policy of this folder with the names that were chosen.
+policy() {
+    sed -e "s|transit/\([a-z]*\)/kubernetes|$mount/\1/$key|" \
+        -e "s|/role/vault-kube-kms/|/role/$role/|" "$(dirname "$0")/$1"
+}
 
 have secrets "$mount" || "$cli" secrets enable -path="$mount" transit
 have auth approle || "$cli" auth enable approle
 # A key that is there is left alone, with its settings.
 "$cli" read "$mount/keys/$key" >/dev/null 2>&1 ||
     "$cli" write -f "$mount/keys/$key" type=aes256-gcm96
-sed "s|transit/\([a-z]*\)/kubernetes|$mount/\1/$key|" "$(dirname "$0")/policy.hcl" |
-    "$cli" policy write "$role" -
+text=$(policy policy.hcl)
+printf '%s\n' "$text" | "$cli" policy write "$role" -
 "$cli" read "auth/approle/role/$role" >/dev/null 2>&1 ||
     "$cli" write "auth/approle/role/$role" token_policies="$role" token_ttl="${TOKEN_TTL:-1h}" \
         token_max_ttl=0 token_bound_cidrs="${CIDRS:-}" secret_id_bound_cidrs="${CIDRS:-}"
+if [ -n "$wrap" ]; then
+    text=$(policy policy-issuer.hcl)
+    printf '%s\n' "$text" | "$cli" policy write "$role-issuer" -
+fi
 
 mkdir -p "$directory"
 for name in role-id secret-id; do
     rm -f "$directory/$name"
 done
 "$cli" read -field=role_id "auth/approle/role/$role/role-id" >"$directory/role-id"
-"$cli" write -f -field=secret_id "auth/approle/role/$role/secret-id" >"$directory/secret-id"
+if [ -n "$wrap" ]; then
+    "$cli" write -f -wrap-ttl="$wrap" -field=wrapping_token "auth/approle/role/$role/secret-id"
+else
+    "$cli" write -f -field=secret_id "auth/approle/role/$role/secret-id"
+fi >"$directory/secret-id"
 chmod 0400 "$directory/role-id" "$directory/secret-id"
 echo "$directory: role-id and secret-id are written; give them to the user of vault-kube-kms"

@@ -4,24 +4,38 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"testing"
 
 	"vault-kube-kms.test/parts"
+	"vault-kube-kms.test/suite"
 )
 
-// setUp runs deploy/vault/setup.sh against the shared server, and returns the files that it wrote.
-func setUp(t *testing.T, name string) (dir string) {
+// setUp runs deploy/vault/setup.sh against the shared server, with more variables, and returns the folder of
+// the files that it wrote.
+func setUp(t *testing.T, name string, variables ...string) (dir string) {
 	t.Helper()
 	bao := sharedBao(t)
 	dir = filepath.Join(shortDir(t), "credentials")
 	command := parts.Command("../../deploy/vault/setup.sh", dir)
-	command.Env = append(command.Env, "HOME="+shortDir(t), "CLI="+needed(t, "BAO"), "MOUNT="+name, "KEY="+name,
-		"ROLE="+name, "BAO_ADDR=https://"+bao.Address, "BAO_CACERT="+bao.CAFile, "BAO_TOKEN="+bao.Token)
+	command.Env = slices.Concat(command.Env, []string{
+		"HOME=" + shortDir(t), "CLI=" + needed(t, "BAO"), "MOUNT=" + name, "KEY=" + name, "ROLE=" + name,
+		"BAO_ADDR=https://" + bao.Address, "BAO_CACERT=" + bao.CAFile, "BAO_TOKEN=" + bao.Token,
+	}, variables)
 	if out, err := command.CombinedOutput(); err != nil {
 		t.Fatalf("setup.sh: %v\n%s", err, out)
 	}
 	return dir
+}
+
+// setUpFlags are those for a provider of what the script made in its folder.
+func setUpFlags(t *testing.T, name, dir string) []string {
+	t.Helper()
+	bao := sharedBao(t)
+	return []string{
+		"--vault-address=https://" + bao.Address, "--tls-ca-file=" + bao.CAFile, "--vault-key-path=" + name + "/keys/" + name,
+		"--approle-role-id-path=" + filepath.Join(dir, "role-id"), "--approle-secret-id-path=" + filepath.Join(dir, "secret-id"),
+	}
 }
 
 // The script makes all that the program needs, twice without harm, and the role may do nothing else.
@@ -49,12 +63,8 @@ func TestSetupGrantsWhatIsNeededAndNothingElse(t *testing.T) {
 			t.Errorf("%s has mode %v", file, mode)
 		}
 	}
-	flags := []string{
-		"--vault-address=https://" + bao.Address, "--tls-ca-file=" + bao.CAFile, "--vault-key-path=" + name + "/keys/" + name,
-		"--approle-role-id-path=" + filepath.Join(dir, "role-id"), "--approle-secret-id-path=" + filepath.Join(dir, "secret-id"),
-		"--listen-address=unix://" + filepath.Join(shortDir(t), "kms.sock"),
-	}
-	if out, code := checked(t, flags); code != 0 {
+	listen := "--listen-address=unix://" + filepath.Join(shortDir(t), "kms.sock")
+	if out, code := checked(t, setUpFlags(t, name, dir), listen); code != 0 {
 		t.Errorf("check: %d\n%s", code, out)
 	}
 
@@ -62,38 +72,58 @@ func TestSetupGrantsWhatIsNeededAndNothingElse(t *testing.T) {
 	must(t, err)
 	roleID, err := os.ReadFile(filepath.Join(dir, "role-id"))
 	must(t, err)
-	role := &parts.OpenBao{HTTP: bao.HTTP, Address: bao.Address}
-	role.Token, err = role.LogIn("approle", map[string]any{"role_id": string(roleID), "secret_id": string(secretID)})
+	token, err := bao.LogIn("approle", map[string]any{"role_id": string(roleID), "secret_id": string(secretID)})
 	must(t, err)
-	sealed, err := role.Ask("POST", name+"/encrypt/"+name, map[string]any{"plaintext": "c2VlZA=="})
+	suite.RequireJustTheUse(t, bao.OpenBao, token, name, name, name)
+}
+
+// A wrapped secret ID serves, and what hands more of them out sees none, and may do nothing else.
+func TestSetupWrapsSecretIDs(t *testing.T) {
+	t.Parallel()
+	bao, name := sharedBao(t), parts.RandomName()
+	dir := setUp(t, name, "WRAP_TTL=5m")
+	start(t, append(setUpFlags(t, name, dir), "--approle-secret-id-wrapped"))
+
+	made, err := bao.LogInAs(name + "-issuer")
 	must(t, err)
-	opened, err := role.Ask("POST", name+"/decrypt/"+name, map[string]any{"ciphertext": sealed["ciphertext"]})
+	issuer, path := bao.As(made), "auth/approle/role/"+name+"/secret-id"
+	token, err := issuer.Wrap("POST", path, nil)
 	must(t, err)
-	if opened["plaintext"] != "c2VlZA==" {
-		t.Errorf("decrypt gave %v", opened)
-	}
-	for _, refused := range []struct{ method, path string }{
-		{"POST", name + "/keys/" + name + "/rotate"},
-		{"POST", name + "/keys/" + name + "/config"},
-		{"POST", name + "/keys/" + name + "/trim"},
-		{"POST", name + "/keys/" + name},
-		{"DELETE", name + "/keys/" + name},
-		{"GET", name + "/keys?list=true"},
-		{"GET", name + "/export/encryption-key/" + name},
-		{"GET", name + "/backup/" + name},
-		{"POST", name + "/restore/" + name},
-		{"POST", name + "/rewrap/" + name},
-		{"POST", name + "/datakey/plaintext/" + name},
-		{"POST", name + "/encrypt/another"},
-		{"POST", name + "/decrypt/another"},
-		{"GET", "sys/mounts"},
-		{"GET", "sys/policies/acl/" + name},
-		{"POST", "auth/approle/role/" + name + "/secret-id"},
+	must(t, os.Chmod(filepath.Join(dir, "secret-id"), 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, "secret-id"), []byte(token), 0o600))
+	start(t, append(setUpFlags(t, name, dir), "--approle-secret-id-wrapped"))
+
+	suite.RequireDenied(t, issuer, [][2]string{
+		{"POST", path},
+		{"GET", path + "?list=true"},
+		{"POST", "auth/approle/role/" + name + "/custom-secret-id"},
+		{"POST", path + "/lookup"},
 		{"GET", "auth/approle/role/" + name},
-	} {
-		_, err := role.Ask(refused.method, refused.path, map[string]any{"plaintext": "c2VlZA=="})
-		if err == nil || !strings.Contains(err.Error(), "403 Forbidden") {
-			t.Errorf("%s %s: %v", refused.method, refused.path, err)
-		}
+		{"POST", "auth/approle/role/" + name},
+		{"GET", name + "/keys/" + name},
+		{"POST", name + "/encrypt/" + name},
+	}...)
+}
+
+// The policy that is printed for a login in a namespace above that of the key serves there.
+func TestThePolicyServesFromTheNamespaceOfTheLogin(t *testing.T) {
+	t.Parallel()
+	bao, name := sharedBao(t), parts.RandomName()
+	inner, err := bao.Within(name)
+	must(t, err)
+	n, err := bao.NewTenant(name, shortDir(t), 60, "read keys")
+	must(t, err)
+	_, err = inner.Ask("POST", "transit/keys/"+name, map[string]any{"type": "aes256-gcm96"})
+	must(t, err)
+	flags := append(n.Flags(), "--vault-namespace="+name, "--vault-auth-namespace=root",
+		"--listen-address=unix://"+filepath.Join(shortDir(t), "kms.sock"))
+	if out, code := checked(t, flags); code != 2 {
+		t.Errorf("check without a policy: %d\n%s", code, out)
+	}
+	policy, err := parts.Command(append([]string{needed(t, "PROVIDER"), "policy"}, flags...)...).Output()
+	must(t, err)
+	bao.must(t, "PUT", "sys/policies/acl/"+name, map[string]any{"policy": string(policy)})
+	if out, code := checked(t, flags); code != 0 {
+		t.Errorf("check: %d\n%s", code, out)
 	}
 }

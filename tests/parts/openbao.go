@@ -246,14 +246,30 @@ func (b *OpenBao) Ask(method, path string, body map[string]any) (map[string]any,
 	return answer.Data, err
 }
 
+// As is the server as the bearer of a token sees it.
+func (b *OpenBao) As(token string) *OpenBao {
+	return &OpenBao{Address: b.Address, HTTP: b.HTTP, Token: token, prefix: b.prefix}
+}
+
 // LogIn logs in at an auth mount, and returns the token.
 func (b *OpenBao) LogIn(mount string, credentials map[string]any) (string, error) {
+	return b.newToken("auth/"+mount+"/login", credentials)
+}
+
+// LogInAs returns a token that has just one policy.
+func (b *OpenBao) LogInAs(policy string) (string, error) {
+	return b.newToken("auth/token/create", map[string]any{
+		"policies": []string{policy}, "no_default_policy": true, "ttl": "10m",
+	})
+}
+
+func (b *OpenBao) newToken(path string, body map[string]any) (string, error) {
 	var answer struct {
 		Auth struct {
 			ClientToken string `json:"client_token"`
 		}
 	}
-	err := b.send("POST", "auth/"+mount+"/login", credentials, &answer)
+	err := b.send("POST", path, body, &answer)
 	return answer.Auth.ClientToken, err
 }
 

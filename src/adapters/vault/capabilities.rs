@@ -66,13 +66,19 @@ impl Capabilities {
     /// [`Code::PermissionDenied`](crate::domain::error::Code::PermissionDenied) for a token that
     /// may not even ask, as one without the policy `default`; and the codes of an outage.
     pub async fn judge(&self, deadline: Monotonic) -> Result<Verdict, KmsError> {
-        let rules = rules(&self.settings.key, self.settings.require_enterprise);
+        let TransitSettings { namespace, auth_namespace, .. } = &self.settings;
+        // A token's policies are those of the namespace where it was made, and name paths from there.
+        let (namespace, prefix) = match auth_namespace.way_to(namespace) {
+            Some(prefix) => (auth_namespace, prefix),
+            None => (namespace, String::new()),
+        };
+        let rules = rules(&prefix, &self.settings.key, self.settings.require_enterprise);
         let held = self.session.token(deadline).await?;
         let paths: Vec<_> = rules.iter().map(|rule| rule.path.as_str()).collect();
         let request = Request {
             method: Method::POST,
             path: "sys/capabilities-self",
-            namespace: &self.settings.namespace,
+            namespace,
             token: Some(&held.token),
             body: Some(json(&serde_json::json!({ "paths": paths }))?),
         };
@@ -86,10 +92,12 @@ impl Capabilities {
     }
 }
 
-/// Returns what is needed on a key, and what is dangerous. `require_enterprise` adds the licence.
-pub(super) fn rules(KeyPath { mount, key }: &KeyPath, require_enterprise: bool) -> Vec<Rule> {
+/// Returns what is needed on a key, and what is dangerous. `prefix` is put before each path;
+/// `require_enterprise` adds the licence.
+pub(super) fn rules(prefix: &str, at: &KeyPath, require_enterprise: bool) -> Vec<Rule> {
     const WRITE: &[&str] = &["create", "update", "patch", "delete", "sudo"];
     let rule = |path, needed, dangerous, danger| Rule { path, needed, dangerous, danger };
+    let (mount, key) = (format!("{prefix}{}", at.mount), &at.key);
     let (at, encrypt) = (format!("{mount}/keys/{key}"), format!("{mount}/encrypt/{key}"));
     let export = format!("{mount}/export/encryption-key/{key}");
     let mut rules = vec![
@@ -107,7 +115,7 @@ pub(super) fn rules(KeyPath { mount, key }: &KeyPath, require_enterprise: bool) 
         rule(format!("{mount}/restore/{key}"), None, WRITE, "the key can be replaced"),
     ];
     if require_enterprise {
-        rules.push(rule("sys/license/status".to_owned(), Some("read"), &[], ""));
+        rules.push(rule(format!("{prefix}sys/license/status"), Some("read"), &[], ""));
     }
     rules
 }
@@ -145,7 +153,7 @@ mod tests {
 
     fn verdict(granted: &serde_json::Value) -> Verdict {
         let granted = serde_json::from_value(granted.clone()).unwrap();
-        judge(&rules(&KeyPath::parse("transit/keys/k").unwrap(), false), &granted)
+        judge(&rules("", &KeyPath::parse("transit/keys/k").unwrap(), false), &granted)
     }
 
     #[test]
@@ -174,7 +182,7 @@ mod tests {
 
     #[test]
     fn root_lacks_nothing_and_is_told_of_once() {
-        let paths = rules(&KeyPath::parse("transit/keys/k").unwrap(), false)
+        let paths = rules("", &KeyPath::parse("transit/keys/k").unwrap(), false)
             .into_iter()
             .map(|rule| rule.path);
         let all = paths.map(|path| (path, serde_json::json!(["root"])));

@@ -90,6 +90,24 @@ impl Namespace {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// What a path in `inner` begins with for a policy of this namespace: empty, or ends with a slash.
+    /// `None` where `inner` is not within this namespace.
+    #[must_use]
+    pub fn way_to(&self, inner: &Self) -> Option<String> {
+        let rest = inner.0.strip_prefix(&self.0)?;
+        match rest.strip_prefix('/') {
+            Some(way) => Some(format!("{way}/")),
+            None if rest.is_empty() => Some(String::new()),
+            None => self.0.is_empty().then(|| format!("{rest}/")),
+        }
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "root" } else { &self.0 })
+    }
 }
 
 /// A segment of RFC 3986 unreserved characters cannot leave its place in a path.

@@ -1,29 +1,115 @@
-//! The policy that the role of this program needs, in the language of Vault and `OpenBao`.
+//! The policies that an operator grants for this program, in the language of Vault and `OpenBao`.
 
 use std::fmt::Write as _;
 
 use super::{
     capabilities::rules,
-    key_path::{KeyPath, Namespace},
+    key_path::{KeyPath, MountPath, Namespace},
 };
 
-/// Returns the policy for one key: what `check` asks for, and nothing else. `require_enterprise` adds
-/// what `--require-enterprise` reads.
-#[must_use]
-pub fn policy(key: &KeyPath, namespace: &Namespace, require_enterprise: bool) -> String {
+/// The role, where nothing tells its name: that of `deploy/vault/setup.sh`.
+const ROLE: &str = "vault-kube-kms";
+
+/// What decides what the role must be granted.
+#[derive(Clone, Debug)]
+pub struct Installation {
+    /// The key.
+    pub key: KeyPath,
+    /// The namespace of its mount.
+    pub namespace: Namespace,
+    /// The namespace of the login, in which the token's policies are.
+    pub auth_namespace: Namespace,
+    /// `--require-enterprise`, which reads the licence.
+    pub require_enterprise: bool,
+    /// The auth mount, where secret IDs are wrapped.
+    pub wrapped_at: Option<MountPath>,
+}
+
+/// Returns the policy of the role: what `check` asks for, and nothing else.
+///
+/// # Errors
+/// When no policy of the login's namespace grants anything in the namespace of the key.
+pub fn policy(of: &Installation) -> Result<String, String> {
+    let Installation { key, namespace, auth_namespace, .. } = of;
+    let prefix = auth_namespace.way_to(namespace).ok_or_else(|| {
+        format!(
+            "a token of the namespace {auth_namespace} has no rights in {namespace}; log in at \
+             {namespace} or above it, or add an identity group of {namespace} that has the policy \
+             which --vault-auth-namespace={namespace} prints"
+        )
+    })?;
     let mut text = format!("# What vault-kube-kms needs on {key}, and nothing else.\n");
-    if !namespace.as_str().is_empty() {
-        let _infallible = writeln!(text, "# It belongs into the namespace {}.", namespace.as_str());
+    if !auth_namespace.as_str().is_empty() {
+        let _infallible = writeln!(text, "# It belongs into the namespace {auth_namespace}.");
     }
     text.push_str(
         "# `create` is left out on purpose: with it a missing key would be made anew. Tokens renew and end\n\
          # themselves by the policy `default`.\n",
     );
-    for (path, needed) in
-        rules(key, require_enterprise).iter().filter_map(|rule| Some((&rule.path, rule.needed?)))
-    {
+    for rule in rules(&prefix, key, of.require_enterprise) {
+        let Some(needed) = rule.needed else { continue };
+        let path = rule.path;
         let _infallible =
             write!(text, "\npath \"{path}\" {{\n  capabilities = [\"{needed}\"]\n}}\n");
     }
-    text
+    if let Some(mount) = &of.wrapped_at {
+        text.push_str(
+            "\n# Secret IDs are wrapped. The role needs nothing for it: a wrapping token may unwrap what it wraps.\n\
+             # What hands wrapped secret IDs out is another identity, with a policy of its own:\n#\n",
+        );
+        for line in issuer(mount).lines() {
+            let _infallible = writeln!(text, "{}", format!("# {line}").trim_end());
+        }
+    }
+    Ok(text)
+}
+
+/// Returns the policy of what hands out wrapped secret IDs of the role: it sees none of them.
+#[must_use]
+pub fn issuer(mount: &MountPath) -> String {
+    format!(
+        "# Hands out secret IDs of the role {ROLE}, each wrapped for ten minutes at most.\n\
+         path \"auth/{mount}/role/{ROLE}/secret-id\" {{\n  \
+         capabilities = [\"update\"]\n  \
+         min_wrapping_ttl = \"1s\"\n  \
+         max_wrapping_ttl = \"10m\"\n}}\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(namespace: &str, auth_namespace: &str) -> Result<String, String> {
+        policy(&Installation {
+            key: KeyPath::parse("transit/keys/k").unwrap(),
+            namespace: Namespace::parse(namespace).unwrap(),
+            auth_namespace: Namespace::parse(auth_namespace).unwrap(),
+            require_enterprise: false,
+            wrapped_at: None,
+        })
+    }
+
+    #[test]
+    fn paths_are_those_of_the_logins_namespace() {
+        for (namespace, auth_namespace, path) in [
+            ("", "", "\"transit/keys/k\""),
+            ("team/app", "team/app", "\"transit/keys/k\""),
+            ("team/app", "team", "\"app/transit/keys/k\""),
+            ("team/app", "root", "\"team/app/transit/keys/k\""),
+        ] {
+            let policy = of(namespace, auth_namespace).unwrap();
+            assert!(policy.contains(path), "{namespace} {auth_namespace}: {policy}");
+            let told = policy.contains(&format!("the namespace {auth_namespace}.\n"));
+            assert_eq!(told, auth_namespace.starts_with("team"), "{policy}");
+        }
+    }
+
+    #[test]
+    fn a_login_beside_the_namespace_of_the_key_has_no_policy() {
+        for (namespace, auth_namespace) in [("", "team"), ("team", "team/app"), ("teams", "team")] {
+            let problem = of(namespace, auth_namespace).unwrap_err();
+            assert!(problem.contains("has no rights in"), "{problem}");
+        }
+    }
 }

@@ -16,7 +16,7 @@ use crate::adapters::{
         client::ClientSettings,
         keeper::VaultSettings,
         key_path::{KeyPath, MountPath, Namespace},
-        policy,
+        policy::{self, Installation},
         tls::{TlsSettings, Trust},
         transit::TransitSettings,
     },
@@ -58,8 +58,26 @@ pub(in crate::config) fn read(reading: &mut Reading<'_>) -> Option<VaultSettings
 pub(super) fn policy(reading: &mut Reading<'_>) -> Option<String> {
     let key = key(reading);
     let namespace = reading.parsed("vault-namespace", Namespace::parse);
+    let auth_namespace = auth_namespace(reading);
     let require_enterprise = reading.boolean("require-enterprise");
-    Some(policy::policy(&key?, &namespace?, require_enterprise?))
+    let mount = reading.parsed("auth-mount", MountPath::parse);
+    let wrapped = reading.boolean("approle-secret-id-wrapped");
+    let policy = policy::policy(&Installation {
+        key: key?,
+        namespace: namespace?,
+        auth_namespace: auth_namespace?,
+        require_enterprise: require_enterprise?,
+        wrapped_at: mount.filter(|_| wrapped == Some(true)),
+    });
+    policy.map_err(|problem| reading.wrong("vault-auth-namespace", problem)).ok()
+}
+
+/// The namespace of the login.
+fn auth_namespace(reading: &mut Reading<'_>) -> Option<Namespace> {
+    match reading.text("vault-auth-namespace") {
+        "" => Namespace::parse(reading.text("vault-namespace")).ok(),
+        _ => reading.parsed("vault-auth-namespace", Namespace::parse),
+    }
 }
 
 fn client(reading: &mut Reading<'_>) -> Option<ClientSettings> {
@@ -159,10 +177,7 @@ fn approle(reading: &mut Reading<'_>) -> Option<AppRoleSettings> {
         reading.wrong("auth-method", "approle is the only auth method");
     }
     let mount = reading.parsed("auth-mount", MountPath::parse);
-    let namespace = match reading.text("vault-auth-namespace") {
-        "" => Namespace::parse(reading.text("vault-namespace")).ok(),
-        _ => reading.parsed("vault-auth-namespace", Namespace::parse),
-    };
+    let namespace = auth_namespace(reading);
     let role_id = role_id(reading);
     let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
     let secret_id_path = path(reading.text("approle-secret-id-path"));
