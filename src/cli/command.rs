@@ -3,9 +3,7 @@
 use std::{ffi::OsString, process::ExitCode, sync::Arc};
 
 use super::{
-    check, dev, local,
-    program::Program,
-    serve,
+    check, dev, local, serve,
     terminal::{self, complain, print},
     version::module_is_as_built,
 };
@@ -20,9 +18,20 @@ use crate::config::{
 /// Wrong usage or configuration (`EX_USAGE` of sysexits.h).
 const USAGE: u8 = 64;
 
+/// What a program says of itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Identity {
+    /// The name of its file.
+    pub(super) name: &'static str,
+    /// What `--version`, the log and `/statusz` say.
+    pub(super) version: &'static str,
+    /// The first line of the help.
+    pub(super) about: &'static str,
+}
+
 /// Runs the command that `args` (with the program's name) ask for, to its end.
 pub(super) fn run(
-    program: &Program,
+    program: Identity,
     catalogue: &Arc<Catalogue>,
     args: impl Iterator<Item = OsString>,
 ) -> ExitCode {

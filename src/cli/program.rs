@@ -2,7 +2,10 @@
 
 use std::{ffi::OsString, process::ExitCode, sync::Arc};
 
-use super::{command, version::VERSION};
+use super::{
+    command::{self, Identity},
+    version::VERSION,
+};
 use crate::{
     adapters::telemetry::outlets,
     config::{
@@ -18,10 +21,7 @@ use crate::{
 /// probes, metrics and `/statusz`, all of it under its own name.
 #[derive(Debug)]
 pub struct Program {
-    pub(super) name: &'static str,
-    /// What `--version`, the log and `/statusz` say.
-    pub(super) version: &'static str,
-    pub(super) about: &'static str,
+    identity: Identity,
     kinds: Vec<Arc<dyn KeeperKind>>,
 }
 
@@ -30,7 +30,7 @@ impl Program {
     /// the first line of the help.
     #[must_use]
     pub const fn new(name: &'static str, version: &'static str, about: &'static str) -> Self {
-        Self { name, version, about, kinds: Vec::new() }
+        Self { identity: Identity { name, version, about }, kinds: Vec::new() }
     }
 
     /// vault-kube-kms itself.
@@ -51,8 +51,8 @@ impl Program {
     /// and 64 (`EX_USAGE` of sysexits.h) for wrong usage or configuration.
     #[must_use]
     pub fn run(self, args: impl Iterator<Item = OsString>) -> ExitCode {
-        let catalogue = Arc::new(Catalogue::new(self.name, self.kinds.clone()));
-        let code = command::run(&self, &catalogue, args);
+        let catalogue = Arc::new(Catalogue::new(self.identity.name, self.kinds));
+        let code = command::run(self.identity, &catalogue, args);
         outlets::flush(outlets::FLUSH);
         code
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::adapters::vault::{approle::AppRoleSettings, keeper::VaultSettings, tls::Trust};
+use crate::adapters::vault::{approle::AppRoleSettings, settings::VaultSettings, tls::Trust};
 
 #[test]
 fn a_collector_is_a_plain_address() {

@@ -7,9 +7,9 @@ use super::{
     capabilities::{Capabilities, Verdict},
     client::ClientSettings,
     handshake::{self, Handshake},
-    keeper::VaultSettings,
     key_path::MountPath,
     session::Session,
+    settings::VaultSettings,
 };
 use crate::{
     domain::{

@@ -1,16 +1,17 @@
 //! Vault or OpenBao as a keeper: client, session and Transit key put together.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use super::{
-    approle::{AppRole, AppRoleFiles, AppRoleSettings},
+    approle::{AppRole, AppRoleFiles},
     capabilities::Capabilities,
     check,
-    client::{ClientSettings, VaultClient},
+    client::VaultClient,
     session::Session,
-    transit::{TransitKek, TransitSettings},
+    settings::VaultSettings,
+    transit::TransitKek,
 };
 use crate::{
     domain::key_id::Lineage,
@@ -23,19 +24,6 @@ use crate::{
         telemetry::Telemetry,
     },
 };
-
-/// All that the keeper is told.
-#[derive(Clone, Debug)]
-pub struct VaultSettings {
-    /// Where it is.
-    pub client: ClientSettings,
-    /// How to log in.
-    pub approle: AppRoleSettings,
-    /// Which key.
-    pub transit: TransitSettings,
-    /// The file of the authorities, where they count (`--tls-ca-file`).
-    pub ca_file: Option<PathBuf>,
-}
 
 /// The files that it reads again while it runs.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use super::approle_files;
 use crate::{
     adapters::{
         system::place::mode_of,
-        vault::{approle::credential_text, keeper::VaultSettings, tls::Trust},
+        vault::{approle::credential_text, settings::VaultSettings, tls::Trust},
     },
     domain::time::CALL_BUDGET,
     ports::{

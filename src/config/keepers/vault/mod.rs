@@ -20,7 +20,8 @@ use crate::{
         vault::{
             approle::{AppRoleFiles, RoleId, secret_id::CREDENTIAL_MAX},
             bundle::BUNDLE_MAX,
-            keeper::{VaultFiles, VaultKeeper, VaultSettings},
+            keeper::{VaultFiles, VaultKeeper},
+            settings::VaultSettings,
         },
     },
     config::{flags::Group, reading::Reading},

@@ -8,7 +8,7 @@ use crate::{
             place::{is_mounted_by_itself, mode_of},
             private_file::is_in_memory,
         },
-        vault::{bundle, keeper::VaultSettings, tls::Trust},
+        vault::{bundle, settings::VaultSettings, tls::Trust},
     },
     ports::finding::{Area, Finding},
 };
