@@ -207,7 +207,10 @@ func TestNode(t *testing.T) {
 		return
 	}
 	n := prepare(t, os.Getenv(dirVariable))
-	n.tryImages()
+	place := os.Getenv("NODE_STAY")
+	if place == "" {
+		n.tryImages()
+	}
 
 	t.Log("the provider comes last")
 	n.write("etcd.yaml", n.podOfEtcd)
@@ -220,6 +223,10 @@ func TestNode(t *testing.T) {
 	n.store("first")
 	n.requireEncrypted("first", "v1")
 	n.requireRestricted(p)
+	if place != "" {
+		n.stay(place)
+		return
+	}
 
 	t.Log("each container is killed")
 	for _, name := range []string{provider, apiServer, "etcd"} {

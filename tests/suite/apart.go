@@ -18,7 +18,7 @@ func Apart(t *testing.T, namespaces uintptr) bool {
 	if os.Getenv(variable) != "" {
 		return true
 	}
-	cmd := parts.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=5m")
+	cmd := parts.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout="+bound())
 	cmd.Env = append(os.Environ(), variable+"=1")
 	cmd.SysProcAttr.Cloneflags = namespaces
 	if uid := os.Getuid(); uid != 0 {
@@ -29,6 +29,14 @@ func Apart(t *testing.T, namespaces uintptr) bool {
 	t.Logf("in namespaces of its own:\n%s", out)
 	Must(t, err)
 	return false
+}
+
+// bound is how long a test may take in its namespaces: 5 minutes, or for ever (0) as APART_BOUND says.
+func bound() string {
+	if bound := os.Getenv("APART_BOUND"); bound != "" {
+		return bound
+	}
+	return "5m"
 }
 
 // ApartFromNetwork is Apart in a network namespace, where all ports are free and the loopback interface is up.

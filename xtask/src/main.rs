@@ -8,6 +8,7 @@ mod debian;
 mod deploy;
 mod fuzz;
 mod image;
+mod node;
 mod package;
 mod release;
 mod reproducible;
@@ -32,8 +33,10 @@ cargo xtask deny             what may be built in: licences, sources, duplicates
 cargo xtask release          the program, archive, deb and rpm, with checksums, SBOM and VEX, in target/release-files
         [--advisories-unchecked]
 cargo xtask deploy           tests of scripts, alerts and dashboard; provokes each alert under a real Prometheus
-cargo xtask node             boots a node in namespaces of its own: a real kubelet runs etcd, kube-apiserver
-                             and the image as static Pods
+cargo xtask node up          boots a node in namespaces of its own: a real kubelet runs etcd, kube-apiserver
+                             and the image as static Pods; prints what to type
+cargo xtask node down        ends it
+cargo xtask node test        the tests of such a node
 cargo xtask image            the container images, the plain one built twice, in target/image
 cargo xtask package          tests of archive, deb and rpm: linters, two builds alike, installed, upgraded
                              and removed in a root of their own and in a booted container
@@ -53,7 +56,9 @@ fn main() -> ExitCode {
         ["soak", flags @ ..] => soak::Choice::read(flags).and_then(|choice| soak::run_it(&choice)),
         ["hostile"] => tools::openbao().and_then(|bao| test::hostile(bao.as_deref())),
         ["deploy"] => tools::openbao().and_then(|bao| deploy::all(bao.as_deref())),
-        ["node"] => tools::openbao().and_then(|bao| test::node(bao.as_deref())),
+        ["node", "up"] => node::up(),
+        ["node", "down"] => node::down(),
+        ["node", "test"] => tools::openbao().and_then(|bao| node::test(bao.as_deref())),
         ["fuzz"] => fuzz::all(60),
         ["fuzz", seconds] => seconds.parse().map_err(Into::into).and_then(fuzz::all),
         ["deny"] => supply_chain::deny(),

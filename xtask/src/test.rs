@@ -6,7 +6,7 @@ use prost::Message as _;
 
 use crate::{
     control_plane::{self, KUBERNETES},
-    debian, deploy, image, package, release,
+    debian, deploy, node, package, release,
     run::{Failure, can_run, root, run, say, target},
     tools::{self, missing},
 };
@@ -58,7 +58,7 @@ pub(crate) fn all(choice: &Choice<'_>) -> Result<(), Failure> {
     hostile(bao.as_deref())?;
     pages(bao.as_deref())?;
     deploy::all(bao.as_deref())?;
-    node(bao.as_deref())?;
+    node::test(bao.as_deref())?;
     package::test(bao.as_deref())?;
     faults(bao.as_deref(), choice)?;
     e2e(bao.as_deref(), choice)
@@ -71,6 +71,16 @@ fn api_server(bao: Option<&Path>) -> Result<(), Failure> {
         &descriptor,
         protox::compile(["kms_v2.proto"], [root().join("proto")])?.encode_to_vec(),
     )?;
+    // A program of another author is served too; the Rust suites built its tests alone.
+    run(Command::new(env!("CARGO")).current_dir(root()).args([
+        "build",
+        "--locked",
+        "--quiet",
+        "--features",
+        "testkit",
+        "--example",
+        "custom_keeper",
+    ]))?;
     say("Go: the API server's own client (the first build takes two minutes)");
     run(suite("api_server", "15m", bao).env("DESCRIPTOR", descriptor))
 }
@@ -89,25 +99,6 @@ pub(crate) fn hostile(bao: Option<&Path>) -> Result<(), Failure> {
     let shipped = release::binary()?;
     say("Go: floods, slow clients and what stays in memory, against the release binary");
     run(suite("hostile", "15m", bao).arg("-v").env("PROVIDER", shipped))
-}
-
-/// A node whose kubelet runs etcd, kube-apiserver and the image as static Pods.
-pub(crate) fn node(bao: Option<&Path>) -> Result<(), Failure> {
-    let packages = [
-        ("containerd", "1.6.20~ds1-1+deb12u3"),
-        ("runc", "1.1.5+ds1-1+deb12u1"),
-        ("iproute2", "6.1.0-3"),
-    ];
-    let Some(()) = debian::packages(&packages)? else { return Ok(()) };
-    let Some(ours) = image::all()? else { return Ok(()) };
-    let parts = control_plane::build(KUBERNETES)?;
-    let images = image::of_a_node(&ours, &parts)?;
-    let node = control_plane::node()?;
-    say("Go: a node of a real kubelet, and the image in it");
-    let mut go = suite("node", "15m", bao);
-    go.arg("-v").env("KUBERNETES", parts.kubernetes).env("NODE", node).env("IMAGES", images);
-    go.env("ETCD", parts.etcd).env("ETCD_VERSION", control_plane::ETCD);
-    run(&mut go)
 }
 
 /// What a person sees of `/statusz`; the pictures go to `target/screens`.
