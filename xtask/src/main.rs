@@ -17,6 +17,7 @@ mod sbom;
 mod soak;
 mod supply_chain;
 mod test;
+mod tofu;
 mod tools;
 
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ cargo xtask deny             what may be built in: licences, sources, duplicates
 cargo xtask release          the program, archive, deb and rpm, with checksums, SBOM and VEX, in target/release-files
         [--advisories-unchecked]
 cargo xtask deploy           tests of scripts, alerts and dashboard; provokes each alert under a real Prometheus
+cargo xtask tofu             applies the OpenTofu module of deploy/vault/terraform to a real server; not in `test`
 cargo xtask node up          boots a node in namespaces of its own: a real kubelet runs etcd, kube-apiserver
                              and the image as static Pods; prints what to type
 cargo xtask node down        ends it
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         ["soak", flags @ ..] => soak::Choice::read(flags).and_then(|choice| soak::run_it(&choice)),
         ["hostile"] => tools::openbao().and_then(|bao| test::hostile(bao.as_deref())),
         ["deploy"] => tools::openbao().and_then(|bao| deploy::all(bao.as_deref())),
+        ["tofu"] => tools::openbao().and_then(|bao| tofu::test(bao.as_deref())),
         ["node", "up"] => node::up(),
         ["node", "down"] => node::down(),
         ["node", "test"] => tools::openbao().and_then(|bao| node::test(bao.as_deref())),
