@@ -73,8 +73,9 @@ func TestSecretIDReplaced(t *testing.T) {
 	t.Parallel()
 	raft := sharedRaft(t)
 	n := newTenant(t, raft)
-	// A batch token cannot be renewed: there is a login every six seconds.
-	must(t, n.MakeRole(map[string]any{"token_type": "batch", "token_ttl": "9s", "token_max_ttl": "9s"}))
+	// A batch token cannot be renewed: there is a login every ten seconds. The five seconds after a refused one
+	// are enough to see the new file, even on a busy machine.
+	must(t, n.MakeRole(map[string]any{"token_type": "batch", "token_ttl": "15s", "token_max_ttl": "15s"}))
 	x := newTrial(t, n, raft.Addresses(n.Bao))
 	x.begin()
 	former := n.SecretID
