@@ -1,12 +1,16 @@
-//! Hostile flags, variables and files end in settings or in errors of one line, each with the name of
+//! Hostile variables and files end in settings or in errors of one line, each with the name of
 //! what is wrong.
 #![no_main]
 
-use std::{fs, path::PathBuf, sync::LazyLock};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{Arc, LazyLock},
+};
 
 use libfuzzer_sys::fuzz_target;
 use vault_kube_kms::config::{
-    flags,
+    catalogue::Catalogue,
     settings::{self, Settings},
     sources::Sources,
 };
@@ -16,6 +20,9 @@ static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
     let directory = tempfile::tempdir().expect("a directory for the file");
     directory.keep().join("config.toml")
 });
+
+/// What vault-kube-kms can be told, made once.
+static CATALOGUE: LazyLock<Arc<Catalogue>> = LazyLock::new(|| Arc::new(Catalogue::built_in()));
 
 fuzz_target!(|input: (Vec<(u8, String)>, Vec<(u8, String)>, String)| {
     let (flags, variables, file) = input;
@@ -27,7 +34,7 @@ fuzz_target!(|input: (Vec<(u8, String)>, Vec<(u8, String)>, String)| {
     let variables = variables.into_iter().map(|(which, value)| {
         (format!("VAULT_KUBE_KMS_{}", name(which).to_uppercase().replace('-', "_")), value)
     });
-    let sources = Sources::collect(&args, variables);
+    let sources = Sources::of(&CATALOGUE, &args, variables);
     let mut errors = sources.errors.clone();
     errors.extend(Settings::read(&sources).err().into_iter().flatten());
     errors.extend(settings::local_key_file(&sources).err().into_iter().flatten());
@@ -37,8 +44,8 @@ fuzz_target!(|input: (Vec<(u8, String)>, Vec<(u8, String)>, String)| {
 });
 
 fn name(which: u8) -> &'static str {
-    let count = flags::all().count();
-    let named = flags::all().nth(usize::from(which) % count).map_or("", |flag| flag.name);
+    let count = CATALOGUE.all().count();
+    let named = CATALOGUE.all().nth(usize::from(which) % count).map_or("", |flag| flag.name);
     // No file but ours: a path of chance may be a terminal or a pipe.
     if named == "config" { "listen-address" } else { named }
 }
