@@ -1,7 +1,5 @@
 //! What `serve` uses after its start, by its settings; and what `check` says of the sandbox.
 
-use std::net::IpAddr;
-
 use http::Uri;
 
 use crate::{
@@ -27,16 +25,11 @@ pub(super) fn needs(settings: &Settings, binds: bool) -> Needs {
     if let Some((AuditPlace::File(path), _)) = &settings.audit {
         needs.written.push(path.clone());
     }
-    if let Some(uri) = settings.traces.as_deref().and_then(|text| text.parse::<Uri>().ok()) {
-        needs.ports.extend(uri.port_u16());
-        needs.names |= uri.host().is_some_and(is_name);
+    let collector = settings.traces.as_deref().and_then(|text| text.parse::<Uri>().ok());
+    if let Some((host, port)) = collector.as_ref().and_then(|uri| uri.host().zip(uri.port_u16())) {
+        needs.connect(host, port);
     }
     needs
-}
-
-/// Whether `host` is no IP address, with or without brackets.
-fn is_name(host: &str) -> bool {
-    host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_err()
 }
 
 /// What the sandbox would restrict on this kernel.

@@ -124,9 +124,3 @@ impl Catalogue {
         text
     }
 }
-
-impl Default for Catalogue {
-    fn default() -> Self {
-        Self::built_in()
-    }
-}

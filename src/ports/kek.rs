@@ -1,6 +1,6 @@
 //! Outbound: the keeper of the key-encryption key.
 
-use std::{fmt::Debug, sync::Arc};
+use std::fmt::Debug;
 
 use async_trait::async_trait;
 
@@ -116,42 +116,4 @@ pub trait Kek: Debug + Send + Sync + 'static {
     /// # Errors
     /// `ciphertext-rejected` when it is not in the keeper's form.
     fn version_of(&self, ciphertext: &Ciphertext) -> Result<KekVersion, KmsError>;
-}
-
-/// So that layers can be put around a keeper whose type is not known.
-#[async_trait]
-impl Kek for Arc<dyn Kek> {
-    async fn describe(&self, deadline: Monotonic) -> Result<KekSnapshot, KmsError> {
-        (**self).describe(deadline).await
-    }
-
-    async fn wrap(
-        &self,
-        version: KekVersion,
-        plaintext: &Plaintext,
-        associated_data: &AssociatedData,
-        deadline: Monotonic,
-    ) -> Result<Wrapped, KmsError> {
-        (**self).wrap(version, plaintext, associated_data, deadline).await
-    }
-
-    async fn unwrap<'a>(
-        &self,
-        sealed: Unwrap<'a>,
-        deadline: Monotonic,
-    ) -> Result<Plaintext, KmsError> {
-        (**self).unwrap(sealed, deadline).await
-    }
-
-    async fn unwrap_many<'a>(
-        &self,
-        sealed: &[Unwrap<'a>],
-        deadline: Monotonic,
-    ) -> Vec<Result<Plaintext, KmsError>> {
-        (**self).unwrap_many(sealed, deadline).await
-    }
-
-    fn version_of(&self, ciphertext: &Ciphertext) -> Result<KekVersion, KmsError> {
-        (**self).version_of(ciphertext)
-    }
 }

@@ -76,7 +76,7 @@ impl Plugin {
         };
         let lanes = Lanes { ways: (0..lanes).map(batch).collect(), next: AtomicUsize::new(0) };
         let coalesce = Coalesce::new(lanes, clock.clone(), telemetry.clone());
-        let kek: Arc<dyn Kek> = Arc::new(Deadline::new(coalesce, clock.clone()));
+        let kek: Arc<dyn Kek> = Arc::new(Deadline::new(Arc::new(coalesce), clock.clone()));
         let ports = Ports { kek, clock: clock.clone(), telemetry };
         let ring = KeyRing::new(identity, rotation_delay, BTreeMap::new());
         let (policy, grace) = (OutagePolicy::StopWrites, Duration::from_secs(30));

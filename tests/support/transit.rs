@@ -102,7 +102,7 @@ impl TransitSubject {
         let session = Arc::new(Session::new(approle, clock.clone(), Arc::new(Silence)));
         let kek = TransitKek::new(client.clone(), session.clone(), transit);
         Self {
-            kek: Arc::new(Deadline::new(kek, clock.clone())),
+            kek: Arc::new(Deadline::new(Arc::new(kek), clock.clone())),
             client,
             admin,
             key: provisioned.key,

@@ -30,17 +30,17 @@ const LATE: &str = "the keeper did not answer before the caller's deadline";
 
 /// Ends each call of the keeper inside at its deadline.
 #[derive(Debug)]
-pub struct Deadline<K> {
-    inner: K,
+pub struct Deadline<K: ?Sized> {
+    inner: Arc<K>,
     clock: Arc<dyn Clock>,
     /// The last outage that a call met, and when.
     met: Mutex<Option<(Monotonic, KmsError)>>,
 }
 
-impl<K: Kek> Deadline<K> {
+impl<K: Kek + ?Sized> Deadline<K> {
     /// `inner`, held to its deadlines by `clock`.
     #[must_use]
-    pub fn new(inner: K, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(inner: Arc<K>, clock: Arc<dyn Clock>) -> Self {
         Self { inner, clock, met: Mutex::default() }
     }
 
@@ -89,7 +89,7 @@ impl<K: Kek> Deadline<K> {
 }
 
 #[async_trait]
-impl<K: Kek> Kek for Deadline<K> {
+impl<K: Kek + ?Sized> Kek for Deadline<K> {
     async fn describe(&self, deadline: Monotonic) -> Result<KekSnapshot, KmsError> {
         self.hold(deadline, self.inner.describe(deadline)).await
     }
@@ -141,7 +141,7 @@ mod tests {
         clock.expect_now().return_const(Monotonic::default());
         clock.expect_sleep().withf(|wait| *wait == Duration::from_secs(2)).returning(|_| ());
         let hanging = Hanging(MockKek::new());
-        let layer = Deadline::new(hanging, Arc::new(clock));
+        let layer = Deadline::new(Arc::new(hanging), Arc::new(clock));
         let error = layer.describe(Monotonic::at(Duration::from_secs(2))).await.unwrap_err();
         assert_eq!(error.code(), Code::DeadlineExceeded);
     }
@@ -155,7 +155,7 @@ mod tests {
         keeper.expect_unwrap().returning(|_, _| {
             Err(KmsError::new(Code::KeeperSealed, "the keeper is sealed", "unseal it"))
         });
-        let layer = Deadline::new(Hanging(keeper), Arc::new(clock));
+        let layer = Deadline::new(Arc::new(Hanging(keeper)), Arc::new(clock));
         let (ciphertext, associated_data) =
             (Ciphertext::new(vec![1]).unwrap(), AssociatedData::none());
         let sealed = Unwrap { ciphertext: &ciphertext, associated_data: &associated_data };
@@ -175,7 +175,7 @@ mod tests {
         inner.expect_unwrap().returning(|_, _| {
             Err(KmsError::new(Code::DeadlineExceeded, format!("{LATE}; last seen: x"), "none"))
         });
-        let layer = Deadline::new(Hanging(inner), Arc::new(clock));
+        let layer = Deadline::new(Arc::new(Hanging(inner)), Arc::new(clock));
         let (ciphertext, associated_data) =
             (Ciphertext::new(vec![1]).unwrap(), AssociatedData::none());
         let sealed = Unwrap { ciphertext: &ciphertext, associated_data: &associated_data };

@@ -20,12 +20,12 @@ mod tests;
 /// wait go together, and no call to `kek` outlives its deadline.
 #[must_use]
 pub fn around(
-    kek: impl Kek,
+    kek: Arc<dyn Kek>,
     clock: &Arc<dyn Clock>,
     telemetry: &Arc<dyn Telemetry>,
 ) -> Arc<dyn Kek> {
     let bounded = Deadline::new(kek, Arc::clone(clock));
     let batch = Batch::new(bounded, Arc::clone(clock), Arc::clone(telemetry));
     let coalesce = Coalesce::new(batch, Arc::clone(clock), Arc::clone(telemetry));
-    Arc::new(Deadline::new(coalesce, Arc::clone(clock)))
+    Arc::new(Deadline::new(Arc::new(coalesce), Arc::clone(clock)))
 }

@@ -123,7 +123,7 @@ async fn calls_that_hang_for_ever_hold_no_lane_beyond_their_deadline() {
     telemetry.expect_record().returning(|_| ());
     let kek = HangsAtFirst { hanging: AtomicUsize::new(5) };
     let telemetry: Arc<dyn Telemetry> = Arc::new(telemetry);
-    let kek = around(kek, &clock, &telemetry);
+    let kek = around(Arc::new(kek), &clock, &telemetry);
     for round in [&[2, 2, 4, 4][..], &[2, 4], &[2, 4]] {
         let _hung = unwrap_all(&kek, &clock, round).await;
     }

@@ -44,7 +44,7 @@ pub(super) fn page(s: &Statusz) -> Markup {
     }
 }
 
-/// Returns what happens next if nobody does anything.
+/// Returns what happens next without an action of the operator.
 fn next(s: &Statusz) -> String {
     match (s.state, s.takeover) {
         ("healthy", Some(next)) => format!(

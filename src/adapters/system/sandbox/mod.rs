@@ -14,6 +14,7 @@ mod resolver;
 
 use std::{
     fmt, io,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -42,6 +43,16 @@ pub struct Needs {
     pub names: bool,
     /// Whether abstract sockets of other processes, or from before the sandbox, are connected to.
     pub abstract_sockets: bool,
+}
+
+impl Needs {
+    /// Adds connections to `port` of `host`: a name, which is looked up, or an IP address, with or
+    /// without brackets.
+    pub fn connect(&mut self, host: &str, port: u16) {
+        let address = host.trim_start_matches('[').trim_end_matches(']');
+        self.names |= address.parse::<IpAddr>().is_err();
+        self.ports.push(port);
+    }
 }
 
 /// What is restricted, and what is not.

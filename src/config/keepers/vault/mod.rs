@@ -5,7 +5,7 @@ mod flags;
 mod reading;
 mod warnings;
 
-use std::{error::Error, net::IpAddr, path::Path, sync::Arc};
+use std::{error::Error, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -66,8 +66,7 @@ impl KeeperSettings for VaultSettings {
 
     fn needs(&self, needs: &mut Needs) {
         for address in &self.client.addresses {
-            needs.ports.push(address.port());
-            needs.names |= is_name(address.host());
+            needs.connect(address.host(), address.port());
         }
         if let RoleId::File(path) = &self.approle.role_id {
             needs.read.push(path.clone());
@@ -101,9 +100,4 @@ fn approle_files(settings: &VaultSettings, reread: &watch::Receiver<()>) -> AppR
 fn watched(path: &Path, most: u64, reread: &watch::Receiver<()>) -> Arc<dyn TextFile> {
     let file = Arc::new(WatchedFile::new(path.to_owned(), most));
     Arc::new(Reread::new(file, reread.clone()))
-}
-
-/// Returns whether `host` is a name and not an IP address, with or without brackets.
-fn is_name(host: &str) -> bool {
-    host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_err()
 }
