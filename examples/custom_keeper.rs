@@ -66,16 +66,7 @@ impl MemoryKek {
 impl Kek for MemoryKek {
     async fn describe(&self, _deadline: Monotonic) -> Result<KekSnapshot, KmsError> {
         let versions = self.0.lock().expect("no panic under the lock");
-        let latest = *versions.last_key_value().expect("at least one version").0;
-        Ok(KekSnapshot {
-            versions: versions.iter().map(|(version, (born, _))| (*version, *born)).collect(),
-            latest,
-            min_decryption: KekVersion::FIRST,
-            min_encryption: None,
-            keeper_time: None,
-            flaw: None,
-            warnings: Vec::new(),
-        })
+        Ok(KekSnapshot::new(versions.iter().map(|(v, (created, _))| (*v, (*created).into()))))
     }
 
     async fn wrap(

@@ -69,7 +69,12 @@ impl Provider {
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let connection = settings.keeper.connection();
-        let metrics = Metrics::new(&connection, settings.runtime_metrics, Arc::clone(&clock))?;
+        let metrics = Metrics::new(
+            &connection,
+            settings.keeper.labels(),
+            settings.runtime_metrics,
+            Arc::clone(&clock),
+        )?;
         let metrics = Arc::new(metrics);
         let recorder = Recorder::new(Arc::clone(&metrics), Arc::clone(&clock));
         let last_errors = recorder.last_errors();

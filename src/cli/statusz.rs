@@ -116,8 +116,8 @@ fn version(view: &VersionView, writes: Option<KekVersion>) -> Version {
             () if Some(view.version) > writes => "waits",
             () => "reads",
         },
-        created: rfc3339(view.created),
-        writes_from: rfc3339(view.writes_from),
+        created: view.created.map_or_else(not_known, rfc3339),
+        writes_from: view.writes_from.map_or_else(not_known, rfc3339),
     }
 }
 
@@ -159,6 +159,10 @@ fn problem(error: &KmsError) -> Problem {
         cause: error.cause().to_owned(),
         remedy: error.remedy().to_owned(),
     }
+}
+
+fn not_known() -> String {
+    "not known".to_owned()
 }
 
 /// A keeper's year 10,000 is shown as the last second before it.

@@ -137,15 +137,7 @@ fn snapshot(latest: u32, key: i64) -> KekSnapshot {
                 .saturating_add(i64::from(number)),
         )
     };
-    KekSnapshot {
-        versions: (1..=latest).map(|number| (version(number), made(number))).collect(),
-        latest: version(latest),
-        min_decryption: KekVersion::FIRST,
-        min_encryption: None,
-        keeper_time: None,
-        flaw: None,
-        warnings: Vec::new(),
-    }
+    KekSnapshot::new((1..=latest).map(|number| (version(number), made(number).into())))
 }
 
 #[async_trait]

@@ -3,6 +3,8 @@
 use std::{borrow::Cow, fmt};
 
 /// Why a call failed, as a closed vocabulary. The text form is stable: operators alert on it.
+///
+/// [`crate::ports::kek`] says which code a keeper answers in which case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Code {
@@ -12,14 +14,10 @@ pub enum Code {
     AuditLogFailing,
     /// The keeper did not recognise the ciphertext: tampered, moved, or of another key.
     CiphertextRejected,
-    /// An endpoint is of another cluster than the others.
-    ClusterForeign,
     /// A file that holds a credential is missing, unreadable or empty.
     CredentialUnreadable,
     /// The caller's deadline passed before the keeper answered.
     DeadlineExceeded,
-    /// `--require-enterprise` is set and the server is not Vault Enterprise.
-    EnterpriseRequired,
     /// Something between this process and the keeper answered in its place: a proxy, a load
     /// balancer, or another server. It says nothing about data, key, policy or credentials.
     Intermediary,
@@ -33,7 +31,7 @@ pub enum Code {
     KeeperFailed,
     /// The keeper refuses for now: a quota or an overload.
     KeeperOverloaded,
-    /// The keeper is sealed, uninitialised or has no active node.
+    /// The keeper is locked, not set up, or none of its nodes serves.
     KeeperSealed,
     /// The keeper accepted the call and did not answer in time.
     KeeperTimeout,
@@ -63,20 +61,20 @@ pub enum Code {
     VersionNotYet,
     /// The key version is archived or gone.
     VersionRetired,
-    /// The token that wraps the secret ID was used by somebody, or has expired.
-    WrappingTokenUsed,
+    /// A refusal that only one kind of keeper knows, by its stable text in kebab case. It is no
+    /// outage, and repeating the call does not help. The keeper's settings list those that there
+    /// are, so that metrics have them from the start.
+    OfKeeper(&'static str),
 }
 
 impl Code {
-    /// All values, for metrics that exist from the start.
-    pub const ALL: [Self; 29] = [
+    /// All that every keeper shares, for metrics that exist from the start.
+    pub const ALL: [Self; 26] = [
         Self::AadNotEnforced,
         Self::AuditLogFailing,
         Self::CiphertextRejected,
-        Self::ClusterForeign,
         Self::CredentialUnreadable,
         Self::DeadlineExceeded,
-        Self::EnterpriseRequired,
         Self::Intermediary,
         Self::Internal,
         Self::InvalidRequest,
@@ -98,7 +96,6 @@ impl Code {
         Self::Starting,
         Self::VersionNotYet,
         Self::VersionRetired,
-        Self::WrappingTokenUsed,
     ];
 
     /// The stable text form, in kebab case.
@@ -108,10 +105,8 @@ impl Code {
             Self::AadNotEnforced => "aad-not-enforced",
             Self::AuditLogFailing => "audit-log-failing",
             Self::CiphertextRejected => "ciphertext-rejected",
-            Self::ClusterForeign => "cluster-foreign",
             Self::CredentialUnreadable => "credential-unreadable",
             Self::DeadlineExceeded => "deadline-exceeded",
-            Self::EnterpriseRequired => "enterprise-required",
             Self::Intermediary => "intermediary-answer",
             Self::Internal => "internal",
             Self::InvalidRequest => "invalid-request",
@@ -133,7 +128,7 @@ impl Code {
             Self::Starting => "starting",
             Self::VersionNotYet => "version-not-yet",
             Self::VersionRetired => "version-retired",
-            Self::WrappingTokenUsed => "wrapping-token-used",
+            Self::OfKeeper(text) => text,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{
     envelope::{Annotations, AssociatedData},
-    key::KekVersion,
+    key::{Fingerprint, KekVersion, VersionIdentity},
     key_id::{KeyIdentity, Lineage},
     time::UnixTime,
 };
@@ -24,6 +24,14 @@ fn key_ids_are_those_of_the_page() {
         let id = identity.id_of(KekVersion::new(version).unwrap(), CREATED);
         assert_eq!(id.as_str(), expected);
     }
+}
+
+#[test]
+fn key_ids_of_fingerprints_are_those_of_the_page() {
+    let identity = KeyIdentity::new(Lineage::of_place("hsm", &["k1"]), 0);
+    let fingerprint = VersionIdentity::Fingerprint(Fingerprint::of(b"0badc0de"));
+    let id = identity.id_of(KekVersion::new(7).unwrap(), fingerprint);
+    assert_eq!(id.as_str(), "v7.rOgYRarFHKjXGTZ0Ur1Ueg");
 }
 
 #[test]

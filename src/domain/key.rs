@@ -1,6 +1,8 @@
-//! A KEK as its keeper describes it: versions, their birth times and what the keeper allows.
+//! A KEK as its keeper describes it: its versions, what identifies each, and what the keeper allows.
 
 use std::{collections::BTreeMap, fmt, num::NonZeroU32};
+
+use sha2::{Digest, Sha256};
 
 use super::{error::KmsError, time::UnixTime};
 
@@ -47,12 +49,68 @@ impl fmt::Display for KekVersion {
     }
 }
 
+/// What a keeper can vouch for of one version: equal on every node, and never changed.
+///
+/// It becomes part of the version's `key_id` (`docs/formats.md`). A version that shows another
+/// identity than before is of another key (`key-replaced`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum VersionIdentity {
+    /// The second in which the keeper made the version.
+    Created(UnixTime),
+    /// Something opaque, for keepers that know no time. A node counts the age of such a version from
+    /// when it first saw it; a version that was there at the first look counts as old.
+    Fingerprint(Fingerprint),
+}
+
+impl VersionIdentity {
+    /// Returns the second in which the keeper made the version, where the keeper knows it.
+    #[must_use]
+    pub const fn created(self) -> Option<UnixTime> {
+        match self {
+            Self::Created(time) => Some(time),
+            Self::Fingerprint(_) => None,
+        }
+    }
+}
+
+impl From<UnixTime> for VersionIdentity {
+    fn from(created: UnixTime) -> Self {
+        Self::Created(created)
+    }
+}
+
+/// What a keeper calls one version, such as a UUID or a key check value: its SHA-256.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// Makes the fingerprint of `name`: bytes of any length that the keeper shows to anybody who may
+    /// use the key, and that are no secret.
+    #[must_use]
+    pub fn of(name: &[u8]) -> Self {
+        Self(Sha256::digest(name).into())
+    }
+
+    /// Returns its 32 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [first, second, ..] = self.0;
+        write!(f, "Fingerprint({first:02x}{second:02x}..)")
+    }
+}
+
 /// What the keeper says of its key at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct KekSnapshot {
-    /// The versions that can still unwrap, each with the second in which it was made. Not empty
-    /// unless `flaw` says why.
-    pub versions: BTreeMap<KekVersion, UnixTime>,
+    /// The versions that can still unwrap. Not empty unless `flaw` says why.
+    pub versions: BTreeMap<KekVersion, VersionIdentity>,
     /// The newest version.
     pub latest: KekVersion,
     /// The lowest version the keeper unwraps with.
@@ -68,24 +126,78 @@ pub struct KekSnapshot {
 }
 
 impl KekSnapshot {
-    /// The lowest version that may write.
+    /// Makes the description of a key that can unwrap with `versions`. Its highest version is the
+    /// latest, and its lowest one the lowest that the keeper unwraps with. Nothing else is known.
+    #[must_use]
+    pub fn new(versions: impl IntoIterator<Item = (KekVersion, VersionIdentity)>) -> Self {
+        let versions: BTreeMap<_, _> = versions.into_iter().collect();
+        let number = |entry: Option<(&KekVersion, _)>| entry.map_or(KekVersion::FIRST, |(v, _)| *v);
+        Self {
+            latest: number(versions.last_key_value()),
+            min_decryption: number(versions.first_key_value()),
+            versions,
+            min_encryption: None,
+            keeper_time: None,
+            flaw: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Sets the newest version, for a key whose newest version may be unable to unwrap.
+    #[must_use]
+    pub fn with_latest(self, latest: KekVersion) -> Self {
+        Self { latest, ..self }
+    }
+
+    /// Sets the lowest version that the keeper unwraps with.
+    #[must_use]
+    pub fn with_min_decryption(self, min_decryption: KekVersion) -> Self {
+        Self { min_decryption, ..self }
+    }
+
+    /// Sets the lowest version that the operator lets wrap.
+    #[must_use]
+    pub fn with_min_encryption(self, version: Option<KekVersion>) -> Self {
+        Self { min_encryption: version, ..self }
+    }
+
+    /// Sets the keeper's clock at its answer.
+    #[must_use]
+    pub fn with_keeper_time(self, keeper_time: Option<UnixTime>) -> Self {
+        Self { keeper_time, ..self }
+    }
+
+    /// Sets why this key must not wrap.
+    #[must_use]
+    pub fn with_flaw(self, flaw: Option<KmsError>) -> Self {
+        Self { flaw, ..self }
+    }
+
+    /// Sets the settings that an operator should know of.
+    #[must_use]
+    pub fn with_warnings(self, warnings: Vec<KeyWarning>) -> Self {
+        Self { warnings, ..self }
+    }
+
+    /// Returns the lowest version that may write.
     #[must_use]
     pub fn write_floor(&self) -> KekVersion {
         self.min_encryption.unwrap_or(KekVersion::FIRST).max(self.min_decryption)
     }
 
-    /// Of what two nodes of one keeper say, what is of the newer key version, for one may be behind;
-    /// this one where they agree.
+    /// Returns, of what two nodes of one keeper say, what is of the newer key version, for one may be
+    /// behind; this one where they agree.
     ///
     /// A key that replaced another one starts at 1 again, so of two keys the younger one is newer.
     /// Where no version is known to both, they count as one key.
     #[must_use]
     pub fn newer(self, other: Self) -> Self {
-        let dated_otherwise = |(version, created): (&KekVersion, &UnixTime)| {
-            other.versions.get(version).is_some_and(|known| known != created)
+        let identified_otherwise = |(version, identity): (&KekVersion, &VersionIdentity)| {
+            other.versions.get(version).is_some_and(|known| known != identity)
         };
-        let other_is_newer = if self.versions.iter().any(dated_otherwise) {
-            other.versions.values().max() > self.versions.values().max()
+        let youngest = |key: &Self| key.versions.values().filter_map(|id| id.created()).max();
+        let other_is_newer = if self.versions.iter().any(identified_otherwise) {
+            youngest(&other) > youngest(&self)
         } else {
             other.latest > self.latest
         };
@@ -96,45 +208,20 @@ impl KekSnapshot {
 /// A setting of the key that weakens it without making it unusable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub enum KeyWarning {
-    /// The key can be read out of the keeper in clear through a backup.
-    BackupAllowed,
-    /// The key can be deleted, and all data with it.
-    DeletionAllowed,
-    /// The key can be exported in clear.
-    Exportable,
+pub struct KeyWarning {
+    /// The name of the setting at the keeper.
+    pub setting: &'static str,
+    /// What the setting lets happen.
+    pub danger: &'static str,
+    /// How to be rid of it.
+    pub remedy: &'static str,
 }
 
 impl KeyWarning {
-    /// The name of the setting at the keeper.
+    /// Makes the warning about `setting`.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::BackupAllowed => "allow_plaintext_backup",
-            Self::DeletionAllowed => "deletion_allowed",
-            Self::Exportable => "exportable",
-        }
-    }
-
-    /// What the setting lets happen.
-    #[must_use]
-    pub const fn danger(self) -> &'static str {
-        match self {
-            Self::BackupAllowed => "the key can be read in clear through a backup",
-            Self::DeletionAllowed => "the key can be deleted, and all data with it",
-            Self::Exportable => "the key can be read out of the keeper in clear",
-        }
-    }
-
-    /// How to be rid of it.
-    #[must_use]
-    pub const fn remedy(self) -> &'static str {
-        match self {
-            Self::DeletionAllowed => "set deletion_allowed=false on the key",
-            Self::BackupAllowed | Self::Exportable => {
-                "it cannot be unset: make a key without it, and move to that one"
-            }
-        }
+    pub const fn new(setting: &'static str, danger: &'static str, remedy: &'static str) -> Self {
+        Self { setting, danger, remedy }
     }
 }
 
@@ -143,19 +230,8 @@ mod tests {
     use super::*;
 
     fn snapshot(created: &[i64]) -> KekSnapshot {
-        let versions = (1..)
-            .filter_map(KekVersion::new)
-            .zip(created.iter().copied().map(UnixTime::from_secs))
-            .collect::<BTreeMap<_, _>>();
-        KekSnapshot {
-            latest: *versions.last_key_value().unwrap().0,
-            versions,
-            min_decryption: KekVersion::FIRST,
-            min_encryption: None,
-            keeper_time: None,
-            flaw: None,
-            warnings: Vec::new(),
-        }
+        let created = created.iter().copied().map(|at| UnixTime::from_secs(at).into());
+        KekSnapshot::new((1..).filter_map(KekVersion::new).zip(created))
     }
 
     #[test]
@@ -184,8 +260,7 @@ mod tests {
 
     #[test]
     fn where_two_nodes_agree_on_the_versions_the_first_is_believed() {
-        let strict =
-            KekSnapshot { min_decryption: KekVersion::FIRST.next(), ..snapshot(&[10, 20]) };
+        let strict = snapshot(&[10, 20]).with_min_decryption(KekVersion::FIRST.next());
         assert_eq!(strict.clone().newer(snapshot(&[10, 20])), strict);
     }
 

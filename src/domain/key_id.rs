@@ -9,15 +9,17 @@ use sha2::{Digest, Sha256};
 
 use super::{
     error::{Code, KmsError},
-    key::KekVersion,
-    time::UnixTime,
+    key::{KekVersion, VersionIdentity},
 };
 
 /// Longest key id that kube-apiserver accepts, in bytes (`KeyIDMaxSize` in its `envelope.go`).
 pub const KEY_ID_MAX: usize = 1024;
 
 /// Separates these hashes from any other use of SHA-256 over the same facts.
-const DOMAIN: &[u8] = b"vault-kube-kms/key-id/1\0";
+const OF_CREATED: &[u8] = b"vault-kube-kms/key-id/1\0";
+
+/// The same, of versions whose identity is a fingerprint.
+const OF_FINGERPRINT: &[u8] = b"vault-kube-kms/key-id/fingerprint/1\0";
 
 /// Bytes of the hash that are kept: 128 bits, 22 characters of base64url.
 const HASH_BYTES: usize = 16;
@@ -115,29 +117,35 @@ impl KeyIdentity {
         Self { lineage, generation }
     }
 
-    /// The id under which `version`, made at `created`, is written now.
+    /// Returns the id under which `version`, identified by `identity`, is written now.
     #[must_use]
-    pub fn id_of(&self, version: KekVersion, created: UnixTime) -> KeyId {
-        self.id_in(self.generation, version, created)
+    pub fn id_of(&self, version: KekVersion, identity: impl Into<VersionIdentity>) -> KeyId {
+        self.id_in(self.generation, version, identity.into())
     }
 
-    /// Whether `text` is an id of `version`, made at `created`, in any generation up to one above
-    /// ours: during a rolling restart a peer may write under the next one already.
+    /// Returns whether `text` is an id of `version`, identified by `identity`, in any generation up to
+    /// one above ours: during a rolling restart a peer may write under the next one already.
     #[must_use]
-    pub fn names(&self, text: &str, version: KekVersion, created: UnixTime) -> bool {
+    pub fn names(&self, text: &str, version: KekVersion, identity: VersionIdentity) -> bool {
         (0..=self.generation.saturating_add(1))
             .rev()
-            .any(|generation| self.id_in(generation, version, created).as_str() == text)
+            .any(|generation| self.id_in(generation, version, identity).as_str() == text)
     }
 
-    fn id_in(&self, generation: u16, version: KekVersion, created: UnixTime) -> KeyId {
-        let mut hasher = Sha256::new_with_prefix(DOMAIN);
+    fn id_in(&self, generation: u16, version: KekVersion, identity: VersionIdentity) -> KeyId {
+        let mut hasher = Sha256::new_with_prefix(match identity {
+            VersionIdentity::Created(_) => OF_CREATED,
+            VersionIdentity::Fingerprint(_) => OF_FINGERPRINT,
+        });
         let mut lineage = Vec::with_capacity(self.lineage.0.len().saturating_add(4));
         push_field(&mut lineage, &self.lineage.0);
         hasher.update(&lineage);
         hasher.update(generation.to_be_bytes());
         hasher.update(version.get().to_be_bytes());
-        hasher.update(created.secs().to_be_bytes());
+        match identity {
+            VersionIdentity::Created(time) => hasher.update(time.secs().to_be_bytes()),
+            VersionIdentity::Fingerprint(fingerprint) => hasher.update(fingerprint.as_bytes()),
+        }
         let hash = hasher.finalize();
         let kept = hash.get(..HASH_BYTES).unwrap_or(&hash);
         KeyId(format!("v{version}.{}", URL_SAFE_NO_PAD.encode(kept)))
@@ -157,9 +165,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::{key::Fingerprint, time::UnixTime};
 
     fn identity(generation: u16) -> KeyIdentity {
         KeyIdentity::new(Lineage::of_place("transit", &["", "transit", "k1"]), generation)
+    }
+
+    fn created(seconds: i64) -> VersionIdentity {
+        UnixTime::from_secs(seconds).into()
     }
 
     fn version(number: u32) -> KekVersion {
@@ -168,20 +181,21 @@ mod tests {
 
     #[test]
     fn the_derivation_is_fixed_for_ever() {
-        let id = identity(0).id_of(version(7), UnixTime::from_secs(1_700_000_000));
+        let id = identity(0).id_of(version(7), created(1_700_000_000));
         assert_eq!(id.as_str(), "v7.i3mXGWk7kRIMaqQWOKfv-Q");
         assert_eq!(KeyId::version_claimed(id.as_str()), Some(version(7)));
     }
 
     #[test]
     fn every_fact_changes_the_id() {
-        let base = identity(0).id_of(version(1), UnixTime::from_secs(5));
+        let base = identity(0).id_of(version(1), created(5));
         let other_place = Lineage::of_place("transit", &["", "transi", "tk1"]);
         for other in [
-            identity(1).id_of(version(1), UnixTime::from_secs(5)),
-            identity(0).id_of(version(2), UnixTime::from_secs(5)),
-            identity(0).id_of(version(1), UnixTime::from_secs(6)),
-            KeyIdentity::new(other_place, 0).id_of(version(1), UnixTime::from_secs(5)),
+            identity(1).id_of(version(1), created(5)),
+            identity(0).id_of(version(2), created(5)),
+            identity(0).id_of(version(1), created(6)),
+            KeyIdentity::new(other_place, 0).id_of(version(1), created(5)),
+            identity(0).id_of(version(1), VersionIdentity::Fingerprint(Fingerprint::of(b"a"))),
         ] {
             assert_ne!(base, other);
         }
@@ -192,10 +206,10 @@ mod tests {
         fn ids_are_injective_stable_printable_and_short(
             (a, b) in (facts(), facts()),
         ) {
-            let id = |(place, name, generation, number, created): &Facts| {
+            let id = |(place, name, generation, number, second): &Facts| {
                 let lineage = Lineage::of_place("transit", &[place, "transit", name]);
                 KeyIdentity::new(lineage, *generation)
-                    .id_of(KekVersion::new(*number).unwrap(), UnixTime::from_secs(*created))
+                    .id_of(KekVersion::new(*number).unwrap(), created(*second))
             };
             prop_assert_eq!(id(&a) == id(&b), a == b);
             prop_assert_eq!(id(&a), id(&a));
@@ -214,7 +228,7 @@ mod tests {
 
     #[test]
     fn generations_up_to_the_next_one_are_read() {
-        let created = UnixTime::from_secs(5);
+        let created = created(5);
         let ours = identity(1);
         for generation in 0..=2 {
             let id = identity(generation).id_of(version(1), created);

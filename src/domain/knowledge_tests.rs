@@ -26,16 +26,7 @@ fn wall(seconds: u64) -> UnixTime {
 /// A key whose versions were made at these seconds, the first one at 0.
 fn snapshot(made: &[u64]) -> KekSnapshot {
     let numbers = (1..).filter_map(KekVersion::new);
-    let versions: BTreeMap<_, _> = numbers.zip(made.iter().map(|second| wall(*second))).collect();
-    KekSnapshot {
-        latest: *versions.last_key_value().unwrap().0,
-        versions,
-        min_decryption: V1,
-        min_encryption: None,
-        keeper_time: None,
-        flaw: None,
-        warnings: Vec::new(),
-    }
+    KekSnapshot::new(numbers.zip(made.iter().map(|second| wall(*second).into())))
 }
 
 fn nothing() -> Knowledge {
@@ -140,7 +131,7 @@ proptest! {
 fn an_outage_does_not_hide_an_incident() {
     let mut state = healthy();
     let mut replaced = snapshot(&[0]);
-    replaced.versions.insert(V1, wall(5));
+    replaced.versions.insert(V1, wall(5).into());
     take_in(&mut state, Ok(replaced), 15);
     take_in(&mut state, failure(Code::KeeperTimeout), 60);
     let (standing, _) = state.standing(at(60), OutagePolicy::KeepWriting);

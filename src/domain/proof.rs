@@ -43,7 +43,7 @@ pub(super) async fn attempt(ports: &Ports, writer: &Writer, binding: bool) -> Re
         Ok(_) => Err(KmsError::new(
             Code::AadNotEnforced,
             "the keeper unwrapped a probe under other associated data than it was wrapped with",
-            "use Vault 1.13 or newer, or OpenBao",
+            "use a keeper that enforces associated data; docs/failure-modes.md names the versions",
         )),
     }
 }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{
     corrected_clock::CorrectedClock,
     error::{Code, KmsError},
-    key::{KekSnapshot, KekVersion},
+    key::{KekSnapshot, KekVersion, VersionIdentity},
     key_id::{KeyId, KeyIdentity},
     time::{Monotonic, UnixTime},
 };
@@ -33,10 +33,11 @@ pub struct VersionView {
     pub version: KekVersion,
     /// Its public name.
     pub key_id: KeyId,
-    /// When the keeper made it.
-    pub created: UnixTime,
-    /// From when on it is old enough to write.
-    pub writes_from: UnixTime,
+    /// When the keeper made it, where the keeper knows.
+    pub created: Option<UnixTime>,
+    /// From when on it is old enough to write; `None` for a version that was there at the first look
+    /// and whose age is not known.
+    pub writes_from: Option<UnixTime>,
     /// Whether the keeper still unwraps with it.
     pub unwraps: bool,
 }
@@ -80,7 +81,7 @@ pub enum RingChange {
 /// What never changes of a version.
 #[derive(Clone, Debug)]
 struct Born {
-    created: UnixTime,
+    identity: VersionIdentity,
     /// Derived once: Status asks for it again and again.
     key_id: KeyId,
 }
@@ -95,7 +96,7 @@ pub struct KeyRing {
     current: Option<KekSnapshot>,
     /// Every version ever seen, whether it still unwraps or not.
     born: BTreeMap<KekVersion, Born>,
-    /// When a version with a creation time in the future was first seen.
+    /// When a version was first seen whose own time does not count: it is in the future, or not known.
     counted_from: BTreeMap<KekVersion, UnixTime>,
     behind_since: Option<Monotonic>,
     incident: Option<KmsError>,
@@ -177,14 +178,14 @@ impl KeyRing {
         let wall = self.clock.wall(now);
         let mut candidates = snapshot.versions.range(snapshot.write_floor()..);
         let lowest = candidates.clone().next();
-        let aged = candidates.rfind(|(version, created)| {
-            Some(**version) <= self.settled || self.takes_over_at(**version, **created) <= wall
+        let aged = candidates.rfind(|(version, identity)| {
+            Some(**version) <= self.settled || self.is_aged(**version, **identity, wall)
         });
         let (version, _) = aged.or(lowest).ok_or_else(|| {
             KmsError::new(
                 Code::KeyUnusable,
                 format!("no key version at or above {} can wrap", snapshot.write_floor()),
-                "lower min_encryption_version or rotate the key",
+                "lower the key's minimum version for encryption, or rotate the key",
             )
         })?;
         self.writer_of(*version)
@@ -203,8 +204,9 @@ impl KeyRing {
             .versions
             .range(snapshot.write_floor()..)
             .filter(|(version, _)| **version > writing)
-            .map(|(version, created)| {
-                (*version, self.takes_over_at(*version, *created).since(wall))
+            .map(|(version, identity)| {
+                let at = self.takes_over_at(*version, *identity);
+                (*version, at.map_or(Duration::ZERO, |at| at.since(wall)))
             })
             .min_by_key(|(_, wait)| *wait)
     }
@@ -288,8 +290,8 @@ impl KeyRing {
         let view = |(version, born): (&KekVersion, &Born)| VersionView {
             version: *version,
             key_id: born.key_id.clone(),
-            created: born.created,
-            writes_from: self.takes_over_at(*version, born.created),
+            created: born.identity.created(),
+            writes_from: self.takes_over_at(*version, born.identity),
             unwraps: self.can_unwrap(*version),
         };
         self.born.iter().map(view).collect()
@@ -297,12 +299,16 @@ impl KeyRing {
 
     fn accept(&mut self, snapshot: KekSnapshot, now: Monotonic, changes: &mut Vec<RingChange>) {
         let wall = self.clock.wall(now);
-        for (version, created) in &snapshot.versions {
+        for (version, identity) in &snapshot.versions {
             if !self.born.contains_key(version) {
-                let key_id = self.identity.id_of(*version, *created);
-                self.born.insert(*version, Born { created: *created, key_id });
+                let key_id = self.identity.id_of(*version, *identity);
+                self.born.insert(*version, Born { identity: *identity, key_id });
                 changes.push(RingChange::Appeared(*version));
-                if *created > wall.after(FUTURE_TOLERANCE) {
+                let counts_from_now = match identity.created() {
+                    Some(created) => created > wall.after(FUTURE_TOLERANCE),
+                    None => self.current.is_some(),
+                };
+                if counts_from_now {
                     self.counted_from.insert(*version, wall);
                 }
             }
@@ -315,13 +321,17 @@ impl KeyRing {
     }
 
     fn replaced(&self, snapshot: &KekSnapshot) -> Option<KmsError> {
-        let (version, _) = snapshot.versions.iter().find(|(version, created)| {
-            self.born.get(version).is_some_and(|known| known.created != **created)
+        let (version, _) = snapshot.versions.iter().find(|(version, identity)| {
+            self.born.get(version).is_some_and(|known| known.identity != **identity)
         })?;
         Some(KmsError::new(
             Code::KeyReplaced,
             format!(
-                "key version {version} has another creation time than before: another key stands under this name"
+                "key version {version} is not the one that was known ({}): another key stands under this name",
+                match snapshot.versions.get(version).and_then(|id| id.created()) {
+                    Some(_) => "its creation time differs",
+                    None => "its fingerprint differs",
+                }
             ),
             "restore the former key; or, if the replacement was meant, restart this process (data under the former key is then unreadable)",
         ))
@@ -355,8 +365,8 @@ impl KeyRing {
     /// The version that writes because of its age, if that is why it does.
     fn aged_writer(&self, now: Monotonic) -> Option<KekVersion> {
         let version = self.writer(now).ok()?.version;
-        let created = self.current.as_ref()?.versions.get(&version)?;
-        (self.takes_over_at(version, *created) <= self.clock.wall(now)).then_some(version)
+        let identity = self.current.as_ref()?.versions.get(&version)?;
+        self.is_aged(version, *identity, self.clock.wall(now)).then_some(version)
     }
 
     fn writer_of(&self, version: KekVersion) -> Result<Writer, KmsError> {
@@ -367,15 +377,21 @@ impl KeyRing {
     }
 
     fn is_named(&self, key_id: &str, version: KekVersion, born: &Born) -> bool {
-        born.key_id.as_str() == key_id || self.identity.names(key_id, version, born.created)
+        born.key_id.as_str() == key_id || self.identity.names(key_id, version, born.identity)
     }
 
     fn can_unwrap(&self, version: KekVersion) -> bool {
         self.current.as_ref().is_some_and(|current| current.versions.contains_key(&version))
     }
 
-    fn takes_over_at(&self, version: KekVersion, created: UnixTime) -> UnixTime {
-        self.counted_from.get(&version).copied().unwrap_or(created).after(self.delay)
+    fn is_aged(&self, version: KekVersion, identity: VersionIdentity, wall: UnixTime) -> bool {
+        self.takes_over_at(version, identity).is_none_or(|at| at <= wall)
+    }
+
+    /// Returns when a version is old enough to write; `None` where it counts as old.
+    fn takes_over_at(&self, version: KekVersion, identity: VersionIdentity) -> Option<UnixTime> {
+        let from = self.counted_from.get(&version).copied().or(identity.created())?;
+        Some(from.after(self.delay))
     }
 }
 

@@ -45,19 +45,12 @@ struct Truth {
 impl Truth {
     fn snapshot(&self) -> KekSnapshot {
         let numbered = (1_u32..).zip(&self.births);
-        let versions: BTreeMap<_, _> = numbered
+        let versions = numbered
             .filter(|(number, _)| *number >= self.min_decryption)
-            .map(|(number, born)| (version(number), at(*born)))
-            .collect();
-        KekSnapshot {
-            latest: *versions.last_key_value().unwrap().0,
-            versions,
-            min_decryption: version(self.min_decryption),
-            min_encryption: KekVersion::new(self.min_encryption),
-            keeper_time: None,
-            flaw: None,
-            warnings: Vec::new(),
-        }
+            .map(|(number, born)| (version(number), at(*born).into()));
+        KekSnapshot::new(versions)
+            .with_min_decryption(version(self.min_decryption))
+            .with_min_encryption(KekVersion::new(self.min_encryption))
     }
 
     /// The writer rule of docs/design.md section 3, straight from its words.

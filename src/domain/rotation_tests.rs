@@ -1,4 +1,7 @@
-use super::{super::key_id::Lineage, *};
+use super::{
+    super::{key::Fingerprint, key_id::Lineage},
+    *,
+};
 
 const DELAY: Duration = Duration::from_mins(1);
 const BORN: i64 = 1_000_000;
@@ -13,17 +16,7 @@ fn ring() -> KeyRing {
 }
 
 fn snapshot(versions: &[(u32, i64)]) -> KekSnapshot {
-    let versions: BTreeMap<_, _> =
-        versions.iter().map(|(n, born)| (v(*n), UnixTime::from_secs(*born))).collect();
-    KekSnapshot {
-        latest: *versions.last_key_value().unwrap().0,
-        min_decryption: *versions.first_key_value().unwrap().0,
-        min_encryption: None,
-        keeper_time: None,
-        flaw: None,
-        warnings: Vec::new(),
-        versions,
-    }
+    KekSnapshot::new(versions.iter().map(|(n, born)| (v(*n), UnixTime::from_secs(*born).into())))
 }
 
 fn at(seconds: u64) -> Monotonic {
@@ -263,4 +256,34 @@ fn a_wall_clock_that_jumps_does_not_move_a_takeover() {
         ring.observe(seen, at(120), UnixTime::from_secs(BORN + 120 + jump));
         assert_eq!((writes(&ring, 159), writes(&ring, 160)), (1, 2), "{jump}");
     }
+}
+
+fn fingerprinted(names: &[&str]) -> KekSnapshot {
+    let identity = |name: &&str| VersionIdentity::Fingerprint(Fingerprint::of(name.as_bytes()));
+    KekSnapshot::new((1..).map(v).zip(names.iter().map(identity)))
+}
+
+fn see_fingerprints(ring: &mut KeyRing, names: &[&str], seconds: u64) -> Vec<RingChange> {
+    let wall = UnixTime::from_secs(BORN).after(Duration::from_secs(seconds));
+    ring.observe(fingerprinted(names), at(seconds), wall)
+}
+
+#[test]
+fn a_version_without_a_creation_time_is_as_old_as_this_node_knows_it() {
+    let mut ring = ring();
+    see_fingerprints(&mut ring, &["a", "b"], 0);
+    assert_eq!(writes(&ring, 0), 2, "what was there at the first look counts as old");
+    assert_eq!(ring.versions()[1].writes_from, None);
+    see_fingerprints(&mut ring, &["a", "b", "c"], 100);
+    assert_eq!(writes(&ring, 100), 2);
+    assert_eq!(ring.next_takeover(v(2), at(100)), Some((v(3), DELAY)));
+    assert_eq!(writes(&ring, 100 + DELAY.as_secs()), 3);
+}
+
+#[test]
+fn another_fingerprint_is_another_key() {
+    let mut ring = ring();
+    see_fingerprints(&mut ring, &["a"], 0);
+    see_fingerprints(&mut ring, &["b"], 1);
+    assert_eq!(ring.incident().map(KmsError::code), Some(Code::KeyReplaced));
 }

@@ -187,7 +187,7 @@ impl KeyService {
             return Err(KmsError::new(
                 Code::KeyIdUnknown,
                 "the ciphertext was not written by this provider",
-                "set --legacy-decrypt=true to read what another Vault plugin wrote",
+                "set --legacy-decrypt=true to read what another plugin wrote under the same key",
             ));
         }
         let version = self.ports().kek.version_of(&sealed.ciphertext)?;

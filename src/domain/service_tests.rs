@@ -41,15 +41,7 @@ fn born(number: u32) -> UnixTime {
 }
 
 fn snapshot(latest: u32) -> KekSnapshot {
-    KekSnapshot {
-        versions: (1..=latest).map(|number| (version(number), born(number))).collect(),
-        latest: version(latest),
-        min_decryption: KekVersion::FIRST,
-        min_encryption: None,
-        keeper_time: None,
-        flaw: None,
-        warnings: Vec::new(),
-    }
+    KekSnapshot::new((1..=latest).map(|number| (version(number), born(number).into())))
 }
 
 /// "Wrapping" that a test can read: version, then the bytes of the associated data.

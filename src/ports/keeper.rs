@@ -5,7 +5,10 @@ use std::{fmt::Debug, pin::Pin, sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use super::{finding::Report, kek::Kek};
-use crate::domain::{error::KmsError, key_id::Lineage};
+use crate::domain::{
+    error::{Code, KmsError},
+    key_id::Lineage,
+};
 
 /// A task that a keeper wants to be run in the background. Its end is the end of the process.
 pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -45,6 +48,17 @@ pub trait Keeper: Debug + Send + Sync + 'static {
     /// Ends sessions and gives back what is held. The tasks were cancelled before. The program
     /// waits for it for 1 s.
     async fn close(&self) {}
+}
+
+/// The values of metric labels that only this keeper has. Each series exists from the start with the
+/// value 0, because an alert on an increase does not see a series that begins with 1.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Labels {
+    /// Its own codes ([`Code::OfKeeper`]).
+    pub codes: &'static [Code],
+    /// Why it sends a request again
+    /// ([`Event::Retried`](crate::ports::telemetry::Event::Retried)).
+    pub retry_reasons: &'static [&'static str],
 }
 
 /// How a keeper is, for people.

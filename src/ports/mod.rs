@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+pub mod abilities;
 pub mod audit;
 pub mod clock;
 pub mod file;

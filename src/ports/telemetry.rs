@@ -1,4 +1,5 @@
-//! Outbound: what happened, in the domain's words. Labels are closed enums.
+//! Outbound: what happened, in the domain's words. Labels are closed enums, or constants that a
+//! keeper's settings list ([`crate::ports::keeper::Labels`]).
 
 use std::{fmt::Debug, time::Duration};
 
@@ -67,60 +68,6 @@ impl KeeperOperation {
     }
 }
 
-/// Why a request to the keeper is sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RetryReason {
-    /// A failure of the keeper's own (500).
-    Internal,
-    /// No whole answer came.
-    Lost,
-    /// This node of the cluster has not reached a state that another one told of.
-    NotCaughtUp,
-    /// This node of the cluster does not know a key version yet.
-    NotYet,
-    /// A quota.
-    Quota,
-    /// The node names another one.
-    Redirected,
-    /// The node does not know the token, as one that is behind does not know a new one.
-    TokenUnknown,
-    /// The node does not serve.
-    Unavailable,
-    /// There was no connection.
-    Unsent,
-}
-
-impl RetryReason {
-    /// All values, for metrics that exist from the start.
-    pub const ALL: [Self; 9] = [
-        Self::Internal,
-        Self::Lost,
-        Self::NotCaughtUp,
-        Self::NotYet,
-        Self::Quota,
-        Self::Redirected,
-        Self::TokenUnknown,
-        Self::Unavailable,
-        Self::Unsent,
-    ];
-
-    /// The value of the metric label `reason`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Internal => "internal",
-            Self::Lost => "lost",
-            Self::NotCaughtUp => "not-caught-up",
-            Self::NotYet => "not-yet",
-            Self::Quota => "quota",
-            Self::Redirected => "redirected",
-            Self::TokenUnknown => "token-unknown",
-            Self::Unavailable => "unavailable",
-            Self::Unsent => "unsent",
-        }
-    }
-}
-
 /// Whether an endpoint is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BreakerState {
@@ -144,30 +91,23 @@ impl BreakerState {
     }
 }
 
-/// Something with an end that only an operator can put off.
+/// Something of a keeper's that ends at a known time, and that only an operator can renew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Expiring {
-    /// The bundle of authorities that certificates of the keeper are checked with: its first
-    /// certificate to end.
-    Authorities,
-    /// The secret ID of the AppRole.
-    SecretId,
-    /// The certificate that the keeper's server showed.
-    ServerCertificate,
+#[non_exhaustive]
+pub struct Expiring {
+    /// The value of the metric label `what`.
+    pub label: &'static str,
+    /// What a person calls it.
+    pub name: &'static str,
+    /// How it is renewed.
+    pub remedy: &'static str,
 }
 
 impl Expiring {
-    /// All values, for metrics that exist from the start.
-    pub const ALL: [Self; 3] = [Self::Authorities, Self::SecretId, Self::ServerCertificate];
-
-    /// The value of the metric label `what`.
+    /// Makes one from its metric label, its name for people and how it is renewed.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Authorities => "authorities",
-            Self::SecretId => "secret-id",
-            Self::ServerCertificate => "server-certificate",
-        }
+    pub const fn new(label: &'static str, name: &'static str, remedy: &'static str) -> Self {
+        Self { label, name, remedy }
     }
 }
 
@@ -222,8 +162,8 @@ pub enum Event<'a> {
         /// Why it failed, if it did.
         error: Option<&'a KmsError>,
     },
-    /// A request to the keeper is sent again.
-    Retried(RetryReason),
+    /// A request to the keeper is sent again, for this reason (the value of a metric label).
+    Retried(&'static str),
     /// An endpoint of the keeper failed, or is back.
     Breaker {
         /// Which one, in the order of the configuration.

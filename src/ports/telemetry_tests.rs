@@ -18,8 +18,6 @@ fn each_list_of_all_values_is_complete() {
         (Code::ALL.map(Code::as_str).to_vec(), error, "Code"),
         (Method::ALL.map(Method::as_str).to_vec(), here, "Method"),
         (KeeperOperation::ALL.map(KeeperOperation::as_str).to_vec(), here, "KeeperOperation"),
-        (RetryReason::ALL.map(RetryReason::as_str).to_vec(), here, "RetryReason"),
-        (Expiring::ALL.map(Expiring::as_str).to_vec(), here, "Expiring"),
         (EndReason::ALL.map(EndReason::as_str).to_vec(), here, "EndReason"),
     ] {
         assert!(listed.len() >= 2, "{name}");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use vault_kube_kms::{
-    adapters::vault::address::VaultAddress,
+    adapters::vault::{address::VaultAddress, vocabulary::CLUSTER_FOREIGN},
     domain::{
         envelope::{Annotations, AssociatedData},
         error::Code,
@@ -91,7 +91,7 @@ async fn an_endpoint_of_another_cluster_is_refused() {
     // Its key of the same name would be another one.
     for _ in 0..5 {
         let code = wraps(&subject, SOON).await.unwrap_err();
-        assert!(matches!(code, Code::ClusterForeign | Code::KeeperSealed), "{code}");
+        assert!(matches!(code, CLUSTER_FOREIGN | Code::KeeperSealed), "{code}");
     }
     assert_eq!(stranger.requests_for(WRAP), 0);
     assert!(stranger.requests_for("sys/health") > 0);
@@ -293,7 +293,7 @@ async fn endpoints_are_greeted_before_they_are_needed() {
     let warming = tokio::spawn(async move { client.keep_warm().await });
     let told = || {
         let view = subject.client.endpoints();
-        view[2].last_error.as_ref().map(|error| error.code()) == Some(Code::ClusterForeign)
+        view[2].last_error.as_ref().map(|error| error.code()) == Some(CLUSTER_FOREIGN)
     };
     tokio::time::timeout(SOON, async {
         while !told() {

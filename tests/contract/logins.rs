@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use vault_kube_kms::{domain::error::Code, testkit::Subject as _};
+use vault_kube_kms::{
+    adapters::vault::vocabulary::WRAPPING_TOKEN_USED, domain::error::Code, testkit::Subject as _,
+};
 
 use crate::{
     stand_in::{SOON, within},
@@ -149,7 +151,7 @@ async fn a_page_instead_of_an_answer_about_a_wrapping_token_is_tried_again() {
         // A lookup is repeated at once; an unwrap once the token was looked up again.
         let described = subject.kek.describe(within(&subject, SOON)).await;
         let code = described.err().map(|error| error.code());
-        assert_ne!(code, Some(Code::WrappingTokenUsed), "{path} {fault:?}");
+        assert_ne!(code, Some(WRAPPING_TOKEN_USED), "{path} {fault:?}");
         heals(&subject, Duration::from_secs(15)).await;
         assert_eq!(stand_in.requests_for(LOGIN), 1, "{path} {fault:?}");
     }
@@ -165,7 +167,7 @@ async fn a_used_wrapping_token_is_reported_and_not_asked_for_again() {
         }
         for _ in 0..3 {
             let error = subject.kek.describe(within(&subject, SOON)).await.unwrap_err();
-            assert_eq!(error.code(), Code::WrappingTokenUsed, "{fault:?}: {error}");
+            assert_eq!(error.code(), WRAPPING_TOKEN_USED, "{fault:?}: {error}");
         }
         let unwraps = u64::from(fault.is_some());
         let asked = (stand_in.requests_for(LOOKUP), stand_in.requests_for(UNWRAP));

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
 
 use vault_kube_kms::{
+    adapters::vault::vocabulary::ENTERPRISE_REQUIRED,
     domain::{
         envelope::{Annotations, AssociatedData, Ciphertext},
         error::Code,
@@ -192,7 +193,7 @@ async fn a_refused_secret_id_is_tried_once_and_again_when_the_file_changes() {
 
 #[tokio::test]
 async fn require_enterprise_admits_a_licence_and_nothing_else() {
-    for (enterprise, admitted) in [(true, Ok(())), (false, Err(Code::EnterpriseRequired))] {
+    for (enterprise, admitted) in [(true, Ok(())), (false, Err(ENTERPRISE_REQUIRED))] {
         let manner = Manner { enterprise, ..Manner::default() };
         let stand_in = StandIn::with(manner).await;
         let admin = Admin::new(&stand_in.address, "unused", Some(stand_in.ca.clone()));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vault_kube_kms::domain::error::Code;
+use vault_kube_kms::{adapters::vault::vocabulary::CLUSTER_FOREIGN, domain::error::Code};
 
 use super::model::NODES;
 
@@ -154,7 +154,7 @@ pub fn is_of_an_outage(code: Code) -> bool {
     code.is_outage()
         || matches!(
             code,
-            Code::ClusterForeign
+            CLUSTER_FOREIGN
                 | Code::KeyIdUnknown
                 | Code::KeyMissing
                 | Code::LoginRefused

@@ -38,7 +38,7 @@ impl Telemetry for Ledger {
     fn record(&self, event: Event<'_>) {
         let what = match event {
             Event::Queued { depth } => return self.queued.store(depth, Ordering::Relaxed),
-            Event::Retried(reason) => reason.as_str(),
+            Event::Retried(reason) => reason,
             Event::Breaker { state: BreakerState::Open, .. } => "breaker opened",
             Event::Coalesced => "coalesced",
             Event::Batched { size } if size > 1 => "batched",

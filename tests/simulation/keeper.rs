@@ -252,17 +252,14 @@ impl Kek for SimulatedKek {
             let date = (world.wall_ms() + skew) / 1_000;
             let number = |number| KekVersion::new(number).unwrap();
             let kept = state.versions.range(state.min_decryption..);
-            let dated =
-                |(v, (born, _)): (&u32, &(i64, u64))| (number(*v), UnixTime::from_secs(*born));
-            KekSnapshot {
-                versions: kept.map(dated).collect(),
-                latest: number(state.latest()),
-                min_decryption: number(state.min_decryption),
-                min_encryption: KekVersion::new(state.min_encryption),
-                keeper_time: world.has_date.then(|| UnixTime::from_secs(date)),
-                flaw: None,
-                warnings: Vec::new(),
-            }
+            let dated = |(v, (born, _)): (&u32, &(i64, u64))| {
+                (number(*v), UnixTime::from_secs(*born).into())
+            };
+            KekSnapshot::new(kept.map(dated))
+                .with_latest(number(state.latest()))
+                .with_min_decryption(number(state.min_decryption))
+                .with_min_encryption(KekVersion::new(state.min_encryption))
+                .with_keeper_time(world.has_date.then(|| UnixTime::from_secs(date)))
         };
         self.travel(deadline).await?;
         let mut world = self.world.lock().unwrap();

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use vault_kube_kms::domain::{
     error::Code,
-    key::{KekSnapshot, KekVersion},
-    time::{CALL_BUDGET, UnixTime},
+    key::{KekSnapshot, KekVersion, VersionIdentity},
+    time::CALL_BUDGET,
 };
 
 use super::node::Node;
@@ -16,7 +16,7 @@ pub struct Told {
     /// When the newest answer was asked for.
     pub asked_ms: Option<u64>,
     /// Every version of the key that the node met first, with its creation time.
-    born: BTreeMap<KekVersion, UnixTime>,
+    born: BTreeMap<KekVersion, VersionIdentity>,
     /// The newest answer that neither lagged behind an earlier one nor was of another key.
     current: Option<KekSnapshot>,
     /// An answer came since the last check.

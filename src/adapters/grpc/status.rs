@@ -28,14 +28,12 @@ pub(super) const fn grpc_code(code: Code) -> Grpc {
         | Code::Starting
         | Code::VersionNotYet => Grpc::Unavailable,
         Code::AadNotEnforced
-        | Code::ClusterForeign
         | Code::CredentialUnreadable
-        | Code::EnterpriseRequired
         | Code::KeyMissing
         | Code::KeyReplaced
         | Code::KeyRolledBack
         | Code::KeyUnusable
-        | Code::VersionRetired
-        | Code::WrappingTokenUsed => Grpc::FailedPrecondition,
+        | Code::OfKeeper(_)
+        | Code::VersionRetired => Grpc::FailedPrecondition,
     }
 }

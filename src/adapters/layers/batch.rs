@@ -1,4 +1,5 @@
-//! What a keeper is asked at once is bounded, and unwraps that wait are sent together.
+//! What a keeper is asked at once is bounded, and unwraps that wait are sent together where the keeper
+//! has batches.
 //!
 //! A batch is what queued while earlier calls were out: a lone call goes at once, no timer ever
 //! waits, and under load batches grow by themselves.
@@ -25,27 +26,19 @@ use crate::{
         time::Monotonic,
     },
     ports::{
+        abilities::Abilities,
         clock::Clock,
         kek::{Kek, Unwrap, Wrapped},
         telemetry::{Event, TRACE_TARGET, Telemetry},
     },
 };
 
-/// Calls to the keeper that are out at once. More would only make batches smaller.
-const LANES: usize = 2;
-
-/// Wraps that are out at once. They are rare, and cannot go together.
-const WRAPS: usize = 8;
+/// Calls to a keeper with batches that are out at once. More would only make batches smaller.
+const BATCHES: usize = 2;
 
 /// From so many in the queue on, those whose callers left are taken out. The others are bounded by
 /// the calls that the process takes in hand.
 const SWEPT_AT: usize = 1_024;
-
-/// Unwraps that are out alone at once, because a batch left them open.
-const ALONE: usize = 8;
-
-/// Unwraps that go together at most.
-const BATCH_MAX: usize = 128;
 
 type Outcome = Result<Plaintext, KmsError>;
 
@@ -66,7 +59,7 @@ struct Traffic {
     queue: VecDeque<Waiting>,
 }
 
-/// Sends unwraps of the keeper inside together. The layer outside holds each caller to its own
+/// Bounds the calls of the keeper inside, and sends unwraps together. The layer outside holds each caller to its own
 /// deadline.
 pub struct Batch<K> {
     shared: Arc<Shared<K>>,
@@ -74,7 +67,12 @@ pub struct Batch<K> {
 
 struct Shared<K> {
     inner: K,
+    abilities: Abilities,
+    /// Calls that are out at once, those of items that a batch left open aside.
+    lanes: usize,
+    /// Wraps are rare, and cannot go together.
     wraps: Semaphore,
+    /// For unwraps that a batch left open.
     alone: Semaphore,
     traffic: Mutex<Traffic>,
     clock: Arc<dyn Clock>,
@@ -82,12 +80,23 @@ struct Shared<K> {
 }
 
 impl<K: Kek> Batch<K> {
-    /// `inner`, with unwraps that wait sent together.
+    /// Makes the layer around `inner`, as wide as its abilities say.
     #[must_use]
     pub fn new(inner: K, clock: Arc<dyn Clock>, telemetry: Arc<dyn Telemetry>) -> Self {
-        let (wraps, alone) = (Semaphore::new(WRAPS), Semaphore::new(ALONE));
-        let traffic = Mutex::default();
-        Self { shared: Arc::new(Shared { inner, wraps, alone, traffic, clock, telemetry }) }
+        let abilities = inner.abilities();
+        let Abilities { calls, batch_max, .. } = abilities;
+        Self {
+            shared: Arc::new(Shared {
+                inner,
+                abilities,
+                lanes: if batch_max > 1 { BATCHES } else { calls },
+                wraps: Semaphore::new(calls),
+                alone: Semaphore::new(calls),
+                traffic: Mutex::default(),
+                clock,
+                telemetry,
+            }),
+        }
     }
 }
 
@@ -99,7 +108,7 @@ impl<K: Kek> Shared<K> {
     /// A lane, if one is free; else a place in the queue.
     fn enter(self: &Arc<Self>, sealed: Unwrap<'_>, deadline: Monotonic) -> Entrance<K> {
         let mut traffic = self.traffic();
-        if traffic.out < LANES {
+        if traffic.out < self.lanes {
             traffic.out += 1;
             return Entrance::Lane(Lane { shared: Arc::clone(self) });
         }
@@ -125,7 +134,7 @@ impl<K: Kek> Shared<K> {
         let now = self.clock.now();
         let mut traffic = self.traffic();
         let mut batch = Vec::new();
-        while batch.len() < BATCH_MAX
+        while batch.len() < self.abilities.batch_max
             && let Some(waiting) = traffic.queue.pop_front()
         {
             if !waiting.answer.is_closed() && waiting.deadline > now {
@@ -242,6 +251,10 @@ impl<K: Kek> Drop for Lane<K> {
 
 #[async_trait]
 impl<K: Kek> Kek for Batch<K> {
+    fn abilities(&self) -> Abilities {
+        self.shared.abilities
+    }
+
     async fn describe(&self, deadline: Monotonic) -> Result<KekSnapshot, KmsError> {
         self.shared.inner.describe(deadline).await
     }

@@ -6,6 +6,10 @@ use super::*;
 use crate::adapters::layers::held::{HeldKek, ciphertext};
 use crate::ports::{clock::MockClock, telemetry::MockTelemetry};
 
+/// Those of the keeper of these tests.
+const CALLS: usize = 8;
+const BATCH_MAX: usize = 128;
+
 fn layer(kek: &HeldKek) -> Arc<Batch<HeldKek>> {
     let mut clock = MockClock::new();
     clock.expect_now().return_const(Monotonic::default());
@@ -76,14 +80,15 @@ async fn a_bad_one_fails_only_itself() {
 async fn a_batch_is_bounded() {
     let kek = HeldKek::new();
     let layer = layer(&kek);
-    let waiting: Vec<_> = (0..LANES + 8 * BATCH_MAX).map(|n| ask(&layer, &n.to_string())).collect();
+    let waiting: Vec<_> =
+        (0..BATCHES + 8 * BATCH_MAX).map(|n| ask(&layer, &n.to_string())).collect();
     settle().await;
-    assert_eq!(out(&layer), (LANES, 8 * BATCH_MAX));
+    assert_eq!(out(&layer), (BATCHES, 8 * BATCH_MAX));
     kek.release(1_000);
     for waiter in waiting {
         waiter.await.unwrap().unwrap();
     }
-    assert_eq!(kek.calls()[LANES..], [BATCH_MAX; 8]);
+    assert_eq!(kek.calls()[BATCHES..], [BATCH_MAX; 8]);
 }
 
 #[tokio::test]
@@ -155,11 +160,11 @@ async fn items_asked_for_alone_are_bounded_and_given_up_with_their_callers() {
     let layer = layer(&kek);
     let _lanes: Vec<_> = ["a", "b"].map(|text| ask(&layer, text)).into();
     settle().await;
-    let waiting: Vec<_> = (0..ALONE + 5).map(|_| ask(&layer, "late")).collect();
+    let waiting: Vec<_> = (0..CALLS + 5).map(|_| ask(&layer, "late")).collect();
     settle().await;
     kek.release(3);
     settle().await;
-    assert_eq!(kek.under_way(), ALONE);
+    assert_eq!(kek.under_way(), CALLS);
     waiting.iter().for_each(JoinHandle::abort);
     settle().await;
     assert_eq!(kek.under_way(), 0);
@@ -221,7 +226,7 @@ async fn what_waited_too_long_is_not_sent() {
 async fn wraps_are_bounded_too() {
     let kek = HeldKek::new();
     let layer = layer(&kek);
-    let wraps: Vec<_> = (0..WRAPS + 5)
+    let wraps: Vec<_> = (0..CALLS + 5)
         .map(|_| {
             let layer = Arc::clone(&layer);
             tokio::spawn(async move {
@@ -232,9 +237,25 @@ async fn wraps_are_bounded_too() {
         })
         .collect();
     settle().await;
-    assert_eq!(kek.under_way(), WRAPS);
-    kek.release(WRAPS + 5);
+    assert_eq!(kek.under_way(), CALLS);
+    kek.release(CALLS + 5);
     for wrap in wraps {
         wrap.await.unwrap().unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_keeper_without_batches_is_given_as_many_calls_as_it_takes() {
+    let abilities = Abilities::default().with_calls(16);
+    let mut kek = HeldKek::new();
+    kek.abilities = abilities;
+    let layer = layer(&kek);
+    let calls: Vec<_> = (0..40).map(|number| ask(&layer, &format!("{number}"))).collect();
+    settle().await;
+    assert_eq!(kek.under_way(), 16);
+    kek.release(40);
+    for call in calls {
+        assert!(call.await.unwrap().is_ok());
+    }
+    assert_eq!(kek.calls(), [1; 40]);
 }

@@ -23,6 +23,7 @@ use crate::{
         time::{CALL_BUDGET, Monotonic},
     },
     ports::{
+        abilities::Abilities,
         clock::Clock,
         kek::{Kek, Unwrap, Wrapped},
         telemetry::{Event, Telemetry},
@@ -106,6 +107,10 @@ impl Drop for Landing {
 
 #[async_trait]
 impl<K: Kek> Kek for Coalesce<K> {
+    fn abilities(&self) -> Abilities {
+        self.inner.abilities()
+    }
+
     async fn describe(&self, deadline: Monotonic) -> Result<KekSnapshot, KmsError> {
         self.inner.describe(deadline).await
     }

@@ -17,6 +17,7 @@ use crate::{
         time::Monotonic,
     },
     ports::{
+        abilities::Abilities,
         clock::Clock,
         kek::{Kek, Unwrap, Wrapped},
     },
@@ -90,6 +91,10 @@ impl<K: Kek + ?Sized> Deadline<K> {
 
 #[async_trait]
 impl<K: Kek + ?Sized> Kek for Deadline<K> {
+    fn abilities(&self) -> Abilities {
+        self.inner.abilities()
+    }
+
     async fn describe(&self, deadline: Monotonic) -> Result<KekSnapshot, KmsError> {
         self.hold(deadline, self.inner.describe(deadline)).await
     }

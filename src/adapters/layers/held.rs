@@ -16,7 +16,10 @@ use crate::{
         secret::Plaintext,
         time::Monotonic,
     },
-    ports::kek::{Kek, Unwrap, Wrapped},
+    ports::{
+        abilities::Abilities,
+        kek::{Kek, Unwrap, Wrapped},
+    },
 };
 
 /// Unwraps a ciphertext to itself. Rejects `bad` and denies `forbidden`. In a batch, `late` is of a
@@ -29,16 +32,18 @@ pub(super) struct HeldKek {
     /// The number of items of each call that was begun, in order.
     calls: Arc<Mutex<Vec<usize>>>,
     pub(super) wraps: Arc<AtomicUsize>,
+    pub(super) abilities: Abilities,
 }
 
 impl HeldKek {
-    /// A keeper that holds every call.
+    /// A keeper with batches that holds every call.
     pub(super) fn new() -> Self {
         Self {
             gate: Arc::new(Semaphore::new(0)),
             under_way: Arc::default(),
             calls: Arc::default(),
             wraps: Arc::default(),
+            abilities: Abilities::default().with_batches(128),
         }
     }
 
@@ -84,6 +89,10 @@ pub(super) fn ciphertext(text: &str) -> Ciphertext {
 
 #[async_trait]
 impl Kek for HeldKek {
+    fn abilities(&self) -> Abilities {
+        self.abilities
+    }
+
     async fn describe(&self, _: Monotonic) -> Result<KekSnapshot, KmsError> {
         Err(KmsError::new(Code::Internal, "not described", "none"))
     }

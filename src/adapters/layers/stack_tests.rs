@@ -18,6 +18,7 @@ use crate::{
         time::{Monotonic, UnixTime},
     },
     ports::{
+        abilities::Abilities,
         kek::{Unwrap, Wrapped},
         telemetry::MockTelemetry,
     },
@@ -63,6 +64,10 @@ impl HangsAtFirst {
 
 #[async_trait]
 impl Kek for HangsAtFirst {
+    fn abilities(&self) -> Abilities {
+        Abilities::default().with_batches(128)
+    }
+
     async fn describe(&self, _: Monotonic) -> Result<KekSnapshot, KmsError> {
         unreachable!("nothing is described")
     }

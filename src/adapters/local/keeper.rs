@@ -11,7 +11,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
-use super::file::KeyFile;
+use super::file::{KeyFile, KeyVersion};
 use crate::{
     domain::{
         envelope::{AssociatedData, Ciphertext},
@@ -121,19 +121,8 @@ impl Keeper for LocalKek {
 impl Kek for LocalKek {
     async fn describe(&self, _deadline: Monotonic) -> Result<KekSnapshot, KmsError> {
         let file = self.reload().await?;
-        let versions: std::collections::BTreeMap<_, _> =
-            file.versions.iter().map(|(version, entry)| (*version, entry.created)).collect();
-        let lowest = versions.first_key_value().map_or(KekVersion::FIRST, |(version, _)| *version);
-        let latest = versions.last_key_value().map_or(KekVersion::FIRST, |(version, _)| *version);
-        Ok(KekSnapshot {
-            versions,
-            latest,
-            min_decryption: lowest,
-            min_encryption: None,
-            keeper_time: None,
-            flaw: None,
-            warnings: Vec::new(),
-        })
+        let dated = |(version, entry): (&KekVersion, &KeyVersion)| (*version, entry.created.into());
+        Ok(KekSnapshot::new(file.versions.iter().map(dated)))
     }
 
     async fn wrap(

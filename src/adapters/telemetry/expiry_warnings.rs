@@ -35,10 +35,9 @@ impl ExpiryWarnings {
     /// that was done before.
     pub(super) fn warn(&self, now: UnixTime) {
         for (what, at) in self.due(now) {
-            let (name, remedy) = told(what);
             let at = date(at);
-            let what = what.as_str();
-            warn!(what, at, remedy, "{name} expires in less than 7 days, or has expired");
+            let Expiring { label, name, remedy, .. } = what;
+            warn!(what = label, at, remedy, "{name} expires in less than 7 days, or has expired");
         }
     }
 
@@ -55,22 +54,6 @@ impl ExpiryWarnings {
     }
 }
 
-const fn told(what: Expiring) -> (&'static str, &'static str) {
-    match what {
-        Expiring::Authorities => (
-            "a certificate in --tls-ca-file",
-            "put its successor into the file, and take out what is no longer needed",
-        ),
-        Expiring::SecretId => (
-            "the secret ID of the AppRole",
-            "write a new one to the file of --approle-secret-id-path",
-        ),
-        Expiring::ServerCertificate => {
-            ("the certificate of the keeper's server", "renew the server's certificate")
-        }
-    }
-}
-
 fn date(time: UnixTime) -> String {
     let seconds = u64::try_from(time.secs()).unwrap_or_default().min(LAST_SECOND);
     humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
@@ -80,6 +63,9 @@ fn date(time: UnixTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SECRET_ID: Expiring = Expiring::new("secret-id", "the secret ID", "write a new one");
+    const AUTHORITIES: Expiring = Expiring::new("authorities", "a certificate", "renew it");
 
     const DAY: i64 = 86_400;
 
@@ -91,17 +77,17 @@ mod tests {
     fn a_warning_is_logged_once_when_less_than_a_week_is_left() {
         let warnings = ExpiryWarnings::default();
         let end = days(100);
-        warnings.set(Expiring::SecretId, Some(end));
-        warnings.set(Expiring::Authorities, Some(days(200)));
+        warnings.set(SECRET_ID, Some(end));
+        warnings.set(AUTHORITIES, Some(days(200)));
         assert_eq!(warnings.due(days(93)), []);
         let later = UnixTime::from_secs(93 * DAY + 1);
-        assert_eq!(warnings.due(later), [(Expiring::SecretId, end)]);
-        warnings.set(Expiring::SecretId, Some(end));
+        assert_eq!(warnings.due(later), [(SECRET_ID, end)]);
+        warnings.set(SECRET_ID, Some(end));
         assert_eq!(warnings.due(days(101)), []);
-        warnings.set(Expiring::SecretId, Some(days(102)));
-        assert_eq!(warnings.due(days(101)), [(Expiring::SecretId, days(102))]);
-        warnings.set(Expiring::SecretId, None);
-        assert_eq!(warnings.due(days(300)), [(Expiring::Authorities, days(200))]);
+        warnings.set(SECRET_ID, Some(days(102)));
+        assert_eq!(warnings.due(days(101)), [(SECRET_ID, days(102))]);
+        warnings.set(SECRET_ID, None);
+        assert_eq!(warnings.due(days(300)), [(AUTHORITIES, days(200))]);
     }
 
     /// The library that prints dates knows no later year than 9999.

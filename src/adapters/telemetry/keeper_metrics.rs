@@ -16,10 +16,7 @@ use crate::{
         error::{Code, KmsError},
         time::Monotonic,
     },
-    ports::{
-        clock::Clock,
-        telemetry::{BreakerState, RetryReason},
-    },
+    ports::{clock::Clock, keeper::Labels, telemetry::BreakerState},
 };
 
 const BATCH_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
@@ -74,16 +71,16 @@ impl KeeperMetrics {
         }
     }
 
-    /// Makes every series of a counter exist.
-    pub(super) fn begin(&self) {
+    /// Makes every series of a counter exist: those that all keepers share, and those of `labels`.
+    pub(super) fn begin(&self, labels: Labels) {
         for counter in [&self.logins, &self.renewals, &self.coalesced] {
             counter.add(0, &[]);
         }
-        for code in Code::ALL {
+        for code in Code::ALL.iter().chain(labels.codes) {
             self.failures.add(0, &[KeyValue::new("code", code.as_str())]);
         }
-        for reason in RetryReason::ALL {
-            self.retries.add(0, &[KeyValue::new("reason", reason.as_str())]);
+        for reason in labels.retry_reasons {
+            self.retries.add(0, &[KeyValue::new("reason", *reason)]);
         }
     }
 
@@ -110,8 +107,8 @@ impl KeeperMetrics {
         self.failures.add(1, &[KeyValue::new("code", error.code().as_str())]);
     }
 
-    pub(super) fn retried(&self, reason: RetryReason) {
-        self.retries.add(1, &[KeyValue::new("reason", reason.as_str())]);
+    pub(super) fn retried(&self, reason: &'static str) {
+        self.retries.add(1, &[KeyValue::new("reason", reason)]);
     }
 
     pub(super) fn breaker(&self, endpoint: usize, state: BreakerState) {

@@ -33,6 +33,7 @@ use crate::{
     },
     ports::{
         clock::Clock,
+        keeper::Labels,
         telemetry::{EndReason, Expiring, KeeperOperation, Method},
     },
 };
@@ -78,12 +79,13 @@ pub struct Metrics {
 
 impl Metrics {
     /// Instruments with nothing recorded. `connection` names the keeper in the label
-    /// `vault_connection`; `runtime` adds those of the process.
+    /// `vault_connection`, `labels` are those of its own; `runtime` adds those of the process.
     ///
     /// # Errors
     /// When the exporter cannot be set up.
     pub fn new(
         connection: &str,
+        labels: Labels,
         runtime: bool,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
@@ -154,13 +156,13 @@ impl Metrics {
             expiries: Expiries::shown_by(&meter),
             keeper: KeeperMetrics::new(&meter, clock),
         };
-        metrics.begin();
+        metrics.begin(labels);
         Ok(metrics)
     }
 
     /// Makes every series of a counter exist: an alert on `increase()` does not see a series that
     /// begins with 1.
-    fn begin(&self) {
+    fn begin(&self, labels: Labels) {
         for operation in KeeperOperation::ALL {
             let labels = self.of(operation);
             self.keeper_calls.add(0, &labels);
@@ -174,7 +176,7 @@ impl Metrics {
         for reason in EndReason::ALL {
             self.connections_ended.add(0, &[KeyValue::new("reason", reason.as_str())]);
         }
-        self.keeper.begin();
+        self.keeper.begin(labels);
     }
 
     /// The labels of a request to the keeper.

@@ -9,11 +9,17 @@ use crate::{
         key_id::{KeyIdentity, Lineage},
         time::UnixTime,
     },
-    ports::telemetry::{Expiring, RetryReason},
+    ports::{keeper::Labels, telemetry::Expiring},
 };
 
+const SECRET_ID: Expiring = Expiring::new("secret-id", "the secret ID", "write a new one");
+const AUTHORITIES: Expiring = Expiring::new("authorities", "a certificate", "renew it");
+
+const LABELS: Labels =
+    Labels { codes: &[Code::OfKeeper("own-code")], retry_reasons: &["lost", "unsent"] };
+
 fn metrics() -> Metrics {
-    Metrics::new("keeper:1", false, Arc::new(SystemClock::new())).unwrap()
+    Metrics::new("keeper:1", LABELS, false, Arc::new(SystemClock::new())).unwrap()
 }
 
 /// The value of `series`, if it is on the page.
@@ -35,11 +41,10 @@ fn counters_are_0_from_the_start() {
     for name in ["coalesced", "legacy_reads", "logins", "peers_denied", "renewals"] {
         series.push(format!("vault_kube_kms_{name}_total"));
     }
-    for code in Code::ALL {
+    for code in Code::ALL.iter().chain(LABELS.codes) {
         series.push(format!("vault_kube_kms_session_failures_total{{code=\"{code}\"}}"));
     }
-    for reason in RetryReason::ALL {
-        let reason = reason.as_str();
+    for reason in LABELS.retry_reasons {
         series.push(format!("vault_kube_kms_retries_total{{reason=\"{reason}\"}}"));
     }
     for operation in ["login", "read", "renew", "write"] {
@@ -91,10 +96,10 @@ fn expiries_are_shown_once_they_are_known() {
     let metrics = metrics();
     assert!(!metrics.text().unwrap().contains("expiry_timestamp"));
     let series = "vault_kube_kms_expiry_timestamp_seconds{what=\"secret-id\"}";
-    metrics.expires(Expiring::SecretId, Some(UnixTime::from_secs(1_800_000_000)));
-    metrics.expires(Expiring::Authorities, Some(UnixTime::from_secs(1)));
+    metrics.expires(SECRET_ID, Some(UnixTime::from_secs(1_800_000_000)));
+    metrics.expires(AUTHORITIES, Some(UnixTime::from_secs(1)));
     assert_eq!(value(&metrics, series), Some(1_800_000_000.0));
-    metrics.expires(Expiring::SecretId, None);
+    metrics.expires(SECRET_ID, None);
     let page = metrics.text().unwrap();
     assert!(!page.contains("secret-id") && page.contains("what=\"authorities\""), "{page}");
 }
@@ -119,7 +124,7 @@ fn only_the_key_id_that_writes_and_the_one_before_are_shown() {
 /// The names, types and units are those of Prometheus' client libraries: dashboards read them.
 #[test]
 fn the_process_is_shown_under_the_names_of_prometheus() {
-    let metrics = Metrics::new("keeper:1", true, Arc::new(SystemClock::new())).unwrap();
+    let metrics = Metrics::new("keeper:1", LABELS, true, Arc::new(SystemClock::new())).unwrap();
     let page = metrics.text().unwrap();
     let types = [
         ("process_cpu_seconds_total", "counter"),

@@ -158,7 +158,7 @@ impl Telemetry for Recorder {
             }
             Event::Retried(reason) => {
                 self.metrics.keeper.retried(reason);
-                debug!(reason = reason.as_str(), "a request to the keeper is sent again");
+                debug!(reason, "a request to the keeper is sent again");
             }
             Event::Breaker { endpoint, state } => {
                 self.metrics.keeper.breaker(endpoint, state);
@@ -180,7 +180,7 @@ impl Telemetry for Recorder {
             Event::Ring(change) => self.ring(change),
             Event::Warned(warnings) => {
                 for warning in warnings {
-                    warn!(setting = warning.as_str(), "{}", warning.danger());
+                    warn!(setting = warning.setting, "{}", warning.danger);
                 }
             }
             Event::Writing(writer) => self.writing(writer),
@@ -208,7 +208,7 @@ impl Telemetry for Recorder {
                 self.metrics.expires(what, at);
                 self.expiries.set(what, at);
                 self.expiries.warn(self.clock.wall());
-                debug!(what = what.as_str(), at_s = at.map(UnixTime::secs), "expiry known");
+                debug!(what = what.label, at_s = at.map(UnixTime::secs), "expiry known");
             }
             Event::SessionClosed => self.metrics.keeper.session_closed(),
             Event::SessionFailed { error, wait } => {

@@ -61,7 +61,7 @@ impl Expiries {
             .with_description("When it expires, in Unix time; absent where that is not known.")
             .with_callback(move |observer| {
                 for (what, at) in known.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-                    observer.observe(at.secs(), &[KeyValue::new("what", what.as_str())]);
+                    observer.observe(at.secs(), &[KeyValue::new("what", what.label)]);
                 }
             })
             .build();

@@ -3,6 +3,7 @@
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
+use crate::adapters::vault::vocabulary::WRAPPING_TOKEN_USED;
 
 /// In the middle, where a spread changes nothing.
 const CHANCE: f64 = 0.5;
@@ -55,7 +56,7 @@ fn refused_material_is_held_back_for_an_hour_and_other_material_is_not() {
 
 #[test]
 fn older_material_is_used_while_the_preferred_one_is_held_back() {
-    let plan = plan(&[(0, Learned::Refused(mark(1), error(Code::WrappingTokenUsed)))]);
+    let plan = plan(&[(0, Learned::Refused(mark(1), error(WRAPPING_TOKEN_USED)))]);
     assert_eq!(plan.next(&[mark(1), mark(2)], at(1)), Next::Now(1));
 }
 

@@ -14,6 +14,7 @@ pub mod session;
 pub mod settings;
 pub mod tls;
 pub mod transit;
+pub mod vocabulary;
 
 mod check;
 mod login_plan;

@@ -45,8 +45,8 @@ pub(super) fn settings(
         (None, Standing::Healthy) => (),
     }
     for setting in &snapshot.warnings {
-        let text = format!("{} is set: {}", setting.as_str(), setting.danger());
-        report.add(Finding::warn(Key, text, setting.remedy()));
+        let text = format!("{} is set: {}", setting.setting, setting.danger);
+        report.add(Finding::warn(Key, text, setting.remedy));
     }
 }
 

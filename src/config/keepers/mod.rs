@@ -15,7 +15,7 @@ use crate::{
     ports::{
         clock::Clock,
         finding::{Finding, Report},
-        keeper::Keeper,
+        keeper::{Keeper, Labels},
         telemetry::Telemetry,
     },
 };
@@ -45,6 +45,11 @@ pub trait KeeperKind: Debug + Send + Sync {
 pub trait KeeperSettings: Debug + Send + Sync {
     /// Returns the place of the key for metrics (label `vault_connection`).
     fn connection(&self) -> String;
+
+    /// Returns the values of metric labels that only this keeper has.
+    fn labels(&self) -> Labels {
+        Labels::default()
+    }
 
     /// Returns what an operator should know of settings that work. Told at each start, and by
     /// `check`.

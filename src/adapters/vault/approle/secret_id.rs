@@ -13,12 +13,11 @@ use super::{
     wrapping::{Unwrapped, Unwrapper},
 };
 use crate::{
-    adapters::vault::credentials::{LoginFailure, Mark, Proof},
-    domain::{
-        error::{Code, KmsError},
-        secret::Secret,
-        time::UnixTime,
+    adapters::vault::{
+        credentials::{LoginFailure, Mark, Proof},
+        vocabulary::WRAPPING_TOKEN_USED,
     },
+    domain::{error::KmsError, secret::Secret, time::UnixTime},
     ports::file::{PrivateFile, TextFile},
 };
 
@@ -200,7 +199,7 @@ impl fmt::Debug for SecretIds {
 /// Tells of a wrapping token that was used up: whoever used it has the secret ID.
 fn alert(failure: &LoginFailure) {
     let (LoginFailure::Refused(error) | LoginFailure::Failed(error)) = failure;
-    if error.code() == Code::WrappingTokenUsed {
+    if error.code() == WRAPPING_TOKEN_USED {
         let (code, cause, remedy) = (error.code().as_str(), error.cause(), error.remedy());
         tracing::error!(code, cause, remedy, "ALERT: the secret ID may be stolen");
     }

@@ -15,6 +15,7 @@ use crate::{
         credentials::LoginFailure,
         key_path::{MountPath, Namespace},
         refusal::Asked,
+        vocabulary,
         wire::{Data, SecretIdData, WrappedBody, WrappingData},
     },
     domain::{
@@ -22,7 +23,7 @@ use crate::{
         secret::Secret,
         time::UnixTime,
     },
-    ports::telemetry::{Expiring, KeeperOperation},
+    ports::telemetry::KeeperOperation,
 };
 
 /// A secret ID that was unwrapped.
@@ -46,7 +47,7 @@ impl Unwrapper {
     /// The secret ID that `token` wraps, and when it expires. Uses the token up.
     ///
     /// # Errors
-    /// [`LoginFailure::Refused`] with [`Code::WrappingTokenUsed`] for a token that the keeper says
+    /// [`LoginFailure::Refused`] with [`vocabulary::WRAPPING_TOKEN_USED`] for a token that the keeper says
     /// is used up or has expired, and for one whose answer was lost; with
     /// [`Code::CredentialUnreadable`] for one that wraps something else, which is left as it is.
     /// [`LoginFailure::Failed`] for anything else, which leaves the token as it is.
@@ -80,7 +81,7 @@ impl Unwrapper {
 
     /// Reports when the secret ID in use expires; `None` where that is not known.
     pub(super) fn report_end(&self, end: Option<UnixTime>) {
-        self.requests.client.expires(Expiring::SecretId, end);
+        self.requests.client.expires(vocabulary::SECRET_ID, end);
     }
 
     /// What the keeper knows of what `token` wraps. Changes nothing, and may be asked again.
@@ -102,7 +103,7 @@ impl Unwrapper {
             ));
         }
         LoginFailure::Refused(KmsError::new(
-            Code::WrappingTokenUsed,
+            vocabulary::WRAPPING_TOKEN_USED,
             cause,
             "write a new wrapping token to the file of --approle-secret-id-path",
         ))
@@ -127,7 +128,7 @@ fn judged(failure: Failure) -> LoginFailure {
     match failure {
         Failure::Refused(refusal) if refusal.refuses_the_wrapping_token() => {
             LoginFailure::Refused(KmsError::new(
-                Code::WrappingTokenUsed,
+                vocabulary::WRAPPING_TOKEN_USED,
                 "the wrapping token of the secret ID was used already, or has expired",
                 "if you did not use it, destroy the role's secret IDs; then write a new wrapping token to the file of --approle-secret-id-path",
             ))

@@ -7,8 +7,9 @@ use crate::{
     adapters::vault::{
         bundle::{self, Bundle},
         tls::Trust,
+        vocabulary,
     },
-    ports::{file::TextFile, telemetry::Expiring},
+    ports::file::TextFile,
 };
 
 impl VaultClient {
@@ -48,7 +49,7 @@ impl VaultClient {
         let Bundle { warnings, first_end, .. } = bundle::read(bytes)?;
         self.judge_by(Trust::Bundle(bytes.to_vec()))?;
         *self.bundle.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes.to_vec());
-        self.expires(Expiring::Authorities, first_end);
+        self.expires(vocabulary::AUTHORITIES, first_end);
         Ok(Some(warnings))
     }
 

@@ -6,8 +6,9 @@ use std::{
 };
 
 use crate::{
+    adapters::vault::vocabulary::SERVER_CERTIFICATE,
     domain::time::UnixTime,
-    ports::telemetry::{Event, Expiring, Telemetry},
+    ports::telemetry::{Event, Telemetry},
 };
 
 /// The certificates of all servers. Reports the end of the one that ends first.
@@ -33,7 +34,7 @@ impl ServerCertificates {
             None => ends.remove(place),
         };
         let at = ends.values().min().copied();
-        self.telemetry.record(Event::Expires { what: Expiring::ServerCertificate, at });
+        self.telemetry.record(Event::Expires { what: SERVER_CERTIFICATE, at });
     }
 }
 
@@ -47,7 +48,7 @@ mod tests {
         let reported = Arc::new(Mutex::new(Vec::new()));
         let (mut telemetry, heard) = (MockTelemetry::new(), Arc::clone(&reported));
         telemetry.expect_record().returning(move |event| {
-            let Event::Expires { what: Expiring::ServerCertificate, at } = event else {
+            let Event::Expires { what: SERVER_CERTIFICATE, at } = event else {
                 panic!("{event:?}");
             };
             heard.lock().unwrap().push(at.map(UnixTime::secs));

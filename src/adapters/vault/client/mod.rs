@@ -46,6 +46,7 @@ use super::{
     address::VaultAddress,
     bundle,
     tls::{TlsSettings, Trust},
+    vocabulary::{self, RetryReason},
 };
 use crate::{
     domain::{
@@ -55,7 +56,7 @@ use crate::{
     ports::{
         clock::Clock,
         keeper::EndpointView,
-        telemetry::{Event, Expiring, KeeperOperation, RetryReason, Telemetry},
+        telemetry::{Event, Expiring, KeeperOperation, Telemetry},
     },
 };
 
@@ -125,7 +126,7 @@ impl VaultClient {
         let network = Arc::new(Network::new(&settings, Arc::clone(&certificates))?);
         let client = Self { certificates, ..Self::over(network, settings, clock, telemetry) };
         if let Trust::Bundle(bundle) = &client.settings.tls.trust {
-            client.expires(Expiring::Authorities, bundle::read(bundle)?.first_end);
+            client.expires(vocabulary::AUTHORITIES, bundle::read(bundle)?.first_end);
         }
         Ok(client)
     }
@@ -209,7 +210,7 @@ impl VaultClient {
                 // A state that no node reaches, such as one that died with its leader.
                 self.keep_index(None);
             }
-            self.telemetry.record(Event::Retried(step.reason));
+            self.telemetry.record(Event::Retried(step.reason.as_str()));
             self.clock.sleep(wait).await;
         }
     }

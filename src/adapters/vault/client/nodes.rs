@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::breaker::Breaker;
 use crate::{
-    adapters::vault::address::VaultAddress,
+    adapters::vault::{address::VaultAddress, vocabulary::CLUSTER_FOREIGN},
     domain::{
         error::{Code, KmsError},
         key::KekVersion,
@@ -273,7 +273,7 @@ impl Nodes {
             self.cluster = Some(cluster.to_owned());
         } else if !matches!(node.membership, Membership::Foreign(_)) {
             let error = KmsError::new(
-                Code::ClusterForeign,
+                CLUSTER_FOREIGN,
                 format!("{} is of another cluster than the other endpoints", node.address),
                 "take it out of --vault-address; if all of the cluster were replaced, restart this process",
             );

@@ -71,7 +71,7 @@ fn a_foreign_endpoint_stays_foreign_whatever_fails_or_answers_after_that() {
         nodes.learn(1, learned, at(2), 0.0);
         assert_eq!(nodes.serving(at(2)).collect::<Vec<_>>(), [0]);
         assert!(nodes.choose(Wanted::This(1), at(2)).is_err(), "not by a redirection either");
-        assert_eq!(nodes.view()[1].last_error.as_ref().unwrap().code(), Code::ClusterForeign);
+        assert_eq!(nodes.view()[1].last_error.as_ref().unwrap().code(), CLUSTER_FOREIGN);
     }
     nodes.learn(1, Learned::OfCluster("ours"), at(3), 0.0);
     assert!(nodes.choose(Wanted::This(1), at(3)).is_ok(), "its own word clears it");
@@ -85,7 +85,7 @@ fn an_outage_of_the_cluster_is_told_before_a_foreign_endpoint() {
     let why = |nodes: &mut Nodes| nodes.choose(Wanted::Any(&[]), at(2)).unwrap_err().code();
     assert_eq!(why(&mut nodes), Code::KeeperUnreachable);
     nodes.learn(1, Learned::OfCluster("theirs"), at(2), 0.0);
-    assert_eq!(why(&mut nodes), Code::ClusterForeign);
+    assert_eq!(why(&mut nodes), CLUSTER_FOREIGN);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{Repeat, failure::Failure};
-use crate::ports::telemetry::RetryReason;
+use crate::adapters::vault::vocabulary::RetryReason;
 
 /// The most requests that one call may cost, whatever each of them met.
 pub(super) const REQUESTS_MAX: u32 = 6;

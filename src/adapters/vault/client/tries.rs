@@ -7,7 +7,7 @@ use super::{
     failure::Failure,
     retry::{REQUESTS_MAX, Where, reason, rule},
 };
-use crate::ports::telemetry::RetryReason;
+use crate::adapters::vault::vocabulary::RetryReason;
 
 /// The next try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use super::{Asked, Refusal};
 use crate::{
-    adapters::vault::address::VaultAddress,
+    adapters::vault::{address::VaultAddress, vocabulary::ENTERPRISE_REQUIRED},
     domain::error::{Code, KmsError},
 };
 
@@ -192,7 +192,7 @@ impl Refusal {
 /// The server is not Vault Enterprise, and `--require-enterprise` is set.
 pub(in crate::adapters::vault) fn enterprise_required() -> KmsError {
     KmsError::new(
-        Code::EnterpriseRequired,
+        ENTERPRISE_REQUIRED,
         "the server shows no Vault Enterprise licence",
         "unset --require-enterprise, or let the policy read sys/license/status",
     )

@@ -19,7 +19,7 @@ use crate::{
 
 /// Most items in one request: servers refuse bodies of more than about a thousand JSON strings, of
 /// which an item has six.
-const ITEMS_MAX: usize = 128;
+pub(super) const ITEMS_MAX: usize = 128;
 
 type Outcome = Result<Plaintext, KmsError>;
 

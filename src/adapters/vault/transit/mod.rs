@@ -30,6 +30,7 @@ use crate::{
         time::Monotonic,
     },
     ports::{
+        abilities::Abilities,
         kek::{Kek, Unwrap, Wrapped},
         telemetry::KeeperOperation,
     },
@@ -169,6 +170,10 @@ impl TransitKek {
 
 #[async_trait]
 impl Kek for TransitKek {
+    fn abilities(&self) -> Abilities {
+        Abilities::default().with_batches(batch::ITEMS_MAX).counting_requests()
+    }
+
     async fn describe(&self, deadline: Monotonic) -> Result<KekSnapshot, KmsError> {
         self.check_licence(deadline).await?;
         let request = read(&self.describe_path, &self.settings.namespace);

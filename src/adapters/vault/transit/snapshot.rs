@@ -6,7 +6,7 @@ use crate::{
     adapters::vault::{client::unreadable, wire::KeyData},
     domain::{
         error::{Code, KmsError},
-        key::{KekSnapshot, KekVersion, KeyWarning},
+        key::{KekSnapshot, KekVersion, KeyWarning, VersionIdentity},
         time::UnixTime,
     },
 };
@@ -14,6 +14,22 @@ use crate::{
 /// The key types that authenticate associated data.
 const AEAD_TYPES: [&str; 4] =
     ["aes128-gcm96", "aes256-gcm96", "chacha20-poly1305", "xchacha20-poly1305"];
+
+const BACKUP_ALLOWED: KeyWarning = KeyWarning::new(
+    "allow_plaintext_backup",
+    "the key can be read in clear through a backup",
+    FOR_GOOD,
+);
+const DELETION_ALLOWED: KeyWarning = KeyWarning::new(
+    "deletion_allowed",
+    "the key can be deleted, and all data with it",
+    "set deletion_allowed=false on the key",
+);
+const EXPORTABLE: KeyWarning =
+    KeyWarning::new("exportable", "the key can be read out of the keeper in clear", FOR_GOOD);
+
+/// The remedy of settings that stay once they are set.
+const FOR_GOOD: &str = "it cannot be unset: make a key without it, and move to that one";
 
 /// The snapshot that `data`, read at `keeper_time`, gives.
 ///
@@ -25,13 +41,13 @@ pub(super) fn snapshot(
 ) -> Result<KekSnapshot, KmsError> {
     let latest = KekVersion::new(data.latest_version)
         .ok_or_else(|| unreadable("the latest key version is 0"))?;
-    let mut versions = BTreeMap::new();
+    let mut versions: BTreeMap<_, VersionIdentity> = BTreeMap::new();
     let mut all_dated = !data.keys.is_empty();
     for (number, created) in &data.keys {
         let version =
             KekVersion::parse(number).ok_or_else(|| unreadable("a key version is no number"))?;
         match created.as_i64() {
-            Some(seconds) => drop(versions.insert(version, UnixTime::from_secs(seconds))),
+            Some(seconds) => drop(versions.insert(version, UnixTime::from_secs(seconds).into())),
             None => all_dated = false,
         }
     }
@@ -40,22 +56,19 @@ pub(super) fn snapshot(
         return Err(unreadable("the latest key version is not among its versions"));
     }
     let settings = [
-        (data.allow_plaintext_backup, KeyWarning::BackupAllowed),
-        (data.deletion_allowed, KeyWarning::DeletionAllowed),
-        (data.exportable, KeyWarning::Exportable),
+        (data.allow_plaintext_backup, BACKUP_ALLOWED),
+        (data.deletion_allowed, DELETION_ALLOWED),
+        (data.exportable, EXPORTABLE),
     ];
-    Ok(KekSnapshot {
-        versions,
-        latest,
-        min_decryption: KekVersion::new(data.min_decryption_version).unwrap_or(KekVersion::FIRST),
-        min_encryption: KekVersion::new(data.min_encryption_version),
-        keeper_time,
-        flaw,
-        warnings: settings
-            .into_iter()
-            .filter_map(|(set, warning)| set.then_some(warning))
-            .collect(),
-    })
+    let warnings = settings.into_iter().filter_map(|(set, warning)| set.then_some(warning));
+    let min_decryption = KekVersion::new(data.min_decryption_version);
+    Ok(KekSnapshot::new(versions)
+        .with_latest(latest)
+        .with_min_decryption(min_decryption.unwrap_or(KekVersion::FIRST))
+        .with_min_encryption(KekVersion::new(data.min_encryption_version))
+        .with_keeper_time(keeper_time)
+        .with_flaw(flaw)
+        .with_warnings(warnings.collect()))
 }
 
 fn flaw(data: &KeyData, all_dated: bool) -> Option<KmsError> {
@@ -106,7 +119,7 @@ mod tests {
         let seen = read(&serde_json::json!({"exportable": true})).unwrap();
         assert_eq!(seen.versions.len(), 2);
         assert_eq!((seen.latest.get(), seen.min_encryption, seen.flaw), (2, None, None));
-        assert_eq!(seen.warnings, [KeyWarning::Exportable]);
+        assert_eq!(seen.warnings, [EXPORTABLE]);
     }
 
     #[test]

@@ -22,13 +22,14 @@ use crate::{
             bundle::BUNDLE_MAX,
             keeper::{VaultFiles, VaultKeeper},
             settings::VaultSettings,
+            vocabulary,
         },
     },
     config::{flags::Group, reading::Reading},
     ports::{
         file::TextFile,
         finding::{Finding, Report},
-        keeper::Keeper,
+        keeper::{Keeper, Labels},
     },
 };
 
@@ -58,6 +59,10 @@ impl KeeperKind for Vault {
 impl KeeperSettings for VaultSettings {
     fn connection(&self) -> String {
         self.client.connection()
+    }
+
+    fn labels(&self) -> Labels {
+        vocabulary::labels()
     }
 
     fn warnings(&self) -> Vec<Finding> {
