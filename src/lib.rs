@@ -15,14 +15,15 @@
 //!            adapters::vault       adapters::local        adapters::{system, telemetry}
 //! ```
 //!
-//! Dependencies point inward, and `tests/architecture.rs` holds them to it. An author of another
-//! keeper implements [`ports::kek::Kek`] and runs the suite of `testkit` (a feature) against it;
-//! `examples/` shows one.
+//! Dependencies point inward, and `tests/architecture.rs` holds them to it. The domain, the ports and
+//! the suite for keepers are a crate of their own, `kms-keeper`, whose sources stand beside these. An
+//! author of another keeper implements [`ports::kek::Kek`] and runs the suite of `testkit` (a feature)
+//! against it; `examples/` shows one.
 
 pub mod adapters;
 pub mod cli;
 pub mod config;
-pub mod domain;
-pub mod ports;
+
+pub use kms_keeper::{domain, ports};
 #[cfg(feature = "testkit")]
-pub mod testkit;
+pub use kms_keeper::{kek_contract, testkit};

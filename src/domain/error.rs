@@ -6,7 +6,6 @@ use std::{borrow::Cow, fmt};
 ///
 /// [`crate::ports::kek`] says which code a keeper answers in which case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
 pub enum Code {
     /// The keeper, or the server in front of it, ignores associated data: nothing binds.
     AadNotEnforced,

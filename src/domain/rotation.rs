@@ -59,7 +59,6 @@ pub enum Resolution {
 
 /// What an observation changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum RingChange {
     /// A version was seen for the first time.
     Appeared(KekVersion),

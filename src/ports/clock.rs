@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use crate::domain::time::{Monotonic, UnixTime};
 
 /// Clocks, waiting and chance. Tests and simulations bring their own.
-#[cfg_attr(test, mockall::automock)]
+#[cfg_attr(any(test, feature = "mocks"), mockall::automock)]
 #[async_trait]
 pub trait Clock: Debug + Send + Sync + 'static {
     /// The monotonic clock. Never blocks, never goes back.

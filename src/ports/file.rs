@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use crate::domain::secret::{Plaintext, Secret};
 
 /// A text file that an operator may replace at any moment: a secret ID, a role ID, a CA bundle.
-#[cfg_attr(test, mockall::automock)]
+#[cfg_attr(any(test, feature = "mocks"), mockall::automock)]
 #[async_trait]
 pub trait TextFile: Debug + Send + Sync + 'static {
     /// Where it is, for errors and logs.
@@ -26,7 +26,7 @@ pub trait TextFile: Debug + Send + Sync + 'static {
 }
 
 /// A file of this process's own, which nobody else may read.
-#[cfg_attr(test, mockall::automock)]
+#[cfg_attr(any(test, feature = "mocks"), mockall::automock)]
 #[async_trait]
 pub trait PrivateFile: Debug + Send + Sync + 'static {
     /// Where it is, for errors and logs.

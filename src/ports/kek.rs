@@ -91,7 +91,7 @@ pub struct Unwrap<'a> {
 /// they are waited out and never believed about the key. Where a device does
 /// not tell a forged ciphertext from a failure, wrap and unwrap a probe with the same key: if that
 /// works, the ciphertext was at fault.
-#[cfg_attr(test, mockall::automock)]
+#[cfg_attr(any(test, feature = "mocks"), mockall::automock)]
 #[async_trait]
 pub trait Kek: Debug + Send + Sync + 'static {
     /// Returns what the keeper can do. Always the same.

@@ -46,7 +46,7 @@ pub struct Sealed {
 }
 
 /// The three calls of KMS v2.
-#[cfg_attr(test, mockall::automock)]
+#[cfg_attr(any(test, feature = "mocks"), mockall::automock)]
 #[async_trait]
 pub trait KeyManagement: Debug + Send + Sync + 'static {
     /// Tells whether wraps work and under which id. Never waits.

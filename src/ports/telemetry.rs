@@ -136,7 +136,6 @@ impl EndReason {
 
 /// Something that happened.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub enum Event<'a> {
     /// A call of the API server ended. `uid` is the caller's word for it, for logs only.
     Answered {
@@ -253,7 +252,7 @@ pub trait Telemetry: Debug + Send + Sync + 'static {
     fn record(&self, event: Event<'_>);
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "mocks"))]
 mockall::mock! {
     #[derive(Debug)]
     pub Telemetry {}

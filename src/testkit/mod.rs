@@ -3,7 +3,7 @@
 //! An author of a keeper implements [`Subject`] and names it once:
 //!
 //! ```ignore
-//! vault_kube_kms::kek_contract!(MySubject::start().await);
+//! kms_keeper::kek_contract!(MySubject::start().await);
 //! ```
 //!
 //! That makes one `#[tokio::test]` for each rule, so a failure names the rule that was broken.

@@ -133,7 +133,9 @@ fn seal(
 #[async_trait]
 impl<K: Kek + ?Sized> Kek for Seal<K> {
     fn abilities(&self) -> Abilities {
-        Abilities { pins_versions: true, binds: true, ..self.abilities }
+        let mut abilities = self.abilities;
+        (abilities.pins_versions, abilities.binds) = (true, true);
+        abilities
     }
 
     async fn describe(&self, deadline: Monotonic) -> Result<KekSnapshot, KmsError> {
