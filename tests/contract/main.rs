@@ -6,6 +6,7 @@ mod support;
 
 mod batches;
 mod endpoints;
+mod external_keys;
 mod local;
 mod logins;
 mod namespaces;

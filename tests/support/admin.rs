@@ -65,6 +65,11 @@ impl Admin {
         answer
     }
 
+    /// Its root token.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// Whether the server is ready to serve.
     pub async fn is_ready(&self) -> bool {
         let answer = self.send(Method::GET, "sys/health", Value::Null).await;
@@ -80,7 +85,11 @@ impl Admin {
 
     /// A fresh key `name` with the least policy, and a role that may use it.
     pub async fn provision(&self, name: &str) -> Provisioned {
-        let key = json!({"type": "aes256-gcm96"});
+        self.provision_as(name, json!({"type": "aes256-gcm96"})).await
+    }
+
+    /// The same, with the settings of the key.
+    pub async fn provision_as(&self, name: &str, key: Value) -> Provisioned {
         self.must(Method::POST, &format!("transit/keys/{name}"), key).await;
         let policy = format!(
             "path \"transit/encrypt/{name}\" {{ capabilities = [\"update\"] }}\n\

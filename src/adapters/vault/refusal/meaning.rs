@@ -99,6 +99,12 @@ impl Refusal {
                 "the keeper does not recognise the ciphertext under its key id and annotations",
                 "the stored object was changed or is of another key; restore it from a backup",
             )
+        } else if self.says("with external key") {
+            KmsError::new(
+                Code::KeeperFailed,
+                "the keeper could not use the external key that this key refers to",
+                "look into the keeper's log for what its KMS or HSM answered",
+            )
         } else {
             self.error_of_status()
         }
@@ -284,6 +290,16 @@ mod tests {
         for (status, text, expected) in [
             (400, "cipher: message authentication failed", Code::CiphertextRejected),
             (400, "invalid ciphertext: no prefix", Code::CiphertextRejected),
+            (
+                400,
+                "failed to decrypt with external key: cipher: message authentication failed",
+                Code::CiphertextRejected,
+            ),
+            (
+                400,
+                "failed to decrypt with external key: dial tcp: connection refused",
+                Code::KeeperFailed,
+            ),
             (400, "invalid ciphertext: version is too new", Code::VersionNotYet),
             (
                 400,

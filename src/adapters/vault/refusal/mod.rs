@@ -113,15 +113,16 @@ impl Refusal {
     }
 
     /// Whether the keeper recognised the ciphertext as one that it cannot unwrap.
+    ///
+    /// "failed to decrypt with external key" says so of every failure of the keeper behind this one,
+    /// its outages included; what that keeper said follows.
     pub(super) fn rejects_the_ciphertext(&self) -> bool {
+        const BY_ITSELF: [&str; 3] =
+            ["failed to decrypt", "unable to decrypt", "decryption failed"];
+        const OF_PKCS11: &str = "encrypted_data_invalid";
         self.status == 400
-            && self.says_any(&[
-                "authentication failed",
-                "invalid ciphertext",
-                "failed to decrypt",
-                "unable to decrypt",
-                "decryption failed",
-            ])
+            && (self.says_any(&["authentication failed", "invalid ciphertext", OF_PKCS11])
+                || (self.says_any(&BY_ITSELF) && !self.says("with external key")))
     }
 
     /// Whether the keeper looked at the pair of role ID and secret ID and does not accept it.

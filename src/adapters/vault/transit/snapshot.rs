@@ -6,14 +6,18 @@ use crate::{
     adapters::vault::{client::unreadable, wire::KeyData},
     domain::{
         error::{Code, KmsError},
-        key::{KekSnapshot, KekVersion, KeyWarning, VersionIdentity},
+        key::{Fingerprint, KekSnapshot, KekVersion, KeyWarning, VersionIdentity},
         time::UnixTime,
     },
 };
 
 /// The key types that authenticate associated data.
-const AEAD_TYPES: [&str; 4] =
-    ["aes128-gcm96", "aes256-gcm96", "chacha20-poly1305", "xchacha20-poly1305"];
+const AEAD_TYPES: [&str; 5] =
+    ["aes128-gcm96", "aes256-gcm96", "chacha20-poly1305", "xchacha20-poly1305", EXTERNAL];
+
+/// The type of a key that lies in another keeper (OpenBao's external keys). Whether it binds is found
+/// out by the proof of each version.
+const EXTERNAL: &str = "external-key";
 
 const BACKUP_ALLOWED: KeyWarning = KeyWarning::new(
     "allow_plaintext_backup",
@@ -42,16 +46,16 @@ pub(super) fn snapshot(
     let latest = KekVersion::new(data.latest_version)
         .ok_or_else(|| unreadable("the latest key version is 0"))?;
     let mut versions: BTreeMap<_, VersionIdentity> = BTreeMap::new();
-    let mut all_dated = !data.keys.is_empty();
+    let mut all_identified = !data.keys.is_empty();
     for (number, created) in &data.keys {
         let version =
             KekVersion::parse(number).ok_or_else(|| unreadable("a key version is no number"))?;
-        match created.as_i64() {
-            Some(seconds) => drop(versions.insert(version, UnixTime::from_secs(seconds).into())),
-            None => all_dated = false,
+        match identity(created, &data.kind) {
+            Some(identity) => drop(versions.insert(version, identity)),
+            None => all_identified = false,
         }
     }
-    let flaw = flaw(data, all_dated);
+    let flaw = flaw(data, all_identified);
     if flaw.is_none() && versions.last_key_value().map(|(version, _)| *version) != Some(latest) {
         return Err(unreadable("the latest key version is not among its versions"));
     }
@@ -71,7 +75,19 @@ pub(super) fn snapshot(
         .with_warnings(warnings.collect()))
 }
 
-fn flaw(data: &KeyData, all_dated: bool) -> Option<KmsError> {
+/// Reads what the keeper shows of one version: the second of its creation, or the name of the external
+/// key, which has no such time.
+fn identity(shown: &serde_json::Value, kind: &str) -> Option<VersionIdentity> {
+    match (shown.as_i64(), shown.as_str()) {
+        (Some(seconds), _) => Some(UnixTime::from_secs(seconds).into()),
+        (None, Some(name)) if kind == EXTERNAL => {
+            Some(VersionIdentity::Fingerprint(Fingerprint::of(name.as_bytes())))
+        }
+        _ => None,
+    }
+}
+
+fn flaw(data: &KeyData, all_identified: bool) -> Option<KmsError> {
     let unusable =
         |cause: String, remedy: &'static str| Some(KmsError::new(Code::KeyUnusable, cause, remedy));
     if !AEAD_TYPES.contains(&data.kind.as_str()) {
@@ -90,10 +106,10 @@ fn flaw(data: &KeyData, all_dated: bool) -> Option<KmsError> {
     if data.soft_deleted {
         return unusable("the key is soft-deleted".to_owned(), "restore it at the keeper");
     }
-    if !all_dated {
+    if !all_identified {
         return unusable(
             "the key's versions carry no creation times".to_owned(),
-            "use a key whose material is in the Transit engine itself",
+            "use a key of type aes256-gcm96, or OpenBao's external-key",
         );
     }
     None
@@ -135,6 +151,18 @@ mod tests {
             let flaw = read(&change).unwrap().flaw;
             assert_eq!(flaw.map(|f| f.code()), Some(Code::KeyUnusable), "{change}");
         }
+    }
+
+    #[test]
+    fn versions_of_an_external_key_are_identified_by_their_references() {
+        let external = |first: &str| {
+            let keys = serde_json::json!({"1": first, "2": "hsm:k2"});
+            read(&serde_json::json!({"type": "external-key", "keys": keys})).unwrap()
+        };
+        let (seen, other) = (external("hsm:k1"), external("hsm:other"));
+        assert_eq!((seen.flaw.clone(), seen.versions.len()), (None, 2));
+        assert_eq!(seen, external("hsm:k1"));
+        assert_ne!(seen.versions, other.versions);
     }
 
     #[test]
