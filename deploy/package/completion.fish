@@ -6,7 +6,7 @@ complete -c vault-kube-kms -n '__fish_use_subcommand' -a policy -d 'print what t
 complete -c vault-kube-kms -n '__fish_use_subcommand' -a dev -d 'try it: embedded keeper, no server, no configuration'
 complete -c vault-kube-kms -n '__fish_seen_subcommand_from local' -a init -d 'make the embedded keeper\'s key file'
 complete -c vault-kube-kms -n '__fish_seen_subcommand_from local' -a rotate -d 'add a version to it'
-complete -c vault-kube-kms -n __fish_use_subcommand -a local -d 'the embedded keeper'
+complete -c vault-kube-kms -n __fish_use_subcommand -a local -d 'commands of --keeper=local'
 complete -c vault-kube-kms -l listen-address -x -d 'Socket for the API server: unix:///path, a bare path, or unix:///@name'
 complete -c vault-kube-kms -l allowed-uid -x -d 'Peer uid that may connect, beside root and this process\'s own. An abstract socket admits no others; a file socket admits whom its mode admits, unless this is given'
 complete -c vault-kube-kms -l keeper -x -a 'vault local' -d 'Who keeps the key'

@@ -3,16 +3,19 @@
 use std::{ffi::OsString, process::ExitCode, sync::Arc};
 
 use super::{
-    check, dev, local, serve,
+    check, dev, serve,
     terminal::{self, complain, print},
     version::module_is_as_built,
 };
-use crate::config::{
-    catalogue::Catalogue,
-    commands,
-    error::ConfigError,
-    settings::{self, Settings},
-    sources::{Asked, Sources},
+use crate::{
+    config::{
+        catalogue::Catalogue,
+        commands::{self, KeeperCommand},
+        error::ConfigError,
+        settings::{self, Settings},
+        sources::{Asked, Sources},
+    },
+    domain::error::KmsError,
 };
 
 /// Wrong usage or configuration (`EX_USAGE` of sysexits.h).
@@ -61,13 +64,30 @@ pub(super) fn run(
         },
         (["dev"], None) if rest.is_empty() && catalogue.has("local") => dev::run(),
         (["dev"], None) if catalogue.has("local") => wrong_usage("dev takes no flags"),
-        (["local", action @ ("init" | "rotate")], None) if catalogue.has("local") => {
-            match settings::local_key_file(&sources) {
-                Ok(path) => local::run(&path, *action == "rotate"),
+        (words, None) if let Some(command) = of_keeper(catalogue, words) => {
+            match settings::work(&sources, command) {
+                Ok(work) => told(work()),
                 Err(errors) => misconfigured(&errors),
             }
         }
         _ => wrong_usage(&format!("there is no command {:?}", words.join(" "))),
+    }
+}
+
+/// The command of a keeper that has these words.
+fn of_keeper(catalogue: &Catalogue, words: &[&str]) -> Option<&'static KeeperCommand> {
+    catalogue
+        .keeper_commands()
+        .find(|known| known.command.words.split(' ').eq(words.iter().copied()))
+}
+
+fn told(done: Result<String, KmsError>) -> ExitCode {
+    match done {
+        Ok(done) => print(&done),
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -7,7 +7,6 @@ mod check;
 mod command;
 mod dev;
 mod keeper;
-mod local;
 mod panics;
 mod provider;
 mod report;

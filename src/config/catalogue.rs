@@ -3,6 +3,7 @@
 use std::{fmt::Write as _, sync::Arc};
 
 use super::{
+    commands::KeeperCommand,
     flags::{COMMON, Flag, Group, SOCKET, Takes, flag},
     keepers::{self, KeeperKind},
 };
@@ -63,6 +64,11 @@ impl Catalogue {
     #[must_use]
     pub fn has(&self, keeper: &str) -> bool {
         self.kinds.iter().any(|kind| kind.name() == keeper)
+    }
+
+    /// The commands of the keepers.
+    pub fn keeper_commands(&self) -> impl Iterator<Item = &'static KeeperCommand> {
+        self.kinds.iter().flat_map(|kind| kind.commands())
     }
 
     /// All flags, under the titles of the help.

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::catalogue::Catalogue;
+use super::{catalogue::Catalogue, reading::Reading};
+use crate::domain::error::KmsError;
 
 /// One command.
 #[derive(Clone, Copy, Debug)]
@@ -13,41 +14,53 @@ pub struct Command {
     pub usage: &'static str,
     /// What it does.
     pub help: &'static str,
-    /// The keeper without which it does not exist; empty for those of every program.
-    pub keeper: &'static str,
 }
 
-const fn command(
-    keeper: &'static str,
-    words: &'static str,
-    usage: &'static str,
-    help: &'static str,
-) -> Command {
-    Command { words, usage, help, keeper }
+/// A command of one keeper, such as `local init`. The first of its words is the keeper's name.
+#[derive(Clone, Copy, Debug)]
+pub struct KeeperCommand {
+    /// Its words, its usage and its help.
+    pub command: Command,
+    /// Reads its settings. Returns the work to do, or `None` where something is wrong, with every
+    /// error noted in the reading.
+    pub read: fn(&mut Reading<'_>) -> Option<Work>,
 }
 
-/// All commands.
-pub const COMMANDS: &[Command] = &[
-    command("", "serve", "[serve] [FLAGS]", "serve kube-apiserver on a Unix socket"),
-    command("", "check", "check [FLAGS]", "tell what is right and what is wrong with those flags"),
-    command("", "policy", "policy [FLAGS]", "print what the role must be granted on the key"),
-    command("local", "dev", "dev", "try it: embedded keeper, no server, no configuration"),
-    command("local", "local init", "local init [FLAGS]", "make the embedded keeper's key file"),
-    command("local", "local rotate", "local rotate [FLAGS]", "add a version to it"),
+/// The work of a keeper's command. It may block. It returns the text to print.
+pub type Work = Box<dyn FnOnce() -> Result<String, KmsError>>;
+
+const fn command(words: &'static str, usage: &'static str, help: &'static str) -> Command {
+    Command { words, usage, help }
+}
+
+/// The commands of every program.
+const COMMANDS: [Command; 3] = [
+    command("serve", "[serve] [FLAGS]", "serve kube-apiserver on a Unix socket"),
+    command("check", "check [FLAGS]", "tell what is right and what is wrong with those flags"),
+    command("policy", "policy [FLAGS]", "print what the role must be granted on the key"),
 ];
+
+/// The command of programs that have the embedded keeper.
+const DEV: Command = command("dev", "dev", "try it: embedded keeper, no server, no configuration");
 
 /// What vault-kube-kms is.
 pub const ABOUT: &str =
     "A Kubernetes KMS v2 provider whose key stays in Vault's or OpenBao's Transit engine.";
+
+/// Returns the commands of the program that `catalogue` is of, those of its keepers last.
+#[must_use]
+pub fn commands(catalogue: &Catalogue) -> Vec<Command> {
+    let dev = catalogue.has("local").then_some(DEV);
+    let of_keepers = catalogue.keeper_commands().map(|of_keeper| of_keeper.command);
+    COMMANDS.into_iter().chain(dev).chain(of_keepers).collect()
+}
 
 /// The help of the program that `catalogue` is of: what it is, commands, then flags.
 #[must_use]
 pub fn help(catalogue: &Catalogue, about: &str) -> String {
     let program = catalogue.program();
     let mut text = format!("{about}\n\nUsage:\n");
-    for Command { usage, help, .. } in
-        COMMANDS.iter().filter(|command| command.keeper.is_empty() || catalogue.has(command.keeper))
-    {
+    for Command { usage, help, .. } in commands(catalogue) {
         let _infallible = writeln!(text, "  {program} {usage:<22}{help}");
     }
     let _infallible = write!(

@@ -1,10 +1,10 @@
 //! What shells complete after the program's name.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{
     catalogue::Catalogue,
-    commands::COMMANDS,
+    commands::{Command, commands},
     flags::{Flag, Takes},
 };
 
@@ -54,14 +54,17 @@ pub fn bash() -> String {
         "",
     );
     case(&with_assigned(&others), "words=''");
-    case("*local", "words='init rotate'");
+    let commands = commands(&catalogue);
+    for (first, seconds) in second_words(&commands) {
+        case(&format!("*{first}"), &format!("words='{}'", seconds.join(" ")));
+    }
     let flags =
         catalogue.all().map(|flag| format!("--{}", flag.name)).collect::<Vec<_>>().join(" ");
     let _infallible = write!(
         text,
         "    *)\n        words='{flags} --help --version'\n        \
          [[ $COMP_CWORD == 1 ]] && words+=' {}'\n        ;;\n",
-        first_words().join(" ")
+        first_words(&commands).join(" ")
     );
     text + BASH_END
 }
@@ -79,11 +82,17 @@ fn with_assigned(pattern: &str) -> String {
 pub fn zsh() -> String {
     let catalogue = Catalogue::built_in();
     let mut text = "#compdef vault-kube-kms\n# Completion of vault-kube-kms in zsh, made from its flags.\n_arguments -S \\\n".to_owned();
-    let first = first_words().join(" ");
-    let _infallible = writeln!(
-        text,
-        "    '1:command:({first})' \\\n    '2:action:{{ [[ $words[2] == local ]] && compadd init rotate }}' \\"
-    );
+    let commands = commands(&catalogue);
+    let first = first_words(&commands).join(" ");
+    let seconds = second_words(&commands)
+        .iter()
+        .map(|(first, seconds)| {
+            format!("[[ $words[2] == {first} ]] && compadd {}", seconds.join(" "))
+        })
+        .collect::<Vec<_>>()
+        .join("; ");
+    let _infallible =
+        writeln!(text, "    '1:command:({first})' \\\n    '2:action:{{ {seconds} }}' \\");
     for flag in catalogue.all() {
         let several = if matches!(flag.takes, Takes::Values(_)) { "*" } else { "" };
         let (assign, values) = match flag.takes {
@@ -110,7 +119,8 @@ pub fn fish() -> String {
     let catalogue = Catalogue::built_in();
     let mut text = "# Completion of vault-kube-kms in fish, made from its flags.\ncomplete -c vault-kube-kms -f\n".to_owned();
     let quoted = |help: &str| help.replace('\\', "\\\\").replace('\'', "\\'");
-    for command in COMMANDS {
+    let commands = commands(&catalogue);
+    for command in &commands {
         let (word, condition) = match command.words.split_once(' ') {
             Some((first, second)) => (second, format!("__fish_seen_subcommand_from {first}")),
             None => (command.words, "__fish_use_subcommand".to_owned()),
@@ -119,9 +129,12 @@ pub fn fish() -> String {
         let _infallible =
             writeln!(text, "complete -c vault-kube-kms -n '{condition}' -a {word} -d '{help}'");
     }
-    text.push_str(
-        "complete -c vault-kube-kms -n __fish_use_subcommand -a local -d 'the embedded keeper'\n",
-    );
+    for (first, _) in second_words(&commands) {
+        let _infallible = writeln!(
+            text,
+            "complete -c vault-kube-kms -n __fish_use_subcommand -a {first} -d 'commands of --keeper={first}'"
+        );
+    }
     for flag in catalogue.all() {
         let values = match flag.takes {
             Takes::Bool => String::new(),
@@ -145,9 +158,18 @@ fn is_file(flag: &Flag) -> bool {
 }
 
 /// The first word of each command, once.
-fn first_words() -> Vec<&'static str> {
+fn first_words(commands: &[Command]) -> Vec<&'static str> {
     let mut words: Vec<_> =
-        COMMANDS.iter().filter_map(|command| command.words.split(' ').next()).collect();
+        commands.iter().filter_map(|command| command.words.split(' ').next()).collect();
     words.dedup();
+    words
+}
+
+/// The first words that have second ones, each with those.
+fn second_words(commands: &[Command]) -> BTreeMap<&'static str, Vec<&'static str>> {
+    let mut words = BTreeMap::<_, Vec<_>>::new();
+    for (first, second) in commands.iter().filter_map(|command| command.words.split_once(' ')) {
+        words.entry(first).or_default().push(second);
+    }
     words
 }

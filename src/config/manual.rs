@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     catalogue::Catalogue,
-    commands::{ABOUT, COMMANDS, Command},
+    commands::{ABOUT, Command, commands},
     flags::{Flag, Takes},
 };
 
@@ -81,7 +81,9 @@ pub fn page() -> String {
          .Dd $Mdocdate$\n.Dt VAULT-KUBE-KMS 8\n.Os\n.Sh NAME\n.Nm vault-kube-kms\n\
          .Nd Kubernetes KMS v2 provider for Vault and OpenBao\n.Sh SYNOPSIS\n"
         .to_owned();
-    for Command { words, usage, .. } in COMMANDS {
+    let catalogue = Catalogue::built_in();
+    let commands = commands(&catalogue);
+    for Command { words, usage, .. } in &commands {
         let words =
             if usage.starts_with('[') { format!("Op Cm {words}") } else { format!("Cm {words}") };
         let flags = if usage.ends_with("[FLAGS]") { "\n.Op Ar flags" } else { "" };
@@ -90,12 +92,11 @@ pub fn page() -> String {
     text.push_str(".Nm\n.Fl -help | -version\n.Sh DESCRIPTION\n.Nm\nis a ");
     let about = ABOUT.strip_prefix("A ").unwrap_or(ABOUT);
     let _infallible = writeln!(text, "{}\n.Bl -tag -width Ds", folded(about));
-    for Command { words, help, .. } in COMMANDS {
+    for Command { words, help, .. } in &commands {
         let _infallible = writeln!(text, ".It Cm {words}\n{}", sentence(help));
     }
     text.push_str(".El\n");
     text.push_str(BEFORE_FLAGS);
-    let catalogue = Catalogue::built_in();
     for (group, flags) in catalogue.groups() {
         let _infallible = writeln!(text, ".Ss {}\n.Bl -tag -width Ds", escaped(group));
         for flag in flags {

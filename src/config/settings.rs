@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -11,6 +10,7 @@ use std::{
 use http::Uri;
 
 use super::{
+    commands::{KeeperCommand, Work},
     error::ConfigError,
     keepers::{self, KeeperSettings},
     reading::Reading,
@@ -154,14 +154,14 @@ impl Settings {
     }
 }
 
-/// The key file that `local init` and `local rotate` work on.
+/// The work of `command`, as `sources` configure it.
 ///
 /// # Errors
 /// Everything that is wrong with what was given.
-pub fn local_key_file(sources: &Sources) -> Result<PathBuf, Vec<ConfigError>> {
+pub fn work(sources: &Sources, command: &KeeperCommand) -> Result<Work, Vec<ConfigError>> {
     let mut reading = Reading::new(sources);
-    match keepers::local::key_file(&mut reading) {
-        Some(path) if reading.errors.is_empty() => Ok(path),
+    match (command.read)(&mut reading) {
+        Some(work) if reading.errors.is_empty() => Ok(work),
         _ => Err(reading.errors),
     }
 }

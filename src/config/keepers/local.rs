@@ -4,12 +4,17 @@ use std::{error::Error, path::PathBuf, sync::Arc};
 
 use super::{KeeperKind, KeeperSettings, Surroundings};
 use crate::{
-    adapters::{local::keeper::LocalKek, system::sandbox::Needs},
+    adapters::{
+        local::{file::KeyFile, keeper::LocalKek},
+        system::{clock::SystemClock, sandbox::Needs},
+    },
     config::{
+        commands::{Command, KeeperCommand, Work},
         flags::{Group, Takes::Value, flag},
         reading::Reading,
     },
     ports::{
+        clock::Clock as _,
         finding::{Area, Finding},
         keeper::Keeper,
     },
@@ -26,6 +31,26 @@ const GROUPS: &[Group] = &[(
     )],
 )];
 
+/// Its commands.
+const COMMANDS: &[KeeperCommand] = &[
+    KeeperCommand {
+        command: Command {
+            words: "local init",
+            usage: "local init [FLAGS]",
+            help: "make the embedded keeper's key file",
+        },
+        read: init,
+    },
+    KeeperCommand {
+        command: Command {
+            words: "local rotate",
+            usage: "local rotate [FLAGS]",
+            help: "add a version to it",
+        },
+        read: rotate,
+    },
+];
+
 /// `--keeper=local`.
 #[derive(Clone, Copy, Debug)]
 pub struct Local;
@@ -39,14 +64,35 @@ impl KeeperKind for Local {
         GROUPS
     }
 
+    fn commands(&self) -> &'static [KeeperCommand] {
+        COMMANDS
+    }
+
     fn read(&self, reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperSettings>> {
         key_file(reading).map(|path| -> Arc<dyn KeeperSettings> { Arc::new(LocalSettings(path)) })
     }
 }
 
 /// Reads where the key file is.
-pub(in crate::config) fn key_file(reading: &mut Reading<'_>) -> Option<PathBuf> {
+fn key_file(reading: &mut Reading<'_>) -> Option<PathBuf> {
     reading.required("local-key-file", |text| Ok(PathBuf::from(text)))
+}
+
+fn init(reading: &mut Reading<'_>) -> Option<Work> {
+    let path = key_file(reading)?;
+    Some(Box::new(move || {
+        KeyFile::create(&path, SystemClock::new().wall())?;
+        Ok(format!("{}: made with version 1; back it up", path.display()))
+    }))
+}
+
+fn rotate(reading: &mut Reading<'_>) -> Option<Work> {
+    let path = key_file(reading)?;
+    Some(Box::new(move || {
+        let version = KeyFile::rotate(&path, SystemClock::new().wall())?;
+        let path = path.display();
+        Ok(format!("{path}: version {version} added; it writes after --rotation-delay"))
+    }))
 }
 
 /// The path of the key file.

@@ -9,7 +9,7 @@ use std::{error::Error, fmt::Debug, sync::Arc};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{flags::Group, reading::Reading};
+use super::{commands::KeeperCommand, flags::Group, reading::Reading};
 use crate::{
     adapters::system::sandbox::Needs,
     ports::{
@@ -31,6 +31,11 @@ pub trait KeeperKind: Debug + Send + Sync {
     /// Reads its settings. Returns `None` where something is wrong, with every error noted in
     /// `reading`.
     fn read(&self, reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperSettings>>;
+
+    /// Returns its own commands, such as one that makes a key. Most keepers have none.
+    fn commands(&self) -> &'static [KeeperCommand] {
+        &[]
+    }
 
     /// Returns what this program must be granted at the keeper, in the keeper's own language; `None`
     /// where something is wrong, with every error noted in `reading`. Needs only what names the key.
