@@ -200,3 +200,39 @@ fn the_reader_of_imports_finds_outward_ones() {
     assert_eq!(outer_crates(code, &known).len(), 1);
     assert_eq!(production_code("a\n#[cfg(test)]\nmod tests { use tokio; }"), "a");
 }
+
+/// Nothing but the registry chooses a keeper, so that a keeper is added in one place.
+#[test]
+fn no_keeper_is_named_outside_its_folder_and_the_registry() {
+    let mut named = Vec::new();
+    for Source { path, part, text } in sources() {
+        let path = path.display().to_string();
+        let keeper = KEEPERS.iter().find(|keeper| {
+            path.contains(&format!("adapters/{keeper}/"))
+                || path.contains(&format!("config/keepers/{keeper}"))
+        });
+        if part == "testkit" || path.ends_with("config/keepers/mod.rs") {
+            continue;
+        }
+        for other in KEEPERS.iter().filter(|name| Some(*name) != keeper) {
+            // A path of modules, or the name as a value.
+            let forms =
+                [format!("adapters::{other}"), format!("keepers::{other}"), format!("\"{other}\"")];
+            let code = production_code(&text);
+            let lines = code.lines().filter(|line| forms.iter().any(|form| line.contains(form)));
+            named.extend(lines.map(|line| format!("{path}: {}", line.trim())));
+        }
+    }
+    named.retain(|line| !NAMED_ON_PURPOSE.iter().any(|(file, _)| line.contains(file)));
+    assert!(named.is_empty(), "keepers named elsewhere:\n{}", named.join("\n"));
+}
+
+const KEEPERS: &[&str] = &["vault", "local", "pkcs11"];
+
+/// Files that name one keeper, each with why.
+const NAMED_ON_PURPOSE: &[(&str, &str)] = &[
+    ("src/cli/dev.rs", "`dev` is the embedded keeper with a directory of its own"),
+    ("src/cli/command.rs", "`dev` exists where that keeper does"),
+    ("src/config/commands.rs", "the same"),
+    ("src/cli/version.rs", "the adapter's TLS library says whether it is the validated one"),
+];

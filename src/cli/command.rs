@@ -4,10 +4,11 @@ use std::{ffi::OsString, process::ExitCode, sync::Arc};
 
 use super::{
     check, dev, serve,
-    terminal::{self, complain, print},
+    terminal::{complain, print},
     version::module_is_as_built,
 };
 use crate::{
+    adapters::telemetry::program_name,
     config::{
         catalogue::Catalogue,
         commands::{self, KeeperCommand},
@@ -38,7 +39,7 @@ pub(super) fn run(
     catalogue: &Arc<Catalogue>,
     args: impl Iterator<Item = OsString>,
 ) -> ExitCode {
-    terminal::call(program.name);
+    program_name::set(program.name);
     let Ok(args) = args.skip(1).map(OsString::into_string).collect::<Result<Vec<_>, _>>() else {
         return wrong_usage("an argument is not UTF-8");
     };

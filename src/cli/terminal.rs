@@ -3,21 +3,9 @@
 use std::{
     io::{self, Write as _},
     process::ExitCode,
-    sync::OnceLock,
 };
 
-use crate::adapters::telemetry::outlets::Outlet;
-
-static NAME: OnceLock<&'static str> = OnceLock::new();
-
-/// Sets what this program calls itself on standard error. The first call counts.
-pub(super) fn call(name: &'static str) {
-    let _earlier = NAME.set(name);
-}
-
-fn name() -> &'static str {
-    NAME.get().copied().unwrap_or("vault-kube-kms")
-}
+use crate::adapters::telemetry::{outlets::Outlet, program_name};
 
 /// Writes a line to standard output, as fast as its reader takes it: for commands that end.
 pub(super) fn print(text: &str) -> ExitCode {
@@ -38,7 +26,7 @@ pub(super) fn announce(text: &str) -> io::Result<()> {
 /// Writes a line to standard error without waiting for its reader; the end of the command does,
 /// for a while.
 pub(super) fn complain(text: &str) {
-    let line = format!("{}: {text}\n", name());
+    let line = format!("{}: {text}\n", program_name::get());
     match Outlet::Stderr.open() {
         Ok(stderr) => {
             stderr.push(line.as_bytes());

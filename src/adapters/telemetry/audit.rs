@@ -15,7 +15,7 @@ use std::{
 use serde_json::{Value, json};
 use tracing::warn;
 
-use super::{audit_file::AuditFile, lines::Lines, outlets::Outlet, text::printable};
+use super::{audit_file::AuditFile, lines::Lines, outlets::Outlet, program_name, text::printable};
 use crate::{
     domain::{
         error::{Code, KmsError},
@@ -142,7 +142,8 @@ impl AuditLog {
         let mut line = Vec::with_capacity(text.len().saturating_add(80));
         let _into_memory = match self.place {
             AuditPlace::Journal => {
-                write!(line, "PRIORITY=6\nSYSLOG_IDENTIFIER=vault-kube-kms-audit\nMESSAGE={text}\n")
+                let program = program_name::get();
+                write!(line, "PRIORITY=6\nSYSLOG_IDENTIFIER={program}-audit\nMESSAGE={text}\n")
             }
             AuditPlace::File(_) | AuditPlace::Stdout => writeln!(line, "{text}"),
         };

@@ -23,6 +23,8 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
+use super::program_name;
+
 /// Where journald listens; it is there on a systemd host, and not in a container.
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
 
@@ -63,7 +65,8 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let (target, priority) = (event.metadata().target(), priority(*event.metadata().level()));
-        writeln!(writer, "PRIORITY={priority}\nSYSLOG_IDENTIFIER=vault-kube-kms\nTARGET={target}")?;
+        let program = program_name::get();
+        writeln!(writer, "PRIORITY={priority}\nSYSLOG_IDENTIFIER={program}\nTARGET={target}")?;
         let mut fields = Fields { writer, written: Ok(()) };
         event.record(&mut fields);
         fields.written

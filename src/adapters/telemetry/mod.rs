@@ -6,6 +6,7 @@ pub mod lines;
 pub mod logging;
 pub mod metrics;
 pub mod outlets;
+pub mod program_name;
 pub mod recorder;
 pub mod traces;
 

@@ -17,10 +17,8 @@ use tracing_subscriber::{
     registry::Registry,
 };
 
+use super::program_name;
 use crate::ports::telemetry::TRACE_TARGET;
-
-/// The name under which a collector shows them.
-const SERVICE: &str = "vault-kube-kms";
 
 /// How long one export may take.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,7 +42,7 @@ impl Traces {
             .with_timeout(EXPORT_TIMEOUT)
             .build()
             .map_err(|error| error.to_string())?;
-        let resource = Resource::builder().with_service_name(SERVICE).build();
+        let resource = Resource::builder().with_service_name(program_name::get()).build();
         let provider = SdkTracerProvider::builder()
             .with_batch_exporter(exporter)
             // What the caller of a call chose, holds for ours; our own are few.
@@ -56,7 +54,7 @@ impl Traces {
 
     pub(super) fn layer(&self) -> Collecting {
         tracing_opentelemetry::layer()
-            .with_tracer(self.0.tracer(SERVICE))
+            .with_tracer(self.0.tracer(program_name::get()))
             .with_location(false)
             .with_threads(false)
             .with_target(false)

@@ -15,6 +15,11 @@ const STYLE: &str = "body{font:14px/1.5 system-ui,sans-serif;margin:2em;max-widt
 /// The document with a row for each stable code.
 const FAILURE_MODES: &str = "docs/failure-modes.md";
 
+/// Returns the name of the program, which its version begins with.
+fn program(s: &Statusz) -> &str {
+    s.version.split(' ').next().unwrap_or_default()
+}
+
 pub(super) fn page(s: &Statusz) -> Markup {
     html! {
         (DOCTYPE)
@@ -22,11 +27,11 @@ pub(super) fn page(s: &Statusz) -> Markup {
             head {
                 meta charset="utf-8";
                 meta http-equiv="refresh" content="10";
-                title { "vault-kube-kms: " (s.state) }
+                title { (program(s)) ": " (s.state) }
                 style { (STYLE) }
             }
             body {
-                h1 { "vault-kube-kms: " span class=(s.state) { (s.state) } }
+                h1 { (program(s)) ": " span class=(s.state) { (s.state) } }
                 @if let Some(problem) = &s.problem { p { (told(problem)) } }
                 p { b { "Next: " } (next(s)) }
                 p {
