@@ -1,4 +1,5 @@
-//! A Kubernetes KMS v2 provider whose key-encryption key never leaves its keeper.
+//! A Kubernetes KMS v2 provider whose key-encryption key never leaves its keeper. `docs/architecture.md`
+//! shows the way of a Decrypt and of a rotation in time.
 //!
 //! ```text
 //!            kube-apiserver                                 operator, Prometheus
