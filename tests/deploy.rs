@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::pedantic, clippy::restriction, reason = "tests")]
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
     process::Command,
@@ -203,5 +204,128 @@ fn the_units_expose_little() {
         security.arg(format!("--threshold={EXPOSURE_MAX}")).arg(deploy("systemd").join(unit));
         let found = security.output().unwrap();
         assert!(found.status.success(), "{unit}: {}", String::from_utf8_lossy(&found.stdout));
+    }
+}
+
+/// The values of a YAML file that holds one document of block mappings alone, by their path.
+fn fields(file: &str) -> BTreeMap<String, String> {
+    let text = fs::read_to_string(deploy(file)).unwrap();
+    let (mut path, mut fields) = (Vec::<(usize, &str)>::new(), BTreeMap::new());
+    for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
+        let (key, rest) = line.split_once(':').unwrap();
+        let depth = key.len() - key.trim_start().len();
+        path.retain(|(above, _)| *above < depth);
+        path.push((depth, key.trim_start()));
+        let value = rest.split(" #").next().unwrap().trim();
+        if !value.is_empty() {
+            let keys: Vec<_> = path.iter().map(|(_, key)| *key).collect();
+            fields.insert(keys.join("."), value.to_owned());
+        }
+    }
+    fields
+}
+
+const OPENSHIFT: &str = "kubernetes/openshift";
+
+/// The settings of the plugin in a file, whose paths begin with `prefix`.
+fn plugin(file: &str, prefix: &str) -> BTreeMap<String, String> {
+    let fields = fields(&format!("{OPENSHIFT}/{file}")).into_iter();
+    fields
+        .filter_map(|(path, value)| Some((path.strip_prefix(prefix)?.to_owned(), value)))
+        .collect()
+}
+
+/// Source: `config/v1/types_kmsencryption.go` of openshift/api, and the resource VaultKMSConfig that library-go
+/// resolves (`pkg/operator/encryption/controllers`).
+#[test]
+fn the_files_for_openshift_have_the_fields_that_it_reads() {
+    let inline = plugin("apiserver.yaml", "spec.encryption.kms.vault.");
+    let names: Vec<_> = inline.keys().map(String::as_str).collect();
+    let expected = [
+        "authentication.appRole.secret.name",
+        "authentication.type",
+        "kmsPluginImage",
+        "tls.caBundle.name",
+        "vaultAddress",
+        "vaultKeyPath",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(inline["authentication.type"], "AppRole");
+    assert!(inline["vaultAddress"].starts_with("https://"));
+
+    // The other form says the same in a resource of its own, whose status has the image.
+    let mut resource = plugin("vaultkmsconfig.yaml", "spec.");
+    resource.extend(plugin("image-status.yaml", "status."));
+    assert_eq!(resource, inline);
+
+    let reference = fields(&format!("{OPENSHIFT}/apiserver-reference.yaml"));
+    let resource = fields(&format!("{OPENSHIFT}/vaultkmsconfig.yaml"));
+    let of = |path: &str| reference[&format!("spec.encryption.kms.pluginConfig.{path}")].as_str();
+    assert_eq!(of("apiVersion"), resource["apiVersion"]);
+    assert_eq!(of("name"), resource["metadata.name"]);
+    assert_eq!(of("resource"), format!("{}s", resource["kind"].to_lowercase()));
+    for file in ["apiserver.yaml", "apiserver-reference.yaml"] {
+        let fields = fields(&format!("{OPENSHIFT}/{file}"));
+        let of = |path: &str| fields[path].as_str();
+        assert_eq!((of("kind"), of("metadata.name")), ("APIServer", "cluster"), "{file}");
+        let types = (of("spec.encryption.type"), of("spec.encryption.kms.type"));
+        assert_eq!(types, ("KMS", "Vault"), "{file}");
+    }
+}
+
+/// OpenShift takes `host[:port]/name@sha256:digest` with a dot in the host, of 75 to 447 characters, and no tag.
+#[test]
+fn openshift_gets_the_image_by_digest_and_starts_its_entry_point() {
+    let settings = plugin("apiserver.yaml", "spec.encryption.kms.vault.");
+    let image = &settings["kmsPluginImage"];
+    assert!((75..=447).contains(&image.len()), "{image}");
+    let (name, digest) = image.split_once("@sha256:").unwrap();
+    let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+    assert!(digest.len() == 64 && digest.chars().all(is_hex), "{image}");
+    let (host, path) = name.split_once('/').unwrap();
+    assert!(host.contains('.') && !path.is_empty() && !path.contains(':'), "{image}");
+    // Its container has arguments and no command.
+    let containerfile = fs::read_to_string(deploy("container/Containerfile")).unwrap();
+    for line in ["COPY vault-kube-kms /vault-kube-kms", "ENTRYPOINT [\"/vault-kube-kms\"]"] {
+        assert!(containerfile.lines().any(|found| found == line), "{line}");
+    }
+}
+
+/// The command line that OpenShift makes of these settings (`pluginlifecycle/vault.go` of library-go), and of all
+/// that may be added to them.
+#[test]
+fn the_program_takes_the_command_line_of_openshift() {
+    let settings = plugin("apiserver.yaml", "spec.encryption.kms.vault.");
+    let place = tempfile::tempdir().unwrap();
+    let path = |name: &str| place.path().join(name).display().to_string();
+    let mut args = vec![
+        format!("-listen-address=unix://{}", path("kms-1.sock")),
+        format!("-vault-address={}", settings["vaultAddress"]),
+        format!("-vault-key-path={}", settings["vaultKeyPath"]),
+        "-approle-role-id=00000000-4711-4711-4711-000000000000".to_owned(),
+        format!("-approle-secret-id-path={}", path("secret-id")),
+        format!("-tls-ca-file={}", path("ca-bundle.crt")),
+    ];
+    let optional = [
+        "-tls-sni=vault.example.com",
+        "-vault-namespace=admin/team",
+        "-vault-auth-namespace=admin",
+    ];
+    for more in [&optional[..0], &optional] {
+        args.extend(more.iter().map(|flag| (*flag).to_owned()));
+        args.push("-metrics-port=0".to_owned());
+        let sources = Sources::collect(&args, []);
+        assert_eq!((&sources.errors, &sources.warnings), (&vec![], &vec![]), "{args:?}");
+        let errors = Settings::read(&sources).err();
+        assert!(errors.is_none(), "{args:?}: {errors:?}");
+        // The program itself reads the same, and names the key.
+        let printed = Command::new(env!("CARGO_BIN_EXE_vault-kube-kms"))
+            .arg("policy")
+            .args(&args)
+            .env_clear()
+            .output()
+            .unwrap();
+        let text = String::from_utf8(printed.stdout).unwrap();
+        assert!(printed.status.success() && text.contains("encrypt/kubernetes\""), "{text}");
     }
 }
