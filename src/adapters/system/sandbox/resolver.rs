@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+use crate::adapters::system::place::is_mounted_by_itself;
 
 /// The configuration of lookups and of the loader (`nsswitch.conf(5)`, `resolv.conf(5)`,
 /// `gai.conf(5)`, `host.conf(5)`, `ld.so(8)`), and the libraries that do them.
@@ -46,22 +46,9 @@ pub(super) fn files() -> Vec<PathBuf> {
     FIXED.iter().map(PathBuf::from).chain(replaced).collect()
 }
 
-/// Whether something is mounted at `path` itself (statx(2), Linux 5.8).
-fn is_mounted_by_itself(path: &Path) -> bool {
-    statx(CWD, path, AtFlags::empty(), StatxFlags::empty())
-        .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_mount_is_told_from_what_is_on_it() {
-        assert!(is_mounted_by_itself(Path::new("/proc")));
-        assert!(!is_mounted_by_itself(Path::new("/proc/self/stat")));
-        assert!(!is_mounted_by_itself(Path::new("/none")));
-    }
 
     #[test]
     fn the_root_directory_is_never_opened() {
