@@ -7,7 +7,7 @@ use crate::{
     tools,
 };
 
-const TARGETS: &[&str] = &["answers", "authority", "config", "envelope", "files", "names"];
+const TARGETS: &[&str] = &["answers", "authority", "cache", "config", "envelope", "files", "names"];
 
 /// Runs all targets for `seconds` together, each with its dictionary, on top of its corpus and of
 /// what earlier runs found. Targets share

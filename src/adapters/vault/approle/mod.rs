@@ -1,5 +1,6 @@
 //! AppRole: a role ID and a secret ID, read anew at each login.
 
+pub mod cache_text;
 pub mod credential_text;
 mod requests;
 pub mod secret_id;

@@ -6,9 +6,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-
 use super::{
+    cache_text,
     credential_text::read,
     wrapping::{Unwrapped, Unwrapper},
 };
@@ -17,7 +16,7 @@ use crate::{
         credentials::{LoginFailure, Mark, Proof},
         vocabulary::WRAPPING_TOKEN_USED,
     },
-    domain::{error::KmsError, secret::Secret, time::UnixTime},
+    domain::{error::KmsError, secret::Secret},
     ports::file::{PrivateFile, TextFile},
 };
 
@@ -155,12 +154,8 @@ impl SecretIds {
         let cache = self.cache.as_ref()?;
         match cache.load().await {
             Ok(text) => {
-                let text = text?;
-                let mut lines = text.expose().lines();
-                let (told, secret_id) = (lines.next()?, lines.next()?);
-                let end = lines.next().and_then(|end| end.parse().ok()).map(UnixTime::from_secs);
-                let secret_id = Secret::new(secret_id.trim().to_owned());
-                (told == printed(of)).then_some(Unwrapped { secret_id, end })
+                let (secret_id, end) = cache_text::read(&text?, of)?;
+                Some(Unwrapped { secret_id, end })
             }
             Err(problem) => {
                 let place = cache.place();
@@ -170,13 +165,10 @@ impl SecretIds {
         }
     }
 
-    /// Keeps three lines: the mark of the wrapping token, the secret ID, and when that expires in
-    /// seconds since the epoch; the last one is left out where it is not known.
+    /// Keeps what the wrapping token of the mark `of` gave.
     async fn keep(&self, of: Mark, unwrapped: &Unwrapped) {
         let Some(cache) = &self.cache else { return };
-        let end = unwrapped.end.map(|end| format!("{}\n", end.secs())).unwrap_or_default();
-        let secret_id = unwrapped.secret_id.expose();
-        let text = Secret::new(joined(&[&printed(of), "\n", secret_id, "\n", &end]));
+        let text = cache_text::write(of, &unwrapped.secret_id, unwrapped.end);
         if let Err(problem) = cache.store(&text).await {
             let place = cache.place();
             tracing::warn!(
@@ -203,15 +195,4 @@ fn alert(failure: &LoginFailure) {
         let (code, cause, remedy) = (error.code().as_str(), error.cause(), error.remedy());
         tracing::error!(code, cause, remedy, "ALERT: the secret ID may be stolen");
     }
-}
-
-fn printed(mark: Mark) -> String {
-    STANDARD.encode(mark.bytes())
-}
-
-/// The parts in a string of just their size: growing it would leave copies of secrets in memory.
-fn joined(parts: &[&str]) -> String {
-    let mut text = String::with_capacity(parts.iter().map(|part| part.len()).sum());
-    text.extend(parts.iter().copied());
-    text
 }
