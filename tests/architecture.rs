@@ -20,7 +20,11 @@ const RULES: &[(&str, &[&str], Crates)] = &[
         &["domain", "ports", "testkit", "kek_rules"],
         Crates::Only(&["async_trait", "tokio"]),
     ),
-    ("adapters", &["domain", "ports", "adapters::SELF", "adapters::connections"], Crates::Any),
+    (
+        "adapters",
+        &["domain", "ports", "adapters::SELF", "adapters::connections", "adapters::rfc3339"],
+        Crates::Any,
+    ),
     ("config", &["domain", "ports", "adapters", "config"], Crates::Any),
     ("cli", &["domain", "ports", "adapters", "config", "cli"], Crates::Any),
 ];

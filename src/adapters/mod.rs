@@ -1,5 +1,6 @@
 //! What touches the world, one folder for each neighbour. Adapters know ports and domain, and
-//! nothing of each other but `connections`, which the servers share; `cli` puts them together.
+//! nothing of each other but `connections`, which the servers share, and `rfc3339`; `cli` puts them
+//! together.
 
 pub mod grpc;
 pub mod http;
@@ -10,3 +11,4 @@ pub mod telemetry;
 pub mod vault;
 
 mod connections;
+pub(crate) mod rfc3339;

@@ -1,9 +1,6 @@
 //! What `/statusz` shows, put together from everything that is wired here.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     adapters::{
@@ -11,6 +8,7 @@ use crate::{
             Endpoint, LastError, Problem, Sandbox, Session, Statusz, Takeover, VERSIONS_MAX,
             Version,
         },
+        rfc3339,
         system::sandbox::Report,
         telemetry::last_errors::{LastErrors, Seen},
         vault::tls,
@@ -21,7 +19,7 @@ use crate::{
         health::{OutagePolicy, Standing},
         key::KekVersion,
         rotation::VersionView,
-        time::{Monotonic, UnixTime},
+        time::Monotonic,
         watch::KeyWatch,
     },
     ports::keeper::{EndpointView, Keeper, SessionView},
@@ -75,7 +73,7 @@ impl Sources {
         Statusz {
             version: self.version.to_owned(),
             fips: tls::is_fips(),
-            now: rfc3339(clock.wall()),
+            now: rfc3339::seconds(clock.wall()),
             uptime_s: clock.now().since(self.started).as_secs(),
             state,
             problem,
@@ -116,8 +114,8 @@ fn version(view: &VersionView, writes: Option<KekVersion>) -> Version {
             () if Some(view.version) > writes => "waits",
             () => "reads",
         },
-        created: view.created.map_or_else(not_known, rfc3339),
-        writes_from: view.writes_from.map_or_else(not_known, rfc3339),
+        created: view.created.map_or_else(not_known, rfc3339::seconds),
+        writes_from: view.writes_from.map_or_else(not_known, rfc3339::seconds),
     }
 }
 
@@ -147,8 +145,8 @@ fn last_error(seen: &Seen) -> LastError {
     LastError {
         what: seen.what,
         problem: problem(&seen.error),
-        first: rfc3339(seen.first),
-        last: rfc3339(seen.last),
+        first: rfc3339::seconds(seen.first),
+        last: rfc3339::seconds(seen.last),
         times: seen.times,
     }
 }
@@ -163,28 +161,4 @@ fn problem(error: &KmsError) -> Problem {
 
 fn not_known() -> String {
     "not known".to_owned()
-}
-
-/// A keeper's year 10,000 is shown as the last second before it.
-fn rfc3339(time: UnixTime) -> String {
-    const LAST: u64 = 253_402_300_799;
-    let seconds = u64::try_from(time.secs()).unwrap_or(0).min(LAST);
-    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-    humantime::format_rfc3339_seconds(time).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_time_is_out_of_range() {
-        for (seconds, text) in [
-            (i64::MIN, "1970-01-01T00:00:00Z"),
-            (1_767_225_600, "2026-01-01T00:00:00Z"),
-            (i64::MAX, "9999-12-31T23:59:59Z"),
-        ] {
-            assert_eq!(rfc3339(UnixTime::from_secs(seconds)), text);
-        }
-    }
 }

@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -17,6 +17,7 @@ use tracing::warn;
 
 use super::{audit_file::AuditFile, lines::Lines, outlets::Outlet, program_name, text::printable};
 use crate::{
+    adapters::rfc3339,
     domain::{
         error::{Code, KmsError},
         time::UnixTime,
@@ -194,7 +195,7 @@ fn fields(entry: &Entry<'_>, now: UnixTime) -> Value {
     let request_id = entry.request_id.map(|id| printable(id, REQUEST_ID_MAX));
     let all = [
         ("audit", json!(entry.method.as_str())),
-        ("time", json!(rfc3339(now))),
+        ("time", json!(rfc3339::millis(now))),
         ("uid", json!(printable(entry.uid, super::text::UID_MAX))),
         ("key_id", json!(printable(entry.key_id, KEY_ID_MAX))),
         ("outcome", json!(outcome)),
@@ -206,12 +207,6 @@ fn fields(entry: &Entry<'_>, now: UnixTime) -> Value {
     ];
     let given = all.into_iter().filter(|(_, value)| !value.is_null());
     given.collect::<BTreeMap<_, _>>().into_iter().collect()
-}
-
-fn rfc3339(time: UnixTime) -> String {
-    let millis = time.apart(UnixTime::default());
-    let time = SystemTime::UNIX_EPOCH.checked_add(millis).unwrap_or(SystemTime::UNIX_EPOCH);
-    humantime::format_rfc3339_millis(time).to_string()
 }
 
 #[cfg(test)]

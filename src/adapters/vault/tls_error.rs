@@ -1,12 +1,11 @@
 //! What an error of the TLS library means for an operator: a cause and one remedy for each, told
 //! by value.
 
-use std::time::{Duration, SystemTime};
-
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 use rustls_pki_types::{ServerName, UnixTime};
 
 use super::verifier::Rejection;
+use crate::{adapters::rfc3339, domain::time};
 
 /// The most names of a certificate that are told.
 const NAMES_MAX: usize = 4;
@@ -292,8 +291,8 @@ fn alerted(alert: AlertDescription) -> Explained {
 }
 
 fn date(time: UnixTime) -> String {
-    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()));
-    time.map_or_else(String::new, |time| humantime::format_rfc3339_seconds(time).to_string())
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    rfc3339::seconds(time::UnixTime::from_secs(seconds))
 }
 
 #[cfg(test)]
