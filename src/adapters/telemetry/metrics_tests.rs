@@ -70,6 +70,22 @@ fn a_counter_goes_on_from_0() {
 }
 
 #[test]
+fn each_uid_has_its_series_up_to_a_number() {
+    let metrics = metrics();
+    for uid in (0..10).chain([0]) {
+        metrics.called_by(uid, true);
+    }
+    metrics.called_by(1, false);
+    let calls = |uid: &str, outcome: &str| {
+        let labels = format!("outcome=\"{outcome}\",uid=\"{uid}\"");
+        value(&metrics, &format!("vault_kube_kms_peer_calls_total{{{labels}}}"))
+    };
+    assert_eq!((calls("0", "ok"), calls("7", "ok")), (Some(2.0), Some(1.0)));
+    assert_eq!((calls("1", "ok"), calls("1", "failed")), (Some(1.0), Some(1.0)));
+    assert_eq!((calls("8", "ok"), calls("other", "ok")), (None, Some(2.0)));
+}
+
+#[test]
 fn calls_are_timed_under_the_old_and_the_new_name() {
     let metrics = metrics();
     metrics.answered(Method::Decrypt, 0, Duration::from_micros(60));

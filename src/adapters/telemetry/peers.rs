@@ -1,12 +1,12 @@
 //! Who calls: a counter by the uid of the caller's process.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     sync::{Mutex, PoisonError},
 };
 
 use opentelemetry::{
-    KeyValue,
+    KeyValue, StringValue,
     metrics::{Counter, Meter},
 };
 
@@ -16,28 +16,46 @@ use super::instruments::counter;
 /// are counted together.
 const UIDS_MAX: usize = 8;
 
+/// The labels of a series.
+type Labels = [KeyValue; 2];
+
+/// The labels of one uid's calls. They are made once, so that no call makes them.
+#[derive(Debug)]
+struct Series {
+    succeeded: Labels,
+    failed: Labels,
+}
+
 /// The counter.
 #[derive(Debug)]
 pub(super) struct Peers {
     calls: Counter<u64>,
-    uids: Mutex<BTreeSet<u32>>,
+    uids: Mutex<BTreeMap<u32, Series>>,
+    others: Series,
 }
 
 impl Peers {
     pub(super) fn new(meter: &Meter) -> Self {
         let calls = counter(meter, "peer_calls", "Calls by the uid of the caller's process.");
-        Self { calls, uids: Mutex::default() }
+        Self { calls, uids: Mutex::default(), others: Series::of(&"other".into()) }
     }
 
     /// Counts one call of a process of `uid`.
     pub(super) fn called(&self, uid: u32, succeeded: bool) {
-        let outcome = if succeeded { "ok" } else { "failed" };
-        let name = if self.has_a_series(uid) { uid.to_string() } else { "other".to_owned() };
-        self.calls.add(1, &[KeyValue::new("uid", name), KeyValue::new("outcome", outcome)]);
-    }
-
-    fn has_a_series(&self, uid: u32) -> bool {
         let mut uids = self.uids.lock().unwrap_or_else(PoisonError::into_inner);
-        uids.contains(&uid) || uids.len() < UIDS_MAX && uids.insert(uid)
+        if uids.len() < UIDS_MAX {
+            let _known = uids.entry(uid).or_insert_with(|| Series::of(&uid.to_string().into()));
+        }
+        let series = uids.get(&uid).unwrap_or(&self.others);
+        self.calls.add(1, if succeeded { &series.succeeded } else { &series.failed });
+    }
+}
+
+impl Series {
+    fn of(name: &StringValue) -> Self {
+        let of = |outcome: &'static str| {
+            [KeyValue::new("uid", name.clone()), KeyValue::new("outcome", outcome)]
+        };
+        Self { succeeded: of("ok"), failed: of("failed") }
     }
 }
