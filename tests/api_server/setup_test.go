@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"vault-kube-kms.test/parts"
@@ -12,15 +13,17 @@ import (
 )
 
 // setUp runs deploy/vault/setup.sh against the shared server, with more variables, and returns the folder of
-// the files that it wrote.
-func setUp(t *testing.T, name string, variables ...string) (dir string) {
+// the files that it wrote. The only CLI that the script finds is OpenBao's, under the name cli.
+func setUp(t *testing.T, cli, name string, variables ...string) (dir string) {
 	t.Helper()
-	bao := sharedBao(t)
+	bao, programs := sharedBao(t), shortDir(t)
+	must(t, os.Symlink(needed(t, "BAO"), filepath.Join(programs, cli)))
 	dir = filepath.Join(shortDir(t), "credentials")
 	command := parts.Command("../../deploy/vault/setup.sh", dir)
+	prefix := strings.ToUpper(cli) + "_"
 	command.Env = slices.Concat(command.Env, []string{
-		"HOME=" + shortDir(t), "CLI=" + needed(t, "BAO"), "MOUNT=" + name, "KEY=" + name, "ROLE=" + name,
-		"BAO_ADDR=https://" + bao.Address, "BAO_CACERT=" + bao.CAFile, "BAO_TOKEN=" + bao.Token,
+		"PATH=" + programs + ":/usr/bin:/bin", "HOME=" + shortDir(t), "MOUNT=" + name, "KEY=" + name, "ROLE=" + name,
+		prefix + "ADDR=https://" + bao.Address, prefix + "CACERT=" + bao.CAFile, prefix + "TOKEN=" + bao.Token,
 	}, variables)
 	if out, err := command.CombinedOutput(); err != nil {
 		t.Fatalf("setup.sh: %v\n%s", err, out)
@@ -38,16 +41,17 @@ func setUpFlags(t *testing.T, name, dir string) []string {
 	}
 }
 
-// The script makes all that the program needs, twice without harm, and the role may do nothing else.
+// The script makes all that the program needs, twice without harm, and the role may do nothing else. It calls
+// `vault`, and `bao` where it is told to.
 func TestSetupGrantsWhatIsNeededAndNothingElse(t *testing.T) {
 	t.Parallel()
 	bao, name := sharedBao(t), parts.RandomName()
-	setUp(t, name)
+	setUp(t, "vault", name)
 	_, err := bao.Ask("POST", name+"/keys/"+name+"/rotate", nil)
 	must(t, err)
 	_, err = bao.Ask("POST", "auth/approle/role/"+name, map[string]any{"token_bound_cidrs": "127.0.0.0/8"})
 	must(t, err)
-	dir := setUp(t, name)
+	dir := setUp(t, "bao", name, "CLI=bao")
 	made, err := bao.Ask("GET", "auth/approle/role/"+name, nil)
 	must(t, err)
 	if networks := fmt.Sprint(made["token_bound_cidrs"]); networks != "[127.0.0.0/8]" {
@@ -81,7 +85,7 @@ func TestSetupGrantsWhatIsNeededAndNothingElse(t *testing.T) {
 func TestSetupWrapsSecretIDs(t *testing.T) {
 	t.Parallel()
 	bao, name := sharedBao(t), parts.RandomName()
-	dir := setUp(t, name, "WRAP_TTL=5m")
+	dir := setUp(t, "vault", name, "WRAP_TTL=5m")
 	start(t, append(setUpFlags(t, name, dir), "--approle-secret-id-wrapped"))
 
 	made, err := bao.LogInAs(name + "-issuer")
