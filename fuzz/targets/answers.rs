@@ -278,6 +278,10 @@ struct Given;
 
 #[async_trait]
 impl Credentials for Given {
+    fn keeper(&self) -> String {
+        "the keeper".to_owned()
+    }
+
     async fn materials(&self) -> Result<Vec<Material>, KmsError> {
         let (mark, role_id) = (Mark::NOTHING, Secret::new("role".to_owned()));
         Ok(vec![Material { mark, role_id, proof: Proof::RoleAlone }])

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"vault-kube-kms.test/parts"
 )
 
@@ -21,17 +23,17 @@ const (
 // cause and not a Pod that restarts. What can be mended without other flags heals by itself.
 func TestOpenShiftPreflightNamesWhatIsWrong(t *testing.T) {
 	t.Parallel()
+	silent, full := listen(t).Addr().String(), blackHole(t)
 	for name, c := range map[string]struct {
 		code, cause string
 		// spoil makes an installation bad; its flags, and what mends it, if anything does.
 		spoil func(t *testing.T, n *tenant) (flags []string, mend func())
 	}{
-		"an address that never answers": {"keeper-timeout", "", func(t *testing.T, n *tenant) ([]string, func()) {
-			// The kernel accepts connections, and nothing reads them.
-			silent, err := net.Listen("tcp", "127.0.0.1:0")
-			must(t, err)
-			t.Cleanup(func() { _ = silent.Close() })
-			return openShift(n, silent.Addr().String()), nil
+		"an address that never answers": {"keeper-timeout", silent, func(_ *testing.T, n *tenant) ([]string, func()) {
+			return openShift(n, silent), nil
+		}},
+		"an address that drops packets": {"keeper-unreachable", full + ": nothing answers there", func(_ *testing.T, n *tenant) ([]string, func()) {
+			return openShift(n, full), nil
 		}},
 		"a key that does not exist": {"key-missing", "no key", func(t *testing.T, n *tenant) ([]string, func()) {
 			return openShift(n, n.Bao.Address), func() { must(t, n.MakeKey()) }
@@ -93,4 +95,32 @@ func openShift(n *tenant, address string, more ...string) []string {
 		"-approle-role-id=" + n.RoleID, "-approle-secret-id-path=" + n.SecretIDFile,
 		"-tls-ca-file=" + n.Bao.CAFile, "-metrics-port=0",
 	}, more...)
+}
+
+// listen accepts connections in the kernel alone: nothing reads them.
+func listen(t *testing.T) *net.TCPListener {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	t.Cleanup(func() { _ = listener.Close() })
+	return listener.(*net.TCPListener)
+}
+
+// blackHole is an address that drops the packets of further connections, as a firewall does: its queue is full.
+func blackHole(t *testing.T) string {
+	t.Helper()
+	listener := listen(t)
+	raw, err := listener.SyscallConn()
+	must(t, err)
+	var failed error
+	must(t, raw.Control(func(socket uintptr) { failed = unix.Listen(int(socket), 0) }))
+	must(t, failed)
+	address := listener.Addr().String()
+	for {
+		queued, err := net.DialTimeout("tcp", address, 200*time.Millisecond)
+		if err != nil {
+			return address
+		}
+		t.Cleanup(func() { _ = queued.Close() })
+	}
 }

@@ -84,6 +84,9 @@ pub enum LoginFailure {
 /// Every method that asks the keeper may wait for as long as its implementation bounds a request.
 #[async_trait]
 pub trait Credentials: Debug + Send + Sync + 'static {
+    /// The servers that are asked, as errors name them.
+    fn keeper(&self) -> String;
+
     /// Reads what a login can be made with now, the preferred material first. Never empty.
     ///
     /// # Errors

@@ -161,11 +161,12 @@ impl Session {
     }
 
     fn no_token_yet(&self) -> KmsError {
+        let keeper = self.credentials.keeper();
         let cause = self.login_began().map_or_else(
-            || "no token from the keeper in time".to_owned(),
+            || format!("no token from {keeper} in time"),
             |began| {
                 let took = self.clock.now().since(began).as_secs_f64();
-                format!("no token from the keeper yet: the login has taken {took:.1} s so far")
+                format!("no token from {keeper} yet: the login has taken {took:.1} s so far")
             },
         );
         KmsError::new(

@@ -60,9 +60,65 @@ fn explained(error: &(dyn Error + 'static), in_handshake: bool) -> Explained {
                     .to_owned(),
             )
         }
+        Some(io::ErrorKind::TimedOut) => (
+            "nothing answers there".to_owned(),
+            "check --vault-address, that the keeper runs, and that no firewall on the way to it \
+             drops packets"
+                .to_owned(),
+        ),
         _ => (
             root.to_string(),
             "check --vault-address, that the keeper runs, and the network to it".to_owned(),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::SocketAddr, time::Duration};
+
+    use tokio::{
+        net::{TcpListener, TcpSocket, TcpStream},
+        time::timeout,
+    };
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::adapters::vault::{
+        client::ClientSettings,
+        tls::{TlsSettings, Trust},
+    };
+
+    /// A port that drops the packets of further connections: its queue is full and nobody accepts.
+    async fn black_hole() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let (address, mut queued) = (listener.local_addr().unwrap(), Vec::new());
+        while let Ok(connected) =
+            timeout(Duration::from_millis(200), TcpStream::connect(address)).await
+        {
+            queued.push(connected.unwrap());
+        }
+        (address, listener, queued)
+    }
+
+    #[tokio::test]
+    async fn an_address_at_which_nothing_answers_is_named_with_the_firewall() {
+        let (port, _listener, _queued) = black_hole().await;
+        let address = VaultAddress::parse(&format!("https://{port}")).unwrap();
+        let settings = ClientSettings {
+            addresses: vec![address.clone()],
+            tls: TlsSettings { trust: Trust::System, server_name: None, require_pq: false },
+            connect_timeout: Duration::from_millis(100),
+            request_timeout: Duration::from_secs(20),
+        };
+        let uri = address.join("sys/health").unwrap();
+        let error = settings.connector(&[]).oneshot(uri).await.unwrap_err();
+        let error = unreachable(&address, &error, true);
+        assert_eq!(error.code(), Code::KeeperUnreachable);
+        let cause = format!("cannot connect to https://{port}: nothing answers there");
+        assert_eq!(error.cause(), cause);
+        assert!(error.remedy().contains("firewall"), "{error}");
     }
 }

@@ -170,6 +170,10 @@ impl AppRole {
 
 #[async_trait]
 impl Credentials for AppRole {
+    fn keeper(&self) -> String {
+        self.requests.keeper()
+    }
+
     async fn materials(&self) -> Result<Vec<Material>, KmsError> {
         // Read both files before an error of either counts: `changed` compares with the last read.
         let (role_id, proofs) = (self.role_id().await, self.proofs().await);

@@ -101,9 +101,28 @@ impl Requests {
         });
         tokio::select! {
             biased;
-            outcome = answered => outcome.unwrap_or_else(|_gone| Err(LoginFailure::Failed(late(self.timeout)))),
-            () = self.clock.sleep(self.timeout) => Err(LoginFailure::Failed(late(self.timeout))),
+            outcome = answered => outcome.unwrap_or_else(|_gone| Err(LoginFailure::Failed(self.late()))),
+            () = self.clock.sleep(self.timeout) => Err(LoginFailure::Failed(self.late())),
         }
+    }
+
+    /// The servers that are asked, as errors name them: the first one, and how many there are.
+    pub(super) fn keeper(&self) -> String {
+        let endpoints = self.client.endpoints();
+        let first = endpoints.first().map_or("the keeper", |endpoint| &endpoint.address);
+        match endpoints.len() {
+            0 | 1 => first.to_owned(),
+            all => format!("{first} (the first of {all} addresses)"),
+        }
+    }
+
+    fn late(&self) -> KmsError {
+        let (keeper, timeout) = (self.keeper(), self.timeout.as_secs_f64());
+        KmsError::new(
+            Code::KeeperTimeout,
+            format!("no answer to a login from {keeper} within {timeout} s (--login-timeout)"),
+            "check the keeper's load and the network to it, or raise --login-timeout",
+        )
     }
 
     fn refused_late(&self) -> MutexGuard<'_, Option<(Mark, KmsError)>> {
@@ -196,14 +215,6 @@ fn named(failure: Failure) -> Failure {
         Failure::Lost(error) => Failure::Lost(name(error)),
         other => other,
     }
-}
-
-fn late(timeout: Duration) -> KmsError {
-    KmsError::new(
-        Code::KeeperTimeout,
-        format!("no answer to a login within {} s (--login-timeout)", timeout.as_secs_f64()),
-        "check the keeper's load and the network to it, or raise --login-timeout",
-    )
 }
 
 fn lease(auth: &Auth) -> Result<Lease, KmsError> {
