@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -166,16 +165,7 @@ func removeCgroups() {
 	for _, pattern := range []string{"/sys/fs/cgroup/*/k8s.io", "/sys/fs/cgroup/k8s.io"} {
 		roots, _ := filepath.Glob(pattern)
 		for _, root := range roots {
-			var groups []string
-			_ = filepath.WalkDir(root, func(path string, entry os.DirEntry, err error) error {
-				if err == nil && entry.IsDir() {
-					groups = append(groups, path)
-				}
-				return nil
-			})
-			for _, group := range slices.Backward(groups) {
-				_ = os.Remove(group)
-			}
+			_ = parts.RemoveCgroup(root)
 		}
 	}
 }

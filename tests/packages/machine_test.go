@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -110,24 +109,13 @@ func groups(t *testing.T) (made []string) {
 	return made
 }
 
-// removeGroup removes a control group and those below it, the innermost first.
+// removeGroup removes a control group, once all that was in it has ended.
 func removeGroup(t *testing.T, group string) {
 	t.Helper()
 	var last error
 	if !parts.Eventually(bound, func() bool {
-		var folders []string
-		_ = filepath.WalkDir(group, func(path string, entry os.DirEntry, err error) error {
-			if err == nil && entry.IsDir() {
-				folders = append(folders, path)
-			}
-			return nil
-		})
-		for _, folder := range slices.Backward(folders) {
-			if last = os.Remove(folder); last != nil {
-				return false
-			}
-		}
-		return true
+		last = parts.RemoveCgroup(group)
+		return last == nil
 	}) {
 		t.Errorf("a control group is left: %v", last)
 	}
