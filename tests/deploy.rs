@@ -78,6 +78,33 @@ fn assert_generated(file: &str, expected: &str) {
     assert_eq!(shipped, expected, "run DEPLOY_UPDATE=1 cargo test --test deploy");
 }
 
+/// `text` with the version of Cargo.toml behind each `mark` that a version follows.
+fn with_this_version(text: &str, mark: &str) -> String {
+    let mut parts = text.split(mark);
+    let mut told = parts.next().unwrap().to_owned();
+    for part in parts {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+        let version = if rest.len() < part.len() { env!("CARGO_PKG_VERSION") } else { "" };
+        told.extend([mark, version, rest]);
+    }
+    told
+}
+
+#[test]
+fn the_files_that_name_a_version_name_this_one() {
+    for (file, marks) in [
+        ("README.md", &["vault-kube-kms_", "vault-kube-kms-"][..]),
+        ("distributions/talos.md", &["vault-kube-kms:"]),
+        ("kubernetes/sidecar/kustomization.yaml", &["newTag: "]),
+        ("static-pod/vault-kube-kms.yaml", &["localhost/vault-kube-kms:"]),
+    ] {
+        let shipped = fs::read_to_string(deploy(file)).unwrap();
+        assert!(shipped.contains(env!("CARGO_PKG_VERSION")), "{file}");
+        let expected = marks.iter().fold(shipped, |text, mark| with_this_version(&text, mark));
+        assert_generated(file, &expected);
+    }
+}
+
 #[test]
 fn the_policy_is_what_the_program_prints() {
     let flags = ["--vault-key-path=transit/keys/kubernetes".to_owned()];

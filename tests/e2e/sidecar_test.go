@@ -32,7 +32,7 @@ func TestTheSidecarComponent(t *testing.T) {
 			must(t, os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600))
 		}
 		write("kustomization.yaml", "resources: [apiserver.yaml]\ncomponents: [sidecar]\n"+
-			"images: [{name: vault-kube-kms, newName: registry.example.org/vault-kube-kms, newTag: 0.1.0}]\n")
+			"images: [{name: vault-kube-kms, newName: registry.example.org/vault-kube-kms, newTag: other}]\n")
 		write("apiserver.yaml", hosted(kind))
 		rendered := c.mustKubectl(t, "", "kustomize", dir)
 		c.mustKubectl(t, rendered, append(tries, "-")...)
@@ -76,7 +76,7 @@ func requireSidecar(t *testing.T, c *controlPlane, rendered string) {
 	must(t, objects.Decode(&workload))
 	pod := workload.Spec.Template.Spec
 	provider := pod.InitContainers[0]
-	if provider.Image != "registry.example.org/vault-kube-kms:0.1.0" || *provider.RestartPolicy != corev1.ContainerRestartPolicyAlways {
+	if provider.Image != "registry.example.org/vault-kube-kms:other" || *provider.RestartPolicy != corev1.ContainerRestartPolicyAlways {
 		t.Errorf("the provider is started as %v", provider)
 	}
 	if name := provider.EnvFrom[0].ConfigMapRef.Name; name != settings.Metadata.Name {

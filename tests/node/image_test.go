@@ -16,8 +16,6 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-const image = "localhost/vault-kube-kms:0.1.0"
-
 // bundle makes a bundle of an image for runc: a root that the process sees read-only, no capabilities, no new privileges, and the
 // directory at /work. Returns the command that runs it as a user.
 func (n *node) bundle(image, id string, uid, gid int, dir string, args ...string) []string {
@@ -59,7 +57,7 @@ func (n *node) tryImages() {
 	suite.Must(t, os.Chown(key, uid, 0))
 	suite.Must(t, os.Chown(dir, 0, 0))
 	suite.Must(t, os.Chmod(dir, 0o770))
-	process, err := n.way.Start("any-uid", n.bundle(image, "any-uid", uid, 0, dir, "/vault-kube-kms", "--keeper=local",
+	process, err := n.way.Start("any-uid", n.bundle(n.image, "any-uid", uid, 0, dir, "/vault-kube-kms", "--keeper=local",
 		"--local-key-file=/work/key.json", "--listen-address=unix:///work/kms.sock", "--health-port=0", "--metrics-port=0"))
 	suite.Must(t, err)
 	client, err := kmsv2.NewGRPCService(t.Context(), "unix://"+filepath.Join(dir, "kms.sock"), "image", 10*time.Second)
@@ -85,11 +83,11 @@ func (n *node) tryImages() {
 		t.Error("the container does not end")
 	}
 
-	printed := n.run(n.bundle(image+"-shell", "shell", 65532, 65532, dir, "/bin/sh", "-ec", "test -x /vault-kube-kms; /vault-kube-kms --version")...)
-	if !strings.HasPrefix(printed, "vault-kube-kms 0.1.0") {
+	printed := n.run(n.bundle(n.image+"-shell", "shell", 65532, 65532, dir, "/bin/sh", "-ec", "test -x /vault-kube-kms; /vault-kube-kms --version")...)
+	if _, version, _ := strings.Cut(n.image, ":"); !strings.HasPrefix(printed, "vault-kube-kms "+version+" ") {
 		t.Errorf("the image with a shell prints %q", printed)
 	}
-	if out, err := n.try(n.bundle(image, "no-shell", 65532, 65532, dir, "/bin/sh")...); err == nil {
+	if out, err := n.try(n.bundle(n.image, "no-shell", 65532, 65532, dir, "/bin/sh")...); err == nil {
 		t.Errorf("the plain image has a shell: %s", out)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -30,8 +31,8 @@ type node struct {
 	*machine
 	bao    *parts.OpenBao
 	tenant *parts.Tenant
-	// podOfProvider is the manifest of deploy/, with the marked lines changed.
-	podOfProvider                                 string
+	// podOfProvider is the manifest of deploy/, with the marked lines changed, and image what it names.
+	podOfProvider, image                          string
 	podOfEtcd, podOfAPIServer, podByClusterConfig string
 }
 
@@ -52,6 +53,7 @@ func prepare(t *testing.T, dir string) *node {
 	manifest := n.deploy("static-pod/vault-kube-kms.yaml")
 	manifest = strings.Replace(manifest, "https://vault.example.com:8200", "https://"+bao.Address, 1)
 	manifest = strings.Replace(manifest, "transit/keys/kubernetes", n.tenant.Mount+"/keys/"+n.tenant.Key, 1)
+	n.image = regexp.MustCompile(`localhost/vault-kube-kms:\S+`).FindString(manifest)
 	// A test does not wait for a minute.
 	n.podOfProvider = strings.Replace(manifest, "        - --health-address", "        - --rotation-delay=5s\n        - --health-address", 1)
 	return n
@@ -257,9 +259,9 @@ func TestNode(t *testing.T) {
 	n.untilWritesWith("v2")
 
 	t.Log("the image is upgraded by its manifest, under constant writes")
-	n.run("ctr", "--namespace=k8s.io", "images", "tag", "localhost/vault-kube-kms:0.1.0", "localhost/vault-kube-kms:next")
+	n.run("ctr", "--namespace=k8s.io", "images", "tag", n.image, "localhost/vault-kube-kms:next")
 	n.whileWriting(func() {
-		n.write(provider+".yaml", strings.Replace(n.podOfProvider, ":0.1.0", ":next", 1))
+		n.write(provider+".yaml", strings.Replace(n.podOfProvider, n.image, "localhost/vault-kube-kms:next", 1))
 		n.untilReady(provider, before)
 	})
 
