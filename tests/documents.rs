@@ -72,10 +72,15 @@ fn each_code_and_each_alert_has_its_failure_mode() {
     let expected: Vec<_> = codes.chain(alerts.map(str::to_owned)).collect();
     let lacking: Vec<_> = expected.iter().filter(|name| !headings.contains(name)).collect();
     assert!(lacking.is_empty(), "no heading for {lacking:?}");
+    // What the command in the head of the rules replaces.
+    let (_, place) = rules.split_once("sed -i 's|").unwrap();
+    let place = place.split('|').next().unwrap();
+    assert!(place.starts_with("https://"), "{place}");
     for alert in rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
-        let link = format!("runbook_url: docs/failure-modes.md#{}", alert.to_lowercase());
+        let link = format!("runbook_url: {place}/failure-modes.md#{}\n", alert.to_lowercase());
         assert!(rules.contains(&link), "{alert}");
     }
+    assert_eq!(rules.matches("runbook_url: ").count(), rules.matches("- alert: ").count());
     assert_eq!(missing_tests(&document), Vec::<&str>::new());
     for part in ["Seen", "Cause", "Still works", "Type", "Tests"] {
         let line = format!("\n- **{part}**: ");
