@@ -3,7 +3,7 @@
 use std::{
     fmt,
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use async_trait::async_trait;
@@ -34,9 +34,14 @@ const PREFIX: &str = "local:v";
 const NONCE_BYTES: usize = 12;
 
 /// The embedded keeper. Rotations by another process are seen at the next `describe`.
-pub struct LocalKek {
+pub struct LocalKek(Arc<Held>);
+
+struct Held {
     path: PathBuf,
     file: RwLock<Arc<KeyFile>>,
+    /// A thread holds it while it reads the file anew, so that no older reading replaces a newer
+    /// one.
+    turn: Mutex<()>,
 }
 
 impl LocalKek {
@@ -46,29 +51,19 @@ impl LocalKek {
     /// As [`KeyFile::load`].
     pub fn open(path: PathBuf) -> Result<Self, KmsError> {
         let file = RwLock::new(Arc::new(KeyFile::load(&path)?));
-        Ok(Self { path, file })
+        Ok(Self(Arc::new(Held { path, file, turn: Mutex::default() })))
     }
 
     fn current(&self) -> Arc<KeyFile> {
-        Arc::clone(&self.file.read().unwrap_or_else(PoisonError::into_inner))
+        self.0.current()
     }
 
     /// Reads the file anew. It is a few hundred bytes, but on a disk that may hang.
     async fn reload(&self) -> Result<Arc<KeyFile>, KmsError> {
-        let path = self.path.clone();
-        let file = tokio::task::spawn_blocking(move || KeyFile::load(&path))
+        let held = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || held.reload())
             .await
-            .map_err(|_cancelled| KmsError::new(Code::Internal, "stopping", "try again"))??;
-        if file.id() != self.current().id() {
-            return Err(KmsError::new(
-                Code::KeyUnusable,
-                format!("another key stands in {}", self.path.display()),
-                "restore the former key file; or, if the change was meant, restart this process",
-            ));
-        }
-        let file = Arc::new(file);
-        *self.file.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&file);
-        Ok(file)
+            .map_err(|_cancelled| KmsError::new(Code::Internal, "stopping", "try again"))?
     }
 
     fn cipher(&self, version: KekVersion) -> Result<RandomizedNonceKey, KmsError> {
@@ -103,6 +98,27 @@ impl LocalKek {
                 Some((KekVersion::parse(number)?, STANDARD.decode(body).ok()?))
             })
             .ok_or_else(rejected)
+    }
+}
+
+impl Held {
+    fn current(&self) -> Arc<KeyFile> {
+        Arc::clone(&self.file.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn reload(&self) -> Result<Arc<KeyFile>, KmsError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = KeyFile::load(&self.path)?;
+        if file.id() != self.current().id() {
+            return Err(KmsError::new(
+                Code::KeyReplaced,
+                format!("another key stands in {}", self.path.display()),
+                "restore the former key file; or, if the change was meant, restart this process",
+            ));
+        }
+        let file = Arc::new(file);
+        *self.file.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&file);
+        Ok(file)
     }
 }
 
@@ -170,7 +186,7 @@ impl Kek for LocalKek {
 
 impl fmt::Debug for LocalKek {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalKek").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("LocalKek").field("path", &self.0.path).finish_non_exhaustive()
     }
 }
 
@@ -220,6 +236,6 @@ mod tests {
         let other = FILE.replace("0001020304", "ffffffffff");
         fs::write(directory.path().join("key.json"), other).unwrap();
         let error = keeper.describe(Monotonic::default()).await.unwrap_err();
-        assert_eq!(error.code(), Code::KeyUnusable);
+        assert_eq!(error.code(), Code::KeyReplaced);
     }
 }
