@@ -12,7 +12,7 @@ use super::*;
 use crate::{
     domain::{
         envelope::{AssociatedData, Ciphertext},
-        error::KmsError,
+        error::{Code, KmsError},
         key::{KekSnapshot, KekVersion},
         secret::Plaintext,
         time::{Monotonic, UnixTime},
@@ -69,6 +69,7 @@ impl Kek for HangsAtFirst {
     }
 
     async fn describe(&self, _: Monotonic) -> Result<KekSnapshot, KmsError> {
+        self.call().await;
         unreachable!("nothing is described")
     }
 
@@ -79,6 +80,7 @@ impl Kek for HangsAtFirst {
         _: &AssociatedData,
         _: Monotonic,
     ) -> Result<Wrapped, KmsError> {
+        self.call().await;
         unreachable!("nothing is wrapped")
     }
 
@@ -120,15 +122,43 @@ async fn unwrap_all(kek: &Arc<dyn Kek>, clock: &Arc<dyn Clock>, seconds: &[u64])
     succeeded
 }
 
-/// In each round a call hangs until its caller leaves, and then the batch of those who waited.
-#[tokio::test(start_paused = true)]
-async fn calls_that_hang_for_ever_hold_no_lane_beyond_their_deadline() {
+/// A keeper in all layers whose first calls hang, and the clock of its deadlines.
+fn layered(hanging: usize) -> (Arc<dyn Kek>, Arc<dyn Clock>) {
     let clock: Arc<dyn Clock> = Arc::new(RuntimeClock(Instant::now()));
     let mut telemetry = MockTelemetry::new();
     telemetry.expect_record().returning(|_| ());
-    let kek = HangsAtFirst { hanging: AtomicUsize::new(5) };
     let telemetry: Arc<dyn Telemetry> = Arc::new(telemetry);
-    let kek = around(Arc::new(kek), &clock, &telemetry);
+    let kek = HangsAtFirst { hanging: AtomicUsize::new(hanging) };
+    (around(Arc::new(kek), &clock, &telemetry), clock)
+}
+
+/// The contract suite does not hold a keeper to its deadlines that leaves them to the layers.
+#[tokio::test(start_paused = true)]
+async fn every_method_of_a_keeper_that_hangs_ends_at_its_deadline() {
+    let (kek, clock) = layered(usize::MAX);
+    let (ciphertext, associated_data) = (Ciphertext::new(vec![1]).unwrap(), AssociatedData::none());
+    let item = Unwrap { ciphertext: &ciphertext, associated_data: &associated_data };
+    let items = [item, item];
+    let (seed, version) = (Plaintext::new(vec![7; 32]), KekVersion::FIRST);
+    let until = clock.now().after(Duration::from_secs(2));
+    let calls = tokio::join!(
+        kek.describe(until),
+        kek.wrap(version, &seed, &associated_data, until),
+        kek.unwrap(item, until),
+        kek.unwrap_many(&items, until),
+    );
+    let (described, wrapped, unwrapped, several) = calls;
+    let mut errors = vec![described.err(), wrapped.err(), unwrapped.err()];
+    errors.extend(several.into_iter().map(Result::err));
+    let codes: Vec<_> = errors.iter().flatten().map(KmsError::code).collect();
+    assert_eq!(codes, [Code::DeadlineExceeded; 5]);
+    assert_eq!(clock.now(), until);
+}
+
+/// In each round a call hangs until its caller leaves, and then the batch of those who waited.
+#[tokio::test(start_paused = true)]
+async fn calls_that_hang_for_ever_hold_no_lane_beyond_their_deadline() {
+    let (kek, clock) = layered(5);
     for round in [&[2, 2, 4, 4][..], &[2, 4], &[2, 4]] {
         let _hung = unwrap_all(&kek, &clock, round).await;
     }
