@@ -2,11 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-pub use super::use_cases::*;
 use super::{Subject, deadline, wall};
+pub use super::{
+    hooks::{
+        a_call_that_hangs_ends_by_its_deadline, a_replaced_key_is_noticed,
+        a_retired_version_is_told_apart, an_outage_is_told_and_ends,
+    },
+    timing::*,
+    use_cases::*,
+};
 use crate::{
     domain::{
-        envelope::{Annotations, AssociatedData, Ciphertext},
+        envelope::{Annotations, AssociatedData, Ciphertext, FORMAT_ANNOTATION},
         error::{Code, KmsError},
         key::KekVersion,
         secret::Plaintext,
@@ -15,6 +22,12 @@ use crate::{
 };
 
 const SEED: &[u8; 32] = b"0123456789abcdef0123456789ABCDEF";
+
+/// The layer that binds and pins for a keeper that does not.
+const SEAL: &str = "vault_kube_kms::adapters::layers::seal::Seal";
+
+/// The most items that the suite puts into one call.
+const BATCH_MAX: usize = 512;
 
 fn bound_to(key_id: &str) -> AssociatedData {
     AssociatedData::binding(key_id, &Annotations::ours())
@@ -42,6 +55,9 @@ async fn unwrap(
 async fn refused(subject: &dyn Subject, bytes: Vec<u8>, associated_data: &AssociatedData) {
     let shown = String::from_utf8_lossy(&bytes).into_owned();
     let ciphertext = Ciphertext::new(bytes).unwrap();
+    if let Err(error) = subject.kek().version_of(&ciphertext) {
+        assert_eq!(error.code(), Code::CiphertextRejected, "version_of {shown}: {error}");
+    }
     match unwrap(subject, &ciphertext, associated_data).await {
         Ok(_) => panic!("{shown} was unwrapped"),
         Err(error) => assert!(
@@ -52,6 +68,18 @@ async fn refused(subject: &dyn Subject, bytes: Vec<u8>, associated_data: &Associ
             "{shown}: {error}"
         ),
     }
+}
+
+/// A keeper says the same of its abilities each time, and it binds and pins versions. One that does
+/// not is held to the rules inside the layer that does both for it.
+pub async fn it_binds_and_pins_versions(subject: &dyn Subject) {
+    let kek = subject.kek();
+    let abilities = kek.abilities();
+    assert!(
+        abilities.binds && abilities.pins_versions,
+        "{abilities:?}: give the suite the keeper inside `{SEAL}`"
+    );
+    assert_eq!(kek.abilities(), abilities, "abilities never change");
 }
 
 /// A key has versions, each with a creation time that is not in the future, and no flaw.
@@ -101,6 +129,22 @@ pub async fn the_version_asked_for_is_used(subject: &dyn Subject) {
     }
 }
 
+/// Every version that the keeper describes, and lets write, wraps and unwraps.
+pub async fn every_version_described_wraps_and_unwraps(subject: &dyn Subject) {
+    subject.rotate().await;
+    subject.rotate().await;
+    let kek = subject.kek();
+    let snapshot = kek.describe(deadline(subject)).await.unwrap();
+    let plaintext = Plaintext::new(SEED.to_vec());
+    for version in snapshot.versions.range(snapshot.write_floor()..).map(|(version, _)| *version) {
+        let wrapped = kek.wrap(version, &plaintext, &bound_to("a"), deadline(subject)).await;
+        let wrapped = wrapped.unwrap_or_else(|error| panic!("wrap with {version}: {error}"));
+        let opened = unwrap(subject, &wrapped.ciphertext, &bound_to("a")).await;
+        let opened = opened.unwrap_or_else(|error| panic!("unwrap with {version}: {error}"));
+        assert!(opened == plaintext, "version {version} unwraps to another plaintext");
+    }
+}
+
 /// A rotation takes nothing away.
 pub async fn old_versions_still_unwrap_after_a_rotation(subject: &dyn Subject) {
     let old = wrap(subject, SEED, &bound_to("a")).await;
@@ -114,12 +158,26 @@ pub async fn old_versions_still_unwrap_after_a_rotation(subject: &dyn Subject) {
     assert_eq!(plaintext.expose(), SEED);
 }
 
-/// What was wrapped under one associated data does not unwrap under another.
+/// What was wrapped under one associated data does not unwrap under another, also where the two
+/// differ in nothing but a byte at the end, or in length.
 pub async fn other_associated_data_is_refused(subject: &dyn Subject) {
-    let wrapped = wrap(subject, SEED, &bound_to("a")).await;
-    for other in [bound_to("b"), bound_to(""), AssociatedData::none()] {
-        let error = unwrap(subject, &wrapped.ciphertext, &other).await.unwrap_err();
-        assert_eq!(error.code(), Code::CiphertextRejected, "{other:?}: {error}");
+    let of_format = |format: &[u8]| {
+        let entries = [(FORMAT_ANNOTATION.to_owned(), format.to_vec())];
+        AssociatedData::binding("a", &Annotations::new(entries.into()).unwrap())
+    };
+    let wrapped = wrap(subject, SEED, &of_format(b"1")).await;
+    for (other, associated_data) in [
+        ("another key id", bound_to("b")),
+        ("no key id", bound_to("")),
+        ("another last byte", of_format(b"2")),
+        ("a byte more", of_format(b"11")),
+        ("a byte less", of_format(b"")),
+        ("no associated data", AssociatedData::none()),
+    ] {
+        match unwrap(subject, &wrapped.ciphertext, &associated_data).await {
+            Ok(_) => panic!("it was unwrapped under other associated data: {other}"),
+            Err(error) => assert_eq!(error.code(), Code::CiphertextRejected, "{other}: {error}"),
+        }
     }
 }
 
@@ -174,23 +232,31 @@ pub async fn another_version_marker_is_refused(subject: &dyn Subject) {
     refused(subject, swapped, &bound_to("a")).await;
 }
 
-/// Bytes that no keeper made are refused, without a panic.
+/// Bytes that no keeper made are refused, without a panic: short ones, some of every value, and a
+/// good ciphertext with a number, a sign or a separator too many at any place of it.
 pub async fn nonsense_is_refused(subject: &dyn Subject) {
-    let all_bytes: Vec<u8> = (0..=255).collect();
-    for nonsense in [
-        &b"x"[..],
-        b"vault:",
-        b"vault:v",
-        b"vault:v1:",
-        b"vault:v1:====",
-        b"\0\0",
-        b":::",
-        b"vault:v99999999999999999999:AAAA",
-        b"vault:v-1:AAAA",
-        b"vault:v1:AAAA:BBBB",
-        &all_bytes,
-    ] {
-        refused(subject, nonsense.to_vec(), &bound_to("a")).await;
+    let good = wrap(subject, SEED, &bound_to("a")).await.ciphertext.into_bytes();
+    let every_value: Vec<u8> = (0..=255).collect();
+    let backwards = good.iter().rev().copied().collect();
+    let twice = [&good[..], &good].concat();
+    for whole in [b"x".to_vec(), b"\0\0".to_vec(), b":::".to_vec(), every_value, backwards, twice] {
+        refused(subject, whole, &bound_to("a")).await;
+    }
+    // A header stands in the first bytes, so each place there is tried, and some of the others.
+    for place in (0..good.len()).filter(|place| *place < 32 || place % 8 == 0) {
+        let (before, after) = good.split_at(place);
+        let number = &[b'9'; 20][..];
+        // In the last three, what follows the place is gone.
+        for nonsense in [
+            [before, number, after].concat(),
+            [before, b"-", after].concat(),
+            [before, b":", after].concat(),
+            [before, number].concat(),
+            [before, b"===="].concat(),
+            [before, b"\xff\0\xff\0"].concat(),
+        ] {
+            refused(subject, nonsense, &bound_to("a")).await;
+        }
     }
 }
 
@@ -221,6 +287,27 @@ pub async fn one_bad_item_fails_no_other(subject: &dyn Subject) {
     assert_eq!(results[2].as_ref().unwrap().expose(), b"another");
 }
 
+/// As many items as the keeper takes in one call each get their own answer, in order.
+pub async fn a_full_batch_is_answered_item_by_item(subject: &dyn Subject) {
+    let associated_data = bound_to("a");
+    let kek = subject.kek();
+    // A keeper without batches asks for one item after the other, or for some at once.
+    let size = kek.abilities().batch_max.clamp(32, BATCH_MAX);
+    let seeds: Vec<_> = (0..7_u8).map(|number| [number; 32]).collect();
+    let mut ciphertexts = Vec::new();
+    for seed in &seeds {
+        ciphertexts.push(wrap(subject, seed, &associated_data).await.ciphertext);
+    }
+    let item = |ciphertext| Unwrap { ciphertext, associated_data: &associated_data };
+    let items: Vec<_> = ciphertexts.iter().map(item).cycle().take(size).collect();
+    let results = kek.unwrap_many(&items, deadline(subject)).await;
+    assert_eq!(results.len(), size, "unwrap_many gives a result for each item");
+    for (number, (result, seed)) in results.iter().zip(seeds.iter().cycle()).enumerate() {
+        let opened = result.as_ref().unwrap_or_else(|error| panic!("item {number}: {error}"));
+        assert!(opened.expose() == seed, "item {number} of {size} got the answer of another one");
+    }
+}
+
 /// 64 callers at once each get their own plaintext back.
 pub async fn many_calls_at_once_do_not_mix(subject: &dyn Subject) {
     let version = latest(subject).await;
@@ -239,18 +326,6 @@ pub async fn many_calls_at_once_do_not_mix(subject: &dyn Subject) {
     }
 }
 
-/// A call whose deadline has passed ends soon, in whatever way.
-pub async fn a_passed_deadline_ends_the_call(subject: &dyn Subject) {
-    let passed = subject.clock().now();
-    let kek = subject.kek();
-    let call = kek.describe(passed);
-    let bound = subject.clock();
-    tokio::select! {
-        _ended = call => (),
-        () = bound.sleep(Duration::from_secs(2)) => panic!("describe outlived its deadline by 2 s"),
-    }
-}
-
 /// An error can be logged as it is.
 pub async fn errors_are_one_line_and_hold_no_plaintext(subject: &dyn Subject) {
     let wrapped = wrap(subject, SEED, &bound_to("a")).await;
@@ -264,6 +339,9 @@ pub async fn errors_are_one_line_and_hold_no_plaintext(subject: &dyn Subject) {
     for error in errors {
         let text = format!("{error} {error:?}");
         assert!(!text.contains('\n') && !error.remedy().is_empty(), "{text}");
-        assert!(!text.contains("0123456789abcdef") && !text.contains("MDEyMzQ1Njc4"), "{text}");
+        // The beginning of the seed as text, in base64, in hex, and as Rust shows bytes.
+        for seed in ["0123456789", "MDEyMzQ1Njc4", "30313233343536", "48, 49, 50, 51"] {
+            assert!(!text.contains(seed), "an error holds the plaintext: {text}");
+        }
     }
 }

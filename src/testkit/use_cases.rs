@@ -31,13 +31,13 @@ impl Telemetry for Silence {
 }
 
 /// A node: the use cases over the subject's keeper, with a rotation delay of its own.
-struct Node {
+pub(super) struct Node {
     watch: Arc<KeyWatch>,
-    kms: KeyService,
+    pub(super) kms: KeyService,
 }
 
 impl Node {
-    async fn start(subject: &dyn Subject, rotation_delay: Duration) -> Self {
+    pub(super) async fn start(subject: &dyn Subject, rotation_delay: Duration) -> Self {
         let ports =
             Ports { kek: subject.kek(), clock: subject.clock(), telemetry: Arc::new(Silence) };
         let identity = KeyIdentity::new(Lineage::of_place("testkit", &["key"]), 0);
@@ -49,16 +49,16 @@ impl Node {
         node
     }
 
-    async fn look(&self) {
+    pub(super) async fn look(&self) {
         self.watch.read_metadata().await;
         self.watch.prove(Duration::MAX).await;
     }
 
-    fn key_id(&self) -> String {
+    pub(super) fn key_id(&self) -> String {
         self.kms.status().expect("healthy").key_id.as_str().to_owned()
     }
 
-    async fn write(&self, subject: &dyn Subject) -> Sealed {
+    pub(super) async fn write(&self, subject: &dyn Subject) -> Sealed {
         let seed = Plaintext::new(SEED.to_vec());
         let answer = self.kms.encrypt(seed, deadline(subject)).await.expect("a wrap");
         assert_eq!(answer.key_id.as_str(), self.key_id(), "Status and Encrypt agree");
@@ -66,11 +66,15 @@ impl Node {
         Sealed { ciphertext, key_id: key_id.as_str().to_owned(), annotations }
     }
 
-    async fn read(&self, subject: &dyn Subject, sealed: Sealed) -> Result<Plaintext, KmsError> {
+    pub(super) async fn read(
+        &self,
+        subject: &dyn Subject,
+        sealed: Sealed,
+    ) -> Result<Plaintext, KmsError> {
         self.kms.decrypt(sealed, deadline(subject)).await
     }
 
-    async fn refuses(&self, subject: &dyn Subject, sealed: Sealed, code: Code) {
+    pub(super) async fn refuses(&self, subject: &dyn Subject, sealed: Sealed, code: Code) {
         let error = self.read(subject, sealed.clone()).await.expect_err("it must be refused");
         assert_eq!(error.code(), code, "{sealed:?}: {error}");
     }
@@ -159,5 +163,7 @@ pub async fn a_rotation_takes_over_at_one_instant(subject: &dyn Subject) {
     // The patient one has not looked since; the object's id makes it look.
     let opened = patient.read(subject, written).await.expect("a peer's newer version is read");
     assert_eq!(opened.expose(), SEED);
+    // A version that is not proven does not write, so it is proven first.
+    patient.look().await;
     assert_eq!(patient.key_id(), before, "reading with a version does not make it write");
 }
