@@ -21,7 +21,7 @@ use vault_kube_kms::{
         clock::Clock,
         kek::{Kek, Unwrap},
     },
-    testkit::{Subject, hold_to_every_rule},
+    testkit::{Hook, Subject, hold_to_every_rule},
 };
 
 use crate::support::{admin::Admin, openbao::OpenBao, transit::TransitSubject};
@@ -88,6 +88,10 @@ impl Subject for Ruled {
 
     fn clock(&self) -> Arc<dyn Clock> {
         self.external.transit.clock()
+    }
+
+    async fn retire(&self, version: KekVersion) -> Hook {
+        self.external.transit.retire(version).await
     }
 }
 

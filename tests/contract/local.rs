@@ -1,15 +1,17 @@
 //! The embedded keeper.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
+use serde_json::Value;
 use vault_kube_kms::{
     adapters::{
         local::{file::KeyFile, keeper::LocalKek},
         system::clock::SystemClock,
     },
+    domain::key::KekVersion,
     ports::{clock::Clock, kek::Kek},
-    testkit::Subject,
+    testkit::{Hook, Subject},
 };
 
 struct Local {
@@ -41,6 +43,28 @@ impl Subject for Local {
 
     fn clock(&self) -> Arc<dyn Clock> {
         self.clock.clone()
+    }
+
+    async fn outage(&self, _away: bool) -> Hook {
+        Hook::DoesNotApply("the keeper is in this process")
+    }
+
+    async fn retire(&self, version: KekVersion) -> Hook {
+        let mut file: Value = serde_json::from_slice(&fs::read(&self.path).unwrap()).unwrap();
+        let versions = file["versions"].as_array_mut().unwrap();
+        versions.retain(|entry| entry["version"].as_u64() > Some(version.get().into()));
+        fs::write(&self.path, file.to_string()).unwrap();
+        Hook::Done
+    }
+
+    async fn replace(&self) -> Hook {
+        fs::remove_file(&self.path).unwrap();
+        KeyFile::create(&self.path, self.clock.wall()).unwrap();
+        Hook::Done
+    }
+
+    async fn hang(&self, _hangs: bool) -> Hook {
+        Hook::DoesNotApply("only a disk can hang, and the layers end a call that waits for it")
     }
 }
 

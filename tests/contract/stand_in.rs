@@ -17,7 +17,7 @@ use vault_kube_kms::{
         watch::KeyWatch,
     },
     ports::{Ports, kek::Unwrap, kms::KeyManagement},
-    testkit::{Subject, hold_to_every_rule},
+    testkit::{Hook, Subject, hold_to_every_rule},
 };
 
 use crate::support::{
@@ -77,6 +77,26 @@ impl Subject for WithStandIn {
 
     fn clock(&self) -> Arc<dyn vault_kube_kms::ports::clock::Clock> {
         self.0.clock()
+    }
+
+    async fn outage(&self, away: bool) -> Hook {
+        self.1.set_fault(away.then_some(Fault::Reset));
+        Hook::Done
+    }
+
+    async fn retire(&self, version: KekVersion) -> Hook {
+        self.1.shared.engine.lock().unwrap().min_decryption = version.next().get();
+        Hook::Done
+    }
+
+    async fn replace(&self) -> Hook {
+        self.1.shared.engine.lock().unwrap().replace();
+        Hook::Done
+    }
+
+    async fn hang(&self, hangs: bool) -> Hook {
+        self.1.set_fault(hangs.then_some(Fault::Hang));
+        Hook::Done
     }
 }
 

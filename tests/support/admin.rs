@@ -85,12 +85,12 @@ impl Admin {
 
     /// A fresh key `name` with the least policy, and a role that may use it.
     pub async fn provision(&self, name: &str) -> Provisioned {
-        self.provision_as(name, json!({"type": "aes256-gcm96"})).await
+        self.provision_as(name, ordinary_key()).await
     }
 
     /// The same, with the settings of the key.
     pub async fn provision_as(&self, name: &str, key: Value) -> Provisioned {
-        self.must(Method::POST, &format!("transit/keys/{name}"), key).await;
+        self.create(name, key).await;
         let policy = format!(
             "path \"transit/encrypt/{name}\" {{ capabilities = [\"update\"] }}\n\
              path \"transit/decrypt/{name}\" {{ capabilities = [\"update\"] }}\n\
@@ -136,4 +136,27 @@ impl Admin {
     pub async fn rotate(&self, key: &str) {
         self.must(Method::POST, &format!("transit/keys/{key}/rotate"), json!({})).await;
     }
+
+    async fn create(&self, key: &str, settings: Value) {
+        self.must(Method::POST, &format!("transit/keys/{key}"), settings).await;
+    }
+
+    /// Ends unwrapping with `version` of `key` and with those below.
+    pub async fn retire(&self, key: &str, version: u32) {
+        let settings = json!({"min_decryption_version": version + 1});
+        self.must(Method::POST, &format!("transit/keys/{key}/config"), settings).await;
+    }
+
+    /// Deletes `key`, and makes another one of that name.
+    pub async fn replace(&self, key: &str) {
+        let path = format!("transit/keys/{key}");
+        self.must(Method::POST, &format!("{path}/config"), json!({"deletion_allowed": true})).await;
+        self.must(Method::DELETE, &path, Value::Null).await;
+        self.create(key, ordinary_key()).await;
+    }
+}
+
+/// The settings of a key whose versions lie in the server.
+fn ordinary_key() -> Value {
+    json!({"type": "aes256-gcm96"})
 }

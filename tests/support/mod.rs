@@ -8,6 +8,7 @@
 )]
 
 pub mod admin;
+pub mod gate;
 pub mod openbao;
 pub mod provider;
 pub mod stand_in;

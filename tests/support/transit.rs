@@ -18,12 +18,13 @@ use vault_kube_kms::{
             transit::{TransitKek, TransitSettings},
         },
     },
+    domain::key::KekVersion,
     ports::{
         clock::Clock,
         kek::Kek,
         telemetry::{Event, Telemetry},
     },
-    testkit::Subject,
+    testkit::{Hook, Subject},
 };
 
 use super::admin::{Admin, Provisioned};
@@ -132,5 +133,15 @@ impl Subject for TransitSubject {
 
     fn clock(&self) -> Arc<dyn Clock> {
         self.clock.clone()
+    }
+
+    async fn retire(&self, version: KekVersion) -> Hook {
+        self.admin.retire(&self.key, version.get()).await;
+        Hook::Done
+    }
+
+    async fn replace(&self) -> Hook {
+        self.admin.replace(&self.key).await;
+        Hook::Done
     }
 }

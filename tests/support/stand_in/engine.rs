@@ -87,6 +87,13 @@ impl Engine {
         self.versions.insert(next, Version { created, key });
     }
 
+    /// Puts another key of one version in the place of this one.
+    pub fn replace(&mut self) {
+        self.versions.clear();
+        self.min_decryption = 1;
+        self.rotate();
+    }
+
     pub fn expire_tokens(&mut self) {
         self.tokens.clear();
     }
@@ -204,6 +211,9 @@ impl Engine {
                 400,
                 "requested version for encryption is less than the minimum encryption key version",
             );
+        }
+        if version < self.min_decryption {
+            return error(400, "no such key version");
         }
         let key = self.cipher(version);
         let mut sealed = plaintext;
