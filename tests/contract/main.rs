@@ -9,6 +9,7 @@ mod endpoints;
 mod external_keys;
 mod local;
 mod logins;
+mod mutants;
 mod namespaces;
 mod openbao;
 mod retries;
