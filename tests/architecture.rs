@@ -7,6 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use proc_macro2::{TokenStream, TokenTree};
+use syn::visit::{self, Visit};
+
 /// What each part may name: parts of this crate, and other crates. Longest prefix wins.
 const RULES: &[(&str, &[&str], Crates)] = &[
     (
@@ -34,13 +37,12 @@ enum Crates {
     Only(&'static [&'static str]),
 }
 
-/// Crates that the domain and the ports may only see in tests.
-const TEST_ONLY: &[&str] = &["mockall", "proptest"];
-
 struct Source {
     path: PathBuf,
     /// The part it belongs to, such as `domain` or `adapters::vault`.
     part: String,
+    /// The paths of its modules from the crate's root, such as `adapters::vault::client`.
+    module: Vec<String>,
     text: String,
 }
 
@@ -58,88 +60,166 @@ fn sources() -> Vec<Source> {
             if ["_tests.rs", "_model.rs"].iter().any(|end| path.to_str().unwrap().ends_with(end)) {
                 continue;
             }
-            let inside: Vec<_> =
-                path.strip_prefix(&root).unwrap().iter().map(|p| p.to_str().unwrap()).collect();
-            let part = match inside.as_slice() {
-                ["adapters", adapter, _, ..] => format!("adapters::{adapter}"),
-                [part, _, ..] => (*part).to_owned(),
-                _ => continue, // lib.rs and main.rs name everything
+            let inside = path.strip_prefix(&root).unwrap().with_extension("");
+            let mut module: Vec<_> =
+                inside.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+            let part = match module.as_slice() {
+                [adapters, adapter, _, ..] if adapters == "adapters" => {
+                    format!("adapters::{adapter}")
+                }
+                [part, _, ..] => part.clone(),
+                _ => continue, // The roots of the crates name everything.
             };
+            module.retain(|name| name != "mod");
             let text = fs::read_to_string(&path).unwrap();
-            sources.push(Source { path, part, text });
+            sources.push(Source { path, part, module, text });
         }
     }
     assert!(sources.len() > 30, "the sources were not found");
     sources
 }
 
-/// The code of a file without comments, strings' content left in, and without what is for tests.
-fn production_code(text: &str) -> String {
-    let code = text.split("\n#[cfg(test)]").next().unwrap();
-    code.lines()
-        .map(|line| line.split("//").next().unwrap())
-        .filter(|line| !line.contains("cfg_attr(test"))
-        .collect::<Vec<_>>()
-        .join("\n")
+/// The paths that production code names: those of this crate from its root, and other crates.
+#[derive(Default)]
+struct Named {
+    module: Vec<String>,
+    ours: BTreeSet<String>,
+    others: BTreeSet<String>,
+    /// Texts and identifiers, for what must not stand anywhere.
+    words: BTreeSet<String>,
 }
 
-/// Every path that begins at the crate's root, with groups spread out: `crate::{a::b, c}` gives
-/// `a::b` and `c`.
-fn crate_paths(code: &str) -> BTreeSet<String> {
-    let mut paths = BTreeSet::new();
-    for (start, _) in code.match_indices("crate::") {
-        let rest = &code[start + "crate::".len()..];
-        spread("", rest, &mut paths);
+impl Named {
+    fn by(source: &Source) -> Self {
+        let mut named = Self { module: source.module.clone(), ..Self::default() };
+        named.visit_file(&syn::parse_file(&source.text).unwrap());
+        named
     }
-    paths
-}
 
-fn spread(prefix: &str, rest: &str, paths: &mut BTreeSet<String>) {
-    let end = rest.find(|c: char| !(c.is_alphanumeric() || "_:".contains(c))).unwrap_or(rest.len());
-    let (head, tail) = rest.split_at(end);
-    let full = format!("{prefix}{head}");
-    let Some(group) = tail.strip_prefix('{') else {
-        paths.insert(full);
-        return;
-    };
-    let (mut depth, mut start) = (0, 0);
-    for (index, c) in group.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' if depth > 0 => depth -= 1,
-            ',' | '}' if depth == 0 => {
-                let item = group[start..index].trim();
-                if !item.is_empty() {
-                    spread(&full, item, paths);
-                }
-                start = index + 1;
-                if c == '}' {
-                    return;
-                }
+    fn note(&mut self, path: &[String]) {
+        let ups = path.iter().take_while(|name| *name == "super").count();
+        let (mut full, rest) = match path.first().map(String::as_str) {
+            Some("crate") => (Vec::new(), &path[1..]),
+            Some("self") => (self.module.clone(), &path[1..]),
+            Some("super") => (self.module[..self.module.len() - ups].to_vec(), &path[ups..]),
+            Some(first) if path.len() > 1 => {
+                self.others.insert(first.to_owned());
+                return;
             }
-            _ => (),
+            _ => return,
+        };
+        full.extend(rest.iter().cloned());
+        self.ours.insert(full.join("::"));
+    }
+
+    fn note_tree(&mut self, prefix: &[String], tree: &syn::UseTree) {
+        let with = |name: &syn::Ident| [prefix, &[name.to_string()]].concat();
+        match tree {
+            syn::UseTree::Path(path) => self.note_tree(&with(&path.ident), &path.tree),
+            syn::UseTree::Group(group) => {
+                group.items.iter().for_each(|tree| self.note_tree(prefix, tree));
+            }
+            syn::UseTree::Name(name) => self.note(&with(&name.ident)),
+            syn::UseTree::Rename(name) => self.note(&with(&name.ident)),
+            syn::UseTree::Glob(_) => self.note(prefix),
         }
     }
+
+    /// Notes the paths within the arguments of a macro, which the parser does not look into.
+    fn note_tokens(&mut self, tokens: TokenStream) {
+        let mut path: Vec<String> = Vec::new();
+        let mut colons = 0;
+        for token in tokens {
+            match token {
+                TokenTree::Ident(ident) => {
+                    if colons < 2 {
+                        self.note(&std::mem::take(&mut path));
+                    }
+                    path.push(ident.to_string());
+                    colons = 0;
+                }
+                TokenTree::Punct(punct) if punct.as_char() == ':' => colons += 1,
+                other => {
+                    self.note(&std::mem::take(&mut path));
+                    colons = 0;
+                    match other {
+                        TokenTree::Group(group) => self.note_tokens(group.stream()),
+                        TokenTree::Literal(text) => drop(self.words.insert(text.to_string())),
+                        _ => (),
+                    }
+                }
+            }
+        }
+        self.note(&path);
+    }
 }
 
-/// The other crates that `use` lines and paths with two segments name.
-fn outer_crates(code: &str, known: &BTreeSet<String>) -> BTreeSet<String> {
-    let word = |c: char| c.is_alphanumeric() || c == '_';
-    code.match_indices("::")
-        .filter_map(|(at, _)| {
-            let start = code[..at].rfind(|c| !word(c)).map_or(0, |before| before + 1);
-            let inner = code[..start].ends_with("::");
-            (!inner).then(|| code[start..at].to_owned())
-        })
-        .filter(|name| known.contains(name))
-        .collect()
+/// Whether an item is for tests alone.
+fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
+    attributes.iter().any(|attribute| {
+        let tokens = match &attribute.meta {
+            syn::Meta::List(list) if list.path.is_ident("cfg") => list.tokens.to_string(),
+            _ => String::new(),
+        };
+        tokens.split(|c: char| !c.is_alphanumeric()).any(|word| word == "test")
+    })
 }
 
-/// The crates of Cargo.toml, as code names them.
+impl<'ast> Visit<'ast> for Named {
+    fn visit_item(&mut self, item: &'ast syn::Item) {
+        let attributes: &[syn::Attribute] = match item {
+            syn::Item::Mod(item) => &item.attrs,
+            syn::Item::Use(item) => &item.attrs,
+            syn::Item::Fn(item) => &item.attrs,
+            syn::Item::Impl(item) => &item.attrs,
+            syn::Item::Macro(item) => &item.attrs,
+            _ => &[],
+        };
+        if !is_for_tests(attributes) {
+            visit::visit_item(self, item);
+        }
+    }
+
+    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
+        self.module.push(item.ident.to_string());
+        visit::visit_item_mod(self, item);
+        self.module.pop();
+    }
+
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        self.note_tree(&[], &item.tree);
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        self.note(&path.segments.iter().map(|part| part.ident.to_string()).collect::<Vec<_>>());
+        visit::visit_path(self, path);
+    }
+
+    fn visit_macro(&mut self, item: &'ast syn::Macro) {
+        self.visit_path(&item.path);
+        self.note_tokens(item.tokens.clone());
+    }
+
+    fn visit_attribute(&mut self, _: &'ast syn::Attribute) {}
+
+    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
+
+    fn visit_lit_str(&mut self, text: &'ast syn::LitStr) {
+        self.words.insert(format!("{:?}", text.value()));
+    }
+
+    fn visit_ident(&mut self, ident: &'ast syn::Ident) {
+        self.words.insert(ident.to_string());
+    }
+}
+
+/// The crates of both manifests, as code names them.
 fn dependencies() -> BTreeSet<String> {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
-    let text = fs::read_to_string(manifest).unwrap();
-    let sections = text.split("\n[").filter(|section| {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifests = ["Cargo.toml", "kms-keeper/Cargo.toml"];
+    let texts =
+        manifests.map(|manifest| fs::read_to_string(root.join(manifest)).unwrap()).join("\n");
+    let sections = texts.split("\n[").filter(|section| {
         section.split(']').next().is_some_and(|title| title.ends_with("dependencies"))
     });
     let names = sections.flat_map(str::lines).filter_map(|line| line.split_once(" = "));
@@ -152,26 +232,26 @@ fn dependencies_point_inward() {
     let known = dependencies();
     assert!(known.contains("tokio") && known.contains("tonic"));
     let mut outward = Vec::new();
-    for Source { path, part, text } in sources() {
+    for source in sources() {
+        let (path, part) = (source.path.display(), &source.part);
         let layer = part.split("::").next().unwrap();
-        let (_, parts, crates) =
-            RULES.iter().find(|(name, ..)| *name == layer).unwrap_or_else(|| {
-                panic!("{} is in no known part of the house", path.display());
-            });
-        let code = production_code(&text);
+        let Some((_, parts, crates)) = RULES.iter().find(|(name, ..)| *name == layer) else {
+            panic!("{path} is in no known part of the house");
+        };
         let allowed = |named: &str| {
             parts.iter().any(|allowed| {
-                let allowed = allowed.replace("adapters::SELF", &part);
+                let allowed = allowed.replace("adapters::SELF", part);
                 named == allowed || named.starts_with(&format!("{allowed}::"))
             })
         };
-        for named in crate_paths(&code).iter().filter(|named| !allowed(named)) {
-            outward.push(format!("{}: {part} names crate::{named}", path.display()));
+        let named = Named::by(&source);
+        for named in named.ours.iter().filter(|named| !allowed(named)) {
+            outward.push(format!("{path}: {part} names crate::{named}"));
         }
         if let Crates::Only(allowed) = crates {
-            for outer in outer_crates(&code, &known) {
-                if !allowed.contains(&outer.as_str()) && !TEST_ONLY.contains(&outer.as_str()) {
-                    outward.push(format!("{}: {part} names the crate {outer}", path.display()));
+            for outer in named.others.intersection(&known) {
+                if !allowed.contains(&outer.as_str()) {
+                    outward.push(format!("{path}: {part} names the crate {outer}"));
                 }
             }
         }
@@ -181,62 +261,72 @@ fn dependencies_point_inward() {
 
 #[test]
 fn the_domain_reads_no_clock_and_no_file() {
-    for Source { path, part, text } in sources() {
-        if part != "domain" && part != "ports" {
-            continue;
-        }
-        let code = production_code(&text);
-        for forbidden in
-            ["std::fs", "std::net", "std::env", "std::thread", "std::io", "Instant", "SystemTime"]
-        {
-            assert!(!code.contains(forbidden), "{}: {forbidden}", path.display());
+    for source in sources().iter().filter(|source| ["domain", "ports"].contains(&&*source.part)) {
+        let named = Named::by(source).words;
+        for forbidden in ["fs", "net", "env", "thread", "io", "Instant", "SystemTime"] {
+            assert!(!named.contains(forbidden), "{}: {forbidden}", source.path.display());
         }
     }
-}
-
-#[test]
-fn the_reader_of_imports_finds_outward_ones() {
-    let code = "use crate::{domain::{a::A, b}, adapters::vault};\nfn f() { crate::cli::run(); tokio::spawn(x) }";
-    let paths = crate_paths(code);
-    let expected = ["adapters::vault", "cli::run", "domain::a::A", "domain::b"];
-    assert_eq!(paths.iter().map(String::as_str).collect::<Vec<_>>(), expected);
-    let known = BTreeSet::from(["tokio".to_owned()]);
-    assert_eq!(outer_crates(code, &known).len(), 1);
-    assert_eq!(production_code("a\n#[cfg(test)]\nmod tests { use tokio; }"), "a");
 }
 
 /// Nothing but the registry chooses a keeper, so that a keeper is added in one place.
 #[test]
 fn no_keeper_is_named_outside_its_folder_and_the_registry() {
-    let mut named = Vec::new();
-    for Source { path, part, text } in sources() {
-        let path = path.display().to_string();
-        let keeper = KEEPERS.iter().find(|keeper| {
-            path.contains(&format!("adapters/{keeper}/"))
-                || path.contains(&format!("config/keepers/{keeper}"))
-        });
-        if part == "testkit" || path.ends_with("config/keepers/mod.rs") {
+    let mut elsewhere = Vec::new();
+    for source in sources() {
+        let path = source.path.to_str().unwrap();
+        if NAMED_ON_PURPOSE.iter().any(|(file, _)| path.ends_with(file)) {
             continue;
         }
-        for other in KEEPERS.iter().filter(|name| Some(*name) != keeper) {
-            // A path of modules, or the name as a value.
-            let forms =
-                [format!("adapters::{other}"), format!("keepers::{other}"), format!("\"{other}\"")];
-            let code = production_code(&text);
-            let lines = code.lines().filter(|line| forms.iter().any(|form| line.contains(form)));
-            named.extend(lines.map(|line| format!("{path}: {}", line.trim())));
+        let named = Named::by(&source);
+        for keeper in KEEPERS {
+            let folders = [format!("adapters::{keeper}"), format!("config::keepers::{keeper}")];
+            let is_of = |path: &str, folder: &String| {
+                path == folder || path.starts_with(&format!("{folder}::"))
+            };
+            let own = source.module.join("::");
+            if folders.iter().any(|folder| is_of(&own, folder)) {
+                continue;
+            }
+            let paths = named.ours.iter().filter(|path| folders.iter().any(|f| is_of(path, f)));
+            let words = named.words.iter().filter(|word| **word == format!("\"{keeper}\""));
+            elsewhere.extend(paths.chain(words).map(|name| format!("{path}: {name}")));
         }
     }
-    named.retain(|line| !NAMED_ON_PURPOSE.iter().any(|(file, _)| line.contains(file)));
-    assert!(named.is_empty(), "keepers named elsewhere:\n{}", named.join("\n"));
+    assert!(elsewhere.is_empty(), "keepers named elsewhere:\n{}", elsewhere.join("\n"));
 }
 
 const KEEPERS: &[&str] = &["vault", "local", "pkcs11"];
 
 /// Files that name one keeper, each with why.
 const NAMED_ON_PURPOSE: &[(&str, &str)] = &[
+    ("src/config/keepers/mod.rs", "the registry"),
     ("src/cli/dev.rs", "`dev` is the embedded keeper with a directory of its own"),
     ("src/cli/command.rs", "`dev` exists where that keeper does"),
     ("src/config/commands.rs", "the same"),
     ("src/cli/version.rs", "the adapter's TLS library says whether it is the validated one"),
 ];
+
+#[test]
+fn the_reader_finds_outward_paths_in_all_their_forms() {
+    let text = "
+        use super::super::vault; use crate::{domain::{a::A, b}, adapters::c};
+        #[cfg(test)] mod tests { use crate::for_tests; }
+        fn after() { crate::cli::run(\"http://x\"); tokio::spawn(x); info!(\"{}\", crate::config::D); }
+        mod inner { use super::super::e; }";
+    let module = ["adapters", "grpc", "socket"].map(str::to_owned).to_vec();
+    let path = PathBuf::new();
+    let source = Source { path, part: String::new(), module, text: text.to_owned() };
+    let named = Named::by(&source);
+    let expected = [
+        "adapters::c",
+        "adapters::grpc::e",
+        "adapters::vault",
+        "cli::run",
+        "config::D",
+        "domain::a::A",
+        "domain::b",
+    ];
+    assert_eq!(named.ours.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+    assert!(named.others.contains("tokio"));
+}

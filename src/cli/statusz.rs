@@ -11,7 +11,6 @@ use crate::{
         rfc3339,
         system::sandbox::Report,
         telemetry::last_errors::{LastErrors, Seen},
-        vault::tls,
     },
     config::settings::Settings,
     domain::{
@@ -72,7 +71,7 @@ impl Sources {
         let newest = key.versions.iter().rev().take(VERSIONS_MAX);
         Statusz {
             version: self.version.to_owned(),
-            fips: tls::is_fips(),
+            fips: super::version::is_fips(),
             now: rfc3339::seconds(clock.wall()),
             uptime_s: clock.now().since(self.started).as_secs(),
             state,
