@@ -14,30 +14,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use async_trait::async_trait;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
-use vault_kube_kms::{
-    adapters::system::{clock::SystemClock, sandbox::Needs},
-    cli::program::Program,
-    config::{
-        flags::{Group, Takes, flag},
-        keepers::{KeeperKind, KeeperSettings, Surroundings},
-        reading::Reading,
-    },
-    domain::{
-        envelope::{AssociatedData, Ciphertext},
-        error::{Code, KmsError},
-        key::{KekSnapshot, KekVersion},
-        key_id::Lineage,
-        secret::Plaintext,
-        time::{Monotonic, UnixTime},
-    },
-    ports::{
-        clock::Clock,
-        keeper::Keeper,
-        kek::{Kek, Unwrap, Wrapped},
-    },
-};
+use vault_kube_kms::{adapters::system::clock::SystemClock, prelude::*};
 
 /// Versions by number, each with its birth and its key. Ciphertexts are `version ‖ nonce ‖ body`.
 #[derive(Debug, Default)]
@@ -80,23 +58,18 @@ impl Kek for MemoryKek {
         let aad = Aad::from(associated_data.as_bytes());
         let nonce = self.cipher(version)?.seal_in_place_append_tag(aad, &mut body);
         let nonce = nonce.map_err(|_| rejected())?;
-        let bytes = [&version.get().to_be_bytes()[..], nonce.as_ref(), &body].concat();
-        Ok(Wrapped::new(Ciphertext::new(bytes)?, version))
+        let sealed = [nonce.as_ref(), body.as_slice()].concat();
+        Ok(Wrapped::new(Ciphertext::of_version(version, &sealed)?, version))
     }
 
     async fn unwrap<'a>(&self, sealed: Unwrap<'a>, _: Monotonic) -> Result<Plaintext, KmsError> {
-        let cipher = self.cipher(self.version_of(sealed.ciphertext)?)?;
-        let (_, rest) = sealed.ciphertext.as_bytes().split_at(4);
-        let (nonce, body) = rest.split_at_checked(12).ok_or_else(rejected)?;
+        let (version, body) = sealed.ciphertext.version_and_body()?;
+        let cipher = self.cipher(version)?;
+        let (nonce, body) = body.split_at_checked(12).ok_or_else(rejected)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| rejected())?;
         let (mut body, aad) = (body.to_vec(), Aad::from(sealed.associated_data.as_bytes()));
         let opened = cipher.open_in_place(nonce, aad, &mut body).map_err(|_| rejected())?;
         Ok(Plaintext::new(opened.to_vec()))
-    }
-
-    fn version_of(&self, ciphertext: &Ciphertext) -> Result<KekVersion, KmsError> {
-        let number = ciphertext.as_bytes().first_chunk().copied().map(u32::from_be_bytes);
-        number.and_then(KekVersion::new).ok_or_else(rejected)
     }
 }
 

@@ -24,6 +24,7 @@
 pub mod adapters;
 pub mod cli;
 pub mod config;
+pub mod prelude;
 
 pub use kms_keeper::{domain, ports};
 #[cfg(feature = "testkit")]

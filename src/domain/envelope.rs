@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     error::{Code, KmsError},
+    key::KekVersion,
     key_id::push_field,
 };
 
@@ -44,6 +45,33 @@ impl Ciphertext {
             ));
         }
         Ok(Self(bytes))
+    }
+
+    /// Puts `version` (4 bytes, big-endian) before `body`. This is the form for keepers whose own
+    /// ciphertexts name no version.
+    ///
+    /// # Errors
+    /// [`Code::InvalidRequest`] when both together are over [`CIPHERTEXT_MAX`].
+    pub fn of_version(version: KekVersion, body: &[u8]) -> Result<Self, KmsError> {
+        Self::new([&version.get().to_be_bytes(), body].concat())
+    }
+
+    /// Splits a ciphertext of [`Ciphertext::of_version`] into its version and its body. The version is
+    /// not authenticated: the keeper must reject a body of another version.
+    ///
+    /// # Errors
+    /// [`Code::CiphertextRejected`] when the version or the body is missing.
+    pub fn version_and_body(&self) -> Result<(KekVersion, &[u8]), KmsError> {
+        let parts = self.0.split_first_chunk().filter(|(_, body)| !body.is_empty());
+        let version = |number: &[u8; 4]| KekVersion::new(u32::from_be_bytes(*number));
+        let parts = parts.and_then(|(number, body)| Some((version(number)?, body)));
+        parts.ok_or_else(|| {
+            KmsError::new(
+                Code::CiphertextRejected,
+                "the ciphertext does not begin with a key version",
+                "the stored object was changed or is of another key; restore it from a backup",
+            )
+        })
     }
 
     /// The bytes.
@@ -149,6 +177,19 @@ mod tests {
     fn annotations(entries: &[(&str, &str)]) -> Annotations {
         let entries = entries.iter().map(|(n, v)| ((*n).to_owned(), v.as_bytes().to_vec()));
         Annotations::new(entries.collect()).unwrap()
+    }
+
+    #[test]
+    fn puts_the_version_before_the_body() {
+        let version = KekVersion::new(0x0102_0304).unwrap();
+        let ciphertext = Ciphertext::of_version(version, b"body").unwrap();
+        assert_eq!(ciphertext.as_bytes(), b"\x01\x02\x03\x04body");
+        assert_eq!(ciphertext.version_and_body(), Ok((version, &b"body"[..])));
+        for bad in [&b"\0\0\0"[..], b"\0\0\0\x01", b"\0\0\0\0body"] {
+            let error = Ciphertext::new(bad.to_vec()).unwrap().version_and_body().unwrap_err();
+            assert_eq!(error.code(), Code::CiphertextRejected, "{bad:?}");
+        }
+        assert!(Ciphertext::of_version(version, &[0; CIPHERTEXT_MAX]).is_err());
     }
 
     #[test]

@@ -35,6 +35,11 @@ impl KekVersion {
         Self(self.0.saturating_add(1))
     }
 
+    /// Returns all versions in order, the first one first.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (1..=u32::MAX).filter_map(Self::new)
+    }
+
     /// Reads the decimal form without sign, leading zero or blank, as keepers and key ids write it.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -151,9 +151,12 @@ pub trait Kek: Debug + Send + Sync + 'static {
         stream::iter(calls).buffered(self.abilities().calls).collect().await
     }
 
-    /// The version that `ciphertext` says it was wrapped with. Pure: no call, no wait.
+    /// The version that `ciphertext` says it was wrapped with. Pure: no call, no wait. The default
+    /// reads the form of [`Ciphertext::of_version`].
     ///
     /// # Errors
     /// `ciphertext-rejected` when it is not in the keeper's form.
-    fn version_of(&self, ciphertext: &Ciphertext) -> Result<KekVersion, KmsError>;
+    fn version_of(&self, ciphertext: &Ciphertext) -> Result<KekVersion, KmsError> {
+        ciphertext.version_and_body().map(|(version, _)| version)
+    }
 }
