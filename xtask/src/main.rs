@@ -1,5 +1,6 @@
 //! The tasks of those who work on vault-kube-kms: `cargo xtask`.
 
+mod author;
 mod build;
 mod cache;
 mod cluster;
@@ -33,6 +34,8 @@ cargo xtask fuzz [SECONDS]   hostile bytes at the fuzz targets, for 60 s in all 
 cargo xtask deny             what may be built in: licences, sources, duplicates, advisories
 cargo xtask release          the program, archive, deb and rpm, with checksums, SBOM and VEX, in target/release-files
         [--advisories-unchecked]
+cargo xtask author           tests of a crate made from examples/keeper-template, and of examples/aws-kms with
+                             its program, both built outside of the workspace
 cargo xtask deploy           tests of scripts, alerts and dashboard; provokes each alert under a real Prometheus
 cargo xtask tofu             applies the OpenTofu module of deploy/vault/terraform to a real server; not in `test`
 cargo xtask node up          boots a node in namespaces of its own: a real kubelet runs etcd, kube-apiserver
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         ["cluster", action @ ("up" | "down" | "status"), flags @ ..] => cluster::ctl(action, flags),
         ["soak", flags @ ..] => soak::Choice::read(flags).and_then(|choice| soak::run_it(&choice)),
         ["hostile"] => tools::openbao().and_then(|bao| test::hostile(bao.as_deref())),
+        ["author"] => author::test(),
         ["deploy"] => tools::openbao().and_then(|bao| deploy::all(bao.as_deref())),
         ["tofu"] => tools::openbao().and_then(|bao| tofu::test(bao.as_deref())),
         ["node", "up"] => node::up(),
