@@ -5,6 +5,7 @@ use std::{fs, path::Path, process::Command};
 use prost::Message as _;
 
 use crate::{
+    author,
     control_plane::{self, KUBERNETES},
     debian, deploy, node, package, release,
     run::{Failure, can_run, root, run, say, target},
@@ -54,6 +55,7 @@ pub(crate) fn all(choice: &Choice<'_>) -> Result<(), Failure> {
             .map(|_: Option<()>| ());
     }
     api_server(bao.as_deref())?;
+    author::test()?;
     field(bao.as_deref())?;
     hostile(bao.as_deref())?;
     pages(bao.as_deref())?;

@@ -18,7 +18,7 @@ pub fn write(of: Mark, secret_id: &Secret, end: Option<UnixTime>) -> Secret {
 }
 
 /// The secret ID in `text`, and when it expires. `None` where another wrapping token gave it than the
-/// one of the mark `of`, and where the text was not written by [`write`].
+/// one of the mark `of`, and where the text was not written by [`write()`].
 #[must_use]
 pub fn read(text: &Secret, of: Mark) -> Option<(Secret, Option<UnixTime>)> {
     let mut lines = text.expose().lines();
