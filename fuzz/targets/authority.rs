@@ -1,5 +1,5 @@
-//! Whatever a peer sends, it is handed on in the same number of octets, however it arrives in
-//! pieces, and what was mended needs no mending.
+//! Checks that the rewriter hands on as many bytes as the peer sends, however they are cut, and
+//! that a second pass changes nothing.
 #![no_main]
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncRead, ReadBuf};
-use vault_kube_kms::adapters::grpc::authority::Mender;
+use vault_kube_kms::adapters::grpc::authority::AuthorityRewriter;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -28,10 +28,10 @@ fuzz_target!(|input: (u8, u8, &[u8])| {
     };
     let whole = through(&sent, usize::MAX);
     if shape % 4 == 3 && hostile.len() < 16_000 {
-        // What is certainly to be mended is, and nothing else of its frame.
+        // A request that needs a rewrite gets it, and nothing else of its frame changes.
         let end = PREFACE.len() + 9 + PATH.len() + hostile.len();
-        let mended = [PREFACE, &request(&[HOST, hostile].concat())].concat();
-        assert_eq!(whole[..end], mended);
+        let rewritten = [PREFACE, &request(&[HOST, hostile].concat())].concat();
+        assert_eq!(whole[..end], rewritten);
     }
     assert_eq!(whole.len(), sent.len());
     assert_eq!(through(&sent, usize::from(size).max(1)), whole);
@@ -46,12 +46,12 @@ fn request(block: &[u8]) -> Vec<u8> {
 
 fn through(sent: &[u8], size: usize) -> Vec<u8> {
     let mut peer = Peer { sent, size };
-    let (mut mender, mut came) = (Mender::default(), Vec::new());
+    let (mut rewriter, mut came) = (AuthorityRewriter::default(), Vec::new());
     let mut space = vec![0; size.min(65_536)];
     loop {
         let mut buf = ReadBuf::new(&mut space);
         let read =
-            mender.poll_read(pin!(&mut peer), &mut Context::from_waker(Waker::noop()), &mut buf);
+            rewriter.poll_read(pin!(&mut peer), &mut Context::from_waker(Waker::noop()), &mut buf);
         assert!(matches!(read, Poll::Ready(Ok(()))));
         if buf.filled().is_empty() {
             return came;

@@ -10,7 +10,7 @@ use crate::{
     adapters::{
         grpc::{server::Serving, socket::BoundSocket, socket_guard::SocketEvent},
         http::{
-            endpoints::{Endpoints, Readiness},
+            routes::{Readiness, Routes},
             server::BoundPort,
         },
         system::{
@@ -173,10 +173,10 @@ impl Provider {
         }
         background.spawn("observer", observer.run());
         let readiness = Readiness::default();
-        serve_port(&mut background, "health port", health, Endpoints::Health(readiness.clone()));
+        serve_port(&mut background, "health port", health, Routes::Health(readiness.clone()));
         let text = move || metrics.text().map_err(|error| error.to_string());
-        let inside = Endpoints::Inside(Arc::new(text), Arc::new(move || shown.now()));
-        serve_port(&mut background, "metrics port", scrapes, inside);
+        let admin = Routes::Admin(Arc::new(text), Arc::new(move || shown.now()));
+        serve_port(&mut background, "metrics port", scrapes, admin);
         if let Some(limit) = notify::watchdog() {
             let feed = watchdog::feed(socket.address.clone(), readiness.clone(), limit);
             background.spawn("watchdog", feed);
@@ -269,11 +269,11 @@ fn serve_port(
     background: &mut Background,
     name: &'static str,
     port: Option<BoundPort>,
-    endpoints: Endpoints,
+    routes: Routes,
 ) {
     if let Some(port) = port {
         background.spawn(name, async move {
-            if let Err(error) = port.serve(endpoints).await {
+            if let Err(error) = port.serve(routes).await {
                 warn!(%error, "the {name} is not served");
             }
             // The socket serves on without it.

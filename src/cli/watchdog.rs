@@ -6,7 +6,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::adapters::{
     grpc::{address::SocketAddress, client},
-    http::endpoints::Readiness,
+    http::routes::Readiness,
     system::notify,
 };
 

@@ -155,7 +155,7 @@ func TestWhatSystemdPassesIsRefusedUnlessItIsTheSocketOfTheSettings(t *testing.T
 		say    string
 	}{
 		"two sockets":     {[]*os.File{one, two}, "systemd passed 2 sockets (unknown, unknown); leave one ListenStream="},
-		"another address": {[]*os.File{two}, "two.sock, and --listen-address is " + endpoint + "; set ListenStream="},
+		"another address": {[]*os.File{two}, "two.sock, but --listen-address is " + endpoint + "; set ListenStream="},
 		"a plain file":    {[]*os.File{plain}, "fd 3 is not a socket; use one ListenStream="},
 		"datagrams":       {[]*os.File{packets}, "fd 3 is not a valid unix stream socket; use one ListenStream="},
 	} {

@@ -102,7 +102,7 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 		"a directory that does not exist": {2, []string{"FAIL socket: create it"}, func(t *testing.T, n *tenant) []string {
 			return append(n.Flags(), "--listen-address="+filepath.Join(shortDir(t), "none", "kms.sock"))
 		}},
-		"a file in the socket's place": {2, []string{"FAIL socket: is no socket"}, func(t *testing.T, n *tenant) []string {
+		"a file in the socket's place": {2, []string{"FAIL socket: is not a socket"}, func(t *testing.T, n *tenant) []string {
 			path := filepath.Join(shortDir(t), "kms.sock")
 			must(t, os.WriteFile(path, nil, 0o600))
 			return append(n.Flags(), "--listen-address="+path)

@@ -1,4 +1,5 @@
-//! The open connections of a server: how many there may be, and which one ends when there are more.
+//! Bounds the open connections of a server, and chooses the connection to close when there are too
+//! many.
 
-pub(crate) mod seat;
+pub(crate) mod slot;
 pub(crate) mod table;

@@ -1,118 +1,130 @@
-//! Decides which connection to end when there are too many. A pure value: it reads no clock and
-//! touches no socket.
+//! Chooses the connection to close when there are too many. A pure value: it reads no clock and
+//! uses no socket.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
 /// How many connections may be open at once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Of those that have sent nothing yet. They cost a descriptor each and little else.
+    /// Most silent connections: they have sent nothing yet. Each costs a descriptor and little
+    /// else.
     pub(crate) silent: usize,
-    /// Of all others.
+    /// Most speaking connections: all others.
     pub(crate) speaking: usize,
-    /// Requests that have begun and are not answered, over all connections: each may hold a message.
+    /// Most unfinished requests over all open connections: begun and not answered. Each may hold a
+    /// message.
     pub(crate) requests: usize,
-    /// The same with those of connections that were ended and are not dropped yet. Beyond it, a
-    /// connection has one request at a time.
+    /// Most unfinished requests including those of closed connections that are not dropped yet.
+    /// Beyond it, each connection may have only one.
     pub(crate) held: usize,
 }
 
-/// Too many requests are held.
+/// Too many requests are unfinished, or the connection was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full;
 
-/// Names a connection of one table. No name is given twice.
+/// Identifies a connection of one table. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Id(u64);
 
-/// How far a connection has come. A lesser one is ended before a greater one.
+/// The progress of a connection. A connection with less progress is closed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     /// It has sent nothing.
     Silent,
-    /// It has sent something, but no whole request.
-    Greeted,
-    /// Its requests were all answered.
+    /// It has sent something, but no complete request.
+    Sending,
+    /// All its requests were answered.
     Served,
-    /// Requests are in hand.
+    /// It has active calls.
     Calling,
 }
 
-/// What is known of an open connection.
+/// What the table knows of an open connection.
 #[derive(Debug)]
 struct Entry<P, H> {
     peer: P,
     handle: H,
     stage: Stage,
-    /// Requests in hand.
+    /// Active calls: complete requests that are not answered.
     calls: usize,
-    /// Requests that have begun and are not answered, whole or not.
+    /// Unfinished requests: begun and not answered, complete or not.
     requests: usize,
-    /// The turn of its last sign of life: the connection with the smallest one is the idlest.
-    turn: u64,
+    /// The sequence number of its last activity. The lowest number is the longest idle.
+    last_activity: u64,
 }
 
 impl<P, H> Entry<P, H> {
-    /// How far it has come. One with none but unfinished requests (not whole, or their answers not
-    /// taken) has come no further than one without any.
-    fn reached(&self) -> Stage {
+    /// Returns the stage that decides which connection to close. A connection that has only
+    /// unfinished requests and no active call (they are incomplete, or the peer does not read the
+    /// answers) counts as [`Stage::Sending`] at most.
+    fn effective_stage(&self) -> Stage {
         let is_unfinished = self.requests > 0 && self.calls == 0;
-        if is_unfinished { self.stage.min(Stage::Greeted) } else { self.stage }
+        if is_unfinished { self.stage.min(Stage::Sending) } else { self.stage }
     }
 }
 
-/// The open connections of one server. `P` says who is on the other side; what one peer does costs
-/// that peer its own connections first. `H` is what ends a connection.
+/// The open connections of one server. `P` identifies the peer: a peer that opens many connections
+/// loses its own first. `H` is the handle that closes a connection.
 ///
-/// There are two groups, the silent connections and the speaking ones, each with a limit. The one
-/// to end is taken from the peer with the most connections of the group. Of those it is the one
-/// that has come the least far, and among equals the idlest. It is never the connection that has
-/// just entered the group.
+/// There are two groups with a limit each: the silent and the speaking connections. The connection
+/// to close belongs to the peer with the most connections in the group. Among its connections it is
+/// the one with the least progress, and among equals the one that is idle for longest. It is never
+/// the connection that has just entered the group.
 #[derive(Debug)]
 pub(crate) struct Table<P, H> {
     limits: Limits,
-    turn: u64,
-    /// Requests that have begun, over all connections.
+    /// Counts the events of all connections.
+    sequence: u64,
+    /// Unfinished requests of all open connections.
     requests: usize,
-    /// The same with those of connections that have gone.
+    /// The same, including those of closed connections that are not dropped yet.
     held: usize,
     open: BTreeMap<Id, Entry<P, H>>,
 }
 
 impl<P: Copy + Ord, H> Table<P, H> {
-    /// A table without connections.
+    /// Returns an empty table.
     pub(crate) const fn new(limits: Limits) -> Self {
-        Self { limits, turn: 0, requests: 0, held: 0, open: BTreeMap::new() }
+        Self { limits, sequence: 0, requests: 0, held: 0, open: BTreeMap::new() }
     }
 
-    /// Adds a silent connection. Returns its name, and what ends the connection that must go for
-    /// it, which is no longer in the table.
+    /// Adds a silent connection. Returns its identifier, and the handle of the connection to close
+    /// for it. That connection has left the table.
     pub(crate) fn enter(&mut self, peer: P, handle: H) -> (Id, Option<H>) {
-        let turn = self.next_turn();
-        let id = Id(turn);
-        let entry = Entry { peer, handle, stage: Stage::Silent, calls: 0, requests: 0, turn };
+        let sequence = self.next_sequence();
+        let id = Id(sequence);
+        let entry = Entry {
+            peer,
+            handle,
+            stage: Stage::Silent,
+            calls: 0,
+            requests: 0,
+            last_activity: sequence,
+        };
         self.open.insert(id, entry);
         (id, self.make_room(id))
     }
 
-    /// Notes that connection `id` has sent something. Returns what ends the connection that must
-    /// go, if this is its first word and too many speak now.
-    pub(crate) fn heard(&mut self, id: Id) -> Option<H> {
-        let turn = self.next_turn();
+    /// Records that connection `id` has sent something. When these are its first bytes and too many
+    /// connections speak now, returns the handle of the connection to close.
+    pub(crate) fn record_activity(&mut self, id: Id) -> Option<H> {
+        let sequence = self.next_sequence();
         let entry = self.open.get_mut(&id)?;
-        entry.turn = turn;
+        entry.last_activity = sequence;
         if entry.stage != Stage::Silent {
             return None;
         }
-        entry.stage = Stage::Greeted;
+        entry.stage = Stage::Sending;
         self.make_room(id)
     }
 
-    /// Notes that a request of connection `id` has begun. Returns what ends the connection that must
-    /// go, if too many have begun now; it may be the same connection.
+    /// Records that a request of connection `id` has begun. When there are too many unfinished
+    /// requests now, returns the handle of the connection to close. It may be the same connection.
     ///
     /// # Errors
-    /// Where too many are held, or the connection was ended: the request is to be refused.
+    /// Returns [`Full`] when too many requests are unfinished or the connection was closed. Refuse
+    /// the request then.
     pub(crate) fn request_began(&mut self, id: Id) -> Result<Option<H>, Full> {
         let entry = self.open.get_mut(&id).ok_or(Full)?;
         if self.held >= self.limits.held && entry.requests > 0 {
@@ -131,12 +143,13 @@ impl<P: Copy + Ord, H> Table<P, H> {
         let of_peer = self.by_peer(|_| true, |entry| entry.requests);
         let (worst, _) = self.open.iter().min_by_key(|(_, entry)| {
             let of_peer = of_peer.get(&entry.peer).copied().unwrap_or_default();
-            (Reverse(of_peer), Reverse(entry.requests), entry.stage, entry.turn)
+            (Reverse(of_peer), Reverse(entry.requests), entry.stage, entry.last_activity)
         })?;
         self.remove(*worst)
     }
 
-    /// Notes that a request of connection `id` was answered or given up, or dropped with it.
+    /// Records that a request of connection `id` was answered, abandoned, or dropped with its
+    /// connection.
     pub(crate) fn request_ended(&mut self, id: Id) {
         self.held = self.held.saturating_sub(1);
         if let Some(entry) = self.open.get_mut(&id) {
@@ -145,21 +158,21 @@ impl<P: Copy + Ord, H> Table<P, H> {
         }
     }
 
-    /// Notes that a whole request of connection `id` has arrived.
+    /// Records that a complete request of connection `id` has arrived.
     pub(crate) fn call_began(&mut self, id: Id) {
-        let turn = self.next_turn();
+        let sequence = self.next_sequence();
         if let Some(entry) = self.open.get_mut(&id) {
-            entry.turn = turn;
+            entry.last_activity = sequence;
             entry.calls = entry.calls.saturating_add(1);
             entry.stage = Stage::Calling;
         }
     }
 
-    /// Notes that a whole request of connection `id` was answered or given up.
+    /// Records that a complete request of connection `id` was answered or abandoned.
     pub(crate) fn call_ended(&mut self, id: Id) {
-        let turn = self.next_turn();
+        let sequence = self.next_sequence();
         if let Some(entry) = self.open.get_mut(&id) {
-            entry.turn = turn;
+            entry.last_activity = sequence;
             entry.calls = entry.calls.saturating_sub(1);
             if entry.calls == 0 {
                 entry.stage = Stage::Served;
@@ -167,7 +180,7 @@ impl<P: Copy + Ord, H> Table<P, H> {
         }
     }
 
-    /// Forgets connection `id`.
+    /// Removes connection `id`.
     pub(crate) fn leave(&mut self, id: Id) {
         drop(self.remove(id));
     }
@@ -178,7 +191,7 @@ impl<P: Copy + Ord, H> Table<P, H> {
         Some(entry.handle)
     }
 
-    /// The sum of `size` over the connections of `group`, for each peer.
+    /// Returns the sum of `size` over the connections of `group`, for each peer.
     fn by_peer(
         &self,
         group: impl Fn(&Entry<P, H>) -> bool,
@@ -192,12 +205,13 @@ impl<P: Copy + Ord, H> Table<P, H> {
         sums
     }
 
-    fn next_turn(&mut self) -> u64 {
-        self.turn = self.turn.saturating_add(1);
-        self.turn
+    fn next_sequence(&mut self) -> u64 {
+        self.sequence = self.sequence.saturating_add(1);
+        self.sequence
     }
 
-    /// Takes out the worst connection of the group that `newest` has entered, if it is too large.
+    /// Removes a connection from the group of `newest` if the group is too large. Returns the
+    /// handle of the removed connection.
     fn make_room(&mut self, newest: Id) -> Option<H> {
         let silent = self.open.get(&newest)?.stage == Stage::Silent;
         let limit = if silent { self.limits.silent } else { self.limits.speaking };
@@ -209,7 +223,7 @@ impl<P: Copy + Ord, H> Table<P, H> {
         let others = self.open.iter().filter(|(id, entry)| **id != newest && group(entry));
         let (worst, _) = others.min_by_key(|(_, entry)| {
             let of_peer = of_peer.get(&entry.peer).copied().unwrap_or_default();
-            (Reverse(of_peer), entry.reached(), entry.turn)
+            (Reverse(of_peer), entry.effective_stage(), entry.last_activity)
         })?;
         self.remove(*worst)
     }

@@ -4,29 +4,29 @@ use super::*;
 
 const LIMITS: Limits = Limits { silent: 3, speaking: 3, requests: 4, held: 6 };
 
-/// A table whose connections are named by what ends them.
+/// Returns a table whose handles are names.
 fn table() -> Table<u32, &'static str> {
     Table::new(LIMITS)
 }
 
-/// Lets a connection enter that nothing has to end for, and say something.
-fn greeted(table: &mut Table<u32, &'static str>, peer: u32, name: &'static str) -> Id {
+/// Adds a connection that has sent something. Requires that no other connection is closed for it.
+fn sending(table: &mut Table<u32, &'static str>, peer: u32, name: &'static str) -> Id {
     let (id, ended) = table.enter(peer, name);
-    assert_eq!((ended, table.heard(id)), (None, None), "{name}");
+    assert_eq!((ended, table.record_activity(id)), (None, None), "{name}");
     id
 }
 
 fn served(table: &mut Table<u32, &'static str>, peer: u32, name: &'static str) -> Id {
-    let id = greeted(table, peer, name);
+    let id = sending(table, peer, name);
     table.call_began(id);
     table.call_ended(id);
     id
 }
 
 #[test]
-fn the_oldest_of_too_many_silent_connections_ends_and_no_speaking_one() {
+fn closes_the_oldest_silent_connection_and_no_speaking_one() {
     let mut table = table();
-    greeted(&mut table, 0, "speaks");
+    sending(&mut table, 0, "speaks");
     for name in ["first", "second", "third"] {
         assert_eq!(table.enter(0, name).1, None);
     }
@@ -35,22 +35,22 @@ fn the_oldest_of_too_many_silent_connections_ends_and_no_speaking_one() {
 }
 
 #[test]
-fn a_connection_without_requests_ends_before_an_idle_one_that_had_some() {
+fn closes_a_connection_without_requests_before_an_idle_one() {
     let mut table = table();
     served(&mut table, 0, "served long ago");
-    greeted(&mut table, 0, "only greeted");
+    sending(&mut table, 0, "only sending");
     served(&mut table, 0, "served");
     let (id, _) = table.enter(0, "new");
-    assert_eq!(table.heard(id), Some("only greeted"));
+    assert_eq!(table.record_activity(id), Some("only sending"));
     table.call_began(id);
     let (id, _) = table.enter(0, "newer");
-    assert_eq!(table.heard(id), Some("served long ago"));
+    assert_eq!(table.record_activity(id), Some("served long ago"));
 }
 
 #[test]
-fn a_connection_with_a_request_in_hand_ends_last() {
+fn closes_a_connection_with_an_active_call_last() {
     let mut table = table();
-    let calling = greeted(&mut table, 0, "calling");
+    let calling = sending(&mut table, 0, "calling");
     table.call_began(calling);
     table.call_began(calling);
     table.call_ended(calling);
@@ -58,36 +58,36 @@ fn a_connection_with_a_request_in_hand_ends_last() {
     served(&mut table, 0, "served later");
     for (new, ended) in [("a", "served"), ("b", "a")] {
         let (id, _) = table.enter(0, new);
-        assert_eq!(table.heard(id), Some(ended));
+        assert_eq!(table.record_activity(id), Some(ended));
     }
 }
 
 #[test]
-fn the_newest_stays_even_where_it_is_the_worst() {
+fn keeps_the_newest_connection() {
     let mut table = table();
     for name in ["one", "two", "three"] {
-        let id = greeted(&mut table, 0, name);
+        let id = sending(&mut table, 0, name);
         table.call_began(id);
     }
     let (id, _) = table.enter(0, "new");
-    assert_eq!(table.heard(id), Some("one"));
+    assert_eq!(table.record_activity(id), Some("one"));
 }
 
 #[test]
-fn the_peer_with_the_most_connections_loses_one() {
+fn closes_a_connection_of_the_peer_with_the_most() {
     let mut table = table();
-    greeted(&mut table, 1, "the other peer's");
+    sending(&mut table, 1, "the other peer's");
     served(&mut table, 0, "one of two");
     served(&mut table, 0, "two of two");
     let (id, _) = table.enter(1, "the other peer's second");
-    // Two each: the one that has come the least far.
-    assert_eq!(table.heard(id), Some("the other peer's"));
+    // Both peers have two connections: closes the one with the least progress.
+    assert_eq!(table.record_activity(id), Some("the other peer's"));
     let (id, _) = table.enter(0, "three of three");
-    assert_eq!(table.heard(id), Some("one of two"));
+    assert_eq!(table.record_activity(id), Some("one of two"));
 }
 
 #[test]
-fn what_has_left_or_was_ended_does_not_count() {
+fn does_not_count_connections_that_have_gone() {
     let mut table = table();
     let ids = ["one", "two", "three"].map(|name| table.enter(0, name).0);
     table.leave(ids[0]);
@@ -95,11 +95,11 @@ fn what_has_left_or_was_ended_does_not_count() {
     assert_eq!(table.enter(0, "five").1, Some("two"));
     table.call_began(ids[1]);
     table.call_ended(ids[1]);
-    assert_eq!(table.heard(ids[1]), None);
+    assert_eq!(table.record_activity(ids[1]), None);
 }
 
 #[test]
-fn a_connection_whose_answers_are_not_taken_ends_before_a_newcomer() {
+fn closes_a_connection_whose_answers_are_not_read_first() {
     let mut table = table();
     let calling = served(&mut table, 0, "calling");
     assert_eq!(table.request_began(calling), Ok(None));
@@ -107,14 +107,14 @@ fn a_connection_whose_answers_are_not_taken_ends_before_a_newcomer() {
     let hoarder = served(&mut table, 0, "hoarder");
     assert_eq!(table.request_began(hoarder), Ok(None));
     assert_eq!(table.request_began(hoarder), Ok(None));
-    let newcomer = greeted(&mut table, 0, "newcomer");
+    let newcomer = sending(&mut table, 0, "newcomer");
     assert_eq!(table.request_began(newcomer), Ok(None));
     let (id, _) = table.enter(0, "next");
-    assert_eq!(table.heard(id), Some("hoarder"));
+    assert_eq!(table.record_activity(id), Some("hoarder"));
 }
 
 #[test]
-fn of_too_many_requests_the_connection_with_the_most_ends() {
+fn closes_the_connection_with_the_most_requests() {
     let mut table = table();
     let modest = served(&mut table, 1, "another peer's");
     let few = served(&mut table, 0, "one request");
@@ -123,7 +123,7 @@ fn of_too_many_requests_the_connection_with_the_most_ends() {
         assert_eq!(table.request_began(id), Ok(None));
     }
     assert_eq!(table.request_began(modest), Ok(Some("two requests")));
-    // Those of the connection that went are held until they are dropped.
+    // The requests of the closed connection count until they are dropped.
     assert_eq!(table.request_began(many), Err(Full));
     assert_eq!(table.request_began(modest), Ok(None));
     assert_eq!(table.request_began(modest), Err(Full));
@@ -133,8 +133,8 @@ fn of_too_many_requests_the_connection_with_the_most_ends() {
 }
 
 proptest! {
-    /// Whatever happens in whatever order, the limits hold, and a peer that keeps to its share
-    /// of a group loses nothing to another peer.
+    /// Checks that the limits hold after each sequence of events, and that a peer within its share
+    /// of a group loses no connection to another peer.
     #[test]
     fn the_limits_hold_and_a_modest_peer_loses_nothing(
         steps in proptest::collection::vec((0_u8..7, 0_usize..20, 0_u32..3), 1..300),
@@ -142,7 +142,7 @@ proptest! {
         let mut table = Table::new(LIMITS);
         let mut ids: Vec<Id> = Vec::new();
         let (modest, none) = table.enter(99, 99);
-        prop_assert_eq!((none, table.heard(modest)), (None, None));
+        prop_assert_eq!((none, table.record_activity(modest)), (None, None));
         for (step, which, peer) in steps {
             let id = ids.get(which % ids.len().max(1)).copied();
             let ended = match (step, id) {
@@ -151,7 +151,7 @@ proptest! {
                     ids.push(id);
                     ended
                 }
-                (1, Some(id)) => table.heard(id),
+                (1, Some(id)) => table.record_activity(id),
                 (2, Some(id)) if table.open[&id].stage != Stage::Silent => {
                     table.call_began(id);
                     None
@@ -180,7 +180,8 @@ proptest! {
             prop_assert!(silent <= LIMITS.silent);
             prop_assert!(table.open.len() - silent <= LIMITS.speaking);
             if ended == Some(99) {
-                // Only where each of the others has no more than it has.
+                // The modest peer may lose its connection only when each other peer has at most
+                // one.
                 let speaking = table.open.values().filter(|e| e.stage != Stage::Silent);
                 let mut peers: Vec<_> = speaking.map(|e| e.peer).collect();
                 peers.sort_unstable();

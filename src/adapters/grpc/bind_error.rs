@@ -10,58 +10,59 @@ use super::address::SocketAddress;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BindError {
-    /// Something answers on the address.
+    /// A process answers on the address.
     #[error("{0} is in use by a running process; stop it or choose another --listen-address")]
     InUse(SocketAddress),
-    /// A process of another user answers on the address. kube-apiserver gives its seeds to whatever
-    /// listens there.
+    /// A process of another user answers on the address. kube-apiserver gives its seeds to each
+    /// process that listens there.
     #[error(
         "ALERT: {address} is in use by a process of uid {uid}, and this process has uid {own}; kube-apiserver gives that process its seeds. Stop it, and choose with --listen-address a path in a directory of mode 0750 that belongs to uid {own}"
     )]
     InUseByAnother {
         /// The address.
         address: SocketAddress,
-        /// The uid of the process that listens.
+        /// The uid of that process.
         uid: u32,
-        /// Our uid.
+        /// The uid of this process.
         own: u32,
     },
-    /// Something that is no socket stands there.
+    /// A file that is not a socket is at the address.
     #[error("{} exists and is {kind}; move it away or choose another --listen-address", path.display())]
     NotASocket {
-        /// Where.
+        /// The path of the file.
         path: PathBuf,
-        /// What it is.
+        /// What the file is.
         kind: &'static str,
     },
-    /// There is no such directory.
+    /// The directory does not exist.
     #[error("the directory {} does not exist; create it, owned by uid {uid}", path.display())]
     NoDirectory {
         /// The directory.
         path: PathBuf,
-        /// Our uid.
+        /// The uid of this process.
         uid: u32,
     },
-    /// The directory is not ours to write.
+    /// This process may not write to the directory.
     #[error("uid {uid} may not write to the directory {}; give it to that uid or run as its owner", path.display())]
     NotWritable {
         /// The directory.
         path: PathBuf,
-        /// Our uid.
+        /// The uid of this process.
         uid: u32,
     },
-    /// The file system takes no writes, as with `readOnlyRootFilesystem`.
+    /// The file system is read-only, as with `readOnlyRootFilesystem`.
     #[error("the directory {} is on a read-only file system; mount a writable volume there or choose another --listen-address", .0.display())]
     ReadOnly(PathBuf),
-    /// Another process holds the lock on the directory. Any process that may read the directory can.
+    /// Another process holds the lock on the directory. Every process that may read the directory
+    /// can lock it.
     #[error("the directory {0} was locked by another process for {wait:?}; find it with `lsof {0}` and stop it, or choose a directory of the provider's own with --listen-address", path.display())]
     Locked {
         /// The directory.
         path: PathBuf,
-        /// How long the lock was waited for.
+        /// How long this process waited for the lock.
         wait: Duration,
     },
-    /// What systemd passed to this process cannot be served.
+    /// The socket that systemd passed to this process cannot be served.
     #[error("inherited-socket: {problem}; {remedy}")]
     Passed {
         /// What is wrong with it.
@@ -69,20 +70,19 @@ pub enum BindError {
         /// What to do.
         remedy: &'static str,
     },
-    /// The file of the socket that systemd passed to this process is gone. What listens is systemd's, so
-    /// it cannot be bound anew here.
+    /// The file of the socket that systemd passed is gone. Only systemd can bind that socket again.
     #[error(
         "inherited-socket: systemd opened {0}, and its file was removed or replaced; run `systemctl restart` for the socket unit, then for the service"
     )]
     PassedAndLost(SocketAddress),
-    /// Anything else the system said.
+    /// Any other error of the system.
     #[error("cannot {action} for {address}: {source}; check --listen-address")]
     System {
-        /// What was tried.
+        /// What this process tried to do.
         action: &'static str,
-        /// For which address.
+        /// The address of the socket.
         address: SocketAddress,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }

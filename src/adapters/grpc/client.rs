@@ -1,4 +1,4 @@
-//! A client of our own socket, for `dev`, tests and benchmarks. The API server brings its own.
+//! Connects to the socket of this provider: for `dev`, `check`, the watchdog, tests and benchmarks.
 
 use std::io;
 
@@ -13,7 +13,7 @@ use super::{
     address::SocketAddress, wire::key_management_service_client::KeyManagementServiceClient,
 };
 
-/// What kube-apiserver sends as scheme and authority since 1.32.
+/// The scheme and authority that kube-apiserver sends since version 1.32.
 const ORIGIN: &str = "http://localhost";
 
 /// The generated client over one HTTP/2 connection.
@@ -23,7 +23,7 @@ pub type KmsClient =
 /// Connects to `address` and sends `localhost` as authority, as kube-apiserver does since 1.32.
 ///
 /// # Errors
-/// When nobody listens there, or it is no HTTP/2.
+/// Returns an error when no process listens at `address` or when the peer does not speak HTTP/2.
 pub async fn connect(address: &SocketAddress) -> io::Result<KmsClient> {
     let sender = dial(address).await?;
     let service = tower::service_fn(move |request| {
@@ -34,11 +34,11 @@ pub async fn connect(address: &SocketAddress) -> io::Result<KmsClient> {
     Ok(KeyManagementServiceClient::with_origin(BoxCloneService::new(service), origin))
 }
 
-/// Waits until the server at `address` answers. It is asked for a method that no server has, so that
-/// neither the keeper nor the figures of real calls are touched.
+/// Waits until the server at `address` answers. Calls a method that no server has, so that the call
+/// reaches no keeper and counts in no metric of real calls.
 ///
 /// # Errors
-/// When nobody listens there, or the answer is no HTTP/2.
+/// Returns an error when no process listens at `address` or when the answer is not HTTP/2.
 pub async fn answers(address: &SocketAddress) -> io::Result<()> {
     let mut sender = dial(address).await?;
     let request = Request::post(format!("{ORIGIN}/watchdog/Answers"))

@@ -1,4 +1,4 @@
-//! One connection to the socket: its octets, its place among the others, and its end.
+//! One connection to the socket: its bytes, its slot among the others, and its end.
 
 use std::{
     io,
@@ -17,56 +17,58 @@ use tokio::{
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Request, transport::server::Connected};
 
-use super::authority::Mender;
+use super::authority::AuthorityRewriter;
 use crate::{
     adapters::connections::{
-        seat::{self, Seat},
+        slot::{self, Slot},
         table::Full,
     },
     ports::audit::Caller,
 };
 
-/// The connection that a request came by. Each request carries it.
+/// Identifies the connection that carried a request. Each request has it as an extension.
 #[derive(Clone)]
 pub(super) struct Origin {
-    seat: seat::Caller<u32>,
+    requests: slot::RequestCounter<u32>,
     caller: Caller,
 }
 
-/// One connection that has sent something. It counts against the limit until it is dropped.
+/// A connection that has sent something. Counts against the limit until it is dropped.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct InboundConnection {
     stream: UnixStream,
-    authority: Mender,
-    seat: Seat<u32>,
+    authority: AuthorityRewriter,
+    slot: Slot<u32>,
     caller: Caller,
     _permit: Option<OwnedSemaphorePermit>,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-impl Connection {
-    pub(super) fn new(stream: UnixStream, seat: Seat<u32>, caller: Caller) -> Self {
-        let ended = Box::pin(seat.ended().clone().cancelled_owned());
-        Self { stream, authority: Mender::default(), seat, caller, _permit: None, ended }
+impl InboundConnection {
+    pub(super) fn new(stream: UnixStream, slot: Slot<u32>, caller: Caller) -> Self {
+        let ended = Box::pin(slot.ended().clone().cancelled_owned());
+        Self { stream, authority: AuthorityRewriter::default(), slot, caller, _permit: None, ended }
     }
 
-    /// The same, once it is served. `permit` is given back when it is dropped.
+    /// Returns the connection with the `permit` that lets it be served. Dropping the connection
+    /// returns the permit.
     pub(super) fn served_by(self, permit: OwnedSemaphorePermit) -> Self {
         Self { _permit: Some(permit), ..self }
     }
 
-    /// Whether it is worth serving: no other connection has taken its place, and the peer is there.
+    /// Returns whether the connection should be served: the peer is still there, and the connection
+    /// was not closed to make room.
     pub(super) fn is_open(&self) -> bool {
-        !has_gone(&self.stream) && !self.seat.ended().is_cancelled()
+        !has_gone(&self.stream) && !self.slot.ended().is_cancelled()
     }
 
-    /// Notes that the peer has sent something, and says whether another connection is ended for
-    /// this one.
-    pub(super) fn heard(&self) -> bool {
-        self.seat.heard()
+    /// Records that the peer has sent something. Returns whether another connection was closed to
+    /// make room for this one.
+    pub(super) fn record_activity(&self) -> bool {
+        self.slot.record_activity()
     }
 
-    /// Fails once another connection has taken this one's place.
+    /// Fails when this connection was closed to make room for another one.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         match self.ended.as_mut().poll(cx) {
             Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
@@ -75,8 +77,8 @@ impl Connection {
     }
 }
 
-/// Whether the peer has closed its end: nobody would read an answer. Asks the system at once, where
-/// tokio would know only after its next turn.
+/// Returns whether the peer has closed its end: nothing would read an answer. Asks the kernel,
+/// because tokio learns it only when its event loop runs again.
 pub(super) fn has_gone(stream: &UnixStream) -> bool {
     let mut asked = PollFd::new(stream, PollFlags::RDHUP);
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -84,33 +86,34 @@ pub(super) fn has_gone(stream: &UnixStream) -> bool {
         && asked.revents().intersects(PollFlags::HUP | PollFlags::RDHUP)
 }
 
-/// Notes that the request with these extensions has begun, until the returned value is dropped.
+/// Counts the request with these extensions as begun until the returned value is dropped.
 ///
 /// # Errors
-/// Where too many are held: the request is to be refused.
-pub(super) fn begun(extensions: &Extensions) -> Result<Option<seat::Begun<u32>>, Full> {
-    extensions.get::<Origin>().map(|origin| origin.seat.begin()).transpose()
+/// Returns [`Full`] when too many requests are unfinished or the connection was closed. Refuse the
+/// request then.
+pub(super) fn begun(extensions: &Extensions) -> Result<Option<slot::BegunRequest<u32>>, Full> {
+    extensions.get::<Origin>().map(|origin| origin.requests.begin()).transpose()
 }
 
-/// Notes that `request` is whole and in hand, until the returned value is dropped.
-pub(super) fn in_hand<T>(request: &Request<T>) -> Option<seat::Calling<u32>> {
-    request.extensions().get::<Origin>().map(|origin| origin.seat.call())
+/// Counts `request` as complete and active until the returned value is dropped.
+pub(super) fn in_hand<T>(request: &Request<T>) -> Option<slot::ActiveCall<u32>> {
+    request.extensions().get::<Origin>().map(|origin| origin.requests.call())
 }
 
-/// The process that sent `request`.
+/// Returns the process that sent `request`.
 pub(super) fn caller<T>(request: &Request<T>) -> Option<Caller> {
     request.extensions().get::<Origin>().map(|origin| origin.caller)
 }
 
-impl Connected for Connection {
+impl Connected for InboundConnection {
     type ConnectInfo = Origin;
 
     fn connect_info(&self) -> Origin {
-        Origin { seat: self.seat.caller(), caller: self.caller }
+        Origin { requests: self.slot.counter(), caller: self.caller }
     }
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for InboundConnection {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -120,13 +123,13 @@ impl AsyncRead for Connection {
         this.poll_ended(cx)?;
         let read = this.authority.poll_read(Pin::new(&mut this.stream), cx, buf);
         if read.is_ready() {
-            this.seat.heard();
+            this.slot.record_activity();
         }
         read
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for InboundConnection {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! Counts each request of a connection from its head until its answer is taken or given up.
+//! Counts each request of a connection, from its headers until its answer was read or abandoned.
 
 use std::{
     convert::Infallible,
@@ -18,11 +18,11 @@ use crate::{
     domain::error::{Code, KmsError},
 };
 
-/// Wraps the services of a server.
+/// Wraps each service of a server in [`Counted`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Counting;
 
-/// A service whose requests are counted.
+/// Counts the requests of the service inside.
 #[derive(Clone, Debug)]
 pub(super) struct Counted<S>(S);
 
@@ -50,7 +50,8 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let begun = match begun(request.extensions()) {
             Ok(begun) => begun,
-            // The message is not read, and the answer needs no room at the peer.
+            // Refuses without reading the message. The answer is so small that the peer needs no
+            // free flow-control window.
             Err(Full) => return Box::pin(async { Ok(status::of(&overloaded()).into_http()) }),
         };
         let answer = self.0.call(request);
@@ -58,7 +59,7 @@ where
             let answer = too_large_is_invalid(answer.await?);
             Ok(answer.map(|body| {
                 Body::new(body.map_frame(move |frame| {
-                    // It counts as long as this is held.
+                    // The request counts as unfinished until this value is dropped.
                     let _counted = &begun;
                     frame
                 }))
@@ -70,13 +71,14 @@ where
 fn overloaded() -> KmsError {
     KmsError::new(
         Code::Overloaded,
-        format!("{} requests are unfinished already", LIMITS.held),
-        "look for a process that leaves requests unfinished; the API server tries again",
+        format!("{} requests are unfinished, which is the most at once", LIMITS.held),
+        "find the process that leaves requests unfinished; the API server tries again by itself",
     )
 }
 
-/// The transport answers a message over the limit with `OUT_OF_RANGE`; to a caller of KMS v2 it
-/// is an invalid request like any other that is too large. Nothing of ours answers that code.
+/// Replaces the status `OUT_OF_RANGE`, which the transport sends for a message over the limit, by
+/// `INVALID_ARGUMENT`. For a caller of KMS v2 this is an invalid request, as for every other value
+/// that is too large. This program never sends `OUT_OF_RANGE` itself.
 fn too_large_is_invalid(mut response: Response<Body>) -> Response<Body> {
     const OUT_OF_RANGE: HeaderValue = HeaderValue::from_static("11");
     const INVALID_ARGUMENT: HeaderValue = HeaderValue::from_static("3");

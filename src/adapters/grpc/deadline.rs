@@ -1,4 +1,4 @@
-//! How much of the caller's time a call may use.
+//! Computes how much of the time of its caller a call may use.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use http::HeaderMap;
 
 use crate::domain::time::CALL_BUDGET;
 
-/// What is left for the way back to the caller: 7 % of its timeout, at least 200 ms, but never
-/// more than half.
+/// The time that is kept for sending the answer: 7 % of the timeout of the caller, at least 200 ms,
+/// and at most half of the timeout.
 const RESERVE_PERCENT: u32 = 7;
 const RESERVE_MIN: Duration = Duration::from_millis(200);
 
-/// A caller that would wait longer than this waits no longer than this.
+/// The longest timeout that counts. A longer one is cut to this.
 const TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
-/// The time a call may take, by the caller's `grpc-timeout`; [`CALL_BUDGET`] where there is none
-/// that can be read.
+/// Returns the time that a call may take, from the `grpc-timeout` of the caller. Returns
+/// [`CALL_BUDGET`] when that header is absent or malformed.
 #[must_use]
 pub fn budget(headers: &HeaderMap) -> Duration {
     let timeout = headers.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse);
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_back_is_kept_free() {
+    fn keeps_time_for_the_answer() {
         assert_eq!(budget_of("3S"), Duration::from_millis(2_790));
         assert_eq!(budget_of("2999000u"), Duration::from_micros(2_789_070));
         assert_eq!(budget_of("1000m"), Duration::from_millis(800));
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_counts_as_none() {
+    fn uses_the_default_for_a_malformed_timeout() {
         for text in ["", "S", "3", "3s", "-3S", "123456789S", "3 S", "0x3S"] {
             assert_eq!(budget_of(text), CALL_BUDGET, "{text:?}");
         }

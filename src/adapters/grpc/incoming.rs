@@ -1,4 +1,5 @@
-//! Accepting connections: who may, how many at once, and which one ends when there are more.
+//! Accepts connections: checks which peers may connect, bounds how many are open, and chooses the
+//! connection to close when there are too many.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -21,12 +22,12 @@ use tokio::{
 };
 
 use super::{
-    connection::{Connection, has_gone},
+    connection::{InboundConnection, has_gone},
     socket::Listeners,
 };
 use crate::{
     adapters::connections::{
-        seat::{Seat, Seats},
+        slot::{Slot, Slots},
         table::Limits,
     },
     ports::{
@@ -35,41 +36,43 @@ use crate::{
     },
 };
 
-/// How many connections may be open at once. An API server holds one for each provider entry, its
-/// health reporters a few more; the rest is a mistake or an attack. There is room for many more, so
-/// that a client whose process the machine holds up has time for its first request while another
-/// process dials as fast as it can. All of them stay below the usual limit of 1024 descriptors.
+/// How many connections may be open at once. An API server holds one connection for each provider
+/// entry, and its health checks a few more. Any more come from a mistake or an attack. The limits
+/// leave room for many: a client whose process is slow must have time for its first request while
+/// another process connects as fast as it can. All limits stay below 1024 descriptors, the usual
+/// limit of a process.
 ///
-/// The requests that have begun bound the memory of what is never finished: see
+/// The number of begun requests bounds the memory that unfinished requests hold: see
 /// [`server`](super::server).
 pub(super) const LIMITS: Limits = Limits { silent: 512, speaking: 256, requests: 512, held: 704 };
 
-/// How long a peer may stay silent at first.
+/// How long a peer may send nothing after it has connected.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
-/// How many silent connections are held, with those that were ended and not dropped yet.
+/// Most silent connections, including those that were closed and are not dropped yet.
 const SILENT_HELD_MAX: usize = 640;
 
-/// How many connections may exist beyond those that are served: they were ended, and are not dropped
-/// yet. Until then they hold what they held, so others wait to be served.
+/// Most connections that were closed and are not dropped yet, in addition to those that are served.
+/// They keep their memory until they are dropped, so new connections wait.
 const ENDING_MAX: usize = 8;
 
-/// All connections that may hold anything.
+/// Most connections that may hold the memory of requests.
 pub(super) const CONNECTIONS_MAX: usize = LIMITS.speaking + ENDING_MAX;
 
-/// How often refused and ended connections are told of, so that a process that dials in a loop does
-/// not fill the log.
-const TOLD_EVERY: Duration = Duration::from_mins(1);
+/// The least time between two warnings about refused and closed connections, so that a process that
+/// connects in a loop does not fill the log.
+const WARN_EVERY: Duration = Duration::from_mins(1);
 
-/// How long to wait after an accept that failed: the process is out of descriptors or memory.
+/// How long to wait after a failed accept: the process has no free descriptor or no memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Who may connect.
+/// Which peers may connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerPolicy {
-    /// Whoever the mode of the socket's file lets in.
+    /// Every process that the mode of the socket file admits.
     FileMode,
-    /// Root, our own uid, and these; checked by `SO_PEERCRED`.
+    /// Root, the uid of this process, and these uids. The kernel reports the uid of the peer
+    /// (`SO_PEERCRED`).
     Uids(BTreeSet<u32>),
 }
 
@@ -84,76 +87,80 @@ impl PeerPolicy {
     }
 }
 
-/// The connections that were admitted and have sent something, for ever. A failed accept is waited
-/// out. A newcomer is always accepted; where there are too many connections, another one ends.
+/// Returns an endless stream of admitted connections that have sent something. Waits after a failed
+/// accept and tries again. Accepts every new connection; when there are too many, closes another
+/// one.
 ///
 /// # Errors
-/// When the runtime cannot take over the first listener.
+/// Returns an error when the runtime cannot take over the first listener.
 pub(super) fn admitted(
     listeners: Listeners,
     policy: PeerPolicy,
     telemetry: Arc<dyn Telemetry>,
-) -> io::Result<impl Stream<Item = io::Result<Connection>>> {
-    let door = Door {
+) -> io::Result<impl Stream<Item = io::Result<InboundConnection>>> {
+    let acceptor = Acceptor {
         listener: UnixListener::from_std(listeners.first)?,
-        anew: listeners.anew,
+        replacements: listeners.replacements,
         policy,
         telemetry,
-        seats: Seats::new(LIMITS),
+        slots: Slots::new(LIMITS),
         silent: FuturesUnordered::new(),
         waiting: VecDeque::new(),
         served: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-        told_until: None,
+        quiet_until: None,
     };
-    Ok(stream::unfold(door, |mut door| async move { Some((Ok(door.next().await), door)) }))
+    Ok(stream::unfold(acceptor, |mut acceptor| async move {
+        Some((Ok(acceptor.next().await), acceptor))
+    }))
 }
 
-/// What became of a silent connection; `None` when it went away or was ended.
-type FirstWord = Option<Result<Connection, Silence>>;
+/// How the wait for the first bytes ended. `None` when the peer has gone or the connection was
+/// closed to make room.
+type FirstBytes = Option<Result<InboundConnection, SilenceTimeout>>;
 
-/// The peer was silent for too long.
-struct Silence;
+/// The peer sent nothing within [`SILENCE_MAX`].
+struct SilenceTimeout;
 
-/// Decides who comes in.
-struct Door {
+/// Accepts connections and hands them to the HTTP/2 library.
+struct Acceptor {
     listener: UnixListener,
-    /// Listeners to use from then on.
-    anew: mpsc::Receiver<std::os::unix::net::UnixListener>,
+    /// Receives listeners that replace `listener`.
+    replacements: mpsc::Receiver<std::os::unix::net::UnixListener>,
     policy: PeerPolicy,
     telemetry: Arc<dyn Telemetry>,
-    seats: Seats<u32>,
-    /// Connections that have sent nothing yet. The HTTP/2 library sees none of them.
-    silent: FuturesUnordered<BoxFuture<'static, FirstWord>>,
+    slots: Slots<u32>,
+    /// Connections that have sent nothing yet. The HTTP/2 library does not get them.
+    silent: FuturesUnordered<BoxFuture<'static, FirstBytes>>,
     /// Connections that have sent something and wait to be served.
-    waiting: VecDeque<Connection>,
-    /// A permit for each connection that may be served, until it is dropped.
+    waiting: VecDeque<InboundConnection>,
+    /// Holds a permit for each connection that may be served. Dropping the connection returns it.
     served: Arc<Semaphore>,
-    told_until: Option<Instant>,
+    quiet_until: Option<Instant>,
 }
 
-impl Door {
-    async fn next(&mut self) -> Connection {
-        // The connection that was handed on last has its turn before others take their seats.
+impl Acceptor {
+    async fn next(&mut self) -> InboundConnection {
+        // Gives the previous connection a chance to run before new connections take slots.
         yield_now().await;
         loop {
             let failed = self.drain_backlog().is_err();
-            while let Some(Some(first_word)) = self.silent.next().now_or_never() {
-                self.sort(first_word);
+            while let Some(Some(first_bytes)) = self.silent.next().now_or_never() {
+                self.enqueue(first_bytes);
             }
             if let Some(connection) = self.first_waiting() {
-                if connection.heard() {
-                    self.ended_for_another();
+                if connection.record_activity() {
+                    self.report_crowding();
                 }
                 return connection;
             }
             let served = Arc::clone(&self.served);
             tokio::select! {
-                _one_was_dropped = served.acquire(), if !self.waiting.is_empty() => (),
-                Some(first_word) = self.silent.next() => self.sort(first_word),
-                Some(listener) = self.anew.recv() => self.listen_with(listener),
+                _permit = served.acquire(), if !self.waiting.is_empty() => (),
+                Some(first_bytes) = self.silent.next() => self.enqueue(first_bytes),
+                Some(listener) = self.replacements.recv() => self.listen_with(listener),
                 () = sleep(ACCEPT_PAUSE), if failed => (),
                 accepted = self.listener.accept(), if !failed => {
-                    // An error comes again, and is told of then.
+                    // Ignores an error here: the next accept meets it again and reports it.
                     if let Ok((stream, _)) = accepted {
                         self.admit(stream);
                     }
@@ -162,8 +169,8 @@ impl Door {
         }
     }
 
-    /// The connection that is served next, if one waits and may be served.
-    fn first_waiting(&mut self) -> Option<Connection> {
+    /// Returns the next connection to serve, if one waits and a permit is free.
+    fn first_waiting(&mut self) -> Option<InboundConnection> {
         while self.waiting.front().is_some_and(|first| !first.is_open()) {
             drop(self.waiting.pop_front());
         }
@@ -171,23 +178,23 @@ impl Door {
         Some(self.waiting.pop_front()?.served_by(permit))
     }
 
-    /// Listens with `listener` from now on. What still waits at the former one is taken in.
+    /// Listens with `listener` from now on. First accepts what waits at the previous listener.
     fn listen_with(&mut self, listener: std::os::unix::net::UnixListener) {
-        let _told = self.drain_backlog();
+        let _reported = self.drain_backlog();
         match UnixListener::from_std(listener) {
             Ok(listener) => self.listener = listener,
-            Err(error) => self.tell(format_args!("cannot listen on the socket: {error}")),
+            Err(error) => self.warn(format_args!("cannot listen on the socket: {error}")),
         }
     }
 
-    /// Accepts what waits, up to a bound. Connections that were ended and not dropped yet count, so
-    /// that descriptors are bounded.
+    /// Accepts all waiting connections, up to [`SILENT_HELD_MAX`] silent ones. Connections that
+    /// were closed and not dropped yet count, because they hold descriptors.
     fn drain_backlog(&mut self) -> Result<(), ()> {
         while self.silent.len() < SILENT_HELD_MAX {
             match self.listener.accept().now_or_never() {
                 Some(Ok((stream, _))) => self.admit(stream),
                 Some(Err(error)) => {
-                    self.tell(format_args!("cannot accept a connection, trying again: {error}"));
+                    self.warn(format_args!("cannot accept a connection: {error}; trying again"));
                     return Err(());
                 }
                 None => break,
@@ -196,59 +203,60 @@ impl Door {
         Ok(())
     }
 
-    /// Takes in a connection that has just been accepted, if its peer may connect and is still
-    /// there: connections that came and went in a moment cost no other one its place.
+    /// Takes a new connection, if its peer may connect and is still there. A connection whose peer
+    /// has gone already must not displace another one.
     fn admit(&mut self, stream: UnixStream) {
         let Ok(peer) = stream.peer_cred() else { return };
         let uid = peer.uid();
         if !self.policy.admits(uid) {
             self.telemetry.record(Event::PeerDenied);
-            self.tell(format_args!(
-                "refused a connection of uid {uid}, which is not allowed; see --allowed-uid"
+            self.warn(format_args!(
+                "refused a connection of uid {uid}, which may not connect; add it with --allowed-uid if it should"
             ));
             return;
         }
         if has_gone(&stream) {
             return;
         }
-        let (seat, crowded) = self.seats.take(uid);
+        let (slot, crowded) = self.slots.take(uid);
         let caller = Caller { uid, gid: peer.gid(), pid: peer.pid() };
-        self.silent.push(first_word(stream, seat, caller).boxed());
+        self.silent.push(wait_for_first_bytes(stream, slot, caller).boxed());
         if crowded {
-            self.ended_for_another();
+            self.report_crowding();
         }
     }
 
-    /// Keeps a connection that has sent something until it is served.
-    fn sort(&mut self, first_word: FirstWord) {
-        match first_word {
+    /// Puts a connection that has sent something into the queue for service. Reports one that was
+    /// silent for too long.
+    fn enqueue(&mut self, first_bytes: FirstBytes) {
+        match first_bytes {
             Some(Ok(connection)) => {
-                // Those that were ended meanwhile hold descriptors.
+                // Drops closed connections, because they hold descriptors.
                 if self.waiting.len() >= LIMITS.silent {
-                    self.waiting.retain(Connection::is_open);
+                    self.waiting.retain(InboundConnection::is_open);
                 }
                 self.waiting.push_back(connection);
             }
-            Some(Err(Silence)) => {
+            Some(Err(SilenceTimeout)) => {
                 self.telemetry.record(Event::ConnectionEnded(EndReason::Silent));
             }
             None => (),
         }
     }
 
-    fn ended_for_another(&mut self) {
+    fn report_crowding(&mut self) {
         self.telemetry.record(Event::ConnectionEnded(EndReason::Crowded));
         let Limits { silent, speaking, .. } = LIMITS;
-        self.tell(format_args!(
-            "ended a connection for a new one: {speaking} are served at most, and {silent} may be silent; \
-             look for a process that opens many"
+        self.warn(format_args!(
+            "closed a connection to make room for a new one: at most {speaking} are served, and at most {silent} may be silent; \
+             find the process that opens many"
         ));
     }
 
-    fn tell(&mut self, what: fmt::Arguments<'_>) {
+    fn warn(&mut self, what: fmt::Arguments<'_>) {
         let now = Instant::now();
-        if self.told_until.is_none_or(|until| now >= until) {
-            self.told_until = Some(now + TOLD_EVERY);
+        if self.quiet_until.is_none_or(|until| now >= until) {
+            self.quiet_until = Some(now + WARN_EVERY);
             tracing::warn!("{what}");
         } else {
             tracing::debug!("{what}");
@@ -256,20 +264,20 @@ impl Door {
     }
 }
 
-async fn first_word(stream: UnixStream, seat: Seat<u32>, caller: Caller) -> FirstWord {
-    let spoken = tokio::select! {
-        () = seat.ended().cancelled() => return None,
-        spoken = timeout(SILENCE_MAX, has_sent(&stream)) => spoken,
+async fn wait_for_first_bytes(stream: UnixStream, slot: Slot<u32>, caller: Caller) -> FirstBytes {
+    let has_bytes = tokio::select! {
+        () = slot.ended().cancelled() => return None,
+        has_bytes = timeout(SILENCE_MAX, has_sent(&stream)) => has_bytes,
     };
-    match spoken {
-        Ok(true) => Some(Ok(Connection::new(stream, seat, caller))),
+    match has_bytes {
+        Ok(true) => Some(Ok(InboundConnection::new(stream, slot, caller))),
         Ok(false) => None,
-        Err(_elapsed) => Some(Err(Silence)),
+        Err(_elapsed) => Some(Err(SilenceTimeout)),
     }
 }
 
-/// Waits for the peer's first byte, and leaves it there. False when the peer has gone away: nobody
-/// would read an answer.
+/// Waits for the first byte of the peer and does not consume it. Returns false when the peer has
+/// gone: nothing would read an answer.
 async fn has_sent(stream: &UnixStream) -> bool {
     let ready = stream.ready(Interest::READABLE).await;
     ready.is_ok_and(|ready| ready.is_readable() && !ready.is_read_closed())
@@ -285,9 +293,9 @@ mod tests {
     use super::*;
     use crate::adapters::grpc::{address::SocketAddress, socket::BoundSocket};
 
-    /// As after a moment in which the machine held the process up.
+    /// A process that was stopped for a moment finds such a backlog.
     #[tokio::test]
-    async fn a_client_before_many_that_came_and_went_is_served_first() {
+    async fn serves_a_waiting_client_before_many_that_have_gone() {
         let directory = tempfile::tempdir().unwrap();
         let address = SocketAddress::File(directory.path().join("k.sock"));
         let (listeners, _guard) = BoundSocket::bind(&address).unwrap().guarded();
@@ -297,18 +305,23 @@ mod tests {
         for _ in 0..3 * LIMITS.silent {
             dial().unwrap().write_all(b"PRI").unwrap();
         }
-        let admitted = admitted(listeners, PeerPolicy::FileMode, Arc::new(Unheard)).unwrap();
+        let admitted =
+            admitted(listeners, PeerPolicy::FileMode, Arc::new(DiscardingTelemetry)).unwrap();
         let first = pin!(admitted).next().await.unwrap().unwrap();
         assert!(first.is_open());
         client.set_nonblocking(true).unwrap();
         let ended = client.read(&mut [0]).unwrap_err();
-        assert_eq!(ended.kind(), io::ErrorKind::WouldBlock, "it is not the client that was ended");
+        assert_eq!(
+            ended.kind(),
+            io::ErrorKind::WouldBlock,
+            "the connection of the client stays open"
+        );
     }
 
     #[derive(Debug)]
-    struct Unheard;
+    struct DiscardingTelemetry;
 
-    impl Telemetry for Unheard {
+    impl Telemetry for DiscardingTelemetry {
         fn record(&self, _: Event<'_>) {}
     }
 

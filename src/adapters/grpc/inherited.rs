@@ -1,4 +1,4 @@
-//! The socket that systemd opened before it started this process (socket activation).
+//! Takes over the socket that systemd opened before it started this process (socket activation).
 
 use std::os::{
     linux::net::SocketAddrExt as _,
@@ -13,16 +13,19 @@ use super::{
 };
 
 impl BoundSocket {
-    /// Takes the socket that systemd passed to this process, where it passed one (`LISTEN_PID`,
-    /// `LISTEN_FDS`, `LISTEN_FDNAMES`). Its file and its mode are systemd's, and stay as they are. To be
-    /// called while no other thread runs: it removes these variables.
+    /// Takes the socket that systemd passed to this process (`LISTEN_PID`, `LISTEN_FDS`,
+    /// `LISTEN_FDNAMES`). Returns `None` when systemd passed no socket. Leaves the file and its
+    /// mode as systemd made them. Removes the variables, so call it while no other thread runs.
     ///
     /// # Errors
-    /// [`BindError::Passed`] where systemd passed anything but one Unix stream socket that listens at
-    /// `address`.
+    /// Returns [`BindError::Passed`] unless systemd passed exactly one Unix stream socket that
+    /// listens at `address`.
     pub fn inherited(address: &SocketAddress) -> Result<Option<Self>, BindError> {
         let passed = listen_fds_with_names().map_err(|error| {
-            wrong(format!("LISTEN_FDS: {error}"), "let systemd alone set the LISTEN_ variables")
+            wrong(
+                format!("LISTEN_FDS: {error}"),
+                "do not set the LISTEN_ variables yourself; systemd sets them",
+            )
         })?;
         let names: Vec<_> = passed.map(|(_, name)| name).collect();
         match names.len() {
@@ -47,11 +50,11 @@ impl BoundSocket {
         }
         let local = listener.local_addr().map_err(failed("read the name of the socket"))?;
         let passed = named(&local).ok_or_else(|| {
-            wrong("the socket has no address that a client can dial".to_owned(), ONE_STREAM)
+            wrong("the socket has no address that a client can connect to".to_owned(), ONE_STREAM)
         })?;
         if passed != *address {
             return Err(wrong(
-                format!("systemd passed {passed}, and --listen-address is {address}"),
+                format!("systemd passed {passed}, but --listen-address is {address}"),
                 "set ListenStream= of the socket unit and VAULT_KUBE_KMS_LISTEN_ADDRESS to the same path",
             ));
         }
@@ -66,7 +69,7 @@ impl BoundSocket {
     }
 }
 
-/// What to do where systemd passed something else.
+/// The remedy when systemd passed another kind of socket.
 const ONE_STREAM: &str = "use one ListenStream= with a path, and Accept=no";
 
 fn wrong(problem: String, remedy: &'static str) -> BindError {

@@ -28,7 +28,7 @@ mod trace;
     clippy::all,
     clippy::pedantic,
     clippy::restriction,
-    reason = "generated code; what holds a seed has no Debug"
+    reason = "generated code; messages that hold a seed have no Debug"
 )]
 pub mod wire {
     tonic::include_proto!("v2");

@@ -1,4 +1,4 @@
-//! The server: its limits, and how it stops.
+//! Runs the gRPC server: sets its limits and stops it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,24 +14,27 @@ use super::{
 };
 use crate::ports::{audit::Audit, clock::Clock, kms::KeyManagement, telemetry::Telemetry};
 
-/// Largest message, in bytes: a key id, a ciphertext and annotations at KMS v2's limits take less.
+/// Largest message, in bytes. A key id, a ciphertext and annotations at the limits of KMS v2 need
+/// less.
 const MESSAGE_MAX: usize = 36 << 10;
 
 /// Largest list of headers, in bytes.
 const HEADERS_MAX: u32 = 16_384;
 
-/// Calls in hand on one connection. What all connections hold is bounded below.
+/// Most calls at once on one connection. [`HELD_MAX`] bounds the memory of all connections
+/// together.
 const STREAMS_MAX: u32 = 64;
 
-/// The flow-control windows: what a peer may send ahead on one stream and on one connection.
+/// Flow-control windows, in bytes: how much a peer may send ahead on one stream and on one
+/// connection.
 const STREAM_WINDOW: u32 = 65_536;
 const CONNECTION_WINDOW: u32 = 65_536;
 
-/// What a call holds at most, in bytes: its message in a buffer that doubles as it grows. An answer
-/// that no peer takes holds less.
+/// Most bytes that one call holds. The message is in a buffer that doubles as it grows. An answer
+/// that the peer does not read holds less.
 const CALL_HOLDS: usize = MESSAGE_MAX.next_power_of_two();
 
-/// What calls that are never finished, and answers that no peer takes, hold at most, in bytes.
+/// Most bytes that unfinished calls and unread answers hold together.
 const HELD_MAX: usize = 80 << 20;
 #[expect(clippy::as_conversions, reason = "no other conversion is constant")]
 const _: () = assert!(
@@ -39,41 +42,45 @@ const _: () = assert!(
         < HELD_MAX
 );
 
-/// How long a call may take from its first byte on, the reading of the request included. A caller's
-/// own `grpc-timeout` may be shorter.
+/// How long a call may take, measured from its first byte. This includes reading the request. The
+/// `grpc-timeout` of a caller may be shorter.
 const CALL_MAX: Duration = Duration::from_secs(30);
 
-/// A peer that answers no PING for `PING_ANSWERED` is gone, or never was an HTTP/2 client.
+/// How often the server sends a PING, and how long it waits for the answer. It closes a connection
+/// without an answer: the peer has gone, or does not speak HTTP/2.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_ANSWERED: Duration = Duration::from_secs(5);
 
-/// How old a connection gets before its peer is asked to open another one (GOAWAY), and how long
-/// it may take to end after that. The age is spread by a fifth from process to process. Read buffers of a connection hold seeds; so they do not get old.
+/// How old a connection gets before the server asks its peer to reconnect (GOAWAY), and how long
+/// the connection may take to end after that. The read buffers of a connection hold seeds, so the
+/// age is bounded. Each process subtracts a random part of up to a fifth.
 const AGE_MAX: Duration = Duration::from_mins(10);
 const AGE_GRACE: Duration = CALL_MAX;
 
-/// The use cases, and what the server needs beside them.
+/// A server that is not running yet: the use cases and everything that the server needs.
 #[derive(Clone, Debug)]
 pub struct Serving {
     /// The use cases.
     pub kms: Arc<dyn KeyManagement>,
-    /// Time, for deadlines and durations.
+    /// Measures time, for deadlines and durations.
     pub clock: Arc<dyn Clock>,
-    /// Who listens.
+    /// Receives the events of the server.
     pub telemetry: Arc<dyn Telemetry>,
-    /// The record of wraps and unwraps, if one is wanted.
+    /// The audit log of wraps and unwraps. `None` when it is off.
     pub audit: Option<Arc<dyn Audit>>,
-    /// Who may connect.
+    /// Which peers may connect.
     pub peers: PeerPolicy,
-    /// How long calls in hand may take to end once a stop was asked for.
+    /// How long active calls may take to end after the stop.
     pub drain: Duration,
 }
 
 impl Serving {
-    /// Serves `listeners` until `stop` is cancelled, then lets the calls in hand end.
+    /// Serves `listeners` until `stop` is cancelled. Then waits for active calls to end, for at
+    /// most `drain`.
     ///
     /// # Errors
-    /// When the runtime cannot take over the listener, or the transport fails as a whole.
+    /// Returns an error when the runtime cannot take over the listener, or when the transport fails
+    /// as a whole.
     pub async fn run(
         self,
         listeners: Listeners,
@@ -102,7 +109,7 @@ impl Serving {
             .layer(Counting)
             .add_service(service)
             .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
-        // A client that ignores GOAWAY would hold the server open for ever.
+        // A client that ignores GOAWAY would keep the server running for ever.
         let drained = async {
             stop.cancelled().await;
             tokio::time::sleep(self.drain).await;
@@ -110,7 +117,7 @@ impl Serving {
         tokio::select! {
             ended = serving => ended.map_err(Into::into),
             () = drained => {
-                tracing::warn!(drain_s = self.drain.as_secs(), "stopped with connections still open");
+                tracing::warn!(drain_s = self.drain.as_secs(), "stopped while connections were still open; they were closed");
                 Ok(())
             }
         }

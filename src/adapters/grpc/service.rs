@@ -1,4 +1,4 @@
-//! KMS v2's wire types into the domain's words and back.
+//! Translates between the wire types of KMS v2 and the types of the domain.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,13 +30,13 @@ use crate::{
     },
 };
 
-/// The contract's version. kube-apiserver holds a provider to the first value it saw.
+/// The version of the KMS contract. kube-apiserver requires that it never changes.
 const VERSION: &str = "v2";
 
-/// Calls of Encrypt and Decrypt in hand at once, over all connections.
+/// Most calls of Encrypt and Decrypt at once, over all connections.
 const CALLS_MAX: usize = 1_024;
 
-/// The gRPC face of the use cases.
+/// Serves the use cases over gRPC.
 #[derive(Debug)]
 pub(super) struct KmsV2 {
     kms: Arc<dyn KeyManagement>,
@@ -97,13 +97,13 @@ impl KmsV2 {
         self.calls.try_acquire().map_err(|_full| {
             KmsError::new(
                 Code::Overloaded,
-                format!("{CALLS_MAX} calls are in hand already"),
-                "the API server tries again; if this lasts, look at the keeper's latency",
+                format!("{CALLS_MAX} calls are active, which is the most at once"),
+                "the API server tries again; if this lasts, check the latency of the keeper",
             )
         })
     }
 
-    /// Tells what became of `call`, and makes its answer.
+    /// Records the outcome of `call` and makes its answer.
     fn answer<T>(
         &self,
         call: &Call,
@@ -189,25 +189,25 @@ impl KeyManagementService for KmsV2 {
     }
 }
 
-/// What the audit log tells of a call beside its outcome.
+/// What the audit log records of a call in addition to its outcome.
 #[derive(Debug, Default)]
 struct Keys {
     key_id: String,
     request_id: Option<RequestId>,
 }
 
-/// What is known of a call before its message is looked at.
+/// What is known of a call before its message is read.
 #[derive(Clone, Copy, Debug)]
 struct Call {
     method: Method,
-    /// The process that called, where that is known.
+    /// The calling process, if known.
     caller: Option<Caller>,
     started: Monotonic,
-    /// When it must have ended.
+    /// When it must end.
     deadline: Monotonic,
 }
 
-/// Lends a seed to the transport; it is zeroed when the answer is gone.
+/// Lends a seed to the transport. Dropping it wipes the seed.
 struct Owned(Plaintext);
 
 impl AsRef<[u8]> for Owned {

@@ -1,4 +1,5 @@
-//! Binding the socket: right mode from the first moment, never over anything that lives.
+//! Binds the socket. It has the right mode from the first moment and never replaces the socket of a
+//! running process.
 
 use std::{
     ffi::OsString,
@@ -24,46 +25,47 @@ use super::{
     socket_file::SocketFile,
 };
 
-/// Owner and group may connect, nobody else.
+/// Lets owner and group connect, and no other user.
 const MODE: u32 = 0o770;
 
-/// Connections that may wait to be accepted: as many as the system allows (`net.core.somaxconn`,
-/// 4096 by default). With a full backlog, Go's `connect` fails at once instead of waiting.
+/// Most connections that may wait to be accepted. The system lowers it to its own limit
+/// (`net.core.somaxconn`, 4096 by default). When the backlog is full, the `connect` of Go fails at
+/// once instead of waiting.
 const BACKLOG: i32 = i32::MAX;
 
-/// A listening socket, and its file.
+/// A listening socket and its file.
 #[derive(Debug)]
 pub struct BoundSocket {
     /// The listener, non-blocking.
     pub listener: UnixListener,
     /// Where it listens.
     pub address: SocketAddress,
-    /// Its file; an abstract socket has none.
+    /// The file of the socket. `None` for an abstract socket.
     pub file: Option<SocketFile>,
-    /// Whether this process bound it, and so removes its file at the end. It did not bind a socket that
-    /// systemd passed to it.
+    /// Whether this process bound the socket and so removes its file at the end. False for a socket
+    /// that systemd passed.
     pub ours: bool,
 }
 
-/// What to listen with: the listener that was bound first, then those that replace it.
+/// The listener that was bound first, and the listeners that replace it.
 #[derive(Debug)]
 pub struct Listeners {
     pub(super) first: UnixListener,
-    pub(super) anew: mpsc::Receiver<UnixListener>,
+    pub(super) replacements: mpsc::Receiver<UnixListener>,
 }
 
 impl BoundSocket {
     /// Binds `address` and listens on it.
     ///
-    /// A file socket is made under a temporary name, given its mode, and only then made to
-    /// listen and moved to its place in one step: no moment exists at which it can be reached
-    /// with another mode, and the process-wide umask is left alone. A stale socket is replaced
-    /// by the same step. A lock on the directory, held only meanwhile, keeps two starting
-    /// processes from replacing each other. Any process that may read the directory may hold that
-    /// lock, so after a second the socket is bound without it, with a warning.
+    /// Makes a file socket under a temporary name, sets its mode, makes it listen, and then moves
+    /// it to its place in one step. So a client can never reach it with another mode, and the umask
+    /// of the process stays as it is. The same step replaces a stale socket. A lock on the
+    /// directory keeps two starting processes from replacing the sockets of each other. Every
+    /// process that may read the directory can hold that lock, so after a second the socket is
+    /// bound without it, with a warning.
     ///
     /// # Errors
-    /// [`BindError`], with the remedy.
+    /// Returns [`BindError`], whose message ends with the remedy.
     pub fn bind(address: &SocketAddress) -> Result<Self, BindError> {
         match address {
             SocketAddress::Abstract(name) => Self::bind_abstract(address, name),
@@ -109,19 +111,21 @@ impl BoundSocket {
     }
 }
 
-/// Locks `directory`. `None` where another process holds the lock for longer than [`LOCK_WAIT`].
+/// Locks `directory`. Returns `None` when another process holds the lock for longer than
+/// [`LOCK_WAIT`].
 fn lock_unless_held(address: &SocketAddress, directory: &Path) -> Result<Option<File>, BindError> {
     match lock_directory(address, directory, LOCK_WAIT) {
         Ok(lock) => Ok(Some(lock)),
         Err(error @ BindError::Locked { .. }) => {
-            tracing::warn!(%error, "the socket is bound without the lock on its directory");
+            tracing::warn!(%error, "binding the socket without the lock on its directory");
             Ok(None)
         }
         Err(error) => Err(error),
     }
 }
 
-/// Nobody can connect before `listen`, so the mode is right before anybody can.
+/// Sets the mode, listens, and moves the socket from `draft` to `path`. Sets the mode before
+/// `listen`, because clients can connect only after it.
 fn publish(socket: &Socket, draft: &Path, path: &Path) -> io::Result<SocketFile> {
     fs::set_permissions(draft, Permissions::from_mode(MODE))?;
     socket.listen(BACKLOG)?;
@@ -130,7 +134,8 @@ fn publish(socket: &Socket, draft: &Path, path: &Path) -> io::Result<SocketFile>
     Ok(file)
 }
 
-/// A name beside `path` for the unfinished socket, of no more bytes than a socket may have.
+/// Returns a path for the unfinished socket in the directory of `path`. It is not longer than an
+/// address may be.
 fn draft_path(path: &Path) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
@@ -142,39 +147,40 @@ fn draft_path(path: &Path) -> PathBuf {
     path.with_file_name("~")
 }
 
-/// What stands where a socket is to be.
+/// What is at an address at which a socket will be bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Survey {
-    /// Nothing.
+pub enum Occupancy {
+    /// Nothing is there.
     Free,
-    /// The socket of a process that has ended; it will be replaced.
+    /// The socket of a process that has ended. [`BoundSocket::bind`] replaces it.
     Stale,
-    /// Somebody serves there.
+    /// A running process listens there.
     Served,
 }
 
-/// Looks whether `address` could be bound, and changes nothing.
+/// Reports whether `address` could be bound. Changes nothing.
 ///
 /// # Errors
-/// Why it could not, but for [`BindError::InUse`].
-pub fn survey(address: &SocketAddress) -> Result<Survey, BindError> {
+/// Returns why it could not be bound, for all reasons but a process that listens there: that is
+/// [`Occupancy::Served`].
+pub fn inspect(address: &SocketAddress) -> Result<Occupancy, BindError> {
     let path = match address {
         SocketAddress::File(path) => path,
         SocketAddress::Abstract(name) => {
             let served = is_served(&dial(format!("\0{name}")));
-            return Ok(if served { Survey::Served } else { Survey::Free });
+            return Ok(if served { Occupancy::Served } else { Occupancy::Free });
         }
     };
     open_directory(address, path.parent().unwrap_or(Path::new("/")))?;
     match refuse_occupied(address, path) {
-        Ok(()) if fs::symlink_metadata(path).is_ok() => Ok(Survey::Stale),
-        Ok(()) => Ok(Survey::Free),
-        Err(BindError::InUse(_) | BindError::InUseByAnother { .. }) => Ok(Survey::Served),
+        Ok(()) if fs::symlink_metadata(path).is_ok() => Ok(Occupancy::Stale),
+        Ok(()) => Ok(Occupancy::Free),
+        Err(BindError::InUse(_) | BindError::InUseByAnother { .. }) => Ok(Occupancy::Served),
         Err(error) => Err(error),
     }
 }
 
-/// Connects without waiting: a process that hangs may have let its backlog fill up.
+/// Connects without waiting: a process that hangs may have a full backlog.
 fn dial(path: impl AsRef<Path>) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -182,8 +188,8 @@ fn dial(path: impl AsRef<Path>) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Says that `address` is in use, and by which user, where the process that listens could be
-/// `dialled`.
+/// Returns the error for an `address` in use. Names the user of the process that listens, when a
+/// connection to it (`dialled`) tells the user.
 fn in_use(address: &SocketAddress, dialled: Option<Socket>) -> BindError {
     let own = rustix::process::geteuid().as_raw();
     let peer = dialled.and_then(|socket| rustix::net::sockopt::socket_peercred(socket).ok());
@@ -204,7 +210,7 @@ fn refuse_occupied(address: &SocketAddress, path: &Path) -> Result<(), BindError
         } else if kind.is_dir() {
             "a directory"
         } else {
-            "no socket"
+            "not a socket"
         };
         return Err(BindError::NotASocket { path: path.to_owned(), kind });
     }
@@ -212,7 +218,8 @@ fn refuse_occupied(address: &SocketAddress, path: &Path) -> Result<(), BindError
     if is_served(&dialled) { Err(in_use(address, dialled.ok())) } else { Ok(()) }
 }
 
-/// Connected, or there but not for us: either way somebody's.
+/// Returns whether a process listens: the connection succeeded, or failed in another way than
+/// "refused" or "not found".
 fn is_served(dialled: &io::Result<Socket>) -> bool {
     use io::ErrorKind::{ConnectionRefused, NotFound};
     !dialled.as_ref().is_err_and(|error| matches!(error.kind(), ConnectionRefused | NotFound))
@@ -237,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn it_appears_with_its_mode_and_goes_when_removed() {
+    fn creates_the_file_with_its_mode_and_removes_it() {
         let directory = tempfile::tempdir().unwrap();
         let (path, address) = at(&directory, "k.sock");
         let bound = BoundSocket::bind(&address).unwrap();
@@ -249,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+    fn replaces_a_stale_socket_and_no_live_one() {
         let directory = tempfile::tempdir().unwrap();
         let (path, address) = at(&directory, "k.sock");
         drop(UnixListener::bind(&path).unwrap());
@@ -269,26 +276,26 @@ mod tests {
     }
 
     #[test]
-    fn a_survey_tells_what_stands_there_and_leaves_it() {
+    fn inspect_reports_what_is_at_the_address_and_changes_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let (path, address) = at(&directory, "k.sock");
-        assert_eq!(survey(&address).unwrap(), Survey::Free);
+        assert_eq!(inspect(&address).unwrap(), Occupancy::Free);
         let live = UnixListener::bind(&path).unwrap();
-        assert_eq!(survey(&address).unwrap(), Survey::Served);
+        assert_eq!(inspect(&address).unwrap(), Occupancy::Served);
         drop(live);
-        assert_eq!(survey(&address).unwrap(), Survey::Stale);
+        assert_eq!(inspect(&address).unwrap(), Occupancy::Stale);
         assert!(path.exists());
         fs::remove_file(&path).unwrap();
         fs::write(&path, "").unwrap();
-        assert!(matches!(survey(&address), Err(BindError::NotASocket { .. })));
+        assert!(matches!(inspect(&address), Err(BindError::NotASocket { .. })));
         let address = SocketAddress::Abstract(path.display().to_string());
-        assert_eq!(survey(&address).unwrap(), Survey::Free);
+        assert_eq!(inspect(&address).unwrap(), Occupancy::Free);
         let _live = BoundSocket::bind(&address).unwrap();
-        assert_eq!(survey(&address).unwrap(), Survey::Served);
+        assert_eq!(inspect(&address).unwrap(), Occupancy::Served);
     }
 
     #[test]
-    fn whatever_is_no_socket_stays() {
+    fn leaves_files_that_are_not_sockets() {
         let directory = tempfile::tempdir().unwrap();
         let (file, file_address) = at(&directory, "file");
         let (folder, folder_address) = at(&directory, "folder");
@@ -305,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_directory_is_named() {
+    fn names_a_missing_directory() {
         let directory = tempfile::tempdir().unwrap();
         let (_, address) = at(&directory, "none/k.sock");
         let error = BoundSocket::bind(&address).unwrap_err().to_string();
@@ -313,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_path_binds() {
+    fn binds_the_longest_path() {
         let directory = tempfile::tempdir().unwrap();
         let fill = ADDRESS_MAX - directory.path().as_os_str().len() - 1;
         let (path, address) = at(&directory, &"x".repeat(fill));

@@ -1,5 +1,5 @@
-//! The directory of the socket, and the lock on it that is held while a socket is put there or
-//! removed.
+//! Opens the directory of the socket, and locks it while this process creates or removes a socket
+//! there.
 
 use std::{
     fs::{File, OpenOptions},
@@ -14,13 +14,13 @@ use rustix::fs::{Access, AtFlags, CWD, FlockOperation, OFlags};
 
 use super::{address::SocketAddress, bind_error::BindError};
 
-/// How long a start or a stop waits for another process that starts or stops in the same directory.
+/// How long a start or a stop waits while another process starts or stops in the same directory.
 pub(super) const LOCK_WAIT: Duration = Duration::from_secs(1);
 
 /// How often the lock is tried.
 const LOCK_EVERY: Duration = Duration::from_millis(50);
 
-/// Opens a directory in which this process may make files.
+/// Opens a directory and checks that this process may create files in it.
 pub(super) fn open_directory(address: &SocketAddress, directory: &Path) -> Result<File, BindError> {
     let uid = rustix::process::geteuid().as_raw();
     let open = open(directory).map_err(|source| match source.kind() {
@@ -39,17 +39,17 @@ pub(super) fn open_directory(address: &SocketAddress, directory: &Path) -> Resul
     Ok(open)
 }
 
-/// Opens what should be a directory; a pipe in its place must not hold the start up.
+/// Opens `directory`. Fails at once when it is a pipe: opening a pipe could wait for ever.
 fn open(directory: &Path) -> io::Result<File> {
     let flags = i32::try_from(OFlags::DIRECTORY.bits()).unwrap_or_default();
     OpenOptions::new().read(true).custom_flags(flags).open(directory)
 }
 
-/// Locks the directory of the socket, until the returned value is dropped. Whoever may read the
-/// directory may hold that lock, so it is waited for no longer than `wait`.
+/// Locks the directory of the socket until the returned value is dropped. Every process that may
+/// read the directory can hold that lock, so this waits for at most `wait`. Blocks.
 ///
 /// # Errors
-/// [`BindError::Locked`] after `wait`, and those of [`open_directory`].
+/// Returns [`BindError::Locked`] after `wait`, and the errors of [`open_directory`].
 pub(super) fn lock_directory(
     address: &SocketAddress,
     directory: &Path,
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_that_stays_taken_is_waited_for_a_while_and_named_with_its_remedy() {
+    fn reports_a_lock_of_another_process_after_the_wait() {
         let directory = tempfile::tempdir().unwrap();
         let address = SocketAddress::File(directory.path().join("k.sock"));
         let wait = Duration::from_millis(60);

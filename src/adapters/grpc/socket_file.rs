@@ -1,4 +1,5 @@
-//! The file of a socket that this process has bound, told from any other in its place.
+//! Identifies the socket file that this process has bound, so that no other file in its place is
+//! removed.
 
 use std::{
     fs, io,
@@ -14,8 +15,8 @@ use super::{
     socket_directory::{LOCK_WAIT, lock_directory},
 };
 
-/// The file of a bound socket. While this value exists the file's inode is in use, so that no other
-/// file can have its number: ext4 gives the number of a removed file to the next one.
+/// The file of a bound socket. Keeps the inode of the file in use, so that no other file can get
+/// its number: ext4 gives the number of a removed file to the next file.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -25,7 +26,7 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    /// The file that is at `now`, and is about to be moved to `path`.
+    /// Opens the file that is at `now` and will be moved to `path`.
     pub(super) fn pin(now: &Path, path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let pin = openat(CWD, now, flags, Mode::empty())?;
@@ -33,19 +34,19 @@ impl SocketFile {
         Ok(Self { path: path.to_owned(), device: found.st_dev, inode: found.st_ino, _pin: pin })
     }
 
-    /// Whether the file is at its path, and not another one.
+    /// Returns whether this file, and not another one, is at its path.
     #[must_use]
     pub fn is_in_place(&self) -> bool {
         fs::symlink_metadata(&self.path)
             .is_ok_and(|found| found.dev() == self.device && found.ino() == self.inode)
     }
 
-    /// Removes the file, unless another one is in its place. The directory is locked meanwhile: a
-    /// process that starts cannot put its own file there between the look and the removal. Blocks
-    /// for a second at most.
+    /// Removes the file, unless another file is in its place. Locks the directory, so that a
+    /// starting process cannot put its own file there between the check and the removal. Blocks for
+    /// a second at most.
     ///
     /// # Errors
-    /// Why the file is left behind; the next start replaces it.
+    /// Returns why the file was not removed. The next start replaces it.
     pub fn remove(self) -> Result<(), BindError> {
         if !self.is_in_place() {
             return Ok(());
@@ -71,18 +72,18 @@ mod tests {
     use super::*;
     use crate::adapters::grpc::socket::BoundSocket;
 
-    /// A directory on the disk that the tests were built on. File systems in memory do not use a
+    /// Returns a directory on the disk of the build directory. File systems in memory do not use a
     /// number again.
     fn on_disk() -> tempfile::TempDir {
         tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap()
     }
 
     #[test]
-    fn a_successors_socket_is_not_removed() {
+    fn leaves_the_socket_of_a_successor() {
         for directory in [on_disk(), tempfile::tempdir_in("/dev/shm").unwrap()] {
             let path = directory.path().join("k.sock");
             let bound = BoundSocket::bind(&SocketAddress::File(path.clone())).unwrap();
-            // Nothing but the file's own value keeps its number from being used again.
+            // Closes the listener, so that only the `SocketFile` keeps the number in use.
             drop(bound.listener);
             fs::remove_file(&path).unwrap();
             let _successor = UnixListener::bind(&path).unwrap();
@@ -94,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_in_a_locked_directory_is_left_behind() {
+    fn leaves_the_file_in_a_locked_directory() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("k.sock");
         let address = SocketAddress::File(path.clone());

@@ -1,4 +1,4 @@
-//! Keeps the file of the socket in its place while the process serves, and removes it at the end.
+//! Keeps the socket file in its place while the process serves, and removes it at the end.
 
 use std::{os::unix::net::UnixListener, time::Duration};
 
@@ -12,51 +12,51 @@ use super::{
     socket_file::SocketFile,
 };
 
-/// How often the file is looked at.
+/// How often the file is checked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What happened to the socket.
 #[derive(Debug)]
 pub enum SocketEvent {
-    /// The file was removed or replaced, and the socket cannot be bound anew yet. Comes again when
+    /// The file was removed or replaced, and the socket cannot be bound again yet. Sent again when
     /// the reason changes.
     Lost(BindError),
-    /// The socket was bound anew.
+    /// The socket was bound again.
     BoundAnew,
 }
 
-/// The file of a socket that is served. To be run with [`SocketGuard::keep`].
+/// Guards the socket file of a running server. Run it with [`SocketGuard::keep`].
 #[derive(Debug)]
 pub struct SocketGuard {
     address: SocketAddress,
-    /// `None` for an abstract socket, which cannot be removed.
+    /// `None` for an abstract socket: it has no file that could be removed.
     file: Option<SocketFile>,
-    /// False for a socket of systemd's: it is neither bound anew nor removed here.
+    /// False for a socket that systemd opened. This process neither binds it again nor removes it.
     ours: bool,
     listeners: mpsc::Sender<UnixListener>,
 }
 
 impl BoundSocket {
-    /// Takes the socket apart: what it listens with, now and after it had to be bound anew, and
-    /// what keeps its file in place.
+    /// Splits the socket into its listeners (the present one and each one that replaces it) and the
+    /// guard that keeps its file in place.
     #[must_use]
     pub fn guarded(self) -> (Listeners, SocketGuard) {
-        let (listeners, anew) = mpsc::channel(1);
+        let (listeners, replacements) = mpsc::channel(1);
         let Self { listener, address, file, ours } = self;
         let guard = SocketGuard { address, file, ours, listeners };
-        (Listeners { first: listener, anew }, guard)
+        (Listeners { first: listener, replacements }, guard)
     }
 }
 
 impl SocketGuard {
-    /// Looks after the file once a second, until `stop` is cancelled; then removes the file, unless
-    /// another process has put its own there. A file that is gone or was replaced is told of, and
-    /// the socket is bound anew as soon as that is safe: where another process listens, it is not.
-    /// The file of a socket that systemd passed is left to systemd.
+    /// Checks the file once a second until `stop` is cancelled. Then removes the file, unless
+    /// another process has put its own file there. When the file is gone or was replaced, binds the
+    /// socket again as soon as no other process listens at the address. Leaves the file of a socket
+    /// that systemd passed to systemd.
     ///
-    /// Calls `tell` with each change.
-    pub async fn keep(mut self, stop: &CancellationToken, tell: impl Fn(SocketEvent) + Send) {
-        let mut told: Option<String> = None;
+    /// Calls `report` with each change.
+    pub async fn keep(mut self, stop: &CancellationToken, report: impl Fn(SocketEvent) + Send) {
+        let mut reported: Option<String> = None;
         loop {
             tokio::select! {
                 biased;
@@ -65,37 +65,37 @@ impl SocketGuard {
             }
             let Some(file) = self.file.take() else { continue };
             let (address, ours) = (self.address.clone(), self.ours);
-            let looked = spawn_blocking(move || look(file, &address, ours)).await;
-            // The look cannot be cancelled before it began, and does not panic.
-            let Ok((file, anew)) = looked else { return };
+            let checked = spawn_blocking(move || check(file, &address, ours)).await;
+            // Fails only when the runtime ends: the check does not panic.
+            let Ok((file, rebound)) = checked else { return };
             self.file = Some(file);
-            match anew {
+            match rebound {
                 None => (),
                 Some(Ok(listener)) => {
-                    told = None;
-                    // Without a server nothing has to be told.
+                    reported = None;
+                    // Fails only when the server has ended and does not need the listener.
                     drop(self.listeners.send(listener).await);
-                    tell(SocketEvent::BoundAnew);
+                    report(SocketEvent::BoundAnew);
                 }
                 Some(Err(error)) => {
                     let text = error.to_string();
-                    if told.as_ref() != Some(&text) {
-                        told = Some(text);
-                        tell(SocketEvent::Lost(error));
+                    if reported.as_ref() != Some(&text) {
+                        reported = Some(text);
+                        report(SocketEvent::Lost(error));
                     }
                 }
             }
         }
         let Some(file) = self.file.filter(|_| self.ours) else { return };
         if let Ok(Err(error)) = spawn_blocking(move || file.remove()).await {
-            tracing::warn!(%error, "the socket is left behind");
+            tracing::warn!(%error, "could not remove the socket file; the next start replaces it");
         }
     }
 }
 
-/// Looks whether the file is in place, and binds the address anew if it is not. Returns the file
-/// that counts from now on, and what came of the bind.
-fn look(
+/// Checks whether the file is in place. If it is not, binds the address again. Returns the file
+/// that counts from now on and the outcome of the bind, if there was one.
+fn check(
     file: SocketFile,
     address: &SocketAddress,
     ours: bool,
@@ -107,7 +107,7 @@ fn look(
         return (file, Some(Err(BindError::PassedAndLost(address.clone()))));
     }
     match BoundSocket::bind(address) {
-        Ok(BoundSocket { listener, file: anew, .. }) => (anew.unwrap_or(file), Some(Ok(listener))),
+        Ok(BoundSocket { listener, file: new, .. }) => (new.unwrap_or(file), Some(Ok(listener))),
         Err(error) => (file, Some(Err(error))),
     }
 }
@@ -156,7 +156,7 @@ mod tests {
         fs::remove_file(&kept.path).unwrap();
         let bound = next(&mut kept).await;
         assert!(matches!(bound, SocketEvent::BoundAnew), "{bound:?}");
-        let listener = kept.listeners.anew.recv().await.unwrap();
+        let listener = kept.listeners.replacements.recv().await.unwrap();
         UnixStream::connect(&kept.path).unwrap();
         listener.accept().unwrap();
         kept.stop.cancel();

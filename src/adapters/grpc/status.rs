@@ -1,10 +1,11 @@
-//! The one place where an error of the domain becomes a gRPC status.
+//! Maps errors of the domain to gRPC statuses. No other module does.
 
 use tonic::{Code as Grpc, Status};
 
 use crate::domain::error::{Code, KmsError};
 
-/// kube-apiserver treats all failures alike; the code is for metrics and for people.
+/// Returns the gRPC status of `error`. kube-apiserver treats all failures alike; the code is for
+/// metrics and for people.
 pub(super) fn of(error: &KmsError) -> Status {
     Status::new(grpc_code(error.code()), error.to_string())
 }

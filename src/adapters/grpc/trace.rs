@@ -1,4 +1,4 @@
-//! The span of a call, joined to its caller's trace (W3C `traceparent`).
+//! Makes the span of a call and joins it to the trace of the caller (W3C `traceparent`).
 
 use http::HeaderMap;
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
@@ -11,7 +11,7 @@ use crate::{
     ports::telemetry::{Method, TRACE_TARGET},
 };
 
-/// The span of a call with these headers. Costs nothing where no spans are collected.
+/// Returns the span of a call with these headers. Does almost nothing when spans are not collected.
 pub(super) fn span(method: Method, headers: &HeaderMap) -> Span {
     let span = info_span!(
         target: TRACE_TARGET,
@@ -23,13 +23,13 @@ pub(super) fn span(method: Method, headers: &HeaderMap) -> Span {
     );
     if !span.is_disabled() {
         let caller = TraceContextPropagator::new().extract(&Headers(headers));
-        // Fails only for a span that has begun, which this one has not.
+        // Fails only for a span that has begun. This span has not.
         drop(span.set_parent(caller));
     }
     span
 }
 
-/// Notes on the span of the moment that its call failed.
+/// Records on the current span that its call failed with `error`.
 pub(super) fn failed(error: &KmsError) {
     let span = Span::current();
     span.record("otel.status_code", "ERROR");

@@ -1,4 +1,4 @@
-//! Whether a request names this machine as the server that it is for.
+//! Checks that a request names this machine as its server.
 
 use std::net::IpAddr;
 
@@ -6,9 +6,9 @@ use http::{Request, header, uri::Authority};
 
 /// Returns whether `request` names this machine, or names no server at all.
 ///
-/// A page from another site that a browser on this machine shows can have its own name resolve to
-/// a loopback address (DNS rebinding). Its requests then reach a port of this machine, but carry
-/// the name of the site.
+/// Protects against DNS rebinding. A browser on this machine may show a page of another site whose
+/// name resolves to a loopback address. Requests of that page reach a port of this machine, but
+/// they carry the name of the site.
 pub(super) fn is_for_this_machine<B>(request: &Request<B>) -> bool {
     let mut named = request.headers().get_all(header::HOST).iter();
     let in_header = named.next();
@@ -24,7 +24,7 @@ pub(super) fn is_for_this_machine<B>(request: &Request<B>) -> bool {
     [in_uri, in_header].into_iter().flatten().all(is_local)
 }
 
-/// Returns whether `authority` (`name`, `name:port` or an address) stands for this machine.
+/// Returns whether `authority` (`name`, `name:port` or an address) names this machine.
 fn is_local(authority: &str) -> bool {
     let Ok(authority) = authority.parse::<Authority>() else { return false };
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');

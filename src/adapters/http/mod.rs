@@ -1,6 +1,6 @@
 //! Inbound: probes, metrics and a status page over HTTP.
 
-pub mod endpoints;
 mod local_name;
+pub mod routes;
 pub mod server;
 pub mod statusz;

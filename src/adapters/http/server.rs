@@ -1,4 +1,4 @@
-//! A small server for small answers: bounded in connections and in time.
+//! Serves short HTTP answers, with bounds on connections and time.
 
 use std::{
     convert::Infallible,
@@ -15,32 +15,33 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::endpoints::Endpoints;
+use super::routes::Routes;
 use crate::adapters::connections::{
-    seat::{Seat, Seats},
+    slot::{Slot, Slots},
     table::Limits,
 };
 
-/// How many connections may be open at once. Those whose request has not come yet are the silent
-/// ones; a prober is among the others for milliseconds, a scraper for longer.
+/// How many connections may be open at once. "Silent" connections have not sent their request yet.
+/// The connection of a probe is in the other group for milliseconds, the connection of a scraper
+/// for longer.
 const LIMITS: Limits = Limits { silent: 128, speaking: 32, requests: 32, held: 32 };
 
-/// How long a request's head may take, and how long a connection may live.
+/// How long the headers of a request may take, and how long a connection may live.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connections that may wait to be accepted; the system's own limit counts too. With a full backlog
-/// a prober would be silent for a second before it tries again.
+/// Most connections that may wait to be accepted; the limit of the system applies too. When the
+/// backlog is full, a probe waits for a second before it tries again.
 const BACKLOG: i32 = 4_096;
 
-/// How long to wait after an accept that failed.
+/// How long to wait after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A port that was bound and is not served yet.
+/// A bound port that is not served yet.
 #[derive(Debug)]
 pub struct BoundPort {
     listener: StdListener,
-    /// Where, with the port the system chose if 0 was asked for.
+    /// The address, with the port that the system chose when port 0 was asked for.
     pub address: SocketAddr,
 }
 
@@ -48,7 +49,7 @@ impl BoundPort {
     /// Binds `address`.
     ///
     /// # Errors
-    /// What the system said; the port is busy, most often.
+    /// Returns the error of the system. Most often the port is in use.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
@@ -60,42 +61,42 @@ impl BoundPort {
         Ok(Self { listener, address })
     }
 
-    /// Serves `endpoints`, for ever. A newcomer is always accepted; where there are too many
-    /// connections, one of the address with the most ends, the oldest of those that have not sent
-    /// their request first.
+    /// Serves `routes` for ever. Accepts every new connection. When there are too many, closes one
+    /// of the peer address with the most connections: first the oldest that has not sent its
+    /// request.
     ///
     /// # Errors
-    /// When the runtime cannot take over the listener.
-    pub async fn serve(self, endpoints: Endpoints) -> io::Result<()> {
+    /// Returns an error when the runtime cannot take over the listener.
+    pub async fn serve(self, routes: Routes) -> io::Result<()> {
         let listener = TcpListener::from_std(self.listener)?;
-        let seats = Seats::new(LIMITS);
+        let slots = Slots::new(LIMITS);
         loop {
             let Ok((stream, peer)) = listener.accept().await else {
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let (seat, _another_ended) = seats.take(peer.ip());
-            drop(tokio::spawn(answer(stream, seat, endpoints.clone())));
+            let (slot, _another_ended) = slots.take(peer.ip());
+            drop(tokio::spawn(answer(stream, slot, routes.clone())));
         }
     }
 }
 
-/// Answers one request, unless the connection must end before.
-async fn answer(stream: TcpStream, seat: Seat<IpAddr>, endpoints: Endpoints) {
+/// Answers one request, unless the connection is closed first.
+async fn answer(stream: TcpStream, slot: Slot<IpAddr>, routes: Routes) {
     let answer = service_fn(|request| {
-        seat.heard();
-        let response = endpoints.answer(&request);
+        slot.record_activity();
+        let response = routes.answer(&request);
         async move { Ok::<_, Infallible>(response) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        // A prober that holds on to its connection would keep others out.
+        // A probe that keeps its connection would take the place of another one.
         .keep_alive(false)
         .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(stream), answer);
     tokio::select! {
-        () = seat.ended().cancelled() => (),
-        // A peer that goes away or talks nonsense ends its own connection.
+        () = slot.ended().cancelled() => (),
+        // A peer that disconnects or sends an invalid request affects only its own connection.
         _ended = timeout(CONNECTION_TIMEOUT, connection) => (),
     }
 }
@@ -107,15 +108,15 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::adapters::http::endpoints::Readiness;
+    use crate::adapters::http::routes::Readiness;
 
-    /// What a kubelet waits for the answer to a probe by default.
+    /// How long a kubelet waits for the answer to a probe by default.
     const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
     fn serve() -> SocketAddr {
         let port = BoundPort::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let address = port.address;
-        tokio::spawn(port.serve(Endpoints::Health(Readiness::default())));
+        tokio::spawn(port.serve(Routes::Health(Readiness::default())));
         address
     }
 
@@ -127,9 +128,9 @@ mod tests {
         Ok(answer)
     }
 
-    /// As many idle connections as two probers would find before them, and many more.
+    /// Opens as many idle connections as the `speaking` limit, again and again.
     #[tokio::test]
-    async fn idle_connections_of_one_peer_keep_no_probe_out() {
+    async fn answers_a_probe_despite_many_idle_connections() {
         let address = serve();
         let mut idle = Vec::new();
         for round in 0..20 {
@@ -143,10 +144,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_without_a_request_ends_after_a_second() {
+    async fn closes_a_connection_without_a_request_after_a_second() {
         let address = serve();
         let mut idle = TcpStream::connect(address).await.unwrap();
         let ended = timeout(Duration::from_secs(4), idle.read(&mut [0])).await;
-        assert_eq!(ended.expect("it ends").unwrap_or_default(), 0);
+        assert_eq!(ended.expect("the connection ends").unwrap_or_default(), 0);
     }
 }

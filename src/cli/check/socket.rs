@@ -6,7 +6,7 @@ use crate::{
     adapters::grpc::{
         address::SocketAddress,
         client,
-        socket::{Survey, survey},
+        socket::{Occupancy, inspect},
         wire::{StatusRequest, StatusResponse},
     },
     config::settings::Settings,
@@ -16,13 +16,13 @@ use crate::{
 
 pub(super) async fn check(settings: &Settings, report: &mut Report) {
     let address = &settings.listen;
-    report.add(match survey(address) {
-        Ok(Survey::Free) => Finding::pass(Area::Socket, format!("{address} is free")),
-        Ok(Survey::Stale) => Finding::pass(
+    report.add(match inspect(address) {
+        Ok(Occupancy::Free) => Finding::pass(Area::Socket, format!("{address} is free")),
+        Ok(Occupancy::Stale) => Finding::pass(
             Area::Socket,
             format!("{address} is what an ended process left behind; serve replaces it"),
         ),
-        Ok(Survey::Served) => served(address).await,
+        Ok(Occupancy::Served) => served(address).await,
         Err(error) => Finding::told(Area::Socket, &error.to_string()),
     });
 }

@@ -1,4 +1,4 @@
-//! Header blocks (RFC 7541, section 6): where the `:authority` stands in one, and mending it there.
+//! Finds the `:authority` in a header block (RFC 7541, section 6) and rewrites it in place.
 
 use std::ops::Range;
 
@@ -6,58 +6,61 @@ use http::uri::Authority;
 
 use super::huffman;
 
-/// The name of the field, and its index in HPACK's static table.
+/// The name of the field, and its index in the static table of HPACK.
 const NAME: &[u8] = b":authority";
 const AUTHORITY: usize = 1;
 
-/// The longest authority that is mended, in octets as they are sent: a socket's path of 107 bytes
-/// takes at most 321 when every one of them is encoded.
+/// The longest authority that is rewritten, in encoded bytes. A socket path of 107 bytes needs at
+/// most 321 when each byte is percent-encoded.
 const AUTHORITY_MAX: usize = 512;
 
-/// Where a text stands in a block, and whether it is Huffman-coded.
+/// The place of a string in a block, and whether it is Huffman-coded.
 #[derive(Clone, Debug)]
 struct Text {
     octets: Range<usize>,
     coded: bool,
 }
 
-/// Makes the authority in `block` one that the HTTP/2 library takes, and says whether it did: not
-/// where it is one already, or cannot be made one.
+/// Replaces the authority in `block` by one that the HTTP/2 library accepts. Returns whether it
+/// changed the block: it does not when the authority is accepted already or cannot be made
+/// acceptable.
 ///
-/// A character that a host name cannot have gives way to another whose code is as long, so that
-/// neither the block nor the peer's dynamic table changes its size.
-pub(super) fn mend(block: &mut [u8]) -> bool {
-    try_mend(block).is_some()
+/// Replaces each character that a host name cannot have by one whose code is as long, so neither
+/// the block nor the dynamic table of the peer changes its size.
+pub(super) fn rewrite(block: &mut [u8]) -> bool {
+    try_rewrite(block).is_some()
 }
 
-fn try_mend(block: &mut [u8]) -> Option<()> {
+fn try_rewrite(block: &mut [u8]) -> Option<()> {
     let Text { octets, coded } = authority(block)?;
     let octets = block.get_mut(octets).filter(|octets| octets.len() <= AUTHORITY_MAX)?;
-    let refused = read(octets, coded).filter(|authority| !is_taken(authority))?;
-    let instead: Vec<_> = refused.iter().map(|byte| instead_of(*byte)).collect::<Option<_>>()?;
-    if !is_taken(&instead) {
+    let rejected = read(octets, coded).filter(|authority| !is_accepted(authority))?;
+    let substituted: Vec<_> =
+        rejected.iter().map(|byte| substitute(*byte)).collect::<Option<_>>()?;
+    if !is_accepted(&substituted) {
         return None;
     }
     if coded {
-        for (char, byte) in huffman::chars(octets)?.into_iter().zip(instead) {
+        for (char, byte) in huffman::chars(octets)?.into_iter().zip(substituted) {
             if char.byte != byte {
                 huffman::replace(octets, char, byte);
             }
         }
     } else {
-        octets.copy_from_slice(&instead);
+        octets.copy_from_slice(&substituted);
     }
     Some(())
 }
 
-/// As the HTTP/2 library judges.
-fn is_taken(authority: &[u8]) -> bool {
+/// Returns whether the HTTP/2 library accepts `authority`.
+fn is_accepted(authority: &[u8]) -> bool {
     Authority::try_from(authority).is_ok()
 }
 
-/// `byte`, or a character of a host name whose Huffman code has as many bits. A few have none, and
-/// what is not printable is nobody's path: neither occurs in what grpc-go sends, which is encoded.
-fn instead_of(byte: u8) -> Option<u8> {
+/// Returns `byte`, or a character of a host name whose Huffman code has as many bits. Returns
+/// `None` for the few bytes that have no such character, and for bytes that are not printable.
+/// grpc-go sends neither, because it percent-encodes the path.
+fn substitute(byte: u8) -> Option<u8> {
     if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
         return Some(byte);
     }
@@ -73,14 +76,14 @@ fn instead_of(byte: u8) -> Option<u8> {
     }
 }
 
-/// The value of the first literal `:authority` in `block`, if there is one and the block can be
-/// read up to there. An authority that is only named by its index in the dynamic table was mended
-/// when it entered there.
+/// Returns the value of the first literal `:authority` in `block`. Returns `None` when there is
+/// none or the block cannot be parsed up to there. An authority that is a reference to the dynamic
+/// table was rewritten when it was added to the table.
 fn authority(block: &[u8]) -> Option<Text> {
     let mut reading = Reading { block, at: 0 };
     loop {
         let prefix = match block.get(reading.at)? {
-            // A field, or a change of the table's size: nothing but a number.
+            // An indexed field or a change of the table size: only a number.
             0x80.. => {
                 reading.integer(7)?;
                 continue;
@@ -89,7 +92,7 @@ fn authority(block: &[u8]) -> Option<Text> {
                 reading.integer(5)?;
                 continue;
             }
-            // A literal, to be indexed or not.
+            // A literal field, with or without indexing.
             0x40..0x80 => 6,
             0x00..0x20 => 4,
         };
@@ -97,7 +100,7 @@ fn authority(block: &[u8]) -> Option<Text> {
             0 => {
                 let name = reading.text()?;
                 let octets = block.get(name.octets)?;
-                // No longer, however it is coded.
+                // Neither the plain nor the coded name is longer.
                 octets.len() <= NAME.len() && read(octets, name.coded)? == NAME
             }
             index => index == AUTHORITY,
@@ -109,7 +112,7 @@ fn authority(block: &[u8]) -> Option<Text> {
     }
 }
 
-/// What a text says.
+/// Decodes a string.
 fn read(octets: &[u8], coded: bool) -> Option<Vec<u8>> {
     if !coded {
         return Some(octets.to_vec());
@@ -117,7 +120,7 @@ fn read(octets: &[u8], coded: bool) -> Option<Vec<u8>> {
     Some(huffman::chars(octets)?.iter().map(|char| char.byte).collect())
 }
 
-/// A place in a block.
+/// A position in a block.
 struct Reading<'a> {
     block: &'a [u8],
     at: usize,
@@ -130,8 +133,8 @@ impl Reading<'_> {
         Some(octet)
     }
 
-    /// An integer (section 5.1) whose first octet holds `prefix` bits of it. None that is of use
-    /// here takes more than three octets.
+    /// Reads an integer (section 5.1) whose first byte holds `prefix` bits of it. Returns `None`
+    /// for an integer of more than three bytes: no useful one is longer.
     fn integer(&mut self, prefix: u32) -> Option<usize> {
         let mask = 0xff >> (8 - prefix);
         let mut value = usize::from(self.octet()? & mask);
@@ -148,7 +151,7 @@ impl Reading<'_> {
         None
     }
 
-    /// A text (section 5.2).
+    /// Reads a string (section 5.2).
     fn text(&mut self) -> Option<Text> {
         let coded = self.block.get(self.at)? & 0x80 != 0;
         let length = self.integer(7)?;
@@ -162,20 +165,20 @@ impl Reading<'_> {
 mod tests {
     use super::*;
 
-    /// A literal with incremental indexing, its name the one at `index`, its value plain.
+    /// Returns a literal with incremental indexing, with the name at `index` and a plain value.
     fn literal(index: u8, value: &[u8]) -> Vec<u8> {
         let length = u8::try_from(value.len()).unwrap();
         [&[0x40 | index, length], value].concat()
     }
 
-    fn mended(block: &[u8]) -> Option<Vec<u8>> {
+    fn rewritten(block: &[u8]) -> Option<Vec<u8>> {
         let mut copy = block.to_vec();
-        mend(&mut copy).then_some(copy)
+        rewrite(&mut copy).then_some(copy)
     }
 
     #[test]
-    fn what_api_servers_send_is_mended_to_what_the_library_takes() {
-        for (refused, taken) in [
+    fn rewrites_what_api_servers_send() {
+        for (rejected, accepted) in [
             ("%2Frun%2Fkms%2Fv.sock", "-2Frun-2Fkms-2Fv.sock"),
             ("/run/kms.sock", "-run-kms.sock"),
             ("%40kms", "-40kms"),
@@ -183,22 +186,22 @@ mod tests {
             ("unix:/run/x", "unixB-run-x"),
             ("passthrough:///x", "passthroughB---x"),
         ] {
-            let block = literal(1, refused.as_bytes());
-            assert_eq!(mended(&block), Some(literal(1, taken.as_bytes())), "{refused}");
+            let block = literal(1, rejected.as_bytes());
+            assert_eq!(rewritten(&block), Some(literal(1, accepted.as_bytes())), "{rejected}");
         }
     }
 
     #[test]
-    fn what_the_library_takes_or_nothing_can_mend_stays() {
+    fn leaves_an_authority_that_is_accepted_or_cannot_be_rewritten() {
         for authority in
             ["localhost", "kms.sock", "@kms", "host:80", "[::1]:80", "", "#", "/\0", "\u{e9}"]
         {
-            assert_eq!(mended(&literal(1, authority.as_bytes())), None, "{authority:?}");
+            assert_eq!(rewritten(&literal(1, authority.as_bytes())), None, "{authority:?}");
         }
     }
 
     #[test]
-    fn the_authority_is_found_behind_other_fields() {
+    fn finds_the_authority_after_other_fields() {
         let fields = [
             &[0x3f, 0xe1, 0x1f][..],        // a table of 4096 octets
             &[0x83, 0x86],                  // :method POST, :scheme http
@@ -208,25 +211,25 @@ mod tests {
         ]
         .concat();
         let block = [&fields[..], &literal(1, b"/x")].concat();
-        assert_eq!(mended(&block), Some([&fields[..], &literal(1, b"-x")].concat()));
+        assert_eq!(rewritten(&block), Some([&fields[..], &literal(1, b"-x")].concat()));
         let named = [&fields[..], &[0x40, 10], b":authority", &[2], b"/x"].concat();
         assert_eq!(
-            mended(&named),
+            rewritten(&named),
             Some([&fields[..], &[0x40, 10], b":authority", &[2], b"-x"].concat())
         );
-        assert_eq!(mended(&fields), None);
+        assert_eq!(rewritten(&fields), None);
     }
 
     #[test]
-    fn a_huffman_coded_value_keeps_its_octets_number() {
+    fn keeps_the_length_of_a_huffman_coded_value() {
         // "/x" is 011000 1111001 and three ones.
         let block = [0x41, 0x82, 0b0110_0011, 0b1100_1111];
         // "-x" is 010110 1111001 and three ones.
-        assert_eq!(mended(&block), Some(vec![0x41, 0x82, 0b0101_1011, 0b1100_1111]));
+        assert_eq!(rewritten(&block), Some(vec![0x41, 0x82, 0b0101_1011, 0b1100_1111]));
     }
 
     #[test]
-    fn a_block_that_cannot_be_read_stays() {
+    fn leaves_a_malformed_block() {
         for block in [
             &[0x41][..],
             &[0x41, 5, b'/'],
@@ -236,7 +239,7 @@ mod tests {
             &[0x40, 0x81, 0x00, 1, b'/'],
             &[0x3f],
         ] {
-            assert_eq!(mended(block), None, "{block:x?}");
+            assert_eq!(rewritten(block), None, "{block:x?}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! HTTP/2 frames (RFC 9113, section 4) as they come in: where header blocks begin and end.
+//! Parses HTTP/2 frames (RFC 9113, section 4) as they arrive, to find where header blocks begin and
+//! end.
 
 use std::ops::Range;
 
@@ -6,14 +7,14 @@ use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::block;
 
-/// What every connection begins with (section 3.4).
+/// The bytes that every connection begins with (section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A header block that takes more than this with its frames is not looked at. It is what is held
-/// back at most.
+/// Most bytes of a header block with its frames. A longer block is not rewritten. This also bounds
+/// what is held back.
 const BLOCK_MAX: usize = 16_384;
 
-/// Neither is one in more frames than these.
+/// Most frames of a header block. A block of more frames is not rewritten.
 const FRAMES_MAX: usize = 16;
 
 const FRAME_HEADER: usize = 9;
@@ -23,7 +24,7 @@ const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 
-/// What comes next on a connection.
+/// What the next bytes of a connection are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Next {
     /// The preface.
@@ -31,47 +32,47 @@ enum Next {
     Preface,
     /// A frame.
     Frame,
-    /// So many octets of a frame that does not matter here.
+    /// This many bytes of a frame that needs no change.
     Rest(usize),
-    /// Whatever it is, it is none of our business.
-    Anything,
+    /// Bytes that pass through without a change.
+    PassThrough,
 }
 
-/// What a peer sends, mended where need be. Of whatever cannot be read nothing is changed: the
-/// HTTP/2 library then judges it as it came.
+/// Buffers the bytes of a peer and rewrites them where needed. Does not change what it cannot
+/// parse: the HTTP/2 library then judges the original bytes.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
-    /// What came and was not given away yet.
+    /// Bytes that arrived and were not handed on yet.
     held: BytesMut,
-    /// How much of it may be given away.
+    /// How many of them may be handed on.
     ready: usize,
     next: Next,
-    /// Whether the first request was mended. If it was not, no other is looked at.
-    mending: bool,
+    /// Whether the first request was rewritten. If it was not, no other request is parsed.
+    rewriting: bool,
 }
 
 impl Frames {
-    /// Whether all that comes from now on may go past this.
+    /// Returns whether all further bytes may bypass this buffer.
     pub(super) fn is_done(&self) -> bool {
-        self.next == Next::Anything && self.held.is_empty()
+        self.next == Next::PassThrough && self.held.is_empty()
     }
 
-    /// Takes in what came.
+    /// Adds bytes that arrived.
     pub(super) fn push(&mut self, octets: &[u8]) {
         self.held.extend_from_slice(octets);
         while self.step().is_some() {}
-        if self.next == Next::Anything {
+        if self.next == Next::PassThrough {
             self.ready = self.held.len();
         }
     }
 
-    /// Nothing will come any more.
+    /// Records that the stream has ended: hands on all that is held.
     pub(super) fn end(&mut self) {
-        self.next = Next::Anything;
+        self.next = Next::PassThrough;
         self.ready = self.held.len();
     }
 
-    /// Gives away at most `most` octets of what is ready.
+    /// Returns at most `most` of the bytes that are ready.
     pub(super) fn pull(&mut self, most: usize) -> Bytes {
         let count = self.ready.min(most);
         self.ready -= count;
@@ -82,14 +83,14 @@ impl Frames {
         octets
     }
 
-    /// Looks at what is held and not ready; `None` when there is not enough of it.
+    /// Parses the held bytes that are not ready. Returns `None` when more bytes are needed.
     fn step(&mut self) -> Option<()> {
         let waiting = self.held.get(self.ready..).filter(|waiting| !waiting.is_empty())?;
         match self.next {
             Next::Preface => {
                 let begun = waiting.iter().zip(PREFACE).all(|(came, due)| came == due);
                 if !begun {
-                    self.next = Next::Anything;
+                    self.next = Next::PassThrough;
                 } else if waiting.len() < PREFACE.len() {
                     return None;
                 } else {
@@ -110,7 +111,7 @@ impl Frames {
                     self.next = Next::Rest(FRAME_HEADER + frame.length);
                 }
             }
-            Next::Anything => return None,
+            Next::PassThrough => return None,
         }
         Some(())
     }
@@ -120,22 +121,22 @@ impl Frames {
         let waiting = self.held.get_mut(self.ready..)?;
         match Block::read(waiting) {
             Block::Partial => return None,
-            Block::Unreadable => self.next = Next::Anything,
+            Block::Unreadable => self.next = Next::PassThrough,
             Block::Whole { fragments, end } => {
                 let mut block = gather(waiting, &fragments);
-                if block::mend(&mut block) {
+                if block::rewrite(&mut block) {
                     scatter(&block, waiting, &fragments);
-                    self.mending = true;
+                    self.rewriting = true;
                 }
                 self.ready += end;
-                self.next = if self.mending { Next::Frame } else { Next::Anything };
+                self.next = if self.rewriting { Next::Frame } else { Next::PassThrough };
             }
         }
         Some(())
     }
 }
 
-/// The header of a frame.
+/// The header of one frame.
 struct Frame {
     length: usize,
     kind: u8,
@@ -155,13 +156,13 @@ impl Frame {
     }
 }
 
-/// A header block: a HEADERS frame, and the CONTINUATION frames that belong to it.
+/// A header block: a HEADERS frame and its CONTINUATION frames.
 enum Block {
-    /// It goes on in what has not come yet.
+    /// The block is not complete yet.
     Partial,
-    /// Where its fragments are, and where its last frame ends.
+    /// The places of its fragments, and the end of its last frame.
     Whole { fragments: Vec<Range<usize>>, end: usize },
-    /// It is too large, or none.
+    /// The block is too large or malformed.
     Unreadable,
 }
 
@@ -190,7 +191,7 @@ impl Block {
     }
 }
 
-/// The part of a payload that belongs to the header block: not padding, not priority.
+/// Returns the part of a payload that belongs to the header block, without padding and priority.
 fn fragment(frame: &Frame, payload: &[u8]) -> Option<Range<usize>> {
     if frame.kind == CONTINUATION {
         return Some(0..payload.len());
@@ -228,8 +229,8 @@ mod tests {
     use super::*;
 
     const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
-    const REFUSED: &[u8] = &[0x83, 0x41, 6, b'/', b'r', b'/', b'k', b'.', b's'];
-    const TAKEN: &[u8] = &[0x83, 0x41, 6, b'-', b'r', b'-', b'k', b'.', b's'];
+    const REJECTED: &[u8] = &[0x83, 0x41, 6, b'/', b'r', b'/', b'k', b'.', b's'];
+    const ACCEPTED: &[u8] = &[0x83, 0x41, 6, b'-', b'r', b'-', b'k', b'.', b's'];
 
     fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
         let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
@@ -242,12 +243,12 @@ mod tests {
         frame(HEADERS, END_HEADERS, block)
     }
 
-    /// A connection that begins with `frames`.
+    /// Returns a connection that begins with `frames`.
     fn connection(frames: &[Vec<u8>]) -> Vec<u8> {
         [PREFACE, SETTINGS, &frames.concat()].concat()
     }
 
-    /// What is given away of what comes in pieces of these sizes, over and over.
+    /// Feeds `octets` in pieces of these sizes, in a cycle, and returns what comes out.
     fn through(octets: &[u8], sizes: &[usize]) -> Vec<u8> {
         let (mut frames, mut out, mut rest) = (Frames::default(), Vec::new(), octets);
         for size in sizes.iter().cycle() {
@@ -283,17 +284,18 @@ mod tests {
     }
 
     #[test]
-    fn every_request_of_a_connection_that_needs_it_is_mended() {
-        let (refused, taken) = (connection(&requests(REFUSED)), connection(&requests(TAKEN)));
+    fn rewrites_every_request_of_a_connection_that_needs_it() {
+        let (rejected, accepted) =
+            (connection(&requests(REJECTED)), connection(&requests(ACCEPTED)));
         for size in [1, 7, 4_096] {
-            assert_eq!(through(&refused, &[size]), taken, "in pieces of {size}");
+            assert_eq!(through(&rejected, &[size]), accepted, "in pieces of {size}");
         }
     }
 
     #[test]
-    fn a_connection_that_does_not_need_it_is_not_looked_at_again() {
+    fn stops_parsing_after_a_first_request_that_needs_no_change() {
         let first = request(&[0x41, 9, b'l', b'o', b'c', b'a', b'l', b'h', b'o', b's', b't']);
-        let octets = connection(&[first, request(REFUSED)]);
+        let octets = connection(&[first, request(REJECTED)]);
         let mut frames = Frames::default();
         frames.push(&octets);
         assert_eq!(frames.pull(usize::MAX), octets);
@@ -301,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn all_before_a_request_is_given_away_at_once() {
+    fn hands_on_all_bytes_before_a_request_at_once() {
         // A client waits for the server's settings before it asks for anything.
         let mut frames = Frames::default();
         frames.push(&connection(&[vec![0, 0, 2]]));
@@ -309,17 +311,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_left_to_the_library() {
-        let continued = [frame(HEADERS, 0, REFUSED), frame(CONTINUATION, 0, b"")].concat();
+    fn leaves_what_is_not_a_request() {
+        let continued = [frame(HEADERS, 0, REJECTED), frame(CONTINUATION, 0, b"")].concat();
         let endless = [&continued[..], &frame(CONTINUATION, 0, b"").repeat(FRAMES_MAX)].concat();
         for (what, octets) in [
             ("another protocol", b"GET / HTTP/1.1\r\n\r\n".to_vec()),
-            ("something in between", connection(&[[continued, request(REFUSED)].concat()])),
-            ("too many frames", connection(&[endless, request(REFUSED)])),
+            ("something in between", connection(&[[continued, request(REJECTED)].concat()])),
+            ("too many frames", connection(&[endless, request(REJECTED)])),
             ("a block too large", connection(&[request(&[0x41; BLOCK_MAX])])),
             ("padding too large", connection(&[frame(HEADERS, END_HEADERS | PADDED, b"/x")])),
             ("priority cut off", connection(&[frame(HEADERS, END_HEADERS | PRIORITY, b"/x")])),
-            ("cut off", connection(&[request(REFUSED)])[..50].to_vec()),
+            ("cut off", connection(&[request(REJECTED)])[..50].to_vec()),
         ] {
             assert_eq!(through(&octets, &[11]), octets, "{what}");
         }
@@ -327,7 +329,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_comes_goes_on_in_the_same_number_however_it_is_cut(
+        fn never_changes_the_number_of_bytes_however_they_are_cut(
             hostile in prop::collection::vec(any::<u8>(), 0..200),
             kinds in prop::collection::vec((0..11_u8, any::<u8>(), 0..40_usize), 0..6),
             sizes in prop::collection::vec(1..50_usize, 1..5),
@@ -335,12 +337,12 @@ mod tests {
             let frames = kinds.iter().map(|(kind, flags, length)| {
                 frame(*kind, *flags, hostile.get(..*length).unwrap_or(&hostile))
             });
-            let frames: Vec<_> = [request(REFUSED)].into_iter().chain(frames).collect();
+            let frames: Vec<_> = [request(REJECTED)].into_iter().chain(frames).collect();
             let octets = [connection(&frames), hostile].concat();
             let whole = through(&octets, &[usize::MAX]);
             prop_assert_eq!(whole.len(), octets.len());
             prop_assert_eq!(&through(&octets, &sizes), &whole);
-            prop_assert_eq!(&through(&whole, &sizes), &whole, "what is mended needs no mending");
+            prop_assert_eq!(&through(&whole, &sizes), &whole, "a second pass changes nothing");
         }
     }
 }

@@ -1,7 +1,8 @@
-//! The Huffman code of HPACK (RFC 7541, section 5.2 and appendix B), as far as changing single
-//! characters of an encoded text needs it.
+//! Reads the Huffman code of HPACK (RFC 7541, section 5.2 and appendix B) and replaces single
+//! characters of an encoded string.
 
-/// Bits of each byte's code. The code is canonical: the codes follow from their lengths.
+/// The length of the code of each byte, in bits. The code is canonical: the codes follow from their
+/// lengths.
 #[rustfmt::skip]
 const LENGTHS: [u8; 256] = [
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28,
@@ -22,7 +23,7 @@ const LENGTHS: [u8; 256] = [
     26, 27, 26, 26, 27, 27, 27, 27, 27, 28, 27, 27, 27, 27, 27, 26,
 ];
 
-/// The codes of one length are consecutive numbers, in the order of the bytes.
+/// The codes of one length. They are consecutive numbers, in the order of the bytes.
 #[derive(Clone, Copy)]
 struct Codes {
     first: u32,
@@ -48,16 +49,16 @@ const fn by_length() -> [Codes; 31] {
     codes
 }
 
-/// One character of an encoded text.
+/// One character of an encoded string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Char {
-    /// What it stands for.
+    /// The byte that it encodes.
     pub(super) byte: u8,
-    /// The first bit of its code, counted from the first of the text.
+    /// The position of the first bit of its code in the string.
     at: usize,
 }
 
-/// The characters of `text`, or `None` where it is not a whole text in this code.
+/// Returns the characters of `text`. Returns `None` when it is not a complete string in this code.
 pub(super) fn chars(text: &[u8]) -> Option<Vec<Char>> {
     let mut chars = Vec::with_capacity(text.len());
     let (mut code, mut length, mut begun) = (0, 0, 0);
@@ -71,11 +72,11 @@ pub(super) fn chars(text: &[u8]) -> Option<Vec<Char>> {
             (code, length, begun) = (0, 0, at + 1);
         }
     }
-    // What is left fills up the last octet, with ones.
+    // The remaining bits pad the last byte. They must be ones.
     (length < 8 && code + 1 == 1 << length).then_some(chars)
 }
 
-/// Puts `byte`, whose code must be as long, in the place of `char`.
+/// Replaces `char` by `byte`. Does nothing when the code of `byte` has another length.
 pub(super) fn replace(text: &mut [u8], char: Char, byte: u8) {
     let length = length(byte);
     let before = bytes_of(length).take_while(|other| *other != byte).count();
@@ -94,12 +95,12 @@ pub(super) fn replace(text: &mut [u8], char: Char, byte: u8) {
     }
 }
 
-/// The bits of the code of `byte`.
+/// Returns the length of the code of `byte`, in bits.
 pub(super) fn length(byte: u8) -> u8 {
     LENGTHS.get(usize::from(byte)).copied().unwrap_or_default()
 }
 
-/// The bytes whose codes have that length.
+/// Returns the bytes whose codes have this length.
 fn bytes_of(length: u8) -> impl Iterator<Item = u8> {
     (0..=u8::MAX).filter(move |byte| self::length(*byte) == length)
 }
@@ -118,7 +119,7 @@ mod tests {
 
     /// RFC 7541, appendix C.4 and C.6.
     #[test]
-    fn the_examples_of_the_rfc_are_read() {
+    fn reads_the_examples_of_the_rfc() {
         for (encoded, expected) in [
             (
                 &[0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff][..],
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_whole_text_is_not_read() {
+    fn rejects_an_incomplete_string() {
         for encoded in [
             &[0xff][..],               // a whole octet of padding
             &[0xff, 0xff, 0xff, 0xff], // the end of the string, spelled out
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_character_is_replaced_where_it_stands_and_nowhere_else() {
+    fn replaces_one_character_and_no_other() {
         let mut encoded = [0xa8, 0xeb, 0x10, 0x64, 0x9c, 0xbf];
         let chars = chars(&encoded).unwrap();
         assert_eq!(chars[2].byte, b'-');

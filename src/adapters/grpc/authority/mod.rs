@@ -1,14 +1,14 @@
-//! API servers before 1.32 on file sockets: they send the socket's path as `:authority`, and the
-//! HTTP/2 library resets such a request before anybody sees it.
+//! Rewrites the `:authority` of API servers before 1.32. On a file socket they send the path of the
+//! socket as `:authority`, and the HTTP/2 library resets such a request before any of our code
+//! runs.
 //!
-//! The frames arrive on our own socket, so what the library will not take is mended before it
-//! reads it: each character that a host name cannot have gives way to one whose code is as long.
-//! No length changes, be it of a frame, of a header block, or of an entry in the peer's dynamic
-//! table, so that nothing has to be encoded anew and no state has to follow the peer's. Nobody
-//! looks at the authority afterwards.
+//! So this module changes the bytes before the library reads them. It replaces each character that
+//! a host name cannot have by a character whose code is as long. No length changes: neither of a
+//! frame, nor of a header block, nor of an entry in the dynamic table of the peer. So nothing has
+//! to be encoded again, and no copy of that table is needed. No code uses the authority afterwards.
 //!
-//! Only a connection whose first request needs it is read further than that; of newer API servers
-//! nothing is held or copied once their first request has come.
+//! Only a connection whose first request needs it is parsed further. For newer API servers nothing
+//! is buffered or copied after the first request.
 
 mod block;
 mod frames;
@@ -24,20 +24,21 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use self::frames::Frames;
 
-/// How much is read at once as long as frames are looked at.
+/// Bytes to read at once while frames are parsed.
 const READ: usize = 4_096;
 
-/// Reads one connection, from its first octet on.
+/// Reads one connection from its first byte on, and rewrites its authorities.
 #[derive(Debug, Default)]
-pub struct Mender {
+pub struct AuthorityRewriter {
     frames: Frames,
 }
 
-impl Mender {
-    /// Reads what comes from `stream`, the same one each time, with its authorities mended.
+impl AuthorityRewriter {
+    /// Reads from `stream` into `buf`, with the authorities rewritten. Pass the same stream each
+    /// time.
     ///
     /// # Errors
-    /// Those of the stream.
+    /// Returns the errors of the stream.
     pub fn poll_read<S: AsyncRead>(
         &mut self,
         mut stream: Pin<&mut S>,

@@ -1,5 +1,5 @@
-//! `/statusz`: how the process is, as a page for people and as JSON for machines. No secret is in
-//! what it is made of.
+//! Serves `/statusz`: the state of the process, as a page for people and as JSON for machines. The
+//! state contains no secret.
 
 mod page;
 
@@ -8,41 +8,41 @@ use http::{HeaderMap, HeaderValue, Response, Uri, header};
 use http_body_util::Full;
 use serde::Serialize;
 
-/// Key versions that are shown at most, the newest ones.
+/// Most key versions that are shown: the newest.
 pub const VERSIONS_MAX: usize = 100;
 
-/// Why something is not well.
+/// Why something does not work.
 #[derive(Clone, Debug, Serialize)]
 pub struct Problem {
     /// The stable code.
     pub code: &'static str,
-    /// What failed and why.
+    /// What failed, and why.
     pub cause: String,
     /// What to do.
     pub remedy: String,
 }
 
-/// One version of the key.
+/// One version of the KEK.
 #[derive(Clone, Debug, Serialize)]
 pub struct Version {
-    /// Its number at the keeper.
+    /// The number of the version at the keeper.
     pub version: u32,
-    /// Its public name.
+    /// The `key_id` of the version.
     pub key_id: String,
     /// `writes`, `waits` (will write), `reads` or `archived`.
     pub role: &'static str,
-    /// When the keeper made it; RFC 3339.
+    /// When the keeper created the version, in RFC 3339.
     pub created: String,
-    /// From when on it may write; RFC 3339.
+    /// When the version may write from, in RFC 3339.
     pub writes_from: String,
 }
 
-/// The version that will write next.
+/// The next version to write.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Takeover {
-    /// Its number.
+    /// The number of the version.
     pub version: u32,
-    /// In how many seconds.
+    /// Seconds until it writes.
     pub in_s: u64,
 }
 
@@ -51,47 +51,47 @@ pub struct Takeover {
 pub struct Session {
     /// `open`, `starting` or `closed`.
     pub state: &'static str,
-    /// How many logins there were, while it is open.
+    /// The number of logins so far. Absent unless the session is open.
     pub logins: Option<u64>,
-    /// Seconds until the token ends unless it is renewed; absent when it never does.
+    /// Seconds until the token expires if it is not renewed. Absent when it never expires.
     pub token_left_s: Option<u64>,
-    /// Why it is closed.
+    /// Why the session is closed.
     pub problem: Option<Problem>,
 }
 
 /// An endpoint of the keeper.
 #[derive(Clone, Debug, Serialize)]
 pub struct Endpoint {
-    /// Where it is.
+    /// The URL of the endpoint.
     pub address: String,
-    /// `closed`, `half-open` or `open`.
+    /// The state of its breaker: `closed`, `half-open` or `open`.
     pub breaker: &'static str,
-    /// Whether it is asked first.
+    /// Whether requests go to it first.
     pub preferred: bool,
-    /// Why the last request to it failed, until one works.
+    /// Why the last request to it failed. Absent after a success.
     pub problem: Option<Problem>,
 }
 
-/// An error that was met.
+/// An error that has happened.
 #[derive(Clone, Debug, Serialize)]
 pub struct LastError {
-    /// What failed.
+    /// The operation that failed.
     pub what: &'static str,
-    /// How.
+    /// The error.
     #[serde(flatten)]
     pub problem: Problem,
-    /// When first; RFC 3339.
+    /// When it happened first, in RFC 3339.
     pub first: String,
-    /// When last; RFC 3339.
+    /// When it happened last, in RFC 3339.
     pub last: String,
-    /// How often.
+    /// How often it happened.
     pub times: u64,
 }
 
-/// How the process is restricted.
+/// The sandbox of the process.
 #[derive(Clone, Debug, Serialize)]
 pub struct Sandbox {
-    /// Whether it is restricted at all (`--no-sandbox`).
+    /// Whether the sandbox is on (off with `--no-sandbox`).
     pub on: bool,
     /// The restrictions, each in a few words.
     pub in_force: Vec<String>,
@@ -99,50 +99,52 @@ pub struct Sandbox {
     pub missing: Vec<String>,
 }
 
-/// How the process is.
+/// The state of the process.
 #[derive(Clone, Debug, Serialize)]
 pub struct Statusz {
     /// Name, version, commit, and whether it is a FIPS build.
     pub version: String,
     /// Whether the cryptographic module is in FIPS mode.
     pub fips: bool,
-    /// When this was true; RFC 3339.
+    /// The time of this state, in RFC 3339.
     pub now: String,
     /// Seconds since the process started.
     pub uptime_s: u64,
-    /// What `Status` answers: `healthy`, `ailing` (it keeps writing) or `failing`.
+    /// The outcome of `Status`: `healthy`, `ailing` (not healthy, but it keeps writing) or
+    /// `failing`.
     pub state: &'static str,
-    /// Why it is not healthy.
+    /// Why the process is not healthy.
     pub problem: Option<Problem>,
     /// `stop-writes` or `keep-writing`.
     pub outage_policy: &'static str,
-    /// Seconds for which an outage changes nothing.
+    /// Seconds for which an outage has no effect.
     pub outage_grace_s: u64,
-    /// What it may use.
+    /// The sandbox of the process.
     pub sandbox: Sandbox,
     /// The newest key versions, newest first.
     pub versions: Vec<Version>,
-    /// How many versions were ever seen.
+    /// The number of versions that this process has seen.
     pub versions_seen: usize,
-    /// What writes next.
+    /// The next version to write. Absent when no change is due.
     pub takeover: Option<Takeover>,
-    /// Seconds since the key was last read.
+    /// Seconds since the key was last read. Absent before the first read.
     pub key_read_s_ago: Option<u64>,
-    /// Seconds since the version that writes was last proven.
+    /// Seconds since the writing version was last proven. Absent before the first proof.
     pub proven_s_ago: Option<u64>,
-    /// The session, for keepers that have one.
+    /// The session with the keeper. Absent for keepers without sessions.
     pub session: Option<Session>,
-    /// The keeper's endpoints, as they were given.
+    /// The endpoints of the keeper, in the configured order.
     pub endpoints: Vec<Endpoint>,
-    /// The last errors, the latest first.
+    /// The last errors, newest first.
     pub last_errors: Vec<LastError>,
 }
 
 impl Statusz {
-    /// JSON where it was asked for (`Accept: application/json`, `?format=json`), else the page.
+    /// Answers with JSON if the request asks for it (`Accept: application/json` or `?format=json`),
+    /// else with the page.
     pub(super) fn answer(&self, uri: &Uri, headers: &HeaderMap) -> Response<Full<Bytes>> {
         let (body, kind) = if wants_json(uri, headers) {
-            // Text and numbers only, so it cannot fail.
+            // Cannot fail: the state has only text and numbers.
             (serde_json::to_vec_pretty(self).unwrap_or_default(), "application/json")
         } else {
             (page::page(self).into_string().into_bytes(), "text/html; charset=utf-8")

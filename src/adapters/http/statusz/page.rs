@@ -1,4 +1,5 @@
-//! The page. All text goes through the template, which escapes it: an error can quote a server.
+//! Renders the page of `/statusz`. The template escapes all text, because an error can quote a
+//! server.
 
 use maud::{DOCTYPE, Markup, html};
 
@@ -12,10 +13,10 @@ const STYLE: &str = "body{font:14px/1.5 system-ui,sans-serif;margin:2em;max-widt
     .ailing,.waits,.starting,.half-open-breaker{color:#850}\
     .failing,.archived,.closed,.open-breaker{color:#a00}";
 
-/// The document with a row for each stable code.
+/// The document that describes each stable code.
 const FAILURE_MODES: &str = "docs/failure-modes.md";
 
-/// Returns the name of the program, which its version begins with.
+/// Returns the name of the program: the first word of the version.
 fn program(s: &Statusz) -> &str {
     s.version.split(' ').next().unwrap_or_default()
 }
@@ -32,7 +33,7 @@ pub(super) fn page(s: &Statusz) -> Markup {
             }
             body {
                 h1 { (program(s)) ": " span class=(s.state) { (s.state) } }
-                @if let Some(problem) = &s.problem { p { (told(problem)) } }
+                @if let Some(problem) = &s.problem { p { (describe(problem)) } }
                 p { b { "Next: " } (next(s)) }
                 p {
                     (s.version) ", up for " (span(s.uptime_s)) ", at " (s.now) ". Outages: "
@@ -49,7 +50,7 @@ pub(super) fn page(s: &Statusz) -> Markup {
     }
 }
 
-/// Returns what happens next without an action of the operator.
+/// Returns what happens next if the operator does nothing.
 fn next(s: &Statusz) -> String {
     match (s.state, s.takeover) {
         ("healthy", Some(next)) => format!(
@@ -80,7 +81,7 @@ fn keys(s: &Statusz) -> Markup {
     html! {
         h2 { "Key" }
         p {
-            "Last read " (ago(s.key_read_s_ago)) "; what writes was last proven "
+            "Last read " (ago(s.key_read_s_ago)) "; the writing version was last proven "
             (ago(s.proven_s_ago)) ". "
         }
         table {
@@ -93,7 +94,7 @@ fn keys(s: &Statusz) -> Markup {
             }
         }
         @if s.versions_seen > s.versions.len() {
-            p { "The newest " (s.versions.len()) " of " (s.versions_seen) "." }
+            p { "Shown are the newest " (s.versions.len()) " of " (s.versions_seen) "." }
         }
     }
 }
@@ -107,7 +108,7 @@ fn session(s: &Statusz) -> Markup {
                 @if let Some(logins) = session.logins { "; logins: " (logins) }
                 @if let Some(left) = session.token_left_s { "; the token lasts " (span(left)) }
             }
-            @if let Some(problem) = &session.problem { p { (told(problem)) } }
+            @if let Some(problem) = &session.problem { p { (describe(problem)) } }
         }
     }
 }
@@ -122,7 +123,7 @@ fn endpoints(s: &Statusz) -> Markup {
                     tr {
                         td { code { (e.address) } } td class={ (e.breaker) "-breaker" } { (e.breaker) }
                         td { @if e.preferred { "yes" } }
-                        td { @if let Some(problem) = &e.problem { (told(problem)) } }
+                        td { @if let Some(problem) = &e.problem { (describe(problem)) } }
                     }
                 }
             }
@@ -138,7 +139,7 @@ fn errors(s: &Statusz) -> Markup {
                 tr { th { "last" } th { "what" } th { "error" } th { "times" } th { "first" } }
                 @for e in &s.last_errors {
                     tr {
-                        td { (e.last) } td { (e.what) } td { (told(&e.problem)) }
+                        td { (e.last) } td { (e.what) } td { (describe(&e.problem)) }
                         td { (e.times) } td { (e.first) }
                     }
                 }
@@ -147,7 +148,7 @@ fn errors(s: &Statusz) -> Markup {
     }
 }
 
-fn told(problem: &Problem) -> Markup {
+fn describe(problem: &Problem) -> Markup {
     html! {
         code { (problem.code) } ": " (problem.cause) ". Remedy: " (problem.remedy) ". "
         "More: " code { (FAILURE_MODES) "#" (problem.code) }
@@ -158,7 +159,7 @@ fn ago(seconds: Option<u64>) -> String {
     seconds.map_or_else(|| "never".to_owned(), |seconds| format!("{} ago", span(seconds)))
 }
 
-/// Returns a time in the units of a person: `59 s`, `59 min`, `3 h 20 min`, `2 d 4 h`.
+/// Returns a duration in readable units: `59 s`, `59 min`, `3 h 20 min`, `2 d 4 h`.
 fn span(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
     let both = |large: u64, unit: &str, small: u64, smaller: &str| match small {
@@ -179,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_has_the_units_of_a_person() {
+    fn prints_a_duration_in_readable_units() {
         for (seconds, text) in [
             (0, "0 s"),
             (59, "59 s"),

@@ -50,7 +50,7 @@ async fn asked(uri: &str, accept: Option<&'static str>) -> (String, String) {
 }
 
 #[tokio::test]
-async fn people_get_a_page_in_which_nothing_is_markup_but_ours() {
+async fn escapes_all_text_of_the_page() {
     let (kind, page) = asked("/statusz", Some("text/html,application/json")).await;
     assert!(kind.starts_with("text/html"));
     assert!(page.contains("docs/failure-modes.md#keeper-sealed"));
@@ -59,7 +59,7 @@ async fn people_get_a_page_in_which_nothing_is_markup_but_ours() {
 }
 
 #[test]
-fn people_are_told_what_happens_next() {
+fn says_what_happens_next() {
     let next = |state, takeover| {
         let page = page::page(&Statusz { state, takeover, ..statusz() }).into_string();
         page.split_once("Next: </b>").unwrap().1.split_once("</p>").unwrap().0.to_owned()
@@ -72,7 +72,7 @@ fn people_are_told_what_happens_next() {
 }
 
 #[tokio::test]
-async fn machines_get_json() {
+async fn answers_json_on_request() {
     for (uri, accept) in [("/statusz", Some("application/json")), ("/statusz?format=json", None)] {
         let (kind, json) = asked(uri, accept).await;
         assert_eq!(kind, "application/json");

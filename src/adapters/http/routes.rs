@@ -1,4 +1,4 @@
-//! What is answered on which path.
+//! Answers the paths of the HTTP ports.
 
 use std::{
     fmt,
@@ -11,20 +11,20 @@ use http_body_util::Full;
 
 use super::{local_name::is_for_this_machine, statusz::Statusz};
 
-/// Whether the gRPC server takes calls, and why not.
+/// Whether the gRPC server accepts calls. If not, the reason.
 #[derive(Clone, Debug)]
 pub struct Readiness(Arc<Mutex<Result<(), &'static str>>>);
 
 impl Readiness {
-    /// Says from now on that calls are taken, or why they are not.
+    /// Sets whether calls are accepted, or the reason why not.
     pub fn set(&self, ready: Result<(), &'static str>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = ready;
     }
 
-    /// Says whether calls are taken.
+    /// Reports whether calls are accepted.
     ///
     /// # Errors
-    /// Why they are not, for people.
+    /// Returns the reason why not, for people.
     pub fn get(&self) -> Result<(), &'static str> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -36,31 +36,31 @@ impl Default for Readiness {
     }
 }
 
-/// How the process is now.
+/// Returns the present state of the process.
 pub type StatuszNow = Arc<dyn Fn() -> Statusz + Send + Sync>;
 
-/// The metrics in text form, or why there are none.
+/// Returns the metrics in text form, or why they cannot be collected.
 pub type MetricsText = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
 
-/// One of the two groups of paths; each has a port of its own.
+/// One of the two groups of paths. Each has its own port.
 #[derive(Clone)]
-pub enum Endpoints {
-    /// `/healthz` and `/readyz`, for whoever probes from elsewhere.
+pub enum Routes {
+    /// `/healthz` and `/readyz`, for probes from any host.
     Health(Readiness),
-    /// `/metrics` and `/statusz`, for this machine alone. A request that names another server is
-    /// answered with 421.
-    Inside(MetricsText, StatuszNow),
+    /// `/metrics` and `/statusz`, for this machine only. A request that names another server gets
+    /// 421.
+    Admin(MetricsText, StatuszNow),
 }
 
-impl Endpoints {
+impl Routes {
     pub(super) fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET");
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed");
         }
-        if matches!(self, Self::Inside(..)) && !is_for_this_machine(request) {
+        if matches!(self, Self::Admin(..)) && !is_for_this_machine(request) {
             return text(
                 StatusCode::MISDIRECTED_REQUEST,
-                "this port answers under a name or an address of this machine alone, such as localhost",
+                "this port answers only requests that name this machine; use a local name such as localhost",
             );
         }
         match (self, request.uri().path()) {
@@ -69,10 +69,10 @@ impl Endpoints {
                 Ok(()) => text(StatusCode::OK, "ok"),
                 Err(why) => text(StatusCode::INTERNAL_SERVER_ERROR, why),
             },
-            (Self::Inside(_, statusz), "/statusz") => {
+            (Self::Admin(_, statusz), "/statusz") => {
                 statusz().answer(request.uri(), request.headers())
             }
-            (Self::Inside(metrics, _), "/metrics") => match metrics() {
+            (Self::Admin(metrics, _), "/metrics") => match metrics() {
                 Ok(metrics) => text(StatusCode::OK, metrics),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error),
             },
@@ -81,11 +81,11 @@ impl Endpoints {
     }
 }
 
-impl fmt::Debug for Endpoints {
+impl fmt::Debug for Routes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Health(_) => "Health",
-            Self::Inside(..) => "Inside",
+            Self::Admin(..) => "Admin",
         })
     }
 }
@@ -102,25 +102,25 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
 mod tests {
     use super::*;
 
-    fn status(endpoints: &Endpoints, path: &str) -> u16 {
-        endpoints.answer(&Request::get(path).body(()).unwrap()).status().as_u16()
+    fn status(routes: &Routes, path: &str) -> u16 {
+        routes.answer(&Request::get(path).body(()).unwrap()).status().as_u16()
     }
 
     #[test]
-    fn metrics_are_answered_under_a_local_name_alone() {
+    fn answers_metrics_under_a_local_name_only() {
         let metrics: MetricsText = Arc::new(|| Ok("up 1".to_owned()));
-        let inside = Endpoints::Inside(metrics, Arc::new(|| unreachable!()));
+        let admin = Routes::Admin(metrics, Arc::new(|| unreachable!()));
         for (host, code) in [("localhost:9090", 200), ("evil.example", 421)] {
             let request = Request::get("/metrics").header(header::HOST, host);
-            let answer = inside.answer(&request.body(()).unwrap());
+            let answer = admin.answer(&request.body(()).unwrap());
             assert_eq!(answer.status().as_u16(), code, "{host}");
         }
     }
 
     #[test]
-    fn alive_is_not_ready() {
+    fn is_alive_before_it_is_ready() {
         let readiness = Readiness::default();
-        let health = Endpoints::Health(readiness.clone());
+        let health = Routes::Health(readiness.clone());
         assert_eq!((status(&health, "/healthz"), status(&health, "/readyz")), (200, 500));
         readiness.set(Ok(()));
         assert_eq!((status(&health, "/readyz"), status(&health, "/statusz")), (200, 404));
