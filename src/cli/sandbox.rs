@@ -35,7 +35,7 @@ pub(super) fn needs(settings: &Settings, binds: bool) -> Needs {
 /// What the sandbox would restrict on this kernel.
 pub(super) fn check(settings: &Settings) -> Option<Finding> {
     // That it is switched off is a warning of every start.
-    settings.sandbox.then(|| told(&sandbox::survey()))
+    settings.sandbox.then(|| told(&sandbox::available()))
 }
 
 fn told(report: &Report) -> Finding {

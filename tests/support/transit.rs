@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use vault_kube_kms::{
     adapters::{
         layers::deadline::Deadline,
-        system::{clock::SystemClock, private_file::OwnFile, watched_file::WatchedFile},
+        system::{clock::SystemClock, private_file::OwnerOnlyFile, watched_file::WatchedFile},
         vault::{
             address::VaultAddress,
             approle::{AppRole, AppRoleSettings, RoleId, secret_id::CREDENTIAL_MAX},
@@ -97,7 +97,7 @@ impl TransitSubject {
         let client = Arc::new(VaultClient::new(client, clock.clone(), Arc::new(Silence)).unwrap());
         let files = approle.files(
             |path| Arc::new(WatchedFile::new(path.to_owned(), CREDENTIAL_MAX)),
-            |path| Arc::new(OwnFile::new(path.to_owned())),
+            |path| Arc::new(OwnerOnlyFile::new(path.to_owned())),
         );
         let approle = Arc::new(AppRole::new(client.clone(), clock.clone(), approle, files));
         let session = Arc::new(Session::new(approle, clock.clone(), Arc::new(Silence)));

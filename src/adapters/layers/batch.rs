@@ -34,16 +34,16 @@ use crate::{
 };
 
 /// Calls to a keeper with batches that are out at once. More would only make batches smaller.
-const BATCHES: usize = 2;
+const BATCH_CALLS: usize = 2;
 
 /// From so many in the queue on, those whose callers left are taken out. The others are bounded by
 /// the calls that the process takes in hand.
-const SWEPT_AT: usize = 1_024;
+const SWEEP_MIN: usize = 1_024;
 
 type Outcome = Result<Plaintext, KmsError>;
 
 /// One who waits.
-struct Waiting {
+struct Queued {
     ciphertext: Ciphertext,
     associated_data: AssociatedData,
     deadline: Monotonic,
@@ -53,10 +53,10 @@ struct Waiting {
 }
 
 #[derive(Default)]
-struct Traffic {
+struct State {
     /// Calls that are out.
-    out: usize,
-    queue: VecDeque<Waiting>,
+    active: usize,
+    queue: VecDeque<Queued>,
 }
 
 /// Bounds the calls of the keeper inside, and sends unwraps together. The layer outside holds each caller to its own
@@ -69,12 +69,12 @@ struct Shared<K> {
     inner: K,
     abilities: Abilities,
     /// Calls that are out at once, those of items that a batch left open aside.
-    lanes: usize,
+    slots: usize,
     /// Wraps are rare, and cannot go together.
     wraps: Semaphore,
     /// For unwraps that a batch left open.
-    alone: Semaphore,
-    traffic: Mutex<Traffic>,
+    single: Semaphore,
+    state: Mutex<State>,
     clock: Arc<dyn Clock>,
     telemetry: Arc<dyn Telemetry>,
 }
@@ -89,10 +89,10 @@ impl<K: Kek> Batch<K> {
             shared: Arc::new(Shared {
                 inner,
                 abilities,
-                lanes: if batch_max > 1 { BATCHES } else { calls },
+                slots: if batch_max > 1 { BATCH_CALLS } else { calls },
                 wraps: Semaphore::new(calls),
-                alone: Semaphore::new(calls),
-                traffic: Mutex::default(),
+                single: Semaphore::new(calls),
+                state: Mutex::default(),
                 clock,
                 telemetry,
             }),
@@ -101,57 +101,57 @@ impl<K: Kek> Batch<K> {
 }
 
 impl<K: Kek> Shared<K> {
-    fn traffic(&self) -> MutexGuard<'_, Traffic> {
-        self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A lane, if one is free; else a place in the queue.
-    fn enter(self: &Arc<Self>, sealed: Unwrap<'_>, deadline: Monotonic) -> Entrance<K> {
-        let mut traffic = self.traffic();
-        if traffic.out < self.lanes {
-            traffic.out += 1;
-            return Entrance::Lane(Lane { shared: Arc::clone(self) });
+    /// A slot, if one is free; else a place in the queue.
+    fn enter(self: &Arc<Self>, sealed: Unwrap<'_>, deadline: Monotonic) -> Admission<K> {
+        let mut state = self.state();
+        if state.active < self.slots {
+            state.active += 1;
+            return Admission::Slot(Slot { shared: Arc::clone(self) });
         }
-        if traffic.queue.len() >= SWEPT_AT {
-            traffic.queue.retain(|waiting| !waiting.answer.is_closed());
+        if state.queue.len() >= SWEEP_MIN {
+            state.queue.retain(|waiting| !waiting.answer.is_closed());
         }
         let (answer, outcome) = oneshot::channel();
-        traffic.queue.push_back(Waiting {
+        state.queue.push_back(Queued {
             ciphertext: sealed.ciphertext.clone(),
             associated_data: sealed.associated_data.clone(),
             deadline,
             answer,
             span: Span::current(),
         });
-        let depth = traffic.queue.len();
-        drop(traffic);
+        let depth = state.queue.len();
+        drop(state);
         self.telemetry.record(Event::Queued { depth });
-        Entrance::Queue(outcome)
+        Admission::Queue(outcome)
     }
 
-    /// Those who go next; `None` gives the lane back. Who has left meanwhile is left out.
-    fn next(&self) -> Option<Vec<Waiting>> {
+    /// Those who go next; `None` gives the slot back. Who has left meanwhile is left out.
+    fn next(&self) -> Option<Vec<Queued>> {
         let now = self.clock.now();
-        let mut traffic = self.traffic();
+        let mut state = self.state();
         let mut batch = Vec::new();
         while batch.len() < self.abilities.batch_max
-            && let Some(waiting) = traffic.queue.pop_front()
+            && let Some(waiting) = state.queue.pop_front()
         {
             if !waiting.answer.is_closed() && waiting.deadline > now {
                 batch.push(waiting);
             }
         }
-        let depth = traffic.queue.len();
+        let depth = state.queue.len();
         if batch.is_empty() {
-            traffic.out -= 1;
+            state.active -= 1;
         }
-        drop(traffic);
+        drop(state);
         self.telemetry.record(Event::Queued { depth });
         (!batch.is_empty()).then_some(batch)
     }
 
     /// Sends `batch`. Items that it leaves open are asked for alone, by tasks of their own.
-    async fn send(self: &Arc<Self>, batch: Vec<Waiting>) {
+    async fn send(self: &Arc<Self>, batch: Vec<Queued>) {
         self.telemetry.record(Event::Batched { size: batch.len() });
         // Below the first one's, and linked to the others'.
         let parent = batch.first().and_then(|waiting| waiting.span.id());
@@ -169,14 +169,14 @@ impl<K: Kek> Shared<K> {
             [one] => vec![self.inner.unwrap(*one, deadline).instrument(span).await],
             items => self.inner.unwrap_many(items, deadline).instrument(span).await,
         };
-        // Where all items failed by an outage, the keeper is in trouble and no item is to blame.
+        // Where all items failed by an outage, the keeper is in keeper_error and no item is to blame.
         let outage = |outcome: &Outcome| matches!(outcome, Err(e) if e.code().is_outage());
         let open = batch.len() > 1 && !outcomes.iter().all(outage);
-        let trouble = Arc::new(OnceLock::new());
+        let keeper_error = Arc::new(OnceLock::new());
         for (waiting, outcome) in batch.into_iter().zip(outcomes) {
             match outcome {
-                Err(error) if open && is_open(&error) => {
-                    let task = Arc::clone(self).ask_alone(waiting, Arc::clone(&trouble));
+                Err(error) if open && is_inconclusive(&error) => {
+                    let task = Arc::clone(self).send_alone(waiting, Arc::clone(&keeper_error));
                     drop(tokio::spawn(task));
                 }
                 // Whoever has left does not need it.
@@ -185,13 +185,17 @@ impl<K: Kek> Shared<K> {
         }
     }
 
-    /// Asks for one item that its batch left open, unless the keeper turned out to be in `trouble`
+    /// Asks for one item that its batch left open, unless the keeper turned out to be in `keeper_error`
     /// when others of the batch were asked for. Ends when the caller leaves.
-    async fn ask_alone(self: Arc<Self>, mut waiting: Waiting, trouble: Arc<OnceLock<KmsError>>) {
+    async fn send_alone(
+        self: Arc<Self>,
+        mut waiting: Queued,
+        keeper_error: Arc<OnceLock<KmsError>>,
+    ) {
         let (ciphertext, associated_data) = (&waiting.ciphertext, &waiting.associated_data);
         let asked = async {
-            let _permit = self.alone.acquire().await.map_err(|_closed| given_up())?;
-            if let Some(error) = trouble.get() {
+            let _permit = self.single.acquire().await.map_err(|_closed| given_up())?;
+            if let Some(error) = keeper_error.get() {
                 return Err(error.clone());
             }
             let sealed = Unwrap { ciphertext, associated_data };
@@ -199,7 +203,7 @@ impl<K: Kek> Shared<K> {
             if let Err(error) = &outcome
                 && (error.code().is_outage() || error.code() == Code::PermissionDenied)
             {
-                drop(trouble.set(error.clone()));
+                drop(keeper_error.set(error.clone()));
             }
             outcome
         };
@@ -215,30 +219,30 @@ impl<K: Kek> Shared<K> {
 /// Whether `error`, in a batch, leaves open what the item unwraps to: the node does not have its
 /// key version yet, its answer says nothing about the item, or a policy may allow single unwraps
 /// and no batches.
-const fn is_open(error: &KmsError) -> bool {
+const fn is_inconclusive(error: &KmsError) -> bool {
     let code = error.code();
     code.is_outage()
         || matches!(code, Code::VersionNotYet | Code::KeeperAnswer | Code::PermissionDenied)
 }
 
 /// How a call goes on.
-enum Entrance<K: Kek> {
-    Lane(Lane<K>),
+enum Admission<K: Kek> {
+    Slot(Slot<K>),
     Queue(oneshot::Receiver<Outcome>),
 }
 
 /// A place among the calls that are out. When it is left, those who wait take it over.
-struct Lane<K: Kek> {
+struct Slot<K: Kek> {
     shared: Arc<Shared<K>>,
 }
 
-impl<K: Kek> Drop for Lane<K> {
+impl<K: Kek> Drop for Slot<K> {
     fn drop(&mut self) {
         let Some(first) = self.shared.next() else { return };
         // Without a runtime the process ends, and nobody waits any more.
         let Ok(runtime) = Handle::try_current() else { return };
         let shared = Arc::clone(&self.shared);
-        // A task of its own: whoever leaves its lane has its answer, or has given up.
+        // A task of its own: whoever leaves its slot has its answer, or has given up.
         drop(runtime.spawn(async move {
             let mut batch = Some(first);
             while let Some(together) = batch {
@@ -277,12 +281,12 @@ impl<K: Kek> Kek for Batch<K> {
         deadline: Monotonic,
     ) -> Result<Plaintext, KmsError> {
         match self.shared.enter(sealed, deadline) {
-            Entrance::Lane(lane) => {
+            Admission::Slot(slot) => {
                 let outcome = self.shared.inner.unwrap(sealed, deadline).await;
-                drop(lane);
+                drop(slot);
                 outcome
             }
-            Entrance::Queue(outcome) => outcome.await.unwrap_or_else(|_dropped| Err(given_up())),
+            Admission::Queue(outcome) => outcome.await.unwrap_or_else(|_dropped| Err(given_up())),
         }
     }
 

@@ -3,14 +3,14 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, yield_now};
 
 use super::*;
-use crate::adapters::layers::held::{HeldKek, ciphertext};
+use crate::adapters::layers::gated::{GatedKek, ciphertext};
 use crate::ports::{clock::MockClock, telemetry::MockTelemetry};
 
 /// Those of the keeper of these tests.
 const CALLS: usize = 8;
 const BATCH_MAX: usize = 128;
 
-fn layer(kek: &HeldKek) -> Arc<Batch<HeldKek>> {
+fn layer(kek: &GatedKek) -> Arc<Batch<GatedKek>> {
     let mut clock = MockClock::new();
     clock.expect_now().return_const(Monotonic::default());
     let mut telemetry = MockTelemetry::new();
@@ -18,11 +18,11 @@ fn layer(kek: &HeldKek) -> Arc<Batch<HeldKek>> {
     Arc::new(Batch::new(kek.clone(), Arc::new(clock), Arc::new(telemetry)))
 }
 
-fn ask(layer: &Arc<Batch<HeldKek>>, text: &str) -> JoinHandle<Outcome> {
+fn ask(layer: &Arc<Batch<GatedKek>>, text: &str) -> JoinHandle<Outcome> {
     ask_until(layer, text, Monotonic::at(Duration::from_secs(1)))
 }
 
-fn ask_until(layer: &Arc<Batch<HeldKek>>, text: &str, until: Monotonic) -> JoinHandle<Outcome> {
+fn ask_until(layer: &Arc<Batch<GatedKek>>, text: &str, until: Monotonic) -> JoinHandle<Outcome> {
     let (layer, ciphertext) = (Arc::clone(layer), ciphertext(text));
     tokio::spawn(async move {
         let associated_data = AssociatedData::none();
@@ -37,18 +37,18 @@ async fn settle() {
     }
 }
 
-fn out(layer: &Batch<HeldKek>) -> (usize, usize) {
-    let traffic = layer.shared.traffic();
-    (traffic.out, traffic.queue.len())
+fn load(layer: &Batch<GatedKek>) -> (usize, usize) {
+    let state = layer.shared.state();
+    (state.active, state.queue.len())
 }
 
 #[tokio::test]
 async fn a_lone_call_goes_at_once_and_what_waits_goes_together() {
-    let kek = HeldKek::new();
+    let kek = GatedKek::new();
     let layer = layer(&kek);
     let waiting: Vec<_> = (0..20).map(|n| ask(&layer, &format!("seed {n}"))).collect();
     settle().await;
-    assert_eq!(kek.calls(), [1, 1], "the lanes are taken by those who came first");
+    assert_eq!(kek.calls(), [1, 1], "the slots are taken by those who came first");
     kek.release(1);
     settle().await;
     assert_eq!(kek.calls(), [1, 1, 18], "all who waited go together");
@@ -57,12 +57,12 @@ async fn a_lone_call_goes_at_once_and_what_waits_goes_together() {
         assert_eq!(waiter.await.unwrap().unwrap().expose(), format!("seed {n}").as_bytes());
     }
     settle().await;
-    assert_eq!(out(&layer), (0, 0), "every lane is given back");
+    assert_eq!(load(&layer), (0, 0), "every slot is given back");
 }
 
 #[tokio::test]
 async fn a_bad_one_fails_only_itself() {
-    let kek = HeldKek::new();
+    let kek = GatedKek::new();
     let layer = layer(&kek);
     let waiting: Vec<_> = ["a", "b", "c", "bad", "d"].map(|text| ask(&layer, text)).into();
     settle().await;
@@ -78,54 +78,54 @@ async fn a_bad_one_fails_only_itself() {
 
 #[tokio::test]
 async fn a_batch_is_bounded() {
-    let kek = HeldKek::new();
+    let kek = GatedKek::new();
     let layer = layer(&kek);
     let waiting: Vec<_> =
-        (0..BATCHES + 8 * BATCH_MAX).map(|n| ask(&layer, &n.to_string())).collect();
+        (0..BATCH_CALLS + 8 * BATCH_MAX).map(|n| ask(&layer, &n.to_string())).collect();
     settle().await;
-    assert_eq!(out(&layer), (BATCHES, 8 * BATCH_MAX));
+    assert_eq!(load(&layer), (BATCH_CALLS, 8 * BATCH_MAX));
     kek.release(1_000);
     for waiter in waiting {
         waiter.await.unwrap().unwrap();
     }
-    assert_eq!(kek.calls()[BATCHES..], [BATCH_MAX; 8]);
+    assert_eq!(kek.calls()[BATCH_CALLS..], [BATCH_MAX; 8]);
 }
 
 #[tokio::test]
 async fn whoever_leaves_is_not_sent_and_loses_no_lane() {
-    let kek = HeldKek::new();
+    let kek = GatedKek::new();
     let layer = layer(&kek);
-    let lanes: Vec<_> = ["a", "b"].map(|text| ask(&layer, text)).into();
+    let slots: Vec<_> = ["a", "b"].map(|text| ask(&layer, text)).into();
     settle().await;
     let leaving: Vec<_> = (0..10).map(|_| ask(&layer, "leaves")).collect();
     let staying = ask(&layer, "stays");
     settle().await;
     leaving.iter().for_each(JoinHandle::abort);
-    // Those who hold lanes leave too, with their calls under way.
-    lanes.iter().for_each(JoinHandle::abort);
+    // Those who hold slots leave too, with their calls under way.
+    slots.iter().for_each(JoinHandle::abort);
     settle().await;
     assert_eq!(kek.calls(), [1, 1, 1]);
     kek.release(1);
     assert_eq!(staying.await.unwrap().unwrap().expose(), b"stays");
     settle().await;
-    assert_eq!((out(&layer), kek.under_way()), ((0, 0), 0));
+    assert_eq!((load(&layer), kek.under_way()), ((0, 0), 0));
 }
 
 #[tokio::test]
 async fn callers_that_left_do_not_fill_the_queue() {
-    let kek = HeldKek::new();
+    let kek = GatedKek::new();
     let layer = layer(&kek);
     let _lanes: Vec<_> = ["a", "b"].map(|text| ask(&layer, text)).into();
     settle().await;
     for _ in 0..5 {
-        let leaving: Vec<_> = (0..SWEPT_AT).map(|n| ask(&layer, &n.to_string())).collect();
+        let leaving: Vec<_> = (0..SWEEP_MIN).map(|n| ask(&layer, &n.to_string())).collect();
         settle().await;
         leaving.iter().for_each(JoinHandle::abort);
         settle().await;
     }
     let comes = ask(&layer, "comes");
     settle().await;
-    assert!(out(&layer).1 <= SWEPT_AT + 1, "{:?}", out(&layer));
+    assert!(load(&layer).1 <= SWEEP_MIN + 1, "{:?}", load(&layer));
     kek.release(1_000);
     assert_eq!(comes.await.unwrap().unwrap().expose(), b"comes");
 }
@@ -134,20 +134,20 @@ async fn callers_that_left_do_not_fill_the_queue() {
 #[tokio::test]
 async fn an_item_that_must_be_awaited_delays_no_other() {
     for open in ["late", "inside"] {
-        let kek = HeldKek::new();
+        let kek = GatedKek::new();
         let layer = layer(&kek);
-        let lanes: Vec<_> = ["a", "b"].map(|text| ask(&layer, text)).into();
+        let slots: Vec<_> = ["a", "b"].map(|text| ask(&layer, text)).into();
         settle().await;
         let waiting = ask(&layer, open);
         let others: Vec<_> = ["c", "d", "bad"].map(|text| ask(&layer, text)).into();
         settle().await;
         kek.release(3);
-        for other in lanes.into_iter().chain(others) {
+        for other in slots.into_iter().chain(others) {
             drop(other.await.unwrap());
         }
         settle().await;
         assert_eq!(kek.calls(), [1, 1, 4, 1], "{open} is asked for alone");
-        assert_eq!(out(&layer), (0, 0), "{open} holds no lane");
+        assert_eq!(load(&layer), (0, 0), "{open} holds no slot");
         kek.release(1);
         assert_eq!(waiting.await.unwrap().unwrap().expose(), open.as_bytes());
         assert_eq!(kek.under_way(), 0);
@@ -156,7 +156,7 @@ async fn an_item_that_must_be_awaited_delays_no_other() {
 
 #[tokio::test]
 async fn items_asked_for_alone_are_bounded_and_given_up_with_their_callers() {
-    let kek = HeldKek::new();
+    let kek = GatedKek::new();
     let layer = layer(&kek);
     let _lanes: Vec<_> = ["a", "b"].map(|text| ask(&layer, text)).into();
     settle().await;
@@ -173,7 +173,7 @@ async fn items_asked_for_alone_are_bounded_and_given_up_with_their_callers() {
 /// A keeper that fails as a whole is not asked again for each item.
 #[tokio::test]
 async fn a_batch_that_failed_as_a_whole_is_not_taken_apart() {
-    let kek = HeldKek::new();
+    let kek = GatedKek::new();
     let layer = layer(&kek);
     let _lanes: Vec<_> = ["a", "b"].map(|text| ask(&layer, text)).into();
     settle().await;
@@ -192,7 +192,7 @@ async fn items_of_a_denied_batch_are_asked_for_alone_until_one_is_denied() {
     for (text, code, alone) in
         [("no batches", None, 40), ("forbidden", Some(Code::PermissionDenied), 1)]
     {
-        let kek = HeldKek::new();
+        let kek = GatedKek::new();
         let layer = layer(&kek);
         let _lanes: Vec<_> = ["a", "b"].map(|text| ask(&layer, text)).into();
         settle().await;
@@ -208,15 +208,15 @@ async fn items_of_a_denied_batch_are_asked_for_alone_until_one_is_denied() {
 
 #[tokio::test]
 async fn what_waited_too_long_is_not_sent() {
-    let kek = HeldKek::new();
+    let kek = GatedKek::new();
     let layer = layer(&kek);
-    let lanes: Vec<_> = ["a", "b"].map(|text| ask(&layer, text)).into();
+    let slots: Vec<_> = ["a", "b"].map(|text| ask(&layer, text)).into();
     settle().await;
     let late = ask_until(&layer, "late", Monotonic::default());
     settle().await;
     kek.release(2);
-    for lane in lanes {
-        lane.await.unwrap().unwrap();
+    for slot in slots {
+        slot.await.unwrap().unwrap();
     }
     assert_eq!(late.await.unwrap().unwrap_err().code(), Code::DeadlineExceeded);
     assert_eq!(kek.calls(), [1, 1]);
@@ -224,7 +224,7 @@ async fn what_waited_too_long_is_not_sent() {
 
 #[tokio::test]
 async fn wraps_are_bounded_too() {
-    let kek = HeldKek::new();
+    let kek = GatedKek::new();
     let layer = layer(&kek);
     let wraps: Vec<_> = (0..CALLS + 5)
         .map(|_| {
@@ -247,7 +247,7 @@ async fn wraps_are_bounded_too() {
 #[tokio::test]
 async fn a_keeper_without_batches_is_given_as_many_calls_as_it_takes() {
     let abilities = Abilities::default().with_calls(16);
-    let mut kek = HeldKek::new();
+    let mut kek = GatedKek::new();
     kek.abilities = abilities;
     let layer = layer(&kek);
     let calls: Vec<_> = (0..40).map(|number| ask(&layer, &format!("{number}"))).collect();

@@ -30,25 +30,25 @@ use crate::{
     },
 };
 
-/// What a flight has at least; an API server's calls have more.
-const FLIGHT_LEAST: Duration = Duration::from_secs(2);
+/// What a call has at least; an API server's calls have more.
+const SHARED_CALL_MIN: Duration = Duration::from_secs(2);
 
 type Outcome = Result<Plaintext, KmsError>;
 
 /// A call that all who wait for it drive: whoever leaves takes nothing from the others, and when
 /// all have left it is given up.
-type Flight = Shared<BoxFuture<'static, Outcome>>;
+type SharedCall = Shared<BoxFuture<'static, Outcome>>;
 
 /// What makes two unwraps equal. The associated data holds key id and annotations.
 type Key = Arc<(Ciphertext, AssociatedData)>;
 
-/// The flights under way, each with when it ends at the latest. They are kept up by those who wait.
-type Flights = Arc<Mutex<HashMap<Key, (WeakShared<BoxFuture<'static, Outcome>>, Monotonic)>>>;
+/// The calls under way, each with when it ends at the latest. They are kept up by those who wait.
+type SharedCalls = Arc<Mutex<HashMap<Key, (WeakShared<BoxFuture<'static, Outcome>>, Monotonic)>>>;
 
 /// Shares calls of the keeper inside. The layer outside holds each caller to its own deadline.
 pub struct Coalesce<K> {
     inner: Arc<K>,
-    flights: Flights,
+    calls: SharedCalls,
     clock: Arc<dyn Clock>,
     telemetry: Arc<dyn Telemetry>,
 }
@@ -57,50 +57,50 @@ impl<K: Kek> Coalesce<K> {
     /// `inner`, with equal unwraps shared.
     #[must_use]
     pub fn new(inner: K, clock: Arc<dyn Clock>, telemetry: Arc<dyn Telemetry>) -> Self {
-        Self { inner: Arc::new(inner), flights: Flights::default(), clock, telemetry }
+        Self { inner: Arc::new(inner), calls: SharedCalls::default(), clock, telemetry }
     }
 
-    /// A flight for `key`, and when it ends at the latest: one under way, or a new one.
-    fn board(&self, key: &Key, deadline: Monotonic) -> (Flight, Monotonic) {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((flight, until)) = flights.get(key)
-            && let Some(flight) = flight.upgrade()
+    /// A call for `key`, and when it ends at the latest: one under way, or a new one.
+    fn join_or_start(&self, key: &Key, deadline: Monotonic) -> (SharedCall, Monotonic) {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((call, until)) = calls.get(key)
+            && let Some(call) = call.upgrade()
         {
             self.telemetry.record(Event::Coalesced);
-            return (flight, *until);
+            return (call, *until);
         }
         // The first one's time may be short; those who join it are not to suffer from that. Where
-        // it is not, it is the flight's, so that a cause comes before the first one has to leave.
+        // it is not, it is the call's, so that a cause comes before the first one has to leave.
         let now = self.clock.now();
         let until =
-            if deadline.since(now) < FLIGHT_LEAST { now.after(CALL_BUDGET) } else { deadline };
-        let landing = Landing { key: Arc::clone(key), until, flights: Arc::clone(&self.flights) };
+            if deadline.since(now) < SHARED_CALL_MIN { now.after(CALL_BUDGET) } else { deadline };
+        let entry = RemoveOnDrop { key: Arc::clone(key), until, calls: Arc::clone(&self.calls) };
         let inner = Arc::clone(&self.inner);
-        let flight = async move {
-            let (ciphertext, associated_data) = &*landing.key;
+        let call = async move {
+            let (ciphertext, associated_data) = &*entry.key;
             inner.unwrap(Unwrap { ciphertext, associated_data }, until).await
         };
-        let flight = flight.boxed().shared();
-        if let Some(weak) = flight.downgrade() {
-            flights.insert(Arc::clone(key), (weak, until));
+        let call = call.boxed().shared();
+        if let Some(weak) = call.downgrade() {
+            calls.insert(Arc::clone(key), (weak, until));
         }
-        (flight, until)
+        (call, until)
     }
 }
 
-/// Takes a flight off the board when it has ended or was given up.
-struct Landing {
+/// Takes a call off the board when it has ended or was given up.
+struct RemoveOnDrop {
     key: Key,
     until: Monotonic,
-    flights: Flights,
+    calls: SharedCalls,
 }
 
-impl Drop for Landing {
+impl Drop for RemoveOnDrop {
     fn drop(&mut self) {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         // A later one may have taken its place.
-        if flights.get(&self.key).is_some_and(|(_, until)| *until == self.until) {
-            flights.remove(&self.key);
+        if calls.get(&self.key).is_some_and(|(_, until)| *until == self.until) {
+            calls.remove(&self.key);
         }
     }
 }
@@ -132,12 +132,12 @@ impl<K: Kek> Kek for Coalesce<K> {
     ) -> Result<Plaintext, KmsError> {
         let key = Arc::new((sealed.ciphertext.clone(), sealed.associated_data.clone()));
         loop {
-            let (flight, until) = self.board(&key, deadline);
-            let outcome = flight.await;
+            let (call, until) = self.join_or_start(&key, deadline);
+            let outcome = call.await;
             let too_late = outcome.as_ref().is_err_and(|error| {
                 matches!(error.code(), Code::DeadlineExceeded | Code::KeeperTimeout)
             });
-            // A flight that was joined late ended before this caller's time did.
+            // A call that was joined late ended before this caller's time did.
             if !too_late || until >= deadline || self.clock.now() >= deadline {
                 return outcome;
             }

@@ -3,10 +3,10 @@ use std::time::Duration;
 use tokio::task::yield_now;
 
 use super::*;
-use crate::adapters::layers::held::{HeldKek, ciphertext};
+use crate::adapters::layers::gated::{GatedKek, ciphertext};
 use crate::ports::{clock::MockClock, telemetry::MockTelemetry};
 
-fn layer(kek: &HeldKek) -> Arc<Coalesce<HeldKek>> {
+fn layer(kek: &GatedKek) -> Arc<Coalesce<GatedKek>> {
     let mut clock = MockClock::new();
     clock.expect_now().return_const(Monotonic::default());
     let mut telemetry = MockTelemetry::new();
@@ -18,7 +18,7 @@ fn soon() -> Monotonic {
     Monotonic::at(Duration::from_secs(1))
 }
 
-fn ask(layer: &Arc<Coalesce<HeldKek>>, text: &str) -> tokio::task::JoinHandle<Outcome> {
+fn ask(layer: &Arc<Coalesce<GatedKek>>, text: &str) -> tokio::task::JoinHandle<Outcome> {
     let (layer, ciphertext) = (Arc::clone(layer), ciphertext(text));
     tokio::spawn(async move {
         let associated_data = AssociatedData::none();
@@ -35,7 +35,7 @@ async fn settle() {
 
 #[tokio::test]
 async fn equal_ones_share_a_call_and_different_ones_do_not() {
-    let kek = HeldKek::new();
+    let kek = GatedKek::new();
     let layer = layer(&kek);
     let waiting: Vec<_> = (0..64).map(|n| ask(&layer, ["a", "b"][n % 2])).collect();
     settle().await;
@@ -44,7 +44,7 @@ async fn equal_ones_share_a_call_and_different_ones_do_not() {
     for (n, waiter) in waiting.into_iter().enumerate() {
         assert_eq!(waiter.await.unwrap().unwrap().expose(), ["a", "b"][n % 2].as_bytes());
     }
-    assert!(layer.flights.lock().unwrap().is_empty(), "nothing is kept");
+    assert!(layer.calls.lock().unwrap().is_empty(), "nothing is kept");
     let again = ask(&layer, "a");
     kek.release(1);
     again.await.unwrap().unwrap();
@@ -53,7 +53,7 @@ async fn equal_ones_share_a_call_and_different_ones_do_not() {
 
 #[tokio::test]
 async fn a_failure_is_shared_too() {
-    let kek = HeldKek::new();
+    let kek = GatedKek::new();
     let layer = layer(&kek);
     let waiting: Vec<_> = (0..3).map(|_| ask(&layer, "bad")).collect();
     settle().await;
@@ -65,7 +65,7 @@ async fn a_failure_is_shared_too() {
 
 #[tokio::test]
 async fn the_first_one_may_leave() {
-    let kek = HeldKek::new();
+    let kek = GatedKek::new();
     let layer = layer(&kek);
     let first = ask(&layer, "a");
     settle().await;
@@ -80,7 +80,7 @@ async fn the_first_one_may_leave() {
 
 #[tokio::test]
 async fn a_call_that_all_have_left_is_given_up() {
-    let kek = HeldKek::new();
+    let kek = GatedKek::new();
     let layer = layer(&kek);
     let waiting: Vec<_> = (0..5).map(|_| ask(&layer, "a")).collect();
     settle().await;
@@ -88,12 +88,12 @@ async fn a_call_that_all_have_left_is_given_up() {
     waiting.iter().for_each(tokio::task::JoinHandle::abort);
     settle().await;
     assert_eq!(kek.under_way(), 0);
-    assert!(layer.flights.lock().unwrap().is_empty());
+    assert!(layer.calls.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn other_associated_data_is_another_unwrap() {
-    let kek = HeldKek::new();
+    let kek = GatedKek::new();
     let layer = layer(&kek);
     let other = {
         let layer = Arc::clone(&layer);
@@ -115,7 +115,7 @@ async fn other_associated_data_is_another_unwrap() {
 
 #[tokio::test]
 async fn wraps_are_never_shared() {
-    let kek = HeldKek::new();
+    let kek = GatedKek::new();
     let layer = layer(&kek);
     kek.release(2);
     let (seed, bound) = (Plaintext::new(vec![7; 32]), AssociatedData::none());

@@ -24,10 +24,10 @@ use crate::{
 };
 
 /// For how long an outage that other calls met explains a call that is given up.
-const EXPLAINS: Duration = Duration::from_secs(10);
+const OUTAGE_MAX_AGE: Duration = Duration::from_secs(10);
 
 /// How the cause of a call that was given up begins.
-const LATE: &str = "the keeper did not answer before the caller's deadline";
+const EXPIRED: &str = "the keeper did not answer before the caller's deadline";
 
 /// Ends each call of the keeper inside at its deadline.
 #[derive(Debug)]
@@ -35,17 +35,17 @@ pub struct Deadline<K: ?Sized> {
     inner: Arc<K>,
     clock: Arc<dyn Clock>,
     /// The last outage that a call met, and when.
-    met: Mutex<Option<(Monotonic, KmsError)>>,
+    last_outage: Mutex<Option<(Monotonic, KmsError)>>,
 }
 
 impl<K: Kek + ?Sized> Deadline<K> {
     /// `inner`, held to its deadlines by `clock`.
     #[must_use]
     pub fn new(inner: Arc<K>, clock: Arc<dyn Clock>) -> Self {
-        Self { inner, clock, met: Mutex::default() }
+        Self { inner, clock, last_outage: Mutex::default() }
     }
 
-    async fn hold<T: Send>(
+    async fn bound<T: Send>(
         &self,
         deadline: Monotonic,
         call: impl Future<Output = Result<T, KmsError>> + Send,
@@ -57,9 +57,9 @@ impl<K: Kek + ?Sized> Deadline<K> {
                 // What another such layer gave up explains nothing.
                 if let Err(error) = &result
                     && error.code().is_outage()
-                    && !error.cause().starts_with(LATE)
+                    && !error.cause().starts_with(EXPIRED)
                 {
-                    *self.met() = Some((self.clock.now(), error.clone()));
+                    *self.last_outage() = Some((self.clock.now(), error.clone()));
                 }
                 result
             },
@@ -67,22 +67,22 @@ impl<K: Kek + ?Sized> Deadline<K> {
         }
     }
 
-    fn met(&self) -> MutexGuard<'_, Option<(Monotonic, KmsError)>> {
-        self.met.lock().unwrap_or_else(PoisonError::into_inner)
+    fn last_outage(&self) -> MutexGuard<'_, Option<(Monotonic, KmsError)>> {
+        self.last_outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a caller is told whose call has not ended: with what others met, where that is known.
     fn expired(&self) -> KmsError {
         let now = self.clock.now();
-        match &*self.met() {
-            Some((when, met)) if now.since(*when) < EXPLAINS => KmsError::new(
+        match &*self.last_outage() {
+            Some((when, outage)) if now.since(*when) < OUTAGE_MAX_AGE => KmsError::new(
                 Code::DeadlineExceeded,
-                format!("{LATE}; last seen: {}: {}", met.code(), met.cause()),
-                met.remedy().to_owned(),
+                format!("{EXPIRED}; last seen: {}: {}", outage.code(), outage.cause()),
+                outage.remedy().to_owned(),
             ),
             _ => KmsError::new(
                 Code::DeadlineExceeded,
-                LATE,
+                EXPIRED,
                 "check the keeper's load and the network to it",
             ),
         }
@@ -96,7 +96,7 @@ impl<K: Kek + ?Sized> Kek for Deadline<K> {
     }
 
     async fn describe(&self, deadline: Monotonic) -> Result<KekSnapshot, KmsError> {
-        self.hold(deadline, self.inner.describe(deadline)).await
+        self.bound(deadline, self.inner.describe(deadline)).await
     }
 
     async fn wrap(
@@ -107,7 +107,7 @@ impl<K: Kek + ?Sized> Kek for Deadline<K> {
         deadline: Monotonic,
     ) -> Result<Wrapped, KmsError> {
         let call = self.inner.wrap(version, plaintext, associated_data, deadline);
-        self.hold(deadline, call).await
+        self.bound(deadline, call).await
     }
 
     async fn unwrap<'a>(
@@ -115,7 +115,7 @@ impl<K: Kek + ?Sized> Kek for Deadline<K> {
         sealed: Unwrap<'a>,
         deadline: Monotonic,
     ) -> Result<Plaintext, KmsError> {
-        self.hold(deadline, self.inner.unwrap(sealed, deadline)).await
+        self.bound(deadline, self.inner.unwrap(sealed, deadline)).await
     }
 
     async fn unwrap_many<'a>(
@@ -124,7 +124,7 @@ impl<K: Kek + ?Sized> Kek for Deadline<K> {
         deadline: Monotonic,
     ) -> Vec<Result<Plaintext, KmsError>> {
         let call = async { Ok(self.inner.unwrap_many(sealed, deadline).await) };
-        match self.hold(deadline, call).await {
+        match self.bound(deadline, call).await {
             Ok(results) => results,
             Err(error) => sealed.iter().map(|_| Err(error.clone())).collect(),
         }
@@ -178,7 +178,7 @@ mod tests {
         clock.expect_sleep().returning(|_| ());
         let mut inner = MockKek::new();
         inner.expect_unwrap().returning(|_, _| {
-            Err(KmsError::new(Code::DeadlineExceeded, format!("{LATE}; last seen: x"), "none"))
+            Err(KmsError::new(Code::DeadlineExceeded, format!("{EXPIRED}; last seen: x"), "none"))
         });
         let layer = Deadline::new(Arc::new(Hanging(inner)), Arc::new(clock));
         let (ciphertext, associated_data) =
@@ -186,7 +186,7 @@ mod tests {
         let sealed = Unwrap { ciphertext: &ciphertext, associated_data: &associated_data };
         assert!(layer.unwrap(sealed, Monotonic::default()).await.is_err());
         let error = layer.describe(Monotonic::default()).await.unwrap_err();
-        assert_eq!(error.cause(), LATE);
+        assert_eq!(error.cause(), EXPIRED);
     }
 
     #[derive(Debug)]

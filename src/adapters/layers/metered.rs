@@ -109,13 +109,13 @@ mod tests {
 
     use super::*;
     use crate::{
-        adapters::layers::held::{HeldKek, ciphertext},
+        adapters::layers::gated::{GatedKek, ciphertext},
         ports::{clock::MockClock, telemetry::MockTelemetry},
     };
 
     #[tokio::test]
     async fn counts_a_failure_of_the_keeper_and_no_refused_ciphertext() {
-        let kek = HeldKek::new();
+        let kek = GatedKek::new();
         kek.release(3);
         let mut clock = MockClock::new();
         clock.expect_now().return_const(Monotonic::default());

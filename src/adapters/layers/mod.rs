@@ -12,7 +12,7 @@ pub mod metered;
 pub mod seal;
 
 #[cfg(test)]
-mod held;
+mod gated;
 
 #[cfg(test)]
 #[path = "stack_tests.rs"]

@@ -157,7 +157,7 @@ async fn every_method_of_a_keeper_that_hangs_ends_at_its_deadline() {
 
 /// In each round a call hangs until its caller leaves, and then the batch of those who waited.
 #[tokio::test(start_paused = true)]
-async fn calls_that_hang_for_ever_hold_no_lane_beyond_their_deadline() {
+async fn calls_that_hang_release_their_slot_at_their_deadline() {
     let (kek, clock) = layered(5);
     for round in [&[2, 2, 4, 4][..], &[2, 4], &[2, 4]] {
         let _hung = unwrap_all(&kek, &clock, round).await;

@@ -34,14 +34,14 @@ const PREFIX: &str = "local:v";
 const NONCE_BYTES: usize = 12;
 
 /// The embedded keeper. Rotations by another process are seen at the next `describe`.
-pub struct LocalKek(Arc<Held>);
+pub struct LocalKek(Arc<Shared>);
 
-struct Held {
+struct Shared {
     path: PathBuf,
     file: RwLock<Arc<KeyFile>>,
     /// A thread holds it while it reads the file anew, so that no older reading replaces a newer
     /// one.
-    turn: Mutex<()>,
+    reload_lock: Mutex<()>,
 }
 
 impl LocalKek {
@@ -51,7 +51,7 @@ impl LocalKek {
     /// As [`KeyFile::load`].
     pub fn open(path: PathBuf) -> Result<Self, KmsError> {
         let file = RwLock::new(Arc::new(KeyFile::load(&path)?));
-        Ok(Self(Arc::new(Held { path, file, turn: Mutex::default() })))
+        Ok(Self(Arc::new(Shared { path, file, reload_lock: Mutex::default() })))
     }
 
     fn current(&self) -> Arc<KeyFile> {
@@ -60,8 +60,8 @@ impl LocalKek {
 
     /// Reads the file anew. It is a few hundred bytes, but on a disk that may hang.
     async fn reload(&self) -> Result<Arc<KeyFile>, KmsError> {
-        let held = Arc::clone(&self.0);
-        tokio::task::spawn_blocking(move || held.reload())
+        let shared = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || shared.reload())
             .await
             .map_err(|_cancelled| KmsError::new(Code::Internal, "stopping", "try again"))?
     }
@@ -101,13 +101,13 @@ impl LocalKek {
     }
 }
 
-impl Held {
+impl Shared {
     fn current(&self) -> Arc<KeyFile> {
         Arc::clone(&self.file.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn reload(&self) -> Result<Arc<KeyFile>, KmsError> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _lock = self.reload_lock.lock().unwrap_or_else(PoisonError::into_inner);
         let file = KeyFile::load(&self.path)?;
         if file.id() != self.current().id() {
             return Err(KmsError::new(

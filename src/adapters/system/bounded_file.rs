@@ -23,10 +23,10 @@ use super::sandbox;
 use crate::domain::secret::Plaintext;
 
 /// How long reading one file may take.
-pub const READ_FOR: Duration = Duration::from_secs(5);
+pub const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a file is called that gives no answer in that time.
-pub(super) const HANGS: &str =
+pub(super) const READ_TIMED_OUT: &str =
     "cannot be read: it gave no end within 5 s, as a network file system whose server is away";
 
 /// Which kinds of file are read.
@@ -38,14 +38,14 @@ pub enum Kinds {
     PlainOrPipe,
 }
 
-/// Reads at most `most` bytes from `path` within [`READ_FOR`], on a thread of its own, because a
+/// Reads at most `most` bytes from `path` within [`READ_TIMEOUT`], on a thread of its own, because a
 /// network file system may never answer. For the time before there is a runtime.
 ///
 /// # Errors
 /// Why it cannot be read, in words that follow its path.
 pub fn read_in_time(path: &Path, most: u64, kinds: Kinds) -> Result<Plaintext, String> {
     let path = path.to_owned();
-    in_time(READ_FOR, move |until| read(&path, most, kinds, until))
+    in_time(READ_TIMEOUT, move |until| read(&path, most, kinds, until))
 }
 
 fn in_time(
@@ -58,7 +58,7 @@ fn in_time(
         .spawn(move || drop(done.send(work(within(limit)))))
         .map_err(|error| cannot(&error))?;
     // The work ends by itself a little earlier where it can.
-    result.recv_timeout(limit + limit / 10).unwrap_or_else(|_late| Err(HANGS.to_owned()))
+    result.recv_timeout(limit + limit / 10).unwrap_or_else(|_late| Err(READ_TIMED_OUT.to_owned()))
 }
 
 /// Reads at most `most` bytes from `path`, until `until` where the file can be waited for. Blocks.
@@ -124,11 +124,11 @@ fn wait_for(file: &File, until: Instant) -> Result<(), String> {
     loop {
         let left = until.saturating_duration_since(within(Duration::ZERO));
         if left.is_zero() {
-            return Err(HANGS.to_owned());
+            return Err(READ_TIMED_OUT.to_owned());
         }
-        let left = Timespec::try_from(left).map_err(|_range| HANGS.to_owned())?;
+        let left = Timespec::try_from(left).map_err(|_range| READ_TIMED_OUT.to_owned())?;
         match poll(&mut [PollFd::new(file, PollFlags::IN)], Some(&left)) {
-            Ok(0) => return Err(HANGS.to_owned()),
+            Ok(0) => return Err(READ_TIMED_OUT.to_owned()),
             Ok(_) => return Ok(()),
             Err(rustix::io::Errno::INTR) => (),
             Err(error) => return Err(cannot(&error.into())),
@@ -272,11 +272,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("fifo");
         fifo(&path);
-        assert_eq!(at_once(&path, Kinds::PlainOrPipe).unwrap_err(), HANGS);
+        assert_eq!(at_once(&path, Kinds::PlainOrPipe).unwrap_err(), READ_TIMED_OUT);
         let (reader, mut writer) = io::pipe().unwrap();
         writer.write_all(b"one").unwrap();
         let path = format!("/dev/fd/{}", reader.as_raw_fd());
-        assert_eq!(at_once(Path::new(&path), Kinds::PlainOrPipe).unwrap_err(), HANGS);
+        assert_eq!(at_once(Path::new(&path), Kinds::PlainOrPipe).unwrap_err(), READ_TIMED_OUT);
     }
 
     #[test]
@@ -286,7 +286,7 @@ mod tests {
             held.recv().unwrap_or_default();
             Err("too late".to_owned())
         });
-        assert_eq!(read.unwrap_err(), HANGS);
+        assert_eq!(read.unwrap_err(), READ_TIMED_OUT);
         drop(release);
     }
 }

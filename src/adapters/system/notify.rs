@@ -7,12 +7,12 @@ use tracing::debug;
 
 /// The socket is bound. The keeper may still be away: an API server must be able to start.
 pub fn ready() {
-    tell(NotifyState::Ready);
+    send(NotifyState::Ready);
 }
 
 /// A stop was asked for.
 pub fn stopping() {
-    tell(NotifyState::Stopping);
+    send(NotifyState::Stopping);
 }
 
 /// Within what time systemd is to hear that this process works; `None` where nothing waits for it
@@ -24,10 +24,10 @@ pub fn watchdog() -> Option<Duration> {
 
 /// This process works.
 pub fn alive() {
-    tell(NotifyState::Watchdog);
+    send(NotifyState::Watchdog);
 }
 
-fn tell(state: NotifyState<'_>) {
+fn send(state: NotifyState<'_>) {
     if let Err(error) = notify(&[state]) {
         debug!(%error, "systemd could not be told");
     }

@@ -26,11 +26,11 @@ const TMPFS: FsWord = 0x0102_1994;
 
 /// A file of mode 0600.
 #[derive(Debug)]
-pub struct OwnFile {
+pub struct OwnerOnlyFile {
     path: PathBuf,
 }
 
-impl OwnFile {
+impl OwnerOnlyFile {
     /// The file at `path`, in a directory that exists.
     #[must_use]
     pub const fn new(path: PathBuf) -> Self {
@@ -50,18 +50,20 @@ pub fn is_in_memory(path: &Path) -> bool {
 fn load(path: &Path) -> Result<Option<Secret>, String> {
     let cannot = |error: io::Error| format!("cannot be read: {error}");
     let uid = rustix::process::geteuid().as_raw();
-    let strange = || format!("must be a plain file of uid {uid} and mode 0600; remove it");
+    let unsafe_file = || format!("must be a plain file of uid {uid} and mode 0600; remove it");
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let flags = i32::try_from(flags.bits()).unwrap_or_default();
     let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => return Err(strange()),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => {
+            return Err(unsafe_file());
+        }
         Err(error) => return Err(cannot(error)),
     };
     let found = file.metadata().map_err(cannot)?;
     if !found.is_file() || found.uid() != uid || found.mode() & 0o077 != 0 {
-        return Err(strange());
+        return Err(unsafe_file());
     }
     // Room for all of it, so that growing leaves no copies behind.
     let room = usize::try_from(found.len().min(SIZE_MAX)).unwrap_or_default().saturating_add(1);
@@ -94,26 +96,26 @@ fn store(path: &Path, text: &Secret) -> Result<(), String> {
 }
 
 /// Runs what may wait for a disk beside the only thread that serves calls.
-async fn in_a_thread<T: Send + 'static>(
+async fn on_blocking_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
     spawn_blocking(work).await.map_err(|_ended| "cannot be used: the process ends".to_owned())?
 }
 
 #[async_trait]
-impl PrivateFile for OwnFile {
+impl PrivateFile for OwnerOnlyFile {
     fn place(&self) -> String {
         self.path.display().to_string()
     }
 
     async fn load(&self) -> Result<Option<Secret>, String> {
         let path = self.path.clone();
-        in_a_thread(move || load(&path)).await
+        on_blocking_thread(move || load(&path)).await
     }
 
     async fn store(&self, text: &Secret) -> Result<(), String> {
         let (path, text) = (self.path.clone(), text.clone());
-        in_a_thread(move || store(&path, &text)).await
+        on_blocking_thread(move || store(&path, &text)).await
     }
 }
 
@@ -168,7 +170,7 @@ mod tests {
     #[tokio::test]
     async fn a_store_leaves_the_runtimes_thread_alone() {
         let directory = tempfile::tempdir().unwrap();
-        let file = OwnFile::new(directory.path().join("cache"));
+        let file = OwnerOnlyFile::new(directory.path().join("cache"));
         let text = Secret::new("one".to_owned());
         let mut storing = file.store(&text);
         assert!(storing.as_mut().now_or_never().is_none(), "it is under way elsewhere");

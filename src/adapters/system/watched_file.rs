@@ -15,7 +15,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::bounded_file::{self, HANGS, Kinds, READ_FOR, within};
+use super::bounded_file::{self, Kinds, READ_TIMED_OUT, READ_TIMEOUT, within};
 use crate::{domain::secret::Plaintext, ports::file::TextFile};
 
 /// How often the state of the file is polled.
@@ -38,7 +38,7 @@ pub struct WatchedFile {
     /// The state of the file when it was last read.
     read: Mutex<Stamp>,
     /// Held by the thread that works on the file: a file system that hangs holds one thread.
-    turn: Arc<tokio::sync::Mutex<()>>,
+    work_lock: Arc<tokio::sync::Mutex<()>>,
     /// How long one look may take.
     limit: Duration,
 }
@@ -47,7 +47,7 @@ impl WatchedFile {
     /// The file at `path`, of at most `most` bytes.
     #[must_use]
     pub fn new(path: PathBuf, most: u64) -> Self {
-        Self { path, most, read: Mutex::new(None), turn: Arc::default(), limit: READ_FOR }
+        Self { path, most, read: Mutex::new(None), work_lock: Arc::default(), limit: READ_TIMEOUT }
     }
 
     /// Runs `work` on a thread that may block; `None` when it does not end in time.
@@ -57,9 +57,9 @@ impl WatchedFile {
     ) -> Option<T> {
         let path = self.path.clone();
         let ended = async {
-            let turn = Arc::clone(&self.turn).lock_owned().await;
+            let lock = Arc::clone(&self.work_lock).lock_owned().await;
             let work = move || {
-                let _turn = turn;
+                let _lock = lock;
                 work(&path)
             };
             spawn_blocking(work).await.ok()
@@ -109,7 +109,7 @@ impl TextFile for WatchedFile {
             match found {
                 Some(Look { is_settled: true, read, .. }) => return read,
                 Some(_) => sleep(SETTLED_AFTER).await,
-                None => return Err(HANGS.to_owned()),
+                None => return Err(READ_TIMED_OUT.to_owned()),
             }
         }
         Err("is written to all the time".to_owned())
@@ -242,9 +242,9 @@ mod tests {
         assert_eq!(hanging.await, None);
         // The thread still hangs: nobody else gets one.
         assert_eq!(file.on_thread(|_path| ()).await, None);
-        assert_eq!(file.read().await.unwrap_err(), HANGS);
+        assert_eq!(file.read().await.unwrap_err(), READ_TIMED_OUT);
         drop(release);
-        let file = WatchedFile { limit: READ_FOR, ..file };
+        let file = WatchedFile { limit: READ_TIMEOUT, ..file };
         says(&file, "one").await;
     }
 }

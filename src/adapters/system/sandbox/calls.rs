@@ -169,7 +169,7 @@ pub(super) fn restrict() -> Report {
 }
 
 /// Whether this kernel can (seccomp(2), Linux 4.14).
-pub(super) fn survey() -> Report {
+pub(super) fn available() -> Report {
     match fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail") {
         Ok(actions) if actions.split_whitespace().any(|action| action == "errno") => {
             Report::of("seccomp".to_owned())

@@ -34,7 +34,7 @@ pub(super) fn restrict(needs: &Needs) -> Report {
 }
 
 /// What this kernel offers.
-pub(super) fn survey() -> Report {
+pub(super) fn available() -> Report {
     // Without a flag it restricts nothing.
     match RestrictSelf::default().no_new_privs(false).apply() {
         Ok(status) => offered(status.landlock, false),

@@ -106,9 +106,9 @@ pub fn enter(needs: &Needs) -> Report {
 
 /// What [`enter`] would restrict on this kernel. Changes nothing.
 #[must_use]
-pub fn survey() -> Report {
-    let mut report = files::survey();
-    report.extend(calls::survey());
+pub fn available() -> Report {
+    let mut report = files::available();
+    report.extend(calls::available());
     report
 }
 

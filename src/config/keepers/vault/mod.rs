@@ -15,7 +15,7 @@ use super::{KeeperKind, KeeperSettings, Surroundings};
 use crate::{
     adapters::{
         system::{
-            private_file::OwnFile, reread::Reread, sandbox::Needs, watched_file::WatchedFile,
+            private_file::OwnerOnlyFile, reread::Reread, sandbox::Needs, watched_file::WatchedFile,
         },
         vault::{
             approle::{AppRoleFiles, RoleId, secret_id::CREDENTIAL_MAX},
@@ -96,7 +96,7 @@ impl KeeperSettings for VaultSettings {
 fn approle_files(settings: &VaultSettings, reread: &watch::Receiver<()>) -> AppRoleFiles {
     settings.approle.files(
         |path| watched(path, CREDENTIAL_MAX, reread),
-        |path| Arc::new(OwnFile::new(path.to_owned())),
+        |path| Arc::new(OwnerOnlyFile::new(path.to_owned())),
     )
 }
 

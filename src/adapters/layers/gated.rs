@@ -26,7 +26,7 @@ use crate::{
 /// version that is not there yet, `inside` fails inside the keeper and `no batches` is denied; asked
 /// for alone, all three unwrap. Each call waits for a permit.
 #[derive(Clone, Debug)]
-pub(super) struct HeldKek {
+pub(super) struct GatedKek {
     gate: Arc<Semaphore>,
     under_way: Arc<AtomicUsize>,
     /// The number of items of each call that was begun, in order.
@@ -35,7 +35,7 @@ pub(super) struct HeldKek {
     pub(super) abilities: Abilities,
 }
 
-impl HeldKek {
+impl GatedKek {
     /// A keeper with batches that holds every call.
     pub(super) fn new() -> Self {
         Self {
@@ -88,7 +88,7 @@ pub(super) fn ciphertext(text: &str) -> Ciphertext {
 }
 
 #[async_trait]
-impl Kek for HeldKek {
+impl Kek for GatedKek {
     fn abilities(&self) -> Abilities {
         self.abilities
     }
