@@ -1,8 +1,7 @@
-//! What a keeper is asked at once is bounded, and unwraps that wait are sent together where the keeper
-//! has batches.
+//! Bounds the calls to a keeper at once. Sends waiting unwraps together if the keeper has batches.
 //!
-//! A batch is what queued while earlier calls were out: a lone call goes at once, no timer ever
-//! waits, and under load batches grow by themselves.
+//! A batch contains the unwraps that queued while earlier calls were active. A lone call goes out
+//! at once, no timer delays any call, and batches grow under load.
 
 use std::{
     collections::VecDeque,
@@ -33,34 +32,34 @@ use crate::{
     },
 };
 
-/// Calls to a keeper with batches that are out at once. More would only make batches smaller.
+/// Most calls at once to a keeper with batches. More calls would only make the batches smaller.
 const BATCH_CALLS: usize = 2;
 
-/// From so many in the queue on, those whose callers left are taken out. The others are bounded by
-/// the calls that the process takes in hand.
+/// The queue length from which abandoned entries are removed. The limit on calls of the process
+/// bounds the others.
 const SWEEP_MIN: usize = 1_024;
 
 type Outcome = Result<Plaintext, KmsError>;
 
-/// One who waits.
+/// An unwrap that waits in the queue.
 struct Queued {
     ciphertext: Ciphertext,
     associated_data: AssociatedData,
     deadline: Monotonic,
     answer: oneshot::Sender<Outcome>,
-    /// What the call is part of.
+    /// The span of the caller.
     span: Span,
 }
 
 #[derive(Default)]
 struct State {
-    /// Calls that are out.
+    /// Calls that are active.
     active: usize,
     queue: VecDeque<Queued>,
 }
 
-/// Bounds the calls of the keeper inside, and sends unwraps together. The layer outside holds each caller to its own
-/// deadline.
+/// Bounds the calls of the keeper inside, and sends unwraps together. The layer outside ends each
+/// call at the deadline of its caller.
 pub struct Batch<K> {
     shared: Arc<Shared<K>>,
 }
@@ -68,11 +67,11 @@ pub struct Batch<K> {
 struct Shared<K> {
     inner: K,
     abilities: Abilities,
-    /// Calls that are out at once, those of items that a batch left open aside.
+    /// Most active calls, without the single calls for inconclusive items.
     slots: usize,
-    /// Wraps are rare, and cannot go together.
+    /// Bounds wraps. They are rare and cannot go into a batch.
     wraps: Semaphore,
-    /// For unwraps that a batch left open.
+    /// Bounds the single calls for items that a batch left inconclusive.
     single: Semaphore,
     state: Mutex<State>,
     clock: Arc<dyn Clock>,
@@ -80,7 +79,7 @@ struct Shared<K> {
 }
 
 impl<K: Kek> Batch<K> {
-    /// Makes the layer around `inner`, as wide as its abilities say.
+    /// Returns the layer around `inner`. The abilities of `inner` set its limits.
     #[must_use]
     pub fn new(inner: K, clock: Arc<dyn Clock>, telemetry: Arc<dyn Telemetry>) -> Self {
         let abilities = inner.abilities();
@@ -105,7 +104,7 @@ impl<K: Kek> Shared<K> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A slot, if one is free; else a place in the queue.
+    /// Returns a slot if one is free. Else adds the unwrap to the queue.
     fn enter(self: &Arc<Self>, sealed: Unwrap<'_>, deadline: Monotonic) -> Admission<K> {
         let mut state = self.state();
         if state.active < self.slots {
@@ -129,7 +128,8 @@ impl<K: Kek> Shared<K> {
         Admission::Queue(outcome)
     }
 
-    /// Those who go next; `None` gives the slot back. Who has left meanwhile is left out.
+    /// Returns the next batch. Skips unwraps whose caller has gone or whose deadline has passed.
+    /// Frees the slot and returns `None` when no unwrap is left.
     fn next(&self) -> Option<Vec<Queued>> {
         let now = self.clock.now();
         let mut state = self.state();
@@ -150,10 +150,11 @@ impl<K: Kek> Shared<K> {
         (!batch.is_empty()).then_some(batch)
     }
 
-    /// Sends `batch`. Items that it leaves open are asked for alone, by tasks of their own.
+    /// Sends `batch` and hands out the answers. Sends each inconclusive item again alone, in a task
+    /// of its own.
     async fn send(self: &Arc<Self>, batch: Vec<Queued>) {
         self.telemetry.record(Event::Batched { size: batch.len() });
-        // Below the first one's, and linked to the others'.
+        // The span is a child of the first caller and linked to the others.
         let parent = batch.first().and_then(|waiting| waiting.span.id());
         let span = info_span!(target: TRACE_TARGET, parent: parent, "batch", size = batch.len());
         for waiting in batch.iter().skip(1) {
@@ -163,30 +164,30 @@ impl<K: Kek> Shared<K> {
             .iter()
             .map(|w| Unwrap { ciphertext: &w.ciphertext, associated_data: &w.associated_data })
             .collect();
-        // The last one's time: the others are held to theirs by the layer outside.
+        // Uses the latest deadline. The layer outside ends the other calls at theirs.
         let deadline = batch.iter().map(|waiting| waiting.deadline).max().unwrap_or_default();
         let outcomes = match items.as_slice() {
             [one] => vec![self.inner.unwrap(*one, deadline).instrument(span).await],
             items => self.inner.unwrap_many(items, deadline).instrument(span).await,
         };
-        // Where all items failed by an outage, the keeper is in keeper_error and no item is to blame.
+        // When all items failed by an outage, the keeper is at fault and no item is.
         let outage = |outcome: &Outcome| matches!(outcome, Err(e) if e.code().is_outage());
-        let open = batch.len() > 1 && !outcomes.iter().all(outage);
+        let may_retry = batch.len() > 1 && !outcomes.iter().all(outage);
         let keeper_error = Arc::new(OnceLock::new());
         for (waiting, outcome) in batch.into_iter().zip(outcomes) {
             match outcome {
-                Err(error) if open && is_inconclusive(&error) => {
+                Err(error) if may_retry && is_inconclusive(&error) => {
                     let task = Arc::clone(self).send_alone(waiting, Arc::clone(&keeper_error));
                     drop(tokio::spawn(task));
                 }
-                // Whoever has left does not need it.
+                // Ignores a caller that has gone.
                 outcome => drop(waiting.answer.send(outcome)),
             }
         }
     }
 
-    /// Asks for one item that its batch left open, unless the keeper turned out to be in `keeper_error`
-    /// when others of the batch were asked for. Ends when the caller leaves.
+    /// Sends one item alone. Returns `keeper_error` instead, if another single call of the same
+    /// batch has met it already. Ends when the caller leaves.
     async fn send_alone(
         self: Arc<Self>,
         mut waiting: Queued,
@@ -216,22 +217,22 @@ impl<K: Kek> Shared<K> {
     }
 }
 
-/// Whether `error`, in a batch, leaves open what the item unwraps to: the node does not have its
-/// key version yet, its answer says nothing about the item, or a policy may allow single unwraps
-/// and no batches.
+/// Returns whether `error` of an item in a batch does not decide what the item unwraps to. Either
+/// the node does not have the key version yet, or the error says nothing about the item, or a
+/// policy may allow single unwraps and forbid batches.
 const fn is_inconclusive(error: &KmsError) -> bool {
     let code = error.code();
     code.is_outage()
         || matches!(code, Code::VersionNotYet | Code::KeeperAnswer | Code::PermissionDenied)
 }
 
-/// How a call goes on.
+/// How a call continues: at once, or from the queue.
 enum Admission<K: Kek> {
     Slot(Slot<K>),
     Queue(oneshot::Receiver<Outcome>),
 }
 
-/// A place among the calls that are out. When it is left, those who wait take it over.
+/// One of the active calls. Dropping it starts the next batch from the queue.
 struct Slot<K: Kek> {
     shared: Arc<Shared<K>>,
 }
@@ -239,14 +240,14 @@ struct Slot<K: Kek> {
 impl<K: Kek> Drop for Slot<K> {
     fn drop(&mut self) {
         let Some(first) = self.shared.next() else { return };
-        // Without a runtime the process ends, and nobody waits any more.
+        // Without a runtime the process is ending, and no caller waits.
         let Ok(runtime) = Handle::try_current() else { return };
         let shared = Arc::clone(&self.shared);
-        // A task of its own: whoever leaves its slot has its answer, or has given up.
+        // Uses a task, because the caller that drops the slot has its answer or has gone.
         drop(runtime.spawn(async move {
             let mut batch = Some(first);
-            while let Some(together) = batch {
-                shared.send(together).await;
+            while let Some(items) = batch {
+                shared.send(items).await;
                 batch = shared.next();
             }
         }));
@@ -270,7 +271,7 @@ impl<K: Kek> Kek for Batch<K> {
         associated_data: &AssociatedData,
         deadline: Monotonic,
     ) -> Result<Wrapped, KmsError> {
-        // Never closed, so an error means no more than that nobody may go.
+        // The semaphore is never closed, so this cannot fail.
         let _permit = self.shared.wraps.acquire().await.map_err(|_closed| given_up())?;
         self.shared.inner.wrap(version, plaintext, associated_data, deadline).await
     }
@@ -303,11 +304,11 @@ impl<K: Kek> Kek for Batch<K> {
     }
 }
 
-/// Nobody sent it before its time was over.
+/// The error for a call that was not sent before its deadline.
 fn given_up() -> KmsError {
     KmsError::new(
         Code::DeadlineExceeded,
-        "the call waited for the keeper until its time was over",
+        "the call waited for earlier calls to the keeper until its deadline",
         "check the keeper's load and the network to it",
     )
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::adapters::layers::gated::{GatedKek, ciphertext};
 use crate::ports::{clock::MockClock, telemetry::MockTelemetry};
 
-/// Those of the keeper of these tests.
+/// The abilities of the keeper of these tests.
 const CALLS: usize = 8;
 const BATCH_MAX: usize = 128;
 
@@ -43,25 +43,25 @@ fn load(layer: &Batch<GatedKek>) -> (usize, usize) {
 }
 
 #[tokio::test]
-async fn a_lone_call_goes_at_once_and_what_waits_goes_together() {
+async fn sends_a_lone_call_at_once_and_waiting_calls_together() {
     let kek = GatedKek::new();
     let layer = layer(&kek);
     let waiting: Vec<_> = (0..20).map(|n| ask(&layer, &format!("seed {n}"))).collect();
     settle().await;
-    assert_eq!(kek.calls(), [1, 1], "the slots are taken by those who came first");
+    assert_eq!(kek.calls(), [1, 1], "the first calls have the slots");
     kek.release(1);
     settle().await;
-    assert_eq!(kek.calls(), [1, 1, 18], "all who waited go together");
+    assert_eq!(kek.calls(), [1, 1, 18], "all waiting calls go together");
     kek.release(2);
     for (n, waiter) in waiting.into_iter().enumerate() {
         assert_eq!(waiter.await.unwrap().unwrap().expose(), format!("seed {n}").as_bytes());
     }
     settle().await;
-    assert_eq!(load(&layer), (0, 0), "every slot is given back");
+    assert_eq!(load(&layer), (0, 0), "every slot is free again");
 }
 
 #[tokio::test]
-async fn a_bad_one_fails_only_itself() {
+async fn fails_only_the_bad_item() {
     let kek = GatedKek::new();
     let layer = layer(&kek);
     let waiting: Vec<_> = ["a", "b", "c", "bad", "d"].map(|text| ask(&layer, text)).into();
@@ -77,7 +77,7 @@ async fn a_bad_one_fails_only_itself() {
 }
 
 #[tokio::test]
-async fn a_batch_is_bounded() {
+async fn bounds_a_batch() {
     let kek = GatedKek::new();
     let layer = layer(&kek);
     let waiting: Vec<_> =
@@ -92,7 +92,7 @@ async fn a_batch_is_bounded() {
 }
 
 #[tokio::test]
-async fn whoever_leaves_is_not_sent_and_loses_no_lane() {
+async fn skips_abandoned_calls_and_frees_their_slots() {
     let kek = GatedKek::new();
     let layer = layer(&kek);
     let slots: Vec<_> = ["a", "b"].map(|text| ask(&layer, text)).into();
@@ -101,7 +101,7 @@ async fn whoever_leaves_is_not_sent_and_loses_no_lane() {
     let staying = ask(&layer, "stays");
     settle().await;
     leaving.iter().for_each(JoinHandle::abort);
-    // Those who hold slots leave too, with their calls under way.
+    // The callers with slots leave too, while their calls are active.
     slots.iter().for_each(JoinHandle::abort);
     settle().await;
     assert_eq!(kek.calls(), [1, 1, 1]);
@@ -112,7 +112,7 @@ async fn whoever_leaves_is_not_sent_and_loses_no_lane() {
 }
 
 #[tokio::test]
-async fn callers_that_left_do_not_fill_the_queue() {
+async fn removes_abandoned_calls_from_the_queue() {
     let kek = GatedKek::new();
     let layer = layer(&kek);
     let _lanes: Vec<_> = ["a", "b"].map(|text| ask(&layer, text)).into();
@@ -130,9 +130,9 @@ async fn callers_that_left_do_not_fill_the_queue() {
     assert_eq!(comes.await.unwrap().unwrap().expose(), b"comes");
 }
 
-/// Items that a batch leaves open are asked for alone, and nobody else waits for that.
+/// Sends inconclusive items again alone. No other item waits for that.
 #[tokio::test]
-async fn an_item_that_must_be_awaited_delays_no_other() {
+async fn an_inconclusive_item_delays_no_other() {
     for open in ["late", "inside"] {
         let kek = GatedKek::new();
         let layer = layer(&kek);
@@ -146,7 +146,7 @@ async fn an_item_that_must_be_awaited_delays_no_other() {
             drop(other.await.unwrap());
         }
         settle().await;
-        assert_eq!(kek.calls(), [1, 1, 4, 1], "{open} is asked for alone");
+        assert_eq!(kek.calls(), [1, 1, 4, 1], "{open} is sent alone");
         assert_eq!(load(&layer), (0, 0), "{open} holds no slot");
         kek.release(1);
         assert_eq!(waiting.await.unwrap().unwrap().expose(), open.as_bytes());
@@ -155,7 +155,7 @@ async fn an_item_that_must_be_awaited_delays_no_other() {
 }
 
 #[tokio::test]
-async fn items_asked_for_alone_are_bounded_and_given_up_with_their_callers() {
+async fn bounds_single_calls_and_drops_them_with_their_callers() {
     let kek = GatedKek::new();
     let layer = layer(&kek);
     let _lanes: Vec<_> = ["a", "b"].map(|text| ask(&layer, text)).into();
@@ -172,7 +172,7 @@ async fn items_asked_for_alone_are_bounded_and_given_up_with_their_callers() {
 
 /// A keeper that fails as a whole is not asked again for each item.
 #[tokio::test]
-async fn a_batch_that_failed_as_a_whole_is_not_taken_apart() {
+async fn does_not_split_a_batch_that_failed_as_a_whole() {
     let kek = GatedKek::new();
     let layer = layer(&kek);
     let _lanes: Vec<_> = ["a", "b"].map(|text| ask(&layer, text)).into();
@@ -186,9 +186,9 @@ async fn a_batch_that_failed_as_a_whole_is_not_taken_apart() {
     assert_eq!(kek.calls(), [1, 1, 5]);
 }
 
-/// A policy may allow single unwraps and no batches.
+/// A policy may allow single unwraps and forbid batches.
 #[tokio::test]
-async fn items_of_a_denied_batch_are_asked_for_alone_until_one_is_denied() {
+async fn sends_items_of_a_denied_batch_alone_until_one_is_denied() {
     for (text, code, alone) in
         [("no batches", None, 40), ("forbidden", Some(Code::PermissionDenied), 1)]
     {
@@ -223,7 +223,7 @@ async fn what_waited_too_long_is_not_sent() {
 }
 
 #[tokio::test]
-async fn wraps_are_bounded_too() {
+async fn bounds_wraps() {
     let kek = GatedKek::new();
     let layer = layer(&kek);
     let wraps: Vec<_> = (0..CALLS + 5)
@@ -245,7 +245,7 @@ async fn wraps_are_bounded_too() {
 }
 
 #[tokio::test]
-async fn a_keeper_without_batches_is_given_as_many_calls_as_it_takes() {
+async fn sends_as_many_calls_as_a_keeper_without_batches_allows() {
     let abilities = Abilities::default().with_calls(16);
     let mut kek = GatedKek::new();
     kek.abilities = abilities;

@@ -1,5 +1,5 @@
-//! Equal unwraps at the same time share one call: API servers ask for one seed as often as they
-//! have lists to read. Nothing is kept once the call has ended, and wraps are never shared.
+//! Lets equal unwraps at the same time share one call. API servers ask for the same seed once for
+//! each list that they read. Keeps nothing after the call has ended, and never shares wraps.
 
 use std::{
     collections::HashMap,
@@ -30,22 +30,24 @@ use crate::{
     },
 };
 
-/// What a call has at least; an API server's calls have more.
+/// The least time of a shared call. A caller with less time must not shorten it. The calls of an
+/// API server have more time.
 const SHARED_CALL_MIN: Duration = Duration::from_secs(2);
 
 type Outcome = Result<Plaintext, KmsError>;
 
-/// A call that all who wait for it drive: whoever leaves takes nothing from the others, and when
-/// all have left it is given up.
+/// A call that all its callers drive. It goes on when one caller leaves, and is dropped when all
+/// have left.
 type SharedCall = Shared<BoxFuture<'static, Outcome>>;
 
-/// What makes two unwraps equal. The associated data holds key id and annotations.
+/// Two unwraps with the same key are equal. The associated data contains `key_id` and annotations.
 type Key = Arc<(Ciphertext, AssociatedData)>;
 
-/// The calls under way, each with when it ends at the latest. They are kept up by those who wait.
+/// The active calls, each with its deadline. Only the callers keep a call alive.
 type SharedCalls = Arc<Mutex<HashMap<Key, (WeakShared<BoxFuture<'static, Outcome>>, Monotonic)>>>;
 
-/// Shares calls of the keeper inside. The layer outside holds each caller to its own deadline.
+/// Shares calls of the keeper inside. The layer outside ends each call at the deadline of its
+/// caller.
 pub struct Coalesce<K> {
     inner: Arc<K>,
     calls: SharedCalls,
@@ -54,13 +56,13 @@ pub struct Coalesce<K> {
 }
 
 impl<K: Kek> Coalesce<K> {
-    /// `inner`, with equal unwraps shared.
+    /// Returns the layer around `inner`.
     #[must_use]
     pub fn new(inner: K, clock: Arc<dyn Clock>, telemetry: Arc<dyn Telemetry>) -> Self {
         Self { inner: Arc::new(inner), calls: SharedCalls::default(), clock, telemetry }
     }
 
-    /// A call for `key`, and when it ends at the latest: one under way, or a new one.
+    /// Joins the active call for `key`, or starts one. Returns the call and its deadline.
     fn join_or_start(&self, key: &Key, deadline: Monotonic) -> (SharedCall, Monotonic) {
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((call, until)) = calls.get(key)
@@ -69,8 +71,9 @@ impl<K: Kek> Coalesce<K> {
             self.telemetry.record(Event::Coalesced);
             return (call, *until);
         }
-        // The first one's time may be short; those who join it are not to suffer from that. Where
-        // it is not, it is the call's, so that a cause comes before the first one has to leave.
+        // A short first deadline must not fail callers that join later: the call then gets
+        // [`CALL_BUDGET`]. Otherwise it uses the deadline of the first caller, so that the cause of
+        // a failure arrives before that caller has to leave.
         let now = self.clock.now();
         let until =
             if deadline.since(now) < SHARED_CALL_MIN { now.after(CALL_BUDGET) } else { deadline };
@@ -88,7 +91,7 @@ impl<K: Kek> Coalesce<K> {
     }
 }
 
-/// Takes a call off the board when it has ended or was given up.
+/// Removes a call from the map when it has ended or was dropped.
 struct RemoveOnDrop {
     key: Key,
     until: Monotonic,
@@ -98,7 +101,7 @@ struct RemoveOnDrop {
 impl Drop for RemoveOnDrop {
     fn drop(&mut self) {
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        // A later one may have taken its place.
+        // Another call may have taken its place.
         if calls.get(&self.key).is_some_and(|(_, until)| *until == self.until) {
             calls.remove(&self.key);
         }
@@ -137,7 +140,8 @@ impl<K: Kek> Kek for Coalesce<K> {
             let too_late = outcome.as_ref().is_err_and(|error| {
                 matches!(error.code(), Code::DeadlineExceeded | Code::KeeperTimeout)
             });
-            // A call that was joined late ended before this caller's time did.
+            // The shared call may end before the deadline of a caller that joined late: tries again
+            // then.
             if !too_late || until >= deadline || self.clock.now() >= deadline {
                 return outcome;
             }

@@ -34,7 +34,7 @@ async fn settle() {
 }
 
 #[tokio::test]
-async fn equal_ones_share_a_call_and_different_ones_do_not() {
+async fn equal_unwraps_share_a_call_and_different_ones_do_not() {
     let kek = GatedKek::new();
     let layer = layer(&kek);
     let waiting: Vec<_> = (0..64).map(|n| ask(&layer, ["a", "b"][n % 2])).collect();
@@ -48,11 +48,11 @@ async fn equal_ones_share_a_call_and_different_ones_do_not() {
     let again = ask(&layer, "a");
     kek.release(1);
     again.await.unwrap().unwrap();
-    assert_eq!(kek.calls().len(), 3, "an answer serves nobody who comes later");
+    assert_eq!(kek.calls().len(), 3, "a later call does not get an earlier answer");
 }
 
 #[tokio::test]
-async fn a_failure_is_shared_too() {
+async fn shares_a_failure() {
     let kek = GatedKek::new();
     let layer = layer(&kek);
     let waiting: Vec<_> = (0..3).map(|_| ask(&layer, "bad")).collect();
@@ -64,7 +64,7 @@ async fn a_failure_is_shared_too() {
 }
 
 #[tokio::test]
-async fn the_first_one_may_leave() {
+async fn the_call_goes_on_when_its_first_caller_leaves() {
     let kek = GatedKek::new();
     let layer = layer(&kek);
     let first = ask(&layer, "a");
@@ -79,7 +79,7 @@ async fn the_first_one_may_leave() {
 }
 
 #[tokio::test]
-async fn a_call_that_all_have_left_is_given_up() {
+async fn drops_a_call_that_all_callers_have_left() {
     let kek = GatedKek::new();
     let layer = layer(&kek);
     let waiting: Vec<_> = (0..5).map(|_| ask(&layer, "a")).collect();
@@ -92,7 +92,7 @@ async fn a_call_that_all_have_left_is_given_up() {
 }
 
 #[tokio::test]
-async fn other_associated_data_is_another_unwrap() {
+async fn does_not_share_between_different_associated_data() {
     let kek = GatedKek::new();
     let layer = layer(&kek);
     let other = {
@@ -114,7 +114,7 @@ async fn other_associated_data_is_another_unwrap() {
 }
 
 #[tokio::test]
-async fn wraps_are_never_shared() {
+async fn never_shares_wraps() {
     let kek = GatedKek::new();
     let layer = layer(&kek);
     kek.release(2);

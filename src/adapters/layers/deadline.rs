@@ -1,4 +1,4 @@
-//! The deadline, held for keepers that might not hold it themselves.
+//! Ends each call at its deadline, for keepers that may not do it themselves.
 
 use std::{
     future::Future,
@@ -23,10 +23,10 @@ use crate::{
     },
 };
 
-/// For how long an outage that other calls met explains a call that is given up.
+/// How long the outage of another call explains a call that is ended here.
 const OUTAGE_MAX_AGE: Duration = Duration::from_secs(10);
 
-/// How the cause of a call that was given up begins.
+/// The first words of the cause of a call that was ended here.
 const EXPIRED: &str = "the keeper did not answer before the caller's deadline";
 
 /// Ends each call of the keeper inside at its deadline.
@@ -34,12 +34,12 @@ const EXPIRED: &str = "the keeper did not answer before the caller's deadline";
 pub struct Deadline<K: ?Sized> {
     inner: Arc<K>,
     clock: Arc<dyn Clock>,
-    /// The last outage that a call met, and when.
+    /// The last outage that a call met, and its time.
     last_outage: Mutex<Option<(Monotonic, KmsError)>>,
 }
 
 impl<K: Kek + ?Sized> Deadline<K> {
-    /// `inner`, held to its deadlines by `clock`.
+    /// Returns the layer around `inner`. `clock` measures the deadlines.
     #[must_use]
     pub fn new(inner: Arc<K>, clock: Arc<dyn Clock>) -> Self {
         Self { inner, clock, last_outage: Mutex::default() }
@@ -54,7 +54,7 @@ impl<K: Kek + ?Sized> Deadline<K> {
         tokio::select! {
             biased;
             result = call => {
-                // What another such layer gave up explains nothing.
+                // Skips errors of another layer of this kind: they explain nothing.
                 if let Err(error) = &result
                     && error.code().is_outage()
                     && !error.cause().starts_with(EXPIRED)
@@ -71,7 +71,8 @@ impl<K: Kek + ?Sized> Deadline<K> {
         self.last_outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a caller is told whose call has not ended: with what others met, where that is known.
+    /// Returns the error of a call that has not ended in time. It contains the outage that another
+    /// call met, if one is known.
     fn expired(&self) -> KmsError {
         let now = self.clock.now();
         match &*self.last_outage() {
@@ -141,7 +142,7 @@ mod tests {
     use crate::ports::{clock::MockClock, kek::MockKek};
 
     #[tokio::test]
-    async fn a_keeper_that_hangs_is_given_up() {
+    async fn ends_a_call_to_a_keeper_that_hangs() {
         let mut clock = MockClock::new();
         clock.expect_now().return_const(Monotonic::default());
         clock.expect_sleep().withf(|wait| *wait == Duration::from_secs(2)).returning(|_| ());
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_given_up_tells_what_others_met() {
+    async fn reports_the_outage_that_another_call_met() {
         let mut clock = MockClock::new();
         clock.expect_now().return_const(Monotonic::default());
         clock.expect_sleep().returning(|_| ());
@@ -170,9 +171,9 @@ mod tests {
         assert_eq!(error.remedy(), "unseal it");
     }
 
-    /// The layer stands twice in the stack.
+    /// The stack contains this layer twice.
     #[tokio::test]
-    async fn a_call_given_up_by_the_layer_inside_explains_no_other() {
+    async fn ignores_the_deadline_error_of_the_layer_inside() {
         let mut clock = MockClock::new();
         clock.expect_now().return_const(Monotonic::default());
         clock.expect_sleep().returning(|_| ());

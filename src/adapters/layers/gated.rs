@@ -1,4 +1,4 @@
-//! For tests: a keeper that answers when it is let.
+//! For tests: a keeper whose calls wait until the test releases them.
 
 use std::sync::{
     Arc, Mutex,
@@ -22,21 +22,21 @@ use crate::{
     },
 };
 
-/// Unwraps a ciphertext to itself. Rejects `bad` and denies `forbidden`. In a batch, `late` is of a
-/// version that is not there yet, `inside` fails inside the keeper and `no batches` is denied; asked
-/// for alone, all three unwrap. Each call waits for a permit.
+/// Unwraps a ciphertext to itself. Rejects `bad` and denies `forbidden`. Fails three texts in a
+/// batch and unwraps them alone: `late` is of a version that is not there yet, `inside` fails
+/// inside the keeper, and `no batches` is denied. Each call waits for a permit.
 #[derive(Clone, Debug)]
 pub(super) struct GatedKek {
     gate: Arc<Semaphore>,
     under_way: Arc<AtomicUsize>,
-    /// The number of items of each call that was begun, in order.
+    /// The number of items of each call, in the order of the calls.
     calls: Arc<Mutex<Vec<usize>>>,
     pub(super) wraps: Arc<AtomicUsize>,
     pub(super) abilities: Abilities,
 }
 
 impl GatedKek {
-    /// A keeper with batches that holds every call.
+    /// Returns a keeper with batches that holds every call.
     pub(super) fn new() -> Self {
         Self {
             gate: Arc::new(Semaphore::new(0)),
@@ -47,7 +47,7 @@ impl GatedKek {
         }
     }
 
-    /// Lets so many calls end.
+    /// Lets this many calls end.
     pub(super) fn release(&self, calls: usize) {
         self.gate.add_permits(calls);
     }
@@ -82,7 +82,7 @@ fn opened(sealed: Unwrap<'_>) -> Result<Plaintext, KmsError> {
     }
 }
 
-/// A ciphertext that unwraps to `text`.
+/// Returns a ciphertext that unwraps to `text`.
 pub(super) fn ciphertext(text: &str) -> Ciphertext {
     Ciphertext::new(text.as_bytes().to_vec()).unwrap()
 }

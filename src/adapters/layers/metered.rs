@@ -1,4 +1,4 @@
-//! The keeper metrics, for keepers that do not count their requests by themselves.
+//! Records the keeper metrics, for keepers that do not count their requests themselves.
 
 use std::sync::Arc;
 
@@ -29,13 +29,13 @@ pub struct Metered<K: ?Sized> {
 }
 
 impl<K: Kek + ?Sized> Metered<K> {
-    /// Makes the layer around `inner`; `clock` measures and `telemetry` records.
+    /// Returns the layer around `inner`. `clock` measures and `telemetry` records.
     #[must_use]
     pub fn new(inner: Arc<K>, clock: Arc<dyn Clock>, telemetry: Arc<dyn Telemetry>) -> Self {
         Self { inner, clock, telemetry }
     }
 
-    /// Records a call that began at `started` and has ended, with the error that it ended with.
+    /// Records a call that began at `started` and has ended with `error`, if any.
     fn record(&self, operation: KeeperOperation, started: Monotonic, error: Option<&KmsError>) {
         let elapsed = self.clock.now().since(started);
         let error = error.filter(|error| is_of_the_keeper(error.code()));
@@ -43,8 +43,8 @@ impl<K: Kek + ?Sized> Metered<K> {
     }
 }
 
-/// Whether `code` is a failure of the keeper, and not a refusal that a working keeper gives to what it
-/// is given, as at each proof of binding.
+/// Returns whether `code` is a failure of the keeper. A working keeper also refuses ciphertexts, as
+/// in each proof of binding; such a refusal is not a failure.
 const fn is_of_the_keeper(code: Code) -> bool {
     !matches!(code, Code::CiphertextRejected | Code::VersionNotYet | Code::VersionRetired)
 }
@@ -114,7 +114,7 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn counts_a_failure_of_the_keeper_and_no_refused_ciphertext() {
+    async fn counts_failures_of_the_keeper_and_no_refused_ciphertext() {
         let kek = GatedKek::new();
         kek.release(3);
         let mut clock = MockClock::new();

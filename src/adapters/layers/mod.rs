@@ -1,4 +1,4 @@
-//! Outbound: what every keeper gets, whoever keeps. Each layer implements the port it wraps.
+//! Outbound: the layers around every keeper. Each layer implements the port that it wraps.
 
 use std::sync::Arc;
 
@@ -18,10 +18,13 @@ mod gated;
 #[path = "stack_tests.rs"]
 mod tests;
 
-/// Returns `kek` in all layers: each caller is held to its deadline, equal unwraps share a call, as
-/// many are out at once as `kek` takes, those that wait go together where it has batches, and no call
-/// to `kek` outlives its deadline. A keeper that does not bind or pin stands behind [`Seal`], and one
-/// that does not count its requests behind [`Metered`].
+/// Returns `kek` in all layers, from the outside in:
+/// - [`Deadline`] ends each call at the deadline of its caller;
+/// - [`Coalesce`] lets equal unwraps share one call;
+/// - [`Batch`] bounds the calls at once, and sends waiting unwraps together if `kek` has batches;
+/// - [`Deadline`] ends each call to `kek` at its deadline;
+/// - [`Seal`] adds binding and versions, for a keeper that does not bind or does not pin;
+/// - [`Metered`] counts requests, for a keeper that does not count them.
 #[must_use]
 pub fn around(
     kek: Arc<dyn Kek>,

@@ -1,5 +1,5 @@
-//! Binding and versions, for keepers that have none: a fresh key for each wrap seals the seed together
-//! with its associated data, and the keeper wraps that key alone.
+//! Adds binding and versions for keepers that have none. A fresh key for each wrap seals the seed
+//! together with its associated data, and the keeper wraps only that key.
 //!
 //! The format is fixed (`docs/formats.md`), because what is stored in etcd outlives releases.
 
@@ -26,37 +26,39 @@ use crate::{
     },
 };
 
-/// What each sealed ciphertext begins with.
+/// The first bytes of each sealed ciphertext.
 const MAGIC: &[u8; 10] = b"kms-seal/1";
 
-/// Bytes of the key that is made for one wrap.
+/// Length of the key of one seal, in bytes.
 const KEY_BYTES: usize = 32;
 
-/// Bytes of the tag of AES-256-GCM.
+/// Length of the tag of AES-256-GCM, in bytes.
 const TAG_BYTES: usize = 16;
 
 /// Seals each seed, and lets the keeper inside wrap the key of the seal.
 #[derive(Debug)]
 pub struct Seal<K: ?Sized> {
     inner: Arc<K>,
-    /// Those of the keeper inside.
+    /// The abilities of the keeper inside.
     abilities: Abilities,
 }
 
 impl<K: Kek + ?Sized> Seal<K> {
-    /// Makes the layer around `inner`.
+    /// Returns the layer around `inner`.
     #[must_use]
     pub fn new(inner: Arc<K>) -> Self {
         let abilities = inner.abilities();
         Self { inner, abilities }
     }
 
-    /// Returns what the keeper binds the key of a seal to.
+    /// Returns the associated data for the call of the keeper inside. Empty when that keeper does
+    /// not bind.
     fn bound_inside(&self, associated_data: &AssociatedData) -> AssociatedData {
         if self.abilities.binds { associated_data.clone() } else { AssociatedData::none() }
     }
 
-    /// Reads a sealed ciphertext, and refuses one whose wrapped key is of another version than it says.
+    /// Parses a sealed ciphertext. Rejects it when its wrapped key is of another version than its
+    /// header says.
     fn read<'a>(&self, sealed: Unwrap<'a>) -> Result<Parts<'a>, KmsError> {
         let parts = Parts::read(sealed.ciphertext.as_bytes()).ok_or_else(rejected)?;
         let version = &parts.wrapped_key;
@@ -70,7 +72,7 @@ impl<K: Kek + ?Sized> Seal<K> {
 /// The parts of a sealed ciphertext.
 struct Parts<'a> {
     version: KekVersion,
-    /// All that stands before `body`.
+    /// The bytes before `body`.
     header: &'a [u8],
     wrapped_key: Ciphertext,
     /// The seed in AES-256-GCM, with its tag.
@@ -99,7 +101,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Returns the cipher of one seal. Its nonce is zero: the key is used for one wrap alone.
+/// Returns the cipher of one seal. The nonce is zero, because each key seals only once.
 fn cipher(key: &[u8]) -> Option<(LessSafeKey, Nonce)> {
     let key = UnboundKey::new(&AES_256_GCM, key).ok()?;
     Some((LessSafeKey::new(key), Nonce::assume_unique_for_key([0; 12])))
@@ -108,7 +110,8 @@ fn cipher(key: &[u8]) -> Option<(LessSafeKey, Nonce)> {
 /// Seals `plaintext` with `key`, which the keeper wrapped to `wrapped_key`.
 ///
 /// # Errors
-/// `internal` when the cipher fails; `invalid-request` when the result is longer than KMS v2 allows.
+/// Returns `internal` when the cipher fails, and `invalid-request` when the result is longer than
+/// KMS v2 allows.
 fn seal(
     version: KekVersion,
     key: &Plaintext,
@@ -120,7 +123,7 @@ fn seal(
     let length = u16::try_from(wrapped_key.len()).map_err(|_long| failed())?;
     let number = version.get().to_be_bytes();
     let header = [MAGIC, &number[..], &length.to_be_bytes(), wrapped_key].concat();
-    // Room for the tag, so that the clear bytes are never left behind by a move.
+    // Reserves room for the tag: growth would leave a copy of the plaintext in memory.
     let room = plaintext.len().saturating_add(TAG_BYTES);
     let mut body = Zeroizing::new(Vec::with_capacity(room));
     body.extend_from_slice(plaintext.expose());
@@ -154,8 +157,8 @@ impl<K: Kek + ?Sized> Kek for Seal<K> {
         let key = Plaintext::new(std::mem::take(&mut *key));
         let bound = self.bound_inside(associated_data);
         let wrapped = self.inner.wrap(version, &key, &bound, deadline).await?;
-        // A keeper that does not pin says nothing of the version: the header names the one that
-        // was asked for.
+        // A keeper that does not pin does not report the version. The header then names the
+        // requested version.
         let version = if self.abilities.pins_versions { wrapped.version } else { version };
         let sealed = seal(version, &key, &wrapped.ciphertext, plaintext, associated_data)?;
         Ok(Wrapped::new(sealed, version).by(wrapped.request_id))
@@ -204,7 +207,7 @@ impl<K: Kek + ?Sized> Kek for Seal<K> {
 fn rejected() -> KmsError {
     KmsError::new(
         Code::CiphertextRejected,
-        "the ciphertext is not a seal of this key under its key id and annotations",
+        "the ciphertext was not sealed under this key, key id and annotations",
         "the stored object was changed or is of another key; restore it from a backup",
     )
 }
@@ -216,8 +219,8 @@ fn failed() -> KmsError {
 fn too_few() -> KmsError {
     KmsError::new(
         Code::KeeperAnswer,
-        "the keeper answered for fewer items than it was asked for",
-        "nothing: each item is asked for again alone",
+        "the keeper answered fewer items than the request contained",
+        "none needed: the provider sends each item again alone",
     )
 }
 

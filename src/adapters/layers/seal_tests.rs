@@ -3,8 +3,8 @@ use std::sync::Mutex;
 use super::*;
 use crate::domain::envelope::Annotations;
 
-/// Wraps by reversing the bytes: it pins nothing, binds nothing, and names no version. It notes the
-/// associated data that it is given.
+/// Wraps by reversing the bytes. Does not pin, does not bind, and names no version. Records the
+/// associated data that it receives.
 #[derive(Debug, Default)]
 struct Reverses {
     given: Mutex<Vec<Vec<u8>>>,
@@ -63,7 +63,7 @@ async fn wrap(layer: &Seal<Reverses>, seed: &[u8], key_id: &str) -> Wrapped {
 }
 
 #[tokio::test]
-async fn names_the_version_that_was_asked_for_and_gives_the_keeper_no_associated_data() {
+async fn names_the_requested_version_and_passes_no_associated_data_on() {
     let layer = layer();
     let wrapped = wrap(&layer, b"a seed", "a").await;
     assert_eq!(wrapped.version.get(), 7);
@@ -72,7 +72,7 @@ async fn names_the_version_that_was_asked_for_and_gives_the_keeper_no_associated
 }
 
 #[tokio::test]
-async fn binds_what_the_keeper_does_not() {
+async fn binds_for_a_keeper_that_does_not() {
     let layer = layer();
     let wrapped = wrap(&layer, b"a seed", "a").await;
     for (key_id, expected) in [("a", true), ("b", false)] {
@@ -89,7 +89,7 @@ async fn binds_what_the_keeper_does_not() {
 }
 
 #[tokio::test]
-async fn refuses_each_changed_byte_and_each_cut() {
+async fn rejects_each_changed_byte_and_each_cut() {
     let layer = layer();
     let good = wrap(&layer, b"a seed", "a").await.ciphertext.into_bytes();
     let changed = (0..good.len()).map(|index| {
@@ -108,7 +108,7 @@ async fn refuses_each_changed_byte_and_each_cut() {
 }
 
 #[tokio::test]
-async fn answers_several_in_order_each_for_itself() {
+async fn answers_each_item_of_a_batch_in_order() {
     let layer = layer();
     let one = wrap(&layer, b"one", "a").await.ciphertext;
     let two = wrap(&layer, b"two", "b").await.ciphertext;
@@ -125,9 +125,9 @@ async fn answers_several_in_order_each_for_itself() {
     assert_eq!(texts, [Ok(&b"one"[..]), rejected, Ok(&b"two"[..]), rejected]);
 }
 
-/// Against the vector of docs/formats.md, which was computed apart from this code.
+/// Compares with the vector of docs/formats.md, which was computed without this code.
 #[tokio::test]
-async fn the_format_is_that_of_the_page() {
+async fn matches_the_documented_format() {
     let page = include_str!("../../../docs/formats.md");
     let (_, hex) = page.split_once("sealed ciphertext, in hex:\n\n```\n").unwrap();
     let (hex, _) = hex.split_once("```").unwrap();

@@ -1,4 +1,4 @@
-//! All layers together, in virtual time.
+//! Tests all layers together, in virtual time.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// The clock of the test's runtime.
+/// A clock that follows the virtual time of the test.
 #[derive(Debug)]
 struct RuntimeClock(Instant);
 
@@ -47,7 +47,7 @@ impl Clock for RuntimeClock {
     }
 }
 
-/// Unwraps a ciphertext to itself, but for the first calls, which hang whatever their deadline.
+/// Unwraps a ciphertext to itself. The first calls hang, whatever their deadline.
 #[derive(Debug)]
 struct HangsAtFirst {
     hanging: AtomicUsize,
@@ -103,7 +103,7 @@ impl Kek for HangsAtFirst {
     }
 }
 
-/// Unwraps at once, each with so many seconds; how many succeed.
+/// Starts one unwrap for each deadline (in seconds from now). Returns how many succeed.
 async fn unwrap_all(kek: &Arc<dyn Kek>, clock: &Arc<dyn Clock>, seconds: &[u64]) -> usize {
     let unwrap = |(number, seconds): (u8, &u64)| {
         let (kek, until) = (Arc::clone(kek), clock.now().after(Duration::from_secs(*seconds)));
@@ -122,7 +122,7 @@ async fn unwrap_all(kek: &Arc<dyn Kek>, clock: &Arc<dyn Clock>, seconds: &[u64])
     succeeded
 }
 
-/// A keeper in all layers whose first calls hang, and the clock of its deadlines.
+/// Returns a keeper in all layers whose first calls hang, and the clock of its deadlines.
 fn layered(hanging: usize) -> (Arc<dyn Kek>, Arc<dyn Clock>) {
     let clock: Arc<dyn Clock> = Arc::new(RuntimeClock(Instant::now()));
     let mut telemetry = MockTelemetry::new();
@@ -132,7 +132,7 @@ fn layered(hanging: usize) -> (Arc<dyn Kek>, Arc<dyn Clock>) {
     (around(Arc::new(kek), &clock, &telemetry), clock)
 }
 
-/// The contract suite does not hold a keeper to its deadlines that leaves them to the layers.
+/// A keeper may leave its deadlines to the layers. The contract suite does not test them then.
 #[tokio::test(start_paused = true)]
 async fn every_method_of_a_keeper_that_hangs_ends_at_its_deadline() {
     let (kek, clock) = layered(usize::MAX);
@@ -155,7 +155,8 @@ async fn every_method_of_a_keeper_that_hangs_ends_at_its_deadline() {
     assert_eq!(clock.now(), until);
 }
 
-/// In each round a call hangs until its caller leaves, and then the batch of those who waited.
+/// In each round a call hangs until its caller leaves, and then the batch of the waiting calls
+/// hangs.
 #[tokio::test(start_paused = true)]
 async fn calls_that_hang_release_their_slot_at_their_deadline() {
     let (kek, clock) = layered(5);

@@ -1,4 +1,4 @@
-//! The key file: read strictly, written atomically.
+//! Reads the key file strictly and writes it atomically.
 
 use std::{
     collections::BTreeMap,
@@ -24,10 +24,10 @@ use crate::domain::{
 /// The length of AES-256 keys, in bytes.
 pub(super) const KEY_BYTES: usize = 32;
 
-/// The only format there is.
+/// The only format so far.
 const FORMAT: u32 = 1;
 
-/// Most versions in one file, and the most bytes a file of them takes.
+/// Most versions in one file, and most bytes of one file.
 const VERSIONS_MAX: usize = 1_000;
 const FILE_MAX: u64 = 262_144;
 
@@ -65,28 +65,29 @@ impl KeyFile {
     /// Reads the file at `path`.
     ///
     /// # Errors
-    /// [`Code::KeyMissing`] when there is none, [`Code::KeyUnusable`] when it is readable by
-    /// others than its owner, malformed, not a plain file, or cannot be read.
+    /// Returns [`Code::KeyMissing`] when there is no file. Returns [`Code::KeyUnusable`] when other
+    /// users can read it, when it is malformed or not a plain file, and when it cannot be read.
     pub fn load(path: &Path) -> Result<Self, KmsError> {
         let unreachable = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => missing(path),
             _ => cannot("read", path, &error),
         };
-        // Opening a device can have effects, and opening a pipe waits for a writer.
+        // Checks before opening: opening a device can have effects, and opening a pipe waits for a
+        // writer.
         require_plain(path, &fs::metadata(path).map_err(unreachable)?)?;
         let mut file = OpenOptions::new()
             .read(true)
             .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed())
             .open(path)
             .map_err(unreachable)?;
-        // It may be another file by now.
+        // Checks again: the path may lead to another file by now.
         let metadata = file.metadata().map_err(|error| cannot("read", path, &error))?;
         require_plain(path, &metadata)?;
         if metadata.mode() & 0o077 != 0 {
             return Err(KmsError::new(
                 Code::KeyUnusable,
-                format!("the key file {} can be read by others than its owner", path.display()),
-                "chmod it to 0600, and rotate the key if anybody may have read it",
+                format!("users other than its owner can read the key file {}", path.display()),
+                "set its mode to 0600, and rotate the key if another user may have read it",
             ));
         }
         let mut text = Zeroizing::new(Vec::with_capacity(8_192));
@@ -98,21 +99,21 @@ impl KeyFile {
             KmsError::new(
                 Code::KeyUnusable,
                 format!("the key file {} is malformed", path.display()),
-                "restore it from a backup; it was not written by this program as it stands",
+                "restore it from a backup; this program did not write its present content",
             )
         })
     }
 
-    /// Makes a key with one version and writes it to `path`, where nothing may stand yet.
+    /// Creates a key with one version and writes it to `path`. Fails when a file is there already.
     ///
     /// # Errors
-    /// [`Code::KeyUnusable`] when something stands there or it cannot be written.
+    /// Returns [`Code::KeyUnusable`] when a file is at `path` or it cannot be written.
     pub fn create(path: &Path, now: UnixTime) -> Result<Self, KmsError> {
         let _lock = lock(path)?;
         if fs::symlink_metadata(path).is_ok() {
             return Err(KmsError::new(
                 Code::KeyUnusable,
-                format!("{} exists already", path.display()),
+                format!("the file {} exists already", path.display()),
                 "rotate it with `vault-kube-kms local rotate`, or choose another --local-key-file",
             ));
         }
@@ -128,7 +129,8 @@ impl KeyFile {
     /// Adds a version to the file at `path` and returns its number.
     ///
     /// # Errors
-    /// As [`KeyFile::load`], and [`Code::KeyUnusable`] when it is full or cannot be written.
+    /// Returns the errors of [`KeyFile::load`], and [`Code::KeyUnusable`] when the file is full or
+    /// cannot be written.
     pub fn rotate(path: &Path, now: UnixTime) -> Result<KekVersion, KmsError> {
         let _lock = lock(path)?;
         let mut file = Self::load(path)?;
@@ -136,7 +138,7 @@ impl KeyFile {
             return Err(KmsError::new(
                 Code::KeyUnusable,
                 format!("the key file has {VERSIONS_MAX} versions already"),
-                "make a new key and move the data to it",
+                "create a new key with `vault-kube-kms local init` and move the data to it",
             ));
         }
         let version = file.add(now)?;
@@ -144,7 +146,7 @@ impl KeyFile {
         Ok(version)
     }
 
-    /// The identity of the key, made with it.
+    /// Returns the identity of the key, which was created with the key.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
@@ -160,7 +162,7 @@ impl KeyFile {
         Ok(version)
     }
 
-    /// Reads the text of a key file; `None` where it is malformed.
+    /// Parses the text of a key file. Returns `None` when it is malformed.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
         let wire: Wire = serde_json::from_slice(text).ok()?;
@@ -187,7 +189,8 @@ impl KeyFile {
         Some(Self { id: wire.id, versions })
     }
 
-    /// Writes beside `path`, syncs, and moves it into place: at every moment one whole file.
+    /// Writes a draft in the same directory, syncs it, and renames it to `path`. At every moment
+    /// there is one complete file.
     fn store(&self, path: &Path) -> Result<(), KmsError> {
         let versions = self.versions.iter().map(|(version, entry)| WireVersion {
             version: version.get(),
@@ -221,7 +224,8 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     File::open(directory(path))?.sync_all()
 }
 
-/// Keeps two writers apart. The lock is on the directory, since the file itself is replaced.
+/// Locks the directory, so that only one process writes. The file itself is replaced, so a lock on
+/// it would not help.
 fn lock(path: &Path) -> Result<File, KmsError> {
     let directory = directory(path);
     let open = File::open(directory).map_err(|error| cannot("lock", directory, &error))?;
@@ -245,7 +249,11 @@ fn draft_path(path: &Path) -> PathBuf {
 
 fn fill(bytes: &mut [u8]) -> Result<(), KmsError> {
     rand::fill(bytes).map_err(|_unspecified| {
-        KmsError::new(Code::Internal, "the system gave no random bytes", "report this")
+        KmsError::new(
+            Code::Internal,
+            "the random number generator of the system failed",
+            "report this",
+        )
     })
 }
 
@@ -263,8 +271,8 @@ fn require_plain(path: &Path, found: &Metadata) -> Result<(), KmsError> {
 fn missing(path: &Path) -> KmsError {
     KmsError::new(
         Code::KeyMissing,
-        format!("there is no key file {}", path.display()),
-        "restore it from a backup; for a new cluster make one with `vault-kube-kms local init`",
+        format!("the key file {} does not exist", path.display()),
+        "restore it from a backup; for a new cluster create one with `vault-kube-kms local init`",
     )
 }
 
@@ -272,7 +280,7 @@ fn cannot(what: &str, path: &Path, error: &io::Error) -> KmsError {
     KmsError::new(
         Code::KeyUnusable,
         format!("cannot {what} {}: {error}", path.display()),
-        "check --local-key-file, and that this process's uid owns file and directory",
+        "check --local-key-file, and that the uid of this process owns the file and its directory",
     )
 }
 
@@ -287,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_private_and_keeps_every_version() {
+    fn creates_a_private_file_and_keeps_every_version() {
         let directory = tempfile::tempdir().unwrap();
         let path = path(&directory);
         let first = KeyFile::create(&path, UnixTime::from_secs(10)).unwrap();
@@ -300,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn an_existing_key_is_never_overwritten() {
+    fn never_overwrites_an_existing_key() {
         let directory = tempfile::tempdir().unwrap();
         let path = path(&directory);
         KeyFile::create(&path, UnixTime::from_secs(10)).unwrap();
@@ -311,7 +319,7 @@ mod tests {
 
     /// Opening a pipe without a writer would wait for ever.
     #[test]
-    fn what_is_not_a_plain_file_is_refused_at_once() {
+    fn rejects_at_once_what_is_not_a_plain_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = path(&directory);
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
@@ -324,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_can_read_or_nobody_can_parse_is_refused() {
+    fn rejects_a_file_that_others_can_read_or_that_is_malformed() {
         let directory = tempfile::tempdir().unwrap();
         let path = path(&directory);
         assert_eq!(KeyFile::load(&path).unwrap_err().code(), Code::KeyMissing);

@@ -1,4 +1,4 @@
-//! AES-256-GCM under the versions of a key file.
+//! Wraps with AES-256-GCM under the versions of a key file.
 
 use std::{
     fmt,
@@ -27,28 +27,27 @@ use crate::{
     },
 };
 
-/// What stands before each ciphertext: `local:v<version>:`, then base64 of nonce, ciphertext and
-/// tag.
+/// The prefix of each ciphertext. The form is `local:v<version>:` and then base64 of nonce,
+/// ciphertext and tag.
 const PREFIX: &str = "local:v";
 
 const NONCE_BYTES: usize = 12;
 
-/// The embedded keeper. Rotations by another process are seen at the next `describe`.
+/// The embedded keeper. It learns of rotations by other processes at the next `describe`.
 pub struct LocalKek(Arc<Shared>);
 
 struct Shared {
     path: PathBuf,
     file: RwLock<Arc<KeyFile>>,
-    /// A thread holds it while it reads the file anew, so that no older reading replaces a newer
-    /// one.
+    /// Locked while the file is read again, so that an older reading cannot replace a newer one.
     reload_lock: Mutex<()>,
 }
 
 impl LocalKek {
-    /// The keeper of the key file at `path`.
+    /// Returns the keeper of the key file at `path`.
     ///
     /// # Errors
-    /// As [`KeyFile::load`].
+    /// Returns the errors of [`KeyFile::load`].
     pub fn open(path: PathBuf) -> Result<Self, KmsError> {
         let file = RwLock::new(Arc::new(KeyFile::load(&path)?));
         Ok(Self(Arc::new(Shared { path, file, reload_lock: Mutex::default() })))
@@ -58,12 +57,12 @@ impl LocalKek {
         self.0.current()
     }
 
-    /// Reads the file anew. It is a few hundred bytes, but on a disk that may hang.
+    /// Reads the file again, on another thread: the file is small, but its disk may hang.
     async fn reload(&self) -> Result<Arc<KeyFile>, KmsError> {
         let shared = Arc::clone(&self.0);
-        tokio::task::spawn_blocking(move || shared.reload())
-            .await
-            .map_err(|_cancelled| KmsError::new(Code::Internal, "stopping", "try again"))?
+        tokio::task::spawn_blocking(move || shared.reload()).await.map_err(|_cancelled| {
+            KmsError::new(Code::Internal, "this process is stopping", "try again")
+        })?
     }
 
     fn cipher(&self, version: KekVersion) -> Result<RandomizedNonceKey, KmsError> {
@@ -73,23 +72,23 @@ impl LocalKek {
             if newest.is_some_and(|newest| version > newest) {
                 KmsError::new(
                     Code::VersionNotYet,
-                    format!("the key file has no version {version} yet"),
-                    "wait; if it lasts, restore the key file with its newest versions",
+                    format!("the key file does not contain version {version} yet"),
+                    "wait; if this lasts, restore the key file with its newest versions",
                 )
             } else {
                 KmsError::new(
                     Code::VersionRetired,
-                    format!("the key file has no version {version} any more"),
+                    format!("the key file does not contain version {version} any more"),
                     "restore the key file from a backup",
                 )
             }
         })?;
         RandomizedNonceKey::new(&AES_256_GCM, entry.key.as_slice()).map_err(|_unspecified| {
-            KmsError::new(Code::Internal, "AES-256-GCM takes no key of 32 bytes", "report this")
+            KmsError::new(Code::Internal, "AES-256-GCM rejected a key of 32 bytes", "report this")
         })
     }
 
-    /// The version and the bytes of a ciphertext.
+    /// Returns the version and the bytes of a ciphertext.
     fn parse(ciphertext: &Ciphertext) -> Result<(KekVersion, Vec<u8>), KmsError> {
         std::str::from_utf8(ciphertext.as_bytes())
             .ok()
@@ -112,8 +111,8 @@ impl Shared {
         if file.id() != self.current().id() {
             return Err(KmsError::new(
                 Code::KeyReplaced,
-                format!("another key stands in {}", self.path.display()),
-                "restore the former key file; or, if the change was meant, restart this process",
+                format!("the key file {} contains another key", self.path.display()),
+                "restore the former key file; or, if the change is intended, restart this process",
             ));
         }
         let file = Arc::new(file);
@@ -127,7 +126,7 @@ impl Keeper for LocalKek {
         self
     }
 
-    /// The lineage that follows from the key's own identity.
+    /// Returns the lineage that follows from the identity of the key.
     fn lineage(&self) -> Lineage {
         Lineage::of_place("local", &[self.current().id()])
     }
@@ -149,7 +148,7 @@ impl Kek for LocalKek {
         _deadline: Monotonic,
     ) -> Result<Wrapped, KmsError> {
         let cipher = self.cipher(version)?;
-        // Room for the tag, so that the clear bytes are never left behind by a move.
+        // Reserves room for the tag: growth would leave a copy of the plaintext in memory.
         let mut sealed = Zeroizing::new(Vec::with_capacity(plaintext.len().saturating_add(64)));
         sealed.extend_from_slice(plaintext.expose());
         let nonce = cipher
@@ -205,7 +204,7 @@ mod tests {
     use super::*;
     use crate::domain::envelope::Annotations;
 
-    /// A file and an object as an earlier release wrote them: what is stored outlives releases.
+    /// A key file and a ciphertext of an earlier release. Stored data outlives releases.
     const FILE: &str = r#"{"format": 1, "id": "000102030405060708090a0b0c0d0e0f", "versions": [
         {"version": 1, "created": 1700000000, "key": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="}]}"#;
     const KEY_ID: &str = "v1.dEzbQ_fTrGtz07NFanqJVg";
@@ -221,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_an_earlier_release_wrote_is_read() {
+    async fn reads_what_an_earlier_release_wrote() {
         let (keeper, _directory) = keeper(FILE);
         let ciphertext = Ciphertext::new(CIPHERTEXT.into()).unwrap();
         let associated_data = AssociatedData::binding(KEY_ID, &Annotations::ours());
@@ -231,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_key_under_the_same_path_is_not_taken() {
+    async fn rejects_another_key_at_the_same_path() {
         let (keeper, directory) = keeper(FILE);
         let other = FILE.replace("0001020304", "ffffffffff");
         fs::write(directory.path().join("key.json"), other).unwrap();

@@ -1,5 +1,5 @@
-//! Outbound: a KEK embedded in this process, its versions in one file. One node's: for `dev`,
-//! for tests, and for single nodes that have no keeper.
+//! Outbound: a KEK that is embedded in this process, with its versions in one file on one node. For
+//! `dev`, for tests, and for single nodes without a keeper.
 
 pub mod file;
 pub mod keeper;

@@ -1,7 +1,7 @@
-//! Reads a file that an operator names, bounded in size and in time, into memory that is wiped.
+//! Reads a file that an operator names, with bounds on size and time, into memory that is wiped.
 //!
-//! Only plain files are opened: opening a device can have effects, and a pipe gives its content
-//! once. A configuration may come through a pipe, because it is read once.
+//! Opens only plain files: opening a device can have effects, and a pipe gives its content once.
+//! The configuration may come through a pipe, because it is read once.
 
 use std::{
     fs::{self, File, Metadata, OpenOptions},
@@ -25,24 +25,25 @@ use crate::domain::secret::Plaintext;
 /// How long reading one file may take.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a file is called that gives no answer in that time.
+/// Reports a file whose read took longer than that. The text follows the path of the file.
 pub(super) const READ_TIMED_OUT: &str =
-    "cannot be read: it gave no end within 5 s, as a network file system whose server is away";
+    "cannot be read: the read did not end within 5 s; check the pipe or the network file system";
 
-/// Which kinds of file are read.
+/// The kinds of file that may be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kinds {
     /// A plain file.
     Plain,
-    /// A plain file or a pipe, such as process substitution makes.
+    /// A plain file or a pipe, for example from process substitution.
     PlainOrPipe,
 }
 
-/// Reads at most `most` bytes from `path` within [`READ_TIMEOUT`], on a thread of its own, because a
-/// network file system may never answer. For the time before there is a runtime.
+/// Reads at most `most` bytes from `path` within [`READ_TIMEOUT`]. Uses a thread of its own,
+/// because a network file system may never answer. For code that runs before the async runtime
+/// starts.
 ///
 /// # Errors
-/// Why it cannot be read, in words that follow its path.
+/// Returns why it cannot be read, in words that follow its path.
 pub fn read_in_time(path: &Path, most: u64, kinds: Kinds) -> Result<Plaintext, String> {
     let path = path.to_owned();
     in_time(READ_TIMEOUT, move |until| read(&path, most, kinds, until))
@@ -57,14 +58,15 @@ fn in_time(
         .name("file".to_owned())
         .spawn(move || drop(done.send(work(within(limit)))))
         .map_err(|error| cannot(&error))?;
-    // The work ends by itself a little earlier where it can.
+    // The work ends by itself a little earlier, if it can.
     result.recv_timeout(limit + limit / 10).unwrap_or_else(|_late| Err(READ_TIMED_OUT.to_owned()))
 }
 
-/// Reads at most `most` bytes from `path`, until `until` where the file can be waited for. Blocks.
+/// Reads at most `most` bytes from `path`. Stops at `until` if the file is a pipe or another file
+/// that can be polled. Blocks.
 ///
 /// # Errors
-/// Why it cannot be read, in words that follow its path.
+/// Returns why it cannot be read, in words that follow its path.
 pub(super) fn read(
     path: &Path,
     most: u64,
@@ -79,19 +81,19 @@ pub(super) fn read(
         .custom_flags(flags.bits().cast_signed())
         .open(path)
         .map_err(|error| unreachable_path(path, &error))?;
-    // It may be another file by now.
+    // Checks again: the path may lead to another file by now.
     let found = file.metadata().map_err(|error| cannot(&error))?;
     suits(&found, most, kinds)?;
     let bytes = drained(file, found.len().min(most), most, until)?;
     Ok(bytes)
 }
 
-/// Reads to the end of `file`: about `expected` bytes, at most `most`.
+/// Reads to the end of `file`. Expects about `expected` bytes and allows at most `most`.
 fn drained(mut file: File, expected: u64, most: u64, until: Instant) -> Result<Plaintext, String> {
     let too_large = || format!("is larger than {most} bytes");
     let most = usize::try_from(most).map_err(|_range| too_large())?;
     let room = usize::try_from(expected).unwrap_or(most).max(1_023);
-    // One byte more than may be there tells a file that is too large.
+    // Has room for one byte more than allowed, to detect a file that is too large.
     let mut bytes = Zeroizing::new(vec![0; room.min(most) + 1]);
     let mut length = 0;
     loop {
@@ -99,7 +101,8 @@ fn drained(mut file: File, expected: u64, most: u64, until: Instant) -> Result<P
             return Err(too_large());
         }
         if length == bytes.len() {
-            // Grows by hand, so that no copy is left behind.
+            // Grows the buffer by hand: growth of a `Vec` would leave a copy of the secret in
+            // memory.
             let mut larger = Zeroizing::new(vec![0; (length * 2).min(most + 1)]);
             for (to, from) in larger.iter_mut().zip(bytes.iter()) {
                 *to = *from;
@@ -111,7 +114,7 @@ fn drained(mut file: File, expected: u64, most: u64, until: Instant) -> Result<P
         match file.read(rest) {
             Ok(0) => break,
             Ok(count) => length += count,
-            Err(error) if is_passing(&error) => (),
+            Err(error) if is_temporary(&error) => (),
             Err(error) => return Err(cannot(&error)),
         }
     }
@@ -119,7 +122,7 @@ fn drained(mut file: File, expected: u64, most: u64, until: Instant) -> Result<P
     Ok(Plaintext::new(std::mem::take(&mut *bytes)))
 }
 
-/// Waits until `file` has bytes or has ended. A plain file always has.
+/// Waits until `file` has bytes or has ended. A plain file is always ready.
 fn wait_for(file: &File, until: Instant) -> Result<(), String> {
     loop {
         let left = until.saturating_duration_since(within(Duration::ZERO));
@@ -136,17 +139,17 @@ fn wait_for(file: &File, until: Instant) -> Result<(), String> {
     }
 }
 
-/// The instant `limit` from now.
+/// Returns the instant that is `limit` from now.
 #[expect(clippy::disallowed_methods, reason = "kernel waits are bounded in real time")]
 pub(super) fn within(limit: Duration) -> Instant {
     Instant::now() + limit
 }
 
-fn is_passing(error: &io::Error) -> bool {
+fn is_temporary(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-/// Whether a file of this kind and size is read.
+/// Checks that a file of this kind and size may be read.
 fn suits(found: &Metadata, most: u64, kinds: Kinds) -> Result<(), String> {
     let kind = found.file_type();
     if kind.is_fifo() && kinds == Kinds::PlainOrPipe {
@@ -172,7 +175,7 @@ fn suits(found: &Metadata, most: u64, kinds: Kinds) -> Result<(), String> {
     Err(format!("is a {kind}, not a plain file"))
 }
 
-/// Why nothing was found at `path`.
+/// Returns why the file at `path` cannot be opened.
 fn unreachable_path(path: &Path, error: &io::Error) -> String {
     let is_link = || fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
     if error.kind() == io::ErrorKind::NotFound && is_link() {
@@ -210,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_files_are_read_up_to_their_limit() {
+    fn reads_plain_files_up_to_the_limit() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
         for length in [0, 1, 99, 100] {
@@ -225,9 +228,9 @@ mod tests {
         assert_eq!(read.unwrap().len(), 101);
     }
 
-    /// Files of /proc say that they are empty.
+    /// Files in /proc report a size of 0.
     #[test]
-    fn a_file_that_is_longer_than_it_says_is_read_whole() {
+    fn reads_a_file_that_is_longer_than_its_metadata_says() {
         let expected = fs::read("/proc/self/mountinfo").unwrap();
         let read = read_in_time(Path::new("/proc/self/mountinfo"), 1_048_576, Kinds::Plain);
         assert_eq!(read.unwrap().expose(), expected);
@@ -235,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn other_kinds_are_refused_by_name() {
+    fn rejects_other_kinds_and_names_them() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         fifo(&at("fifo"));
@@ -257,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_is_read_to_its_end_where_pipes_are_allowed() {
+    fn reads_a_pipe_to_its_end_if_pipes_are_allowed() {
         let (reader, mut writer) = io::pipe().unwrap();
         let path = format!("/dev/fd/{}", reader.as_raw_fd());
         writer.write_all(b"one").unwrap();
@@ -268,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_without_an_end_is_given_up() {
+    fn gives_up_on_a_pipe_without_an_end() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("fifo");
         fifo(&path);
@@ -280,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_system_that_never_answers_is_given_up() {
+    fn gives_up_on_a_file_system_that_never_answers() {
         let (release, held) = mpsc::channel::<()>();
         let read = in_time(Duration::from_millis(20), move |_until| {
             held.recv().unwrap_or_default();

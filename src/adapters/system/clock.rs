@@ -1,4 +1,4 @@
-//! The machine's clocks.
+//! Reads the clocks of the machine.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,14 +9,14 @@ use crate::{
     ports::clock::Clock,
 };
 
-/// The system's monotonic and wall clocks, and the runtime's timer.
+/// The monotonic clock and the wall clock of the system, and the timer of the runtime.
 #[derive(Debug)]
 pub struct SystemClock {
     origin: Instant,
 }
 
 impl SystemClock {
-    /// A clock whose monotonic origin is now.
+    /// Returns a clock whose monotonic origin is now.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the adapter that reads the clock")]
     pub fn new() -> Self {
@@ -44,7 +44,7 @@ impl Clock for SystemClock {
 
     fn jitter(&self) -> f64 {
         let mut bytes = [0; 4];
-        // Without random bytes nodes do not spread out, which harms nobody.
+        // Without random bytes the nodes do not spread their work. That is harmless.
         let _unspread = aws_lc_rs::rand::fill(&mut bytes).is_err();
         f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
     }

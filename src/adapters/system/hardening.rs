@@ -1,4 +1,4 @@
-//! Keeping the process's memory to itself: no core file, no ptrace, no swap where allowed.
+//! Protects the memory of the process: no core file, no ptrace, and no swap if the limits allow it.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use rustix::{
     process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit},
 };
 
-/// What could not be had.
+/// A protection that is not active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missed {
     /// Core files are not switched off.
@@ -20,7 +20,7 @@ pub enum Missed {
 }
 
 impl fmt::Display for Missed {
-    /// What is missing, and what to do about it.
+    /// Writes what is missing, and what to do about it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::CoreFiles => "core files are not switched off",
@@ -35,8 +35,8 @@ impl fmt::Display for Missed {
     }
 }
 
-/// Keeps secrets out of core files and, where the memory limit allows, out of swap. Returns what
-/// could not be had, for the log.
+/// Keeps secrets out of core files and, if the memory limit allows it, out of swap. Returns the
+/// protections that are not active.
 #[must_use]
 pub fn harden() -> Vec<Missed> {
     let mut missed = Vec::new();
@@ -46,7 +46,8 @@ pub fn harden() -> Vec<Missed> {
     {
         missed.push(Missed::CoreFiles);
     }
-    // Locking under a limit would make later allocations fail, which is worse than swap.
+    // Locks only without a limit: under a limit later allocations would fail, which is worse than
+    // swap.
     let unlimited = getrlimit(Resource::Memlock).current.is_none();
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     if !unlimited || mlockall(flags).is_err() {
@@ -56,7 +57,7 @@ pub fn harden() -> Vec<Missed> {
     missed
 }
 
-/// Whether `/proc/swaps` has an entry below its header (proc(5)).
+/// Returns whether `/proc/swaps` has an entry below its header (proc(5)).
 fn is_swapping(swaps: &str) -> bool {
     swaps.lines().skip(1).any(|line| !line.trim().is_empty())
 }
@@ -66,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn swap_is_on_where_it_has_an_entry() {
+    fn detects_swap_by_an_entry_below_the_header() {
         let header = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
         assert!(!is_swapping(""));
         assert!(!is_swapping(header));

@@ -1,4 +1,4 @@
-//! Outbound: the machine this process runs on.
+//! Outbound: files, clocks, memory, systemd and the sandbox of the machine.
 
 pub mod bounded_file;
 pub mod clock;

@@ -1,4 +1,5 @@
-//! A file that only this process's user may read, replaced in one step.
+//! Stores a secret in a file that only the user of this process may read. Replaces the file in one
+//! step.
 
 use std::{
     fs::{self, OpenOptions},
@@ -18,35 +19,36 @@ use zeroize::Zeroizing;
 use super::sandbox;
 use crate::{domain::secret::Secret, ports::file::PrivateFile};
 
-/// The largest that is read, in bytes.
+/// The largest file that is read, in bytes.
 const SIZE_MAX: u64 = 65_536;
 
-/// The kernel's number for a file system in memory (statfs(2)).
+/// The number of the kernel for a file system in memory (statfs(2)).
 const TMPFS: FsWord = 0x0102_1994;
 
-/// A file of mode 0600.
+/// A file of mode 0600 that belongs to the user of this process.
 #[derive(Debug)]
 pub struct OwnerOnlyFile {
     path: PathBuf,
 }
 
 impl OwnerOnlyFile {
-    /// The file at `path`, in a directory that exists.
+    /// Returns the file at `path`. Its directory must exist.
     #[must_use]
     pub const fn new(path: PathBuf) -> Self {
         Self { path }
     }
 }
 
-/// Whether what is written to `path` stays in memory and is gone with the machine.
+/// Returns whether a file at `path` is on a file system in memory, so that its content is lost when
+/// the machine stops.
 #[must_use]
 pub fn is_in_memory(path: &Path) -> bool {
     path.parent()
         .is_some_and(|directory| statfs(directory).is_ok_and(|found| found.f_type == TMPFS))
 }
 
-/// Opens the file once and judges what it has opened: what its name stands for may change between
-/// two looks. Neither a symbolic link nor a pipe holds it up.
+/// Reads the file. Opens it once and checks the open file, because another file may be at its path
+/// a moment later. Does not follow a symbolic link and does not wait for a pipe.
 fn load(path: &Path) -> Result<Option<Secret>, String> {
     let cannot = |error: io::Error| format!("cannot be read: {error}");
     let uid = rustix::process::geteuid().as_raw();
@@ -65,7 +67,7 @@ fn load(path: &Path) -> Result<Option<Secret>, String> {
     if !found.is_file() || found.uid() != uid || found.mode() & 0o077 != 0 {
         return Err(unsafe_file());
     }
-    // Room for all of it, so that growing leaves no copies behind.
+    // Reserves room for the whole text: growth would leave copies of it in memory.
     let room = usize::try_from(found.len().min(SIZE_MAX)).unwrap_or_default().saturating_add(1);
     let mut text = Zeroizing::new(String::with_capacity(room));
     file.take(SIZE_MAX.saturating_add(1)).read_to_string(&mut text).map_err(cannot)?;
@@ -81,7 +83,7 @@ fn store(path: &Path, text: &Secret) -> Result<(), String> {
     name.push(".new");
     let draft = path.with_file_name(name);
     let write = || -> io::Result<()> {
-        // One that an ended process left behind.
+        // Removes a draft that an ended process left behind.
         drop(fs::remove_file(&draft));
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
         file.write_all(text.expose().as_bytes())?;
@@ -95,11 +97,13 @@ fn store(path: &Path, text: &Secret) -> Result<(), String> {
     })
 }
 
-/// Runs what may wait for a disk beside the only thread that serves calls.
+/// Runs `work`, which may wait for a disk, on another thread than the one that serves calls.
 async fn on_blocking_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
-    spawn_blocking(work).await.map_err(|_ended| "cannot be used: the process ends".to_owned())?
+    spawn_blocking(work)
+        .await
+        .map_err(|_ended| "cannot be used: this process is stopping".to_owned())?
 }
 
 #[async_trait]
@@ -128,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_stored_is_loaded_and_nobody_else_may_read_it() {
+    fn loads_what_it_stored_and_keeps_it_private() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cache");
         assert!(load(&path).unwrap().is_none());
@@ -141,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_could_have_written_or_read_is_not_trusted() {
+    fn rejects_a_file_that_other_users_may_have_changed_or_read() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cache");
         store(&path, &Secret::new("x".to_owned())).unwrap();
@@ -158,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_holds_nothing_up() {
+    fn rejects_a_pipe_at_once() {
         let directory = tempfile::tempdir().unwrap();
         let pipe = directory.path().join("pipe");
         let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
@@ -166,14 +170,14 @@ mod tests {
         assert!(load(&pipe).unwrap_err().contains("plain file"));
     }
 
-    /// One thread serves calls: a slow disk must not stop it.
+    /// One thread serves calls. A slow disk must not stop it.
     #[tokio::test]
-    async fn a_store_leaves_the_runtimes_thread_alone() {
+    async fn stores_on_another_thread() {
         let directory = tempfile::tempdir().unwrap();
         let file = OwnerOnlyFile::new(directory.path().join("cache"));
         let text = Secret::new("one".to_owned());
         let mut storing = file.store(&text);
-        assert!(storing.as_mut().now_or_never().is_none(), "it is under way elsewhere");
+        assert!(storing.as_mut().now_or_never().is_none(), "the store runs on another thread");
         storing.await.unwrap();
         assert_eq!(file.load().await.unwrap().unwrap().expose(), "one");
     }

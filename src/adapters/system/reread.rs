@@ -1,4 +1,4 @@
-//! A text file that is also read anew when an operator asks for it.
+//! A text file that is also read again when an operator asks for it.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use tokio::sync::watch;
 
 use crate::{domain::secret::Plaintext, ports::file::TextFile};
 
-/// Wakes those who wait for a change of the file whenever `asked` changes. They compare what they
-/// read with what they knew: asking is harmless.
+/// Reports a possible change of the file whenever `asked` changes. The callers compare the content
+/// with what they know, so a needless report is harmless.
 #[derive(Debug)]
 pub struct Reread {
     file: Arc<dyn TextFile>,
@@ -16,7 +16,7 @@ pub struct Reread {
 }
 
 impl Reread {
-    /// `file`, read anew with each change of `asked`.
+    /// Returns `file`, which also reports a change whenever `asked` changes.
     #[must_use]
     pub const fn new(file: Arc<dyn TextFile>, asked: watch::Receiver<()>) -> Self {
         Self { file, asked }
@@ -68,16 +68,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_wakes_those_who_wait_for_a_change() {
+    async fn reports_a_change_on_request() {
         let (ask, asked) = watch::channel(());
         let file = Reread::new(Arc::new(Unchanging), asked);
         ask.send_replace(());
-        assert!(file.changed().now_or_never().is_none(), "what was asked before is over");
+        assert!(file.changed().now_or_never().is_none(), "an earlier request does not count");
         let mut waiting = Box::pin(file.changed());
         assert!(waiting.as_mut().now_or_never().is_none());
         ask.send_replace(());
         waiting.await;
         drop(ask);
-        assert!(file.changed().now_or_never().is_none(), "nobody asks any more");
+        assert!(file.changed().now_or_never().is_none(), "the sender has gone");
     }
 }

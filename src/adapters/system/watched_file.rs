@@ -1,5 +1,6 @@
-//! A file that an operator may replace at any moment: by a rename to its name, by a symbolic link
-//! that is swapped, by writing it in place. Its state is polled, which works on every file system.
+//! A file that an operator may replace at any moment: by a rename to its name, by exchanging a
+//! symbolic link, or by writing in place. Polls the state of the file, which works on every file
+//! system.
 
 use std::{
     fs,
@@ -24,10 +25,11 @@ const POLL_EVERY: Duration = Duration::from_secs(2);
 /// A file that was modified this recently may still be written to.
 const SETTLED_AFTER: Duration = Duration::from_millis(100);
 
-/// How often a file that is being written is read again.
+/// How often a read is repeated while the file is being written.
 const TRIES: u32 = 20;
 
-/// What tells one state of a file from another: device, inode, change time and size.
+/// Identifies a state of a file: device, inode, seconds and nanoseconds of its change time, and
+/// size.
 type Stamp = Option<(u64, u64, i64, i64, u64)>;
 
 /// A plain file of bounded size.
@@ -37,20 +39,21 @@ pub struct WatchedFile {
     most: u64,
     /// The state of the file when it was last read.
     read: Mutex<Stamp>,
-    /// Held by the thread that works on the file: a file system that hangs holds one thread.
+    /// Locked by the thread that works on the file, so that a file system that hangs blocks only
+    /// one thread.
     work_lock: Arc<tokio::sync::Mutex<()>>,
-    /// How long one look may take.
+    /// How long one access to the file may take.
     limit: Duration,
 }
 
 impl WatchedFile {
-    /// The file at `path`, of at most `most` bytes.
+    /// Returns the file at `path`, of at most `most` bytes.
     #[must_use]
     pub fn new(path: PathBuf, most: u64) -> Self {
         Self { path, most, read: Mutex::new(None), work_lock: Arc::default(), limit: READ_TIMEOUT }
     }
 
-    /// Runs `work` on a thread that may block; `None` when it does not end in time.
+    /// Runs `work` on a thread that may block. Returns `None` when it does not end in time.
     async fn on_thread<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Path) -> T + Send + 'static,
@@ -72,26 +75,28 @@ impl WatchedFile {
     }
 }
 
-/// The state of the file behind `path`, whatever links lead there.
+/// Returns the state of the file at `path`. Follows links. Returns `None` when there is no file.
 fn stamp(path: &Path) -> Stamp {
     let found = fs::metadata(path).ok()?;
     Some((found.dev(), found.ino(), found.ctime(), found.ctime_nsec(), found.size()))
 }
 
-/// What one look at a file gave.
-struct Look {
+/// The result of one read attempt.
+struct Attempt {
     stamp: Stamp,
     read: Result<Plaintext, String>,
-    /// The file was not written to meanwhile, nor moments ago.
+    /// Whether the file did not change during the read, and was not modified within
+    /// [`SETTLED_AFTER`] before.
     is_settled: bool,
 }
 
-fn look(path: &Path, most: u64, until: Instant) -> Look {
+fn attempt(path: &Path, most: u64, until: Instant) -> Attempt {
     let before = stamp(path);
     let read = bounded_file::read(path, most, Kinds::Plain, until);
     let modified = fs::metadata(path).and_then(|found| found.modified());
-    let is_warm = modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < SETTLED_AFTER));
-    Look { stamp: before, read, is_settled: !is_warm && stamp(path) == before }
+    let was_just_modified =
+        modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < SETTLED_AFTER));
+    Attempt { stamp: before, read, is_settled: !was_just_modified && stamp(path) == before }
 }
 
 #[async_trait]
@@ -103,16 +108,17 @@ impl TextFile for WatchedFile {
     async fn read(&self) -> Result<Plaintext, String> {
         let (most, limit) = (self.most, self.limit);
         for _ in 0..TRIES {
-            let found = self.on_thread(move |path| look(path, most, within(limit))).await;
+            let found = self.on_thread(move |path| attempt(path, most, within(limit))).await;
             let stamp = found.as_ref().and_then(|found| found.stamp);
             *self.read.lock().unwrap_or_else(PoisonError::into_inner) = stamp;
             match found {
-                Some(Look { is_settled: true, read, .. }) => return read,
+                Some(Attempt { is_settled: true, read, .. }) => return read,
                 Some(_) => sleep(SETTLED_AFTER).await,
                 None => return Err(READ_TIMED_OUT.to_owned()),
             }
         }
-        Err("is written to all the time".to_owned())
+        Err("changes while it is read; replace it by a rename instead of writing in place"
+            .to_owned())
     }
 
     async fn changed(&self) {
@@ -138,7 +144,7 @@ mod tests {
         assert_eq!(file.read().await.unwrap().expose(), text.as_bytes());
     }
 
-    /// Waits for a change that `change` makes.
+    /// Makes a change and waits until it is reported.
     async fn notices(file: &Arc<WatchedFile>, change: impl FnOnce()) {
         let waiting = {
             let file = Arc::clone(file);
@@ -150,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_rename_to_its_name_is_noticed() {
+    async fn notices_a_rename_to_its_name() {
         let directory = tempfile::tempdir().unwrap();
         let (path, draft) = (directory.path().join("id"), directory.path().join("draft"));
         fs::write(&path, "one").unwrap();
@@ -164,9 +170,10 @@ mod tests {
         says(&file, "two").await;
     }
 
-    /// As the kubelet updates projected volumes: the file is a link into a directory that is a link.
+    /// The kubelet updates projected volumes like this: the file is a link into a directory that is
+    /// a link.
     #[tokio::test]
-    async fn a_swapped_link_is_noticed() {
+    async fn notices_an_exchanged_link() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         for (name, text) in [("..1", "one"), ("..2", "two")] {
@@ -186,7 +193,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_is_written_in_place_is_not_seen_half() {
+    async fn never_reads_half_of_a_write_in_place() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("id");
         fs::write(&path, "one").unwrap();
@@ -204,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_goes_and_comes_back_is_noticed_both_times() {
+    async fn notices_that_a_file_goes_and_comes_back() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("id");
         fs::write(&path, "one").unwrap();
@@ -217,7 +224,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pipe_is_refused_and_a_plain_file_in_its_place_is_noticed() {
+    async fn rejects_a_pipe_and_notices_a_plain_file_in_its_place() {
         let directory = tempfile::tempdir().unwrap();
         let (path, draft) = (directory.path().join("id"), directory.path().join("draft"));
         mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
@@ -232,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_system_that_hangs_holds_one_thread_and_no_caller() {
+    async fn blocks_one_thread_and_no_caller_when_a_file_system_hangs() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("id");
         fs::write(&path, "one").unwrap();
@@ -240,7 +247,7 @@ mod tests {
         let (release, held) = std::sync::mpsc::channel::<()>();
         let hanging = file.on_thread(move |_path| held.recv().unwrap_or_default());
         assert_eq!(hanging.await, None);
-        // The thread still hangs: nobody else gets one.
+        // The first thread still hangs, so a second one does not start.
         assert_eq!(file.on_thread(|_path| ()).await, None);
         assert_eq!(file.read().await.unwrap_err(), READ_TIMED_OUT);
         drop(release);

@@ -1,5 +1,5 @@
-//! System calls, by seccomp: those that this process makes, and no others. A call that is refused
-//! fails with `EPERM`.
+//! Restricts system calls by seccomp to those that this process makes. Any other call fails with
+//! `EPERM`.
 
 use std::{collections::BTreeMap, fs};
 
@@ -16,7 +16,7 @@ use super::Report;
 /// Calls that are allowed with any argument. The kernel looks them up in a bitmap and runs no
 /// filter for them (since Linux 5.11).
 const ALLOWED: &[u32] = &[
-    // Reading and writing what is open.
+    // Reads and writes of open files.
     sys::__NR_read,
     sys::__NR_write,
     sys::__NR_readv,
@@ -33,7 +33,7 @@ const ALLOWED: &[u32] = &[
     sys::__NR_ftruncate,
     sys::__NR_flock,
     sys::__NR_pipe2,
-    // Files by name; Landlock says which.
+    // Files by name. Landlock restricts which.
     sys::__NR_openat,
     sys::__NR_newfstatat,
     sys::__NR_fstat,
@@ -51,7 +51,7 @@ const ALLOWED: &[u32] = &[
     sys::__NR_unlinkat,
     sys::__NR_renameat,
     sys::__NR_renameat2,
-    // Sockets; which kinds of them is said below.
+    // Sockets. The rules below restrict their families.
     sys::__NR_bind,
     sys::__NR_listen,
     sys::__NR_accept,
@@ -103,7 +103,7 @@ const ALLOWED: &[u32] = &[
     sys::__NR_tkill,
     sys::__NR_exit,
     sys::__NR_exit_group,
-    // Itself, the time and the system.
+    // The process itself, the time and the system.
     sys::__NR_getpid,
     sys::__NR_gettid,
     sys::__NR_getuid,
@@ -118,11 +118,11 @@ const ALLOWED: &[u32] = &[
     sys::__NR_getrandom,
     sys::__NR_uname,
     sys::__NR_sysinfo,
-    // Refused by a filter of its own, with the error that C libraries know what to do with.
+    // A second filter refuses this call with `ENOSYS`, the error that C libraries handle.
     sys::__NR_clone3,
 ];
 
-/// Forms of the same calls that only this older architecture has.
+/// Older forms of the same calls, which only this architecture has.
 #[cfg(target_arch = "x86_64")]
 const OLDER: &[u32] = &[
     sys::__NR_open,
@@ -142,25 +142,25 @@ const OLDER: &[u32] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER: &[u32] = &[];
 
-/// Families of sockets, with the highest protocol of each: TCP is 6, UDP 17, and `MPTCP`, which
-/// Landlock does not restrict, 262.
+/// The allowed socket families with the highest protocol of each. TCP is 6 and UDP is 17. `MPTCP`
+/// is 262 and stays forbidden, because Landlock does not restrict it.
 const FAMILIES: [(u32, u64); 4] =
     [(AF_UNIX, 0), (AF_INET, 17), (AF_INET6, 17), (AF_NETLINK, NETLINK_ROUTE)];
 const AF_UNIX: u32 = 1;
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
-/// The C library looks up by it which addresses this host has, and orders those of a name so.
+/// The C library uses it to find the addresses of this host, and to order the addresses of a name.
 const AF_NETLINK: u32 = 16;
 const NETLINK_ROUTE: u64 = 0;
 
-/// Requests of `ioctl`: `TCGETS`, `TCGETS2` (whether this is a terminal), `FIONREAD`, `FIONBIO`,
-/// `FIONCLEX`, `FIOCLEX`.
+/// The allowed requests of `ioctl`: `TCGETS` and `TCGETS2` (is this a terminal), `FIONREAD`,
+/// `FIONBIO`, `FIONCLEX`, `FIOCLEX`.
 const REQUESTS: [u64; 6] = [0x5401, 0x802c_542a, 0x541b, 0x5421, 0x5450, 0x5451];
 
-/// Operations of `prctl`: names of threads, and of memory areas (`PR_SET_VMA`).
+/// The allowed operations of `prctl`: naming threads, and naming memory areas (`PR_SET_VMA`).
 const OPERATIONS: [u64; 3] = [15, 16, 0x5356_4d41];
 
-/// Restricts all threads of this process.
+/// Restricts the system calls of all threads of this process. Reports what it did.
 pub(super) fn restrict() -> Report {
     match install() {
         Ok(count) => Report::of(format!("seccomp ({count} system calls)")),
@@ -168,13 +168,13 @@ pub(super) fn restrict() -> Report {
     }
 }
 
-/// Whether this kernel can (seccomp(2), Linux 4.14).
+/// Reports whether this kernel has seccomp filters (seccomp(2), Linux 4.14).
 pub(super) fn available() -> Report {
     match fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail") {
         Ok(actions) if actions.split_whitespace().any(|action| action == "errno") => {
             Report::of("seccomp".to_owned())
         }
-        _ => missing("this kernel has no filters of seccomp"),
+        _ => missing("this kernel has no seccomp filters"),
     }
 }
 
@@ -183,11 +183,11 @@ fn missing(why: &str) -> Report {
     Report::without(format!("system calls are not restricted: {why}; {remedy}"))
 }
 
-/// Returns the number of calls that are allowed.
+/// Installs the filters. Returns the number of allowed calls.
 fn install() -> Result<usize, Error> {
     let arch = std::env::consts::ARCH.try_into()?;
-    // The arguments of this call are in memory, where no filter sees them. C libraries take `clone`
-    // instead when they are told that the call does not exist.
+    // The arguments of `clone3` are in memory, where no filter can read them. C libraries use
+    // `clone` instead when `clone3` fails with `ENOSYS`.
     let no_clone3 = BTreeMap::from([(i64::from(sys::__NR_clone3), Vec::new())]);
     let first = SeccompFilter::new(
         no_clone3,
@@ -209,7 +209,7 @@ fn install() -> Result<usize, Error> {
     Ok(count)
 }
 
-/// The calls, and which arguments each may have; none where any may be.
+/// Returns the allowed calls with the rules for their arguments. An empty list allows any argument.
 fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
     let mut rules: BTreeMap<_, _> =
         ALLOWED.iter().chain(OLDER).map(|call| (i64::from(*call), Vec::new())).collect();
@@ -232,14 +232,14 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
     Ok(rules)
 }
 
-/// Rules by which the argument of that number is one of `values`.
+/// Returns rules that require argument number `argument` to be one of `values`.
 fn one_of(argument: u8, values: &[u64]) -> Result<Vec<SeccompRule>, Error> {
     let rule =
         |value: &u64| SeccompRule::new(vec![SeccompCondition::new(argument, Dword, Eq, *value)?]);
     Ok(values.iter().map(rule).collect::<Result<_, _>>()?)
 }
 
-/// `clone` makes a thread of this process, in the same namespaces, and no process.
+/// Allows `clone` for threads of this process in the same namespaces, and not for processes.
 fn thread_alone() -> Result<SeccompRule, Error> {
     const THREAD: u32 = sys::CLONE_THREAD | sys::CLONE_VM;
     const NAMESPACES: u32 = sys::CLONE_NEWNS
@@ -249,11 +249,11 @@ fn thread_alone() -> Result<SeccompRule, Error> {
         | sys::CLONE_NEWUSER
         | sys::CLONE_NEWPID
         | sys::CLONE_NEWNET;
-    let looked_at = MaskedEq((THREAD | NAMESPACES).into());
-    Ok(SeccompRule::new(vec![SeccompCondition::new(0, Dword, looked_at, THREAD.into())?])?)
+    let flags = MaskedEq((THREAD | NAMESPACES).into());
+    Ok(SeccompRule::new(vec![SeccompCondition::new(0, Dword, flags, THREAD.into())?])?)
 }
 
-/// `prlimit64` reads a limit of this process, and sets none.
+/// Allows `prlimit64` to read a limit of this process, and not to set one.
 fn own_limit_read() -> Result<SeccompRule, Error> {
     Ok(SeccompRule::new(vec![
         SeccompCondition::new(0, Dword, Eq, 0)?,

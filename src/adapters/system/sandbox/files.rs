@@ -1,4 +1,4 @@
-//! Files, TCP ports, abstract sockets and signals, by Landlock
+//! Restricts files, TCP ports, abstract sockets and signals by Landlock
 //! (<https://docs.kernel.org/userspace-api/landlock.html>).
 
 use std::path::PathBuf;
@@ -11,21 +11,21 @@ use landlock::{
 
 use super::{Needs, Report, places, resolver};
 
-/// The newest version that this was tried with. Newer ones restrict UDP, for which no rule exists
-/// here, and sockets by path, of which journald and systemd have some.
+/// The newest Landlock version that this program uses. Newer versions restrict UDP, for which this
+/// program has no rules, and sockets by path, of which journald and systemd have some.
 const TRIED: ABI = ABI::V7;
 
-/// Since which version TCP ports, and abstract sockets and signals, are restricted.
+/// The Landlock versions that first restrict TCP ports (4), and abstract sockets and signals (6).
 const TCP: u32 = 4;
 const SCOPES: u32 = 6;
 
-/// TCP port 53: where an answer of DNS is too long for UDP.
+/// TCP port 53. DNS uses it when an answer is too long for UDP.
 const DNS: u16 = 53;
 
-/// What every process reads: its own metrics, and the system's randomness.
+/// Files that every process reads: its own metrics and the random bytes of the system.
 const READ_BY_ALL: [&str; 3] = ["/proc", "/dev/urandom", "/dev/random"];
 
-/// Restricts this thread, and those that it starts, to what `needs` name.
+/// Restricts this thread, and the threads that it starts later, to `needs`.
 pub(super) fn restrict(needs: &Needs) -> Report {
     match enforce(needs) {
         Ok(status) => offered(status.landlock, needs.abstract_sockets),
@@ -33,9 +33,9 @@ pub(super) fn restrict(needs: &Needs) -> Report {
     }
 }
 
-/// What this kernel offers.
+/// Reports what this kernel could restrict. Changes nothing.
 pub(super) fn available() -> Report {
-    // Without a flag it restricts nothing.
+    // Without a flag this call restricts nothing.
     match RestrictSelf::default().no_new_privs(false).apply() {
         Ok(status) => offered(status.landlock, false),
         Err(error) => refused(&error),
@@ -75,7 +75,7 @@ fn enforce(needs: &Needs) -> Result<RestrictionStatus, RulesetError> {
         .restrict_self()
 }
 
-/// What is restricted by a kernel of this `status`, and what would take a newer one.
+/// Reports what a kernel of this `status` restricts, and what a newer kernel would add.
 fn offered(status: LandlockStatus, abstract_sockets: bool) -> Report {
     let version = match status {
         LandlockStatus::Available { effective_abi, kernel_abi } => kernel_abi
@@ -86,8 +86,8 @@ fn offered(status: LandlockStatus, abstract_sockets: bool) -> Report {
     };
     if version == 0 {
         return Report::without(
-            "files and TCP ports are not restricted: this kernel has no Landlock, it is not \
-             switched on, or the container runtime refuses it; use Linux 6.7 or later, name \
+            "files and TCP ports are not restricted: this kernel has no Landlock, Landlock is \
+             off, or the container runtime forbids it; use Linux 6.7 or later, name \
              landlock in its parameter lsm=, and allow the calls landlock_* in the container"
                 .to_owned(),
         );
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_old_kernel_leaves_open_is_told() {
+    fn reports_what_an_old_kernel_does_not_restrict() {
         assert_eq!(of(ABI::V1).in_force, ["Landlock 1 (files)"]);
         assert_eq!(of(ABI::V1).newer.len(), 2);
         assert_eq!(of(ABI::V4).in_force, ["Landlock 4 (files, TCP ports)"]);

@@ -1,7 +1,7 @@
-//! The directories that are opened to Landlock for a file, so that the file can be replaced.
+//! Finds the directories that Landlock must allow so that a file can be used and replaced.
 //!
-//! A rule of Landlock holds for a directory (an inode) and all below it, and not for a name. It is
-//! looked for where a file really is; the links that lead there do not count.
+//! A Landlock rule applies to a directory (an inode) and everything below it, not to a name. The
+//! kernel checks the real place of a file; the links that lead there do not count.
 
 use std::{
     collections::BTreeSet,
@@ -9,12 +9,12 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-/// The most links that are followed from one path, as in the kernel (`path_resolution(7)`).
+/// Most links to follow from one path, as in the kernel (`path_resolution(7)`).
 const LINKS_MAX: usize = 40;
 
-/// The directories in which the file at `path`, which is read, is or may appear: those of
-/// [`of_written`], and where there is no file yet the directory above too, because something may be
-/// mounted over the first.
+/// Returns the directories in which the file at `path`, which is read, is or may appear. These are
+/// the directories of [`of_written`]. While the file does not exist, the directory above is added,
+/// because something may be mounted over the nearest one.
 pub(super) fn of_read(path: &Path) -> Vec<PathBuf> {
     let mut found = of_written(path);
     if !path.exists() {
@@ -23,13 +23,13 @@ pub(super) fn of_read(path: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The directories in which the file at `path`, which is written, is or may appear:
-/// - the directory of its name and that of each link behind it;
-/// - of a link in the path that points beside itself (`..data` of the kubelet), its directory: the
-///   next target will be there too;
-/// - where there is no directory, the nearest one above that exists.
+/// Returns the directories in which the file at `path`, which is written, is or may appear:
+/// - the directory of its name, and the directory of each link that it leads through;
+/// - the directory of a link in the path that points into its own directory (`..data` of the
+///   kubelet): the next target will be there too;
+/// - if the directory does not exist, the nearest directory above that exists.
 ///
-/// The root directory is never one of them.
+/// The result never contains the root directory.
 pub(super) fn of_written(path: &Path) -> Vec<PathBuf> {
     let mut found = BTreeSet::new();
     let Ok(mut path) = std::path::absolute(path) else { return Vec::new() };
@@ -44,7 +44,8 @@ pub(super) fn of_written(path: &Path) -> Vec<PathBuf> {
     found.into_iter().collect()
 }
 
-/// The directories in which a socket at `path` is bound, now and after its directory was replaced.
+/// Returns the directories in which a socket at `path` is bound, now and after its directory was
+/// replaced.
 pub(super) fn of_socket(path: &Path) -> Vec<PathBuf> {
     let Ok(path) = std::path::absolute(path) else { return Vec::new() };
     let directory = path.parent().and_then(|directory| fs::canonicalize(directory).ok());
@@ -53,18 +54,20 @@ pub(super) fn of_socket(path: &Path) -> Vec<PathBuf> {
     found.filter(|directory| directory.parent().is_some()).collect()
 }
 
-/// The nearest existing directory at or above `directory`, without links.
+/// Returns the nearest existing directory at or above `directory`, with links resolved.
 fn nearest(directory: &Path) -> Option<PathBuf> {
     directory.ancestors().find_map(|above| fs::canonicalize(above).ok())
 }
 
-/// The directory above, unless that is one at the root, such as `/etc`: it holds too much.
+/// Returns the directory above, unless that is directly below the root, such as `/etc`: it contains
+/// too much.
 fn above(directory: &Path) -> Option<PathBuf> {
     directory.parent().filter(|above| depth(above) > 1).map(Path::to_owned)
 }
 
-/// The directory that holds the link at `path`, if the link points beside itself or below that.
-/// One at the root, such as `/var` with its link `/var/run`, holds too much.
+/// Returns the directory of the link at `path`, if the link points into that directory. Skips
+/// directories directly below the root, such as `/var` with its link `/var/run`: they contain too
+/// much.
 fn beside(path: &Path) -> Option<PathBuf> {
     let target = fs::read_link(path).ok()?;
     let stays = target.components().all(|part| matches!(part, Component::Normal(_)));
@@ -89,14 +92,14 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_file_opens_its_directory_alone() {
+    fn allows_only_the_directory_of_a_plain_file() {
         let (_kept, root) = directory();
         fs::write(root.join("id"), "").unwrap();
         assert_eq!(of_read(&root.join("id")), [root]);
     }
 
     #[test]
-    fn a_volume_of_the_kubelet_opens_the_whole_volume() {
+    fn allows_the_whole_volume_of_the_kubelet() {
         let (_kept, root) = directory();
         fs::create_dir(root.join("..1")).unwrap();
         fs::write(root.join("..1/id"), "").unwrap();
@@ -108,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn each_link_opens_its_directory_and_the_last_target_its_own() {
+    fn allows_the_directory_of_each_link_and_of_the_target() {
         let (_kept, root) = directory();
         for name in ["a", "b", "c"] {
             fs::create_dir(root.join(name)).unwrap();
@@ -120,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_opens_the_nearest_directory_and_the_one_above() {
+    fn allows_the_nearest_directory_of_a_missing_file_and_the_one_above() {
         let (_kept, root) = directory();
         let above = root.parent().unwrap().to_owned();
         fs::create_dir(root.join("a")).unwrap();
@@ -131,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_root_directory_is_never_opened() {
+    fn never_allows_the_root_directory() {
         assert!(of_read(Path::new("/none/id")).is_empty());
         assert!(of_read(Path::new("/id")).is_empty());
         assert_eq!(of_read(Path::new("/etc/none")), [Path::new("/etc")]);
@@ -139,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_opens_its_directory_and_the_one_above() {
+    fn allows_the_directory_of_a_socket_and_the_one_above() {
         let (_kept, root) = directory();
         let above = root.parent().unwrap().to_owned();
         let socket = of_socket(&root.join("k.sock"));

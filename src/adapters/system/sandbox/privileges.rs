@@ -1,4 +1,4 @@
-//! Privileges: none are gained any more, capabilities are dropped, new files are private.
+//! Gives up privileges: forbids gaining new ones, drops capabilities, and makes new files private.
 
 use std::path::Path;
 
@@ -14,19 +14,19 @@ use rustix::{
 
 use super::{Needs, Report};
 
-/// Lets root use the files of other users: to read them, and to do all with them.
+/// Let root use the files of other users: read them, or do everything with them.
 const READ_ALL: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
 const USE_ALL: CapabilitySet = CapabilitySet::DAC_OVERRIDE;
 
-/// Sets the umask to 0077 and `no_new_privs`, and drops all capabilities but those without which
-/// a file of another user in `needs` could not be used any more.
+/// Sets the umask to 0077 and `no_new_privs`. Drops all capabilities, except one that is needed to
+/// use a file of another user in `needs`.
 pub(super) fn drop_all(needs: &Needs) -> Report {
     let mut report = Report::default();
     let _former = umask(Mode::RWXG | Mode::RWXO);
     report.in_force.push("umask 0077".to_owned());
     match set_no_new_privs(true) {
         Ok(()) => report.in_force.push("no_new_privs".to_owned()),
-        Err(error) => report.missing.push(format!("no_new_privs is refused: {error}")),
+        Err(error) => report.missing.push(format!("the kernel refused no_new_privs: {error}")),
     }
     match drop_capabilities(needs) {
         Ok(kept) if kept.is_empty() => report.in_force.push("no capabilities".to_owned()),
@@ -35,7 +35,9 @@ pub(super) fn drop_all(needs: &Needs) -> Report {
              chown it to the user of this process",
             if kept == USE_ALL { "CAP_DAC_OVERRIDE" } else { "CAP_DAC_READ_SEARCH" }
         )),
-        Err(error) => report.missing.push(format!("capabilities are kept: {error}")),
+        Err(error) => {
+            report.missing.push(format!("the capabilities could not be dropped: {error}"))
+        }
     }
     report
 }
@@ -49,7 +51,7 @@ fn drop_capabilities(needs: &Needs) -> Result<CapabilitySet> {
             let Some(one) = 1_u64.checked_shl(bit).map(CapabilitySet::from_bits_retain) else {
                 break;
             };
-            // The kernel knows no further capability.
+            // The kernel has no further capability.
             if remove_capability_from_bounding_set(one).is_err() {
                 break;
             }
@@ -58,7 +60,7 @@ fn drop_capabilities(needs: &Needs) -> Result<CapabilitySet> {
     let before = Usable::now(needs);
     for kept in [CapabilitySet::empty(), READ_ALL, USE_ALL] {
         let kept = kept & held.effective;
-        // Still permitted, so that the next round can take it up again.
+        // Keeps them permitted, so that the next round can use them again.
         let permitted = held.permitted & (READ_ALL | USE_ALL);
         let inheritable = CapabilitySet::empty();
         set_capabilities(None, CapabilitySets { effective: kept, permitted, inheritable })?;
@@ -75,7 +77,7 @@ fn drop_capabilities(needs: &Needs) -> Result<CapabilitySet> {
     Ok(none)
 }
 
-/// Which of the needed files and directories can be used.
+/// Which of the needed files and directories this process can use.
 #[derive(PartialEq, Eq)]
 struct Usable(Vec<bool>);
 

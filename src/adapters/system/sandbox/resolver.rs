@@ -1,4 +1,4 @@
-//! The files by which the C library looks up host names.
+//! Lists the files that the C library needs to resolve host names.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 use crate::adapters::system::place::is_mounted_by_itself;
 
 /// The configuration of lookups and of the loader (`nsswitch.conf(5)`, `resolv.conf(5)`,
-/// `gai.conf(5)`, `host.conf(5)`, `ld.so(8)`), and the libraries that do them.
+/// `gai.conf(5)`, `host.conf(5)`, `ld.so(8)`), and the libraries that resolve names.
 const FIXED: [&str; 13] = [
     "/etc/nsswitch.conf",
     "/etc/gai.conf",
@@ -25,16 +25,16 @@ const FIXED: [&str; 13] = [
     "/run/resolvconf",
 ];
 
-/// The files that other programs replace while this process runs.
+/// Files that other programs replace while this process runs.
 const REPLACED: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 
-/// What is to be opened for reading so that host names are looked up, also after the network
-/// changed.
+/// Returns the files and directories that must be readable to resolve host names, also after the
+/// network configuration has changed.
 ///
 /// Programs replace `resolv.conf` and `hosts` by a rename. The new file is another inode, to which
-/// a rule for the former one does not apply. So the directory is opened in which they really are:
-/// that of a link's target, or all of `/etc` on hosts where they are plain files. In a container
-/// they are mounts of their own that nothing replaces, and only they are opened.
+/// a rule for the old file does not apply. So the result contains the real directory of each file:
+/// the directory of the link target, or all of `/etc` if it is a plain file. In a container these
+/// files are mounts of their own that nothing replaces, and the result contains only the files.
 pub(super) fn files() -> Vec<PathBuf> {
     let replaced = REPLACED.map(Path::new).map(|path| {
         let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_root_directory_is_never_opened() {
+    fn never_allows_the_root_directory() {
         assert!(files().iter().all(|path| path.parent().is_some()), "{:?}", files());
     }
 }
