@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use vault_kube_kms::{
     adapters::{
         grpc::{
-            address::SocketAddress, client, incoming::PeerPolicy, server::Serving,
+            address::SocketAddress, client, incoming::PeerPolicy, server::KmsServer,
             socket::BoundSocket, wire::StatusRequest,
         },
         system::clock::SystemClock,
@@ -70,7 +70,7 @@ impl Telemetry for Refusing {
 fn serve(name: &str, uids: &[u32]) -> CancellationToken {
     let address = SocketAddress::Abstract(name.to_owned());
     let (listeners, _guard) = BoundSocket::bind(&address).unwrap().guarded();
-    let serving = Serving {
+    let serving = KmsServer {
         kms: Arc::new(Refusing),
         clock: Arc::new(SystemClock::new()),
         telemetry: Arc::new(Refusing),

@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 use super::{background::Background, keeper, runtime::Signals, sandbox, statusz, watchdog};
 use crate::{
     adapters::{
-        grpc::{server::Serving, socket::BoundSocket, socket_guard::SocketEvent},
+        grpc::{server::KmsServer, socket::BoundSocket, socket_guard::SocketEvent},
         http::{
             routes::{Readiness, Routes},
             server::BoundPort,
@@ -190,7 +190,7 @@ impl Provider {
         }
         let entries = audit.clone().map(|audit| -> Arc<dyn Audit> { audit });
         let peers = settings.peers;
-        let serving = Serving { kms, clock, telemetry, audit: entries, peers, drain: DRAIN };
+        let serving = KmsServer { kms, clock, telemetry, audit: entries, peers, drain: DRAIN };
         readiness.set(Ok(()));
         let guarding = guard.keep(&stop, |event| tell_of_socket(&event, &readiness));
         let leaving = async {
@@ -245,7 +245,7 @@ fn tell_of_socket(event: &SocketEvent, readiness: &Readiness) {
             readiness.set(Err(LOST));
             error!(%error, "the socket was removed or replaced, and cannot be bound anew");
         }
-        SocketEvent::BoundAnew => {
+        SocketEvent::Rebound => {
             readiness.set(Ok(()));
             warn!("the socket was removed or replaced; it is bound anew");
         }

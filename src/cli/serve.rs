@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     adapters::{
-        system::hardening::{self, Missed},
+        system::hardening::{self, MissingProtection},
         telemetry::{
             logging::{self, Form},
             outlets,
@@ -85,9 +85,9 @@ fn bind(
 fn warn_of(settings: &Settings) {
     for missed in hardening::harden() {
         match missed {
-            Missed::CoreFiles => info!("{missed}"),
-            Missed::Lock { swap: false } => info!("{missed}"),
-            Missed::Lock { swap: true } => warn!("{missed}"),
+            MissingProtection::CoreFiles => info!("{missed}"),
+            MissingProtection::Lock { swap: false } => info!("{missed}"),
+            MissingProtection::Lock { swap: true } => warn!("{missed}"),
         }
     }
     for warning in warnings::of(settings) {

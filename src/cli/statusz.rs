@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     adapters::{
         http::statusz::{
-            Endpoint, LastError, Problem, Sandbox, Session, Statusz, Takeover, VERSIONS_MAX,
-            Version,
+            EndpointStatus, LastError, Problem, Sandbox, SessionStatus, Statusz, Takeover,
+            VERSIONS_MAX, Version,
         },
         rfc3339,
         system::sandbox::Report,
@@ -118,8 +118,8 @@ fn version(view: &VersionView, writes: Option<KekVersion>) -> Version {
     }
 }
 
-fn session(view: &SessionView) -> Session {
-    Session {
+fn session(view: &SessionView) -> SessionStatus {
+    SessionStatus {
         state: match (view.logins, &view.closed) {
             (Some(_), _) => "open",
             (None, Some(_)) => "closed",
@@ -131,8 +131,8 @@ fn session(view: &SessionView) -> Session {
     }
 }
 
-fn endpoint(view: EndpointView) -> Endpoint {
-    Endpoint {
+fn endpoint(view: EndpointView) -> EndpointStatus {
+    EndpointStatus {
         breaker: view.breaker,
         preferred: view.preferred,
         problem: view.last_error.as_ref().map(problem),

@@ -1,4 +1,4 @@
-//! Why a socket cannot be bound.
+//! The errors of binding the socket.
 
 use std::{io, path::PathBuf, time::Duration};
 
@@ -65,7 +65,7 @@ pub enum BindError {
     /// The socket that systemd passed to this process cannot be served.
     #[error("inherited-socket: {problem}; {remedy}")]
     Passed {
-        /// What is wrong with it.
+        /// What is wrong with the socket.
         problem: String,
         /// What to do.
         remedy: &'static str,

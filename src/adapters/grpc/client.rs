@@ -20,12 +20,12 @@ const ORIGIN: &str = "http://localhost";
 pub type KmsClient =
     KeyManagementServiceClient<BoxCloneService<Request<Body>, Response<Incoming>, hyper::Error>>;
 
-/// Connects to `address` and sends `localhost` as authority, as kube-apiserver does since 1.32.
+/// Connects to `address`. Sends `localhost` as authority, as kube-apiserver does since 1.32.
 ///
 /// # Errors
 /// Returns an error when no process listens at `address` or when the peer does not speak HTTP/2.
 pub async fn connect(address: &SocketAddress) -> io::Result<KmsClient> {
-    let sender = dial(address).await?;
+    let sender = open(address).await?;
     let service = tower::service_fn(move |request| {
         let mut sender = sender.clone();
         async move { sender.send_request(request).await }
@@ -40,7 +40,7 @@ pub async fn connect(address: &SocketAddress) -> io::Result<KmsClient> {
 /// # Errors
 /// Returns an error when no process listens at `address` or when the answer is not HTTP/2.
 pub async fn answers(address: &SocketAddress) -> io::Result<()> {
-    let mut sender = dial(address).await?;
+    let mut sender = open(address).await?;
     let request = Request::post(format!("{ORIGIN}/watchdog/Answers"))
         .header(header::CONTENT_TYPE, "application/grpc")
         .header(header::TE, "trailers")
@@ -49,7 +49,7 @@ pub async fn answers(address: &SocketAddress) -> io::Result<()> {
     sender.send_request(request).await.map(drop).map_err(io::Error::other)
 }
 
-async fn dial(address: &SocketAddress) -> io::Result<http2::SendRequest<Body>> {
+async fn open(address: &SocketAddress) -> io::Result<http2::SendRequest<Body>> {
     let stream = match address {
         SocketAddress::File(path) => UnixStream::connect(path).await?,
         SocketAddress::Abstract(name) => UnixStream::connect(format!("\0{name}")).await?,

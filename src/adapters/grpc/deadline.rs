@@ -26,7 +26,7 @@ pub fn budget(headers: &HeaderMap) -> Duration {
     })
 }
 
-/// Reads the wire form of the gRPC specification: 1 to 8 digits and a unit.
+/// Parses a timeout in the form of the gRPC specification: 1 to 8 digits and a unit.
 fn parse(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {

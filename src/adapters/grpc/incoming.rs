@@ -299,11 +299,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let address = SocketAddress::File(directory.path().join("k.sock"));
         let (listeners, _guard) = BoundSocket::bind(&address).unwrap().guarded();
-        let dial = || std::os::unix::net::UnixStream::connect(directory.path().join("k.sock"));
-        let mut client = dial().unwrap();
+        let connect = || std::os::unix::net::UnixStream::connect(directory.path().join("k.sock"));
+        let mut client = connect().unwrap();
         client.write_all(b"PRI").unwrap();
         for _ in 0..3 * LIMITS.silent {
-            dial().unwrap().write_all(b"PRI").unwrap();
+            connect().unwrap().write_all(b"PRI").unwrap();
         }
         let admitted =
             admitted(listeners, PeerPolicy::FileMode, Arc::new(DiscardingTelemetry)).unwrap();
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abstract_socket_admits_root_us_and_the_named() {
+    fn an_abstract_socket_admits_root_our_uid_and_listed_uids() {
         let own = rustix::process::geteuid().as_raw();
         let policy = PeerPolicy::Uids(BTreeSet::from([4_242]));
         for uid in [0, own, 4_242] {

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_passed_socket_keeps_its_mode() {
+    fn keeps_the_mode_of_a_passed_socket() {
         let directory = tempfile::tempdir().unwrap();
         let (path, address) = at(&directory);
         let listener = UnixListener::bind(&path).unwrap();
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abstract_socket_is_passed_too() {
+    fn takes_an_abstract_socket() {
         let name = format!("vkk-inherited-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let listener = UnixListener::bind_addr(&address).unwrap();
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_at_another_address_is_refused_with_both() {
+    fn rejects_a_socket_at_another_address_and_names_both() {
         let directory = tempfile::tempdir().unwrap();
         let (path, _) = at(&directory);
         let listener = UnixListener::bind(&path).unwrap();
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_does_not_listen_is_refused() {
+    fn rejects_a_socket_that_does_not_listen() {
         let directory = tempfile::tempdir().unwrap();
         let (path, address) = at(&directory);
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();

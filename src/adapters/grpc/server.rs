@@ -59,7 +59,7 @@ const AGE_GRACE: Duration = CALL_MAX;
 
 /// A server that is not running yet: the use cases and everything that the server needs.
 #[derive(Clone, Debug)]
-pub struct Serving {
+pub struct KmsServer {
     /// The use cases.
     pub kms: Arc<dyn KeyManagement>,
     /// Measures time, for deadlines and durations.
@@ -74,7 +74,7 @@ pub struct Serving {
     pub drain: Duration,
 }
 
-impl Serving {
+impl KmsServer {
     /// Serves `listeners` until `stop` is cancelled. Then waits for active calls to end, for at
     /// most `drain`.
     ///

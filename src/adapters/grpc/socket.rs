@@ -38,7 +38,7 @@ const BACKLOG: i32 = i32::MAX;
 pub struct BoundSocket {
     /// The listener, non-blocking.
     pub listener: UnixListener,
-    /// Where it listens.
+    /// The address of the listener.
     pub address: SocketAddress,
     /// The file of the socket. `None` for an abstract socket.
     pub file: Option<SocketFile>,
@@ -79,7 +79,7 @@ impl BoundSocket {
         let system_address = SocketAddr::from_abstract_name(name).map_err(failed)?;
         let listener = UnixListener::bind_addr(&system_address).map_err(|error| {
             if error.kind() == io::ErrorKind::AddrInUse {
-                in_use(address, dial(format!("\0{name}")).ok())
+                in_use(address, try_connect(format!("\0{name}")).ok())
             } else {
                 failed(error)
             }
@@ -167,7 +167,7 @@ pub fn inspect(address: &SocketAddress) -> Result<Occupancy, BindError> {
     let path = match address {
         SocketAddress::File(path) => path,
         SocketAddress::Abstract(name) => {
-            let served = is_served(&dial(format!("\0{name}")));
+            let served = is_served(&try_connect(format!("\0{name}")));
             return Ok(if served { Occupancy::Served } else { Occupancy::Free });
         }
     };
@@ -181,18 +181,18 @@ pub fn inspect(address: &SocketAddress) -> Result<Occupancy, BindError> {
 }
 
 /// Connects without waiting: a process that hangs may have a full backlog.
-fn dial(path: impl AsRef<Path>) -> io::Result<Socket> {
+fn try_connect(path: impl AsRef<Path>) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.connect(&SockAddr::unix(path)?)?;
     Ok(socket)
 }
 
-/// Returns the error for an `address` in use. Names the user of the process that listens, when a
-/// connection to it (`dialled`) tells the user.
-fn in_use(address: &SocketAddress, dialled: Option<Socket>) -> BindError {
+/// Returns the error for an `address` in use. Names the user of the process that listens, if
+/// `connection` reports it.
+fn in_use(address: &SocketAddress, connection: Option<Socket>) -> BindError {
     let own = rustix::process::geteuid().as_raw();
-    let peer = dialled.and_then(|socket| rustix::net::sockopt::socket_peercred(socket).ok());
+    let peer = connection.and_then(|socket| rustix::net::sockopt::socket_peercred(socket).ok());
     match peer.map(|peer| peer.uid.as_raw()) {
         Some(uid) if uid != own && uid != 0 => {
             BindError::InUseByAnother { address: address.clone(), uid, own }
@@ -214,15 +214,15 @@ fn refuse_occupied(address: &SocketAddress, path: &Path) -> Result<(), BindError
         };
         return Err(BindError::NotASocket { path: path.to_owned(), kind });
     }
-    let dialled = dial(path);
-    if is_served(&dialled) { Err(in_use(address, dialled.ok())) } else { Ok(()) }
+    let connection = try_connect(path);
+    if is_served(&connection) { Err(in_use(address, connection.ok())) } else { Ok(()) }
 }
 
 /// Returns whether a process listens: the connection succeeded, or failed in another way than
 /// "refused" or "not found".
-fn is_served(dialled: &io::Result<Socket>) -> bool {
+fn is_served(connection: &io::Result<Socket>) -> bool {
     use io::ErrorKind::{ConnectionRefused, NotFound};
-    !dialled.as_ref().is_err_and(|error| matches!(error.kind(), ConnectionRefused | NotFound))
+    !connection.as_ref().is_err_and(|error| matches!(error.kind(), ConnectionRefused | NotFound))
 }
 
 #[cfg(test)]

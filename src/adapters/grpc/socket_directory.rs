@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_in_the_place_of_the_directory_is_an_error_and_no_wait() {
+    fn rejects_a_pipe_in_place_of_the_directory_at_once() {
         let directory = tempfile::tempdir().unwrap();
         let pipe = directory.path().join("pipe");
         let mode = rustix::fs::Mode::RWXU;

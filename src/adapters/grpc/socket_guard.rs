@@ -15,14 +15,14 @@ use super::{
 /// How often the file is checked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What happened to the socket.
+/// A change of the socket.
 #[derive(Debug)]
 pub enum SocketEvent {
     /// The file was removed or replaced, and the socket cannot be bound again yet. Sent again when
     /// the reason changes.
     Lost(BindError),
     /// The socket was bound again.
-    BoundAnew,
+    Rebound,
 }
 
 /// Guards the socket file of a running server. Run it with [`SocketGuard::keep`].
@@ -75,7 +75,7 @@ impl SocketGuard {
                     reported = None;
                     // Fails only when the server has ended and does not need the listener.
                     drop(self.listeners.send(listener).await);
-                    report(SocketEvent::BoundAnew);
+                    report(SocketEvent::Rebound);
                 }
                 Some(Err(error)) => {
                     let text = error.to_string();
@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
 
-    /// What an operator may have to wait for.
+    /// How long an operator may have to wait.
     const NOTICED: Duration = Duration::from_secs(5);
 
     struct Kept {
@@ -138,34 +138,34 @@ mod tests {
         let (sender, events) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        let tell = Arc::new(move |event| sender.send(event).unwrap());
+        let send = Arc::new(move |event| sender.send(event).unwrap());
         let keeping = tokio::spawn(async move {
-            guard.keep(&stopped, move |event| tell(event)).await;
+            guard.keep(&stopped, move |event| send(event)).await;
         });
         Kept { path, listeners, events, stop, keeping }
     }
 
     async fn next(kept: &mut Kept) -> SocketEvent {
-        timeout(NOTICED, kept.events.recv()).await.expect("it is noticed").unwrap()
+        timeout(NOTICED, kept.events.recv()).await.expect("the guard reports a change").unwrap()
     }
 
     #[tokio::test]
-    async fn a_socket_that_was_removed_is_bound_anew() {
+    async fn binds_a_removed_socket_again() {
         let directory = tempfile::tempdir().unwrap();
         let mut kept = kept(&directory);
         fs::remove_file(&kept.path).unwrap();
         let bound = next(&mut kept).await;
-        assert!(matches!(bound, SocketEvent::BoundAnew), "{bound:?}");
+        assert!(matches!(bound, SocketEvent::Rebound), "{bound:?}");
         let listener = kept.listeners.replacements.recv().await.unwrap();
         UnixStream::connect(&kept.path).unwrap();
         listener.accept().unwrap();
         kept.stop.cancel();
         kept.keeping.await.unwrap();
-        assert!(!kept.path.exists(), "it is removed at the end");
+        assert!(!kept.path.exists(), "the file is removed at the end");
     }
 
     #[tokio::test]
-    async fn a_socket_of_another_process_stays_and_is_replaced_once_it_is_left() {
+    async fn waits_until_another_process_leaves_the_address() {
         let directory = tempfile::tempdir().unwrap();
         let mut kept = kept(&directory);
         fs::remove_file(&kept.path).unwrap();
@@ -174,13 +174,13 @@ mod tests {
         assert!(matches!(lost, SocketEvent::Lost(BindError::InUse(_))), "{lost:?}");
         drop(other);
         let bound = next(&mut kept).await;
-        assert!(matches!(bound, SocketEvent::BoundAnew), "{bound:?}");
+        assert!(matches!(bound, SocketEvent::Rebound), "{bound:?}");
         kept.stop.cancel();
         kept.keeping.await.unwrap();
     }
 
     #[tokio::test]
-    async fn a_socket_of_another_process_is_not_removed_at_the_end() {
+    async fn leaves_the_socket_of_another_process_at_the_end() {
         let directory = tempfile::tempdir().unwrap();
         let kept = kept(&directory);
         fs::remove_file(&kept.path).unwrap();

@@ -207,7 +207,7 @@ async fn sends_items_of_a_denied_batch_alone_until_one_is_denied() {
 }
 
 #[tokio::test]
-async fn what_waited_too_long_is_not_sent() {
+async fn does_not_send_an_expired_call() {
     let kek = GatedKek::new();
     let layer = layer(&kek);
     let slots: Vec<_> = ["a", "b"].map(|text| ask(&layer, text)).into();

@@ -35,7 +35,7 @@ const KEY_BYTES: usize = 32;
 /// Length of the tag of AES-256-GCM, in bytes.
 const TAG_BYTES: usize = 16;
 
-/// Seals each seed, and lets the keeper inside wrap the key of the seal.
+/// Seals each seed with a fresh key. The keeper inside wraps that key.
 #[derive(Debug)]
 pub struct Seal<K: ?Sized> {
     inner: Arc<K>,

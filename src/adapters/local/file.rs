@@ -62,7 +62,7 @@ struct WireVersion {
 }
 
 impl KeyFile {
-    /// Reads the file at `path`.
+    /// Reads and checks the key file at `path`.
     ///
     /// # Errors
     /// Returns [`Code::KeyMissing`] when there is no file. Returns [`Code::KeyUnusable`] when other
@@ -138,7 +138,7 @@ impl KeyFile {
             return Err(KmsError::new(
                 Code::KeyUnusable,
                 format!("the key file has {VERSIONS_MAX} versions already"),
-                "create a new key with `vault-kube-kms local init` and move the data to it",
+                "start a second provider with a new key file, and move the data to it (docs/moving.md)",
             ));
         }
         let version = file.add(now)?;

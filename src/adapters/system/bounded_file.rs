@@ -56,7 +56,7 @@ fn in_time(
     let (done, result) = mpsc::sync_channel(1);
     thread::Builder::new()
         .name("file".to_owned())
-        .spawn(move || drop(done.send(work(within(limit)))))
+        .spawn(move || drop(done.send(work(deadline_after(limit)))))
         .map_err(|error| cannot(&error))?;
     // The work ends by itself a little earlier, if it can.
     result.recv_timeout(limit + limit / 10).unwrap_or_else(|_late| Err(READ_TIMED_OUT.to_owned()))
@@ -125,7 +125,7 @@ fn drained(mut file: File, expected: u64, most: u64, until: Instant) -> Result<P
 /// Waits until `file` has bytes or has ended. A plain file is always ready.
 fn wait_for(file: &File, until: Instant) -> Result<(), String> {
     loop {
-        let left = until.saturating_duration_since(within(Duration::ZERO));
+        let left = until.saturating_duration_since(deadline_after(Duration::ZERO));
         if left.is_zero() {
             return Err(READ_TIMED_OUT.to_owned());
         }
@@ -141,7 +141,7 @@ fn wait_for(file: &File, until: Instant) -> Result<(), String> {
 
 /// Returns the instant that is `limit` from now.
 #[expect(clippy::disallowed_methods, reason = "kernel waits are bounded in real time")]
-pub(super) fn within(limit: Duration) -> Instant {
+pub(super) fn deadline_after(limit: Duration) -> Instant {
     Instant::now() + limit
 }
 
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     fn at_once(path: &Path, kinds: Kinds) -> Result<Plaintext, String> {
-        read(path, 100, kinds, within(Duration::from_millis(50)))
+        read(path, 100, kinds, deadline_after(Duration::from_millis(50)))
     }
 
     fn fifo(path: &Path) {

@@ -9,7 +9,7 @@ use rustix::{
 
 /// A protection that is not active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missed {
+pub enum MissingProtection {
     /// Core files are not switched off.
     CoreFiles,
     /// Memory is not locked.
@@ -19,7 +19,7 @@ pub enum Missed {
     },
 }
 
-impl fmt::Display for Missed {
+impl fmt::Display for MissingProtection {
     /// Writes what is missing, and what to do about it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -38,13 +38,13 @@ impl fmt::Display for Missed {
 /// Keeps secrets out of core files and, if the memory limit allows it, out of swap. Returns the
 /// protections that are not active.
 #[must_use]
-pub fn harden() -> Vec<Missed> {
-    let mut missed = Vec::new();
+pub fn harden() -> Vec<MissingProtection> {
+    let mut missing = Vec::new();
     let no_core = Rlimit { current: Some(0), maximum: Some(0) };
     if setrlimit(Resource::Core, no_core).is_err()
         || set_dumpable_behavior(DumpableBehavior::NotDumpable).is_err()
     {
-        missed.push(Missed::CoreFiles);
+        missing.push(MissingProtection::CoreFiles);
     }
     // Locks only without a limit: under a limit later allocations would fail, which is worse than
     // swap.
@@ -52,9 +52,9 @@ pub fn harden() -> Vec<Missed> {
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     if !unlimited || mlockall(flags).is_err() {
         let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
-        missed.push(Missed::Lock { swap: is_swapping(&swaps) });
+        missing.push(MissingProtection::Lock { swap: is_swapping(&swaps) });
     }
-    missed
+    missing
 }
 
 /// Returns whether `/proc/swaps` has an entry below its header (proc(5)).
@@ -75,8 +75,8 @@ mod tests {
     }
 
     #[test]
-    fn swap_without_a_lock_is_told_with_its_remedy() {
-        let told = Missed::Lock { swap: true }.to_string();
-        assert!(told.contains("swap is on") && told.contains("LimitMEMLOCK=infinity"), "{told}");
+    fn reports_swap_without_a_lock_and_its_remedy() {
+        let text = MissingProtection::Lock { swap: true }.to_string();
+        assert!(text.contains("swap is on") && text.contains("LimitMEMLOCK=infinity"), "{text}");
     }
 }

@@ -16,7 +16,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::bounded_file::{self, Kinds, READ_TIMED_OUT, READ_TIMEOUT, within};
+use super::bounded_file::{self, Kinds, READ_TIMED_OUT, READ_TIMEOUT, deadline_after};
 use crate::{domain::secret::Plaintext, ports::file::TextFile};
 
 /// How often the state of the file is polled.
@@ -108,7 +108,8 @@ impl TextFile for WatchedFile {
     async fn read(&self) -> Result<Plaintext, String> {
         let (most, limit) = (self.most, self.limit);
         for _ in 0..TRIES {
-            let found = self.on_thread(move |path| attempt(path, most, within(limit))).await;
+            let found =
+                self.on_thread(move |path| attempt(path, most, deadline_after(limit))).await;
             let stamp = found.as_ref().and_then(|found| found.stamp);
             *self.read.lock().unwrap_or_else(PoisonError::into_inner) = stamp;
             match found {

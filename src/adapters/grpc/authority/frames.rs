@@ -106,7 +106,7 @@ impl Frames {
             Next::Frame => {
                 let frame = Frame::read(waiting)?;
                 if frame.kind == HEADERS {
-                    self.take_block()?;
+                    self.rewrite_block()?;
                 } else {
                     self.next = Next::Rest(FRAME_HEADER + frame.length);
                 }
@@ -116,8 +116,9 @@ impl Frames {
         Some(())
     }
 
-    /// Mends the header block that begins with what is not ready; `None` when it is not whole.
-    fn take_block(&mut self) -> Option<()> {
+    /// Rewrites the header block at the start of the bytes that are not ready. Returns `None` when
+    /// the block is not complete.
+    fn rewrite_block(&mut self) -> Option<()> {
         let waiting = self.held.get_mut(self.ready..)?;
         match Block::read(waiting) {
             Block::Partial => return None,
@@ -304,7 +305,7 @@ mod tests {
 
     #[test]
     fn hands_on_all_bytes_before_a_request_at_once() {
-        // A client waits for the server's settings before it asks for anything.
+        // A client waits for the settings of the server before it sends a request.
         let mut frames = Frames::default();
         frames.push(&connection(&[vec![0, 0, 2]]));
         assert_eq!(frames.pull(usize::MAX).len(), PREFACE.len() + SETTINGS.len());

@@ -117,7 +117,7 @@ mod tests {
         chars(encoded).map(|chars| chars.iter().map(|char| char::from(char.byte)).collect())
     }
 
-    /// RFC 7541, appendix C.4 and C.6.
+    /// The examples of RFC 7541, appendix C.4 and C.6.
     #[test]
     fn reads_the_examples_of_the_rfc() {
         for (encoded, expected) in [

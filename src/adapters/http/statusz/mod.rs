@@ -48,7 +48,7 @@ pub struct Takeover {
 
 /// The session with the keeper.
 #[derive(Clone, Debug, Serialize)]
-pub struct Session {
+pub struct SessionStatus {
     /// `open`, `starting` or `closed`.
     pub state: &'static str,
     /// The number of logins so far. Absent unless the session is open.
@@ -61,7 +61,7 @@ pub struct Session {
 
 /// An endpoint of the keeper.
 #[derive(Clone, Debug, Serialize)]
-pub struct Endpoint {
+pub struct EndpointStatus {
     /// The URL of the endpoint.
     pub address: String,
     /// The state of its breaker: `closed`, `half-open` or `open`.
@@ -132,9 +132,9 @@ pub struct Statusz {
     /// Seconds since the writing version was last proven. Absent before the first proof.
     pub proven_s_ago: Option<u64>,
     /// The session with the keeper. Absent for keepers without sessions.
-    pub session: Option<Session>,
+    pub session: Option<SessionStatus>,
     /// The endpoints of the keeper, in the configured order.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<EndpointStatus>,
     /// The last errors, newest first.
     pub last_errors: Vec<LastError>,
 }

@@ -27,7 +27,7 @@ fn statusz() -> Statusz {
         takeover: Some(Takeover { version: 3, in_s: 12 }),
         key_read_s_ago: Some(4),
         proven_s_ago: None,
-        session: Some(Session {
+        session: Some(SessionStatus {
             state: "closed",
             logins: None,
             token_left_s: None,

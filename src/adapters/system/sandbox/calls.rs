@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_starts_programs_or_reaches_into_others_is_not_allowed() {
+    fn forbids_starting_programs_and_reaching_into_others() {
         let rules = rules().unwrap();
         for call in [
             sys::__NR_execve,
