@@ -36,7 +36,7 @@ pub(super) fn drop_all(needs: &Needs) -> Report {
             if kept == USE_ALL { "CAP_DAC_OVERRIDE" } else { "CAP_DAC_READ_SEARCH" }
         )),
         Err(error) => {
-            report.missing.push(format!("the capabilities could not be dropped: {error}"))
+            report.missing.push(format!("the capabilities could not be dropped: {error}"));
         }
     }
     report
