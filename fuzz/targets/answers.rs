@@ -24,10 +24,10 @@ use vault_kube_kms::{
     adapters::vault::{
         address::VaultAddress,
         approle::{AppRole, AppRoleFiles, AppRoleSettings, RoleId},
-        client::{BoxError, ClientSettings, Connection, Dial, VaultClient},
-        credentials::{Credentials, Lease, LoginFailure, Mark, Material, Proof},
+        client::{BoxError, ClientSettings, Dial, KeeperConnection, VaultClient},
+        credentials::{CredentialDigest, Credentials, Lease, LoginFailure, LoginSecret, Material},
         key_path::{KeyPath, MountPath, Namespace},
-        session::Session,
+        session::VaultSession,
         tls::{TlsSettings, Trust},
         transit::{TransitKek, TransitSettings},
     },
@@ -135,7 +135,7 @@ async fn calls(shape: u8, answers: VecDeque<Vec<u8>>) {
         0 | 1 => Arc::new(Given),
         way => Arc::new(approle(&client, &clock, way == 3)),
     };
-    let session = Arc::new(Session::new(credentials, Arc::clone(&clock), Arc::new(Deaf)));
+    let session = Arc::new(VaultSession::new(credentials, Arc::clone(&clock), Arc::new(Deaf)));
     let running = Arc::clone(&session);
     let running = tokio::spawn(async move { running.run().await });
     let settings = TransitSettings {
@@ -206,7 +206,11 @@ fn approle(client: &Arc<VaultClient>, clock: &Arc<dyn Clock>, wrapped: bool) -> 
 struct Script(Mutex<VecDeque<Vec<u8>>>);
 
 impl Dial for Script {
-    fn dial(&self, _: Uri, _: &[SocketAddr]) -> BoxFuture<'static, Result<Connection, BoxError>> {
+    fn dial(
+        &self,
+        _: Uri,
+        _: &[SocketAddr],
+    ) -> BoxFuture<'static, Result<KeeperConnection, BoxError>> {
         let answer = self.0.lock().expect("no panic").pop_front();
         Box::pin(async move {
             let answer = answer.ok_or("nothing listens")?;
@@ -217,7 +221,7 @@ impl Dial for Script {
                     drop(theirs.write_all(&answer).await);
                 }
             });
-            Ok(Connection::new(TokioIo::new(ours), None))
+            Ok(KeeperConnection::new(TokioIo::new(ours), None))
         })
     }
 }
@@ -283,8 +287,8 @@ impl Credentials for Given {
     }
 
     async fn materials(&self) -> Result<Vec<Material>, KmsError> {
-        let (mark, role_id) = (Mark::NOTHING, Secret::new("role".to_owned()));
-        Ok(vec![Material { mark, role_id, proof: Proof::RoleAlone }])
+        let (digest, role_id) = (CredentialDigest::NONE, Secret::new("role".to_owned()));
+        Ok(vec![Material { digest, role_id, secret: LoginSecret::NotNeeded }])
     }
 
     async fn login(&self, _: &Material) -> Result<Lease, LoginFailure> {

@@ -4,13 +4,14 @@
 
 use libfuzzer_sys::fuzz_target;
 use vault_kube_kms::{
-    adapters::vault::{approle::cache_text, credentials::Mark},
+    adapters::vault::{approle::cache_text, credentials::CredentialDigest},
     domain::{secret::Secret, time::UnixTime},
 };
 
 fuzz_target!(|input: (u8, &str, &str, Option<i64>, &str)| {
     let (shape, token, other, end, text) = input;
-    let (of, foreign) = (Mark::of(&secret(token)), Mark::of(&secret(other)));
+    let (of, foreign) =
+        (CredentialDigest::of(&secret(token)), CredentialDigest::of(&secret(other)));
     hostile(shape, of, text);
     let end = end.map(UnixTime::from_secs);
     let written = cache_text::write(of, &secret(text), end);
@@ -24,19 +25,19 @@ fuzz_target!(|input: (u8, &str, &str, Option<i64>, &str)| {
     assert!(token == other || cache_text::read(&written, foreign).is_none());
 });
 
-/// Reads `text`, in most shapes behind the mark that it is looked for by.
-fn hostile(shape: u8, of: Mark, text: &str) {
+/// Reads `text`, in most shapes behind the digest that it is looked for by.
+fn hostile(shape: u8, of: CredentialDigest, text: &str) {
     let written = cache_text::write(of, &secret("x"), None);
-    let mark = written.expose().lines().next().expect("a mark");
+    let digest = written.expose().lines().next().expect("a digest");
     let whole = match shape % 4 {
         0 => text.to_owned(),
-        1 => format!("{mark}{text}"),
-        2 => format!("{mark}\r\n{text}"),
-        _ => format!("{mark}\n{text}"),
+        1 => format!("{digest}{text}"),
+        2 => format!("{digest}\r\n{text}"),
+        _ => format!("{digest}\n{text}"),
     };
     if let Some((secret_id, _)) = cache_text::read(&secret(&whole), of) {
         let secret_id = secret_id.expose();
-        assert!(whole.starts_with(mark) && whole[mark.len()..].contains(secret_id));
+        assert!(whole.starts_with(digest) && whole[digest.len()..].contains(secret_id));
         assert!(!secret_id.is_empty() && !secret_id.contains(char::is_control));
     }
 }

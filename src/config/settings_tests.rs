@@ -34,7 +34,7 @@ const OPENSHIFT: &str = "-listen-address=unix:///var/run/kmsplugin/kms-1.sock \
 fn an_existing_manifest_is_read_as_it_is() {
     let settings = read(OPENSHIFT).unwrap();
     let vault = vault(&sources(OPENSHIFT));
-    assert_eq!(vault.client.tls.trust, Trust::Anybody);
+    assert_eq!(vault.client.tls.trust, Trust::InsecureSkipVerify);
     assert_eq!(vault.transit.key.to_string(), "transit/keys/my-key");
     assert_eq!(vault.approle.namespace.as_str(), "admin");
     assert_eq!(settings.log_level, Level::Trace);

@@ -290,7 +290,7 @@ async fn endpoints_are_greeted_before_they_are_needed() {
     let (two, stranger) = (one.node().await, one.stranger().await);
     let subject = subject_of(&[&one, &two, &stranger]);
     let client = subject.client.clone();
-    let warming = tokio::spawn(async move { client.keep_warm().await });
+    let warming = tokio::spawn(async move { client.run_health_checks().await });
     let told = || {
         let view = subject.client.endpoints();
         view[2].last_error.as_ref().map(|error| error.code()) == Some(CLUSTER_FOREIGN)

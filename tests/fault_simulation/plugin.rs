@@ -16,7 +16,7 @@ use vault_kube_kms::{
             approle::{AppRole, AppRoleFiles, AppRoleSettings, RoleId},
             client::{ClientSettings, VaultClient},
             key_path::{KeyPath, MountPath, Namespace},
-            session::Session,
+            session::VaultSession,
             tls::{TlsSettings, Trust},
             transit::{TransitKek, TransitSettings},
         },
@@ -66,7 +66,7 @@ impl Plugin {
         ));
         let files = AppRoleFiles { role_id: None, secret_id: Some(file.clone()), cache: None };
         let approle = AppRole::new(client.clone(), clock.clone(), approle_settings(), files);
-        let session = Session::new(Arc::new(approle), clock.clone(), telemetry.clone());
+        let session = VaultSession::new(Arc::new(approle), clock.clone(), telemetry.clone());
         let session = Arc::new(session);
         let identity = KeyIdentity::new(transit_settings().lineage(), 0);
         let lanes = if plant == Some(Plant::ManyLanes) { 12 } else { 1 };
@@ -84,7 +84,7 @@ impl Plugin {
         let mut background = JoinSet::new();
         background.spawn(async move { session.run().await });
         let greeting = client.clone();
-        background.spawn(async move { greeting.keep_warm().await });
+        background.spawn(async move { greeting.run_health_checks().await });
         background.spawn(Observer::new(watch.clone()).run());
         if plant == Some(Plant::EndedTask) {
             background.spawn(async {});
@@ -112,7 +112,7 @@ fn client_settings(first: usize) -> ClientSettings {
     let node = |offset| VaultAddress::parse(&address((first + offset) % NODES)).unwrap();
     ClientSettings {
         addresses: (0..NODES).map(node).collect(),
-        tls: TlsSettings { trust: Trust::Anybody, server_name: None, require_pq: false },
+        tls: TlsSettings { trust: Trust::InsecureSkipVerify, server_name: None, require_pq: false },
         connect_timeout: Duration::from_secs(30),
         request_timeout: Duration::from_millis(2_500),
     }

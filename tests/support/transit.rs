@@ -13,7 +13,7 @@ use vault_kube_kms::{
             approle::{AppRole, AppRoleSettings, RoleId, secret_id::CREDENTIAL_MAX},
             client::{ClientSettings, VaultClient},
             key_path::{KeyPath, MountPath, Namespace},
-            session::Session,
+            session::VaultSession,
             tls::{TlsSettings, Trust},
             transit::{TransitKek, TransitSettings},
         },
@@ -100,7 +100,7 @@ impl TransitSubject {
             |path| Arc::new(OwnerOnlyFile::new(path.to_owned())),
         );
         let approle = Arc::new(AppRole::new(client.clone(), clock.clone(), approle, files));
-        let session = Arc::new(Session::new(approle, clock.clone(), Arc::new(Silence)));
+        let session = Arc::new(VaultSession::new(approle, clock.clone(), Arc::new(Silence)));
         let kek = TransitKek::new(client.clone(), session.clone(), transit);
         Self {
             kek: Arc::new(Deadline::new(Arc::new(kek), clock.clone())),

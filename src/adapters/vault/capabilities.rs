@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use http::Method;
 
 use super::{
-    client::{Policy, Request, VaultClient, json},
+    client::{CallPolicy, Request, VaultClient, json},
     key_path::KeyPath,
     refusal::Asked,
-    session::Session,
+    session::VaultSession,
     transit::TransitSettings,
     wire::Data,
 };
@@ -28,7 +28,7 @@ pub struct Grant {
 
 /// What the policies lack and what they have too much.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub struct PolicyReview {
     /// Needed, and not granted.
     pub missing: Vec<Grant>,
     /// Granted, not needed, and dangerous: each with what it lets happen.
@@ -41,12 +41,12 @@ pub struct Verdict {
 #[derive(Debug)]
 pub struct Capabilities {
     client: Arc<VaultClient>,
-    session: Arc<Session>,
+    session: Arc<VaultSession>,
     settings: TransitSettings,
 }
 
 /// What a path is needed for, and which capabilities on it are dangerous.
-pub(super) struct Rule {
+pub(super) struct PathRule {
     pub(super) path: String,
     pub(super) needed: Option<&'static str>,
     dangerous: &'static [&'static str],
@@ -56,7 +56,11 @@ pub(super) struct Rule {
 impl Capabilities {
     /// Asks through `client`, with the tokens of `session`.
     #[must_use]
-    pub fn new(client: Arc<VaultClient>, session: Arc<Session>, settings: TransitSettings) -> Self {
+    pub fn new(
+        client: Arc<VaultClient>,
+        session: Arc<VaultSession>,
+        settings: TransitSettings,
+    ) -> Self {
         Self { client, session, settings }
     }
 
@@ -65,7 +69,7 @@ impl Capabilities {
     /// # Errors
     /// [`Code::PermissionDenied`](crate::domain::error::Code::PermissionDenied) for a token that
     /// may not even ask, as one without the policy `default`; and the codes of an outage.
-    pub async fn judge(&self, deadline: Monotonic) -> Result<Verdict, KmsError> {
+    pub async fn review(&self, deadline: Monotonic) -> Result<PolicyReview, KmsError> {
         let TransitSettings { namespace, auth_namespace, .. } = &self.settings;
         // A token's policies are those of the namespace where it was made, and name paths from there.
         let (namespace, prefix) = match auth_namespace.way_to(namespace) {
@@ -82,21 +86,21 @@ impl Capabilities {
             token: Some(&held.token),
             body: Some(json(&serde_json::json!({ "paths": paths }))?),
         };
-        let policy = Policy::new(KeeperOperation::Read, deadline);
+        let policy = CallPolicy::new(KeeperOperation::Read, deadline);
         let answer =
             self.client.send::<Data<BTreeMap<String, serde_json::Value>>>(&request, policy);
         let answer = answer.await.map_err(|failure| failure.into_error(Asked::Capabilities))?;
         // One path that is not listed, or is listed in another form, grants nothing.
         let granted = answer.value.data;
-        Ok(judge(&rules, &granted))
+        Ok(review(&rules, &granted))
     }
 }
 
 /// Returns what is needed on a key, and what is dangerous. `prefix` is put before each path;
 /// `require_enterprise` adds the licence.
-pub(super) fn rules(prefix: &str, at: &KeyPath, require_enterprise: bool) -> Vec<Rule> {
+pub(super) fn rules(prefix: &str, at: &KeyPath, require_enterprise: bool) -> Vec<PathRule> {
     const WRITE: &[&str] = &["create", "update", "patch", "delete", "sudo"];
-    let rule = |path, needed, dangerous, danger| Rule { path, needed, dangerous, danger };
+    let rule = |path, needed, dangerous, danger| PathRule { path, needed, dangerous, danger };
     let (mount, key) = (format!("{prefix}{}", at.mount), &at.key);
     let (at, encrypt) = (format!("{mount}/keys/{key}"), format!("{mount}/encrypt/{key}"));
     let export = format!("{mount}/export/encryption-key/{key}");
@@ -120,25 +124,25 @@ pub(super) fn rules(prefix: &str, at: &KeyPath, require_enterprise: bool) -> Vec
     rules
 }
 
-fn judge(rules: &[Rule], granted: &BTreeMap<String, serde_json::Value>) -> Verdict {
-    let mut verdict = Verdict::default();
-    for Rule { path, needed, dangerous, danger } in rules {
+fn review(rules: &[PathRule], granted: &BTreeMap<String, serde_json::Value>) -> PolicyReview {
+    let mut review = PolicyReview::default();
+    for PathRule { path, needed, dangerous, danger } in rules {
         let list = granted.get(path).and_then(serde_json::Value::as_array);
         let held: Vec<_> = list.into_iter().flatten().filter_map(|one| one.as_str()).collect();
         if held.contains(&"root") {
-            verdict.is_root = true;
+            review.is_root = true;
             continue;
         }
         let grant = |capabilities: String| Grant { path: path.clone(), capabilities };
         if let Some(needed) = needed.filter(|needed| !held.contains(needed)) {
-            verdict.missing.push(grant(needed.to_owned()));
+            review.missing.push(grant(needed.to_owned()));
         }
         let surplus: Vec<_> = held.into_iter().filter(|one| dangerous.contains(one)).collect();
         if !surplus.is_empty() {
-            verdict.surplus.push((grant(surplus.join(", ")), danger));
+            review.surplus.push((grant(surplus.join(", ")), danger));
         }
     }
-    verdict
+    review
 }
 
 impl fmt::Display for Grant {
@@ -151,9 +155,9 @@ impl fmt::Display for Grant {
 mod tests {
     use super::*;
 
-    fn verdict(granted: &serde_json::Value) -> Verdict {
+    fn review_of(granted: &serde_json::Value) -> PolicyReview {
         let granted = serde_json::from_value(granted.clone()).unwrap();
-        judge(&rules("", &KeyPath::parse("transit/keys/k").unwrap(), false), &granted)
+        review(&rules("", &KeyPath::parse("transit/keys/k").unwrap(), false), &granted)
     }
 
     #[test]
@@ -162,17 +166,17 @@ mod tests {
             "transit/keys/k": ["read"], "transit/encrypt/k": ["update"],
             "transit/decrypt/k": ["update"], "transit/backup/k": ["deny"],
         });
-        assert_eq!(verdict(&least), Verdict::default());
+        assert_eq!(review_of(&least), PolicyReview::default());
     }
 
     #[test]
     fn what_is_missing_and_what_is_too_much_is_named() {
-        let verdict = verdict(&serde_json::json!({
+        let review = review_of(&serde_json::json!({
             "transit/keys/k": ["deny"], "transit/encrypt/k": ["create", "update"],
             "transit/keys/k/rotate": ["read", "create", "update"],
         }));
-        let missing: Vec<_> = verdict.missing.iter().map(ToString::to_string).collect();
-        let surplus: Vec<_> = verdict.surplus.iter().map(|(grant, _)| grant.to_string()).collect();
+        let missing: Vec<_> = review.missing.iter().map(ToString::to_string).collect();
+        let surplus: Vec<_> = review.surplus.iter().map(|(grant, _)| grant.to_string()).collect();
         assert_eq!(missing, ["read on transit/keys/k", "update on transit/decrypt/k"]);
         assert_eq!(
             surplus,
@@ -186,7 +190,7 @@ mod tests {
             .into_iter()
             .map(|rule| rule.path);
         let all = paths.map(|path| (path, serde_json::json!(["root"])));
-        let verdict = verdict(&serde_json::Value::Object(all.collect()));
-        assert_eq!(verdict, Verdict { is_root: true, ..Verdict::default() });
+        let review = review_of(&serde_json::Value::Object(all.collect()));
+        assert_eq!(review, PolicyReview { is_root: true, ..PolicyReview::default() });
     }
 }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::{
     address::VaultAddress,
-    capabilities::{Capabilities, Verdict},
+    capabilities::{Capabilities, PolicyReview},
     client::ClientSettings,
     handshake::{self, Handshake},
     key_path::MountPath,
-    session::Session,
+    session::VaultSession,
     settings::VaultSettings,
 };
 use crate::{
@@ -35,7 +35,7 @@ const DAYS_LEAST: u64 = 14;
 /// Adds what is found to `report`. Returns whether the key can be looked at.
 pub(super) async fn check(
     settings: &VaultSettings,
-    session: &Session,
+    session: &VaultSession,
     capabilities: &Capabilities,
     clock: &dyn Clock,
     report: &mut Report,
@@ -50,7 +50,7 @@ pub(super) async fn check(
         report.leave_out(&[Policy, Key, Binding, Clocks]);
         return false;
     }
-    policy(capabilities.judge(clock.now().after(STEP)).await, report);
+    policy(capabilities.review(clock.now().after(STEP)).await, report);
     true
 }
 
@@ -127,22 +127,22 @@ fn login(mount: &MountPath, session: &SessionView, report: &mut Report) -> bool 
     true
 }
 
-fn policy(verdict: Result<Verdict, KmsError>, report: &mut Report) {
-    match verdict {
-        Ok(verdict) => {
-            for missing in &verdict.missing {
+fn policy(review: Result<PolicyReview, KmsError>, report: &mut Report) {
+    match review {
+        Ok(review) => {
+            for missing in &review.missing {
                 let remedy = format!("grant {missing}");
                 report.add(Finding::fail(Policy, format!("no {missing}"), remedy));
             }
-            for (surplus, danger) in &verdict.surplus {
+            for (surplus, danger) in &review.surplus {
                 let text = format!("{surplus} is granted and not needed: {danger}");
                 report.add(Finding::warn(Policy, text, "take it out of the policy"));
             }
-            if verdict.is_root {
+            if review.is_root {
                 let remedy = "give the role a policy of its own instead of root";
                 report.add(Finding::warn(Policy, "the token may do everything", remedy));
             }
-            if verdict == Verdict::default() {
+            if review == PolicyReview::default() {
                 report.add(Finding::pass(
                     Policy,
                     "all that is needed on this key, and nothing dangerous",

@@ -20,19 +20,19 @@ pub struct Lease {
 
 /// Which material a login is made with, without the texts: a SHA-256 of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark([u8; 32]);
+pub struct CredentialDigest([u8; 32]);
 
-impl Mark {
-    /// The mark of no material: nothing can be read.
-    pub const NOTHING: Self = Self([0; 32]);
+impl CredentialDigest {
+    /// The digest of no material: nothing can be read.
+    pub const NONE: Self = Self([0; 32]);
 
-    /// The mark of a secret text.
+    /// The digest of a secret text.
     #[must_use]
     pub fn of(secret: &Secret) -> Self {
         Self(Sha256::digest(secret.expose().as_bytes()).into())
     }
 
-    /// The mark of what this one stands for together with `text`.
+    /// The digest of what this one stands for together with `text`.
     #[must_use]
     pub fn with(self, text: &str) -> Self {
         let mut hash = Sha256::new();
@@ -50,24 +50,24 @@ impl Mark {
 
 /// The secret half of a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Proof {
+pub enum LoginSecret {
     /// None: the role ID is enough.
-    RoleAlone,
+    NotNeeded,
     /// A secret ID.
     SecretId(Secret),
     /// A token that wraps a secret ID.
-    Wrapped(Secret),
+    WrappingToken(Secret),
 }
 
 /// What one login is made with.
 #[derive(Clone, Debug)]
 pub struct Material {
     /// Which one it is.
-    pub mark: Mark,
+    pub digest: CredentialDigest,
     /// The role ID.
     pub role_id: Secret,
     /// The rest.
-    pub proof: Proof,
+    pub secret: LoginSecret,
 }
 
 /// Why a login gave no token.

@@ -9,7 +9,7 @@ use super::{
     capabilities::Capabilities,
     check,
     client::VaultClient,
-    session::Session,
+    session::VaultSession,
     settings::VaultSettings,
     transit::TransitKek,
 };
@@ -39,7 +39,7 @@ pub struct VaultFiles {
 pub struct VaultKeeper {
     settings: VaultSettings,
     client: Arc<VaultClient>,
-    session: Arc<Session>,
+    session: Arc<VaultSession>,
     kek: Arc<TransitKek>,
     authorities: Option<Arc<dyn TextFile>>,
     clock: Arc<dyn Clock>,
@@ -67,8 +67,11 @@ impl VaultKeeper {
             settings.approle.clone(),
             files.approle,
         );
-        let session =
-            Arc::new(Session::new(Arc::new(approle), Arc::clone(clock), Arc::clone(telemetry)));
+        let session = Arc::new(VaultSession::new(
+            Arc::new(approle),
+            Arc::clone(clock),
+            Arc::clone(telemetry),
+        ));
         let transit = settings.transit.clone();
         let kek = Arc::new(TransitKek::new(Arc::clone(&client), Arc::clone(&session), transit));
         let (clock, authorities) = (Arc::clone(clock), files.authorities);
@@ -89,7 +92,7 @@ impl Keeper for VaultKeeper {
     fn tasks(&self) -> Vec<(&'static str, Task)> {
         let (session, warm) = (Arc::clone(&self.session), Arc::clone(&self.client));
         let greeting = async move {
-            warm.keep_warm().await;
+            warm.run_health_checks().await;
             // It ends where there is only one endpoint.
             std::future::pending::<()>().await;
         };

@@ -1,11 +1,11 @@
-//! When the next login is due, and with which material. Plain data: times, marks and chance go in.
+//! When the next login is due, and with which material. Plain data: times, digests and chance go in.
 //!
 //! Material that the keeper refused is held back for an hour, because refusals lock a role. After
 //! any other failure it is tried again within a minute. Changed material is tried at once.
 
 use std::time::Duration;
 
-use super::credentials::Mark;
+use super::credentials::CredentialDigest;
 use crate::domain::{
     error::{Code, KmsError},
     time::Monotonic,
@@ -32,17 +32,17 @@ pub(super) const HOLDS_MAX: usize = 8;
 
 /// What happened to a login or to the token that it gave.
 #[derive(Clone, Debug)]
-pub(super) enum Learned {
+pub(super) enum LoginEvent {
     /// A login with this material gave a token.
-    Granted(Mark),
+    Granted(CredentialDigest),
     /// The keeper looked at this material and refused it.
-    Refused(Mark, KmsError),
+    Refused(CredentialDigest, KmsError),
     /// The login failed for another reason.
-    Failed(Mark, KmsError),
+    Failed(CredentialDigest, KmsError),
     /// The keeper rejected the token before its end.
     Rejected,
     /// The token came to its end, or cannot be renewed.
-    Worn,
+    Ended,
 }
 
 /// What to do now.
@@ -62,7 +62,7 @@ pub(super) enum Next {
 /// Material that is not sent for a while.
 #[derive(Clone, Debug)]
 struct Hold {
-    mark: Mark,
+    digest: CredentialDigest,
     until: Monotonic,
     why: KmsError,
     /// How often it failed in a row, without being refused.
@@ -77,7 +77,7 @@ pub(super) struct LoginPlan {
     /// When the last login ended.
     ended: Option<Monotonic>,
     /// The material of the token that is held, and when it was given.
-    granted: Option<(Mark, Monotonic)>,
+    granted: Option<(CredentialDigest, Monotonic)>,
     /// How many tokens in a row were rejected while they were new.
     rejected_in_a_row: u32,
 }
@@ -85,33 +85,33 @@ pub(super) struct LoginPlan {
 impl LoginPlan {
     /// Takes note of what happened at `now`. `chance` in `[0, 1)` spreads out nodes that began
     /// together.
-    pub(super) fn learn(&mut self, what: Learned, now: Monotonic, chance: f64) {
+    pub(super) fn learn(&mut self, what: LoginEvent, now: Monotonic, chance: f64) {
         match what {
-            Learned::Granted(mark) => {
-                self.holds.retain(|hold| hold.mark != mark);
-                (self.ended, self.granted) = (Some(now), Some((mark, now)));
+            LoginEvent::Granted(digest) => {
+                self.holds.retain(|hold| hold.digest != digest);
+                (self.ended, self.granted) = (Some(now), Some((digest, now)));
             }
-            Learned::Refused(mark, error) => {
+            LoginEvent::Refused(digest, error) => {
                 self.ended = Some(now);
                 let wait = REFUSED_FOR.mul_f64(1.0 + chance / 10.0);
-                self.hold(mark, now.after(wait), until_it_changes(&error), 0);
+                self.hold(digest, now.after(wait), until_it_changes(&error), 0);
             }
-            Learned::Failed(mark, error) => {
+            LoginEvent::Failed(digest, error) => {
                 self.ended = Some(now);
-                let failures = self.failures(mark);
+                let failures = self.failures(digest);
                 let wait = wait_after(error.code(), failures).mul_f64(0.9 + chance / 5.0);
                 let until = now.after(wait.min(FAILED_FOR_MAX));
-                self.hold(mark, until, error, failures.saturating_add(1));
+                self.hold(digest, until, error, failures.saturating_add(1));
             }
-            Learned::Rejected => self.rejected(now),
-            Learned::Worn => self.rejected_in_a_row = 0,
+            LoginEvent::Rejected => self.rejected(now),
+            LoginEvent::Ended => self.rejected_in_a_row = 0,
         }
     }
 
-    /// What to do at `now` with the materials of these marks, the preferred one first.
-    pub(super) fn next(&self, marks: &[Mark], now: Monotonic) -> Next {
+    /// What to do at `now` with the materials of these digests, the preferred one first.
+    pub(super) fn next(&self, digests: &[CredentialDigest], now: Monotonic) -> Next {
         let spaced = self.ended.map(|ended| ended.after(LOGIN_INTERVAL)).filter(|at| now < *at);
-        let holds: Vec<_> = marks.iter().map(|mark| self.held(*mark, now)).collect();
+        let holds: Vec<_> = digests.iter().map(|digest| self.held(*digest, now)).collect();
         if let Some(free) = holds.iter().position(Option::is_none) {
             return spaced.map_or(Next::Now(free), |at| Next::NotBefore { at, why: None });
         }
@@ -123,7 +123,7 @@ impl LoginPlan {
 
     /// A token that was rejected when it was new must not lead to a storm of logins.
     fn rejected(&mut self, now: Monotonic) {
-        let Some((mark, granted)) = self.granted.take() else { return };
+        let Some((digest, granted)) = self.granted.take() else { return };
         let spacing = match self.rejected_in_a_row.checked_sub(1) {
             // Once, a node of the cluster may not have known the token yet.
             None => LOGIN_INTERVAL,
@@ -134,24 +134,24 @@ impl LoginPlan {
         let until = granted.after(spacing);
         if now < until {
             let why = rejected_token(until.since(now));
-            self.hold(mark, until, why, 0);
+            self.hold(digest, until, why, 0);
         }
     }
 
-    fn hold(&mut self, mark: Mark, until: Monotonic, why: KmsError, failures: u32) {
-        self.holds.retain(|hold| hold.mark != mark);
+    fn hold(&mut self, digest: CredentialDigest, until: Monotonic, why: KmsError, failures: u32) {
+        self.holds.retain(|hold| hold.digest != digest);
         if self.holds.len() >= HOLDS_MAX {
             self.holds.remove(0);
         }
-        self.holds.push(Hold { mark, until, why, failures });
+        self.holds.push(Hold { digest, until, why, failures });
     }
 
-    fn held(&self, mark: Mark, now: Monotonic) -> Option<&Hold> {
-        self.holds.iter().find(|hold| hold.mark == mark && now < hold.until)
+    fn held(&self, digest: CredentialDigest, now: Monotonic) -> Option<&Hold> {
+        self.holds.iter().find(|hold| hold.digest == digest && now < hold.until)
     }
 
-    fn failures(&self, mark: Mark) -> u32 {
-        self.holds.iter().find(|hold| hold.mark == mark).map_or(0, |hold| hold.failures)
+    fn failures(&self, digest: CredentialDigest) -> u32 {
+        self.holds.iter().find(|hold| hold.digest == digest).map_or(0, |hold| hold.failures)
     }
 }
 

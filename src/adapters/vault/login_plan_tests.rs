@@ -12,8 +12,8 @@ fn at(secs: u64) -> Monotonic {
     Monotonic::at(Duration::from_secs(secs))
 }
 
-fn mark(number: u8) -> Mark {
-    Mark::NOTHING.with(&number.to_string())
+fn digest(number: u8) -> CredentialDigest {
+    CredentialDigest::NONE.with(&number.to_string())
 }
 
 fn error(code: Code) -> KmsError {
@@ -21,7 +21,7 @@ fn error(code: Code) -> KmsError {
 }
 
 /// A plan that learnt `what`, at these seconds.
-fn plan(what: &[(u64, Learned)]) -> LoginPlan {
+fn plan(what: &[(u64, LoginEvent)]) -> LoginPlan {
     let mut plan = LoginPlan::default();
     for (secs, learned) in what {
         plan.learn(learned.clone(), at(*secs), CHANCE);
@@ -29,9 +29,9 @@ fn plan(what: &[(u64, Learned)]) -> LoginPlan {
     plan
 }
 
-/// When the plan allows a login with these marks, seen at `secs`.
-fn due(plan: &LoginPlan, marks: &[Mark], secs: u64) -> Monotonic {
-    match plan.next(marks, at(secs)) {
+/// When the plan allows a login with these digests, seen at `secs`.
+fn due(plan: &LoginPlan, digests: &[CredentialDigest], secs: u64) -> Monotonic {
+    match plan.next(digests, at(secs)) {
         Next::Now(_) => at(secs),
         Next::NotBefore { at, .. } => at,
     }
@@ -39,16 +39,16 @@ fn due(plan: &LoginPlan, marks: &[Mark], secs: u64) -> Monotonic {
 
 #[test]
 fn the_first_login_is_due_at_once() {
-    assert_eq!(LoginPlan::default().next(&[mark(1)], at(0)), Next::Now(0));
+    assert_eq!(LoginPlan::default().next(&[digest(1)], at(0)), Next::Now(0));
 }
 
 #[test]
 fn refused_material_is_held_back_for_an_hour_and_other_material_is_not() {
-    let plan = plan(&[(0, Learned::Refused(mark(1), error(Code::LoginRefused)))]);
-    assert_eq!(due(&plan, &[mark(1)], 5), at(3_780), "an hour and half of a tenth");
-    assert_eq!(plan.next(&[mark(2)], at(5)), Next::Now(0));
-    assert_eq!(plan.next(&[mark(2)], at(0)), Next::NotBefore { at: at(1), why: None });
-    let Next::NotBefore { why: Some(why), .. } = plan.next(&[mark(1)], at(5)) else {
+    let plan = plan(&[(0, LoginEvent::Refused(digest(1), error(Code::LoginRefused)))]);
+    assert_eq!(due(&plan, &[digest(1)], 5), at(3_780), "an hour and half of a tenth");
+    assert_eq!(plan.next(&[digest(2)], at(5)), Next::Now(0));
+    assert_eq!(plan.next(&[digest(2)], at(0)), Next::NotBefore { at: at(1), why: None });
+    let Next::NotBefore { why: Some(why), .. } = plan.next(&[digest(1)], at(5)) else {
         panic!("it is not held back")
     };
     assert!(why.cause().contains("a new one at once"), "{why}");
@@ -56,8 +56,8 @@ fn refused_material_is_held_back_for_an_hour_and_other_material_is_not() {
 
 #[test]
 fn older_material_is_used_while_the_preferred_one_is_held_back() {
-    let plan = plan(&[(0, Learned::Refused(mark(1), error(WRAPPING_TOKEN_USED)))]);
-    assert_eq!(plan.next(&[mark(1), mark(2)], at(1)), Next::Now(1));
+    let plan = plan(&[(0, LoginEvent::Refused(digest(1), error(WRAPPING_TOKEN_USED)))]);
+    assert_eq!(plan.next(&[digest(1), digest(2)], at(1)), Next::Now(1));
 }
 
 #[test]
@@ -70,8 +70,8 @@ fn other_failures_are_tried_again_ever_more_slowly_and_within_a_minute() {
     ] {
         let (mut plan, mut now) = (LoginPlan::default(), 0);
         for wait in waits {
-            plan.learn(Learned::Failed(mark(1), error(code)), at(now), CHANCE);
-            assert_eq!(due(&plan, &[mark(1)], now), at(now + wait), "{code}");
+            plan.learn(LoginEvent::Failed(digest(1), error(code)), at(now), CHANCE);
+            assert_eq!(due(&plan, &[digest(1)], now), at(now + wait), "{code}");
             now += wait;
         }
     }
@@ -79,28 +79,28 @@ fn other_failures_are_tried_again_ever_more_slowly_and_within_a_minute() {
 
 #[test]
 fn a_login_that_succeeds_forgets_the_failures_before_it() {
-    let failed = || Learned::Failed(mark(1), error(Code::KeeperAnswer));
+    let failed = || LoginEvent::Failed(digest(1), error(Code::KeeperAnswer));
     let before = plan(&[(0, failed()), (1, failed()), (3, failed())]);
-    assert_eq!(due(&before, &[mark(1)], 3), at(7));
+    assert_eq!(due(&before, &[digest(1)], 3), at(7));
     let after =
-        plan(&[(0, failed()), (1, failed()), (3, Learned::Granted(mark(1))), (9, failed())]);
-    assert_eq!(due(&after, &[mark(1)], 9), at(10));
+        plan(&[(0, failed()), (1, failed()), (3, LoginEvent::Granted(digest(1))), (9, failed())]);
+    assert_eq!(due(&after, &[digest(1)], 9), at(10));
 }
 
 #[test]
 fn rejected_tokens_are_replaced_ever_more_slowly_until_one_lasts() {
     let (mut plan, mut now) = (LoginPlan::default(), 0);
     for spacing in [1, 10, 20, 40, 80, 160, 300, 300] {
-        plan.learn(Learned::Granted(mark(1)), at(now), CHANCE);
-        plan.learn(Learned::Rejected, at(now), CHANCE);
-        assert_eq!(due(&plan, &[mark(1)], now), at(now + spacing));
+        plan.learn(LoginEvent::Granted(digest(1)), at(now), CHANCE);
+        plan.learn(LoginEvent::Rejected, at(now), CHANCE);
+        assert_eq!(due(&plan, &[digest(1)], now), at(now + spacing));
         now += spacing;
     }
-    plan.learn(Learned::Granted(mark(1)), at(now), CHANCE);
-    plan.learn(Learned::Rejected, at(now + 300), CHANCE);
-    plan.learn(Learned::Granted(mark(1)), at(now + 300), CHANCE);
-    plan.learn(Learned::Rejected, at(now + 300), CHANCE);
-    assert_eq!(due(&plan, &[mark(1)], now + 300), at(now + 301));
+    plan.learn(LoginEvent::Granted(digest(1)), at(now), CHANCE);
+    plan.learn(LoginEvent::Rejected, at(now + 300), CHANCE);
+    plan.learn(LoginEvent::Granted(digest(1)), at(now + 300), CHANCE);
+    plan.learn(LoginEvent::Rejected, at(now + 300), CHANCE);
+    assert_eq!(due(&plan, &[digest(1)], now + 300), at(now + 301));
 }
 
 /// How a login ends, or the token that it gives.
@@ -196,10 +196,10 @@ struct Model {
 impl Model {
     /// Holds the plan's decision at `now` to the rules.
     fn check(&self, plan: &LoginPlan, materials: &[u8], now: Monotonic) {
-        let marks: Vec<_> = materials.iter().map(|number| mark(*number)).collect();
+        let digests: Vec<_> = materials.iter().map(|number| digest(*number)).collect();
         let spaced = self.ended.map_or(now, |ended| ended.after(LOGIN_INTERVAL)).max(now);
         let past = |number: u8| self.past[usize::from(number)];
-        match plan.next(&marks, now) {
+        match plan.next(&digests, now) {
             Next::Now(index) => {
                 let (earliest, _) = past(materials[index]).bounds();
                 assert!(now >= earliest, "refused material is sent within its hour");
@@ -211,7 +211,7 @@ impl Model {
                 let latest = latest.unwrap().max(spaced);
                 assert!(at <= latest, "{at:?} is later than {latest:?}: {why:?}");
                 assert!(
-                    matches!(plan.next(&marks, at), Next::Now(_)),
+                    matches!(plan.next(&digests, at), Next::Now(_)),
                     "what was said to be due is not due"
                 );
             }
@@ -232,31 +232,31 @@ fn play(
     model.ended = Some(ended);
     let granted = |plan: &mut LoginPlan, past: &mut Past| {
         *past = Past::default();
-        plan.learn(Learned::Granted(mark(number)), ended, step.chance);
+        plan.learn(LoginEvent::Granted(digest(number)), ended, step.chance);
     };
     match step.outcome {
         Outcome::Refused => {
             past.refused = Some(ended);
-            let learned = Learned::Refused(mark(number), error(Code::LoginRefused));
+            let learned = LoginEvent::Refused(digest(number), error(Code::LoginRefused));
             plan.learn(learned, ended, step.chance);
             ended
         }
         Outcome::Failed(code) => {
             *past = Past { failed: Some(ended), ..Past::default() };
-            plan.learn(Learned::Failed(mark(number), error(code)), ended, step.chance);
+            plan.learn(LoginEvent::Failed(digest(number), error(code)), ended, step.chance);
             ended
         }
         Outcome::Rejected(secs) => {
             granted(plan, past);
             past.rejected = Some(ended);
             let rejected = ended.after(Duration::from_secs(secs.into()));
-            plan.learn(Learned::Rejected, rejected, step.chance);
+            plan.learn(LoginEvent::Rejected, rejected, step.chance);
             rejected
         }
         Outcome::Lasts(secs) => {
             granted(plan, past);
             let worn = ended.after(Duration::from_secs(secs.into()));
-            plan.learn(Learned::Worn, worn, step.chance);
+            plan.learn(LoginEvent::Ended, worn, step.chance);
             worn
         }
     }
@@ -269,9 +269,9 @@ proptest! {
     fn the_plan_keeps_the_rules_of_the_model(steps in steps()) {
         let (mut plan, mut model, mut now) = (LoginPlan::default(), Model::default(), at(0));
         for step in steps {
-            let marks: Vec<_> = step.materials.iter().map(|number| mark(*number)).collect();
+            let digests: Vec<_> = step.materials.iter().map(|number| digest(*number)).collect();
             model.check(&plan, &step.materials, now);
-            match plan.next(&marks, now) {
+            match plan.next(&digests, now) {
                 Next::Now(index) => {
                     now = play(&mut plan, &mut model, &step, step.materials[index], now);
                 }
@@ -289,14 +289,14 @@ proptest! {
         for (lasts, takes, chance) in logins {
             now = now.after(Duration::from_millis(takes));
             if takes > 2_500 {
-                plan.learn(Learned::Failed(mark(1), error(Code::KeeperFailed)), now, chance);
+                plan.learn(LoginEvent::Failed(digest(1), error(Code::KeeperFailed)), now, chance);
             } else {
-                plan.learn(Learned::Granted(mark(1)), now, chance);
+                plan.learn(LoginEvent::Granted(digest(1)), now, chance);
                 granted.push(now);
                 now = now.after(Duration::from_millis(lasts));
-                plan.learn(Learned::Rejected, now, chance);
+                plan.learn(LoginEvent::Rejected, now, chance);
             }
-            if let Next::NotBefore { at, .. } = plan.next(&[mark(1)], now) {
+            if let Next::NotBefore { at, .. } = plan.next(&[digest(1)], now) {
                 now = at;
             }
         }
@@ -310,7 +310,7 @@ proptest! {
     fn the_plan_remembers_a_bounded_number_of_materials(numbers in vec(0..200_u8, 0..200)) {
         let mut plan = LoginPlan::default();
         for (secs, number) in (0..).zip(numbers) {
-            let learned = Learned::Refused(mark(number), error(Code::LoginRefused));
+            let learned = LoginEvent::Refused(digest(number), error(Code::LoginRefused));
             plan.learn(learned, at(secs), CHANCE);
             prop_assert!(plan.holds.len() <= HOLDS_MAX);
         }

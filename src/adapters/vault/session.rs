@@ -14,9 +14,9 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    credentials::{Credentials, Lease, LoginFailure, Mark},
-    login_plan::{Learned, LoginPlan, Next, doubled},
-    session_view::{Held, Shown, View},
+    credentials::{CredentialDigest, Credentials, Lease, LoginFailure},
+    login_plan::{LoginEvent, LoginPlan, Next, doubled},
+    session_view::{SessionState, SessionToken, SharedState},
 };
 use crate::{
     domain::{
@@ -43,19 +43,19 @@ const LOGIN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A session with a keeper.
 #[derive(Debug)]
-pub struct Session {
+pub struct VaultSession {
     credentials: Arc<dyn Credentials>,
     clock: Arc<dyn Clock>,
     telemetry: Arc<dyn Telemetry>,
-    view: Shown,
+    view: SharedState,
     /// The generation that requests want replaced.
     refused: watch::Sender<u64>,
     /// When the login began that is under way.
     login_began: Mutex<Option<Monotonic>>,
 }
 
-impl Session {
-    /// A session without a token; [`Session::run`] gets one.
+impl VaultSession {
+    /// A session without a token; [`VaultSession::run`] gets one.
     #[must_use]
     pub fn new(
         credentials: Arc<dyn Credentials>,
@@ -66,7 +66,7 @@ impl Session {
             credentials,
             clock,
             telemetry,
-            view: Shown::new(View::Starting),
+            view: SharedState::new(SessionState::Starting),
             refused: watch::Sender::new(0),
             login_began: Mutex::new(None),
         }
@@ -74,11 +74,11 @@ impl Session {
 
     /// A token that was not refused. Waits for the first login, or for the next one where the
     /// token was refused, until `deadline` at the latest.
-    pub(super) async fn token(&self, deadline: Monotonic) -> Result<Held, KmsError> {
-        let is_good = |view: &View| match view {
-            View::Open(held) => held.generation > *self.refused.borrow(),
-            View::Closed(_) => true,
-            View::Starting => false,
+    pub(super) async fn token(&self, deadline: Monotonic) -> Result<SessionToken, KmsError> {
+        let is_good = |view: &SessionState| match view {
+            SessionState::Open(held) => held.generation > *self.refused.borrow(),
+            SessionState::Closed(_) => true,
+            SessionState::Starting => false,
         };
         self.wait_until(deadline, is_good).await
     }
@@ -88,16 +88,16 @@ impl Session {
         &self,
         generation: u64,
         deadline: Monotonic,
-    ) -> Result<Held, KmsError> {
+    ) -> Result<SessionToken, KmsError> {
         self.refused.send_if_modified(|refused| {
             let news = *refused < generation;
             *refused = generation.max(*refused);
             news
         });
-        let newer = |view: &View| match view {
-            View::Open(held) => held.generation > generation,
-            View::Closed(_) => true,
-            View::Starting => false,
+        let newer = |view: &SessionState| match view {
+            SessionState::Open(held) => held.generation > generation,
+            SessionState::Closed(_) => true,
+            SessionState::Starting => false,
         };
         self.wait_until(deadline, newer).await
     }
@@ -106,7 +106,7 @@ impl Session {
     pub async fn settled(&self, deadline: Monotonic) {
         tokio::select! {
             biased;
-            _view = self.view.until(|view| !matches!(view, View::Starting)) => (),
+            _view = self.view.until(|view| !matches!(view, SessionState::Starting)) => (),
             () = self.clock.sleep(deadline.since(self.clock.now())) => (),
         }
     }
@@ -114,7 +114,7 @@ impl Session {
     /// How it is now.
     #[must_use]
     pub fn view(&self) -> SessionView {
-        self.view.now().shown(self.clock.now())
+        self.view.now().for_observers(self.clock.now())
     }
 
     /// Keeps the session open, for ever. To be run once. Safe to cancel.
@@ -125,7 +125,7 @@ impl Session {
             generation = generation.saturating_add(1);
             let token = Arc::new(lease.token.clone());
             let expires = lease.ttl.map(|ttl| sent.after(ttl));
-            self.view.replace(View::Open(Held { token, generation, expires }));
+            self.view.replace(SessionState::Open(SessionToken { token, generation, expires }));
             let ended = self.keep(generation, lease, sent).await;
             self.learn(&mut plan, ended);
         }
@@ -133,7 +133,7 @@ impl Session {
 
     /// Ends the token, waiting at most for one request. To be called once `run` was cancelled.
     pub async fn revoke(&self) {
-        let View::Open(held) = self.view.now() else { return };
+        let SessionState::Open(held) = self.view.now() else { return };
         drop(self.credentials.revoke(&held.token).await);
     }
 
@@ -142,8 +142,8 @@ impl Session {
     async fn wait_until(
         &self,
         deadline: Monotonic,
-        ready: impl Fn(&View) -> bool + Send + Sync,
-    ) -> Result<Held, KmsError> {
+        ready: impl Fn(&SessionState) -> bool + Send + Sync,
+    ) -> Result<SessionToken, KmsError> {
         let now = self.clock.now();
         let patience = self.login_began().unwrap_or(now).after(LOGIN_PATIENCE);
         let long = Monotonic::at(deadline.since(Monotonic::at(CALL_BUDGET)));
@@ -154,9 +154,9 @@ impl Session {
             () = self.clock.sleep(wait) => None,
         };
         match view {
-            Some(View::Open(held)) => Ok(held),
-            Some(View::Closed(error)) => Err(error),
-            Some(View::Starting) | None => Err(self.no_token_yet()),
+            Some(SessionState::Open(held)) => Ok(held),
+            Some(SessionState::Closed(error)) => Err(error),
+            Some(SessionState::Starting) | None => Err(self.no_token_yet()),
         }
     }
 
@@ -185,17 +185,17 @@ impl Session {
             let materials = match self.credentials.materials().await {
                 Ok(materials) => materials,
                 Err(error) => {
-                    self.learn(plan, Learned::Failed(Mark::NOTHING, error.clone()));
+                    self.learn(plan, LoginEvent::Failed(CredentialDigest::NONE, error.clone()));
                     failed = Some(error);
                     Vec::new()
                 }
             };
-            let mut marks: Vec<_> = materials.iter().map(|material| material.mark).collect();
-            if marks.is_empty() {
-                marks.push(Mark::NOTHING);
+            let mut digests: Vec<_> = materials.iter().map(|material| material.digest).collect();
+            if digests.is_empty() {
+                digests.push(CredentialDigest::NONE);
             }
             let now = self.clock.now();
-            let next = plan.next(&marks, now);
+            let next = plan.next(&digests, now);
             if let Some(error) = failed.take() {
                 let wait = match &next {
                     Next::Now(_) => Duration::ZERO,
@@ -213,15 +213,15 @@ impl Session {
                     let (learned, error) = match self.credentials.login(material).await {
                         Ok(lease) => {
                             self.note_login(None);
-                            self.learn(plan, Learned::Granted(material.mark));
+                            self.learn(plan, LoginEvent::Granted(material.digest));
                             self.telemetry.record(Event::LoggedIn { ttl: lease.ttl });
                             return (lease, now);
                         }
                         Err(LoginFailure::Refused(error)) => {
-                            (Learned::Refused(material.mark, error.clone()), error)
+                            (LoginEvent::Refused(material.digest, error.clone()), error)
                         }
                         Err(LoginFailure::Failed(error)) => {
-                            (Learned::Failed(material.mark, error.clone()), error)
+                            (LoginEvent::Failed(material.digest, error.clone()), error)
                         }
                     };
                     self.learn(plan, learned);
@@ -248,7 +248,7 @@ impl Session {
         }
     }
 
-    fn learn(&self, plan: &mut LoginPlan, what: Learned) {
+    fn learn(&self, plan: &mut LoginPlan, what: LoginEvent) {
         plan.learn(what, self.clock.now(), self.clock.jitter());
     }
 
@@ -262,7 +262,7 @@ impl Session {
 
     /// Renews `lease` until another login is due: it cannot be renewed any further, or requests
     /// were refused.
-    async fn keep(&self, generation: u64, mut lease: Lease, mut sent: Monotonic) -> Learned {
+    async fn keep(&self, generation: u64, mut lease: Lease, mut sent: Monotonic) -> LoginEvent {
         let full = lease.ttl;
         let mut refused = self.refused.subscribe();
         let mut failures = 0;
@@ -270,7 +270,7 @@ impl Session {
             let mut demand = pin!(refused.wait_for(|refused| *refused >= generation));
             let Some(ttl) = lease.ttl else {
                 drop(demand.await);
-                return Learned::Rejected;
+                return LoginEvent::Rejected;
             };
             let expires = sent.after(ttl);
             let due = if failures == 0 {
@@ -280,14 +280,14 @@ impl Session {
                 renewal_wait(failures - 1)
             };
             // What is refused at its end was not refused for another reason.
-            let at_end = |now| if now < expires { Learned::Rejected } else { Learned::Worn };
+            let at_end = |now| if now < expires { LoginEvent::Rejected } else { LoginEvent::Ended };
             tokio::select! {
                 biased;
                 () = self.clock.sleep(due) => (),
                 _ = &mut demand => return at_end(self.clock.now()),
             }
             if !lease.renewable {
-                return Learned::Worn;
+                return LoginEvent::Ended;
             }
             let asked = self.clock.now();
             // The other half of what is left is for a login.
@@ -299,7 +299,7 @@ impl Session {
                 () = self.clock.sleep(most) => {
                     let (error, wait) = (&late_renewal(most), Duration::ZERO);
                     self.telemetry.record(Event::SessionFailed { error, wait });
-                    return Learned::Worn;
+                    return LoginEvent::Ended;
                 }
             };
             match renewed {
@@ -308,14 +308,14 @@ impl Session {
                     // Capped: the keeper lets it end soon, though it may call it renewable.
                     let capped = renewed.ttl.is_some() && renewed.ttl < full.map(|ttl| ttl / 2);
                     (sent, failures) = (asked, 0);
-                    self.view.prolong(renewed.ttl.map(|ttl| sent.after(ttl)));
+                    self.view.set_expiry(renewed.ttl.map(|ttl| sent.after(ttl)));
                     lease = Lease { renewable: renewed.renewable && !capped, ..renewed };
                 }
                 Err(error) => {
                     let wait = renewal_wait(failures);
                     self.telemetry.record(Event::SessionFailed { error: &error, wait });
                     if !error.code().is_outage() || self.clock.now().after(wait) >= expires {
-                        return Learned::Worn;
+                        return LoginEvent::Ended;
                     }
                     failures = failures.saturating_add(1);
                 }
@@ -326,7 +326,7 @@ impl Session {
     /// Closes the session for `error`: at once where there is no token, else as soon as the keeper
     /// refuses the one that is held.
     async fn close_once_refused(&self, error: &KmsError) -> Infallible {
-        if let View::Open(Held { generation, .. }) = self.view.now() {
+        if let SessionState::Open(SessionToken { generation, .. }) = self.view.now() {
             let mut refused = self.refused.subscribe();
             drop(refused.wait_for(|refused| *refused >= generation).await);
         }
@@ -336,7 +336,7 @@ impl Session {
 
     fn close(&self, error: KmsError) {
         self.telemetry.record(Event::SessionClosed);
-        self.view.replace(View::Closed(error));
+        self.view.replace(SessionState::Closed(error));
     }
 
     /// `wait`, changed by up to a tenth, so that nodes that started together spread out.

@@ -10,7 +10,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::*;
 use crate::{
-    adapters::vault::credentials::{Material, Proof},
+    adapters::vault::credentials::{LoginSecret, Material},
     domain::{secret::Secret, time::UnixTime},
     ports::telemetry::MockTelemetry,
 };
@@ -107,8 +107,8 @@ impl Credentials for Scripted {
     }
     async fn materials(&self) -> Result<Vec<Material>, KmsError> {
         let role_id = Secret::new(self.material.load(Ordering::Relaxed).to_string());
-        let mark = Mark::of(&role_id);
-        Ok(vec![Material { mark, role_id, proof: Proof::RoleAlone }])
+        let digest = CredentialDigest::of(&role_id);
+        Ok(vec![Material { digest, role_id, secret: LoginSecret::NotNeeded }])
     }
     async fn login(&self, _: &Material) -> Result<Lease, LoginFailure> {
         let kind = if self.refuses { LoginFailure::Refused } else { LoginFailure::Failed };
@@ -126,11 +126,11 @@ impl Credentials for Scripted {
 }
 
 /// A session that runs on `credentials`.
-fn run(credentials: &Arc<Scripted>) -> Arc<Session> {
+fn run(credentials: &Arc<Scripted>) -> Arc<VaultSession> {
     let mut telemetry = MockTelemetry::new();
     telemetry.expect_record().returning(|_| ());
     let clock = Virtual(credentials.started);
-    let session = Arc::new(Session::new(
+    let session = Arc::new(VaultSession::new(
         Arc::<Scripted>::clone(credentials),
         Arc::new(clock),
         Arc::new(telemetry),
@@ -140,13 +140,13 @@ fn run(credentials: &Arc<Scripted>) -> Arc<Session> {
     session
 }
 
-fn session(logins: Vec<Outcome>, renewals: Vec<Outcome>) -> (Arc<Session>, Arc<Scripted>) {
+fn session(logins: Vec<Outcome>, renewals: Vec<Outcome>) -> (Arc<VaultSession>, Arc<Scripted>) {
     let credentials = Arc::new(Scripted::new(logins, renewals));
     (run(&credentials), credentials)
 }
 
 /// The keeper rejects every token at its first use.
-fn reject_every_token(session: &Arc<Session>) {
+fn reject_every_token(session: &Arc<VaultSession>) {
     let users = Arc::clone(session);
     tokio::spawn(async move {
         loop {
@@ -214,7 +214,7 @@ async fn an_outage_is_outlasted() {
     assert_eq!(logins, [0, 27, 28, 30, 34, 39, 44, 49, 54, 59]);
 }
 
-fn refusing(logins: Vec<Outcome>) -> (Arc<Session>, Arc<Scripted>) {
+fn refusing(logins: Vec<Outcome>) -> (Arc<VaultSession>, Arc<Scripted>) {
     let credentials = Scripted { refuses: true, ..Scripted::new(logins, vec![]) };
     let credentials = Arc::new(credentials);
     (run(&credentials), credentials)
@@ -306,7 +306,8 @@ async fn the_first_login_is_waited_for_until_the_deadline() {
     telemetry.expect_record().returning(|_| ());
     let clock = Arc::new(Virtual(credentials.started));
     // It does not run.
-    let session = Session::new(credentials, Arc::<Virtual>::clone(&clock), Arc::new(telemetry));
+    let session =
+        VaultSession::new(credentials, Arc::<Virtual>::clone(&clock), Arc::new(telemetry));
     let error = session.token(clock.now().after(Duration::from_secs(2))).await.unwrap_err();
     assert_eq!(error.code(), Code::KeeperTimeout);
 }
@@ -330,14 +331,21 @@ async fn a_credential_that_changes_after_rejected_tokens_is_tried_at_once() {
     assert_eq!(credentials.seconds("login"), [0, 1, 11, 31, 40]);
 }
 
-fn slow(takes: u64, logins: Vec<Outcome>, renewals: Vec<Outcome>) -> (Arc<Session>, Arc<Scripted>) {
+fn slow(
+    takes: u64,
+    logins: Vec<Outcome>,
+    renewals: Vec<Outcome>,
+) -> (Arc<VaultSession>, Arc<Scripted>) {
     let takes = Duration::from_secs(takes);
     let credentials = Arc::new(Scripted { takes, ..Scripted::new(logins, renewals) });
     (run(&credentials), credentials)
 }
 
 /// What a request of the API server that begins now is given, and after how many milliseconds.
-async fn request(session: &Session, started: Instant) -> (Result<Held, KmsError>, u128) {
+async fn request(
+    session: &VaultSession,
+    started: Instant,
+) -> (Result<SessionToken, KmsError>, u128) {
     let began = Instant::now();
     let deadline = Monotonic::at(started.elapsed()).after(Duration::from_millis(2_790));
     (session.token(deadline).await, began.elapsed().as_millis())

@@ -11,7 +11,7 @@ use crate::{
 
 /// A token and the number of the login that gave it.
 #[derive(Clone, Debug)]
-pub(super) struct Held {
+pub(super) struct SessionToken {
     pub(super) token: Arc<Secret>,
     pub(super) generation: u64,
     /// When it ends unless it is renewed; `None` when it never does.
@@ -20,18 +20,18 @@ pub(super) struct Held {
 
 /// What requests see.
 #[derive(Clone, Debug)]
-pub(super) enum View {
+pub(super) enum SessionState {
     /// No login has ended yet.
     Starting,
     /// A token is held.
-    Open(Held),
+    Open(SessionToken),
     /// There is no token, for this reason.
     Closed(KmsError),
 }
 
-impl View {
+impl SessionState {
     /// The same for those who look on, at `now`.
-    pub(super) fn shown(&self, now: Monotonic) -> SessionView {
+    pub(super) fn for_observers(&self, now: Monotonic) -> SessionView {
         let nothing = SessionView { logins: None, token_left: None, closed: None };
         match self {
             Self::Starting => nothing,
@@ -49,37 +49,40 @@ impl View {
 /// began to wait, so that a simulation replays exactly; the receivers of `tokio::sync::watch` are
 /// woken in a random order.
 #[derive(Debug)]
-pub(super) struct Shown {
-    view: Mutex<View>,
+pub(super) struct SharedState {
+    view: Mutex<SessionState>,
     changed: Notify,
 }
 
-impl Shown {
+impl SharedState {
     /// Shows `view`.
-    pub(super) const fn new(view: View) -> Self {
+    pub(super) const fn new(view: SessionState) -> Self {
         Self { view: Mutex::new(view), changed: Notify::const_new() }
     }
 
     /// What is shown now.
-    pub(super) fn now(&self) -> View {
+    pub(super) fn now(&self) -> SessionState {
         self.lock().clone()
     }
 
     /// Shows `view` from now on.
-    pub(super) fn replace(&self, view: View) {
+    pub(super) fn replace(&self, view: SessionState) {
         *self.lock() = view;
         self.changed.notify_waiters();
     }
 
     /// Changes when the token that is shown ends, where one is.
-    pub(super) fn prolong(&self, until: Option<Monotonic>) {
-        if let View::Open(held) = &mut *self.lock() {
+    pub(super) fn set_expiry(&self, until: Option<Monotonic>) {
+        if let SessionState::Open(held) = &mut *self.lock() {
             held.expires = until;
         }
     }
 
     /// Waits for a view that is `ready`. Safe to cancel.
-    pub(super) async fn until(&self, ready: impl Fn(&View) -> bool + Send + Sync) -> View {
+    pub(super) async fn until(
+        &self,
+        ready: impl Fn(&SessionState) -> bool + Send + Sync,
+    ) -> SessionState {
         // A caller that asks again and again lets the login go on.
         consume_budget().await;
         loop {
@@ -92,7 +95,7 @@ impl Shown {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, View> {
+    fn lock(&self) -> MutexGuard<'_, SessionState> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

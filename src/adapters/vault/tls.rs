@@ -22,9 +22,9 @@ pub enum Trust {
     /// Those of a PEM bundle, and no others (`--tls-ca-file`). The bundle's text.
     Bundle(Vec<u8>),
     /// Nobody yet: the file of the bundle cannot be read (`--tls-ca-file`). Why, naming both.
-    Awaited(String),
+    BundleUnavailable(String),
     /// Anybody (`--tls-skip-verify`).
-    Anybody,
+    InsecureSkipVerify,
 }
 
 /// What TLS needs.
@@ -41,8 +41,8 @@ pub struct TlsSettings {
 impl TlsSettings {
     /// Whether any certificate will do.
     #[must_use]
-    pub fn believes_anybody(&self) -> bool {
-        self.trust == Trust::Anybody
+    pub fn skips_verification(&self) -> bool {
+        self.trust == Trust::InsecureSkipVerify
     }
 
     /// The client configuration for these settings: TLS 1.2 and 1.3 (1.3 alone where a hybrid key
@@ -79,8 +79,8 @@ impl TlsSettings {
                         .map_err(|error| format!("cannot be used: {error}"))?;
                 Accepts::By(webpki, "the authorities in --tls-ca-file")
             }
-            Trust::Awaited(why) => Accepts::None(why.clone()),
-            Trust::Anybody => Accepts::All,
+            Trust::BundleUnavailable(why) => Accepts::None(why.clone()),
+            Trust::InsecureSkipVerify => Accepts::All,
         };
         Ok(Arc::new(Verifier { accepts, provider }))
     }

@@ -258,7 +258,7 @@ async fn a_wish_for_a_client_certificate_is_told() {
 async fn authorities_that_are_awaited_are_told() {
     let server = Server::signed(&params(&["127.0.0.1"]), &authority("root"));
     let why = "--tls-ca-file: /ca.pem cannot be read: No such file or directory";
-    let error = told_by(server, Trust::Awaited(why.to_owned())).await;
+    let error = told_by(server, Trust::BundleUnavailable(why.to_owned())).await;
     says(&error, why, "write the PEM bundle");
 }
 

@@ -10,7 +10,7 @@ use tokio::{
     io::{DuplexStream, duplex},
     time::sleep,
 };
-use vault_kube_kms::adapters::vault::client::{BoxError, Connection, Dial};
+use vault_kube_kms::adapters::vault::client::{BoxError, Dial, KeeperConnection};
 
 use super::{
     NODES,
@@ -57,7 +57,7 @@ impl Network {
         Chance::new(self.cluster.seed ^ hash(what) ^ (now << 8) ^ place)
     }
 
-    async fn connect(self, name: usize) -> Result<Connection, BoxError> {
+    async fn connect(self, name: usize) -> Result<KeeperConnection, BoxError> {
         sleep(HANDSHAKE).await;
         let mut draw = self.draw(name, b"dial");
         let node = {
@@ -82,7 +82,7 @@ impl Network {
         let (ours, theirs) = duplex(BUFFER);
         drop(tokio::spawn(self.serve(way, theirs)));
         let peer = SocketAddr::from(([127, 0, 0, 1 + node as u8], 8200));
-        Ok(Connection::new(TokioIo::new(ours), Some(peer)))
+        Ok(KeeperConnection::new(TokioIo::new(ours), Some(peer)))
     }
 
     /// Serves a connection until either side ends it.
@@ -105,7 +105,7 @@ impl Dial for Network {
         &self,
         to: Uri,
         _last: &[SocketAddr],
-    ) -> BoxFuture<'static, Result<Connection, BoxError>> {
+    ) -> BoxFuture<'static, Result<KeeperConnection, BoxError>> {
         let name = to.host().unwrap().strip_prefix("vault-").unwrap();
         let node = name.parse().unwrap();
         self.clone().connect(node).boxed()

@@ -1,26 +1,26 @@
-//! The text of the file of `--approle-secret-id-cache`: the mark of a wrapping token, the secret ID
+//! The text of the file of `--approle-secret-id-cache`: the digest of a wrapping token, the secret ID
 //! that it gave, and when that expires in seconds since the epoch. One line each; the last one is
 //! left out where it is not known.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::{
-    adapters::vault::credentials::Mark,
+    adapters::vault::credentials::CredentialDigest,
     domain::{secret::Secret, time::UnixTime},
 };
 
-/// The text that keeps `secret_id`, which the wrapping token of the mark `of` gave and which expires
+/// The text that keeps `secret_id`, which the wrapping token of the digest `of` gave and which expires
 /// at `end`.
 #[must_use]
-pub fn write(of: Mark, secret_id: &Secret, end: Option<UnixTime>) -> Secret {
+pub fn write(of: CredentialDigest, secret_id: &Secret, end: Option<UnixTime>) -> Secret {
     let end = end.map(|end| format!("{}\n", end.secs())).unwrap_or_default();
     Secret::new(joined(&[&printed(of), "\n", secret_id.expose(), "\n", &end]))
 }
 
 /// The secret ID in `text`, and when it expires. `None` where another wrapping token gave it than the
-/// one of the mark `of`, and where the text was not written by [`write()`].
+/// one of the digest `of`, and where the text was not written by [`write()`].
 #[must_use]
-pub fn read(text: &Secret, of: Mark) -> Option<(Secret, Option<UnixTime>)> {
+pub fn read(text: &Secret, of: CredentialDigest) -> Option<(Secret, Option<UnixTime>)> {
     let mut lines = text.expose().lines();
     let (told, secret_id) = (lines.next()?, lines.next()?.trim());
     if told != printed(of) || secret_id.is_empty() || secret_id.contains(char::is_control) {
@@ -30,8 +30,8 @@ pub fn read(text: &Secret, of: Mark) -> Option<(Secret, Option<UnixTime>)> {
     Some((Secret::new(secret_id.to_owned()), end))
 }
 
-fn printed(mark: Mark) -> String {
-    STANDARD.encode(mark.bytes())
+fn printed(digest: CredentialDigest) -> String {
+    STANDARD.encode(digest.bytes())
 }
 
 /// The parts in a string of just their size: growing it would leave copies of secrets in memory.
@@ -51,7 +51,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_for_the_same_wrapping_token_alone() {
-        let (of, other) = (Mark::of(&secret("one")), Mark::of(&secret("two")));
+        let (of, other) =
+            (CredentialDigest::of(&secret("one")), CredentialDigest::of(&secret("two")));
         for end in [None, Some(UnixTime::from_secs(1_800_000_000))] {
             let text = write(of, &secret("id"), end);
             let (secret_id, read_end) = read(&text, of).unwrap();
@@ -63,11 +64,11 @@ mod tests {
     /// A login with such a text would be refused, and would count as a failed one.
     #[test]
     fn a_text_that_was_cut_or_changed_gives_no_secret_id() {
-        let of = Mark::of(&secret("one"));
+        let of = CredentialDigest::of(&secret("one"));
         let whole = write(of, &secret("id"), None);
-        let mark = whole.expose().lines().next().unwrap();
+        let digest = whole.expose().lines().next().unwrap();
         for rest in ["", "\n", "\n\n", "\n \n1", "\ni\u{0}d\n"] {
-            assert!(read(&secret(&format!("{mark}{rest}")), of).is_none(), "{rest:?}");
+            assert!(read(&secret(&format!("{digest}{rest}")), of).is_none(), "{rest:?}");
         }
     }
 }

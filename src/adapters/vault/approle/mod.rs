@@ -24,7 +24,7 @@ use self::{
 };
 use super::{
     client::{VaultClient, json},
-    credentials::{Credentials, Lease, LoginFailure, Mark, Material, Proof},
+    credentials::{CredentialDigest, Credentials, Lease, LoginFailure, LoginSecret, Material},
     key_path::{MountPath, Namespace},
     wire::LoginBody,
 };
@@ -146,10 +146,10 @@ impl AppRole {
         }
     }
 
-    async fn proofs(&self) -> Result<Vec<(Mark, Proof)>, KmsError> {
+    async fn login_secrets(&self) -> Result<Vec<(CredentialDigest, LoginSecret)>, KmsError> {
         match &self.secret_ids {
-            Some(secret_ids) => secret_ids.proofs().await,
-            None => Ok(vec![(Mark::NOTHING, Proof::RoleAlone)]),
+            Some(secret_ids) => secret_ids.login_secrets().await,
+            None => Ok(vec![(CredentialDigest::NONE, LoginSecret::NotNeeded)]),
         }
     }
 
@@ -158,12 +158,14 @@ impl AppRole {
         self.role_id_file.iter().chain(self.secret_ids.iter().map(|secret_ids| &secret_ids.file))
     }
 
-    /// The secret ID that `proof` stands for; `None` where the role needs none.
-    async fn secret_id(&self, proof: &Proof) -> Result<Option<Secret>, LoginFailure> {
-        match (proof, &self.secret_ids) {
-            (Proof::SecretId(secret_id), _) => Ok(Some(secret_id.clone())),
-            (Proof::Wrapped(token), Some(secret_ids)) => secret_ids.unwrap(token).await.map(Some),
-            (Proof::RoleAlone, _) | (Proof::Wrapped(_), None) => Ok(None),
+    /// The secret ID that `secret` stands for; `None` where the role needs none.
+    async fn secret_id(&self, secret: &LoginSecret) -> Result<Option<Secret>, LoginFailure> {
+        match (secret, &self.secret_ids) {
+            (LoginSecret::SecretId(secret_id), _) => Ok(Some(secret_id.clone())),
+            (LoginSecret::WrappingToken(token), Some(secret_ids)) => {
+                secret_ids.unwrap(token).await.map(Some)
+            }
+            (LoginSecret::NotNeeded, _) | (LoginSecret::WrappingToken(_), None) => Ok(None),
         }
     }
 }
@@ -176,25 +178,25 @@ impl Credentials for AppRole {
 
     async fn materials(&self) -> Result<Vec<Material>, KmsError> {
         // Read both files before an error of either counts: `changed` compares with the last read.
-        let (role_id, proofs) = (self.role_id().await, self.proofs().await);
-        let (role_id, proofs) = (role_id?, proofs?);
-        let material = |(of, proof): (Mark, Proof)| Material {
-            mark: of.with(role_id.expose()),
+        let (role_id, login_secrets) = (self.role_id().await, self.login_secrets().await);
+        let (role_id, login_secrets) = (role_id?, login_secrets?);
+        let material = |(of, secret): (CredentialDigest, LoginSecret)| Material {
+            digest: of.with(role_id.expose()),
             role_id: role_id.clone(),
-            proof,
+            secret,
         };
-        Ok(proofs.into_iter().map(material).collect())
+        Ok(login_secrets.into_iter().map(material).collect())
     }
 
     async fn login(&self, material: &Material) -> Result<Lease, LoginFailure> {
-        let secret_id = self.secret_id(&material.proof).await?;
+        let secret_id = self.secret_id(&material.secret).await?;
         let secret_id = secret_id.as_ref().map(Secret::expose);
         let body = json(&LoginBody { role_id: material.role_id.expose(), secret_id });
         let body = body.map_err(LoginFailure::Failed)?;
-        let outcome = self.requests.log_in(material.mark, body).await;
-        match &material.proof {
-            Proof::RoleAlone => outcome.map_err(without_secret_id),
-            Proof::SecretId(_) | Proof::Wrapped(_) => outcome,
+        let outcome = self.requests.log_in(material.digest, body).await;
+        match &material.secret {
+            LoginSecret::NotNeeded => outcome.map_err(without_secret_id),
+            LoginSecret::SecretId(_) | LoginSecret::WrappingToken(_) => outcome,
         }
     }
 

@@ -14,9 +14,9 @@ use tokio::sync::oneshot;
 use crate::{
     adapters::vault::{
         client::{
-            Expected, Failure, Policy, Repeat, Request, Target, VaultClient, json, unreadable,
+            CallPolicy, Expected, Failure, Repeat, Request, Target, VaultClient, json, unreadable,
         },
-        credentials::{Lease, LoginFailure, Mark},
+        credentials::{CredentialDigest, Lease, LoginFailure},
         key_path::{MountPath, Namespace},
         refusal::Asked,
         wire::{Auth, Authenticated, Nothing},
@@ -49,7 +49,7 @@ pub(super) struct Requests {
     /// The most time for a login, a renewal or an unwrap (`--login-timeout`).
     pub(super) timeout: Duration,
     /// The material that was refused last after its login had been given up, and why.
-    pub(super) refused_late: Mutex<Option<(Mark, KmsError)>>,
+    pub(super) refused_late: Mutex<Option<(CredentialDigest, KmsError)>>,
 }
 
 impl Requests {
@@ -61,11 +61,11 @@ impl Requests {
             KeeperOperation::Login => self.client.at_active(deadline).await,
             _ => Target::Any,
         };
-        let policy = Policy {
+        let policy = CallPolicy {
             target,
             repeat: ask.repeat,
             try_limit: Some(most),
-            ..Policy::new(ask.operation, deadline)
+            ..CallPolicy::new(ask.operation, deadline)
         };
         let request = Request {
             method: Method::POST,
@@ -77,15 +77,15 @@ impl Requests {
         self.client.send(&request, policy).await.map(|answer| answer.value).map_err(named)
     }
 
-    /// Logs in with `body`, the material of `mark`. The answer is awaited in a task of its own. When
+    /// Logs in with `body`, the material of `digest`. The answer is awaited in a task of its own. When
     /// it comes after the time-out, or after this future was dropped, a token is revoked, and a
     /// refusal is the result of the next login with the same material.
     pub(super) async fn log_in(
         self: &Arc<Self>,
-        mark: Mark,
+        digest: CredentialDigest,
         body: Bytes,
     ) -> Result<Lease, LoginFailure> {
-        if let Some((_, error)) = self.refused_late().take_if(|(refused, _)| *refused == mark) {
+        if let Some((_, error)) = self.refused_late().take_if(|(refused, _)| *refused == digest) {
             return Err(LoginFailure::Refused(error));
         }
         let (answer, answered) = oneshot::channel();
@@ -94,7 +94,7 @@ impl Requests {
             match answer.send(this.ask_for_token(body).await) {
                 Err(Ok(late)) => this.revoke_unused(&late.token).await,
                 Err(Err(LoginFailure::Refused(error))) => {
-                    *this.refused_late() = Some((mark, error));
+                    *this.refused_late() = Some((digest, error));
                 }
                 Err(Err(LoginFailure::Failed(_))) | Ok(()) => (),
             }
@@ -125,7 +125,7 @@ impl Requests {
         )
     }
 
-    fn refused_late(&self) -> MutexGuard<'_, Option<(Mark, KmsError)>> {
+    fn refused_late(&self) -> MutexGuard<'_, Option<(CredentialDigest, KmsError)>> {
         self.refused_late.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     adapters::vault::{
-        credentials::{LoginFailure, Mark, Proof},
+        credentials::{CredentialDigest, LoginFailure, LoginSecret},
         vocabulary::WRAPPING_TOKEN_USED,
     },
     domain::{error::KmsError, secret::Secret},
@@ -64,7 +64,9 @@ impl FileCredential {
     /// Whether it now says something else than when it was last read.
     pub(super) async fn differs(&self) -> bool {
         let text = read(&*self.file, self.flag, self.what).await.ok();
-        text.is_some_and(|text| Some(Mark::of(&text)) != self.last_good().as_ref().map(Mark::of))
+        text.is_some_and(|text| {
+            Some(CredentialDigest::of(&text)) != self.last_good().as_ref().map(CredentialDigest::of)
+        })
     }
 
     /// Waits until it may.
@@ -83,10 +85,10 @@ impl fmt::Debug for FileCredential {
     }
 }
 
-/// A secret ID, and the mark of the token that wrapped it.
+/// A secret ID, and the digest of the token that wrapped it.
 #[derive(Clone)]
-struct Held {
-    of: Mark,
+struct LastUnwrapped {
+    of: CredentialDigest,
     secret_id: Secret,
 }
 
@@ -98,7 +100,7 @@ pub(super) struct SecretIds {
     /// Keeps what was unwrapped over restarts of the process.
     cache: Option<Arc<dyn PrivateFile>>,
     /// What was unwrapped last.
-    held: Mutex<Option<Held>>,
+    held: Mutex<Option<LastUnwrapped>>,
 }
 
 impl SecretIds {
@@ -117,16 +119,18 @@ impl SecretIds {
     ///
     /// # Errors
     /// [`Code::CredentialUnreadable`] when there is none and never was.
-    pub(super) async fn proofs(&self) -> Result<Vec<(Mark, Proof)>, KmsError> {
+    pub(super) async fn login_secrets(
+        &self,
+    ) -> Result<Vec<(CredentialDigest, LoginSecret)>, KmsError> {
         let text = self.file.read().await?;
-        let of = Mark::of(&text);
+        let of = CredentialDigest::of(&text);
         if self.unwrapper.is_none() {
-            return Ok(vec![(of, Proof::SecretId(text))]);
+            return Ok(vec![(of, LoginSecret::SecretId(text))]);
         }
-        let held = self.held().clone().map(|held| (held.of, Proof::SecretId(held.secret_id)));
+        let held = self.held().clone().map(|held| (held.of, LoginSecret::SecretId(held.secret_id)));
         Ok(match held {
             Some(held) if held.0 == of => vec![held],
-            held => std::iter::once((of, Proof::Wrapped(text))).chain(held).collect(),
+            held => std::iter::once((of, LoginSecret::WrappingToken(text))).chain(held).collect(),
         })
     }
 
@@ -135,7 +139,7 @@ impl SecretIds {
     /// # Errors
     /// As for [`Unwrapper::unwrap`].
     pub(super) async fn unwrap(&self, token: &Secret) -> Result<Secret, LoginFailure> {
-        let of = Mark::of(token);
+        let of = CredentialDigest::of(token);
         let Some(unwrapper) = &self.unwrapper else { return Ok(token.clone()) };
         let Unwrapped { secret_id, end } = if let Some(unwrapped) = self.cached(of).await {
             unwrapped
@@ -145,12 +149,12 @@ impl SecretIds {
             fresh
         };
         unwrapper.report_end(end);
-        *self.held() = Some(Held { of, secret_id: secret_id.clone() });
+        *self.held() = Some(LastUnwrapped { of, secret_id: secret_id.clone() });
         Ok(secret_id)
     }
 
     /// The secret ID that this wrapping token gave before a restart, and when it expires.
-    async fn cached(&self, of: Mark) -> Option<Unwrapped> {
+    async fn cached(&self, of: CredentialDigest) -> Option<Unwrapped> {
         let cache = self.cache.as_ref()?;
         match cache.load().await {
             Ok(text) => {
@@ -165,8 +169,8 @@ impl SecretIds {
         }
     }
 
-    /// Keeps what the wrapping token of the mark `of` gave.
-    async fn keep(&self, of: Mark, unwrapped: &Unwrapped) {
+    /// Keeps what the wrapping token of the digest `of` gave.
+    async fn keep(&self, of: CredentialDigest, unwrapped: &Unwrapped) {
         let Some(cache) = &self.cache else { return };
         let text = cache_text::write(of, &unwrapped.secret_id, unwrapped.end);
         if let Err(problem) = cache.store(&text).await {
@@ -177,7 +181,7 @@ impl SecretIds {
         }
     }
 
-    fn held(&self) -> MutexGuard<'_, Option<Held>> {
+    fn held(&self) -> MutexGuard<'_, Option<LastUnwrapped>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -17,7 +17,7 @@ impl VaultClient {
     /// none yet, no server is trusted until there is. Requests that are out end on their
     /// connections; all others are on new ones, judged by the new bundle. Safe to cancel.
     pub async fn follow_authorities(&self, file: Arc<dyn TextFile>) {
-        if let Trust::Awaited(why) = &self.settings.tls.trust {
+        if let Trust::BundleUnavailable(why) = &self.settings.tls.trust {
             tracing::warn!("{why}; no server is trusted until it can be read");
         }
         loop {
@@ -61,7 +61,7 @@ impl VaultClient {
             return;
         }
         tracing::warn!("{problem}; no server is trusted until it can be used");
-        if let Err(problem) = self.judge_by(Trust::Awaited(problem.to_owned())) {
+        if let Err(problem) = self.judge_by(Trust::BundleUnavailable(problem.to_owned())) {
             tracing::warn!("--tls-ca-file: {problem}");
         }
     }

@@ -20,7 +20,7 @@ use hyper_util::{
 use tokio::time::timeout;
 use tower::Service;
 
-use super::transport::{BoxError, Connection, Dial};
+use super::transport::{BoxError, Dial, KeeperConnection};
 use crate::domain::time::Monotonic;
 
 /// Idle connections kept, and for how long: less than the 5 minutes after which Vault ends them.
@@ -150,9 +150,9 @@ pub(super) struct Dialler {
 }
 
 impl Service<Uri> for Dialler {
-    type Response = Connection;
+    type Response = KeeperConnection;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Connection, BoxError>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<KeeperConnection, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
@@ -182,7 +182,7 @@ mod tests {
             &self,
             _to: Uri,
             _last: &[SocketAddr],
-        ) -> BoxFuture<'static, Result<Connection, BoxError>> {
+        ) -> BoxFuture<'static, Result<KeeperConnection, BoxError>> {
             pending().boxed()
         }
     }

@@ -26,7 +26,7 @@ use std::{
 use http::HeaderValue;
 use tracing::{Instrument as _, warn};
 
-pub use self::transport::{BoxError, Connection, Dial};
+pub use self::transport::{BoxError, Dial, KeeperConnection};
 use self::{
     connections::Connections,
     exchange::{Exchanged, exchange},
@@ -40,7 +40,7 @@ use self::{
 pub(super) use self::{
     exchange::{Answer, Expected, Request, json, unreachable, unreadable},
     failure::Failure,
-    policy::{Policy, Repeat, Target},
+    policy::{CallPolicy, Repeat, Target},
 };
 use super::{
     address::VaultAddress,
@@ -141,7 +141,7 @@ impl VaultClient {
     ) -> Self {
         let bundle = match &settings.tls.trust {
             Trust::Bundle(bundle) => Some(bundle.clone()),
-            Trust::System | Trust::Awaited(_) | Trust::Anybody => None,
+            Trust::System | Trust::BundleUnavailable(_) | Trust::InsecureSkipVerify => None,
         };
         let count = settings.addresses.len();
         Self {
@@ -173,7 +173,7 @@ impl VaultClient {
     pub(super) async fn send<T: Expected>(
         &self,
         request: &Request<'_>,
-        policy: Policy,
+        policy: CallPolicy,
     ) -> Result<Answer<T>, Failure> {
         let mut tries = Tries::default();
         let wanted = match policy.target {
@@ -221,7 +221,7 @@ impl VaultClient {
         &self,
         failure: &Failure,
         endpoint: usize,
-        policy: Policy,
+        policy: CallPolicy,
         tries: &mut Tries,
     ) -> Option<(Step, Duration, usize)> {
         let named = failure.location().and_then(|to| self.nodes(|nodes| nodes.at_location(to)));
@@ -251,7 +251,7 @@ impl VaultClient {
         &self,
         attempt: Attempt<'_>,
         request: &Request<'_>,
-        policy: Policy,
+        policy: CallPolicy,
     ) -> Result<Answer<T>, Failure> {
         let Attempt { endpoint, .. } = attempt;
         let started = self.clock.now();

@@ -26,7 +26,7 @@ pub(in crate::adapters::vault) enum Target {
 
 /// How a request is sent.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::adapters::vault) struct Policy {
+pub(in crate::adapters::vault) struct CallPolicy {
     /// What telemetry calls it.
     pub(in crate::adapters::vault) operation: KeeperOperation,
     pub(in crate::adapters::vault) target: Target,
@@ -37,7 +37,7 @@ pub(in crate::adapters::vault) struct Policy {
     pub(in crate::adapters::vault) try_limit: Option<Duration>,
 }
 
-impl Policy {
+impl CallPolicy {
     /// To any endpoint, repeated freely until `deadline`.
     pub(in crate::adapters::vault) const fn new(
         operation: KeeperOperation,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use http::Method;
 
-use super::{Failure, Policy, Request, TRY_LEAST, Target, VaultClient, nodes::Learned};
+use super::{CallPolicy, Failure, Request, TRY_LEAST, Target, VaultClient, nodes::Learned};
 use crate::{
     adapters::vault::{
         key_path::Namespace,
@@ -62,7 +62,7 @@ pub(super) const fn does_not_serve(status: u16) -> bool {
 
 impl VaultClient {
     /// Checks each endpoint now and then, for ever; ends at once where there is only one.
-    pub async fn keep_warm(&self) {
+    pub async fn run_health_checks(&self) {
         if self.nodes(|nodes| nodes.len()) < 2 {
             return;
         }
@@ -167,7 +167,7 @@ impl VaultClient {
         &self,
         endpoint: usize,
         outcome: Result<T, Failure>,
-        policy: Policy,
+        policy: CallPolicy,
     ) -> Result<T, Failure> {
         let is_refused_login = policy.operation == KeeperOperation::Login
             && matches!(&outcome, Err(Failure::Refused(refusal)) if refusal.refuses_the_pair());

@@ -24,7 +24,7 @@ pub(super) enum Where {
 
 /// What follows a failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Rule {
+pub(super) struct RetryRule {
     /// Where to ask again.
     pub(super) place: Where,
     /// How long to wait before each repetition; there are no more than these.
@@ -38,7 +38,7 @@ const fn ms(millis: u64) -> Duration {
 }
 
 /// What to do after `reason`, the first time and each time after that.
-pub(super) const fn rule(reason: RetryReason, repeat: Repeat) -> Option<Rule> {
+pub(super) const fn rule(reason: RetryReason, repeat: Repeat) -> Option<RetryRule> {
     use RetryReason::{
         Internal, Lost, NotCaughtUp, NotYet, Quota, Redirected, TokenUnknown, Unavailable, Unsent,
     };
@@ -66,7 +66,7 @@ pub(super) const fn rule(reason: RetryReason, repeat: Repeat) -> Option<Rule> {
         (Quota, _) => (Where::Same, const { &[ms(1_000)] }),
         (Unavailable, _) => (Where::PreferOther, const { &[ms(20), ms(100), ms(300)] }),
     };
-    Some(Rule { place, waits })
+    Some(RetryRule { place, waits })
 }
 
 /// Why `failure` may be worth another try; `None` when the answer is final.

@@ -9,7 +9,7 @@ use futures_util::{
 };
 use tokio::time::timeout;
 
-use super::{Answer, Attempt, Expected, Policy, Request, VaultClient, nodes::Learned};
+use super::{Answer, Attempt, CallPolicy, Expected, Request, VaultClient, nodes::Learned};
 use crate::domain::key::KekVersion;
 
 /// How long the others are waited for once the first has answered. One that hangs makes each survey
@@ -23,7 +23,7 @@ impl VaultClient {
         &self,
         first: impl Future<Output = R>,
         request: Request<'_>,
-        policy: Policy,
+        policy: CallPolicy,
     ) -> (R, Vec<Answer<T>>) {
         let now = self.clock.now();
         let others = self.nodes(|nodes| nodes.healthy_secondaries(now));

@@ -43,11 +43,11 @@ pub trait Dial: fmt::Debug + Send + Sync + 'static {
         &self,
         to: Uri,
         last: &[SocketAddr],
-    ) -> BoxFuture<'static, Result<Connection, BoxError>>;
+    ) -> BoxFuture<'static, Result<KeeperConnection, BoxError>>;
 }
 
 /// An open connection, on which HTTP/1 is spoken.
-pub struct Connection {
+pub struct KeeperConnection {
     stream: Pin<Box<dyn Stream>>,
     peer: Option<SocketAddr>,
 }
@@ -61,14 +61,14 @@ trait Stream: Read + Write + Send {}
 
 impl<T: Read + Write + Send> Stream for T {}
 
-impl Connection {
+impl KeeperConnection {
     /// A connection over `stream` to `peer`, where that is known.
     pub fn new(stream: impl Read + Write + Send + 'static, peer: Option<SocketAddr>) -> Self {
         Self { stream: Box::pin(stream), peer }
     }
 }
 
-impl Described for Connection {
+impl Described for KeeperConnection {
     fn connected(&self) -> Connected {
         match self.peer {
             Some(peer) => Connected::new().extra(Peer(peer)),
@@ -77,7 +77,7 @@ impl Described for Connection {
     }
 }
 
-impl Read for Connection {
+impl Read for KeeperConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -87,7 +87,7 @@ impl Read for Connection {
     }
 }
 
-impl Write for Connection {
+impl Write for KeeperConnection {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -117,9 +117,9 @@ impl Write for Connection {
     }
 }
 
-impl fmt::Debug for Connection {
+impl fmt::Debug for KeeperConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").finish_non_exhaustive()
+        f.debug_struct("KeeperConnection").finish_non_exhaustive()
     }
 }
 
@@ -167,7 +167,7 @@ impl Dial for Network {
         &self,
         to: Uri,
         last: &[SocketAddr],
-    ) -> BoxFuture<'static, Result<Connection, BoxError>> {
+    ) -> BoxFuture<'static, Result<KeeperConnection, BoxError>> {
         let mut builder =
             HttpsConnectorBuilder::new().with_tls_config(self.tls.clone()).https_or_http();
         if let Some(name) = self.settings.tls.server_name.clone() {
@@ -189,7 +189,7 @@ impl Dial for Network {
             let mut extensions = http::Extensions::new();
             stream.connected().get_extras(&mut extensions);
             let peer = extensions.get::<HttpInfo>().map(HttpInfo::remote_addr);
-            Ok(Connection::new(stream, peer))
+            Ok(KeeperConnection::new(stream, peer))
         })
     }
 }

@@ -14,10 +14,10 @@ use zeroize::Zeroizing;
 
 use self::snapshot::snapshot;
 use super::{
-    client::{Answer, Expected, Failure, Policy, Request, VaultClient, json, unreadable},
+    client::{Answer, CallPolicy, Expected, Failure, Request, VaultClient, json, unreadable},
     key_path::{KeyPath, Namespace},
     refusal::{Asked, enterprise_required},
-    session::Session,
+    session::VaultSession,
     wire::{Data, DecryptBody, DecryptData, EncryptBody, EncryptData, KeyData},
 };
 use crate::{
@@ -66,7 +66,7 @@ const ALWAYS_FITS: usize = 512;
 #[derive(Debug)]
 pub struct TransitKek {
     client: Arc<VaultClient>,
-    session: Arc<Session>,
+    session: Arc<VaultSession>,
     settings: TransitSettings,
     describe_path: String,
     wrap_path: String,
@@ -77,7 +77,11 @@ pub struct TransitKek {
 impl TransitKek {
     /// The key at `settings`, reached through `client` with the tokens of `session`.
     #[must_use]
-    pub fn new(client: Arc<VaultClient>, session: Arc<Session>, settings: TransitSettings) -> Self {
+    pub fn new(
+        client: Arc<VaultClient>,
+        session: Arc<VaultSession>,
+        settings: TransitSettings,
+    ) -> Self {
         let KeyPath { mount, key } = &settings.key;
         Self {
             describe_path: format!("{mount}/keys/{key}"),
@@ -98,7 +102,7 @@ impl TransitKek {
         request: Request<'_>,
         deadline: Monotonic,
     ) -> Result<Answer<T>, Failure> {
-        let policy = Policy::new(operation, deadline);
+        let policy = CallPolicy::new(operation, deadline);
         let mut held = self.session.token(deadline).await.map_err(Failure::Unsent)?;
         let mut again = true;
         loop {
@@ -179,7 +183,7 @@ impl Kek for TransitKek {
         let request = read(&self.describe_path, &self.settings.namespace);
         let held = self.session.token(deadline).await?;
         let alone = Request { token: Some(&held.token), ..request.clone() };
-        let policy = Policy::new(KeeperOperation::Read, deadline);
+        let policy = CallPolicy::new(KeeperOperation::Read, deadline);
         let first = self.get(Asked::Describe(&self.describe_path), request, deadline);
         let (first, others) = self.client.survey(first, alone, policy).await;
         let first: Answer<Data<KeyData>> = first?;

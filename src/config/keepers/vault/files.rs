@@ -18,7 +18,7 @@ use crate::{
 /// Adds a line for each file.
 pub(super) async fn check(vault: &VaultSettings, report: &mut Report) {
     match (&vault.client.tls.trust, &vault.ca_file) {
-        (Trust::Awaited(why), _) => {
+        (Trust::BundleUnavailable(why), _) => {
             report.add(Finding::fail(Area::Files, why, "write the PEM bundle into a plain file"));
         }
         (_, Some(path)) => {

@@ -39,7 +39,7 @@ pub(in crate::config) fn read(reading: &mut Reading<'_>) -> Option<VaultSettings
     let require_enterprise = reading.boolean("require-enterprise");
     let approle = approle?;
     let client = client?;
-    let ca_file = matches!(client.tls.trust, Trust::Bundle(_) | Trust::Awaited(_))
+    let ca_file = matches!(client.tls.trust, Trust::Bundle(_) | Trust::BundleUnavailable(_))
         .then(|| PathBuf::from(reading.text("tls-ca-file")));
     Some(VaultSettings {
         client,
@@ -143,7 +143,7 @@ fn tls(reading: &mut Reading<'_>) -> Option<TlsSettings> {
     let require_pq = reading.boolean("tls-require-pq");
     let trust = match (skip, reading.text("tls-ca-file")) {
         // The file is not looked at, as a warning says.
-        (Some(true), _) => Some(Trust::Anybody),
+        (Some(true), _) => Some(Trust::InsecureSkipVerify),
         (_, "") => Some(Trust::System),
         _ => reading.parsed("tls-ca-file", authorities),
     };
@@ -168,7 +168,7 @@ fn authorities(path: &str) -> Result<Trust, String> {
             bundle::read(pem.expose()).map_err(|problem| format!("{path} {problem}"))?;
             Ok(Trust::Bundle(pem.expose().to_vec()))
         }
-        Err(problem) => Ok(Trust::Awaited(format!("--tls-ca-file: {path} {problem}"))),
+        Err(problem) => Ok(Trust::BundleUnavailable(format!("--tls-ca-file: {path} {problem}"))),
     }
 }
 

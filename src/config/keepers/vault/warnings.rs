@@ -26,7 +26,7 @@ pub(super) fn of(vault: &VaultSettings) -> Vec<Finding> {
             "--vault-address is http://: seeds and tokens cross the network in clear",
             "use https://",
         ));
-    } else if vault.client.tls.believes_anybody() {
+    } else if vault.client.tls.skips_verification() {
         warnings.push(Finding::warn(
             Area::Connection,
             "--tls-skip-verify: anybody can pose as the keeper, and --tls-ca-file is not looked at",
