@@ -1,6 +1,6 @@
 # What vault-kube-kms needs on transit/keys/kubernetes, and nothing else.
-# `create` is left out on purpose: with it a missing key would be made anew. Tokens renew and end
-# themselves by the policy `default`.
+# It does not grant `create`, because an encrypt request would then create a missing key. The policy
+# `default` lets tokens renew and revoke themselves.
 
 path "transit/keys/kubernetes" {
   capabilities = ["read"]

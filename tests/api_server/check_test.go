@@ -188,7 +188,7 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 			return n.Flags()
 		}},
 		"no right to read the key": {2, []string{
-			"FAIL policy: no read on transit/keys/", "FAIL key: permission-denied", "not checked: binding, clock",
+			"FAIL policy: read on transit/keys/", "FAIL key: permission-denied", "not checked: binding, clock",
 		}, func(t *testing.T, n *tenant) []string {
 			n.allow(t, "update encrypt", "update decrypt")
 			return n.Flags()
@@ -198,7 +198,7 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 			return n.Flags()
 		}},
 		"rights that are not needed": {1, []string{
-			"WARN policy: the key can be taken out", "WARN policy: the key can be taken out",
+			"WARN policy: the key can be exported", "WARN policy: the key can be exported",
 		}, func(t *testing.T, n *tenant) []string {
 			n.allow(t, append(parts.UseOfKey, "read backup", "read export/encryption-key")...)
 			return n.Flags()

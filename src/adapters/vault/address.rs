@@ -1,4 +1,4 @@
-//! Where Vault listens.
+//! The address of a Vault server.
 
 use std::fmt;
 
@@ -6,21 +6,22 @@ use http::uri::{Authority, Scheme, Uri};
 
 use super::key_path::MountPath;
 
-/// The base address of a server: scheme, host, port, and the URL path below which a proxy serves
-/// it.
+/// The base address of a server: scheme, host, port, and the URL path prefix under which a proxy
+/// serves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VaultAddress {
     scheme: Scheme,
     authority: Authority,
-    /// Empty, or segments that each follow a slash.
+    /// Empty, or one or more segments with a slash before each.
     path: String,
 }
 
 impl VaultAddress {
-    /// Reads `https://host[:port][/path]` or the same with `http`; a final slash is allowed.
+    /// Parses `https://host[:port][/path]`, or the same with `http`. A final slash is allowed.
     ///
     /// # Errors
-    /// What is wrong with it, and what to write instead. Credentials in it are not repeated.
+    /// Returns what is wrong with the text and what to write instead. The error never repeats
+    /// credentials that the text contains.
     pub fn parse(text: &str) -> Result<Self, String> {
         const FORM: &str = "write https://host:port";
         let uri: Uri = text.parse().map_err(|_invalid| format!("it is not a valid URL; {FORM}"))?;
@@ -44,31 +45,31 @@ impl VaultAddress {
             MountPath::parse(&path).map_err(|wrong| format!("its path: {wrong}; {FORM}"))?;
         }
         if path.split('/').any(|segment| segment == "v1") {
-            return Err(format!("leave /v1 out of it: each request adds it; {FORM}"));
+            return Err(format!("remove /v1 from it: each request adds /v1; {FORM}"));
         }
         Ok(Self { scheme, authority: authority.clone(), path })
     }
 
-    /// Whether it is spoken to through TLS.
+    /// Returns whether the scheme is `https`.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.scheme == Scheme::HTTPS
     }
 
-    /// The TCP port of the server.
+    /// Returns the TCP port of the server.
     #[must_use]
     pub fn port(&self) -> u16 {
         port(&self.scheme, &self.authority).unwrap_or_default()
     }
 
-    /// The host, as a name or an address without brackets.
+    /// Returns the host name, or the IP address without brackets.
     #[must_use]
     pub fn host(&self) -> &str {
         self.authority.host().trim_start_matches('[').trim_end_matches(']')
     }
 
-    /// Whether `location`, the target of a redirection, is on this server: the same scheme, host and
-    /// port, and no user.
+    /// Returns whether `location`, the target of a redirect, is on this server: it has the same
+    /// scheme, host and port, and no user information.
     #[must_use]
     pub fn is_origin_of(&self, location: &str) -> bool {
         location.parse::<Uri>().is_ok_and(|uri| match (uri.scheme(), uri.authority()) {
@@ -82,7 +83,8 @@ impl VaultAddress {
         })
     }
 
-    /// The URI of `path`, which has been validated by [`super::key_path`].
+    /// Returns the URI of `path` below `/v1/`. The caller has validated `path` with
+    /// [`super::key_path`].
     pub(super) fn join(&self, path: &str) -> Result<Uri, http::Error> {
         Uri::builder()
             .scheme(self.scheme.clone())
@@ -92,12 +94,12 @@ impl VaultAddress {
     }
 }
 
-/// The port in `authority`, or that of `scheme` where nothing follows the host; `None` where what
-/// follows is not a valid port.
+/// Returns the port in `authority`, or the default port of `scheme` if no port is given. Returns
+/// `None` if the text after the host is not a valid port.
 fn port(scheme: &Scheme, authority: &Authority) -> Option<u16> {
     match authority.as_str().strip_prefix(authority.host())? {
         "" => Some(if *scheme == Scheme::HTTPS { 443 } else { 80 }),
-        // The library's own reading takes what stands behind the last colon.
+        // `Authority::port` of the library accepts any text before the last colon.
         after => {
             let digits = after.strip_prefix(':')?;
             digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
@@ -116,16 +118,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_go_below_the_path_of_a_proxy() {
+    fn keeps_the_path_prefix_of_a_proxy() {
         let address = VaultAddress::parse("https://proxy/vault/prod/").unwrap();
         let uri = address.join("sys/health").unwrap();
         assert_eq!(uri.to_string(), "https://proxy/vault/prod/v1/sys/health");
         assert!(VaultAddress::parse("https://proxy/a%2fb").is_err());
-        assert!(VaultAddress::parse("https://proxy/vault/v1").unwrap_err().contains("/v1 out"));
+        assert!(VaultAddress::parse("https://proxy/vault/v1").unwrap_err().contains("remove /v1"));
     }
 
     #[test]
-    fn a_base_address_is_all_that_is_taken() {
+    fn accepts_base_addresses_and_nothing_else() {
         for text in ["https://vault:8200", "http://127.0.0.1:1", "https://[::1]:8200", "https://v/"]
         {
             let address = VaultAddress::parse(text).unwrap();
@@ -148,14 +150,14 @@ mod tests {
     }
 
     #[test]
-    fn the_host_is_told_without_brackets() {
+    fn returns_the_host_without_brackets() {
         for (text, host) in [("https://vault", "vault"), ("https://[::1]:1", "::1")] {
             assert_eq!(VaultAddress::parse(text).unwrap().host(), host);
         }
     }
 
     #[test]
-    fn a_redirection_is_followed_to_the_same_scheme_host_and_port_only() {
+    fn a_redirect_matches_only_the_same_scheme_host_and_port() {
         let address = VaultAddress::parse("https://vault.example.org").unwrap();
         for (location, ours) in [
             ("https://vault.example.org/v1/x", true),
@@ -164,7 +166,8 @@ mod tests {
             ("https://vault.example.org:8200/v1/x", false),
             ("https://vault.example.org.evil/v1/x", false),
             ("https://vault.example.org@evil/v1/x", false),
-            // Found by the fuzz target `names`: the library leaves out what it cannot read.
+            // The fuzz target `names` found these: the library ignores the parts that it cannot
+            // parse.
             ("https://vault.example.org:443~/v1/x", false),
             ("https://vault.example.org:1[::1]:443/v1/x", false),
             ("https://vault.example.org:+443/v1/x", false),

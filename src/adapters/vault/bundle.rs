@@ -1,5 +1,5 @@
-//! The certificate authorities of `--tls-ca-file`, read in every dress that operators give them.
-//! One function reads them at the start and each time the file changes.
+//! Parses the certificate authorities of `--tls-ca-file`, in all encodings and layouts that
+//! operators use. [`read`] runs at the start and each time the file changes.
 
 use std::borrow::Cow;
 
@@ -12,28 +12,30 @@ use crate::domain::time::UnixTime;
 /// The largest bundle, in bytes: the public authorities take about 250 KiB.
 pub const BUNDLE_MAX: u64 = 4 * 1_048_576;
 
-/// The most problems that are told of one bundle.
-const TOLD_MAX: usize = 4;
+/// The largest number of problems that are reported for one bundle.
+const PROBLEMS_MAX: usize = 4;
 
-/// Later than any certificate ends: the last second of the year 9999 (RFC 5280, section 4.1.2.5).
+/// The latest possible end of a certificate: the last second of the year 9999 (RFC 5280, section
+/// 4.1.2.5).
 pub(super) const LAST_SECOND: u64 = 253_402_300_799;
 
-/// What a bundle holds.
+/// The certificates of a bundle.
 #[derive(Clone, Debug)]
 pub struct Bundle {
     /// The authorities that can be used, at least one.
     pub(super) roots: RootCertStore,
-    /// What in the bundle is not used, and why: one text for each part.
+    /// The parts of the bundle that are not used, and why: one text for each part.
     pub warnings: Vec<String>,
-    /// When the first of the certificates ends, where that can be told.
+    /// The end of the certificate that expires first. `None` if no end is known.
     pub first_end: Option<UnixTime>,
 }
 
-/// Reads the PEM bundle in `bytes`. UTF-16, byte order marks, text around the certificates, and
-/// line ends of any kind, also written as `\n`, are allowed.
+/// Parses the PEM bundle in `bytes`. Accepts UTF-16, byte order marks, text around the
+/// certificates, and line ends of any kind, also those written as `\n`.
 ///
 /// # Errors
-/// Why no certificate in it can be used, with the remedy, in words that follow the file's path.
+/// Returns why the bundle has no usable certificate, and the remedy. The text continues a sentence
+/// that starts with the file's path.
 pub fn read(bytes: &[u8]) -> Result<Bundle, String> {
     if is_der(bytes) {
         return Err(format!("is {}; give a PEM bundle", binary(bytes)));
@@ -66,7 +68,7 @@ pub fn read(bytes: &[u8]) -> Result<Bundle, String> {
                 )
             }
             Section { label, .. } if label.ends_with(b"PRIVATE KEY") => {
-                "it holds a private key, which does not belong there; take it out".to_owned()
+                "it holds a private key, which must not be in this file; remove it".to_owned()
             }
             Section { label: b"CERTIFICATE REQUEST" | b"NEW CERTIFICATE REQUEST", .. } => {
                 "it holds a certificate request, which is not a certificate".to_owned()
@@ -80,8 +82,8 @@ pub fn read(bytes: &[u8]) -> Result<Bundle, String> {
             bundle.warnings.push(problem);
         }
     }
-    let left_out = bundle.warnings.len().saturating_sub(TOLD_MAX);
-    bundle.warnings.truncate(TOLD_MAX);
+    let left_out = bundle.warnings.len().saturating_sub(PROBLEMS_MAX);
+    bundle.warnings.truncate(PROBLEMS_MAX);
     if left_out > 0 {
         bundle.warnings.push(format!("{left_out} more parts of it cannot be used"));
     }
@@ -95,14 +97,15 @@ pub fn read(bytes: &[u8]) -> Result<Bundle, String> {
     Err(format!("holds no certificate that can be used ({problems}); give a PEM bundle"))
 }
 
-/// One section of a PEM file: what stands after `BEGIN`, and the text up to its `END`, if it has
-/// one.
+/// One section of a PEM file: the label after `BEGIN`, and the text up to the matching `END`.
+/// `body` is `None` if the section has no matching `END`.
 struct Section<'a> {
     label: &'a [u8],
     body: Option<&'a [u8]>,
 }
 
-/// The sections of `text`, found by their marks and not by lines, since templates join lines.
+/// Returns the sections of `text`. Searches for the marks `-----` and not for lines, because
+/// templates can join lines.
 fn sections(text: &[u8]) -> impl Iterator<Item = Section<'_>> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -121,7 +124,7 @@ fn sections(text: &[u8]) -> impl Iterator<Item = Section<'_>> {
     })
 }
 
-/// What stands before and after the first `mark`.
+/// Returns the text before and the text after the first `mark`.
 fn split<'a>(text: &'a [u8], mark: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
     let at = text.windows(mark.len()).position(|window| window == mark)?;
     Some((text.get(..at)?, text.get(at + mark.len()..)?))
@@ -132,8 +135,9 @@ fn certificate(body: &[u8]) -> Option<CertificateDer<'static>> {
     STANDARD.decode(body).ok().map(CertificateDer::from)
 }
 
-/// The text without what UTF-16 puts between ASCII characters, and with line ends for `\n`. What
-/// else is lost stands outside of certificates, which are ASCII.
+/// Returns the text without the zero bytes that UTF-16 puts between ASCII characters, and with line
+/// ends instead of `\n`. This can damage text around the certificates, but not the certificates,
+/// which are ASCII.
 fn plain(bytes: &[u8]) -> Cow<'_, [u8]> {
     if !bytes.contains(&0) && !bytes.contains(&b'\\') {
         return Cow::Borrowed(bytes);
@@ -151,17 +155,17 @@ fn plain(bytes: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(text)
 }
 
-/// Whether `bytes` begin as binary certificates and key stores do: a DER sequence.
+/// Returns whether `bytes` begin with a DER sequence, like binary certificates and key stores.
 fn is_der(bytes: &[u8]) -> bool {
     matches!(bytes, [0x30, 0x80..=0x84, ..])
 }
 
-/// What DER in `bytes` is called, and how it is converted.
+/// Returns what the DER in `bytes` is, and how to convert it.
 fn binary(bytes: &[u8]) -> &'static str {
     if webpki::anchor_from_trusted_cert(&CertificateDer::from(bytes)).is_ok() {
         "a certificate in DER form; convert it with openssl x509 -inform der"
     } else {
-        "binary, as key stores are"
+        "a binary file, such as a key store"
     }
 }
 
@@ -169,8 +173,8 @@ fn earlier(one: Option<UnixTime>, other: Option<UnixTime>) -> Option<UnixTime> {
     [one, other].into_iter().flatten().min()
 }
 
-/// When a certificate ends. The verifier says so of one that it is asked to judge too late, before
-/// it looks at anything else.
+/// Returns the end of a certificate. Verifies the certificate at the latest possible time: the
+/// library checks the time first, and its error contains the end.
 fn end(der: &CertificateDer<'_>) -> Option<UnixTime> {
     let certificate = webpki::EndEntityCert::try_from(der).ok()?;
     let late = TlsTime::since_unix_epoch(std::time::Duration::from_secs(LAST_SECOND));
@@ -181,7 +185,7 @@ fn end(der: &CertificateDer<'_>) -> Option<UnixTime> {
     }
 }
 
-/// The domain's form of a time of the TLS library.
+/// Converts a time of the TLS library.
 pub(super) fn from_tls(time: TlsTime) -> UnixTime {
     UnixTime::from_secs(i64::try_from(time.as_secs()).unwrap_or(i64::MAX))
 }
@@ -192,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    /// A certificate that ends with `year`.
+    /// Returns a CA certificate that ends on 1 January of `year`.
     fn authority(year: i32) -> rcgen::Certificate {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.not_after = date_time_ymd(year, 1, 1);
@@ -206,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn every_dress_of_a_bundle_is_read() {
+    fn reads_every_encoding_and_layout() {
         let (one, two) = (authority(2040).pem(), authority(2041).pem());
         let both = format!("{one}{two}");
         let utf16 = |order: fn(u16) -> [u8; 2]| -> Vec<u8> {
@@ -216,7 +220,7 @@ mod tests {
                 .collect()
         };
         let latin1 = [b"# Autorit\xe9 \xff\xfe\n", both.as_bytes(), b"\xe9"].concat();
-        for (dress, bytes) in [
+        for (layout, bytes) in [
             ("plain", both.clone().into_bytes()),
             ("byte order mark", format!("\u{feff}{both}").into_bytes()),
             ("CRLF", both.replace('\n', "\r\n").into_bytes()),
@@ -231,12 +235,12 @@ mod tests {
             ("one line", both.replace('\n', " ").into_bytes()),
             ("the older label", both.replace(" CERTIFICATE", " X509 CERTIFICATE").into_bytes()),
         ] {
-            assert_eq!(count(&bytes), (2, 0), "{dress}");
+            assert_eq!(count(&bytes), (2, 0), "{layout}");
         }
     }
 
     #[test]
-    fn what_cannot_be_used_is_named_by_its_number_and_the_rest_counts() {
+    fn uses_the_valid_certificates_and_warns_of_the_others_by_number() {
         let one = authority(2040).pem();
         let key = KeyPair::generate().unwrap().serialize_pem();
         let cut = one.replace("-----END CERTIFICATE-----", "");
@@ -261,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_without_a_certificate_is_refused_with_the_remedy() {
+    fn rejects_a_bundle_without_a_usable_certificate_and_names_the_remedy() {
         let one = authority(2040);
         let key = KeyPair::generate().unwrap();
         let junk = "-----BEGIN CERTIFICATE-----\nnope\n-----END CERTIFICATE-----\n";
@@ -280,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_end_is_known() {
+    fn returns_the_earliest_end_of_all_certificates() {
         let bundle = [authority(2041), authority(2039), authority(2040)];
         let pem: String = bundle.iter().map(rcgen::Certificate::pem).collect();
         let expected = date_time_ymd(2039, 1, 1).unix_timestamp();

@@ -1,4 +1,4 @@
-//! What the token's policies allow: what is needed and missing, and what is not needed.
+//! Reviews the token's policies: what is needed and missing, and what is granted and dangerous.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -20,24 +20,25 @@ use crate::{
 /// Capabilities on a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// Below `/v1/`.
+    /// The path below `/v1/`.
     pub path: String,
-    /// As policies name them.
+    /// The capabilities by their names in policies, separated by commas.
     pub capabilities: String,
 }
 
-/// What the policies lack and what they have too much.
+/// The result of a review of the token's policies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyReview {
-    /// Needed, and not granted.
+    /// Capabilities that are needed and not granted.
     pub missing: Vec<Grant>,
-    /// Granted, not needed, and dangerous: each with what it lets happen.
+    /// Capabilities that are granted, not needed and dangerous, each with the damage that it
+    /// allows.
     pub surplus: Vec<(Grant, &'static str)>,
-    /// The token may do everything.
+    /// Whether the token has the policy `root`, which allows everything.
     pub is_root: bool,
 }
 
-/// Asks a keeper what the token of a session may do with one key.
+/// Asks the keeper what the session's token may do with one key.
 #[derive(Debug)]
 pub struct Capabilities {
     client: Arc<VaultClient>,
@@ -45,7 +46,7 @@ pub struct Capabilities {
     settings: TransitSettings,
 }
 
-/// What a path is needed for, and which capabilities on it are dangerous.
+/// The capability that is needed on a path, and the capabilities that are dangerous there.
 pub(super) struct PathRule {
     pub(super) path: String,
     pub(super) needed: Option<&'static str>,
@@ -54,7 +55,7 @@ pub(super) struct PathRule {
 }
 
 impl Capabilities {
-    /// Asks through `client`, with the tokens of `session`.
+    /// Sends requests through `client` with the tokens of `session`.
     #[must_use]
     pub fn new(
         client: Arc<VaultClient>,
@@ -64,14 +65,16 @@ impl Capabilities {
         Self { client, session, settings }
     }
 
-    /// Asks what the token may do, and judges it.
+    /// Reads the token's capabilities and reviews them.
     ///
     /// # Errors
-    /// [`Code::PermissionDenied`](crate::domain::error::Code::PermissionDenied) for a token that
-    /// may not even ask, as one without the policy `default`; and the codes of an outage.
+    /// Returns [`Code::PermissionDenied`](crate::domain::error::Code::PermissionDenied) if the
+    /// token may not read its capabilities, for example without the policy `default`. Returns the
+    /// codes of an outage if no answer arrives until `deadline`.
     pub async fn review(&self, deadline: Monotonic) -> Result<PolicyReview, KmsError> {
         let TransitSettings { namespace, auth_namespace, .. } = &self.settings;
-        // A token's policies are those of the namespace where it was made, and name paths from there.
+        // A token has the policies of the namespace in which it was created, and their paths start
+        // there.
         let (namespace, prefix) = match auth_namespace.way_to(namespace) {
             Some(prefix) => (auth_namespace, prefix),
             None => (namespace, String::new()),
@@ -90,13 +93,14 @@ impl Capabilities {
         let answer =
             self.client.send::<Data<BTreeMap<String, serde_json::Value>>>(&request, policy);
         let answer = answer.await.map_err(|failure| failure.into_error(Asked::Capabilities))?;
-        // One path that is not listed, or is listed in another form, grants nothing.
+        // A path that is missing in the answer, or has an unknown form there, counts as not
+        // granted.
         let granted = answer.value.data;
         Ok(review(&rules, &granted))
     }
 }
 
-/// Returns what is needed on a key, and what is dangerous. `prefix` is put before each path;
+/// Returns what is needed and what is dangerous on the key `at`. Puts `prefix` before each path.
 /// `require_enterprise` adds the licence.
 pub(super) fn rules(prefix: &str, at: &KeyPath, require_enterprise: bool) -> Vec<PathRule> {
     const WRITE: &[&str] = &["create", "update", "patch", "delete", "sudo"];
@@ -105,17 +109,17 @@ pub(super) fn rules(prefix: &str, at: &KeyPath, require_enterprise: bool) -> Vec
     let (at, encrypt) = (format!("{mount}/keys/{key}"), format!("{mount}/encrypt/{key}"));
     let export = format!("{mount}/export/encryption-key/{key}");
     let mut rules = vec![
-        rule(format!("{export}/latest"), None, &["read"], "the key can be taken out"),
+        rule(format!("{export}/latest"), None, &["read"], "the key can be exported"),
         rule(format!("{at}/import"), None, WRITE, "the key can be replaced"),
         rule(format!("{at}/import_version"), None, WRITE, "a known key can be made the newest"),
         rule(format!("{at}/config"), None, WRITE, "the key's settings can be changed"),
         rule(format!("{at}/rotate"), None, WRITE, "the key can be rotated"),
         rule(format!("{at}/trim"), None, WRITE, "old versions can be destroyed"),
-        rule(at, Some("read"), WRITE, "the key can be made or deleted"),
-        rule(encrypt, Some("update"), &["create"], "a missing key is made anew"),
+        rule(at, Some("read"), WRITE, "the key can be created or deleted"),
+        rule(encrypt, Some("update"), &["create"], "an encrypt request creates a missing key"),
         rule(format!("{mount}/decrypt/{key}"), Some("update"), &[], ""),
-        rule(export, None, &["read"], "the key can be taken out"),
-        rule(format!("{mount}/backup/{key}"), None, &["read"], "the key can be taken out"),
+        rule(export, None, &["read"], "the key can be exported"),
+        rule(format!("{mount}/backup/{key}"), None, &["read"], "the key can be exported"),
         rule(format!("{mount}/restore/{key}"), None, WRITE, "the key can be replaced"),
     ];
     if require_enterprise {
@@ -161,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_policy_lacks_nothing_and_has_nothing_too_much() {
+    fn the_minimal_policy_has_no_finding() {
         let least = serde_json::json!({
             "transit/keys/k": ["read"], "transit/encrypt/k": ["update"],
             "transit/decrypt/k": ["update"], "transit/backup/k": ["deny"],
@@ -170,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_and_what_is_too_much_is_named() {
+    fn names_missing_and_dangerous_capabilities() {
         let review = review_of(&serde_json::json!({
             "transit/keys/k": ["deny"], "transit/encrypt/k": ["create", "update"],
             "transit/keys/k/rotate": ["read", "create", "update"],
@@ -185,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn root_lacks_nothing_and_is_told_of_once() {
+    fn reports_root_and_nothing_else() {
         let paths = rules("", &KeyPath::parse("transit/keys/k").unwrap(), false)
             .into_iter()
             .map(|rule| rule.path);

@@ -1,4 +1,4 @@
-//! What `check` finds of the way to the keeper, of the login and of the policy.
+//! The part of `check` that tests the connection to the keeper, the login and the policy.
 
 use std::time::Duration;
 
@@ -26,13 +26,14 @@ use crate::{
     },
 };
 
-/// The most time for one step. A login may take `--login-timeout` before it.
-const STEP: Duration = Duration::from_secs(8);
+/// The longest time for one step. A login may take `--login-timeout` in addition.
+const STEP_MAX: Duration = Duration::from_secs(8);
 
-/// A certificate that ends sooner than this is told of.
-const DAYS_LEAST: u64 = 14;
+/// A certificate that expires in fewer days than this leads to a warning.
+const DAYS_LEFT_MIN: u64 = 14;
 
-/// Adds what is found to `report`. Returns whether the key can be looked at.
+/// Adds the findings to `report`. Returns whether the connection and the login work, so that the
+/// key can be checked.
 pub(super) async fn check(
     settings: &VaultSettings,
     session: &VaultSession,
@@ -44,17 +45,17 @@ pub(super) async fn check(
         report.leave_out(&[Login, Policy, Key, Binding, Clocks]);
         return false;
     }
-    let most = settings.approle.login_timeout.saturating_add(STEP);
+    let most = settings.approle.login_timeout.saturating_add(STEP_MAX);
     session.settled(clock.now().after(most)).await;
     if !login(&settings.approle.mount, &session.view(), report) {
         report.leave_out(&[Policy, Key, Binding, Clocks]);
         return false;
     }
-    policy(capabilities.review(clock.now().after(STEP)).await, report);
+    policy(capabilities.review(clock.now().after(STEP_MAX)).await, report);
     true
 }
 
-/// Returns whether there is a way to the keeper, by any of its endpoints.
+/// Returns whether a connection to at least one endpoint works.
 async fn connection(client: &ClientSettings, now: UnixTime, report: &mut Report) -> bool {
     if !client.is_tls() {
         return true;
@@ -63,17 +64,17 @@ async fn connection(client: &ClientSettings, now: UnixTime, report: &mut Report)
     for address in &client.addresses {
         let found = handshake::inspect(client, address, now).await;
         any = any || found.is_ok();
-        report.add(shaken(address, found));
+        report.add(handshake_finding(address, found));
     }
     any
 }
 
-fn shaken(address: &VaultAddress, found: Result<Handshake, KmsError>) -> Finding {
+fn handshake_finding(address: &VaultAddress, found: Result<Handshake, KmsError>) -> Finding {
     match found {
         Ok(Handshake { protocol, group, days_left: None, .. }) => {
             Finding::pass(Connection, format!("{protocol}{} with {address}", by(group)))
         }
-        Ok(Handshake { protocol, group, days_left: Some(days), .. }) if days >= DAYS_LEAST => {
+        Ok(Handshake { protocol, group, days_left: Some(days), .. }) if days >= DAYS_LEFT_MIN => {
             Finding::pass(
                 Connection,
                 format!(
@@ -85,35 +86,35 @@ fn shaken(address: &VaultAddress, found: Result<Handshake, KmsError>) -> Finding
         Ok(Handshake { days_left, .. }) => Finding::warn(
             Connection,
             format!(
-                "the certificate of {address} is good for {} days only",
+                "the certificate of {address} expires in {} days",
                 days_left.unwrap_or_default()
             ),
-            "renew it, or the authority in --tls-ca-file",
+            "renew the server's certificate, or the authority in --tls-ca-file if that expires first",
         ),
         Err(error) => Finding::failed(Connection, &error),
     }
 }
 
-/// The key exchange behind the protocol's name, where it is known.
+/// Returns the key exchange in brackets, or an empty text if it is not known.
 fn by(group: Option<&str>) -> String {
     group.map(|group| format!(" ({group})")).unwrap_or_default()
 }
 
-/// Returns whether there is a token.
+/// Returns whether the login gave a token.
 fn login(mount: &MountPath, session: &SessionView, report: &mut Report) -> bool {
     if session.logins.is_none() {
         report.add(match &session.closed {
             Some(error) => Finding::failed(Login, error),
             None => Finding::fail(
                 Login,
-                format!("the login at auth/{mount} does not end"),
-                "see the connection above, or raise --login-timeout",
+                format!("the login at auth/{mount} did not finish in time"),
+                "see the findings about the connection above, or raise --login-timeout",
             ),
         });
         return false;
     }
     report.add(match session.token_left {
-        // The login was a moment ago, so that this is the whole time in seconds.
+        // The login ended a moment ago, so rounding up gives the whole lifetime in seconds.
         Some(left) => Finding::pass(
             Login,
             format!("auth/{mount} gives a token for {} s", left.as_millis().div_ceil(1_000)),
@@ -121,7 +122,7 @@ fn login(mount: &MountPath, session: &SessionView, report: &mut Report) -> bool 
         None => Finding::warn(
             Login,
             format!("auth/{mount} gives a token that never expires"),
-            "set token_ttl on the role: a token that is lost is then of no use for long",
+            "set token_ttl on the role, so that a stolen token expires",
         ),
     });
     true
@@ -132,27 +133,31 @@ fn policy(review: Result<PolicyReview, KmsError>, report: &mut Report) {
         Ok(review) => {
             for missing in &review.missing {
                 let remedy = format!("grant {missing}");
-                report.add(Finding::fail(Policy, format!("no {missing}"), remedy));
+                report.add(Finding::fail(Policy, format!("{missing} is not granted"), remedy));
             }
             for (surplus, danger) in &review.surplus {
                 let text = format!("{surplus} is granted and not needed: {danger}");
-                report.add(Finding::warn(Policy, text, "take it out of the policy"));
+                report.add(Finding::warn(Policy, text, "remove it from the policy"));
             }
             if review.is_root {
                 let remedy = "give the role a policy of its own instead of root";
-                report.add(Finding::warn(Policy, "the token may do everything", remedy));
+                report.add(Finding::warn(
+                    Policy,
+                    "the token has the policy root and may do everything",
+                    remedy,
+                ));
             }
             if review == PolicyReview::default() {
                 report.add(Finding::pass(
                     Policy,
-                    "all that is needed on this key, and nothing dangerous",
+                    "the token may do all that is needed on this key, and nothing dangerous",
                 ));
             }
         }
         Err(error) if error.code() == Code::PermissionDenied => report.add(Finding::warn(
             Policy,
-            "the token may not ask what it may do",
-            "grant update on sys/capabilities-self, or the policy default, to have it checked",
+            "the policy cannot be checked: the token may not read its own capabilities",
+            "grant update on sys/capabilities-self, or the policy default",
         )),
         Err(error) => report.add(Finding::failed(Policy, &error)),
     }

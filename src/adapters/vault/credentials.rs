@@ -1,4 +1,4 @@
-//! How this process proves to the keeper who it is.
+//! The port through which a session logs in to the keeper and renews its token.
 
 use std::{fmt::Debug, time::Duration};
 
@@ -7,32 +7,33 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::{error::KmsError, secret::Secret};
 
-/// A token and what may be done with it.
+/// A token, its lifetime, and whether it can be renewed.
 #[derive(Clone, Debug)]
 pub struct Lease {
     /// The token itself.
     pub token: Secret,
-    /// How long it is good for, counted from when the request was sent; `None` is for ever.
+    /// How long the token is valid, counted from the moment when the request was sent. `None` means
+    /// that it never expires.
     pub ttl: Option<Duration>,
-    /// Whether [`Credentials::renew`] may lengthen it.
+    /// Whether [`Credentials::renew`] can extend it.
     pub renewable: bool,
 }
 
-/// Which material a login is made with, without the texts: a SHA-256 of them.
+/// Identifies the material of a login without its secret texts: a SHA-256 of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CredentialDigest([u8; 32]);
 
 impl CredentialDigest {
-    /// The digest of no material: nothing can be read.
+    /// Stands for missing material: no credential can be read.
     pub const NONE: Self = Self([0; 32]);
 
-    /// The digest of a secret text.
+    /// Returns the digest of a secret text.
     #[must_use]
     pub fn of(secret: &Secret) -> Self {
         Self(Sha256::digest(secret.expose().as_bytes()).into())
     }
 
-    /// The digest of what this one stands for together with `text`.
+    /// Returns the digest of this digest followed by `text`.
     #[must_use]
     pub fn with(self, text: &str) -> Self {
         let mut hash = Sha256::new();
@@ -41,17 +42,17 @@ impl CredentialDigest {
         Self(hash.finalize().into())
     }
 
-    /// The bytes of the hash.
+    /// Returns the bytes of the hash.
     #[must_use]
     pub const fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }
 
-/// The secret half of a login.
+/// The secret part of a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoginSecret {
-    /// None: the role ID is enough.
+    /// The role ID alone is enough.
     NotNeeded,
     /// A secret ID.
     SecretId(Secret),
@@ -59,61 +60,65 @@ pub enum LoginSecret {
     WrappingToken(Secret),
 }
 
-/// What one login is made with.
+/// The credentials for one login.
 #[derive(Clone, Debug)]
 pub struct Material {
-    /// Which one it is.
+    /// Identifies this material.
     pub digest: CredentialDigest,
     /// The role ID.
     pub role_id: Secret,
-    /// The rest.
+    /// The secret ID, or the token that wraps it.
     pub secret: LoginSecret,
 }
 
 /// Why a login gave no token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoginFailure {
-    /// The keeper looked at the material and refused it: sending it again can lock the role.
+    /// The keeper checked the material and refused it. Sending the same material again can lock the
+    /// role.
     Refused(KmsError),
-    /// Anything else. The material may be good.
+    /// The login failed for another reason. The material may be valid.
     Failed(KmsError),
 }
 
-/// A way to get a token.
+/// Obtains, renews and revokes tokens.
 ///
-/// Every method that asks the keeper may wait for as long as its implementation bounds a request.
+/// A method that sends a request may wait for as long as the implementation allows for one request.
 #[async_trait]
 pub trait Credentials: Debug + Send + Sync + 'static {
-    /// The servers that are asked, as errors name them.
+    /// Returns the name of the servers for error messages.
     fn keeper(&self) -> String;
 
-    /// Reads what a login can be made with now, the preferred material first. Never empty.
+    /// Reads the materials for a login, the preferred one first. The list is never empty.
     ///
     /// # Errors
-    /// `credential-unreadable` when a file is at fault.
+    /// Returns `credential-unreadable` if a file cannot be read or holds no usable credential.
     async fn materials(&self) -> Result<Vec<Material>, KmsError>;
 
-    /// Gets a new token. Not safe to repeat blindly: it may use up a credential, and refusals
-    /// may lock it. When this future is dropped, a token that is given later is revoked.
+    /// Logs in and returns a new token. Do not repeat a login without checking why it failed: a
+    /// login may use up a credential, and repeated refusals may lock the role. If this future is
+    /// dropped and the keeper grants a token later, that token is revoked.
     ///
     /// # Errors
-    /// [`LoginFailure::Refused`] when the keeper refuses the material itself, and
-    /// [`LoginFailure::Failed`] for anything else.
+    /// Returns [`LoginFailure::Refused`] if the keeper refuses the material itself, and
+    /// [`LoginFailure::Failed`] for any other reason.
     async fn login(&self, material: &Material) -> Result<Lease, LoginFailure>;
 
-    /// Lengthens the life of `token`. Safe to repeat, and to cancel.
+    /// Extends the lifetime of `token`. Safe to repeat and to cancel.
     ///
     /// # Errors
-    /// `permission-denied` or `login-refused` when it cannot be renewed, and those of an outage.
+    /// Returns `permission-denied` or `login-refused` if the token cannot be renewed, and the codes
+    /// of an outage.
     async fn renew(&self, token: &Secret) -> Result<Lease, KmsError>;
 
-    /// Waits until [`Credentials::materials`] would give other material than it last did, such as
-    /// a new secret ID in its file. Safe to cancel; never resolves where material cannot change.
+    /// Waits until [`Credentials::materials`] would return other material than the last time, such
+    /// as a new secret ID in its file. Safe to cancel. Never resolves if the material cannot
+    /// change.
     async fn changed(&self);
 
-    /// Ends `token`. Best effort: the caller ignores failures.
+    /// Revokes `token`. The caller ignores failures.
     ///
     /// # Errors
-    /// Whatever the keeper answered.
+    /// Returns the reason why the token was not revoked.
     async fn revoke(&self, token: &Secret) -> Result<(), KmsError>;
 }

@@ -1,4 +1,4 @@
-//! Vault or OpenBao as a keeper: client, session and Transit key put together.
+//! The keeper for Vault and OpenBao. It combines the client, the session and the Transit key.
 
 use std::sync::Arc;
 
@@ -25,16 +25,16 @@ use crate::{
     },
 };
 
-/// The files that it reads again while it runs.
+/// The files that the keeper reads again while it runs.
 #[derive(Debug)]
 pub struct VaultFiles {
-    /// Those of the login.
+    /// The files of the login.
     pub approle: AppRoleFiles,
     /// The PEM bundle of the authorities, if one is given.
     pub authorities: Option<Arc<dyn TextFile>>,
 }
 
-/// A key of the Transit engine.
+/// A keeper whose KEK is a key of the Transit engine.
 #[derive(Debug)]
 pub struct VaultKeeper {
     settings: VaultSettings,
@@ -46,10 +46,10 @@ pub struct VaultKeeper {
 }
 
 impl VaultKeeper {
-    /// Makes the keeper. Asks nothing of a server.
+    /// Creates the keeper. Sends no request.
     ///
     /// # Errors
-    /// Why no TLS client can be made of the settings, in words.
+    /// Returns why TLS cannot be set up with these settings.
     pub fn new(
         settings: VaultSettings,
         files: VaultFiles,
@@ -90,20 +90,20 @@ impl Keeper for VaultKeeper {
     }
 
     fn tasks(&self) -> Vec<(&'static str, Task)> {
-        let (session, warm) = (Arc::clone(&self.session), Arc::clone(&self.client));
-        let greeting = async move {
-            warm.run_health_checks().await;
-            // It ends where there is only one endpoint.
+        let (session, checked) = (Arc::clone(&self.session), Arc::clone(&self.client));
+        let health_checks = async move {
+            checked.run_health_checks().await;
+            // With a single endpoint the health checks return at once, but a task must not end.
             std::future::pending::<()>().await;
         };
         let mut tasks: Vec<(&'static str, Task)> = vec![
             ("session", Box::pin(async move { session.run().await })),
-            ("greeting", Box::pin(greeting)),
+            ("health checks", Box::pin(health_checks)),
         ];
         if let Some(file) = self.authorities.clone() {
             let client = Arc::clone(&self.client);
-            let follow = async move { client.follow_authorities(file).await };
-            tasks.push(("authorities", Box::pin(follow)));
+            let watch = async move { client.follow_authorities(file).await };
+            tasks.push(("authorities", Box::pin(watch)));
         }
         tasks
     }

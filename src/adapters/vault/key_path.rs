@@ -1,16 +1,16 @@
-//! Names inside Vault that become parts of a request's path.
+//! Names of mounts, keys and namespaces, which become parts of request paths.
 
 use std::fmt;
 
-/// A mount of one or more segments, such as `transit` or `team/transit`.
+/// The path of a mount: one or more segments, such as `transit` or `team/transit`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountPath(String);
 
 impl MountPath {
-    /// Reads a mount path. Slashes at its ends are dropped, as the Vault CLI does.
+    /// Parses a mount path. Drops slashes at both ends, like the Vault CLI.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Returns what is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim_matches('/');
         text.split('/').try_for_each(check_segment)?;
@@ -24,34 +24,34 @@ impl fmt::Display for MountPath {
     }
 }
 
-/// A Transit key: its mount and its name.
+/// The path of a Transit key: its mount and its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPath {
     /// The engine's mount.
     pub mount: MountPath,
-    /// The key's name, one segment.
+    /// The key's name: one segment.
     pub key: String,
 }
 
 impl KeyPath {
-    /// Reads `<mount>/keys/<key>` (`--vault-key-path`).
+    /// Parses `<mount>/keys/<key>` (`--vault-key-path`).
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Returns what is wrong with the text, and the expected form.
     pub fn parse(text: &str) -> Result<Self, String> {
         const FORM: &str = "write <mount>/keys/<key>, for example transit/keys/my-key";
         let (mount, key) = text.rsplit_once("/keys/").ok_or_else(|| FORM.to_owned())?;
         Self::of_parts(mount, key).map_err(|wrong| format!("{wrong}; {FORM}"))
     }
 
-    /// The key from its two halves (`--transit-mount`, `--transit-key`).
+    /// Returns the key at `mount` with the name `key` (`--transit-mount`, `--transit-key`).
     ///
     /// # Errors
-    /// What is wrong with either.
+    /// Returns what is wrong with one of the two texts.
     pub fn of_parts(mount: &str, key: &str) -> Result<Self, String> {
         let mount = MountPath::parse(mount)?;
         if mount.0 == "v1" || mount.0.starts_with("v1/") {
-            return Err("leave v1/ out of it: each request adds it".to_owned());
+            return Err("remove v1/ from it: each request adds v1/".to_owned());
         }
         check_segment(key)?;
         Ok(Self { mount, key: key.to_owned() })
@@ -64,7 +64,7 @@ impl fmt::Display for KeyPath {
     }
 }
 
-/// A namespace, without slashes at its ends; empty is the root namespace.
+/// A namespace, without slashes at its ends. The empty text is the root namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Namespace(String);
 
@@ -72,10 +72,10 @@ impl Namespace {
     /// The root namespace.
     pub const ROOT: &'static Self = &Self(String::new());
 
-    /// Reads a namespace; `root` and the empty text are the root namespace.
+    /// Parses a namespace. Both `root` and the empty text are the root namespace.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Returns what is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim_matches('/');
         if text.is_empty() || text == "root" {
@@ -85,14 +85,15 @@ impl Namespace {
         Ok(Self(text.to_owned()))
     }
 
-    /// The text for `X-Vault-Namespace`; empty for the root namespace.
+    /// Returns the value for the header `X-Vault-Namespace`. It is empty for the root namespace.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// What a path in `inner` begins with for a policy of this namespace: empty, or ends with a slash.
-    /// `None` where `inner` is not within this namespace.
+    /// Returns the prefix that a policy of this namespace needs before a path in the namespace
+    /// `inner`. The prefix is empty or ends with a slash. Returns `None` if `inner` is not this
+    /// namespace or below it.
     #[must_use]
     pub fn way_to(&self, inner: &Self) -> Option<String> {
         let rest = inner.0.strip_prefix(&self.0)?;
@@ -110,13 +111,14 @@ impl fmt::Display for Namespace {
     }
 }
 
-/// A segment of RFC 3986 unreserved characters cannot leave its place in a path.
+/// Rejects a segment that is empty, `.` or `..`, or that has a character which RFC 3986 does not
+/// list as unreserved. An accepted segment cannot change the rest of a path.
 fn check_segment(segment: &str) -> Result<(), String> {
     if segment.is_empty() {
         return Err("a segment is empty".to_owned());
     }
     if segment == "." || segment == ".." {
-        return Err(format!("the segment {segment:?} would leave the path"));
+        return Err(format!("the segment {segment:?} is not allowed: it would leave the path"));
     }
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
     match segment.chars().find(|c| !allowed(*c)) {
@@ -132,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mounts_may_have_several_segments() {
+    fn accepts_mounts_of_several_segments() {
         let path = KeyPath::parse("myteam/transit/keys/prod").unwrap();
         assert_eq!(
             (path.mount.to_string().as_str(), path.key.as_str()),
@@ -142,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_cannot_be_left() {
+    fn rejects_segments_that_would_change_the_path() {
         for text in [
             "transit/keys/..",
             "../keys/k",
@@ -166,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_is_the_same_however_its_slashes_are_written() {
+    fn ignores_slashes_at_both_ends_of_a_namespace() {
         for text in ["admin/team", "/admin/team/", "admin/team/"] {
             assert_eq!(Namespace::parse(text).unwrap().as_str(), "admin/team");
         }

@@ -1,7 +1,8 @@
-//! When the next login is due, and with which material. Plain data: times, digests and chance go in.
-//!
-//! Material that the keeper refused is held back for an hour, because refusals lock a role. After
-//! any other failure it is tried again within a minute. Changed material is tried at once.
+//! Decides when the next login is due, and with which material. Plain data: times, digests and
+//! random numbers go in.
+//! Material that the keeper refused is not sent for an hour, because refusals lock a role. After
+//! any other failure the material is tried again within a minute. Changed material is tried at
+//! once.
 
 use std::time::Duration;
 
@@ -11,80 +12,81 @@ use crate::domain::{
     time::Monotonic,
 };
 
-/// How long refused material is not sent again. A server locks a role after five refusals between
-/// which there were never 15 minutes without one. An hour leaves such a gap among the tries of up
-/// to four nodes that share a role, whenever each of them began.
+/// How long refused material is not sent again. A server locks a role after five refusals if fewer
+/// than 15 minutes lie between each two of them. With an hour, four nodes that share a role always
+/// leave such a gap of 15 minutes, whenever each of them started.
 pub(super) const REFUSED_FOR: Duration = Duration::from_hours(1);
 
 /// The longest wait after any other failure.
 pub(super) const FAILED_FOR_MAX: Duration = Duration::from_mins(1);
 
-/// The least time between the end of one login and the start of the next.
+/// The shortest time between the end of one login and the start of the next.
 pub(super) const LOGIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The least age of a token before its rejection leads to a login, once a younger token was
-/// rejected. Doubled for each further rejection in a row, up to the last value.
+/// The shortest time from one login to the next after a new token was rejected before. Doubles for
+/// each further rejection in a row, up to the last value.
 const REJECTED_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) const REJECTED_INTERVAL_MAX: Duration = Duration::from_mins(5);
 
-/// How many different materials are remembered.
+/// The largest number of different materials that are remembered.
 pub(super) const HOLDS_MAX: usize = 8;
 
-/// What happened to a login or to the token that it gave.
+/// The result of a login, or the end of the token that it gave.
 #[derive(Clone, Debug)]
 pub(super) enum LoginEvent {
     /// A login with this material gave a token.
     Granted(CredentialDigest),
-    /// The keeper looked at this material and refused it.
+    /// The keeper checked this material and refused it.
     Refused(CredentialDigest, KmsError),
     /// The login failed for another reason.
     Failed(CredentialDigest, KmsError),
-    /// The keeper rejected the token before its end.
+    /// The keeper rejected the token before it expired.
     Rejected,
-    /// The token came to its end, or cannot be renewed.
+    /// The token expired, or cannot be renewed.
     Ended,
 }
 
-/// What to do now.
+/// The next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Log in with the material at this place of the list.
+    /// Log in with the material at this index of the list.
     Now(usize),
     /// Wait.
     NotBefore {
-        /// Until when, unless the material changes.
+        /// When the wait ends. A change of the material ends it earlier.
         at: Monotonic,
-        /// Why; `None` when logins are only spaced.
+        /// Why no login is allowed now. `None` if the last login ended less than [`LOGIN_INTERVAL`]
+        /// ago.
         why: Option<KmsError>,
     },
 }
 
-/// Material that is not sent for a while.
+/// Material that is not sent until a given time.
 #[derive(Clone, Debug)]
 struct Hold {
     digest: CredentialDigest,
     until: Monotonic,
     why: KmsError,
-    /// How often it failed in a row, without being refused.
+    /// The number of failures in a row that were not refusals.
     failures: u32,
 }
 
-/// What is known of the logins so far.
+/// Everything known about the logins so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LoginPlan {
-    /// The oldest first. Kept beyond its end for the number of failures.
+    /// The oldest first. An entry stays after its end, because it counts the failures.
     holds: Vec<Hold>,
     /// When the last login ended.
     ended: Option<Monotonic>,
-    /// The material of the token that is held, and when it was given.
+    /// The material of the current token, and when that token was granted.
     granted: Option<(CredentialDigest, Monotonic)>,
-    /// How many tokens in a row were rejected while they were new.
+    /// The number of tokens in a row that were rejected while they were new.
     rejected_in_a_row: u32,
 }
 
 impl LoginPlan {
-    /// Takes note of what happened at `now`. `chance` in `[0, 1)` spreads out nodes that began
-    /// together.
+    /// Records what happened at `now`. `chance` in `[0, 1)` varies the waits, so that nodes that
+    /// started together do not log in together.
     pub(super) fn learn(&mut self, what: LoginEvent, now: Monotonic, chance: f64) {
         match what {
             LoginEvent::Granted(digest) => {
@@ -108,7 +110,8 @@ impl LoginPlan {
         }
     }
 
-    /// What to do at `now` with the materials of these digests, the preferred one first.
+    /// Returns the next step at `now` for the materials with these digests, the preferred one
+    /// first.
     pub(super) fn next(&self, digests: &[CredentialDigest], now: Monotonic) -> Next {
         let spaced = self.ended.map(|ended| ended.after(LOGIN_INTERVAL)).filter(|at| now < *at);
         let holds: Vec<_> = digests.iter().map(|digest| self.held(*digest, now)).collect();
@@ -117,15 +120,16 @@ impl LoginPlan {
         }
         let until = holds.iter().flatten().map(|hold| hold.until).min();
         let why = holds.first().copied().flatten().map(|hold| hold.why.clone());
-        // Without any material there is nothing to wait for but a change.
+        // The list is empty, so only a change of the material allows a login.
         Next::NotBefore { at: until.max(spaced).unwrap_or(now.after(FAILED_FOR_MAX)), why }
     }
 
-    /// A token that was rejected when it was new must not lead to a storm of logins.
+    /// Records that the keeper rejected the token. Spaces the logins out if the token was new,
+    /// because each new token may be rejected too.
     fn rejected(&mut self, now: Monotonic) {
         let Some((digest, granted)) = self.granted.take() else { return };
         let spacing = match self.rejected_in_a_row.checked_sub(1) {
-            // Once, a node of the cluster may not have known the token yet.
+            // The first rejection: a lagging node may not know the token yet, so no extra wait.
             None => LOGIN_INTERVAL,
             Some(times) => doubled(REJECTED_INTERVAL, times, REJECTED_INTERVAL_MAX),
         };
@@ -155,21 +159,21 @@ impl LoginPlan {
     }
 }
 
-/// How long to wait after a failure with `code`, the first one or one after `failures` others.
+/// Returns the wait after a failure with `code` that follows `failures` other failures.
 fn wait_after(code: Code, failures: u32) -> Duration {
     let (first, most) = match code {
-        // Its file is watched.
+        // The file is watched, so a change leads to a login at once.
         Code::CredentialUnreadable => (60, 60),
         // An operator has to change the role or the mount.
         Code::LoginRefused | Code::PermissionDenied | Code::KeyMissing => (5, 60),
         code if code.is_outage() => (1, 5),
-        // Neither an outage nor a refusal: a page of a proxy.
+        // The answer is neither an outage nor a refusal, for example the page of a proxy.
         _ => (1, 30),
     };
     doubled(Duration::from_secs(first), failures, Duration::from_secs(most))
 }
 
-/// `first`, doubled so many times, and at most `most`.
+/// Returns `first`, doubled `times` times, but at most `most`.
 pub(super) fn doubled(first: Duration, times: u32, most: Duration) -> Duration {
     first.saturating_mul(2_u32.saturating_pow(times.min(16))).min(most)
 }

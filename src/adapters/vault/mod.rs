@@ -1,4 +1,5 @@
-//! Outbound: a KEK in the Transit engine of Vault or OpenBao, and AppRole to get at it.
+//! The outbound adapter for a KEK in the Transit engine of Vault or OpenBao. It logs in with
+//! AppRole.
 
 pub mod address;
 pub mod approle;

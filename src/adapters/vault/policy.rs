@@ -1,4 +1,5 @@
-//! The policies that an operator grants for this program, in the language of Vault and `OpenBao`.
+//! Writes the policies that an operator installs for this program, in the language of Vault and
+//! `OpenBao`.
 
 use std::fmt::Write as _;
 
@@ -7,28 +8,29 @@ use super::{
     key_path::{KeyPath, MountPath, Namespace},
 };
 
-/// The role, where nothing tells its name: that of `deploy/vault/setup.sh`.
+/// The name of the role in the printed policies. `deploy/vault/setup.sh` uses the same name.
 const ROLE: &str = "vault-kube-kms";
 
-/// What decides what the role must be granted.
+/// The settings that decide what the policy of the role must grant.
 #[derive(Clone, Debug)]
 pub struct Installation {
     /// The key.
     pub key: KeyPath,
     /// The namespace of its mount.
     pub namespace: Namespace,
-    /// The namespace of the login, in which the token's policies are.
+    /// The namespace of the login. The token's policies are in this namespace.
     pub auth_namespace: Namespace,
-    /// `--require-enterprise`, which reads the licence.
+    /// `--require-enterprise`: the policy then grants reading the licence.
     pub require_enterprise: bool,
-    /// The auth mount, where secret IDs are wrapped.
+    /// The auth mount, if secret IDs are wrapped.
     pub wrapped_at: Option<MountPath>,
 }
 
-/// Returns the policy of the role: what `check` asks for, and nothing else.
+/// Returns the policy of the role. It grants exactly what `check` requires.
 ///
 /// # Errors
-/// When no policy of the login's namespace grants anything in the namespace of the key.
+/// Returns an error if the namespace of the key is not the login's namespace or below it, because
+/// no policy can then grant access to the key.
 pub fn policy(of: &Installation) -> Result<String, String> {
     let Installation { key, namespace, auth_namespace, .. } = of;
     let prefix = auth_namespace.way_to(namespace).ok_or_else(|| {
@@ -40,11 +42,11 @@ pub fn policy(of: &Installation) -> Result<String, String> {
     })?;
     let mut text = format!("# What vault-kube-kms needs on {key}, and nothing else.\n");
     if !auth_namespace.as_str().is_empty() {
-        let _infallible = writeln!(text, "# It belongs into the namespace {auth_namespace}.");
+        let _infallible = writeln!(text, "# Write it in the namespace {auth_namespace}.");
     }
     text.push_str(
-        "# `create` is left out on purpose: with it a missing key would be made anew. Tokens renew and end\n\
-         # themselves by the policy `default`.\n",
+        "# It does not grant `create`, because an encrypt request would then create a missing key. The policy\n\
+                 # `default` lets tokens renew and revoke themselves.\n",
     );
     for rule in rules(&prefix, key, of.require_enterprise) {
         let Some(needed) = rule.needed else { continue };
@@ -54,8 +56,8 @@ pub fn policy(of: &Installation) -> Result<String, String> {
     }
     if let Some(mount) = &of.wrapped_at {
         text.push_str(
-            "\n# Secret IDs are wrapped. The role needs nothing for it: a wrapping token may unwrap what it wraps.\n\
-             # What hands wrapped secret IDs out is another identity, with a policy of its own:\n#\n",
+            "\n# Secret IDs are wrapped. The role needs no grant for that: a wrapping token may unwrap what it wraps.\n\
+                         # The issuer of wrapped secret IDs is another identity, with a policy of its own:\n#\n",
         );
         for line in issuer(mount).lines() {
             let _infallible = writeln!(text, "{}", format!("# {line}").trim_end());
@@ -64,11 +66,11 @@ pub fn policy(of: &Installation) -> Result<String, String> {
     Ok(text)
 }
 
-/// Returns the policy of what hands out wrapped secret IDs of the role: it sees none of them.
+/// Returns the policy of the issuer of wrapped secret IDs. The issuer cannot read the secret IDs.
 #[must_use]
 pub fn issuer(mount: &MountPath) -> String {
     format!(
-        "# Hands out secret IDs of the role {ROLE}, each wrapped for ten minutes at most.\n\
+        "# Issues secret IDs of the role {ROLE}, each wrapped for ten minutes at most.\n\
          path \"auth/{mount}/role/{ROLE}/secret-id\" {{\n  \
          capabilities = [\"update\"]\n  \
          min_wrapping_ttl = \"1s\"\n  \
@@ -91,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_those_of_the_logins_namespace() {
+    fn paths_start_at_the_namespace_of_the_login() {
         for (namespace, auth_namespace, path) in [
             ("", "", "\"transit/keys/k\""),
             ("team/app", "team/app", "\"transit/keys/k\""),
@@ -106,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_beside_the_namespace_of_the_key_has_no_policy() {
+    fn rejects_a_login_outside_the_namespaces_above_the_key() {
         for (namespace, auth_namespace) in [("", "team"), ("team", "team/app"), ("teams", "team")] {
             let problem = of(namespace, auth_namespace).unwrap_err();
             assert!(problem.contains("has no rights in"), "{problem}");

@@ -1,7 +1,8 @@
 //! The session: one token for all requests, renewed and replaced in the background.
 //!
-//! One supervisor owns it; requests read the token of the moment. A token that the keeper
-//! refuses is named by its generation, so that many refused requests lead to one login.
+//! One supervisor, [`VaultSession::run`], logs in and renews. Requests read the current token. If
+//! the keeper refuses a token, the requests report its generation, so that many refused requests
+//! lead to one login.
 
 use std::{
     convert::Infallible,
@@ -30,16 +31,16 @@ use crate::{
     },
 };
 
-/// Waits between renewals after a failure: doubled from the first to the last.
+/// The wait between renewals after a failure. It doubles from the first value up to the last.
 const RENEWAL_WAIT_FIRST: Duration = Duration::from_secs(1);
 const RENEWAL_WAIT_LAST: Duration = Duration::from_secs(5);
 
-/// The part of a lease after which it is renewed, give or take a tenth.
+/// The part of a token's lifetime after which it is renewed, plus or minus a tenth.
 const RENEWED_AT: f64 = 2.0 / 3.0;
 
-/// How long a request of the API server waits for a login that is under way, counted from the
-/// start of that login.
-const LOGIN_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a request of the API server waits for a running login, counted from the start of that
+/// login.
+const LOGIN_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// A session with a keeper.
 #[derive(Debug)]
@@ -47,15 +48,15 @@ pub struct VaultSession {
     credentials: Arc<dyn Credentials>,
     clock: Arc<dyn Clock>,
     telemetry: Arc<dyn Telemetry>,
-    view: SharedState,
-    /// The generation that requests want replaced.
+    state: SharedState,
+    /// The newest generation whose token the keeper refused.
     refused: watch::Sender<u64>,
-    /// When the login began that is under way.
+    /// When the running login began. `None` if no login is running.
     login_began: Mutex<Option<Monotonic>>,
 }
 
 impl VaultSession {
-    /// A session without a token; [`VaultSession::run`] gets one.
+    /// Creates a session without a token. [`VaultSession::run`] logs in.
     #[must_use]
     pub fn new(
         credentials: Arc<dyn Credentials>,
@@ -66,14 +67,14 @@ impl VaultSession {
             credentials,
             clock,
             telemetry,
-            view: SharedState::new(SessionState::Starting),
+            state: SharedState::new(SessionState::Starting),
             refused: watch::Sender::new(0),
             login_began: Mutex::new(None),
         }
     }
 
-    /// A token that was not refused. Waits for the first login, or for the next one where the
-    /// token was refused, until `deadline` at the latest.
+    /// Returns a token that the keeper has not refused. Waits for the first login, or for the next
+    /// login if the token was refused, until `deadline`.
     pub(super) async fn token(&self, deadline: Monotonic) -> Result<SessionToken, KmsError> {
         let is_good = |view: &SessionState| match view {
             SessionState::Open(held) => held.generation > *self.refused.borrow(),
@@ -83,16 +84,17 @@ impl VaultSession {
         self.wait_until(deadline, is_good).await
     }
 
-    /// A token of a later login than `generation`, whose token the keeper refused.
+    /// Reports that the keeper refused the token of `generation`. Waits for a token of a later
+    /// login and returns it.
     pub(super) async fn newer_than(
         &self,
         generation: u64,
         deadline: Monotonic,
     ) -> Result<SessionToken, KmsError> {
         self.refused.send_if_modified(|refused| {
-            let news = *refused < generation;
+            let is_newer = *refused < generation;
             *refused = generation.max(*refused);
-            news
+            is_newer
         });
         let newer = |view: &SessionState| match view {
             SessionState::Open(held) => held.generation > generation,
@@ -102,22 +104,23 @@ impl VaultSession {
         self.wait_until(deadline, newer).await
     }
 
-    /// Waits until the first login has succeeded or failed, until `deadline` at the latest.
+    /// Waits until the first login has succeeded or failed, but not longer than until `deadline`.
     pub async fn settled(&self, deadline: Monotonic) {
         tokio::select! {
             biased;
-            _view = self.view.until(|view| !matches!(view, SessionState::Starting)) => (),
+            _state = self.state.until(|state| !matches!(state, SessionState::Starting)) => (),
             () = self.clock.sleep(deadline.since(self.clock.now())) => (),
         }
     }
 
-    /// How it is now.
+    /// Returns the current state for observers.
     #[must_use]
     pub fn view(&self) -> SessionView {
-        self.view.now().for_observers(self.clock.now())
+        self.state.now().for_observers(self.clock.now())
     }
 
-    /// Keeps the session open, for ever. To be run once. Safe to cancel.
+    /// Logs in, renews the token and logs in again when needed. Never returns. Call this once. Safe
+    /// to cancel.
     pub async fn run(&self) {
         let (mut plan, mut generation) = (LoginPlan::default(), 0_u64);
         loop {
@@ -125,35 +128,36 @@ impl VaultSession {
             generation = generation.saturating_add(1);
             let token = Arc::new(lease.token.clone());
             let expires = lease.ttl.map(|ttl| sent.after(ttl));
-            self.view.replace(SessionState::Open(SessionToken { token, generation, expires }));
+            self.state.replace(SessionState::Open(SessionToken { token, generation, expires }));
             let ended = self.keep(generation, lease, sent).await;
             self.learn(&mut plan, ended);
         }
     }
 
-    /// Ends the token, waiting at most for one request. To be called once `run` was cancelled.
+    /// Revokes the token with one request. Call this after `run` was cancelled.
     pub async fn revoke(&self) {
-        let SessionState::Open(held) = self.view.now() else { return };
+        let SessionState::Open(held) = self.state.now() else { return };
         drop(self.credentials.revoke(&held.token).await);
     }
 
-    /// Waits for a view that is `ready`: until `deadline`, but for a login under way only as long
-    /// as a login usually takes, unless the caller has more time than the API server gives.
+    /// Waits for a state that is `ready`, until `deadline`. A caller with no more time than the API
+    /// server gives waits at most [`LOGIN_WAIT_MAX`] for a running login.
     async fn wait_until(
         &self,
         deadline: Monotonic,
         ready: impl Fn(&SessionState) -> bool + Send + Sync,
     ) -> Result<SessionToken, KmsError> {
         let now = self.clock.now();
-        let patience = self.login_began().unwrap_or(now).after(LOGIN_PATIENCE);
+        let login_end = self.login_began().unwrap_or(now).after(LOGIN_WAIT_MAX);
+        // When a caller with more time than a call of the API server stops waiting.
         let long = Monotonic::at(deadline.since(Monotonic::at(CALL_BUDGET)));
-        let wait = deadline.min(patience.max(long)).since(now);
-        let view = tokio::select! {
-            biased;
-            view = self.view.until(ready) => Some(view),
+        let wait = deadline.min(login_end.max(long)).since(now);
+        let state = tokio::select! {
+                    biased;
+                    state = self.state.until(ready) => Some(state),
             () = self.clock.sleep(wait) => None,
         };
-        match view {
+        match state {
             Some(SessionState::Open(held)) => Ok(held),
             Some(SessionState::Closed(error)) => Err(error),
             Some(SessionState::Starting) | None => Err(self.no_token_yet()),
@@ -176,8 +180,8 @@ impl VaultSession {
         )
     }
 
-    /// Logs in as the plan says, for as long as it takes. Returns the lease and when it was asked
-    /// for.
+    /// Logs in at the times that the plan allows, until a login succeeds. Returns the lease and
+    /// when its login was sent.
     async fn log_in(&self, plan: &mut LoginPlan) -> (Lease, Monotonic) {
         let mut failed = None;
         loop {
@@ -206,7 +210,7 @@ impl VaultSession {
             match next {
                 Next::NotBefore { at, why } => {
                     self.note_login(None);
-                    self.rest(at, why).await;
+                    self.wait_for_login_time(at, why).await;
                 }
                 Next::Now(index) => {
                     let Some(material) = materials.get(index) else { continue };
@@ -231,9 +235,9 @@ impl VaultSession {
         }
     }
 
-    /// Waits until `at`, or until the material changes. A session that has no token is closed
-    /// meanwhile for `why`; one that has a token as soon as the keeper refuses it.
-    async fn rest(&self, at: Monotonic, why: Option<KmsError>) {
+    /// Waits until `at`, or until the material changes. Closes the session for the reason `why` in
+    /// the meantime: at once if it has no token, and otherwise when the keeper refuses its token.
+    async fn wait_for_login_time(&self, at: Monotonic, why: Option<KmsError>) {
         let closed = async {
             match why {
                 Some(why) => self.close_once_refused(&why).await,
@@ -260,16 +264,16 @@ impl VaultSession {
         *self.login_began.lock().unwrap_or_else(PoisonError::into_inner) = began;
     }
 
-    /// Renews `lease` until another login is due: it cannot be renewed any further, or requests
-    /// were refused.
+    /// Renews `lease` until another login is needed, and returns why: the keeper refused the token,
+    /// the token expired, or it cannot be renewed.
     async fn keep(&self, generation: u64, mut lease: Lease, mut sent: Monotonic) -> LoginEvent {
         let full = lease.ttl;
         let mut refused = self.refused.subscribe();
         let mut failures = 0;
         loop {
-            let mut demand = pin!(refused.wait_for(|refused| *refused >= generation));
+            let mut rejection = pin!(refused.wait_for(|refused| *refused >= generation));
             let Some(ttl) = lease.ttl else {
-                drop(demand.await);
+                drop(rejection.await);
                 return LoginEvent::Rejected;
             };
             let expires = sent.after(ttl);
@@ -279,24 +283,24 @@ impl VaultSession {
             } else {
                 renewal_wait(failures - 1)
             };
-            // What is refused at its end was not refused for another reason.
+            // A token that is refused after its expiry counts as expired and not as rejected.
             let at_end = |now| if now < expires { LoginEvent::Rejected } else { LoginEvent::Ended };
             tokio::select! {
                 biased;
                 () = self.clock.sleep(due) => (),
-                _ = &mut demand => return at_end(self.clock.now()),
+                                _ = &mut rejection => return at_end(self.clock.now()),
             }
             if !lease.renewable {
                 return LoginEvent::Ended;
             }
             let asked = self.clock.now();
-            // The other half of what is left is for a login.
+            // Leaves the other half of the remaining lifetime for a login.
             let most = expires.since(asked) / 2;
             let renewed = tokio::select! {
                 biased;
                 renewed = self.credentials.renew(&lease.token) => renewed,
-                _ = &mut demand => return at_end(self.clock.now()),
-                () = self.clock.sleep(most) => {
+                _ = &mut rejection => return at_end(self.clock.now()),
+                                () = self.clock.sleep(most) => {
                     let (error, wait) = (&late_renewal(most), Duration::ZERO);
                     self.telemetry.record(Event::SessionFailed { error, wait });
                     return LoginEvent::Ended;
@@ -305,10 +309,11 @@ impl VaultSession {
             match renewed {
                 Ok(renewed) => {
                     self.telemetry.record(Event::Renewed { ttl: renewed.ttl });
-                    // Capped: the keeper lets it end soon, though it may call it renewable.
+                    // A shorter lifetime means that the keeper caps it: the token expires soon,
+                    // even if the answer says that it is renewable.
                     let capped = renewed.ttl.is_some() && renewed.ttl < full.map(|ttl| ttl / 2);
                     (sent, failures) = (asked, 0);
-                    self.view.set_expiry(renewed.ttl.map(|ttl| sent.after(ttl)));
+                    self.state.set_expiry(renewed.ttl.map(|ttl| sent.after(ttl)));
                     lease = Lease { renewable: renewed.renewable && !capped, ..renewed };
                 }
                 Err(error) => {
@@ -323,10 +328,10 @@ impl VaultSession {
         }
     }
 
-    /// Closes the session for `error`: at once where there is no token, else as soon as the keeper
-    /// refuses the one that is held.
+    /// Closes the session with `error`: at once if it has no token, and otherwise when the keeper
+    /// refuses its token.
     async fn close_once_refused(&self, error: &KmsError) -> Infallible {
-        if let SessionState::Open(SessionToken { generation, .. }) = self.view.now() {
+        if let SessionState::Open(SessionToken { generation, .. }) = self.state.now() {
             let mut refused = self.refused.subscribe();
             drop(refused.wait_for(|refused| *refused >= generation).await);
         }
@@ -336,10 +341,11 @@ impl VaultSession {
 
     fn close(&self, error: KmsError) {
         self.telemetry.record(Event::SessionClosed);
-        self.view.replace(SessionState::Closed(error));
+        self.state.replace(SessionState::Closed(error));
     }
 
-    /// `wait`, changed by up to a tenth, so that nodes that started together spread out.
+    /// Returns `wait` plus or minus up to a tenth, so that nodes that started together do not renew
+    /// together.
     fn spread(&self, wait: Duration) -> Duration {
         wait.mul_f64(0.9 + self.clock.jitter() / 5.0)
     }

@@ -1,4 +1,4 @@
-//! What requests and observers see of a session.
+//! The state of a session, shared between the supervisor, requests and observers.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,23 +14,23 @@ use crate::{
 pub(super) struct SessionToken {
     pub(super) token: Arc<Secret>,
     pub(super) generation: u64,
-    /// When it ends unless it is renewed; `None` when it never does.
+    /// When the token expires unless it is renewed. `None` means that it never expires.
     pub(super) expires: Option<Monotonic>,
 }
 
-/// What requests see.
+/// The state of the session, for requests.
 #[derive(Clone, Debug)]
 pub(super) enum SessionState {
-    /// No login has ended yet.
+    /// No login has finished yet.
     Starting,
-    /// A token is held.
+    /// The session has a token.
     Open(SessionToken),
-    /// There is no token, for this reason.
+    /// The session has no token, for this reason.
     Closed(KmsError),
 }
 
 impl SessionState {
-    /// The same for those who look on, at `now`.
+    /// Returns the state for observers, such as metrics and `/statusz`, at `now`.
     pub(super) fn for_observers(&self, now: Monotonic) -> SessionView {
         let nothing = SessionView { logins: None, token_left: None, closed: None };
         match self {
@@ -45,57 +45,56 @@ impl SessionState {
     }
 }
 
-/// The view of the moment. Requests that wait for another one are woken in the order in which they
-/// began to wait, so that a simulation replays exactly; the receivers of `tokio::sync::watch` are
-/// woken in a random order.
+/// The current state. Wakes waiting requests in the order in which they began to wait, so that a
+/// simulation replays exactly. `tokio::sync::watch` would wake them in a random order.
 #[derive(Debug)]
 pub(super) struct SharedState {
-    view: Mutex<SessionState>,
+    state: Mutex<SessionState>,
     changed: Notify,
 }
 
 impl SharedState {
-    /// Shows `view`.
-    pub(super) const fn new(view: SessionState) -> Self {
-        Self { view: Mutex::new(view), changed: Notify::const_new() }
+    /// Starts with `state`.
+    pub(super) const fn new(state: SessionState) -> Self {
+        Self { state: Mutex::new(state), changed: Notify::const_new() }
     }
 
-    /// What is shown now.
+    /// Returns the current state.
     pub(super) fn now(&self) -> SessionState {
         self.lock().clone()
     }
 
-    /// Shows `view` from now on.
-    pub(super) fn replace(&self, view: SessionState) {
-        *self.lock() = view;
+    /// Replaces the state by `state` and wakes all waiting requests.
+    pub(super) fn replace(&self, state: SessionState) {
+        *self.lock() = state;
         self.changed.notify_waiters();
     }
 
-    /// Changes when the token that is shown ends, where one is.
+    /// Sets when the token expires. Does nothing if the session has no token.
     pub(super) fn set_expiry(&self, until: Option<Monotonic>) {
         if let SessionState::Open(held) = &mut *self.lock() {
             held.expires = until;
         }
     }
 
-    /// Waits for a view that is `ready`. Safe to cancel.
+    /// Waits until the state is `ready` and returns it. Safe to cancel.
     pub(super) async fn until(
         &self,
         ready: impl Fn(&SessionState) -> bool + Send + Sync,
     ) -> SessionState {
-        // A caller that asks again and again lets the login go on.
+        // Yields, so that a caller that asks in a loop does not keep the login from running.
         consume_budget().await;
         loop {
             let changed = self.changed.notified();
-            let view = self.now();
-            if ready(&view) {
-                return view;
+            let state = self.now();
+            if ready(&state) {
+                return state;
             }
             changed.await;
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, SessionState> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

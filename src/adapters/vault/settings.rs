@@ -1,18 +1,19 @@
-//! All that the keeper is told, as values.
+//! The settings of the keeper.
 
 use std::path::PathBuf;
 
 use super::{approle::AppRoleSettings, client::ClientSettings, transit::TransitSettings};
 
-/// All that the keeper is told.
+/// All settings of the keeper.
 #[derive(Clone, Debug)]
 pub struct VaultSettings {
-    /// Where it is.
+    /// The servers, and how to connect to them.
     pub client: ClientSettings,
     /// How to log in.
     pub approle: AppRoleSettings,
-    /// Which key.
+    /// The Transit key.
     pub transit: TransitSettings,
-    /// The file of the authorities, where they count (`--tls-ca-file`).
+    /// The file of certificate authorities (`--tls-ca-file`). `None` when the system's authorities
+    /// or no authorities are used.
     pub ca_file: Option<PathBuf>,
 }

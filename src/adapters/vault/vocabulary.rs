@@ -1,26 +1,25 @@
-//! The words that only this keeper has: codes of its errors, reasons to send a request again, and what
-//! of it expires. They are stable, because operators alert on them.
+//! Names that only this keeper uses: error codes, reasons for a retry, and things that expire. They
+//! are stable, because operators alert on them.
 
 use crate::{
     domain::error::Code,
     ports::{keeper::Labels, telemetry::Expiring},
 };
 
-/// An endpoint is of another cluster than the others.
+/// An endpoint belongs to another cluster than the other endpoints.
 pub const CLUSTER_FOREIGN: Code = Code::OfKeeper("cluster-foreign");
 
 /// `--require-enterprise` is set and the server is not Vault Enterprise.
 pub const ENTERPRISE_REQUIRED: Code = Code::OfKeeper("enterprise-required");
 
-/// The token that wraps the secret ID was used already, or has expired.
+/// The token that wraps the secret ID was used before, or has expired.
 pub const WRAPPING_TOKEN_USED: Code = Code::OfKeeper("wrapping-token-used");
 
-/// The bundle of authorities that the server's certificate is checked with: its first certificate to
-/// expire.
+/// The certificate in `--tls-ca-file` that expires first.
 pub(super) const AUTHORITIES: Expiring = Expiring::new(
     "authorities",
     "a certificate in --tls-ca-file",
-    "put its successor into the file, and take out what is no longer needed",
+    "add the new certificate to the file, and remove certificates that are no longer needed",
 );
 
 /// The secret ID.
@@ -30,14 +29,14 @@ pub(super) const SECRET_ID: Expiring = Expiring::new(
     "write a new one to the file of --approle-secret-id-path",
 );
 
-/// The certificate that the server showed.
+/// The certificate that the server presented.
 pub(super) const SERVER_CERTIFICATE: Expiring = Expiring::new(
     "server-certificate",
     "the certificate of the keeper's server",
     "renew the server's certificate",
 );
 
-/// Returns what the metrics of this keeper can be labelled with.
+/// Returns the label values that the metrics of this keeper can have.
 #[must_use]
 pub const fn labels() -> Labels {
     Labels {
@@ -46,10 +45,10 @@ pub const fn labels() -> Labels {
     }
 }
 
-/// Makes [`RetryReason`] from one list of its values and their texts.
+/// Defines [`RetryReason`] from one list of values and their label texts.
 macro_rules! retry_reasons {
     ($($(#[$doc:meta])+ $value:ident = $text:literal,)+) => {
-        /// Why a request to the keeper is sent again.
+        /// The reason for sending a request to the keeper again.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub(super) enum RetryReason {
             $($(#[$doc])+ $value,)+
@@ -67,22 +66,22 @@ macro_rules! retry_reasons {
 }
 
 retry_reasons! {
-    /// A failure of the keeper's own (500).
+    /// The keeper had an internal failure (500).
     Internal = "internal",
-    /// No whole answer came.
+    /// The request was sent, and no complete answer arrived.
     Lost = "lost",
-    /// This node of the cluster has not reached a state that another one told of.
+    /// The node has not reached the cluster state that an earlier answer named.
     NotCaughtUp = "not-caught-up",
-    /// This node of the cluster does not know a key version yet.
+    /// The node does not know the key version yet.
     NotYet = "not-yet",
-    /// A quota.
+    /// The request exceeds a quota.
     Quota = "quota",
-    /// The node names another one.
+    /// The node redirects to another address.
     Redirected = "redirected",
-    /// The node does not know the token, as one that is behind does not know a new one.
+    /// The node does not know the token. A node that lags does not know a new token yet.
     TokenUnknown = "token-unknown",
-    /// The node does not serve.
+    /// The node does not serve requests.
     Unavailable = "unavailable",
-    /// There was no connection.
+    /// No connection was established, so the request was not sent.
     Unsent = "unsent",
 }

@@ -1,4 +1,5 @@
-//! The JSON that Vault and OpenBao speak. Unknown fields are ignored: each server adds its own.
+//! The JSON bodies of Vault and OpenBao. Unknown fields are ignored, because each server adds its
+//! own.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +23,7 @@ pub(super) struct DecryptBody<'a> {
     pub(super) ciphertext: &'a str,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) associated_data: String,
-    /// Comes back with the item's result. Set in batches alone.
+    /// The server returns it with the item's result. Only batches set it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) reference: String,
 }
@@ -31,7 +32,7 @@ pub(super) struct DecryptBody<'a> {
 #[derive(Serialize)]
 pub(super) struct LoginBody<'a> {
     pub(super) role_id: &'a str,
-    /// Left out where the role needs none.
+    /// `None` if the role needs no secret ID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) secret_id: Option<&'a str>,
 }
@@ -42,28 +43,28 @@ pub(super) struct WrappedBody<'a> {
     pub(super) token: &'a str,
 }
 
-/// An answer's `data`.
+/// An answer with `data`.
 #[derive(Deserialize)]
 pub(super) struct Data<T> {
-    /// As it stands in the server's audit log.
+    /// The id of this request in the server's audit log.
     pub(super) request_id: Option<String>,
     pub(super) data: T,
 }
 
-/// What encrypt returns. Servers before Vault 1.6 do not name the version beside the ciphertext.
+/// The `data` of an encrypt answer. Servers before Vault 1.6 do not send `key_version`.
 #[derive(Deserialize)]
 pub(super) struct EncryptData {
     pub(super) ciphertext: String,
     pub(super) key_version: Option<u32>,
 }
 
-/// What decrypt returns.
+/// The `data` of a decrypt answer.
 #[derive(Deserialize, Zeroize, ZeroizeOnDrop)]
 pub(super) struct DecryptData {
     pub(super) plaintext: String,
 }
 
-/// What a key read returns.
+/// The `data` of a key read.
 #[expect(clippy::struct_excessive_bools, reason = "the server's own fields")]
 #[derive(Deserialize)]
 pub(super) struct KeyData {
@@ -74,7 +75,7 @@ pub(super) struct KeyData {
     pub(super) min_decryption_version: u32,
     #[serde(default)]
     pub(super) min_encryption_version: u32,
-    /// Absent for HMAC keys; values are numbers only for symmetric keys.
+    /// HMAC keys have none. The values are numbers for symmetric keys only.
     #[serde(default)]
     pub(super) keys: BTreeMap<String, serde_json::Value>,
     #[serde(default)]
@@ -91,17 +92,17 @@ pub(super) struct KeyData {
     pub(super) deletion_allowed: bool,
 }
 
-/// An answer's `auth`.
+/// An answer with `auth`.
 #[derive(Deserialize)]
 pub(super) struct Authenticated {
     pub(super) auth: Auth,
 }
 
-/// What login and renewal return.
+/// The `auth` of a login or a renewal.
 #[derive(Deserialize, Zeroize, ZeroizeOnDrop)]
 pub(super) struct Auth {
     pub(super) client_token: String,
-    /// Seconds; 0 never expires.
+    /// In seconds. 0 means that the token never expires.
     pub(super) lease_duration: u64,
     #[serde(default)]
     pub(super) renewable: bool,
@@ -109,13 +110,14 @@ pub(super) struct Auth {
     pub(super) num_uses: i64,
 }
 
-/// The body of a refusal. No other body is the keeper's word.
+/// The body of a refusal. A body without this shape was not sent by the keeper.
 #[derive(Deserialize)]
 pub(super) struct Errors {
     pub(super) errors: Vec<String>,
 }
 
-/// What `sys/health` tells, as far as it matters. Every keeper sends `sealed`.
+/// The fields of `sys/health` that are used. Every keeper sends `sealed`, so a body without it is
+/// not the keeper's.
 #[derive(Deserialize)]
 pub(super) struct Health {
     #[serde(rename = "sealed")]
@@ -129,10 +131,10 @@ pub(super) struct DecryptBatchBody<'a> {
     pub(super) batch_input: Vec<DecryptBody<'a>>,
 }
 
-/// What decrypt returns for several items.
+/// The answer of decrypt for several items.
 #[derive(Deserialize)]
 pub(super) struct Batch {
-    /// As it stands in the server's audit log.
+    /// The id of this request in the server's audit log.
     pub(super) request_id: Option<String>,
     pub(super) data: BatchData,
 }
@@ -143,38 +145,40 @@ pub(super) struct BatchData {
     pub(super) batch_results: Vec<BatchItem>,
 }
 
-/// The result of one item. A failed one has an empty plaintext beside its error.
+/// The result of one item. If the item failed, `plaintext` is empty and `error` is not.
 #[derive(Deserialize, Zeroize, ZeroizeOnDrop)]
 pub(super) struct BatchItem {
     #[serde(default)]
     pub(super) plaintext: String,
     #[serde(default)]
     pub(super) error: String,
-    /// The `reference` of the item that this is the result of. Empty where the server sends none.
+    /// The `reference` of the item that this result belongs to. Empty if the server sends none.
     #[serde(default)]
     pub(super) reference: String,
 }
 
-/// What `sys/wrapping/lookup` tells.
+/// The `data` of `sys/wrapping/lookup`.
 #[derive(Deserialize)]
 pub(super) struct WrappingData {
     pub(super) creation_path: String,
-    /// RFC 3339, where it is told. Of any shape, since nothing hangs on it.
+    /// The creation time in RFC 3339, if the server sends it. A value of another shape is accepted
+    /// and ignored, because only the expiry report needs it.
     #[serde(default)]
     pub(super) creation_time: serde_json::Value,
 }
 
-/// What a wrapped secret ID unwraps to.
+/// The `data` of an unwrapped secret ID.
 #[derive(Deserialize, Zeroize, ZeroizeOnDrop)]
 pub(super) struct SecretIdData {
     pub(super) secret_id: String,
-    /// Seconds; 0 never expires. Of any shape, since an answer that is refused loses the secret ID.
+    /// In seconds. 0 means that the secret ID never expires. A value of another shape is accepted
+    /// and ignored, because rejecting the answer would lose the secret ID.
     #[serde(default)]
     #[zeroize(skip)]
     pub(super) secret_id_ttl: serde_json::Value,
 }
 
-/// An answer that says nothing beside its success.
+/// An answer whose body is ignored.
 #[derive(Deserialize)]
 #[serde(from = "Option<serde::de::IgnoredAny>")]
 pub(super) struct Nothing;
@@ -191,15 +195,15 @@ impl Expected for Authenticated {}
 
 impl Expected for Nothing {}
 
-/// The status of a batch of which items failed: 400 where one of them was the caller's fault, 500
-/// where all of them failed inside the keeper.
+/// A batch in which items failed has the status 400 if an item was invalid, or 500 if all items
+/// failed inside the keeper.
 impl Expected for Batch {
     fn is_answer_with(status: u16) -> bool {
         matches!(status, 400 | 500)
     }
 }
 
-/// The status says how the node is: a standby, sealed, a secondary.
+/// The status tells the state of the node: standby, sealed, secondary.
 impl Expected for Health {
     fn is_answer_with(status: u16) -> bool {
         matches!(status, 429 | 472 | 473 | 501 | 503)

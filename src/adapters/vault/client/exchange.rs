@@ -1,4 +1,4 @@
-//! One request to one endpoint, and its answer.
+//! Sends one request to one endpoint and reads its answer.
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
@@ -23,36 +23,35 @@ use crate::{
     },
 };
 
-/// Largest answer, in bytes. A key with ten thousand versions takes about 200 KiB.
+/// The largest accepted answer, in bytes. A key with ten thousand versions takes about 200 KiB.
 const ANSWER_MAX: usize = 1_048_576;
 
-/// The longest wait that a server may ask for; a header can ask for any.
+/// The upper bound for the wait in a `Retry-After` header, which can have any value.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 
 const USER_AGENT: &str = concat!("vault-kube-kms/", env!("CARGO_PKG_VERSION"));
 
-/// Which state of the cluster an answer was of. Opaque. A request that bears it asks that a node
-/// that has not reached this state passes the request on.
+/// The cluster state of an answer, as opaque text. With these headers, a node that has not reached
+/// this state forwards the request to the active node.
 const INDEX: HeaderName = HeaderName::from_static("x-vault-index");
 const INCONSISTENT: HeaderName = HeaderName::from_static("x-vault-inconsistent");
 const FORWARD: HeaderValue = HeaderValue::from_static("forward-active-node");
 
-/// What is sent. It holds secrets, so it has no `Debug`.
+/// A request. It holds secrets, so it does not implement `Debug`.
 #[derive(Clone)]
 pub(in crate::adapters::vault) struct Request<'a> {
     pub(in crate::adapters::vault) method: Method,
-    /// Below `/v1/`, from validated parts.
+    /// The path below `/v1/`, made of validated parts.
     pub(in crate::adapters::vault) path: &'a str,
     pub(in crate::adapters::vault) namespace: &'a Namespace,
     pub(in crate::adapters::vault) token: Option<&'a Secret>,
-    /// JSON, zeroed once it was sent.
+    /// The JSON body. Its memory is zeroed when the last copy is dropped.
     pub(in crate::adapters::vault) body: Option<Bytes>,
 }
 
-/// What a request expects as its answer. A body of another shape is not the keeper's answer.
+/// The type of an expected answer. A body of another shape was not sent by the keeper.
 pub(in crate::adapters::vault) trait Expected: DeserializeOwned {
-    /// Whether a body of this shape is the answer although its status is `status`, which is no
-    /// success.
+    /// Returns whether a body of this shape is an answer even with the error status `status`.
     fn is_answer_with(_status: u16) -> bool {
         false
     }
@@ -64,29 +63,30 @@ pub(in crate::adapters::vault) struct Answer<T> {
     pub(in crate::adapters::vault) endpoint: usize,
     /// The HTTP status.
     pub(in crate::adapters::vault) status: u16,
-    /// What was asked for.
+    /// The parsed body.
     pub(in crate::adapters::vault) value: T,
-    /// The server's clock, where it sent `Date`.
+    /// The server's time, if it sent `Date`.
     pub(in crate::adapters::vault) date: Option<UnixTime>,
-    /// The state of the cluster that the answer is of.
+    /// The cluster state of the answer, if the server sent it.
     pub(super) index: Option<HeaderValue>,
 }
 
-/// An answer as it came, of whatever status and from whatever server.
+/// An answer before it is parsed. It can have any status, and any server can have sent it.
 pub(super) struct Raw {
     pub(super) status: u16,
     pub(super) body: Zeroizing<Vec<u8>>,
     headers: HeaderMap,
 }
 
-/// What came of one request.
+/// The result of one request.
 pub(super) struct Exchanged {
     pub(super) outcome: Result<Raw, Failure>,
-    /// The server that the connection led to, where there was one.
+    /// The address of the connected server. `None` without a connection.
     pub(super) peer: Option<SocketAddr>,
 }
 
-/// Sends `request` to `address` and reads the answer, within `limit` and bounded in size.
+/// Sends `request` to `address` and reads the answer, within `limit` and up to [`ANSWER_MAX`]
+/// bytes.
 pub(super) async fn exchange(
     http: &Http,
     address: &VaultAddress,
@@ -102,7 +102,7 @@ pub(super) async fn exchange(
     let answered = timeout(limit, round_trip(http, address, request)).await;
     let connected = connection.connection_metadata().is_some();
     let outcome = answered.unwrap_or_else(|_elapsed| {
-        // What was not handed to a connection has reached no server.
+        // Without a connection, the request cannot have reached a server.
         let failure = if connected { Failure::Lost } else { Failure::Unsent };
         Err(failure(late(address, limit, connected)))
     });
@@ -124,7 +124,7 @@ async fn round_trip(
         .collect()
         .await
         .map_err(|error| Failure::Lost(unreachable(address, error.as_ref(), false)))?;
-    // The library's own buffers are beyond reach; ours are zeroed.
+    // The HTTP library does not zero its buffers. This copy is zeroed.
     let body = Zeroizing::new(Vec::from(body.to_bytes()));
     Ok(Raw { status: parts.status.as_u16(), body, headers: parts.headers })
 }
@@ -159,8 +159,8 @@ fn http_request(
 }
 
 impl Raw {
-    /// The one rule for every answer: what was asked for, the keeper's own refusal, or an outage of
-    /// what stands between. Nothing that uses the result looks at a body again.
+    /// Classifies an answer: the expected answer, a refusal by the keeper, a redirect, or an answer
+    /// of an intermediary. This is the only place that reads a body.
     pub(super) fn judged<T: Expected>(
         self,
         endpoint: usize,
@@ -169,7 +169,7 @@ impl Raw {
         let (status, headers) = (self.status, &self.headers);
         let is_success = (200..300).contains(&status);
         if is_success || T::is_answer_with(status) {
-            // A success without a body is JSON's null.
+            // Treat a success without a body as JSON `null`.
             let body: &[u8] = if self.body.is_empty() { b"null" } else { &self.body };
             // The parser's message can quote the body, so it is not passed on.
             if let Ok(value) = serde_json::from_slice(body) {
@@ -200,7 +200,7 @@ impl<T> fmt::Debug for Answer<T> {
     }
 }
 
-/// The server that a captured connection leads to.
+/// Returns the server address of a captured connection.
 fn peer(connection: &CaptureConnection) -> Option<SocketAddr> {
     let mut extensions = Extensions::new();
     connection.connection_metadata().as_ref()?.get_extras(&mut extensions);
@@ -217,7 +217,7 @@ fn late(address: &VaultAddress, limit: Duration, connected: bool) -> KmsError {
     KmsError::new(Code::KeeperTimeout, cause, remedy)
 }
 
-/// An answer of the keeper's shape that contradicts itself.
+/// Returns the error for an answer that has the right shape and contradicts itself.
 pub(in crate::adapters::vault) fn unreadable(why: &str) -> KmsError {
     KmsError::new(
         Code::KeeperAnswer,
@@ -226,9 +226,9 @@ pub(in crate::adapters::vault) fn unreadable(why: &str) -> KmsError {
     )
 }
 
-/// A JSON body whose memory is zeroed when the last request that holds it is gone.
+/// Serializes `body` to JSON. The memory is zeroed when the last copy is dropped.
 pub(in crate::adapters::vault) fn json(body: &impl serde::Serialize) -> Result<Bytes, KmsError> {
-    // Room for a seed and its associated data, so that growing leaves no copies behind.
+    // Large enough for a seed and its associated data: growing would leave copies in memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(4_096));
     serde_json::to_writer(&mut *bytes, body).map_err(|_source| {
         KmsError::new(Code::Internal, "a body could not be written", "report this")

@@ -1,4 +1,5 @@
-//! Why a request has no success: the keeper's own refusal, or what stands between.
+//! The reasons why a request failed: a refusal by the keeper, or a failure between this process and
+//! the keeper.
 
 use std::time::Duration;
 
@@ -16,38 +17,38 @@ use crate::{
 /// The start of Go's plain-text answer to plain HTTP on a port that speaks TLS.
 const PLAIN_HTTP: &[u8] = b"Client sent an HTTP request to an HTTPS server";
 
-/// Why a request has no success.
+/// Why a request failed.
 #[derive(Debug)]
 pub(in crate::adapters::vault) enum Failure {
-    /// The request was not handed to a connection: no server has seen it.
+    /// The request was not sent on any connection, so no server received it.
     Unsent(KmsError),
-    /// The request was handed to a connection, and no whole answer came.
+    /// The request was sent on a connection, and no complete answer arrived.
     Lost(KmsError),
-    /// The answer is not the keeper's: a proxy, a load balancer or another server gave it. It is
-    /// an outage of what stands between, and no evidence about anything else.
+    /// A proxy, a load balancer or another server gave the answer, and not the keeper. It counts as
+    /// an outage and as nothing else: it proves nothing about the key, the token or the data.
     Intermediary {
         /// The HTTP status.
         status: u16,
         /// How long the sender asks to wait.
         retry_after: Option<Duration>,
-        /// What an operator is told.
+        /// The error for the operator.
         error: KmsError,
     },
-    /// The server points to another address.
+    /// The server redirects to another address.
     Redirected {
         /// The `Location`, as the server sent it.
         location: Option<String>,
-        /// Whether the method and the body go to that address unchanged (307, 308).
+        /// Whether the redirect keeps the method and the body (307, 308).
         is_repeatable: bool,
-        /// What an operator is told.
+        /// The error for the operator.
         error: KmsError,
     },
-    /// The keeper refused.
+    /// The keeper refused the request.
     Refused(Refusal),
 }
 
 impl Failure {
-    /// An answer of `address` that is not the keeper's.
+    /// Returns the failure for an answer of `address` that the keeper did not give.
     pub(super) fn intermediary(
         address: &VaultAddress,
         status: u16,
@@ -68,23 +69,23 @@ impl Failure {
         Self::Intermediary { status, retry_after, error }
     }
 
-    /// An answer of `address` that points to `location`.
+    /// Returns the failure for a redirect of `address` to `location`.
     pub(super) fn redirected(
         address: &VaultAddress,
         status: u16,
         location: Option<String>,
     ) -> Self {
         let target = location.as_deref().and_then(origin);
-        let target = target.unwrap_or_else(|| "an address that it does not name".to_owned());
+        let target = target.unwrap_or_else(|| "an unnamed address".to_owned());
         let error = KmsError::new(
             Code::KeeperFailed,
             format!("{address} redirects to {target} (status {status})"),
-            "if that is a node of the keeper, write its address as it stands there in --vault-address; else correct what redirects",
+            "if the target is a node of the keeper, write its address in --vault-address exactly like that; otherwise correct the server that redirects",
         );
         Self::Redirected { location, is_repeatable: matches!(status, 307 | 308), error }
     }
 
-    /// How long the sender of the answer asks to wait.
+    /// Returns how long the sender of the answer asks to wait.
     pub(super) const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused(refusal) => refusal.retry_after,
@@ -93,7 +94,7 @@ impl Failure {
         }
     }
 
-    /// Where a redirection points that may be followed.
+    /// Returns the target of a redirect that may be followed.
     pub(super) fn location(&self) -> Option<&str> {
         match self {
             Self::Redirected { location, is_repeatable: true, .. } => location.as_deref(),
@@ -101,12 +102,12 @@ impl Failure {
         }
     }
 
-    /// Whether the failure speaks against the endpoint itself, so that its breaker counts it. Never
-    /// what the content of a request can cause.
+    /// Returns whether the endpoint itself is at fault, so that its breaker counts the failure. A
+    /// failure that the content of a request can cause is never counted.
     pub(super) fn is_endpoints_fault(&self) -> bool {
         match self {
             Self::Unsent(_) | Self::Lost(_) => true,
-            // A page may be the answer to one path or one content alone.
+            // An intermediary may give other pages only for one path or one content.
             Self::Intermediary { status, .. } => *status >= 500,
             Self::Redirected { .. } => false,
             Self::Refused(refusal) => {
@@ -115,8 +116,8 @@ impl Failure {
         }
     }
 
-    /// Whether another server behind the same name may do better: the connections to this one are
-    /// to be closed, and the name is to be resolved again.
+    /// Returns whether another server behind the same name may succeed. The client then closes the
+    /// connections to this server and resolves the name again.
     pub(super) fn wants_another_server(&self) -> bool {
         match self {
             Self::Unsent(_) => false,
@@ -125,8 +126,8 @@ impl Failure {
         }
     }
 
-    /// The error that telemetry is told of; `None` for refusals that a working keeper gives to what
-    /// it is given, as for each proof of binding.
+    /// Returns the error for telemetry. Returns `None` for expected refusals: a working keeper
+    /// refuses a write with 400, for example in each proof of binding.
     pub(super) fn reportable_error(&self, operation: KeeperOperation) -> Option<KmsError> {
         match self {
             Self::Refused(refusal)
@@ -144,7 +145,7 @@ impl Failure {
         }
     }
 
-    /// The error of the domain, where `asked` was asked.
+    /// Returns the domain error for this failure of the request `asked`.
     pub(in crate::adapters::vault) fn into_error(self, asked: Asked<'_>) -> KmsError {
         match self {
             Self::Unsent(error)
@@ -156,13 +157,14 @@ impl Failure {
     }
 }
 
-/// The type of a `Content-Type`, without its parameters and without what no type contains.
+/// Returns the media type of a `Content-Type` header, without its parameters and without characters
+/// that a media type cannot have.
 fn media_type(content_type: &str) -> String {
     let kind = content_type.split(';').next().unwrap_or_default();
     kind.chars().filter(|c| c.is_ascii_alphanumeric() || "/+.-".contains(*c)).take(40).collect()
 }
 
-/// Scheme, host and port of `location`; the rest may hold what was sent.
+/// Returns the scheme, host and port of `location`. The rest may hold secrets of the request.
 fn origin(location: &str) -> Option<String> {
     let uri: Uri = location.parse().ok()?;
     let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
@@ -191,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_http_to_a_tls_port_is_a_wrong_address() {
+    fn reports_plain_http_to_a_tls_port_as_a_wrong_address() {
         let body = b"Client sent an HTTP request to an HTTPS server.\n";
         let failure = Failure::intermediary(&address(), 400, Some("text/plain"), None, body);
         let error = failure.into_error(Asked::Login("approle"));

@@ -1,6 +1,6 @@
-//! The client for all requests to Vault. It chooses an endpoint, exchanges a request for an answer,
-//! and learns from what became of it; what failed is tried again as a table says, within the
-//! deadline of each call.
+//! The client for all requests to Vault. It chooses an endpoint, sends the request, and records the
+//! result for the next choice. It repeats failed requests by the table in `retry`, until the
+//! deadline of the call.
 
 mod authorities;
 mod breaker;
@@ -12,7 +12,7 @@ mod nodes;
 mod policy;
 mod probe;
 mod retry;
-mod survey;
+mod secondaries;
 mod trace;
 mod transport;
 mod tries;
@@ -60,37 +60,38 @@ use crate::{
     },
 };
 
-/// What an endpoint is given at least before another one is asked.
-const TRY_LEAST: Duration = Duration::from_millis(300);
+/// The shortest time that one try gets before another endpoint is tried.
+const TRY_MIN: Duration = Duration::from_millis(300);
 
-/// Time-outs of less than this are not held against the endpoint: the caller had little time left.
-/// Less than a fair share of a call's time among many endpoints.
+/// Shorter time-outs are not held against the endpoint, because the caller had little time left.
+/// The value is less than the share that each of many endpoints gets of a call's time.
 const MIN_COUNTED_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// Kept back from a call's time, so that its cause arrives before the outer deadline ends it.
+/// Kept back from a call's time, so that the error of this layer arrives before the outer deadline
+/// ends the call.
 const ERROR_RESERVE: Duration = Duration::from_millis(5);
 
-/// Where Vault is and how to talk to it.
+/// The addresses of the servers and how to connect to them.
 #[derive(Clone, Debug)]
 pub struct ClientSettings {
-    /// The servers of one cluster, at least one, in the order in which they are tried first.
+    /// The servers of one cluster: at least one, in the order of the first tries.
     pub addresses: Vec<VaultAddress>,
-    /// TLS, used for `https` addresses.
+    /// The TLS settings, used for `https` addresses.
     pub tls: TlsSettings,
-    /// The most time to establish a connection (`--vault-connection-timeout`).
+    /// The longest time to establish a connection (`--vault-connection-timeout`).
     pub connect_timeout: Duration,
-    /// The most time for one request (`--vault-request-timeout`).
+    /// The longest time for one request (`--vault-request-timeout`).
     pub request_timeout: Duration,
 }
 
 impl ClientSettings {
-    /// Whether every server is spoken to through TLS.
+    /// Returns whether all addresses use `https`.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.addresses.iter().all(VaultAddress::is_tls)
     }
 
-    /// What the connection is called in metrics: all addresses.
+    /// Returns the name of the connection in metrics: all addresses, separated by commas.
     #[must_use]
     pub fn connection(&self) -> String {
         let addresses: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
@@ -98,14 +99,15 @@ impl ClientSettings {
     }
 }
 
-/// The client.
+/// The client for the servers of one cluster.
 pub struct VaultClient {
     nodes: Mutex<Nodes>,
     connections: Connections,
-    /// The bundle of authorities that counts, where one is configured.
+    /// The bundle of authorities in use. `None` if none is configured or none could be read yet.
     bundle: Mutex<Option<Vec<u8>>>,
     certificates: Arc<ServerCertificates>,
-    /// The state of the cluster that the last success was of; dropped when a node cannot reach it.
+    /// The cluster state (`X-Vault-Index`) of the last success. Removed if no node reaches that
+    /// state.
     index: Mutex<Option<HeaderValue>>,
     settings: ClientSettings,
     clock: Arc<dyn Clock>,
@@ -113,10 +115,10 @@ pub struct VaultClient {
 }
 
 impl VaultClient {
-    /// A client that has not connected yet.
+    /// Creates a client. Opens no connection.
     ///
     /// # Errors
-    /// Why TLS cannot be set up; see [`TlsSettings::client_config`].
+    /// Returns why TLS cannot be set up; see [`TlsSettings::client_config`].
     pub fn new(
         settings: ClientSettings,
         clock: Arc<dyn Clock>,
@@ -131,7 +133,7 @@ impl VaultClient {
         Ok(client)
     }
 
-    /// A client whose connections `dial` makes, whatever the settings say of TLS.
+    /// Creates a client that connects through `dial` and ignores the TLS settings.
     #[must_use]
     pub fn over(
         dial: Arc<dyn Dial>,
@@ -156,20 +158,20 @@ impl VaultClient {
         }
     }
 
-    /// How each endpoint is.
+    /// Returns the state of each endpoint.
     #[must_use]
     pub fn endpoints(&self) -> Vec<EndpointView> {
         self.nodes(|nodes| nodes.view())
     }
 
-    /// Reports when `what` expires; `None` where that is not known.
+    /// Reports to telemetry when `what` expires. `None` means that the time is not known.
     pub(super) fn expires(&self, what: Expiring, at: Option<UnixTime>) {
         self.telemetry.record(Event::Expires { what, at });
     }
 
-    /// Sends `request` and returns what was asked for; what failed is tried again as the table says,
-    /// as long as the deadline allows. The failure is that of the last try, or the refusal of its
-    /// token.
+    /// Sends `request` and returns its answer. Repeats failed tries by the retry table until the
+    /// deadline. Returns the failure of the last try, or the refusal of the token if the last try
+    /// was only redirected.
     pub(super) async fn send<T: Expected>(
         &self,
         request: &Request<'_>,
@@ -198,16 +200,17 @@ impl VaultClient {
             };
             let Some((step, wait, next)) = self.following(&failure, endpoint, policy, &mut tries)
             else {
-                // A node that points elsewhere says nothing of a token that another one refused.
-                let said_nothing = failure.location().is_some();
-                return Err(dead_token.filter(|_| said_nothing).unwrap_or(failure));
+                // A redirect does not tell whether the token is valid, so the refusal of the token
+                // by another node stays the result.
+                let is_redirected = failure.location().is_some();
+                return Err(dead_token.filter(|_| is_redirected).unwrap_or(failure));
             };
             endpoint = next;
             if step.reason == RetryReason::TokenUnknown {
                 dead_token = Some(failure);
             }
             if step.reason == RetryReason::NotCaughtUp && step.is_last {
-                // A state that no node reaches, such as one that died with its leader.
+                // No node reaches this state. It may be lost with a former leader.
                 self.keep_index(None);
             }
             self.telemetry.record(Event::Retried(step.reason.as_str()));
@@ -215,8 +218,8 @@ impl VaultClient {
         }
     }
 
-    /// What follows the failure of a call at `endpoint`: the step, how long to wait before it, and
-    /// where it leads; `None` when the failure is final.
+    /// Returns what follows `failure` at `endpoint`: the step, the wait before it, and the endpoint
+    /// to try. Returns `None` if the failure is final.
     fn following(
         &self,
         failure: &Failure,
@@ -228,7 +231,7 @@ impl VaultClient {
         let step = tries.next(failure, endpoint, named, policy.repeat)?;
         let wait = step.wait(self.clock.jitter());
         let now = self.clock.now();
-        if now.after(wait).after(TRY_LEAST) > policy.deadline {
+        if now.after(wait).after(TRY_MIN) > policy.deadline {
             return None;
         }
         let wanted = match (step.place, named) {
@@ -256,7 +259,8 @@ impl VaultClient {
         let Attempt { endpoint, .. } = attempt;
         let started = self.clock.now();
         let others = self.nodes(|nodes| nodes.others(endpoint, attempt.avoided, started));
-        // A try that is given up may leave a token behind: what is not repeated freely gets all time.
+        // A login that is given up may leave an unused token, so a call that must not be repeated
+        // freely gets all the time.
         let others = if policy.repeat == Repeat::Freely { others } else { 0 };
         let limit = self.limit(others, policy.deadline.since(started), policy.try_limit);
         let span = trace::span(request, self.settings.addresses.get(endpoint));
@@ -267,7 +271,7 @@ impl VaultClient {
                 let outcome = exchange.instrument(span.clone()).await;
                 self.of_own_cluster(endpoint, outcome, policy).await
             }
-            // Whatever that met, nothing of the call was sent.
+            // The health check failed, so the request was not sent.
             Err(error) => Err(Failure::Unsent(error)),
         };
         let elapsed = self.clock.now().since(started);
@@ -282,29 +286,30 @@ impl VaultClient {
         }
         self.telemetry.record(Event::KeeperCalled { operation, elapsed, error: error.as_ref() });
         match (&outcome, &error) {
-            // A page in the place of a renewal's answer says nothing of the calls.
+            // A proxy that answers a renewal with a page may still pass on other calls.
             (Err(Failure::Intermediary { .. }), _) if operation == KeeperOperation::Renew => (),
             (Err(failure), Some(error)) if failure.is_endpoints_fault() => {
                 if elapsed >= MIN_COUNTED_TIMEOUT || error.code() != Code::KeeperTimeout {
                     self.learn(endpoint, Learned::Failed(error));
                 }
             }
-            // The order of the others is the operator's.
+            // Any other result is an answer of the endpoint.
             _ => self.learn(endpoint, Learned::Answered { as_any: attempt.as_any }),
         }
         outcome
     }
 
-    /// How long one try may take: all that is left, or a fair share where `others` are left to ask.
+    /// Returns how long one try may take: an equal share of the time that is `left` if `others` can
+    /// be tried too, at most `most` or the request time-out.
     fn limit(&self, others: usize, left: Duration, most: Option<Duration>) -> Duration {
         let others = u32::try_from(others).unwrap_or(u32::MAX);
-        let share = (left / others.saturating_add(1)).max(TRY_LEAST);
+        let share = (left / others.saturating_add(1)).max(TRY_MIN);
         let most = most.unwrap_or(self.settings.request_timeout);
         share.min(left).min(most).saturating_sub(ERROR_RESERVE)
     }
 
-    /// Asks an endpoint of which cluster it is, where that must be known first. Returns what is left
-    /// of `limit`.
+    /// Verifies to which cluster an endpoint belongs, if that is not known yet. Returns the rest of
+    /// `limit`.
     async fn verify(&self, endpoint: usize, limit: Duration) -> Result<Duration, KmsError> {
         if !self.nodes(|nodes| nodes.is_unverified(endpoint)) {
             return Ok(limit);
@@ -314,7 +319,8 @@ impl VaultClient {
         Ok(limit.saturating_sub(self.clock.now().since(began)))
     }
 
-    /// One exchange with one endpoint. The connections to a server that does not serve are closed.
+    /// Sends `request` to one endpoint and reads the answer. Closes the connections to a server
+    /// that does not serve.
     async fn exchange<T: Expected>(
         &self,
         endpoint: usize,
@@ -342,7 +348,7 @@ impl VaultClient {
         self.settings.addresses.get(endpoint).ok_or_else(no_endpoint)
     }
 
-    /// Runs `with` on what is known of the endpoints, and reports what it changed.
+    /// Runs `with` on the state of the endpoints, and reports the changes to telemetry and the log.
     fn nodes<R>(&self, with: impl FnOnce(&mut Nodes) -> R) -> R {
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         let result = with(&mut nodes);
@@ -353,7 +359,7 @@ impl VaultClient {
                 NodeChange::Breaker(endpoint, state) => {
                     self.telemetry.record(Event::Breaker { endpoint, state });
                 }
-                NodeChange::Foreign(error) => report(&error, "an endpoint is left out"),
+                NodeChange::Foreign(error) => report(&error, "an endpoint is not used"),
                 NodeChange::Stale(endpoint, error) => {
                     self.telemetry.record(Event::Stale { endpoint, stale: error.is_some() });
                     if let Some(error) = error {

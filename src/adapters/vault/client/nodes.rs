@@ -1,5 +1,5 @@
-//! Everything known about the servers of one cluster: a pure state machine. It says which endpoint
-//! the next request goes to, and learns from what became of each.
+//! Everything known about the servers of one cluster, as a pure state machine. It chooses the
+//! endpoint for the next request, and records the results of requests.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ use crate::{
     ports::{keeper::EndpointView, telemetry::BreakerState},
 };
 
-/// How long an endpoint must lag behind the others to be called stale. A replica lags for
-/// milliseconds.
+/// How long an endpoint must lag behind the others before it counts as stale. A healthy replica
+/// lags for milliseconds.
 const STALE_AFTER: Duration = Duration::from_mins(1);
 
-/// Which cluster an endpoint belongs to. Set by what the endpoint says of itself, by nothing else.
+/// Whether an endpoint belongs to our cluster. Only the endpoint's own health answer sets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Membership {
-    /// It must say it before it is asked for anything else.
+    /// Not known. The endpoint gets only health checks until it reports its cluster.
     Unverified,
-    /// It is of our cluster, or is the only endpoint.
+    /// The endpoint belongs to our cluster, or is the only endpoint.
     Member,
-    /// It is of another cluster: it is asked how it is, and for nothing else.
+    /// The endpoint belongs to another cluster. It gets only health checks.
     Foreign(KmsError),
 }
 
@@ -34,16 +34,16 @@ struct Node {
     address: VaultAddress,
     membership: Membership,
     breaker: Breaker,
-    /// Why the last request failed by the endpoint's own fault, until one works.
+    /// The last failure that was the endpoint's own fault. Removed by the next success.
     error: Option<KmsError>,
-    /// Since when it has shown an older key version than other endpoints.
+    /// Since when the endpoint has returned an older key version than other endpoints.
     behind_since: Option<Monotonic>,
-    /// That it is stale, once that has lasted.
+    /// The error that says that the endpoint is stale, set after [`STALE_AFTER`].
     stale: Option<KmsError>,
 }
 
 impl Node {
-    /// Whether requests may go to it.
+    /// Returns whether requests may be sent to this endpoint.
     fn serves(&self, now: Monotonic) -> bool {
         self.breaker.admits(now) && !matches!(self.membership, Membership::Foreign(_))
     }
@@ -52,45 +52,47 @@ impl Node {
 /// Which endpoint a request wants.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Wanted<'a> {
-    /// The preferred one, or another one that serves. Those in the list come last.
+    /// The preferred endpoint, or another one that serves. Endpoints in the list come last.
     Any(&'a [usize]),
-    /// One that serves and is not in the list.
+    /// An endpoint that serves and is not in the list.
     Other(&'a [usize]),
-    /// This one, unless it is of another cluster. Its breaker is not asked.
+    /// This endpoint, unless it belongs to another cluster. Its breaker is ignored.
     This(usize),
 }
 
-/// What a request, or an endpoint, told of an endpoint.
+/// New information about an endpoint.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Learned<'a> {
-    /// It answered a request, be it with a refusal.
+    /// The endpoint answered a request, possibly with a refusal.
     Answered {
-        /// Whether any endpoint would have been asked: it is the preferred one from now on.
+        /// Whether the request could go to any endpoint. The endpoint then becomes the preferred
+        /// one.
         as_any: bool,
     },
     /// A request failed by the endpoint's own fault.
     Failed(&'a KmsError),
-    /// A health check passed. It closes an open breaker and leaves the count of a closed one.
+    /// A health check passed. It closes an open breaker, and does not reset the failure count of a
+    /// closed one.
     Healthy,
-    /// It says that it is of this cluster.
+    /// The endpoint reported that it belongs to the cluster with this id.
     OfCluster(&'a str),
-    /// It showed key version `latest` where `newest` is known.
+    /// The endpoint returned key version `latest`, and `newest` is the newest known version.
     Showed {
-        /// The newest version that it knows.
+        /// The newest version that the endpoint knows.
         latest: KekVersion,
         /// The newest version that any endpoint knows.
         newest: KekVersion,
     },
 }
 
-/// What changed, for those who tell of it.
+/// A change that the client reports to telemetry and the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NodeChange {
-    /// The breaker of this endpoint.
+    /// The breaker of this endpoint has a new state.
     Breaker(usize, BreakerState),
-    /// An endpoint turned out to be of another cluster.
+    /// An endpoint belongs to another cluster.
     Foreign(KmsError),
-    /// An endpoint turned out to be stale, or with `None` has caught up.
+    /// The endpoint is stale, or with `None` has caught up.
     Stale(usize, Option<KmsError>),
 }
 
@@ -99,13 +101,14 @@ pub(super) enum NodeChange {
 pub(super) struct Nodes {
     all: Vec<Node>,
     preferred: usize,
-    /// The cluster's id, once an endpoint of several has told it.
+    /// The cluster's id, taken from the first endpoint that reported one.
     cluster: Option<String>,
     changes: Vec<NodeChange>,
 }
 
 impl Nodes {
-    /// Endpoints that were not asked yet. A single one needs no verification.
+    /// Creates the state for `addresses`. Several endpoints start unverified. A single one needs no
+    /// verification.
     pub(super) fn new(addresses: Vec<VaultAddress>) -> Self {
         let is_single = addresses.len() == 1;
         let node = |address| Node {
@@ -120,15 +123,17 @@ impl Nodes {
         Self { all, preferred: 0, cluster: None, changes: Vec::new() }
     }
 
-    /// How many there are.
+    /// Returns the number of endpoints.
     pub(super) const fn len(&self) -> usize {
         self.all.len()
     }
 
-    /// The endpoint for the next request. Where its breaker is open, the request is the one probe.
+    /// Chooses the endpoint for the next request. If its breaker is open, the request becomes the
+    /// single probe of the breaker.
     ///
     /// # Errors
-    /// When none may be asked: why the preferred one, or else the next one, may not.
+    /// If no endpoint may be used, returns why: the error of the preferred one, or else of the next
+    /// one.
     pub(super) fn choose(&mut self, wanted: Wanted<'_>, now: Monotonic) -> Result<usize, KmsError> {
         let chosen = match wanted {
             Wanted::This(index) => {
@@ -147,8 +152,9 @@ impl Nodes {
         Ok(index)
     }
 
-    /// Whether a health check may go to endpoint `index` now, which is then the breaker's one probe.
-    /// Without `all`, only where the endpoint does not serve or is of another cluster.
+    /// Returns whether a health check may be sent to endpoint `index` now. If its breaker is open,
+    /// the check becomes the single probe. Without `all`, admits only endpoints that do not serve
+    /// or belong to another cluster.
     pub(super) fn choose_for_health(&mut self, index: usize, all: bool, now: Monotonic) -> bool {
         let admits = self.all.get(index).is_some_and(|node| {
             let serves = node.breaker.state() == BreakerState::Closed
@@ -161,15 +167,15 @@ impl Nodes {
         admits
     }
 
-    /// The endpoints that requests may go to: the preferred one, then the others in the operator's
-    /// order.
+    /// Returns the endpoints that requests may be sent to: the preferred one, then the others in
+    /// the configured order.
     pub(super) fn serving(&self, now: Monotonic) -> impl Iterator<Item = usize> + '_ {
         self.preferred_first()
             .filter(move |index| self.all.get(*index).is_some_and(|node| node.serves(now)))
     }
 
-    /// The endpoints other than the first one that serves, without those whose breaker is not
-    /// closed: what waits for their answers must not wait for long.
+    /// Returns the endpoints after the first one that serves. Leaves out endpoints whose breaker is
+    /// not closed, because the caller waits for all answers.
     pub(super) fn healthy_secondaries(&self, now: Monotonic) -> Vec<usize> {
         let closed = |index: &usize| {
             self.all.get(*index).is_some_and(|n| n.breaker.state() == BreakerState::Closed)
@@ -177,22 +183,22 @@ impl Nodes {
         self.serving(now).skip(1).filter(closed).collect()
     }
 
-    /// How many endpoints could be asked now beside `index` and those in `avoided`.
+    /// Returns the number of endpoints that serve now, without `index` and those in `avoided`.
     pub(super) fn others(&self, index: usize, avoided: &[usize], now: Monotonic) -> usize {
         self.serving(now).filter(|other| *other != index && !avoided.contains(other)).count()
     }
 
-    /// The endpoint at which `location`, of a redirection, points.
+    /// Returns the endpoint that `location`, the target of a redirect, points to.
     pub(super) fn at_location(&self, location: &str) -> Option<usize> {
         self.all.iter().position(|node| node.address.is_origin_of(location))
     }
 
-    /// Whether endpoint `index` must say of which cluster it is before it is asked for anything.
+    /// Returns whether the cluster of endpoint `index` must be verified before it gets a request.
     pub(super) fn is_unverified(&self, index: usize) -> bool {
         self.all.get(index).is_some_and(|node| node.membership == Membership::Unverified)
     }
 
-    /// Why endpoint `index` is not to be used, where it is of another cluster.
+    /// Returns the error of endpoint `index` if it belongs to another cluster.
     pub(super) fn foreign(&self, index: usize) -> Option<&KmsError> {
         match &self.all.get(index)?.membership {
             Membership::Foreign(error) => Some(error),
@@ -200,8 +206,8 @@ impl Nodes {
         }
     }
 
-    /// Takes in what was learnt of endpoint `index` at `now`. `spread` in `[0, 1)` keeps the rests of
-    /// several processes apart.
+    /// Records new information about endpoint `index` at `now`. `spread` in `[0, 1)` varies how
+    /// long a breaker stays open, so that several processes do not probe together.
     pub(super) fn learn(
         &mut self,
         index: usize,
@@ -228,7 +234,7 @@ impl Nodes {
             Learned::Failed(error) => {
                 node.error = Some(error.clone());
                 node.breaker.failed(now, spread);
-                // Another server may stand there when it is back.
+                // Another server may have the same address after an outage, so verify it again.
                 if several
                     && node.breaker.state() != BreakerState::Closed
                     && node.membership == Membership::Member
@@ -245,12 +251,12 @@ impl Nodes {
         }
     }
 
-    /// What changed since this was last called.
+    /// Returns the changes since the last call.
     pub(super) fn take_changes(&mut self) -> Vec<NodeChange> {
         std::mem::take(&mut self.changes)
     }
 
-    /// What is shown of each endpoint.
+    /// Returns the state of each endpoint for observers.
     pub(super) fn view(&self) -> Vec<EndpointView> {
         let view = |(index, node): (usize, &Node)| EndpointView {
             address: node.address.to_string(),
@@ -274,8 +280,8 @@ impl Nodes {
         } else if !matches!(node.membership, Membership::Foreign(_)) {
             let error = KmsError::new(
                 CLUSTER_FOREIGN,
-                format!("{} is of another cluster than the other endpoints", node.address),
-                "take it out of --vault-address; if all of the cluster were replaced, restart this process",
+                format!("{} belongs to another cluster than the other endpoints", node.address),
+                "remove it from --vault-address; if the whole cluster was replaced, restart this process",
             );
             node.membership = Membership::Foreign(error.clone());
             self.changes.push(NodeChange::Foreign(error));
@@ -320,8 +326,8 @@ impl Nodes {
         std::iter::once(self.preferred).chain(others)
     }
 
-    /// The error of an endpoint of this cluster, where there is one: while the cluster is out, that
-    /// another endpoint is foreign refuses nothing.
+    /// Returns why no endpoint can be chosen. Prefers the error of an endpoint of our cluster: an
+    /// outage of the cluster must not look like a foreign endpoint.
     fn why_none(&self) -> KmsError {
         let foreign = |index| self.foreign(index).cloned();
         let error = |index| {
@@ -330,7 +336,11 @@ impl Nodes {
         };
         let why = self.preferred_first().find_map(error);
         why.or_else(|| self.preferred_first().find_map(foreign)).unwrap_or_else(|| {
-            KmsError::new(Code::KeeperUnreachable, "no endpoint can be asked", "wait a moment")
+            KmsError::new(
+                Code::KeeperUnreachable,
+                "no endpoint accepts requests now",
+                "wait a few seconds",
+            )
         })
     }
 }

@@ -1,4 +1,4 @@
-//! What the state machine of the endpoints promises, checked against any sequence of events.
+//! Tests of the state machine of the endpoints, by example and with random sequences of events.
 
 use proptest::prelude::*;
 
@@ -57,7 +57,7 @@ fn an_endpoint_that_caught_up_is_not_stale() {
     assert_eq!(shows(NEW, 121), None);
 }
 
-/// It was once sent tokens again as soon as it failed in another way.
+/// Regression: another failure once made a foreign endpoint receive tokens again.
 #[test]
 fn a_foreign_endpoint_stays_foreign_whatever_fails_or_answers_after_that() {
     let mut nodes = verified(2);
@@ -70,15 +70,18 @@ fn a_foreign_endpoint_stays_foreign_whatever_fails_or_answers_after_that() {
     ] {
         nodes.learn(1, learned, at(2), 0.0);
         assert_eq!(nodes.serving(at(2)).collect::<Vec<_>>(), [0]);
-        assert!(nodes.choose(Wanted::This(1), at(2)).is_err(), "not by a redirection either");
+        assert!(
+            nodes.choose(Wanted::This(1), at(2)).is_err(),
+            "a redirect does not choose it either"
+        );
         assert_eq!(nodes.view()[1].last_error.as_ref().unwrap().code(), CLUSTER_FOREIGN);
     }
     nodes.learn(1, Learned::OfCluster("ours"), at(3), 0.0);
-    assert!(nodes.choose(Wanted::This(1), at(3)).is_ok(), "its own word clears it");
+    assert!(nodes.choose(Wanted::This(1), at(3)).is_ok(), "its own health answer clears it");
 }
 
 #[test]
-fn an_outage_of_the_cluster_is_told_before_a_foreign_endpoint() {
+fn reports_an_outage_of_the_cluster_before_a_foreign_endpoint() {
     let mut nodes = verified(2);
     nodes.learn(0, Learned::OfCluster("theirs"), at(0), 0.0);
     (0..3).for_each(|_| nodes.learn(1, Learned::Failed(&failure()), at(1), 0.0));
@@ -105,13 +108,13 @@ fn a_single_endpoint_needs_no_verification_and_several_do() {
     assert!(nodes.is_unverified(0));
     nodes.learn(0, Learned::OfCluster("ours"), at(0), 0.0);
     assert!(!nodes.is_unverified(0));
-    // Another server may stand there once it is back.
+    // Another server may have the same address after an outage.
     (0..3).for_each(|_| nodes.learn(0, Learned::Failed(&failure()), at(0), 0.0));
     assert!(nodes.is_unverified(0));
 }
 
 #[test]
-fn where_no_endpoint_may_be_asked_the_cause_is_that_of_the_preferred_one() {
+fn returns_the_error_of_the_preferred_endpoint_if_none_serves() {
     let mut nodes = verified(2);
     for n in [0, 1] {
         (0..3).for_each(|_| nodes.learn(n, Learned::Failed(&failure()), at(0), 0.0));
@@ -151,8 +154,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The same rules in their plainest form: which endpoints are foreign, by what they said last, and
-/// which one answered last as any would have.
+/// A simple model of the same rules: which endpoints reported another cluster last, and which
+/// endpoint last answered a request that could go to any.
 #[derive(Default)]
 struct Model {
     foreign: [bool; COUNT],
@@ -161,7 +164,7 @@ struct Model {
 
 proptest! {
     #[test]
-    fn no_sequence_of_events_sends_a_request_to_a_foreign_or_resting_endpoint(
+    fn never_chooses_a_foreign_endpoint_or_one_with_an_open_breaker(
         steps in prop::collection::vec(step(), 1..80)
     ) {
         let (mut nodes, mut model, mut now) = (nodes(COUNT), Model::default(), 0);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use http::Method;
 
-use super::{CallPolicy, Failure, Request, TRY_LEAST, Target, VaultClient, nodes::Learned};
+use super::{CallPolicy, Failure, Request, TRY_MIN, Target, VaultClient, nodes::Learned};
 use crate::{
     adapters::vault::{
         key_path::Namespace,
@@ -112,7 +112,7 @@ impl VaultClient {
         let now = self.clock.now();
         let serving = self.nodes(|nodes| nodes.serving(now).collect::<Vec<_>>());
         let asked = serving.into_iter().map(|endpoint| async move {
-            let status = self.health(endpoint, TRY_LEAST).await;
+            let status = self.health(endpoint, TRY_MIN).await;
             (status == Ok(ACTIVE)).then_some(endpoint)
         });
         join_all(asked).await.into_iter().flatten().next()

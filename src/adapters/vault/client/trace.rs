@@ -1,5 +1,5 @@
-//! The span of one request to the keeper, with what an operator needs to find it in the keeper's
-//! audit log.
+//! The trace span of one request to the keeper. It has the request id, by which an operator finds
+//! the request in the keeper's audit log.
 
 use serde::Deserialize;
 use tracing::{Span, field::Empty, info_span};
@@ -9,13 +9,13 @@ use crate::{
     adapters::vault::address::VaultAddress, domain::error::KmsError, ports::telemetry::TRACE_TARGET,
 };
 
-/// What every answer of Vault bears.
+/// The field that every answer of Vault has.
 #[derive(Deserialize)]
-struct Bearing {
+struct WithRequestId {
     request_id: String,
 }
 
-/// The span of sending `request` to `address`, below that of the moment.
+/// Returns the span for sending `request` to `address`, as a child of the current span.
 pub(super) fn span(request: &Request<'_>, address: Option<&VaultAddress>) -> Span {
     info_span!(
         target: TRACE_TARGET,
@@ -30,19 +30,19 @@ pub(super) fn span(request: &Request<'_>, address: Option<&VaultAddress>) -> Spa
     )
 }
 
-/// Notes on the span of the moment what came back.
+/// Records the status and the request id of the answer on the current span.
 pub(super) fn answered(raw: &Result<Raw, Failure>) {
     let (Ok(raw), span) = (raw, Span::current()) else { return };
     if span.is_disabled() {
         return;
     }
     span.record("http.response.status_code", raw.status);
-    if let Ok(bearing) = serde_json::from_slice::<Bearing>(&raw.body) {
-        span.record("vault.request_id", bearing.request_id);
+    if let Ok(answer) = serde_json::from_slice::<WithRequestId>(&raw.body) {
+        span.record("vault.request_id", answer.request_id);
     }
 }
 
-/// Notes on `span` why its request failed.
+/// Records on `span` why its request failed.
 pub(super) fn failed(span: &Span, error: &KmsError) {
     span.record("otel.status_code", "ERROR");
     span.record("error.code", error.code().as_str());

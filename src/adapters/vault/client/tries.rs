@@ -1,4 +1,4 @@
-//! What was tried for one call, and what follows from it.
+//! The tries of one call so far, and the next step after a failure.
 
 use std::time::Duration;
 
@@ -15,15 +15,15 @@ pub(super) struct Step {
     pub(super) reason: RetryReason,
     pub(super) place: Where,
     wait: Duration,
-    /// Whether the server asked for that wait.
+    /// Whether the server asked for this wait.
     asked: bool,
-    /// Whether it is the last one for this reason.
+    /// Whether this is the last try for this reason.
     pub(super) is_last: bool,
 }
 
 impl Step {
-    /// How long to wait before it, spread by `chance` in `[0, 1)`: never less than a server asked
-    /// for.
+    /// Returns the wait before this try, varied by `chance` in `[0, 1)`. The wait is never shorter
+    /// than the server asked for.
     pub(super) fn wait(&self, chance: f64) -> Duration {
         let least = if self.asked { 1.0 } else { 0.75 };
         Duration::try_from_secs_f64(self.wait.as_secs_f64() * (least + chance / 2.0))
@@ -31,7 +31,7 @@ impl Step {
     }
 }
 
-/// What was tried for one call.
+/// The tries of one call.
 #[derive(Debug, Default)]
 pub(super) struct Tries {
     requests: u32,
@@ -42,8 +42,8 @@ pub(super) struct Tries {
 }
 
 impl Tries {
-    /// What to do after `failure` at `endpoint`, where `named` is the endpoint that it points to;
-    /// `None` when it is final.
+    /// Returns the next step after `failure` at `endpoint`, or `None` if the failure is final.
+    /// `named` is the endpoint that a redirect points to.
     pub(super) fn next(
         &mut self,
         failure: &Failure,
@@ -60,12 +60,12 @@ impl Tries {
                 self.token_refused_at = Some(endpoint);
                 RetryReason::TokenUnknown
             }
-            // Back to where the token was refused.
+            // The redirect points to the endpoint that refused the token.
             RetryReason::Redirected if named.is_some() && named == self.token_refused_at => {
                 return None;
             }
-            // Followed once, and to an endpoint of ours alone. Otherwise this node, or the one that
-            // it still takes for the leader, is of no use for a moment.
+            // A redirect is followed once, and only to a configured endpoint. Otherwise the node,
+            // or the leader that it names, is treated as unavailable.
             RetryReason::Redirected
                 if named.is_none() || self.times(RetryReason::Redirected) > 0 =>
             {
@@ -76,7 +76,7 @@ impl Tries {
         let rule = rule(reason, repeat)?;
         let times = self.times(reason);
         let wait = *rule.waits.get(times)?;
-        // What one node asks for is nothing to the others.
+        // The wait that a node asks for matters only if the same node is asked again.
         let asked = failure.retry_after().filter(|_| rule.place == Where::Same);
         self.by_reason.retain(|(known, _)| *known != reason);
         self.by_reason.push((reason, times + 1));
@@ -93,12 +93,12 @@ impl Tries {
         self.by_reason.iter().find(|(known, _)| *known == reason).map_or(0, |(_, times)| *times)
     }
 
-    /// Endpoint `endpoint` failed this call.
+    /// Records that `endpoint` failed this call.
     pub(super) fn avoid(&mut self, endpoint: usize) {
         self.avoided.push(endpoint);
     }
 
-    /// The endpoints that failed this call.
+    /// Returns the endpoints that failed this call.
     pub(super) fn avoided(&self) -> &[usize] {
         &self.avoided
     }
@@ -114,7 +114,7 @@ mod tests {
         Failure::redirected(&address, 307, Some("https://elsewhere".to_owned()))
     }
 
-    /// A header can ask for any wait; the longest one once aborted the process.
+    /// Regression: the longest possible wait in a header once aborted the process.
     #[test]
     fn the_wait_is_finite_whatever_the_server_asks_for() {
         let body = br#"{"errors":["rate limit quota exceeded"]}"#;
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirection_is_followed_once_and_then_taken_for_an_election() {
+    fn follows_one_redirect_and_treats_the_next_as_unavailable() {
         let mut tries = Tries::default();
         let steps: Vec<_> = std::iter::from_fn(|| {
             tries.next(&redirection(), 0, Some(1), Repeat::Freely).map(|step| step.reason)
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirection_back_to_who_refused_the_token_is_not_followed() {
+    fn does_not_follow_a_redirect_to_the_endpoint_that_refused_the_token() {
         let refusal = br#"{"errors":["permission denied"]}"#;
         let dead_token = Failure::Refused(Refusal::read(403, None, refusal).unwrap());
         let mut tries = Tries::default();
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirection_to_nobody_we_know_is_not_followed() {
+    fn does_not_follow_a_redirect_to_an_address_that_is_not_configured() {
         let step = Tries::default().next(&redirection(), 0, None, Repeat::Freely).unwrap();
         assert_eq!((step.reason, step.place), (RetryReason::Unavailable, Where::PreferOther));
     }

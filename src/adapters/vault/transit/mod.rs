@@ -185,7 +185,7 @@ impl Kek for TransitKek {
         let alone = Request { token: Some(&held.token), ..request.clone() };
         let policy = CallPolicy::new(KeeperOperation::Read, deadline);
         let first = self.get(Asked::Describe(&self.describe_path), request, deadline);
-        let (first, others) = self.client.survey(first, alone, policy).await;
+        let (first, others) = self.client.with_secondaries(first, alone, policy).await;
         let first: Answer<Data<KeyData>> = first?;
         let mut newest = described(&first)?;
         let mut showed = vec![(first.endpoint, newest.latest)];

@@ -1,5 +1,5 @@
-//! What all endpoints say, beside the preferred one: a stale node neither hides a key version that
-//! another one knows nor looks like a rollback.
+//! Sends a read to all healthy endpoints at once. A stale node then cannot hide a newer key
+//! version, and its old version does not look like a rollback.
 
 use std::{future::Future, pin::pin, time::Duration};
 
@@ -12,14 +12,15 @@ use tokio::time::timeout;
 use super::{Answer, Attempt, CallPolicy, Expected, Request, VaultClient, nodes::Learned};
 use crate::domain::key::KekVersion;
 
-/// How long the others are waited for once the first has answered. One that hangs makes each survey
-/// so much longer, until its breaker opens.
-const STRAGGLERS: Duration = Duration::from_millis(100);
+/// How long the client waits for the other endpoints after the first one has answered. An endpoint
+/// that hangs delays each read by this time, until its breaker opens.
+const LATE_ANSWER_WAIT: Duration = Duration::from_millis(100);
 
 impl VaultClient {
-    /// Waits for `first`, and meanwhile sends `request` once to every other endpoint that is healthy.
-    /// Returns the result of `first` and the other answers that came in time, in no order.
-    pub(in crate::adapters::vault) async fn survey<T: Expected + Send, R>(
+    /// Waits for `first`, and at the same time sends `request` once to every other healthy
+    /// endpoint. Returns the result of `first` and the other answers that arrived in time, in no
+    /// particular order.
+    pub(in crate::adapters::vault) async fn with_secondaries<T: Expected + Send, R>(
         &self,
         first: impl Future<Output = R>,
         request: Request<'_>,
@@ -39,8 +40,8 @@ impl VaultClient {
         });
         let first = match select(pin!(first), pin!(collecting)).await {
             Either::Left((first, collecting)) => {
-                // A late answer does not count.
-                let _late = timeout(STRAGGLERS, collecting).await;
+                // Later answers are ignored.
+                let _late = timeout(LATE_ANSWER_WAIT, collecting).await;
                 first
             }
             Either::Right(((), first)) => first.await,
@@ -48,8 +49,8 @@ impl VaultClient {
         (first, answers)
     }
 
-    /// Takes in the latest key version that each endpoint `showed`, where `newest` is the newest of
-    /// them. One that lags for a minute is reported.
+    /// Records the latest key version that each endpoint `showed`. `newest` is the newest of them.
+    /// Reports an endpoint that lags for a minute.
     pub(in crate::adapters::vault) fn compare(
         &self,
         showed: &[(usize, KekVersion)],
