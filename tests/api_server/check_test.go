@@ -178,11 +178,11 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 		"anybody is believed": {1, []string{"WARN connection: anybody can pose as the keeper"}, func(t *testing.T, n *tenant) []string {
 			return append(n.Flags(), "--tls-skip-verify")
 		}},
-		"a certificate that ends soon": {1, []string{"WARN connection: days only; renew it"}, func(t *testing.T, n *tenant) []string {
+		"a certificate that ends soon": {1, []string{"WARN connection: expires in; renew"}, func(t *testing.T, n *tenant) []string {
 			return laggardUntil(t, n, 3).flags(n)
 		}},
 		"no right to decrypt": {2, []string{
-			"FAIL policy: no update on transit/decrypt/", "FAIL binding: permission-denied",
+			"FAIL policy: update on transit/decrypt/", "FAIL binding: permission-denied",
 		}, func(t *testing.T, n *tenant) []string {
 			n.allow(t, "read keys", "update encrypt")
 			return n.Flags()

@@ -82,7 +82,7 @@ func TestATokenThatWrapsSomethingElseIsLeftAlone(t *testing.T) {
 	must(t, n.WriteSecretID(other))
 	p := launch(t, newEndpoint(t), wrapped(n))
 	p.waitAccepts(t)
-	requireStatusSays(t, p.client(t), "wraps something else")
+	requireStatusSays(t, p.client(t), "does not wrap a secret ID")
 	if _, err := n.bao.Ask("POST", "sys/wrapping/lookup", map[string]any{"token": other}); err != nil {
 		t.Errorf("it was used up: %v", err)
 	}
@@ -222,7 +222,7 @@ func TestTheAuthoritiesAreReplacedWithoutARestart(t *testing.T) {
 	client := p.client(t)
 	one := store(t, client)
 	install([]byte("no certificate at all"))
-	if !parts.Eventually(startBound, func() bool { return strings.Contains(p.Stdout.String(), "the former authorities count still") }) {
+	if !parts.Eventually(startBound, func() bool { return strings.Contains(p.Stdout.String(), "the previous authorities are still used") }) {
 		t.Errorf("the bad bundle is not told of: %s", p.Printed())
 	}
 	requireOpens(t, client, one.sealed, one.plaintext)

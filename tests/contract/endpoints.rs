@@ -84,8 +84,8 @@ async fn a_hung_endpoint_leaves_time_for_another_within_one_call() {
 #[tokio::test]
 async fn an_endpoint_of_another_cluster_is_refused() {
     let one = StandIn::start().await;
-    let stranger = one.stranger().await;
-    let subject = subject_of(&[&one, &stranger]);
+    let foreign = one.foreign_node().await;
+    let subject = subject_of(&[&one, &foreign]);
     wraps(&subject, SOON).await.unwrap();
     one.set_fault(Some(Fault::sealed()));
     // Its key of the same name would be another one.
@@ -93,8 +93,8 @@ async fn an_endpoint_of_another_cluster_is_refused() {
         let code = wraps(&subject, SOON).await.unwrap_err();
         assert!(matches!(code, CLUSTER_FOREIGN | Code::KeeperSealed), "{code}");
     }
-    assert_eq!(stranger.requests_for(WRAP), 0);
-    assert!(stranger.requests_for("sys/health") > 0);
+    assert_eq!(foreign.requests_for(WRAP), 0);
+    assert!(foreign.requests_for("sys/health") > 0);
     one.set_fault(None);
     crate::stand_in::heals(&subject).await;
 }
@@ -283,14 +283,14 @@ async fn logins_go_to_the_active_node() {
     assert_eq!(three.requests_for("auth/approle/login"), 1);
 }
 
-/// A mistake in the list is to be told of at the start, and not when the endpoint is needed.
+/// An endpoint of another cluster is reported at the start, and not first in an outage.
 #[tokio::test]
-async fn endpoints_are_greeted_before_they_are_needed() {
+async fn endpoints_are_checked_before_they_are_needed() {
     let one = StandIn::start().await;
-    let (two, stranger) = (one.node().await, one.stranger().await);
-    let subject = subject_of(&[&one, &two, &stranger]);
+    let (two, foreign) = (one.node().await, one.foreign_node().await);
+    let subject = subject_of(&[&one, &two, &foreign]);
     let client = subject.client.clone();
-    let warming = tokio::spawn(async move { client.run_health_checks().await });
+    let checking = tokio::spawn(async move { client.run_health_checks().await });
     let told = || {
         let view = subject.client.endpoints();
         view[2].last_error.as_ref().map(|error| error.code()) == Some(CLUSTER_FOREIGN)
@@ -301,10 +301,10 @@ async fn endpoints_are_greeted_before_they_are_needed() {
         }
     })
     .await
-    .expect("the stranger is found out");
-    warming.abort();
+    .expect("the foreign endpoint is reported");
+    checking.abort();
     let view = subject.client.endpoints();
     assert!(view[0].preferred && view[1].last_error.is_none(), "{view:?}");
     assert!(two.requests_for("sys/health") > 0);
-    assert_eq!(two.requests_for(WRAP) + stranger.requests_for(WRAP), 0);
+    assert_eq!(two.requests_for(WRAP) + foreign.requests_for(WRAP), 0);
 }

@@ -124,7 +124,7 @@ pub const REFUSED_FOR: Duration = Duration::from_hours(1);
 
 /// Requests of one node that are out at once: two lanes of unwraps, eight wraps, those of the
 /// observer and of a look that a request asked for, to each endpoint, two of the session, and a
-/// greeting.
+/// health check.
 pub const IN_FLIGHT_MAX: usize = 2 + 8 + 2 * NODES + 2 + 1;
 
 /// The same where a server takes no batches: each lane then sends eight at once.
@@ -134,7 +134,7 @@ pub const IN_FLIGHT_SINGLY_MAX: usize = 2 * 8 + 8 + 2 * NODES + 2 + 1;
 pub const CONNECTIONS_MAX: usize = 64;
 
 /// Connections of one node once it only observes: two to each endpoint, for what is read there and a
-/// greeting at once, and four that came too late.
+/// health check at once, and four that came too late.
 pub const CONNECTIONS_QUIET: usize = 2 * NODES + 4;
 
 /// From the end of the last fault until every call works.

@@ -83,8 +83,8 @@ impl Plugin {
         let watch = Arc::new(KeyWatch::new(ports, ring, policy, grace));
         let mut background = JoinSet::new();
         background.spawn(async move { session.run().await });
-        let greeting = client.clone();
-        background.spawn(async move { greeting.run_health_checks().await });
+        let checked = client.clone();
+        background.spawn(async move { checked.run_health_checks().await });
         background.spawn(Observer::new(watch.clone()).run());
         if plant == Some(Plant::EndedTask) {
             background.spawn(async {});

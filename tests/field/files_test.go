@@ -47,7 +47,7 @@ func TestCredentialsInWrappings(t *testing.T) {
 				}
 				must(t, os.WriteFile(path, []byte(id+"\n"), 0o600))
 				p.waitHealthy(t, "after the credential stands alone", fileBound+slack)
-				p.requireNeverTold(t, "no such pair", n.SecretID, encoded(n.SecretID))
+				p.requireNeverTold(t, "does not know this pair", n.SecretID, encoded(n.SecretID))
 			})
 		}
 	}
@@ -83,7 +83,7 @@ func TestSecretIDWithBOMAndCRLF(t *testing.T) {
 			}) {
 				t.Errorf("neither read nor named: %v", last)
 			}
-			p.requireNeverTold(t, "no such pair", n.SecretID)
+			p.requireNeverTold(t, "does not know this pair", n.SecretID)
 		})
 	}
 }

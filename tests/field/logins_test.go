@@ -64,12 +64,12 @@ func TestRefusalsThatAreNotAboutThePair(t *testing.T) {
 		"cidr_list_fixed": {
 			spoil: role(map[string]any{"secret_id_bound_cidrs": "192.0.2.0/24"}),
 			mend:  role(map[string]any{"secret_id_bound_cidrs": "127.0.0.0/8"}),
-			told:  []string{`CIDR`}, wrong: []string{"no such pair", "write a new secret ID"},
+			told:  []string{`CIDR`}, wrong: []string{"does not know this pair", "write a new secret ID"},
 		},
 		"token_cidr_list_fixed": {
 			spoil: role(map[string]any{"token_bound_cidrs": "192.0.2.0/24"}),
 			mend:  role(map[string]any{"token_bound_cidrs": "127.0.0.0/8"}),
-			told:  []string{`(?i)cidr`}, wrong: []string{"no such pair", "write a new secret ID"},
+			told:  []string{`(?i)cidr`}, wrong: []string{"does not know this pair", "write a new secret ID"},
 		},
 		"auth_mount_comes_later": {
 			spoil: func(*testing.T, *parts.Tenant) {},
@@ -147,6 +147,6 @@ func TestTwoPluginsOnARoleWhileItLocks(t *testing.T) {
 	}
 	group.Wait()
 	for _, p := range plugins {
-		p.requireNeverTold(t, "no such pair", "refused this pair")
+		p.requireNeverTold(t, "does not know this pair", "refused this pair")
 	}
 }

@@ -23,8 +23,8 @@ type foreignAnswer struct {
 
 // blames are remedies for what is not the cause: each is about the key, the policy, the pair or a backup.
 var blames = []string{
-	"backup", "create it", "has no key", "grant ", "no such pair", "refused this pair", "locked after",
-	"15 minutes", "write a new secret ID", "nothing mounted", "no such mount", "revoked", "ALERT",
+	"backup", "create it", "has no key", "grant ", "does not know this pair", "refused this pair", "locked after",
+	"15 minutes", "write a new secret ID", "no mount at this path", "the mount does not exist", "revoked", "ALERT",
 	"stolen", canary,
 }
 
@@ -55,7 +55,7 @@ var foreignAnswers = map[string]foreignAnswer{
 	},
 	"redirected_to_https": {
 		answer{status: 301, contentType: "text/html", body: canary, location: "https://vault.example.org:8200/v1/sys/health"},
-		[]string{`vault\.example\.org`}, []string{"no reason that is known"},
+		[]string{`vault\.example\.org`}, []string{"unknown reason"},
 	},
 	"audit_device_blocked": {
 		refusal(500, "1 error occurred:\n\t* failed to audit request, cannot continue\n\n"),

@@ -1,5 +1,5 @@
-//! A look at the server's TLS, for an operator: what was agreed on, and how long the certificate
-//! will be believed.
+//! Inspects the TLS of a server for `check`: the negotiated parameters, and how long the
+//! certificate is valid.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,41 +21,41 @@ use crate::domain::{
 
 const DAY: Duration = Duration::from_hours(24);
 
-/// What a handshake showed.
+/// The result of a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handshake {
     /// The protocol, such as `TLS 1.3`.
     pub protocol: &'static str,
-    /// The key exchange by its name in IANA's registry of TLS groups, as rustls spells it, such as
-    /// `X25519MLKEM768`. `None` where it has no name here.
+    /// The key exchange by its name in IANA's registry of TLS groups, in the spelling of rustls,
+    /// such as `X25519MLKEM768`. `None` if rustls has no name for it.
     pub group: Option<&'static str>,
-    /// When the first certificate of the chain ends. `None` where anybody is believed.
+    /// When the chain stops being valid. `None` if certificates are not verified.
     pub end: Option<time::UnixTime>,
-    /// For how many more whole days that is to come.
+    /// The number of whole days until then.
     pub days_left: Option<u64>,
 }
 
-/// Makes a handshake with the server at `address` and ends the connection.
+/// Makes a TLS handshake with the server at `address` and closes the connection.
 ///
 /// # Errors
-/// [`Code::KeeperUnreachable`] when nobody listens or is not believed, and
+/// Returns [`Code::KeeperUnreachable`] if no server listens or the server is not trusted, and
 /// [`Code::KeeperTimeout`] after the request time-out.
 pub async fn inspect(
     settings: &ClientSettings,
     address: &VaultAddress,
     now: time::UnixTime,
 ) -> Result<Handshake, KmsError> {
-    match timeout(settings.request_timeout, shake(settings, address, now)).await {
-        Ok(shaken) => shaken,
+    match timeout(settings.request_timeout, handshake(settings, address, now)).await {
+        Ok(outcome) => outcome,
         Err(_elapsed) => Err(KmsError::new(
             Code::KeeperTimeout,
-            format!("no TLS handshake with {address} in time"),
+            format!("the TLS handshake with {address} did not finish in time"),
             "check the network to the keeper, and what stands in front of it",
         )),
     }
 }
 
-async fn shake(
+async fn handshake(
     settings: &ClientSettings,
     address: &VaultAddress,
     now: time::UnixTime,
@@ -65,16 +65,22 @@ async fn shake(
     let name = match &settings.tls.server_name {
         Some(name) => name.clone(),
         None => ServerName::try_from(address.host().to_owned())
-            .map_err(|_invalid| internal("the host is no server name".to_owned()))?,
+            .map_err(|_invalid| internal("the host is not a valid server name".to_owned()))?,
     };
     let config = settings.tls.client_config().map_err(internal)?;
-    // As requests are made, so that of several addresses of a name one is enough.
-    let uri = address.join("").map_err(|_invalid| internal("the address is no URL".to_owned()))?;
+    // Use the connector of requests: it tries all addresses of a name.
+    let uri = address
+        .join("")
+        .map_err(|_invalid| internal("the address is not a valid URL".to_owned()))?;
     let tcp = settings.connector(&[]).oneshot(uri).await.map_err(|e| failed(&e))?.into_inner();
     let connector = TlsConnector::from(Arc::new(config));
     let tls = connector.connect(name.clone(), tcp).await.map_err(|error| {
         let error = error.into();
-        let error = if settings.tls.require_pq { post_quantum::named(error) } else { error };
+        let error = if settings.tls.require_pq {
+            post_quantum::name_missing_hybrid_group(error)
+        } else {
+            error
+        };
         failed(error.as_ref())
     })?;
     let (_, connection) = tls.get_ref();

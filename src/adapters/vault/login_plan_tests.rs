@@ -1,11 +1,11 @@
-//! The plan by example, and against a model: whatever logins end with, whenever they are asked for.
+//! Tests of the plan by example, and against a model with random results and times of logins.
 
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use crate::adapters::vault::vocabulary::WRAPPING_TOKEN_USED;
 
-/// In the middle, where a spread changes nothing.
+/// The middle of the range, which leaves the wait after a failure unchanged.
 const CHANCE: f64 = 0.5;
 
 fn at(secs: u64) -> Monotonic {
@@ -20,7 +20,7 @@ fn error(code: Code) -> KmsError {
     KmsError::new(code, "scripted", "none")
 }
 
-/// A plan that learnt `what`, at these seconds.
+/// Returns a plan that recorded the events `what` at these seconds.
 fn plan(what: &[(u64, LoginEvent)]) -> LoginPlan {
     let mut plan = LoginPlan::default();
     for (secs, learned) in what {
@@ -29,7 +29,7 @@ fn plan(what: &[(u64, LoginEvent)]) -> LoginPlan {
     plan
 }
 
-/// When the plan allows a login with these digests, seen at `secs`.
+/// Returns when the plan, asked at `secs`, allows a login with these digests.
 fn due(plan: &LoginPlan, digests: &[CredentialDigest], secs: u64) -> Monotonic {
     match plan.next(digests, at(secs)) {
         Next::Now(_) => at(secs),
@@ -45,7 +45,7 @@ fn the_first_login_is_due_at_once() {
 #[test]
 fn refused_material_is_held_back_for_an_hour_and_other_material_is_not() {
     let plan = plan(&[(0, LoginEvent::Refused(digest(1), error(Code::LoginRefused)))]);
-    assert_eq!(due(&plan, &[digest(1)], 5), at(3_780), "an hour and half of a tenth");
+    assert_eq!(due(&plan, &[digest(1)], 5), at(3_780), "an hour plus half of a tenth");
     assert_eq!(plan.next(&[digest(2)], at(5)), Next::Now(0));
     assert_eq!(plan.next(&[digest(2)], at(0)), Next::NotBefore { at: at(1), why: None });
     let Next::NotBefore { why: Some(why), .. } = plan.next(&[digest(1)], at(5)) else {
@@ -103,7 +103,7 @@ fn rejected_tokens_are_replaced_ever_more_slowly_until_one_lasts() {
     assert_eq!(due(&plan, &[digest(1)], now + 300), at(now + 301));
 }
 
-/// How a login ends, or the token that it gives.
+/// The result of a login, or the end of the token that it gives.
 #[derive(Clone, Copy, Debug)]
 enum Outcome {
     Refused,
@@ -114,8 +114,8 @@ enum Outcome {
     Lasts(u16),
 }
 
-/// One step: the material is this one or that one, some time passes, and a login that is due takes
-/// so many milliseconds and ends so.
+/// One step: these materials exist, some time passes, and a login that is due takes a given time
+/// and has a given outcome.
 #[derive(Clone, Debug)]
 struct Step {
     materials: Vec<u8>,
@@ -149,7 +149,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(vec![2, 1]),
         1 => Just(vec![3]),
     ];
-    // Mostly until the plan says; now and then some other time.
+    // Most steps wait until the time that the plan names. The others wait a random time.
     let passes = prop_oneof![4 => Just(u64::MAX), 1 => 0..90_000_u64];
     let step = (materials, passes, 0..40_000_u64, outcomes(), 0.0..1.0).prop_map(
         |(materials, passes, takes, outcome, chance)| Step {
@@ -163,17 +163,17 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     vec(step, 1..60)
 }
 
-/// The model: all that happened to one material, and what the rules say of it.
+/// The model: the last events of one material.
 #[derive(Clone, Copy, Debug, Default)]
 struct Past {
     refused: Option<Monotonic>,
     failed: Option<Monotonic>,
-    /// When a token of it was given that was then rejected.
+    /// When a token that was later rejected was granted.
     rejected: Option<Monotonic>,
 }
 
 impl Past {
-    /// The earliest and the latest time at which it may be sent again.
+    /// Returns the earliest and the latest time at which the material may be sent again.
     fn bounds(self) -> (Monotonic, Monotonic) {
         let start = Monotonic::default();
         let later = |since: Option<Monotonic>, wait| since.map_or(start, |at| at.after(wait));
@@ -194,7 +194,7 @@ struct Model {
 }
 
 impl Model {
-    /// Holds the plan's decision at `now` to the rules.
+    /// Checks the plan's decision at `now` against the rules.
     fn check(&self, plan: &LoginPlan, materials: &[u8], now: Monotonic) {
         let digests: Vec<_> = materials.iter().map(|number| digest(*number)).collect();
         let spaced = self.ended.map_or(now, |ended| ended.after(LOGIN_INTERVAL)).max(now);
@@ -212,14 +212,14 @@ impl Model {
                 assert!(at <= latest, "{at:?} is later than {latest:?}: {why:?}");
                 assert!(
                     matches!(plan.next(&digests, at), Next::Now(_)),
-                    "what was said to be due is not due"
+                    "the login is not due at the time that the plan named"
                 );
             }
         }
     }
 }
 
-/// Plays one login that is due now with material `number`. Returns when its token came to an end.
+/// Runs one login with material `number`, which is due now. Returns when its token ended.
 fn play(
     plan: &mut LoginPlan,
     model: &mut Model,
@@ -280,7 +280,7 @@ proptest! {
         }
     }
 
-    /// Every token is rejected within seconds; logins are quick, slow, or fail in between.
+    /// Every token is rejected within seconds. Some logins are quick, some are slow, and some fail.
     #[test]
     fn a_storm_of_rejected_tokens_costs_few_logins(
         logins in vec((0..9_000_u64, 0..3_000_u64, 0.0..1.0), 30),

@@ -102,8 +102,8 @@ mod tests {
         ] {
             let policy = of(namespace, auth_namespace).unwrap();
             assert!(policy.contains(path), "{namespace} {auth_namespace}: {policy}");
-            let told = policy.contains(&format!("the namespace {auth_namespace}.\n"));
-            assert_eq!(told, auth_namespace.starts_with("team"), "{policy}");
+            let names_it = policy.contains(&format!("the namespace {auth_namespace}.\n"));
+            assert_eq!(names_it, auth_namespace.starts_with("team"), "{policy}");
         }
     }
 

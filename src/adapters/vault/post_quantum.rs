@@ -1,5 +1,4 @@
-//! Key exchange that a quantum computer does not break later, demanded of the server
-//! (`--tls-require-pq`).
+//! Requires a key exchange that a later quantum computer cannot break (`--tls-require-pq`).
 
 use std::{error::Error as StdError, fmt, iter::successors};
 
@@ -10,8 +9,8 @@ use rustls::{
 
 use super::{client::BoxError, unreachable::inner};
 
-/// The cryptography of all TLS connections: that of aws-lc-rs, and where `required` its hybrid
-/// groups as the only key exchanges. A FIPS build keeps those that its module is approved for.
+/// Returns the crypto provider of all TLS connections: aws-lc-rs. If `required`, it offers hybrid
+/// groups only. A FIPS build offers only those that its module is approved for.
 pub(super) fn provider(required: bool) -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     if required {
@@ -22,7 +21,7 @@ pub(super) fn provider(required: bool) -> CryptoProvider {
     provider
 }
 
-/// A handshake failed because the server agreed to no hybrid group.
+/// The error of a handshake in which the server accepted no hybrid group.
 #[derive(Debug)]
 pub(super) struct NoHybridGroup;
 
@@ -34,16 +33,17 @@ impl fmt::Display for NoHybridGroup {
 
 impl StdError for NoHybridGroup {}
 
-/// Returns [`NoHybridGroup`] if `error` is that of a handshake which offered hybrid groups alone,
-/// and the server found nothing in common with that offer; else `error` as it is.
-pub(super) fn named(error: BoxError) -> BoxError {
+/// Returns [`NoHybridGroup`] if `error` says that the server found no common parameters. Otherwise
+/// returns `error` unchanged. Call this only for a handshake that offered hybrid groups only.
+pub(super) fn name_missing_hybrid_group(error: BoxError) -> BoxError {
     let first: &(dyn StdError + 'static) = error.as_ref();
     let mut causes = successors(Some(first), |error| inner(*error));
     let tls = causes.find_map(|error| error.downcast_ref::<Error>());
     if tls.is_some_and(finds_nothing_in_common) { Box::new(NoHybridGroup) } else { error }
 }
 
-/// Servers tell it in many ways: by an alert, by choosing TLS 1.2, or by asking for another group.
+/// Returns whether `error` says that there are no common parameters. Servers report that by an
+/// alert, by choosing TLS 1.2, or by asking for another group.
 fn finds_nothing_in_common(error: &Error) -> bool {
     matches!(
         error,

@@ -1,4 +1,4 @@
-//! Handshakes with servers that have a hybrid group, and with such as have none.
+//! Handshakes with servers that offer a hybrid group, and with servers that do not.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,8 +28,8 @@ use crate::{
 
 type Groups<'g> = &'g [&'static dyn SupportedKxGroup];
 
-/// What a look at a server with `groups` and `version` shows to a client that does or does not
-/// require a hybrid group.
+/// Inspects a server that offers `groups` and `version`. The client requires a hybrid group if
+/// `require_pq` is set.
 async fn seen(
     groups: Groups<'_>,
     version: &'static SupportedProtocolVersion,
@@ -65,7 +65,7 @@ async fn seen(
 }
 
 #[tokio::test]
-async fn the_group_that_was_agreed_on_is_named() {
+async fn names_the_negotiated_group() {
     let cases: [(Groups<'_>, bool, &str); 4] = [
         (&[kx_group::X25519MLKEM768], true, "X25519MLKEM768"),
         (&[kx_group::SECP256R1, kx_group::SECP256R1MLKEM768], true, "secp256r1MLKEM768"),
@@ -81,7 +81,7 @@ async fn the_group_that_was_agreed_on_is_named() {
 }
 
 #[tokio::test]
-async fn a_server_without_a_hybrid_group_is_refused_where_one_is_required() {
+async fn rejects_a_server_without_a_hybrid_group_if_one_is_required() {
     let cases: [(Groups<'_>, _); 2] = [
         (&[kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1], &TLS13),
         (&[kx_group::SECP256R1], &TLS12),
@@ -95,15 +95,18 @@ async fn a_server_without_a_hybrid_group_is_refused_where_one_is_required() {
     }
 }
 
-/// An alert names no group, so a handshake that failed for another reason keeps its own text.
+/// A handshake that failed for another reason keeps its own text.
 #[test]
-fn an_error_that_has_another_cause_stays_as_it_is() {
+fn keeps_an_error_with_another_cause() {
     for error in [
         Error::AlertReceived(AlertDescription::CertificateRequired),
         Error::NoCertificatesPresented,
         Error::PeerIncompatible(PeerIncompatible::NoSignatureSchemesInCommon),
     ] {
         let text = error.to_string();
-        assert_eq!(named(Box::new(std::io::Error::other(error))).to_string(), text);
+        assert_eq!(
+            name_missing_hybrid_group(Box::new(std::io::Error::other(error))).to_string(),
+            text
+        );
     }
 }

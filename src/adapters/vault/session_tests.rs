@@ -1,4 +1,4 @@
-//! The session in virtual time: waits pass at once, and in order.
+//! Tests of the session in virtual time: waits end at once, and in their order.
 
 use std::sync::{
     Mutex,
@@ -15,7 +15,7 @@ use crate::{
     ports::telemetry::MockTelemetry,
 };
 
-/// Tokio's clock, which tests stop.
+/// Tokio's clock, which the tests pause.
 #[derive(Debug)]
 struct Virtual(Instant);
 
@@ -24,9 +24,9 @@ impl Clock for Virtual {
     fn now(&self) -> Monotonic {
         Monotonic::at(self.0.elapsed())
     }
-    /// Checklist 55: a clock that jumps is nothing to a session.
+    /// Checklist 55: a session must not use the wall clock, which can jump.
     fn wall(&self) -> UnixTime {
-        unreachable!("a session goes by the monotonic clock alone")
+        unreachable!("a session uses the monotonic clock only")
     }
     fn jitter(&self) -> f64 {
         0.5
@@ -36,17 +36,18 @@ impl Clock for Virtual {
     }
 }
 
-/// What a login or a renewal gives: a lease of so many seconds, for ever, or a failure.
+/// The result of a login or a renewal: a lease in seconds (`None` never expires), or a failure.
 type Outcome = Result<Option<u64>, Code>;
 
-/// Credentials that do what is scripted, in order, and the last of it for ever. They note when.
+/// Credentials that return scripted outcomes in order, and then repeat the last one. They log the
+/// time of each call.
 #[derive(Debug)]
 struct Scripted {
     started: Instant,
     logins: Vec<Outcome>,
     renewals: Vec<Outcome>,
     renewable: bool,
-    /// Failed logins are refusals of the material.
+    /// Whether failed logins are refusals of the material.
     refuses: bool,
     /// How long a login and a renewal take.
     takes: Duration,
@@ -70,7 +71,7 @@ impl Scripted {
         }
     }
 
-    /// The credential is another one from now on.
+    /// Replaces the credential by another one.
     fn change(&self) {
         self.material.fetch_add(1, Ordering::Relaxed);
         self.changed.notify_one();
@@ -93,7 +94,7 @@ impl Scripted {
         }
     }
 
-    /// At which second each `what` was.
+    /// Returns the second of each call of `what`.
     fn seconds(&self, what: &str) -> Vec<u64> {
         let log = self.log.lock().unwrap();
         log.iter().filter(|(done, _)| *done == what).map(|(_, at)| *at).collect()
@@ -125,7 +126,7 @@ impl Credentials for Scripted {
     }
 }
 
-/// A session that runs on `credentials`.
+/// Returns a running session with `credentials`.
 fn run(credentials: &Arc<Scripted>) -> Arc<VaultSession> {
     let mut telemetry = MockTelemetry::new();
     telemetry.expect_record().returning(|_| ());
@@ -145,7 +146,7 @@ fn session(logins: Vec<Outcome>, renewals: Vec<Outcome>) -> (Arc<VaultSession>, 
     (run(&credentials), credentials)
 }
 
-/// The keeper rejects every token at its first use.
+/// Reports every token as refused at its first use.
 fn reject_every_token(session: &Arc<VaultSession>) {
     let users = Arc::clone(session);
     tokio::spawn(async move {
@@ -162,7 +163,7 @@ async fn pass(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 
-/// A deadline that is never reached.
+/// Returns a deadline that no test reaches.
 fn late() -> Monotonic {
     Monotonic::at(Duration::from_hours(1_000))
 }
@@ -200,9 +201,9 @@ async fn a_refused_renewal_leads_to_a_login_at_once() {
     assert_eq!(credentials.seconds("login"), [0, 60]);
 }
 
-/// Renewals are tried until the token's life ends, then logins: neither comes often.
+/// Renewals are tried until shortly before the token expires, and then logins. Both are spaced.
 #[tokio::test(start_paused = true)]
-async fn an_outage_is_outlasted() {
+async fn renews_and_logs_in_at_spaced_times_until_an_outage_ends() {
     let out = Err(Code::KeeperUnreachable);
     let logins = [vec![Ok(Some(30))], vec![out; 8], vec![Ok(Some(30))]].concat();
     let (session, credentials) = session(logins, vec![out]);
@@ -221,13 +222,13 @@ fn refusing(logins: Vec<Outcome>) -> (Arc<VaultSession>, Arc<Scripted>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_pair_is_told_at_once_and_tried_again_after_an_hour() {
+async fn reports_a_refused_pair_at_once_and_tries_it_again_after_an_hour() {
     let (session, credentials) = refusing(vec![Err(Code::LoginRefused)]);
     assert_eq!(session.token(late()).await.unwrap_err().code(), Code::LoginRefused);
     pass(3_770).await;
     assert_eq!(credentials.seconds("login"), [0]);
     pass(20).await;
-    // Half of the tenth that is added by chance, and never less than the hour itself.
+    // One hour plus half of the random tenth.
     assert_eq!(credentials.seconds("login"), [0, 3_780]);
 }
 
@@ -243,7 +244,7 @@ async fn a_credential_that_changed_is_tried_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_token_is_replaced_once_for_all() {
+async fn many_refused_requests_lead_to_one_login() {
     let (session, credentials) = session(vec![Ok(None)], vec![]);
     let held = session.token(late()).await.unwrap();
     pass(60).await;
@@ -254,7 +255,7 @@ async fn a_dead_token_is_replaced_once_for_all() {
     assert_eq!(credentials.seconds("login"), [0, 60]);
 }
 
-/// Its end is no refusal: nobody waits.
+/// An expired token does not count as rejected, so the login follows at once.
 #[tokio::test(start_paused = true)]
 async fn a_token_that_is_refused_at_its_end_is_replaced_at_once() {
     let out = Err(Code::KeeperUnreachable);
@@ -269,7 +270,7 @@ async fn a_token_that_is_refused_at_its_end_is_replaced_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tokens_that_die_at_birth_are_replaced_ever_more_slowly() {
+async fn spaces_logins_ever_further_while_new_tokens_are_rejected() {
     let (session, credentials) = session(vec![Ok(None)], vec![]);
     reject_every_token(&session);
     pass(600).await;
@@ -289,7 +290,7 @@ async fn a_dead_token_that_cannot_be_replaced_fails_with_the_cause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worn_token_serves_until_the_keeper_refuses_it() {
+async fn uses_a_token_without_a_replacement_until_the_keeper_refuses_it() {
     let (session, credentials) = session(vec![Ok(Some(30)), Err(Code::LoginRefused)], vec![]);
     let held = session.token(late()).await.unwrap();
     pass(25).await;
@@ -305,7 +306,7 @@ async fn the_first_login_is_waited_for_until_the_deadline() {
     let mut telemetry = MockTelemetry::new();
     telemetry.expect_record().returning(|_| ());
     let clock = Arc::new(Virtual(credentials.started));
-    // It does not run.
+    // The session does not run.
     let session =
         VaultSession::new(credentials, Arc::<Virtual>::clone(&clock), Arc::new(telemetry));
     let error = session.token(clock.now().after(Duration::from_secs(2))).await.unwrap_err();
@@ -341,7 +342,7 @@ fn slow(
     (run(&credentials), credentials)
 }
 
-/// What a request of the API server that begins now is given, and after how many milliseconds.
+/// Returns what a request of the API server that starts now gets, and after how many milliseconds.
 async fn request(
     session: &VaultSession,
     started: Instant,
@@ -391,7 +392,7 @@ async fn requests_fail_fast_when_the_replacement_of_a_refused_token_is_slow() {
     assert_eq!(session.token(late()).await.unwrap().generation, held.generation + 1);
 }
 
-/// A renewal that takes 8 s of the 30 s that are left is waited for.
+/// A renewal may take up to half of the remaining lifetime: here 8 s of 15 s.
 #[tokio::test(start_paused = true)]
 async fn a_slow_renewal_succeeds() {
     let (_session, credentials) = slow(8, vec![Ok(Some(90))], vec![Ok(Some(90))]);

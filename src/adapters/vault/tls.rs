@@ -1,4 +1,5 @@
-//! TLS to Vault: which provider, which roots, which name. The one place that selects them.
+//! Selects the TLS parameters for Vault: the crypto provider, the trusted roots and the server
+//! name. No other module selects them.
 
 use std::sync::Arc;
 
@@ -14,42 +15,43 @@ use super::{
     verifier::{Accepts, Verifier},
 };
 
-/// Whom to believe that it is Vault.
+/// How a server's certificate is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// The certificate authorities of the system.
+    /// By the certificate authorities of the system.
     System,
-    /// Those of a PEM bundle, and no others (`--tls-ca-file`). The bundle's text.
+    /// By the authorities in this PEM bundle, and no others (`--tls-ca-file`).
     Bundle(Vec<u8>),
-    /// Nobody yet: the file of the bundle cannot be read (`--tls-ca-file`). Why, naming both.
+    /// No server is trusted yet, because the bundle of `--tls-ca-file` cannot be read or used. The
+    /// text names the flag, the file and the reason.
     BundleUnavailable(String),
-    /// Anybody (`--tls-skip-verify`).
+    /// Not at all: any server is accepted, which is insecure (`--tls-skip-verify`).
     InsecureSkipVerify,
 }
 
-/// What TLS needs.
+/// The TLS settings of a client.
 #[derive(Clone, Debug)]
 pub struct TlsSettings {
-    /// Whom to believe.
+    /// How a server's certificate is verified.
     pub trust: Trust,
     /// The name to send and to verify instead of the address's host (`--tls-sni`).
     pub server_name: Option<ServerName<'static>>,
-    /// Accept a hybrid post-quantum key exchange only, and so TLS 1.3 only (`--tls-require-pq`).
+    /// Requires a hybrid post-quantum key exchange, and therefore TLS 1.3 (`--tls-require-pq`).
     pub require_pq: bool,
 }
 
 impl TlsSettings {
-    /// Whether any certificate will do.
+    /// Returns whether certificates are not verified, which is insecure.
     #[must_use]
     pub fn skips_verification(&self) -> bool {
         self.trust == Trust::InsecureSkipVerify
     }
 
-    /// The client configuration for these settings: TLS 1.2 and 1.3 (1.3 alone where a hybrid key
-    /// exchange is required), aws-lc-rs.
+    /// Returns the client configuration for these settings: TLS 1.2 and 1.3, or only TLS 1.3 if a
+    /// hybrid key exchange is required, with aws-lc-rs.
     ///
     /// # Errors
-    /// Why there is nobody to believe: no certificate in the bundle, or none on the system.
+    /// Returns why no authority can be used: the bundle or the system has no certificate.
     pub fn client_config(&self) -> Result<ClientConfig, String> {
         Ok(builder(self.require_pq)?
             .dangerous()
@@ -57,10 +59,10 @@ impl TlsSettings {
             .with_no_client_auth())
     }
 
-    /// What judges a server's certificate.
+    /// Returns the verifier of server certificates.
     ///
     /// # Errors
-    /// As for [`TlsSettings::client_config`].
+    /// Same as [`TlsSettings::client_config`].
     pub(super) fn verifier(&self) -> Result<Arc<Verifier>, String> {
         let provider = Arc::new(post_quantum::provider(self.require_pq));
         let accepts = match &self.trust {
@@ -85,14 +87,14 @@ impl TlsSettings {
         Ok(Arc::new(Verifier { accepts, provider }))
     }
 
-    /// A configuration for `http://` addresses, which believes nobody.
+    /// Returns a configuration for `http://` addresses. It trusts no server.
     pub(super) fn unused() -> Result<ClientConfig, String> {
         Ok(builder(false)?.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
     }
 }
 
-/// Whether every TLS connection, with and without `--tls-require-pq`, is made by a module in FIPS
-/// mode with what it is approved for. `false` in every build without the feature `fips`.
+/// Returns whether every TLS connection, with and without `--tls-require-pq`, uses a module in FIPS
+/// mode and only approved algorithms. Returns `false` in every build without the feature `fips`.
 #[must_use]
 pub fn is_fips() -> bool {
     [false, true].into_iter().all(|require_pq| {
@@ -104,7 +106,7 @@ pub fn is_fips() -> bool {
 }
 
 fn builder(require_pq: bool) -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, String> {
-    // Hybrid groups are of TLS 1.3.
+    // Hybrid groups exist only in TLS 1.3.
     let versions: &[_] = if require_pq { &[&TLS13] } else { &[&TLS13, &TLS12] };
     ClientConfig::builder_with_provider(Arc::new(post_quantum::provider(require_pq)))
         .with_protocol_versions(versions)

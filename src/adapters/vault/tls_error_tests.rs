@@ -1,4 +1,4 @@
-//! Real handshakes with servers that are wrong in one way each, and what an operator is told.
+//! Real handshakes with servers that have one fault each, and the error for the operator.
 
 use std::{sync::Arc, time::Duration};
 
@@ -39,7 +39,7 @@ use crate::domain::{
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
-/// Parameters of a certificate for `names` that is valid for long.
+/// Returns the parameters of a certificate for `names` that is valid until 2090.
 fn params(names: &[&str]) -> CertificateParams {
     let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = CertificateParams::new(names).unwrap();
@@ -63,7 +63,8 @@ fn trusting(certificate: impl AsRef<Certificate>) -> Trust {
     Trust::Bundle(certificate.as_ref().pem().into_bytes())
 }
 
-/// What a server shows: a chain, the key of its first certificate, and what it asks of clients.
+/// The TLS side of a server: its chain, the key of its first certificate, its versions, and the
+/// authority of the client certificate that it requires.
 struct Server {
     chain: Vec<CertificateDer<'static>>,
     key: KeyPair,
@@ -72,7 +73,7 @@ struct Server {
 }
 
 impl Server {
-    /// One with a certificate of `params` that `by` signed.
+    /// Returns a server with a certificate of `params` that `by` signed.
     fn signed(params: &CertificateParams, by: &Authority) -> Self {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, by).unwrap();
@@ -114,9 +115,9 @@ fn settings(port: u16, trust: Trust) -> ClientSettings {
     }
 }
 
-/// What a request is told at a server that does `serve` with its connection, with the errors of the
-/// libraries around it as in service.
-async fn told<F: Future<Output = ()> + Send + 'static>(
+/// Sends a request to a server that runs `serve` on its connection. Returns the error, made from
+/// the same nested library errors as in production.
+async fn error_with<F: Future<Output = ()> + Send + 'static>(
     trust: Trust,
     serve: impl FnOnce(TcpStream) -> F,
 ) -> KmsError {
@@ -142,10 +143,10 @@ async fn told<F: Future<Output = ()> + Send + 'static>(
     error
 }
 
-/// The same at a server of TLS.
-async fn told_by(server: Server, trust: Trust) -> KmsError {
+/// Sends a request to the TLS server `server` and returns the error.
+async fn error_from(server: Server, trust: Trust) -> KmsError {
     let acceptor = server.acceptor();
-    told(trust, move |stream| async move {
+    error_with(trust, move |stream| async move {
         if let Ok(mut stream) = acceptor.accept(stream).await {
             drop(stream.read(&mut [0; 1_024]).await);
         }
@@ -153,7 +154,7 @@ async fn told_by(server: Server, trust: Trust) -> KmsError {
     .await
 }
 
-/// No name of a type of the library is in a text.
+/// Checks that `text` contains no type name of a library.
 fn assert_plain(text: &str) {
     let is_type = |word: &str| {
         word.as_bytes().windows(2).any(|two| {
@@ -170,95 +171,97 @@ fn says(error: &KmsError, cause: &str, remedy: &str) {
 }
 
 #[tokio::test]
-async fn a_certificate_out_of_its_time_is_told_with_both_clocks() {
+async fn names_both_times_for_an_expired_or_future_certificate() {
     let root = authority("root");
     let mut past = params(&["127.0.0.1"]);
     past.not_after = date_time_ymd(2020, 1, 1);
-    let error = told_by(Server::signed(&past, &root), trusting(&root)).await;
+    let error = error_from(Server::signed(&past, &root), trusting(&root)).await;
     says(&error, "expired on 2020-01-01T00:00:00Z; this node's clock says 20", "renew");
     says(&error, "", "clock, which is ahead");
     let mut future = params(&["127.0.0.1"]);
     future.not_before = date_time_ymd(2080, 1, 1);
-    let error = told_by(Server::signed(&future, &root), trusting(&root)).await;
+    let error = error_from(Server::signed(&future, &root), trusting(&root)).await;
     says(&error, "not valid before 2080-01-01T00:00:00Z; this node's", "clock, which is behind");
 }
 
 #[tokio::test]
-async fn a_certificate_of_another_name_is_told_with_its_names() {
+async fn lists_the_names_of_a_certificate_for_another_name() {
     let root = authority("root");
     let server = Server::signed(&params(&["vault.example", "10.0.0.1", "*.b.example"]), &root);
-    let error = told_by(server, trusting(&root)).await;
+    let error = error_from(server, trusting(&root)).await;
     says(&error, "not for 127.0.0.1 but for vault.example, 10.0.0.1, *.b.example", "--tls-sni");
-    let error = told_by(Server::signed(&params(&[]), &root), trusting(&root)).await;
+    let error = error_from(Server::signed(&params(&[]), &root), trusting(&root)).await;
     says(&error, "no subject alternative name for 127.0.0.1", "a common name does not count");
 }
 
 #[tokio::test]
-async fn an_unknown_issuer_is_told_with_what_is_missing() {
+async fn names_the_missing_certificate_for_an_unknown_issuer() {
     let root = authority("root");
     let other = authority("other");
     let key = KeyPair::generate().unwrap();
     let own = params(&["127.0.0.1"]).self_signed(&key).unwrap();
-    let error = told_by(Server::new(own.der().clone(), key), trusting(&root)).await;
+    let error = error_from(Server::new(own.der().clone(), key), trusting(&root)).await;
     says(&error, "self-signed and not among the authorities in --tls-ca-file", "put that cert");
 
     let between = KeyPair::generate().unwrap();
     let between = CertifiedIssuer::signed_by(authority_params("between"), between, &root).unwrap();
     let server = Server::signed(&params(&["127.0.0.1"]), &between);
-    let error = told_by(server, trusting(&root)).await;
-    says(&error, "it sent no other", "send the intermediate certificates");
+    let error = error_from(server, trusting(&root)).await;
+    says(&error, "the server sent no other", "send the intermediate certificates");
 
     let mut server = Server::signed(&params(&["127.0.0.1"]), &between);
     server.chain.push(between.der().clone());
-    let error = told_by(server, trusting(&other)).await;
+    let error = error_from(server, trusting(&other)).await;
     says(&error, "do not lead to one of the authorities in --tls-ca-file", "the last of them");
 }
 
 #[tokio::test]
-async fn a_renewed_authority_of_the_same_name_is_told() {
+async fn detects_a_renewed_authority_of_the_same_name() {
     let (former, present) = (authority("root"), authority("root"));
-    let error = told_by(Server::signed(&params(&["127.0.0.1"]), &present), trusting(&former)).await;
-    says(&error, "not signed by the key of the authority of that name", "--tls-ca-file");
+    let error =
+        error_from(Server::signed(&params(&["127.0.0.1"]), &present), trusting(&former)).await;
+    says(&error, "not signed by the key of the trusted authority of that name", "--tls-ca-file");
 }
 
 #[tokio::test]
-async fn an_authority_as_server_is_told() {
+async fn detects_an_authority_certificate_on_a_server() {
     let key = KeyPair::generate().unwrap();
     let mut own = params(&["127.0.0.1"]);
     own.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let own = own.self_signed(&key).unwrap();
     let error =
-        told_by(Server::new(own.der().clone(), key), Trust::Bundle(own.pem().into_bytes())).await;
+        error_from(Server::new(own.der().clone(), key), Trust::Bundle(own.pem().into_bytes()))
+            .await;
     says(&error, "CA:TRUE", "CA:FALSE");
 }
 
 #[tokio::test]
-async fn a_certificate_for_clients_is_told() {
+async fn detects_a_client_certificate_on_a_server() {
     let root = authority("root");
     let mut client = params(&["127.0.0.1"]);
     client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    let error = told_by(Server::signed(&client, &root), trusting(&root)).await;
+    let error = error_from(Server::signed(&client, &root), trusting(&root)).await;
     says(&error, "not for servers", "serverAuth");
 }
 
-/// TLS 1.3 tells of it after the handshake, when the answer is read.
+/// With TLS 1.3 the alert arrives after the handshake, when the client reads the answer.
 #[tokio::test]
-async fn a_wish_for_a_client_certificate_is_told() {
+async fn detects_a_server_that_requires_a_client_certificate() {
     let root = authority("root");
     for version in [&TLS12, &TLS13] {
         let mut server = Server::signed(&params(&["127.0.0.1"]), &root);
         server.versions = vec![version];
         server.wants = Some(root.der().clone());
-        let error = told_by(server, trusting(&root)).await;
+        let error = error_from(server, trusting(&root)).await;
         says(&error, "wants a client certificate", "tls_require_and_verify_client_cert");
     }
 }
 
 #[tokio::test]
-async fn authorities_that_are_awaited_are_told() {
+async fn names_the_reason_if_the_bundle_is_unavailable() {
     let server = Server::signed(&params(&["127.0.0.1"]), &authority("root"));
     let why = "--tls-ca-file: /ca.pem cannot be read: No such file or directory";
-    let error = told_by(server, Trust::BundleUnavailable(why.to_owned())).await;
+    let error = error_from(server, Trust::BundleUnavailable(why.to_owned())).await;
     says(&error, why, "write the PEM bundle");
 }
 
@@ -270,9 +273,9 @@ async fn answering(mut stream: TcpStream, answer: &'static [u8]) -> TcpStream {
 }
 
 #[tokio::test]
-async fn what_does_not_speak_tls_is_told() {
+async fn detects_a_server_that_does_not_speak_tls() {
     for answer in ["HTTP/1.0 400 Bad Request\r\n\r\n", "SSH-2.0-OpenSSH_9.6\r\n"] {
-        let error = told(Trust::System, move |stream| async move {
+        let error = error_with(Trust::System, move |stream| async move {
             drop(answering(stream, answer.as_bytes()).await);
         });
         says(&error.await, "does not speak TLS", "http:// in --vault-address");
@@ -280,7 +283,7 @@ async fn what_does_not_speak_tls_is_told() {
 }
 
 #[tokio::test]
-async fn an_alert_is_told() {
+async fn explains_alerts() {
     for (alert, cause, remedy) in [
         (&[21, 3, 3, 0, 2, 2, 40], "no TLS version or cipher in common", "allow TLS 1.3"),
         (&[21, 3, 1, 0, 2, 2, 70], "no TLS version or cipher in common", "allow TLS 1.3"),
@@ -288,11 +291,11 @@ async fn an_alert_is_told() {
         (&[21, 3, 3, 0, 2, 2, 42], "(alert 42), and no client certificate was sent", "in between"),
         (&[21, 3, 3, 0, 2, 2, 45], "(alert 45), and no client certificate was sent", "in between"),
         (&[21, 3, 3, 0, 2, 2, 48], "(alert 48), and no client certificate was sent", "in between"),
-        (&[21, 3, 3, 0, 2, 2, 112], "no site of the name", "--tls-sni"),
+        (&[21, 3, 3, 0, 2, 2, 112], "no site with the requested name", "--tls-sni"),
         (&[21, 3, 3, 0, 2, 2, 80], "alert 80", "the server's log"),
         (&[21, 3, 3, 0, 2, 2, 99], "alert 99", "the server's log"),
     ] {
-        let error = told(Trust::System, move |stream| async move {
+        let error = error_with(Trust::System, move |stream| async move {
             drop(answering(stream, alert).await);
         });
         says(&error.await, cause, remedy);
@@ -300,12 +303,12 @@ async fn an_alert_is_told() {
 }
 
 #[tokio::test]
-async fn a_connection_that_ends_in_the_handshake_is_told() {
-    let closed = told(Trust::System, |stream| async move {
+async fn detects_a_connection_that_ends_in_the_handshake() {
+    let closed = error_with(Trust::System, |stream| async move {
         drop(answering(stream, b"").await);
     });
     says(&closed.await, "closed in the TLS handshake", "a proxy or balancer");
-    let reset = told(Trust::System, |stream| async move {
+    let reset = error_with(Trust::System, |stream| async move {
         let stream = answering(stream, b"").await;
         stream.set_zero_linger().unwrap();
         drop(stream);
@@ -314,7 +317,7 @@ async fn a_connection_that_ends_in_the_handshake_is_told() {
 }
 
 #[tokio::test]
-async fn a_port_without_a_server_is_told() {
+async fn reports_a_port_without_a_server() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let settings = settings(listener.local_addr().unwrap().port(), Trust::System);
     drop(listener);
@@ -323,9 +326,9 @@ async fn a_port_without_a_server_is_told() {
     says(&error, "Connection refused", "that the keeper runs");
 }
 
-/// What no server of these tests can be made to do.
+/// The servers of these tests cannot cause these errors.
 #[test]
-fn every_other_error_has_a_text_of_its_own() {
+fn explains_every_other_error() {
     let webpki = |error: webpki::Error| {
         Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
     };
@@ -341,13 +344,13 @@ fn every_other_error_has_a_text_of_its_own() {
         (CertificateError::UnknownIssuer.into(), "do not lead to"),
         (CertificateError::BadEncoding.into(), "cannot be read"),
         (weak.into(), "SHA-1"),
-        (CertificateError::ApplicationVerificationFailure.into(), "not known here"),
+        (CertificateError::ApplicationVerificationFailure.into(), "unknown reason"),
         (webpki(webpki::Error::EndEntityUsedAsCa), "CA:TRUE is missing"),
         (webpki(webpki::Error::UnsupportedCertVersion), "version 3"),
         (webpki(webpki::Error::NameConstraintViolation), "must not issue"),
-        (webpki(webpki::Error::PathLenConstraintViolated), "more authorities"),
+        (webpki(webpki::Error::PathLenConstraintViolated), "more intermediate authorities"),
         (webpki(webpki::Error::UnsupportedCriticalExtension), "critical extension"),
-        (webpki(webpki::Error::MaximumPathBuildCallsExceeded), "not known here"),
+        (webpki(webpki::Error::MaximumPathBuildCallsExceeded), "unknown reason"),
         (Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13), "neither"),
         (Error::PeerIncompatible(PeerIncompatible::NoSignatureSchemesInCommon), "safe"),
         (Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon), "no cipher"),
@@ -355,11 +358,11 @@ fn every_other_error_has_a_text_of_its_own() {
             Error::PeerIncompatible(PeerIncompatible::ExtendedMasterSecretExtensionRequired),
             "RFC 7627",
         ),
-        (Error::PeerMisbehaved(PeerMisbehaved::InvalidKeyShare), "broke the rules"),
+        (Error::PeerMisbehaved(PeerMisbehaved::InvalidKeyShare), "violated the TLS protocol"),
         (Error::NoCertificatesPresented, "no certificate"),
         (Error::DecryptError, "on the way"),
         (Error::FailedToGetCurrentTime, "clock"),
-        (Error::General("SomeText".to_owned()), "not known here"),
+        (Error::General("SomeText".to_owned()), "unknown reason"),
         (Error::AlertReceived(AlertDescription::Unknown(200)), "alert 200"),
     ] {
         let (text, remedy) = explain(&error);
@@ -373,9 +376,9 @@ fn every_other_error_has_a_text_of_its_own() {
     assert!(explain(&expired.into()).0.contains("expired on 1970-01-01T00:00:00Z"));
 }
 
-/// Names come from the server, so they must not carry anything else.
+/// The server chooses the names, so any other text in them must not reach the message.
 #[test]
-fn hostile_names_are_left_out() {
+fn leaves_out_hostile_names() {
     let expected = "a.example".try_into().unwrap();
     let presented = [
         "DnsName(\"x\u{1b}[0m\")",
@@ -389,7 +392,7 @@ fn hostile_names_are_left_out() {
 }
 
 #[tokio::test]
-async fn a_look_at_a_server_tells_when_its_certificates_end() {
+async fn inspect_returns_the_end_of_the_chain() {
     let root = authority("root");
     let acceptor = Server::signed(&params(&["127.0.0.1"]), &root).acceptor();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,4 +1,4 @@
-//! Why a server was not reached, or a connection to it was lost.
+//! Explains why a server was not reached, or why a connection to it was lost.
 
 use std::{error::Error, io};
 
@@ -9,8 +9,8 @@ use super::{
 };
 use crate::domain::error::{Code, KmsError};
 
-/// What `error` means for the operator of the address. `connecting` tells whether it came before
-/// there was a connection.
+/// Returns the error for the operator. `connecting` tells whether `error` occurred before the
+/// connection was established.
 pub(super) fn unreachable(
     address: &VaultAddress,
     error: &(dyn Error + 'static),
@@ -22,8 +22,8 @@ pub(super) fn unreachable(
     KmsError::new(Code::KeeperUnreachable, format!("{what} {address}: {cause}"), remedy)
 }
 
-/// The error that `error` was made of. The source of an I/O error is that of the error inside of
-/// it, which would be left out.
+/// Returns the error inside `error`. For an I/O error that is its inner error, which `source` would
+/// skip.
 pub(super) fn inner<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
     let io = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     io.map(|inner| -> &(dyn Error + 'static) { inner }).or_else(|| error.source())
@@ -55,8 +55,8 @@ fn explained(error: &(dyn Error + 'static), in_handshake: bool) -> Explained {
             let how = if kind == io::ErrorKind::UnexpectedEof { "closed" } else { "reset" };
             (
                 format!("the connection was {how} in the TLS handshake"),
-                "check that the port is the server's and speaks TLS; a proxy or balancer whose \
-                 server is away, and a firewall, end connections like this too"
+                "check that the server listens on this port and speaks TLS; a proxy or balancer whose \
+                 server is down, or a firewall, can also end connections like this"
                     .to_owned(),
             )
         }
@@ -89,7 +89,8 @@ mod tests {
         tls::{TlsSettings, Trust},
     };
 
-    /// A port that drops the packets of further connections: its queue is full and nobody accepts.
+    /// Returns a port that drops the packets of further connections: its queue is full and nothing
+    /// accepts connections.
     async fn black_hole() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_at_which_nothing_answers_is_named_with_the_firewall() {
+    async fn names_the_firewall_if_nothing_answers() {
         let (port, _listener, _queued) = black_hole().await;
         let address = VaultAddress::parse(&format!("https://{port}")).unwrap();
         let settings = ClientSettings {

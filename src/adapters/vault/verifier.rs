@@ -1,4 +1,4 @@
-//! Judges the certificates of servers, and says why one is rejected by value.
+//! Verifies the certificates of servers, and returns the reason of a rejection as a typed value.
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
@@ -15,26 +15,27 @@ use crate::domain::time::UnixTime;
 /// Which certificates are accepted.
 #[derive(Debug)]
 pub(super) enum Accepts {
-    /// Those that this verifier accepts, by the authorities that the text names.
+    /// The certificates that this verifier accepts. The text names its authorities in error
+    /// messages.
     By(Arc<dyn ServerCertVerifier>, &'static str),
-    /// All (`--tls-skip-verify`).
+    /// All certificates (`--tls-skip-verify`).
     All,
-    /// None, because the authorities are not known: why.
+    /// No certificate, because the authorities are not known. The text says why.
     None(String),
 }
 
-/// Why a certificate was rejected, beyond what the TLS library can say.
+/// Why a certificate was rejected, with details that the TLS library does not give.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Rejection {
-    /// The authorities are not known: why.
+    /// The authorities are not known. The text says why.
     NoAuthorities(String),
-    /// No known authority signed it.
+    /// No known authority signed the certificate.
     UnknownIssuer {
-        /// The authorities that were looked at.
+        /// The authorities that were tried.
         by: &'static str,
-        /// It is its own issuer.
+        /// Whether the certificate is its own issuer.
         is_self_signed: bool,
-        /// The server sent no other certificate.
+        /// Whether the server sent no other certificate.
         is_alone: bool,
     },
 }
@@ -64,8 +65,8 @@ pub(super) struct Verifier {
 }
 
 impl Verifier {
-    /// When the first certificate of an accepted chain ends; `None` where the chain is not accepted
-    /// at any time, or its end does not matter.
+    /// Returns when an accepted chain stops being valid. Returns `None` if the chain is never
+    /// accepted, or if certificates are not verified.
     pub(super) fn end(
         &self,
         chain: &[CertificateDer<'_>],
@@ -74,7 +75,7 @@ impl Verifier {
         let Accepts::By(verifier, _) = &self.accepts else { return None };
         let (own, above) = chain.split_first()?;
         let mut at = TlsTime::since_unix_epoch(Duration::from_secs(LAST_SECOND));
-        // Each certificate of the chain is found to have ended once at most.
+        // Each round finds the end of at least one more certificate of the chain.
         for _ in 0..=chain.len() {
             match verifier.verify_server_cert(own, above, name, &[], at) {
                 Ok(_) => return Some(from_tls(at)),
@@ -111,7 +112,8 @@ impl ServerCertVerifier for Verifier {
                 let is_self_signed = is_self_signed(end_entity);
                 Rejection::UnknownIssuer { by, is_self_signed, is_alone }.into()
             }
-            // The one error of its own that the verifier of the system's authorities has.
+            // The verifier of the system's authorities has exactly one error type of its own: the
+            // certificate is not for servers.
             Error::InvalidCertificate(CertificateError::Other(other))
                 if !other.0.is::<webpki::Error>() =>
             {

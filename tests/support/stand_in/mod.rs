@@ -135,7 +135,7 @@ impl StandIn {
     }
 
     /// A node of another cluster, under the same authority.
-    pub async fn stranger(&self) -> Self {
+    pub async fn foreign_node(&self) -> Self {
         let engine = Engine::new(Manner::default());
         Self::of(Arc::new(Mutex::new(engine)), self.shared.authority.clone()).await
     }

@@ -1,6 +1,6 @@
-//! The text of the file of `--approle-secret-id-cache`: the digest of a wrapping token, the secret ID
-//! that it gave, and when that expires in seconds since the epoch. One line each; the last one is
-//! left out where it is not known.
+//! The format of the file of `--approle-secret-id-cache`. It has one line each for the digest of a
+//! wrapping token, the secret ID that the token gave, and the expiry of the secret ID in seconds
+//! since the epoch. The last line is missing if the expiry is not known.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
@@ -9,21 +9,21 @@ use crate::{
     domain::{secret::Secret, time::UnixTime},
 };
 
-/// The text that keeps `secret_id`, which the wrapping token of the digest `of` gave and which expires
-/// at `end`.
+/// Returns the file's text for `secret_id`. The wrapping token with the digest `of` gave it, and it
+/// expires at `end`.
 #[must_use]
 pub fn write(of: CredentialDigest, secret_id: &Secret, end: Option<UnixTime>) -> Secret {
     let end = end.map(|end| format!("{}\n", end.secs())).unwrap_or_default();
     Secret::new(joined(&[&printed(of), "\n", secret_id.expose(), "\n", &end]))
 }
 
-/// The secret ID in `text`, and when it expires. `None` where another wrapping token gave it than the
-/// one of the digest `of`, and where the text was not written by [`write()`].
+/// Returns the secret ID in `text`, and when it expires. Returns `None` if another wrapping token
+/// than that with the digest `of` gave it, or if [`write()`] did not write the text.
 #[must_use]
 pub fn read(text: &Secret, of: CredentialDigest) -> Option<(Secret, Option<UnixTime>)> {
     let mut lines = text.expose().lines();
-    let (told, secret_id) = (lines.next()?, lines.next()?.trim());
-    if told != printed(of) || secret_id.is_empty() || secret_id.contains(char::is_control) {
+    let (written, secret_id) = (lines.next()?, lines.next()?.trim());
+    if written != printed(of) || secret_id.is_empty() || secret_id.contains(char::is_control) {
         return None;
     }
     let end = lines.next().and_then(|end| end.parse().ok()).map(UnixTime::from_secs);
@@ -34,7 +34,8 @@ fn printed(digest: CredentialDigest) -> String {
     STANDARD.encode(digest.bytes())
 }
 
-/// The parts in a string of just their size: growing it would leave copies of secrets in memory.
+/// Joins the parts in a string of exactly their size: growing it would leave copies of secrets in
+/// memory.
 fn joined(parts: &[&str]) -> String {
     let mut text = String::with_capacity(parts.iter().map(|part| part.len()).sum());
     text.extend(parts.iter().copied());
@@ -50,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_for_the_same_wrapping_token_alone() {
+    fn reads_a_written_text_for_the_same_wrapping_token_only() {
         let (of, other) =
             (CredentialDigest::of(&secret("one")), CredentialDigest::of(&secret("two")));
         for end in [None, Some(UnixTime::from_secs(1_800_000_000))] {
@@ -61,9 +62,9 @@ mod tests {
         }
     }
 
-    /// A login with such a text would be refused, and would count as a failed one.
+    /// A login with such a text would be refused, and would count towards the lock of the role.
     #[test]
-    fn a_text_that_was_cut_or_changed_gives_no_secret_id() {
+    fn rejects_a_text_that_was_cut_or_changed() {
         let of = CredentialDigest::of(&secret("one"));
         let whole = write(of, &secret("id"), None);
         let digest = whole.expose().lines().next().unwrap();

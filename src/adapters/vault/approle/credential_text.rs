@@ -1,5 +1,6 @@
-//! What a file or a flag may hold as a credential: the credential alone. What operators put around
-//! one by mistake is refused before it is sent, by its form and never with its content.
+//! Checks the text of a credential in a file or a flag. Rejects text that operators write around a
+//! credential by mistake before the credential is sent. Errors name the form of the text and never
+//! repeat it.
 
 use base64::{
     Engine as _,
@@ -16,33 +17,34 @@ use crate::{
     ports::file::TextFile,
 };
 
-/// Reads a credential from its file, without the newline that editors and `echo` leave at its end
-/// and the byte order mark that some editors put before it.
+/// Reads a credential from its file. Removes blanks and newlines at both ends, and the byte order
+/// mark that some editors write.
 ///
-/// `flag` names the file, without dashes; `what` the credential, such as `secret ID`.
+/// `flag` is the flag that names the file, without dashes. `what` names the credential, such as
+/// `secret ID`.
 ///
 /// # Errors
-/// [`Code::CredentialUnreadable`], naming the flag, the file, the cause and the remedy.
+/// Returns [`Code::CredentialUnreadable`] with the flag, the file, the cause and the remedy.
 pub async fn read(file: &dyn TextFile, flag: &str, what: &str) -> Result<Secret, KmsError> {
     let unreadable = |why: &str, remedy: String| {
         let cause = format!("--{flag}: {} {why}", file.place());
         KmsError::new(Code::CredentialUnreadable, cause, remedy)
     };
     let bytes = file.read().await.map_err(|why| {
-        let remedy = format!("write the {what} into a plain file there, readable by this process");
+        let remedy = format!("write the {what} to a regular file there that this process can read");
         unreadable(&why, remedy)
     })?;
     let credential = text(bytes.expose()).and_then(|text| check(text).map(|()| text));
     match credential {
         Ok(text) => Ok(Secret::new(text.to_owned())),
         Err(form) => Err(unreadable(
-            &format!("holds no {what} that can be used: {form}"),
-            format!("write the {what} alone into it, as one line of UTF-8"),
+            &format!("does not hold a usable {what}: {form}"),
+            format!("write the {what} alone to the file, as one line of UTF-8"),
         )),
     }
 }
 
-/// The text in `bytes`, without byte order mark and surrounding blanks.
+/// Returns the text in `bytes`, without the byte order mark and surrounding blanks.
 fn text(bytes: &[u8]) -> Result<&str, &'static str> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err("it is UTF-16 text");
@@ -51,10 +53,10 @@ fn text(bytes: &[u8]) -> Result<&str, &'static str> {
     Ok(text.trim_start_matches('\u{feff}').trim())
 }
 
-/// Whether `text` can be a credential as it stands.
+/// Checks that `text` can be a credential without any change.
 ///
 /// # Errors
-/// What `text` is instead, in words without its content.
+/// Returns what `text` is instead. The error does not contain `text`.
 pub fn check(text: &str) -> Result<(), &'static str> {
     if text.is_empty() {
         return Err("it is empty");
@@ -67,19 +69,19 @@ pub fn check(text: &str) -> Result<(), &'static str> {
     }
     let quotes = ['"', '\'', '`', '“', '”', '‘', '’'];
     if text.starts_with(quotes) || text.ends_with(quotes) {
-        return Err("it stands in quotes");
+        return Err("it is in quotes");
     }
     if text.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("bearer ")) {
         return Err("it begins with the word Bearer");
     }
     if has_a_name(text) {
-        return Err("a name stands before it");
+        return Err("it has a name in front of the value");
     }
     if text.contains(['\n', '\r']) {
         return Err("it has more than one line");
     }
     if !text.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err("it has blanks or other characters that no credential has");
+        return Err("it has blanks or other characters that are not valid in a credential");
     }
     if is_encoded(text) {
         return Err("it is the base64 of a credential");
@@ -87,7 +89,8 @@ pub fn check(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Whether `text` is `NAME=value` or `NAME: value`, by names that are given to credentials.
+/// Returns whether `text` is `NAME=value` or `NAME: value` with a name that is common for
+/// credentials.
 fn has_a_name(text: &str) -> bool {
     let text = text.strip_prefix("export ").unwrap_or(text);
     let Some((name, value)) = text.split_once(['=', ':']) else { return false };
@@ -97,7 +100,7 @@ fn has_a_name(text: &str) -> bool {
         && ["secretid", "roleid", "token"].iter().any(|known| name.ends_with(known))
 }
 
-/// Whether `text` is base64 of what is surely a credential.
+/// Returns whether `text` is the base64 of a generated ID or a token.
 fn is_encoded(text: &str) -> bool {
     let decoded = |alphabet: &Alphabet| {
         let padding = DecodePaddingMode::Indifferent;
@@ -108,11 +111,11 @@ fn is_encoded(text: &str) -> bool {
     [&STANDARD, &URL_SAFE]
         .into_iter()
         .filter_map(decoded)
-        .any(|bytes| std::str::from_utf8(&bytes).is_ok_and(|inner| is_surely_one(inner.trim())))
+        .any(|bytes| std::str::from_utf8(&bytes).is_ok_and(|inner| is_generated(inner.trim())))
 }
 
-/// Whether `text` has the form of a generated ID or of a token.
-fn is_surely_one(text: &str) -> bool {
+/// Returns whether `text` has the form of a generated ID or of a token.
+fn is_generated(text: &str) -> bool {
     let is_word =
         |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     let tokens = ["hvs.", "hvb.", "hvr.", "s.", "b.", "r."];
@@ -145,7 +148,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_credential_is_read_whatever_its_editor_left_around_it() {
+    async fn reads_a_credential_without_blanks_and_byte_order_mark() {
         let custom = "a-custom/secret+ID==";
         for (text, expected) in [
             (ID.to_owned(), ID),
@@ -155,7 +158,7 @@ mod tests {
             (format!("hvs.{}", "C".repeat(90)), &format!("hvs.{}", "C".repeat(90))),
             (custom.to_owned(), custom),
             ("team=blue:7".to_owned(), "team=blue:7"),
-            // Base64 of something that may be the secret itself.
+            // The base64 text may be the secret itself.
             (PADDED.encode([7; 32]), &PADDED.encode([7; 32])),
         ] {
             assert_eq!(read_from(text.into_bytes()).await.unwrap().expose(), expected);
@@ -163,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_stands_around_a_credential_is_named_and_not_repeated() {
+    async fn rejects_text_around_a_credential_without_repeating_it() {
         let token = format!("hvs.{}", "Canary".repeat(15));
         let utf16 = |order: fn(u16) -> [u8; 2]| -> Vec<u8> {
             format!("\u{feff}{ID}").encode_utf16().flat_map(order).collect()

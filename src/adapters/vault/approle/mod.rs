@@ -1,4 +1,4 @@
-//! AppRole: a role ID and a secret ID, read anew at each login.
+//! Logs in with AppRole: a role ID and a secret ID, which are read again for each login.
 
 pub mod cache_text;
 pub mod credential_text;
@@ -39,48 +39,48 @@ use crate::{
     },
 };
 
-/// Who we are to Vault.
+/// The settings of the login.
 #[derive(Clone, Debug)]
 pub struct AppRoleSettings {
     /// The auth method's mount (`--auth-mount`).
     pub mount: MountPath,
     /// The mount's namespace (`--vault-auth-namespace`).
     pub namespace: Namespace,
-    /// Not secret.
+    /// The role ID. It is not secret.
     pub role_id: RoleId,
-    /// The file that holds the secret ID, or the token that wraps it; `None` where the role needs
-    /// no secret ID (`bind_secret_id=false`).
+    /// The file with the secret ID, or with the token that wraps it. `None` if the role needs no
+    /// secret ID (`bind_secret_id=false`).
     pub secret_id_path: Option<PathBuf>,
-    /// It holds the latter (`--approle-secret-id-wrapped`).
+    /// Whether the file holds a wrapping token (`--approle-secret-id-wrapped`).
     pub secret_id_wrapped: bool,
-    /// Keeps the unwrapped secret ID over restarts (`--approle-secret-id-cache`).
+    /// The file that keeps the unwrapped secret ID over restarts (`--approle-secret-id-cache`).
     pub secret_id_cache: Option<PathBuf>,
-    /// The most time for a login, a renewal or an unwrap (`--login-timeout`).
+    /// The longest time for a login, a renewal or an unwrap (`--login-timeout`).
     pub login_timeout: Duration,
 }
 
-/// Where the role ID is said.
+/// The source of the role ID.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoleId {
-    /// In the configuration.
+    /// The configuration holds the role ID.
     Given(String),
-    /// In this file.
+    /// This file holds the role ID.
     File(PathBuf),
 }
 
-/// The files of [`AppRoleSettings`], opened.
+/// The opened files of [`AppRoleSettings`].
 #[derive(Debug)]
 pub struct AppRoleFiles {
-    /// That of the role ID, if it is in one.
+    /// The file of the role ID, if it is in a file.
     pub role_id: Option<Arc<dyn TextFile>>,
-    /// That of the secret ID, if there is one.
+    /// The file of the secret ID or of its wrapping token, if there is one.
     pub secret_id: Option<Arc<dyn TextFile>>,
-    /// That which keeps what was unwrapped, if there is one.
+    /// The file that keeps the unwrapped secret ID, if there is one.
     pub cache: Option<Arc<dyn PrivateFile>>,
 }
 
 impl AppRoleSettings {
-    /// The files, as `watched` and `own` open them.
+    /// Opens the files: those that operators write with `watched`, and the cache with `own`.
     pub fn files(
         &self,
         watched: impl Fn(&Path) -> Arc<dyn TextFile>,
@@ -97,17 +97,17 @@ impl AppRoleSettings {
     }
 }
 
-/// Logs in by AppRole.
+/// Logs in with AppRole.
 pub struct AppRole {
     requests: Arc<Requests>,
     settings: AppRoleSettings,
     role_id_file: Option<FileCredential>,
-    /// `None` where the role needs no secret ID.
+    /// `None` if the role needs no secret ID.
     secret_ids: Option<SecretIds>,
 }
 
 impl AppRole {
-    /// Credentials that were not used yet.
+    /// Creates the login. Reads no file and sends no request.
     #[must_use]
     pub fn new(
         client: Arc<VaultClient>,
@@ -153,12 +153,13 @@ impl AppRole {
         }
     }
 
-    /// The files that are watched.
+    /// Returns the watched files.
     fn files(&self) -> impl Iterator<Item = &FileCredential> {
         self.role_id_file.iter().chain(self.secret_ids.iter().map(|secret_ids| &secret_ids.file))
     }
 
-    /// The secret ID that `secret` stands for; `None` where the role needs none.
+    /// Returns the secret ID of `secret`, and unwraps it if needed. Returns `None` if the role
+    /// needs none.
     async fn secret_id(&self, secret: &LoginSecret) -> Result<Option<Secret>, LoginFailure> {
         match (secret, &self.secret_ids) {
             (LoginSecret::SecretId(secret_id), _) => Ok(Some(secret_id.clone())),
@@ -177,7 +178,8 @@ impl Credentials for AppRole {
     }
 
     async fn materials(&self) -> Result<Vec<Material>, KmsError> {
-        // Read both files before an error of either counts: `changed` compares with the last read.
+        // Reads both files before returning an error of either, because `changed` compares with the
+        // last read.
         let (role_id, login_secrets) = (self.role_id().await, self.login_secrets().await);
         let (role_id, login_secrets) = (role_id?, login_secrets?);
         let material = |(of, secret): (CredentialDigest, LoginSecret)| Material {
@@ -230,7 +232,7 @@ impl fmt::Debug for AppRole {
     }
 }
 
-/// Names the flag that is likely forgotten when a login without a secret ID is refused.
+/// Adds to a refused login without a secret ID that the flag for the secret ID may be missing.
 fn without_secret_id(failure: LoginFailure) -> LoginFailure {
     let name = |error: KmsError| match error.code() {
         Code::LoginRefused => KmsError::new(

@@ -1,5 +1,5 @@
-//! The requests that log in, renew, unwrap and revoke. They have time of their own
-//! (`--login-timeout`), because no caller waits for them.
+//! Sends the requests that log in, renew, unwrap and revoke. Their time limit is `--login-timeout`
+//! and not the deadline of a call, because no caller waits for them.
 
 use std::{
     fmt,
@@ -28,34 +28,35 @@ use crate::{
     ports::{clock::Clock, telemetry::KeeperOperation},
 };
 
-/// What is asked of an auth mount.
+/// One request of a login.
 pub(super) struct Ask<'a> {
     pub(super) operation: KeeperOperation,
-    /// Below `/v1/`, from validated parts.
+    /// The path below `/v1/`, made of validated parts.
     pub(super) path: &'a str,
     pub(super) token: Option<&'a Secret>,
     pub(super) body: Option<Bytes>,
     pub(super) repeat: Repeat,
-    /// How often `--login-timeout` its answer is awaited: twice where giving up loses something.
-    pub(super) patience: u32,
+    /// The time limit as a multiple of `--login-timeout`: 2 if giving up loses a token or a secret
+    /// ID, and 1 otherwise.
+    pub(super) timeout_factor: u32,
 }
 
-/// The way to one auth mount.
+/// Sends the requests of one auth mount.
 pub(super) struct Requests {
     pub(super) client: Arc<VaultClient>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) mount: MountPath,
     pub(super) namespace: Namespace,
-    /// The most time for a login, a renewal or an unwrap (`--login-timeout`).
+    /// The longest time for a login, a renewal or an unwrap (`--login-timeout`).
     pub(super) timeout: Duration,
-    /// The material that was refused last after its login had been given up, and why.
+    /// The last material whose refusal arrived after its login was given up, and the error.
     pub(super) refused_late: Mutex<Option<(CredentialDigest, KmsError)>>,
 }
 
 impl Requests {
-    /// Sends what is asked and returns the answer. Logins and unwraps go to the active node.
+    /// Sends a request and returns the answer. Sends logins and unwraps to the active node.
     pub(super) async fn send<T: Expected>(&self, ask: Ask<'_>) -> Result<T, Failure> {
-        let most = self.timeout.saturating_mul(ask.patience);
+        let most = self.timeout.saturating_mul(ask.timeout_factor);
         let deadline = self.clock.now().after(most);
         let target = match ask.operation {
             KeeperOperation::Login => self.client.at_active(deadline).await,
@@ -74,12 +75,17 @@ impl Requests {
             token: ask.token,
             body: ask.body,
         };
-        self.client.send(&request, policy).await.map(|answer| answer.value).map_err(named)
+        self.client
+            .send(&request, policy)
+            .await
+            .map(|answer| answer.value)
+            .map_err(with_timeout_flag)
     }
 
-    /// Logs in with `body`, the material of `digest`. The answer is awaited in a task of its own. When
-    /// it comes after the time-out, or after this future was dropped, a token is revoked, and a
-    /// refusal is the result of the next login with the same material.
+    /// Logs in with `body`, which is made of the material with this `digest`. A separate task waits
+    /// for the answer. If the answer arrives after the time-out, or after this future was dropped,
+    /// that task revokes the token. It keeps a refusal as the result of the next login with the
+    /// same material.
     pub(super) async fn log_in(
         self: &Arc<Self>,
         digest: CredentialDigest,
@@ -106,7 +112,8 @@ impl Requests {
         }
     }
 
-    /// The servers that are asked, as errors name them: the first one, and how many there are.
+    /// Returns the name of the servers for error messages: the first address, and the number of
+    /// addresses.
     pub(super) fn keeper(&self) -> String {
         let endpoints = self.client.endpoints();
         let first = endpoints.first().map_or("the keeper", |endpoint| &endpoint.address);
@@ -137,7 +144,7 @@ impl Requests {
             token: None,
             body: Some(body),
             repeat: Repeat::Once,
-            patience: 2,
+            timeout_factor: 2,
         };
         let answer: Authenticated = self.send(ask).await.map_err(|failure| {
             let is_refused =
@@ -151,24 +158,25 @@ impl Requests {
             self.revoke_unused(&lease.token).await;
             return Err(LoginFailure::Failed(KmsError::new(
                 Code::LoginRefused,
-                format!("the role's tokens end after {} uses", auth.num_uses),
+                format!("the role's tokens expire after {} uses", auth.num_uses),
                 "set token_num_uses=0 on the role",
             )));
         }
         Ok(lease)
     }
 
-    /// Lengthens the life of `token`.
+    /// Extends the lifetime of `token`.
     pub(super) async fn renew(&self, token: &Secret) -> Result<Lease, KmsError> {
         let renewed =
             self.of_token::<Authenticated>("auth/token/renew-self", token, Repeat::Freely);
         let lease = lease(&renewed.await?.auth)?;
-        // What never expires is not renewed: 0 here is a lease that was capped to its end.
+        // A token that never expires is not renewed, so 0 means that the maximum lifetime is
+        // reached.
         let ttl = lease.ttl.or(Some(Duration::ZERO));
         Ok(Lease { ttl, ..lease })
     }
 
-    /// Ends `token`.
+    /// Revokes `token`.
     pub(super) async fn revoke(&self, token: &Secret) -> Result<(), KmsError> {
         let Nothing = self.of_token("auth/token/revoke-self", token, Repeat::Never).await?;
         Ok(())
@@ -177,7 +185,7 @@ impl Requests {
     async fn revoke_unused(&self, token: &Secret) {
         if let Err(error) = self.revoke(token).await {
             let (code, cause) = (error.code().as_str(), error.cause());
-            tracing::warn!(code, cause, "a token that is not used could not be revoked");
+            tracing::warn!(code, cause, "an unused token could not be revoked");
         }
     }
 
@@ -189,7 +197,7 @@ impl Requests {
     ) -> Result<T, KmsError> {
         let body = Some(json(&serde_json::json!({}))?);
         let operation = KeeperOperation::Renew;
-        let ask = Ask { operation, path, token: Some(token), body, repeat, patience: 1 };
+        let ask = Ask { operation, path, token: Some(token), body, repeat, timeout_factor: 1 };
         self.send(ask).await.map_err(|failure| failure.into_error(Asked::Renew))
     }
 }
@@ -200,8 +208,8 @@ impl fmt::Debug for Requests {
     }
 }
 
-/// Names the flag in the error of a request that took too long.
-fn named(failure: Failure) -> Failure {
+/// Adds the flag `--login-timeout` to the remedy of a time-out.
+fn with_timeout_flag(failure: Failure) -> Failure {
     let name = |error: KmsError| match error.code() {
         Code::KeeperTimeout => KmsError::new(
             Code::KeeperTimeout,
@@ -218,7 +226,7 @@ fn named(failure: Failure) -> Failure {
 }
 
 fn lease(auth: &Auth) -> Result<Lease, KmsError> {
-    // Multi-factor logins answer 200 with an empty token.
+    // A login that needs a second factor gets status 200 with an empty token.
     if auth.client_token.is_empty() {
         return Err(KmsError::new(
             Code::LoginRefused,
@@ -227,7 +235,7 @@ fn lease(auth: &Auth) -> Result<Lease, KmsError> {
         ));
     }
     if !auth.client_token.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(unreadable("the token has characters that no token has"));
+        return Err(unreadable("the token has characters that are not valid in a token"));
     }
     let ttl = (auth.lease_duration > 0).then(|| Duration::from_secs(auth.lease_duration));
     Ok(Lease { token: Secret::new(auth.client_token.clone()), ttl, renewable: auth.renewable })

@@ -1,5 +1,5 @@
-//! Where the secret ID comes from: a file that holds it, or one that holds a wrapping token. What
-//! was last good is kept while the file is away.
+//! Reads the secret ID from a file, or unwraps it with the wrapping token in that file. Keeps the
+//! last valid credential while the file is missing.
 
 use std::{
     fmt,
@@ -20,10 +20,11 @@ use crate::{
     ports::file::{PrivateFile, TextFile},
 };
 
-/// The longest credential, in bytes; Vault's own have 36, its tokens up to some hundred.
+/// The longest accepted credential, in bytes. Vault's generated IDs have 36 bytes, and its tokens a
+/// few hundred.
 pub const CREDENTIAL_MAX: u64 = 4_096;
 
-/// A credential in a file. What was last good is kept while the file is away or holds none.
+/// A credential in a file. Keeps the last valid credential while the file is missing or holds none.
 pub(super) struct FileCredential {
     file: Arc<dyn TextFile>,
     flag: &'static str,
@@ -40,10 +41,10 @@ impl FileCredential {
         Self { file, flag, what, last_good: Mutex::new(None) }
     }
 
-    /// Reads it, or gives what was last good.
+    /// Reads the credential. Returns the last valid one if that fails.
     ///
     /// # Errors
-    /// As for [`read`], when nothing was ever good.
+    /// Returns the error of [`read`] if no read has ever succeeded.
     pub(super) async fn read(&self) -> Result<Secret, KmsError> {
         let text = read(&*self.file, self.flag, self.what).await;
         let mut last_good = self.last_good();
@@ -54,14 +55,14 @@ impl FileCredential {
             }
             (Err(error), Some(text)) => {
                 let (code, cause) = (error.code().as_str(), error.cause());
-                tracing::warn!(code, cause, "the last good {} is used", self.what);
+                tracing::warn!(code, cause, "the last valid {} is used", self.what);
                 Ok(text.clone())
             }
             (Err(error), None) => Err(error),
         }
     }
 
-    /// Whether it now says something else than when it was last read.
+    /// Returns whether the file now holds another valid credential than at the last read.
     pub(super) async fn differs(&self) -> bool {
         let text = read(&*self.file, self.flag, self.what).await.ok();
         text.is_some_and(|text| {
@@ -69,7 +70,7 @@ impl FileCredential {
         })
     }
 
-    /// Waits until it may.
+    /// Waits until the file may have changed.
     pub(super) async fn changed(&self) {
         self.file.changed().await;
     }
@@ -85,21 +86,21 @@ impl fmt::Debug for FileCredential {
     }
 }
 
-/// A secret ID, and the digest of the token that wrapped it.
+/// The last unwrapped secret ID, and the digest of the token that wrapped it.
 #[derive(Clone)]
 struct LastUnwrapped {
     of: CredentialDigest,
     secret_id: Secret,
 }
 
-/// The secret ID of the moment.
+/// The source of the current secret ID.
 pub(super) struct SecretIds {
     pub(super) file: FileCredential,
-    /// The file holds a wrapping token, to be unwrapped by this.
+    /// Set if the file holds a wrapping token.
     unwrapper: Option<Unwrapper>,
-    /// Keeps what was unwrapped over restarts of the process.
+    /// Keeps the unwrapped secret ID over restarts of the process.
     cache: Option<Arc<dyn PrivateFile>>,
-    /// What was unwrapped last.
+    /// The last unwrapped secret ID.
     held: Mutex<Option<LastUnwrapped>>,
 }
 
@@ -114,11 +115,12 @@ impl SecretIds {
         Self { file, unwrapper, cache, held: Mutex::new(None) }
     }
 
-    /// What to log in with now: what the file says, and after it what an earlier wrapping token
-    /// gave, which may still be good.
+    /// Returns the secrets for a login: first the one in the file, then the secret ID of an earlier
+    /// wrapping token, which may still be valid.
     ///
     /// # Errors
-    /// [`Code::CredentialUnreadable`] when there is none and never was.
+    /// Returns [`Code::CredentialUnreadable`](crate::domain::error::Code::CredentialUnreadable) if
+    /// no read has ever succeeded.
     pub(super) async fn login_secrets(
         &self,
     ) -> Result<Vec<(CredentialDigest, LoginSecret)>, KmsError> {
@@ -134,10 +136,11 @@ impl SecretIds {
         })
     }
 
-    /// The secret ID that `token` wraps. Uses the token up, unless the cache has it.
+    /// Returns the secret ID that `token` wraps. Takes it from the cache if it is there, and
+    /// otherwise uses up the token.
     ///
     /// # Errors
-    /// As for [`Unwrapper::unwrap`].
+    /// Same as [`Unwrapper::unwrap`].
     pub(super) async fn unwrap(&self, token: &Secret) -> Result<Secret, LoginFailure> {
         let of = CredentialDigest::of(token);
         let Some(unwrapper) = &self.unwrapper else { return Ok(token.clone()) };
@@ -153,7 +156,8 @@ impl SecretIds {
         Ok(secret_id)
     }
 
-    /// The secret ID that this wrapping token gave before a restart, and when it expires.
+    /// Returns the cached secret ID of the wrapping token with this digest, and when the secret ID
+    /// expires.
     async fn cached(&self, of: CredentialDigest) -> Option<Unwrapped> {
         let cache = self.cache.as_ref()?;
         match cache.load().await {
@@ -169,7 +173,7 @@ impl SecretIds {
         }
     }
 
-    /// Keeps what the wrapping token of the digest `of` gave.
+    /// Stores the secret ID of the wrapping token with the digest `of` in the cache.
     async fn keep(&self, of: CredentialDigest, unwrapped: &Unwrapped) {
         let Some(cache) = &self.cache else { return };
         let text = cache_text::write(of, &unwrapped.secret_id, unwrapped.end);
@@ -192,7 +196,8 @@ impl fmt::Debug for SecretIds {
     }
 }
 
-/// Tells of a wrapping token that was used up: whoever used it has the secret ID.
+/// Logs an alert for a wrapping token that was used before: the user of the token has the secret
+/// ID.
 fn alert(failure: &LoginFailure) {
     let (LoginFailure::Refused(error) | LoginFailure::Failed(error)) = failure;
     if error.code() == WRAPPING_TOKEN_USED {

@@ -1,5 +1,5 @@
-//! Unwrapping a wrapped secret ID (response wrapping): once, and only what a secret-ID endpoint of
-//! our auth mount wrapped.
+//! Unwraps a wrapped secret ID (response wrapping). Unwraps each token once, and only if a
+//! secret-ID endpoint of our auth mount created it.
 
 use std::{
     sync::Arc,
@@ -26,10 +26,10 @@ use crate::{
     ports::telemetry::KeeperOperation,
 };
 
-/// A secret ID that was unwrapped.
+/// An unwrapped secret ID.
 pub(super) struct Unwrapped {
     pub(super) secret_id: Secret,
-    /// When it expires, where the keeper tells.
+    /// When the secret ID expires, if the keeper says so.
     pub(super) end: Option<UnixTime>,
 }
 
@@ -44,13 +44,14 @@ impl Unwrapper {
         Self { requests }
     }
 
-    /// The secret ID that `token` wraps, and when it expires. Uses the token up.
+    /// Returns the secret ID that `token` wraps, and when it expires. Uses up the token.
     ///
     /// # Errors
-    /// [`LoginFailure::Refused`] with [`vocabulary::WRAPPING_TOKEN_USED`] for a token that the keeper says
-    /// is used up or has expired, and for one whose answer was lost; with
-    /// [`Code::CredentialUnreadable`] for one that wraps something else, which is left as it is.
-    /// [`LoginFailure::Failed`] for anything else, which leaves the token as it is.
+    /// Returns [`LoginFailure::Refused`] with [`vocabulary::WRAPPING_TOKEN_USED`] if the keeper
+    /// says that the token was used or has expired, or if the answer was lost. Returns
+    /// [`LoginFailure::Refused`] with [`Code::CredentialUnreadable`] if the token wraps something
+    /// else. Returns [`LoginFailure::Failed`] for any other reason. In the last two cases the token
+    /// can still be used.
     pub(super) async fn unwrap(&self, token: &Secret) -> Result<Unwrapped, LoginFailure> {
         let wrapping = self.look_up(token).await?;
         if !is_secret_id_path(
@@ -60,14 +61,15 @@ impl Unwrapper {
         ) {
             return Err(LoginFailure::Refused(KmsError::new(
                 Code::CredentialUnreadable,
-                "--approle-secret-id-path: the wrapping token in it wraps something else than a secret ID of this auth mount",
-                "make one with `vault write -wrap-ttl=… -f auth/<mount>/role/<role>/secret-id`; if you did not write it, treat it as an attack",
+                "--approle-secret-id-path: the wrapping token in this file does not wrap a secret ID of this auth mount",
+                "create one with `vault write -wrap-ttl=… -f auth/<mount>/role/<role>/secret-id`; if you did not write it, treat it as an attack",
             )));
         }
         let mut unwrapped: Data<SecretIdData> =
             match self.ask("sys/wrapping/unwrap", Some(token), None).await {
                 Ok(unwrapped) => unwrapped,
-                // What an intermediary passed on may have been carried out.
+                // The intermediary may have forwarded the request, so the keeper may have executed
+                // it.
                 Err(Failure::Lost(error) | Failure::Intermediary { error, .. }) => {
                     return Err(self.after_loss(token, &error).await);
                 }
@@ -79,20 +81,21 @@ impl Unwrapper {
         })
     }
 
-    /// Reports when the secret ID in use expires; `None` where that is not known.
+    /// Reports when the secret ID in use expires. `None` means that the time is not known.
     pub(super) fn report_end(&self, end: Option<UnixTime>) {
         self.requests.client.expires(vocabulary::SECRET_ID, end);
     }
 
-    /// What the keeper knows of what `token` wraps. Changes nothing, and may be asked again.
+    /// Reads what the keeper knows about the content of `token`. Changes nothing and is safe to
+    /// repeat.
     async fn look_up(&self, token: &Secret) -> Result<WrappingData, LoginFailure> {
         let body = json(&WrappedBody { token: token.expose() }).map_err(LoginFailure::Failed)?;
         let looked_up = self.ask::<Data<WrappingData>>("sys/wrapping/lookup", None, Some(body));
         Ok(looked_up.await.map_err(judged)?.data)
     }
 
-    /// What a lost answer to an unwrap means: the token is gone, unless the keeper says that it is
-    /// still there.
+    /// Returns the failure after the answer to an unwrap was lost. The token counts as used, unless
+    /// the keeper says that it is still valid.
     async fn after_loss(&self, token: &Secret, error: &KmsError) -> LoginFailure {
         let cause = format!("the answer to unwrapping the secret ID was lost ({})", error.cause());
         if self.look_up(token).await.is_ok() {
@@ -116,20 +119,21 @@ impl Unwrapper {
         body: Option<Bytes>,
     ) -> Result<T, Failure> {
         // A lost answer to an unwrap loses the secret ID.
-        let (repeat, patience) =
+        let (repeat, timeout_factor) =
             if token.is_some() { (Repeat::Never, 2) } else { (Repeat::Freely, 1) };
         let operation = KeeperOperation::Login;
-        self.requests.send(Ask { operation, path, token, body, repeat, patience }).await
+        self.requests.send(Ask { operation, path, token, body, repeat, timeout_factor }).await
     }
 }
 
-/// Only the keeper's own word says that a token is used up. Anything else is tried again.
+/// Classifies a failure. Only a refusal by the keeper itself means that the token is used up. Any
+/// other failure is tried again.
 fn judged(failure: Failure) -> LoginFailure {
     match failure {
         Failure::Refused(refusal) if refusal.refuses_the_wrapping_token() => {
             LoginFailure::Refused(KmsError::new(
                 vocabulary::WRAPPING_TOKEN_USED,
-                "the wrapping token of the secret ID was used already, or has expired",
+                "the wrapping token of the secret ID was used before, or has expired",
                 "if you did not use it, destroy the role's secret IDs; then write a new wrapping token to the file of --approle-secret-id-path",
             ))
         }
@@ -137,13 +141,14 @@ fn judged(failure: Failure) -> LoginFailure {
     }
 }
 
-/// When a secret ID expires: its life counts from when it was made, which is when it was wrapped.
+/// Returns when a secret ID expires. Its lifetime starts at its creation, which is the time of the
+/// wrapping.
 fn end(wrapping: &WrappingData, unwrapped: &SecretIdData) -> Option<UnixTime> {
     let ttl = unwrapped.secret_id_ttl.as_u64().filter(|ttl| *ttl > 0)?;
     Some(rfc3339(wrapping.creation_time.as_str()?)?.after(Duration::from_secs(ttl)))
 }
 
-/// A time as servers write it (RFC 3339), with any offset from UTC.
+/// Parses a time in RFC 3339 with any offset from UTC.
 fn rfc3339(text: &str) -> Option<UnixTime> {
     let (utc, offset) = match text.split_at_checked(text.len().checked_sub(6)?)? {
         (local, offset) if offset.starts_with(['+', '-']) => {
@@ -158,8 +163,8 @@ fn rfc3339(text: &str) -> Option<UnixTime> {
     Some(UnixTime::from_secs(i64::try_from(since.as_secs()).ok()?.checked_sub(offset)?))
 }
 
-/// Whether `path`, a `creation_path`, is `auth/<mount>/role/<any>/secret-id` or `…/custom-secret-id`.
-/// Some servers put the segments of the namespace before it.
+/// Returns whether the `creation_path` is `auth/<mount>/role/<any>/secret-id` or
+/// `…/custom-secret-id`. Some servers write the segments of the namespace before it.
 fn is_secret_id_path(path: &str, namespace: &Namespace, mount: &MountPath) -> bool {
     let matches = |path: &str| {
         let role = path.strip_prefix(&format!("auth/{mount}/role/"));
@@ -175,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_id_expires_counted_from_when_it_was_wrapped() {
+    fn counts_the_lifetime_of_a_secret_id_from_its_wrapping() {
         let read = |time: serde_json::Value, ttl: serde_json::Value| {
             let wrapping = serde_json::json!({"creation_path": "x", "creation_time": time});
             let unwrapped = serde_json::json!({"secret_id": "x", "secret_id_ttl": ttl});
@@ -201,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_of_secret_ids_are_recognised_in_every_namespace() {
+    fn recognises_paths_of_secret_ids_in_every_namespace() {
         for (namespace, mount, path, is_one) in [
             ("", "approle", "auth/approle/role/r/secret-id", true),
             ("", "approle", "auth/approle/role/r/custom-secret-id", true),
@@ -209,7 +214,7 @@ mod tests {
             ("admin", "approle", "admin/auth/approle/role/r/secret-id", true),
             ("admin/team", "approle", "admin/team/auth/approle/role/r/custom-secret-id", true),
             ("admin", "approle", "auth/approle/role/r/secret-id", true),
-            // A namespace is a whole segment: `a` is not the beginning of `auth`.
+            // A namespace is a whole segment: `a` is not a prefix of `auth`.
             ("a", "approle", "auth/approle/role/r/secret-id", true),
             ("au", "approle", "auth/approle/role/r/secret-id", true),
             ("auth", "approle", "auth/auth/approle/role/r/secret-id", true),

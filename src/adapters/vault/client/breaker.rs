@@ -1,29 +1,29 @@
-//! A breaker: an endpoint that fails is left alone for a moment, and is then asked with one request
-//! at a time until it answers.
+//! The circuit breaker of an endpoint. After several failures it blocks requests for a short time,
+//! and then admits one probe at a time until the endpoint answers.
 
 use std::time::Duration;
 
 use crate::{domain::time::Monotonic, ports::telemetry::BreakerState};
 
-/// Failures in a row after which an endpoint is left alone.
+/// The number of failures in a row that open the breaker.
 const FAILURES_MAX: u32 = 3;
 
-/// How long it is left alone: doubled each time that the one request failed too. Short, for the
-/// end of an outage is to be noticed within seconds.
-const REST_FIRST: Duration = Duration::from_secs(1);
-const REST_LAST: Duration = Duration::from_secs(2);
+/// How long the breaker stays open. It doubles after each failed probe, from the first value up to
+/// the last. The times are short, so that the end of an outage is noticed within seconds.
+const OPEN_FIRST: Duration = Duration::from_secs(1);
+const OPEN_LAST: Duration = Duration::from_secs(2);
 
-/// A probe of which nothing has been heard for this long was given up by its caller.
+/// A probe without a result after this time counts as given up by its caller.
 const PROBE_MAX: Duration = Duration::from_secs(3);
 
 /// The breaker of one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Breaker {
-    /// It is asked; this many requests in a row have failed.
+    /// Admits requests. The last `failures` requests failed.
     Closed { failures: u32 },
-    /// It is left alone until then, for the `times`-th time in a row.
+    /// Blocks requests until the given time. `times` probes have failed since the breaker opened.
     Open { until: Monotonic, times: u32 },
-    /// One request is under way since then.
+    /// A probe is running since the given time. `times` probes have failed before.
     Probing { since: Monotonic, times: u32 },
 }
 
@@ -34,7 +34,7 @@ impl Default for Breaker {
 }
 
 impl Breaker {
-    /// Whether a request may be sent at `now`.
+    /// Returns whether a request may be sent at `now`.
     pub(super) fn admits(self, now: Monotonic) -> bool {
         match self {
             Self::Closed { .. } => true,
@@ -43,19 +43,21 @@ impl Breaker {
         }
     }
 
-    /// A request is sent at `now`, as [`Breaker::admits`] allowed.
+    /// Records that a request is sent at `now`. On an open breaker it is the probe. The caller
+    /// checks [`Breaker::admits`] first.
     pub(super) fn sent(&mut self, now: Monotonic) {
         if let Self::Open { times, .. } | Self::Probing { times, .. } = *self {
             *self = Self::Probing { since: now, times };
         }
     }
 
-    /// The endpoint answered, be it with a refusal.
+    /// Records that the endpoint answered, possibly with a refusal. Closes the breaker.
     pub(super) fn succeeded(&mut self) {
         *self = Self::default();
     }
 
-    /// A request failed at `now`. `spread` in `[0, 1)` keeps nodes apart.
+    /// Records that a request failed at `now`. `spread` in `[0, 1)` shortens the open time by up to
+    /// a tenth, so that several processes do not probe together.
     pub(super) fn failed(&mut self, now: Monotonic, spread: f64) {
         let times = match *self {
             Self::Closed { failures } if failures + 1 < FAILURES_MAX => {
@@ -63,15 +65,16 @@ impl Breaker {
                 return;
             }
             Self::Closed { .. } => 0,
-            // What was sent before it opened does not make it rest longer.
+            // The request was sent before the breaker opened, so it does not lengthen the open
+            // time.
             Self::Open { .. } => return,
             Self::Probing { times, .. } => times + 1,
         };
-        let rest = REST_FIRST.saturating_mul(1 << times.min(8)).min(REST_LAST);
-        *self = Self::Open { until: now.after(rest.mul_f64(1.0 - spread / 10.0)), times };
+        let open = OPEN_FIRST.saturating_mul(1 << times.min(8)).min(OPEN_LAST);
+        *self = Self::Open { until: now.after(open.mul_f64(1.0 - spread / 10.0)), times };
     }
 
-    /// For those who look on.
+    /// Returns the state for observers.
     pub(super) fn state(self) -> BreakerState {
         match self {
             Self::Closed { .. } => BreakerState::Closed,
@@ -96,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn it_opens_after_failures_in_a_row_and_not_before() {
+    fn opens_after_three_failures_in_a_row_and_not_earlier() {
         let mut breaker = Breaker::default();
         for _ in 0..10 {
             breaker.failed(at(0), 0.0);
@@ -108,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn one_request_at_a_time_finds_out_whether_it_is_back() {
+    fn admits_one_probe_at_a_time_after_the_open_time() {
         let mut breaker = open();
         assert!(breaker.admits(at(1_000)));
         breaker.sent(at(1_000));
@@ -118,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn it_rests_longer_each_time_up_to_two_seconds() {
+    fn doubles_the_open_time_up_to_two_seconds() {
         let (mut breaker, mut now) = (open(), 0);
         for rest in [1_000, 2_000, 2_000] {
             assert!(!breaker.admits(at(now + rest - 1)) && breaker.admits(at(now + rest)));
@@ -129,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_was_given_up_does_not_block_it() {
+    fn admits_another_probe_after_one_was_given_up() {
         let mut breaker = open();
         breaker.sent(at(1_000));
         assert!(breaker.admits(at(4_000)));

@@ -1,5 +1,5 @@
-//! The connections to each endpoint. They are closed, and the name is resolved again, when the
-//! server at their other end does not serve: another server may stand behind the same name.
+//! The connection pools of the endpoints. If a server does not serve, its pool is closed and the
+//! name is resolved again, because another server may have the same name.
 
 use std::{
     future::Future,
@@ -23,26 +23,27 @@ use tower::Service;
 use super::transport::{BoxError, Dial, KeeperConnection};
 use crate::domain::time::Monotonic;
 
-/// Idle connections kept, and for how long: less than the 5 minutes after which Vault ends them.
+/// The largest number of idle connections, and how long they are kept: less than the 5 minutes
+/// after which Vault closes them.
 const IDLE_MAX: usize = 64;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// The least time between two renewals that learn of no new server: a server that answers every
-/// request with a failure must not cost a handshake for each.
+/// The shortest time between two renewals of a pool because of the same servers. A server that
+/// fails every request must not cost a handshake for each.
 const RENEWED_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a server that did not serve is dialled last, and how many such servers are remembered.
-const LAST_FOR: Duration = Duration::from_mins(1);
-const LAST_MAX: usize = 16;
+const DIAL_LAST_FOR: Duration = Duration::from_mins(1);
+const DIAL_LAST_MAX: usize = 16;
 
-/// The library's client for one endpoint.
+/// The HTTP client for one endpoint.
 pub(super) type Http = Client<Dialler, Full<Bytes>>;
 
 /// The connections to all endpoints.
 #[derive(Debug)]
 pub(super) struct Connections {
     dial: RwLock<Arc<dyn Dial>>,
-    /// The most time to establish a connection (`--vault-connection-timeout`).
+    /// The longest time to establish a connection (`--vault-connection-timeout`).
     connect_timeout: Duration,
     pools: Vec<Mutex<Pool>>,
 }
@@ -53,24 +54,25 @@ struct Pool {
     http: Arc<Http>,
     /// When the pool was last renewed.
     renewed: Option<Monotonic>,
-    /// Whether a renewal came too early and is still to be made.
+    /// Whether a renewal was requested too early. It is made before a later request.
     is_due: bool,
     /// The servers behind the name that did not serve, and when.
-    last: Vec<(SocketAddr, Monotonic)>,
+    dial_last: Vec<(SocketAddr, Monotonic)>,
 }
 
 impl Connections {
-    /// No connections yet to any of `count` endpoints.
+    /// Creates empty pools for `count` endpoints.
     pub(super) fn new(count: usize, dial: Arc<dyn Dial>, connect_timeout: Duration) -> Self {
         let pool = || {
             let http = http(Arc::clone(&dial), connect_timeout, Vec::new());
-            Mutex::new(Pool { http, renewed: None, is_due: false, last: Vec::new() })
+            Mutex::new(Pool { http, renewed: None, is_due: false, dial_last: Vec::new() })
         };
         let pools = (0..count).map(|_| pool()).collect();
         Self { dial: RwLock::new(dial), connect_timeout, pools }
     }
 
-    /// The connections to endpoint `index`, for a request at `now`.
+    /// Returns the HTTP client of endpoint `index`, for a request at `now`. Makes a pending renewal
+    /// first.
     pub(super) fn to(&self, index: usize, now: Monotonic) -> Option<Arc<Http>> {
         let mut pool = self.pool(index)?;
         if pool.is_due && !pool.is_early(now) {
@@ -79,30 +81,31 @@ impl Connections {
         Some(Arc::clone(&pool.http))
     }
 
-    /// Closes the connections to endpoint `index`; requests on their way end on them. `peer`, the
-    /// server that did not serve, is dialled after all others behind the name for a minute. What
-    /// comes too early for that is made up for before the next request that is not.
+    /// Closes the connections to endpoint `index`. Running requests finish on them. For a minute,
+    /// `peer`, the server that did not serve, is dialled after all other servers behind the name. A
+    /// renewal within a second of the last one is postponed, unless `peer` is a new one.
     pub(super) fn renew(&self, index: usize, peer: Option<SocketAddr>, now: Monotonic) {
         let dial = self.dial();
         let Some(mut pool) = self.pool(index) else { return };
-        pool.last.retain(|(_, since)| now.since(*since) < LAST_FOR);
-        let is_news = peer.is_some_and(|peer| pool.last.iter().all(|(known, _)| *known != peer));
-        if pool.is_early(now) && !is_news {
+        pool.dial_last.retain(|(_, since)| now.since(*since) < DIAL_LAST_FOR);
+        let is_new =
+            peer.is_some_and(|peer| pool.dial_last.iter().all(|(known, _)| *known != peer));
+        if pool.is_early(now) && !is_new {
             pool.is_due = true;
             return;
         }
         if let Some(peer) = peer {
-            pool.last.retain(|(known, _)| *known != peer);
-            if pool.last.len() == LAST_MAX {
-                pool.last.remove(0);
+            pool.dial_last.retain(|(known, _)| *known != peer);
+            if pool.dial_last.len() == DIAL_LAST_MAX {
+                pool.dial_last.remove(0);
             }
-            pool.last.push((peer, now));
+            pool.dial_last.push((peer, now));
         }
         pool.renew(dial, self.connect_timeout, now);
     }
 
-    /// Makes all connections by `dial` from now on.
-    pub(super) fn dial_by(&self, dial: &Arc<dyn Dial>) {
+    /// Makes all new connections with `dial` from now on.
+    pub(super) fn set_dial(&self, dial: &Arc<dyn Dial>) {
         *self.dial.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(dial);
         for index in 0..self.pools.len() {
             if let Some(mut pool) = self.pool(index) {
@@ -126,7 +129,7 @@ impl Pool {
     }
 
     fn renew(&mut self, dial: Arc<dyn Dial>, connect_timeout: Duration, now: Monotonic) {
-        let last = self.last.iter().map(|(peer, _)| *peer).collect();
+        let last = self.dial_last.iter().map(|(peer, _)| *peer).collect();
         self.http = http(dial, connect_timeout, last);
         (self.renewed, self.is_due) = (Some(now), false);
     }
@@ -141,7 +144,7 @@ fn http(dial: Arc<dyn Dial>, most: Duration, last: Vec<SocketAddr>) -> Arc<Http>
     Arc::new(client)
 }
 
-/// Dials one endpoint.
+/// Connects to one endpoint, within a time limit.
 #[derive(Clone, Debug)]
 pub(super) struct Dialler {
     dial: Arc<dyn Dial>,
@@ -188,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renewal_that_comes_too_early_is_made_before_a_later_request() {
+    fn postpones_an_early_renewal_to_a_later_request() {
         let connections = Connections::new(1, Arc::new(Nowhere), Duration::from_secs(1));
         let at = |millis| Monotonic::at(Duration::from_millis(millis));
         let pool = |millis| connections.to(0, at(millis)).unwrap();
@@ -198,6 +201,6 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &pool(900)), "one renewal a second");
         let second = pool(1_000);
         assert!(!Arc::ptr_eq(&first, &second), "the connection to the old server is gone");
-        assert!(Arc::ptr_eq(&second, &pool(9_000)), "nothing is due any more");
+        assert!(Arc::ptr_eq(&second, &pool(9_000)), "no renewal is pending");
     }
 }

@@ -222,7 +222,7 @@ pub(in crate::adapters::vault) fn unreadable(why: &str) -> KmsError {
     KmsError::new(
         Code::KeeperAnswer,
         format!("the keeper's answer cannot be used: {why}"),
-        "check that --vault-address is a Vault or OpenBao server, and what stands in front of it",
+        "check that --vault-address is a Vault or OpenBao server, and check proxies in front of it",
     )
 }
 

@@ -1,4 +1,4 @@
-//! When the certificates end that the keeper's servers show, learnt from each handshake.
+//! Reports when the certificates of the keeper's servers expire. Each handshake updates the report.
 
 use std::{
     collections::HashMap,
@@ -11,22 +11,22 @@ use crate::{
     ports::telemetry::{Event, Telemetry},
 };
 
-/// The certificates of all servers. Reports the end of the one that ends first.
+/// The certificates of all servers. Reports the end of the certificate that expires first.
 #[derive(Debug)]
 pub(super) struct ServerCertificates {
-    /// By host and port: as many at most as there are configured addresses.
+    /// The ends by host and port. There are at most as many as configured addresses.
     ends: Mutex<HashMap<String, UnixTime>>,
     telemetry: Arc<dyn Telemetry>,
 }
 
 impl ServerCertificates {
-    /// Knows of no certificate yet.
+    /// Starts without any certificate.
     pub(super) fn new(telemetry: Arc<dyn Telemetry>) -> Self {
         Self { ends: Mutex::default(), telemetry }
     }
 
-    /// Takes note that the server at `place`, a host and a port, showed a chain that ends at `end`.
-    /// `None` means that the end is not known, as with `--tls-skip-verify`.
+    /// Records that the server at `place`, a host and a port, presented a chain that is valid until
+    /// `end`. `None` means that the end is not known, for example with `--tls-skip-verify`.
     pub(super) fn shown(&self, place: &str, end: Option<UnixTime>) {
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         let _before = match end {
@@ -44,14 +44,14 @@ mod tests {
     use crate::ports::telemetry::MockTelemetry;
 
     #[test]
-    fn the_certificate_that_ends_first_is_reported() {
+    fn reports_the_certificate_that_expires_first() {
         let reported = Arc::new(Mutex::new(Vec::new()));
-        let (mut telemetry, heard) = (MockTelemetry::new(), Arc::clone(&reported));
+        let (mut telemetry, recorded) = (MockTelemetry::new(), Arc::clone(&reported));
         telemetry.expect_record().returning(move |event| {
             let Event::Expires { what: SERVER_CERTIFICATE, at } = event else {
                 panic!("{event:?}");
             };
-            heard.lock().unwrap().push(at.map(UnixTime::secs));
+            recorded.lock().unwrap().push(at.map(UnixTime::secs));
         });
         let certificates = ServerCertificates::new(Arc::new(telemetry));
         for (place, end) in

@@ -63,7 +63,7 @@ impl Failure {
             KmsError::new(
                 Code::Intermediary,
                 format!("the answer of {address} is not the keeper's: status {status}, {kind}"),
-                "check what stands in front of the keeper (proxy, load balancer, ingress) and --vault-address",
+                "check --vault-address, and the proxy, load balancer or ingress in front of the keeper",
             )
         };
         Self::Intermediary { status, retry_after, error }

@@ -269,7 +269,7 @@ impl VaultClient {
                 let index = if attempt.alone { None } else { self.index() };
                 let exchange = self.exchange(endpoint, request, index, left);
                 let outcome = exchange.instrument(span.clone()).await;
-                self.of_own_cluster(endpoint, outcome, policy).await
+                self.without_foreign_refusal(endpoint, outcome, policy).await
             }
             // The health check failed, so the request was not sent.
             Err(error) => Err(Failure::Unsent(error)),

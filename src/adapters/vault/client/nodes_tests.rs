@@ -29,13 +29,13 @@ fn verified(count: usize) -> Nodes {
 #[test]
 fn a_stale_endpoint_is_reported_once_after_a_minute() {
     let mut nodes = verified(2);
-    for (second, told) in [(0, false), (59, false), (60, true), (61, false), (600, false)] {
+    for (second, expected) in [(0, false), (59, false), (60, true), (61, false), (600, false)] {
         let now = at(second * 1_000);
         nodes.learn(1, Learned::Showed { latest: OLD, newest: NEW }, now, 0.0);
         nodes.learn(0, Learned::Showed { latest: NEW, newest: NEW }, now, 0.0);
         let changes = nodes.take_changes();
         let stale = changes.iter().any(|change| matches!(change, NodeChange::Stale(_, Some(_))));
-        assert_eq!(stale, told, "after {second} s");
+        assert_eq!(stale, expected, "after {second} s");
     }
     let shown = nodes.view()[1].last_error.clone().expect("it is shown");
     assert_eq!(shown.code(), Code::VersionNotYet);

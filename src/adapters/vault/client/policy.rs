@@ -1,44 +1,46 @@
-//! How a call is sent: to which endpoint, how often, and for how long.
+//! The policy of a call: to which endpoint it goes, how often it is repeated, and how long it may
+//! take.
 
 use std::time::Duration;
 
 use crate::{domain::time::Monotonic, ports::telemetry::KeeperOperation};
 
-/// How a request may be repeated when it is not known whether it was carried out.
+/// How often a request may be repeated if it is not known whether the keeper executed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::adapters::vault) enum Repeat {
-    /// It changes nothing: a read, a wrap, an unwrap, a renewal.
+    /// As often as the retry table allows, because a repetition does no harm: a read, a wrap, an
+    /// unwrap, a renewal.
     Freely,
     /// Once: a login, which may use up a secret ID and writes a lease.
     Once,
-    /// Never: what a wrapping token wraps can be taken out once.
+    /// Never: a wrapping token can be unwrapped only once.
     Never,
 }
 
-/// Which endpoint a request is for.
+/// The endpoint for the first try of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::adapters::vault) enum Target {
-    /// Any that serves.
+    /// Any endpoint that serves.
     Any,
     /// This endpoint first.
     Endpoint(usize),
 }
 
-/// How a request is sent.
+/// The policy of a call.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::adapters::vault) struct CallPolicy {
-    /// What telemetry calls it.
+    /// The name of the operation in telemetry.
     pub(in crate::adapters::vault) operation: KeeperOperation,
     pub(in crate::adapters::vault) target: Target,
     pub(in crate::adapters::vault) repeat: Repeat,
-    /// When the call ends, all of its tries included.
+    /// The time at which the call must end, with all of its tries.
     pub(in crate::adapters::vault) deadline: Monotonic,
-    /// The most time for one try, where it is not `--vault-request-timeout`.
+    /// The longest time for one try. `None` means `--vault-request-timeout`.
     pub(in crate::adapters::vault) try_limit: Option<Duration>,
 }
 
 impl CallPolicy {
-    /// To any endpoint, repeated freely until `deadline`.
+    /// Returns the policy of a call to any endpoint, repeated freely until `deadline`.
     pub(in crate::adapters::vault) const fn new(
         operation: KeeperOperation,
         deadline: Monotonic,
@@ -54,15 +56,15 @@ pub(super) struct Attempt<'a> {
     pub(super) endpoint: usize,
     /// The endpoints that failed this call before.
     pub(super) avoided: &'a [usize],
-    /// Whether the endpoint is asked for what it knows by itself: it is not to pass the request on,
-    /// and a redirection says nothing against it.
+    /// Whether the endpoint must answer from its own state. The request then asks for no
+    /// forwarding, and a redirect does not count as a failure.
     pub(super) alone: bool,
-    /// Whether any endpoint would have been asked.
+    /// Whether the call could go to any endpoint.
     pub(super) as_any: bool,
 }
 
 impl Attempt<'static> {
-    /// A question to `endpoint` for its own sake.
+    /// Returns a try that asks `endpoint` for its own state.
     pub(super) const fn alone(endpoint: usize) -> Self {
         Self { endpoint, avoided: &[], alone: true, as_any: false }
     }

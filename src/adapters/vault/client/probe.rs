@@ -1,9 +1,8 @@
-//! Health checks of the endpoints (`sys/health`): of which cluster each one is, and which one is
-//! active.
+//! Health checks of the endpoints (`sys/health`). They tell to which cluster each endpoint belongs,
+//! and which endpoint is active.
 //!
-//! Where there are several, each is checked now and then. When the preferred one fails, the next one
-//! answers without a handshake, and one of another cluster is reported at the start and not in an
-//! outage.
+//! Several endpoints are checked regularly. If the preferred endpoint fails, the next one then has
+//! an open connection. An endpoint of another cluster is reported at the start, not in an outage.
 
 use std::time::Duration;
 
@@ -24,28 +23,29 @@ use crate::{
     ports::telemetry::KeeperOperation,
 };
 
-/// Between two checks of an endpoint that serves: less than a connection is kept without use.
+/// The time between two checks of an endpoint that serves: less than the time for which an idle
+/// connection is kept.
 const CHECKED_EVERY: Duration = Duration::from_secs(30);
 
-/// Between two checks of one that does not serve: no request finds out that it is back while
-/// others serve.
+/// The time between two checks of an endpoint that does not serve. While others serve, no request
+/// goes to it, so only a check notices that it is back.
 const RECHECKED_EVERY: Duration = Duration::from_secs(3);
 
-/// The most time for one check.
+/// The longest time for one check.
 const CHECK_MAX: Duration = Duration::from_secs(2);
 
-/// How long the active node is looked for while there is none, and how often: a good part of an
-/// election.
-const LEADERLESS: Duration = Duration::from_millis(1_200);
-const LEADERLESS_PAUSE: Duration = Duration::from_millis(200);
+/// How long a login searches for the active node, and the pause between two searches. The time
+/// covers most of an election.
+const ACTIVE_SEARCH_MAX: Duration = Duration::from_millis(1_200);
+const ACTIVE_SEARCH_PAUSE: Duration = Duration::from_millis(200);
 
-/// How often a server that refused a login is asked of which cluster it is.
+/// The largest number of health checks of a server that refused a login.
 const HEALTH_TRIES: usize = 3;
 
-/// The status of the one node that is active.
+/// The health status of the active node.
 const ACTIVE: u16 = 200;
 
-/// The question. It needs no token and is not served in a namespace.
+/// The health request. It needs no token, and the server accepts it only in the root namespace.
 const HEALTH: Request<'static> = Request {
     method: Method::GET,
     path: "sys/health",
@@ -54,14 +54,14 @@ const HEALTH: Request<'static> = Request {
     body: None,
 };
 
-/// Whether a server that answers a health check with `status` serves no requests: it is a
+/// Returns whether the health status `status` means that the server serves no requests: it is a
 /// disaster-recovery secondary, not initialised, or sealed.
 pub(super) const fn does_not_serve(status: u16) -> bool {
     matches!(status, 472 | 501 | 503)
 }
 
 impl VaultClient {
-    /// Checks each endpoint now and then, for ever; ends at once where there is only one.
+    /// Checks each endpoint regularly and never returns. With a single endpoint, returns at once.
     pub async fn run_health_checks(&self) {
         if self.nodes(|nodes| nodes.len()) < 2 {
             return;
@@ -87,27 +87,27 @@ impl VaultClient {
         pause.mul_f64(0.75 + self.clock.jitter() / 2.0)
     }
 
-    /// Where to ask for what was written a moment ago: a standby may not know a new secret ID yet,
-    /// and its refusal would be believed. Where no endpoint says for a while that it is the active
-    /// node, an election lasts or a load balancer hides the nodes, and any has to do.
+    /// Returns the target for a login: the active node. A standby may not know a new secret ID yet,
+    /// and its refusal would count. If no endpoint reports for 1.2 s that it is active, for example
+    /// in an election or behind a load balancer, returns any endpoint.
     pub(in crate::adapters::vault) async fn at_active(&self, deadline: Monotonic) -> Target {
         if self.settings.addresses.len() < 2 {
             return Target::Any;
         }
-        let until = self.clock.now().after(LEADERLESS).min(deadline);
+        let until = self.clock.now().after(ACTIVE_SEARCH_MAX).min(deadline);
         loop {
             if let Some(active) = self.active().await {
                 return Target::Endpoint(active);
             }
-            if self.clock.now().after(LEADERLESS_PAUSE) > until {
+            if self.clock.now().after(ACTIVE_SEARCH_PAUSE) > until {
                 return Target::Any;
             }
-            self.clock.sleep(LEADERLESS_PAUSE).await;
+            self.clock.sleep(ACTIVE_SEARCH_PAUSE).await;
         }
     }
 
-    /// The endpoint of the active node, if one says that it is. Takes as long as the slowest answer,
-    /// and at most 300 ms.
+    /// Returns the endpoint that reports that it is active, if there is one. Waits for all answers,
+    /// at most 300 ms.
     async fn active(&self) -> Option<usize> {
         let now = self.clock.now();
         let serving = self.nodes(|nodes| nodes.serving(now).collect::<Vec<_>>());
@@ -118,7 +118,7 @@ impl VaultClient {
         join_all(asked).await.into_iter().flatten().next()
     }
 
-    /// Checks an endpoint, for its breaker. Which one is preferred stays as it is.
+    /// Checks an endpoint and updates its breaker. Does not change the preferred endpoint.
     async fn check(&self, endpoint: usize) {
         let limit = self.settings.request_timeout.min(CHECK_MAX);
         match self.health(endpoint, limit).await {
@@ -127,12 +127,12 @@ impl VaultClient {
         }
     }
 
-    /// Asks an endpoint how it is and of which cluster, within `limit`. Returns the status that says
-    /// so.
+    /// Sends a health check to an endpoint and records its cluster. Waits at most `limit`. Returns
+    /// the HTTP status.
     ///
     /// # Errors
-    /// Why it cannot be used: it is of another cluster, does not serve, or does not answer as a
-    /// keeper does.
+    /// Returns why the endpoint cannot be used: it belongs to another cluster, does not serve, or
+    /// its answer is not that of a keeper.
     pub(super) async fn health(&self, endpoint: usize, limit: Duration) -> Result<u16, KmsError> {
         let answer = self.exchange::<Health>(endpoint, &HEALTH, None, limit).await;
         let answer = answer.map_err(|failure| failure.into_error(Asked::Health))?;
@@ -145,14 +145,14 @@ impl VaultClient {
             let address = address.unwrap_or_default();
             KmsError::new(
                 Code::Intermediary,
-                format!("{address} does not say of which cluster it is"),
-                "check that it is a node of the keeper and that it is initialised",
+                format!("{address} does not report the id of its cluster"),
+                "check that the address is a node of the keeper, and that the node is initialised",
             )
         })?;
         self.learn(endpoint, Learned::OfCluster(&cluster));
         match self.nodes(|nodes| nodes.foreign(endpoint).cloned()) {
             Some(foreign) => {
-                // The name may lead to a server of ours by now.
+                // A new connection may reach a server of our cluster behind the same name.
                 self.connections.renew(endpoint, None, self.clock.now());
                 Err(foreign)
             }
@@ -160,10 +160,10 @@ impl VaultClient {
         }
     }
 
-    /// Drops the refusal of a login by a server that says, when it is asked now, that it is of another
-    /// cluster: its refusal would hold good credentials back. A refusal by a server that says nothing
-    /// stands.
-    pub(super) async fn of_own_cluster<T>(
+    /// Replaces the refusal of a login by an error if the server now reports another cluster,
+    /// because such a refusal would block valid credentials for an hour. Keeps the refusal if the
+    /// server reports no cluster.
+    pub(super) async fn without_foreign_refusal<T>(
         &self,
         endpoint: usize,
         outcome: Result<T, Failure>,

@@ -1,33 +1,33 @@
-//! What is tried again, where, how often and after which wait: one table. The loop that follows it
-//! is in the client.
+//! The retry table: which failures are tried again, where, how often, and after which wait. The
+//! client has the loop that applies it.
 
 use std::time::Duration;
 
 use super::{Repeat, failure::Failure};
 use crate::adapters::vault::vocabulary::RetryReason;
 
-/// The most requests that one call may cost, whatever each of them met.
+/// The largest number of requests for one call, for any sequence of failures.
 pub(super) const REQUESTS_MAX: u32 = 6;
 
 /// Where the next request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Where {
-    /// To another endpoint, or to the same one where there is no other.
+    /// To another endpoint, or to the same one if there is no other.
     PreferOther,
-    /// To an endpoint that this call has not asked yet; where there is none, the failure is final.
+    /// To an endpoint that this call has not tried yet. If there is none, the failure is final.
     RequireOther,
-    /// To the same endpoint, on whatever connection.
+    /// To the same endpoint, on any connection.
     Same,
     /// To the endpoint that a redirection names.
     RedirectTarget,
 }
 
-/// What follows a failed request.
+/// The next tries after a failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RetryRule {
-    /// Where to ask again.
+    /// Where to send the request again.
     pub(super) place: Where,
-    /// How long to wait before each repetition; there are no more than these.
+    /// The wait before each repetition. Their number is the largest number of repetitions.
     pub(super) waits: &'static [Duration],
 }
 
@@ -37,39 +37,39 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// What to do after `reason`, the first time and each time after that.
+/// Returns the row of the table for `reason`. `None` means that the failure is final.
 pub(super) const fn rule(reason: RetryReason, repeat: Repeat) -> Option<RetryRule> {
     use RetryReason::{
         Internal, Lost, NotCaughtUp, NotYet, Quota, Redirected, TokenUnknown, Unavailable, Unsent,
     };
     let (place, waits): (_, &'static [Duration]) = match (reason, repeat) {
-        // Nothing was sent: the next endpoint at once, and a little later the first one again.
+        // The request was not sent. Try the next endpoint at once, and later the first one again.
         (Unsent, _) => (Where::PreferOther, const { &[NOW, ms(100), ms(300)] }),
-        // It may have been carried out.
+        // The keeper may have executed the request.
         (Lost, Repeat::Freely) => (Where::PreferOther, const { &[NOW, ms(100)] }),
         (Lost, Repeat::Once) => (Where::PreferOther, const { &[NOW] }),
-        // Another node may not have the trouble that this one has.
+        // The problem may exist on this node only.
         (Internal, Repeat::Freely | Repeat::Once) => (Where::PreferOther, const { &[ms(50)] }),
-        // A standby may not know a new token yet; what two nodes refuse, or one whom the others
-        // point to, is believed.
+        // A standby may not know a new token yet. The refusal is final if a second node also
+        // refuses the token, or redirects back to the first.
         (TokenUnknown, Repeat::Freely) => (Where::RequireOther, const { &[NOW] }),
         (Lost | Internal | TokenUnknown, Repeat::Never) | (TokenUnknown, Repeat::Once) => {
             return None;
         }
         (Redirected, _) => (Where::RedirectTarget, const { &[NOW] }),
-        // This node of the cluster does not know the key version yet; 109 ms was the longest seen.
-        // Others may: a leader was seen that had missed a rotation and never learnt of it.
+        // The node does not know the key version yet. The longest measured delay is 109 ms. Prefer
+        // another node, because a leader can miss a rotation for ever (seen with OpenBao).
         (NotYet, _) => (Where::PreferOther, const { &[ms(20), ms(50), ms(100), ms(200)] }),
-        // This node has not caught up with what another one told us.
+        // The node has not reached the cluster state of an earlier answer.
         (NotCaughtUp, _) => (Where::Same, const { &[ms(20), ms(50), ms(100)] }),
-        // Unless the server says how long.
+        // Used only if the server names no wait.
         (Quota, _) => (Where::Same, const { &[ms(1_000)] }),
         (Unavailable, _) => (Where::PreferOther, const { &[ms(20), ms(100), ms(300)] }),
     };
     Some(RetryRule { place, waits })
 }
 
-/// Why `failure` may be worth another try; `None` when the answer is final.
+/// Returns the reason for another try after `failure`, or `None` if the failure is final.
 pub(super) fn reason(failure: &Failure) -> Option<RetryReason> {
     match failure {
         Failure::Unsent(_) => Some(RetryReason::Unsent),
@@ -79,7 +79,7 @@ pub(super) fn reason(failure: &Failure) -> Option<RetryReason> {
             413 => None,
             429 => Some(RetryReason::Quota),
             503 => Some(RetryReason::Unavailable),
-            // What it passed on may have been carried out.
+            // The intermediary may have forwarded the request, so the keeper may have executed it.
             _ => Some(RetryReason::Lost),
         },
         Failure::Refused(refusal) if refusal.is_about_the_node() => Some(RetryReason::Unavailable),
@@ -107,9 +107,9 @@ mod tests {
         Failure::Refused(Refusal::read(status, None, body.as_bytes()).unwrap())
     }
 
-    /// The table of the HTTP contract, row by row.
+    /// Checks the table of the HTTP contract, row by row.
     #[test]
-    fn each_answer_is_retried_as_the_table_says() {
+    fn each_answer_has_the_retry_reason_of_the_table() {
         for (status, text, expected) in [
             (400, "path disabled in replication DR secondary mode", Some(RetryReason::Unavailable)),
             (400, "invalid ciphertext: version is too new", Some(RetryReason::NotYet)),
@@ -160,13 +160,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_safe_is_not_repeated() {
+    fn does_not_repeat_a_request_that_is_not_safe_to_repeat() {
         let repeats = |reason, repeat| rule(reason, repeat).map_or(0, |rule| rule.waits.len());
         assert_eq!(repeats(RetryReason::Lost, Repeat::Freely), 2);
         assert_eq!(repeats(RetryReason::Lost, Repeat::Once), 1);
         assert_eq!(repeats(RetryReason::Lost, Repeat::Never), 0);
         assert_eq!(repeats(RetryReason::Internal, Repeat::Never), 0);
-        // What was never sent is safe to send, whatever it is.
+        // A request that was not sent is always safe to send again.
         assert!(repeats(RetryReason::Unsent, Repeat::Never) > 0);
     }
 }

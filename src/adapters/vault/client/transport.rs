@@ -1,5 +1,5 @@
-//! What carries connections: TCP, with TLS where the address asks for it, or whatever takes its
-//! place.
+//! Establishes connections: TCP, with TLS for `https` addresses. Tests replace it by another
+//! [`Dial`].
 
 use std::{
     fmt, io,
@@ -28,17 +28,17 @@ use crate::{
     domain::time::UnixTime,
 };
 
-/// Why there is no connection.
+/// The reason why no connection was established.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A way to reach servers.
+/// Connects to servers.
 pub trait Dial: fmt::Debug + Send + Sync + 'static {
-    /// Connects to the host and port of `to`, by TLS if its scheme is `https`. Where several servers
-    /// stand behind the host's name, those in `last` are tried after the others. May take for ever:
-    /// the client bounds it. Safe to cancel.
+    /// Connects to the host and port of `to`, with TLS if its scheme is `https`. If the host name
+    /// has several addresses, tries those in `last` after the others. Needs no time limit of its
+    /// own, because the client sets one. Safe to cancel.
     ///
     /// # Errors
-    /// Why no server is reached, or the one that is reached is not trusted.
+    /// Returns why no server was reached, or why the reached server is not trusted.
     fn dial(
         &self,
         to: Uri,
@@ -46,23 +46,23 @@ pub trait Dial: fmt::Debug + Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<KeeperConnection, BoxError>>;
 }
 
-/// An open connection, on which HTTP/1 is spoken.
+/// An open connection to the keeper for HTTP/1.
 pub struct KeeperConnection {
     stream: Pin<Box<dyn Stream>>,
     peer: Option<SocketAddr>,
 }
 
-/// The server at the other end of a connection.
+/// The address of the server at the other end of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) SocketAddr);
 
-/// Bytes both ways.
+/// A stream of bytes in both directions.
 trait Stream: Read + Write + Send {}
 
 impl<T: Read + Write + Send> Stream for T {}
 
 impl KeeperConnection {
-    /// A connection over `stream` to `peer`, where that is known.
+    /// Creates a connection over `stream`. `peer` is the server's address, if it is known.
     pub fn new(stream: impl Read + Write + Send + 'static, peer: Option<SocketAddr>) -> Self {
         Self { stream: Box::pin(stream), peer }
     }
@@ -123,21 +123,22 @@ impl fmt::Debug for KeeperConnection {
     }
 }
 
-/// The network.
+/// Connects over the real network.
 #[derive(Clone, Debug)]
 pub(super) struct Network {
     settings: ClientSettings,
     tls: ClientConfig,
-    /// What judges the certificates of servers; `None` where none is looked at.
+    /// Verifies the certificates of servers. `None` without TLS.
     verifier: Option<Arc<Verifier>>,
     certificates: Arc<ServerCertificates>,
 }
 
 impl Network {
-    /// The network, as `settings` want it used. `certificates` learns of each handshake.
+    /// Creates the network for `settings`. Reports the certificates of each handshake to
+    /// `certificates`.
     ///
     /// # Errors
-    /// Why TLS cannot be set up; see [`TlsSettings::client_config`].
+    /// Returns why TLS cannot be set up; see [`TlsSettings::client_config`].
     pub(super) fn new(
         settings: &ClientSettings,
         certificates: Arc<ServerCertificates>,
@@ -150,7 +151,7 @@ impl Network {
         Ok(Self { settings: settings.clone(), tls, verifier, certificates })
     }
 
-    /// When the first certificate of the chain ends that the server at `host` showed on `stream`.
+    /// Returns when the chain that the server at `host` presented on `stream` stops being valid.
     fn end<T>(&self, host: &str, stream: &MaybeHttpsStream<T>) -> Option<UnixTime> {
         let MaybeHttpsStream::Https(stream) = stream else { return None };
         let name = match &self.settings.tls.server_name {
@@ -179,7 +180,7 @@ impl Dial for Network {
             let connected = connector.oneshot(to.clone()).await;
             let stream = match connected {
                 Err(error) if network.settings.tls.require_pq => {
-                    return Err(post_quantum::named(error));
+                    return Err(post_quantum::name_missing_hybrid_group(error));
                 }
                 connected => connected?,
             };
@@ -194,7 +195,8 @@ impl Dial for Network {
     }
 }
 
-/// Resolves names by the system, each time anew, and moves the addresses in `last` to the end.
+/// Resolves names with the system's resolver, without a cache, and moves the addresses in `last` to
+/// the end.
 #[derive(Clone, Debug)]
 pub(in crate::adapters::vault) struct Resolver {
     system: GaiResolver,
@@ -220,14 +222,16 @@ impl Service<Name> for Resolver {
     }
 }
 
-/// Sorts `addresses`, which bear no port yet: those in `last` come last, in its order.
+/// Sorts `addresses` so that those in `last` come last, in the order of `last`. Compares without
+/// ports, because resolved addresses have no port yet.
 fn order(addresses: &mut [SocketAddr], last: &[SocketAddr]) {
     let place = |address: &SocketAddr| last.iter().position(|known| known.ip() == address.ip());
     addresses.sort_by_key(|address| place(address).map_or(0, |place| place + 1));
 }
 
 impl ClientSettings {
-    /// How TCP connections are made; to the servers in `last` where no other one can be reached.
+    /// Returns the connector for TCP. It connects to the servers in `last` only if no other server
+    /// can be reached.
     pub(in crate::adapters::vault) fn connector(
         &self,
         last: &[SocketAddr],
@@ -237,7 +241,8 @@ impl ClientSettings {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(Duration::from_secs(15)));
-        // Shared out among the addresses of a name, so that a dead one does not take all the time.
+        // The library divides this time among the addresses of a name, so that a dead address does
+        // not use all of it.
         tcp.set_connect_timeout(Some(self.connect_timeout.min(self.request_timeout)));
         tcp
     }
@@ -248,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_that_did_not_serve_are_tried_last_oldest_first() {
+    fn tries_servers_that_did_not_serve_last_and_the_oldest_of_them_first() {
         let address = |last: u8| SocketAddr::from(([127, 0, 0, last], 0));
         let mut addresses = [1, 2, 3, 4].map(address);
         order(&mut addresses, &[SocketAddr::from(([127, 0, 0, 3], 8200)), address(1)]);

@@ -1,4 +1,4 @@
-//! What a refusal means, in the words of the domain.
+//! Converts a refusal into an error of the domain.
 
 use super::{Asked, Refusal};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
 };
 
 impl Refusal {
-    /// The error of the domain for this refusal.
+    /// Returns the domain error for this refusal of the request `asked`.
     pub(in crate::adapters::vault) fn into_error(self, asked: Asked<'_>) -> KmsError {
         if self.is_about_the_node() {
             return self.node_error();
@@ -19,13 +19,13 @@ impl Refusal {
             (403, Asked::Login(mount)) => KmsError::new(
                 Code::LoginRefused,
                 format!(
-                    "auth/{mount} refuses to log in: the role is locked after failed logins, or there is no such mount"
+                    "auth/{mount} refuses the login: the role is locked after failed logins, or the mount does not exist"
                 ),
                 "check --auth-mount and --vault-auth-namespace; a lock ends 15 minutes after the last failed login",
             ),
             (500, Asked::Renew) if self.says("does not exist during renewal") => KmsError::new(
                 Code::LoginRefused,
-                "the role of the token does not exist any more",
+                "the role of the token no longer exists",
                 "create the AppRole role again",
             ),
             (500, Asked::Renew) if self.says("past the max ttl") => not_renewable(),
@@ -51,13 +51,13 @@ impl Refusal {
             )
         } else if self.says("missing secret_id") {
             (
-                format!("the role of auth/{mount} wants a secret ID, and none is configured"),
+                format!("the role of auth/{mount} requires a secret ID, and none is configured"),
                 "give --approle-secret-id-path, or set bind_secret_id=false on the role",
             )
         } else {
             (
-                format!("auth/{mount} refuses to log in for a reason that is not known here"),
-                "look into the keeper's audit log; check --auth-mount and the role",
+                format!("auth/{mount} refuses the login for an unknown reason"),
+                "see the keeper's audit log; check --auth-mount and the role",
             )
         };
         KmsError::new(Code::LoginRefused, cause, remedy)
@@ -68,7 +68,7 @@ impl Refusal {
             KmsError::new(
                 Code::VersionNotYet,
                 "this node of the keeper does not have the key version yet",
-                "wait; if it lasts, the key was rolled back: restore its newest versions",
+                "wait; if this lasts, the key was rolled back: restore its newest versions",
             )
         } else if self.says_any(&[
             "too old",
@@ -97,13 +97,13 @@ impl Refusal {
             KmsError::new(
                 Code::CiphertextRejected,
                 "the keeper does not recognise the ciphertext under its key id and annotations",
-                "the stored object was changed or is of another key; restore it from a backup",
+                "the stored object was changed or belongs to another key; restore it from a backup",
             )
         } else if self.says("with external key") {
             KmsError::new(
                 Code::KeeperFailed,
                 "the keeper could not use the external key that this key refers to",
-                "look into the keeper's log for what its KMS or HSM answered",
+                "see the keeper's log for the answer of its KMS or HSM",
             )
         } else {
             self.error_of_status()
@@ -121,20 +121,20 @@ impl Refusal {
         if matches!(asked, Asked::Login(_) | Asked::Renew) || self.says("no handler for route") {
             return KmsError::new(
                 Code::KeyMissing,
-                "the keeper has nothing mounted there",
+                "the keeper has no mount at this path",
                 "correct --vault-key-path (--transit-mount) or --auth-mount",
             );
         }
         key_missing(asked)
     }
 
-    /// What the refusal says of the node, whatever was asked.
+    /// Returns the error for the state of the node, for any request.
     pub(in crate::adapters::vault) fn node_error(&self) -> KmsError {
         if self.knows_no_leader() {
             return KmsError::new(
                 Code::KeeperFailed,
-                "the node of the keeper knows no active node: an election, most often",
-                "wait; if it lasts, look into the keeper's log",
+                "the node of the keeper knows no active node, most often because of an election",
+                "wait; if this lasts, see the keeper's log",
             );
         }
         let state = match self.status {
@@ -159,13 +159,13 @@ impl Refusal {
         KmsError::new(Code::KeeperSealed, format!("the keeper is {state}"), remedy)
     }
 
-    /// What the status alone says, whatever was asked.
+    /// Returns the error for the status alone, for any request.
     pub(in crate::adapters::vault) fn error_of_status(&self) -> KmsError {
         match self.status {
             412 => KmsError::new(
                 Code::KeeperFailed,
                 "the server has not caught up with the cluster",
-                "wait; if it lasts, check replication",
+                "wait; if this lasts, check replication",
             ),
             413 => KmsError::new(
                 Code::InvalidRequest,
@@ -180,12 +180,12 @@ impl Refusal {
             status @ 500..=599 => KmsError::new(
                 Code::KeeperFailed,
                 format!("the keeper answered with status {status}"),
-                "look into the keeper's log and at what stands in front of it",
+                "see the keeper's log, and check proxies and load balancers in front of the keeper",
             ),
             status => KmsError::new(
                 Code::KeeperAnswer,
-                format!("the keeper refused with status {status} and no reason that is known here"),
-                "look into the keeper's audit log; check what stands in front of it",
+                format!("the keeper refused with status {status} for an unknown reason"),
+                "see the keeper's audit log, and check proxies and load balancers in front of the keeper",
             ),
         }
     }
@@ -195,7 +195,8 @@ impl Refusal {
     }
 }
 
-/// The server is not Vault Enterprise, and `--require-enterprise` is set.
+/// Returns the error for a server without a Vault Enterprise licence while `--require-enterprise`
+/// is set.
 pub(in crate::adapters::vault) fn enterprise_required() -> KmsError {
     KmsError::new(
         ENTERPRISE_REQUIRED,
@@ -205,7 +206,7 @@ pub(in crate::adapters::vault) fn enterprise_required() -> KmsError {
 }
 
 fn denied(asked: Asked<'_>) -> KmsError {
-    // The fields that a rule with `allowed_parameters` must let through.
+    // The request fields that a policy rule with `allowed_parameters` must allow.
     let (what, path, capability, fields) = match asked {
         Asked::Describe(path) => ("reading the key", path, "read", None),
         Asked::Wrap(path) => {
@@ -226,12 +227,13 @@ fn denied(asked: Asked<'_>) -> KmsError {
         Code::PermissionDenied,
         format!("the keeper's policies do not allow {what}"),
         format!(
-            "grant {capability} on {path} (a key that is missing looks alike: check that it exists){fields}"
+            "grant {capability} on {path} (a missing key gives the same answer: check that it exists){fields}"
         ),
     )
 }
 
-/// An outage, which the next answer ends: the keeper did not look at the policies.
+/// Returns the error for a refused token. It is an outage and not `permission-denied`, because the
+/// keeper did not check the policies.
 fn token_refused() -> KmsError {
     KmsError::new(
         Code::KeeperFailed,
@@ -244,7 +246,7 @@ fn not_renewable() -> KmsError {
     KmsError::new(
         Code::PermissionDenied,
         "the token cannot be renewed",
-        "nothing: a new login follows",
+        "no action is needed: a new login follows",
     )
 }
 
@@ -265,11 +267,11 @@ fn key_missing(asked: Asked<'_>) -> KmsError {
     )
 }
 
-/// The server speaks TLS on this port, and plain HTTP was sent to it.
+/// Returns the error for plain HTTP that was sent to a TLS port.
 pub(in crate::adapters::vault) fn plain_http(address: &VaultAddress) -> KmsError {
     KmsError::new(
         Code::KeeperUnreachable,
-        format!("{address} speaks TLS and was asked in plain HTTP"),
+        format!("{address} speaks TLS, but the request was plain HTTP"),
         "write https:// in --vault-address",
     )
 }
@@ -286,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn transit_refusals_as_servers_word_them() {
+    fn maps_refusals_of_transit_to_codes() {
         for (status, text, expected) in [
             (400, "cipher: message authentication failed", Code::CiphertextRejected),
             (400, "invalid ciphertext: no prefix", Code::CiphertextRejected),
@@ -322,9 +324,10 @@ mod tests {
         }
     }
 
-    /// Each of them was taken for a refusal of the ciphertext, of the pair or of the policy.
+    /// Regression: these were once taken for a refusal of the ciphertext, of the login or by a
+    /// policy.
     #[test]
-    fn the_state_of_the_node_is_an_outage_whatever_was_asked() {
+    fn the_state_of_the_node_is_an_outage_for_every_request() {
         for (status, text) in [
             (400, "path disabled in replication DR secondary mode"),
             (400, "operation not supported on a DR secondary"),
@@ -346,7 +349,7 @@ mod tests {
         }
     }
 
-    /// Otherwise the operator is sent to a backup for what the keeper never looked at.
+    /// The remedy must not name a backup if the keeper did not check the ciphertext.
     #[test]
     fn an_unknown_400_to_an_unwrap_does_not_blame_the_ciphertext() {
         for text in ["something new", "missing ciphertext to decrypt"] {
@@ -355,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_pair_that_was_looked_at_counts_towards_a_lock() {
+    fn only_a_checked_pair_counts_towards_the_lock_of_a_role() {
         for (status, text, counts) in [
             (400, "invalid role or secret ID", true),
             (400, "invalid secret_id \"x\"", true),
@@ -373,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_token_and_a_policy_are_told_apart() {
+    fn distinguishes_a_dead_token_from_a_policy() {
         let dead = |text: &str| {
             let body = serde_json::json!({ "errors": [text] }).to_string();
             Refusal::read(403, None, body.as_bytes()).unwrap().is_dead_token()
@@ -384,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_list_of_texts_in_json_is_the_keepers() {
+    fn accepts_only_json_with_a_list_of_errors() {
         for body in [
             "",
             "<html>403 Forbidden</html>",
@@ -404,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn no_text_of_the_server_is_repeated() {
+    fn repeats_no_text_of_the_server() {
         for status in [400, 403, 404, 418, 429, 500, 503] {
             for asked in [Asked::Login("approle"), Asked::Wrap(PATH), Asked::Renew] {
                 let body = r#"{"errors":["invalid secret_id canary"]}"#;

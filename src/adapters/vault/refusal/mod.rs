@@ -1,8 +1,8 @@
-//! The keeper's own refusal: a JSON body with `errors` as a list of texts. Nothing else is evidence
-//! about data, key, policy or credentials.
+//! Parses a refusal by the keeper: a JSON body with `errors` as a list of texts. No other body
+//! proves anything about data, keys, policies or credentials.
 //!
-//! The texts are matched by what they contain and never repeated: login errors can hold the secret
-//! ID itself.
+//! The texts are searched for known words and never repeated, because login errors can contain the
+//! secret ID itself.
 
 mod meaning;
 
@@ -13,20 +13,20 @@ use zeroize::Zeroize as _;
 pub(super) use self::meaning::{enterprise_required, plain_http};
 use super::wire::Errors;
 
-/// An answer in which the keeper refuses. Its texts may hold secrets.
+/// A refusal by the keeper. Its texts may hold secrets.
 pub(super) struct Refusal {
     /// The HTTP status.
     pub(super) status: u16,
     /// How long the keeper asks to wait.
     pub(super) retry_after: Option<Duration>,
-    /// The `errors` of its body, lower case. May be empty.
+    /// The `errors` of the body, in lower case. May be empty.
     texts: Vec<String>,
 }
 
-/// What was asked, for the wording of the remedy.
+/// The request that failed. It decides the wording of the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked<'a> {
-    /// The key's metadata, at this path.
+    /// A read of the key's metadata, at this path.
     Describe(&'a str),
     /// A wrap, at this path.
     Wrap(&'a str),
@@ -36,19 +36,19 @@ pub(super) enum Asked<'a> {
     Login(&'a str),
     /// A renewal or a revocation.
     Renew,
-    /// The licence.
+    /// A read of the licence.
     License,
-    /// What the token may do.
+    /// A read of the token's capabilities.
     Capabilities,
-    /// How a node is.
+    /// A health check of a node.
     Health,
-    /// What a wrapping token wraps.
+    /// A look-up or an unwrap of a wrapping token.
     Wrapping,
 }
 
 impl Refusal {
-    /// The refusal in `body`; `None` where the body is not the keeper's: it is not a JSON object
-    /// with `errors` as a list of texts.
+    /// Parses the refusal in `body`. Returns `None` if the keeper did not send the body: it is not
+    /// a JSON object with `errors` as a list of texts.
     pub(super) fn read(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Option<Self> {
         let mut texts = serde_json::from_slice::<Errors>(body).ok()?.errors;
         for text in &mut texts {
@@ -59,28 +59,28 @@ impl Refusal {
         Some(Self { status, retry_after, texts })
     }
 
-    /// The refusal of one item of a batch, by its text.
+    /// Returns the refusal of one item of a batch with this error text.
     pub(super) fn of_item(text: &str) -> Self {
         Self { status: 400, retry_after: None, texts: vec![text.to_lowercase()] }
     }
 
-    /// The refusal that a status of `sys/health` stands for.
+    /// Returns the refusal that corresponds to a status of `sys/health`.
     pub(super) fn of_health(status: u16) -> Self {
         let texts = if status == 503 { vec!["is sealed".to_owned()] } else { Vec::new() };
         Self { status, retry_after: None, texts }
     }
 
-    /// Whether it gives no reason at all.
+    /// Returns whether the refusal gives no reason.
     pub(super) fn is_silent(&self) -> bool {
         self.texts.is_empty()
     }
 
-    /// Whether this node of the cluster does not have a key version yet.
+    /// Returns whether the node does not have the key version yet.
     pub(super) fn is_about_a_new_version(&self) -> bool {
         self.says_any(&["version is too new", "higher than the latest key version"])
     }
 
-    /// Whether a failure of the keeper's own repeats itself when the same is sent again.
+    /// Returns whether an internal failure (500) will occur again if the same request is repeated.
     pub(super) fn is_permanent(&self) -> bool {
         self.says_any(&[
             "does not exist during renewal",
@@ -90,14 +90,14 @@ impl Refusal {
         ])
     }
 
-    /// Whether the cluster has no leader that this node knows of: an election, most often.
+    /// Returns whether the node knows no leader of its cluster. Most often that is an election.
     pub(super) fn knows_no_leader(&self) -> bool {
         self.says_any(&["active cluster node not found", "no active vault instance found"])
     }
 
-    /// Whether the node does not serve at all, whatever its status: it is sealed, a
-    /// disaster-recovery secondary, a read-only secondary or a standby. That is an outage of the
-    /// node, and no answer to what was asked.
+    /// Returns whether the node serves no requests: it is sealed, a disaster-recovery secondary, a
+    /// read-only secondary or a standby. The refusal then is an outage of the node and does not
+    /// answer the request, whatever its status is.
     pub(super) fn is_about_the_node(&self) -> bool {
         matches!(self.status, 472 | 473 | 501)
             || self.knows_no_leader()
@@ -112,10 +112,11 @@ impl Refusal {
             ])
     }
 
-    /// Whether the keeper recognised the ciphertext as one that it cannot unwrap.
+    /// Returns whether the keeper checked the ciphertext and cannot unwrap it.
     ///
-    /// "failed to decrypt with external key" says so of every failure of the keeper behind this one,
-    /// its outages included; what that keeper said follows.
+    /// The text "failed to decrypt with external key" is not enough: the keeper sends it for every
+    /// failure of the external keeper, also for its outages. The error of the external keeper
+    /// follows that text.
     pub(super) fn rejects_the_ciphertext(&self) -> bool {
         const BY_ITSELF: [&str; 3] =
             ["failed to decrypt", "unable to decrypt", "decryption failed"];
@@ -125,8 +126,8 @@ impl Refusal {
                 || (self.says_any(&BY_ITSELF) && !self.says("with external key")))
     }
 
-    /// Whether the keeper looked at the pair of role ID and secret ID and does not accept it.
-    /// Refusals of this kind, and no others, count towards the lock of a role.
+    /// Returns whether the keeper checked the pair of role ID and secret ID and rejected it. Only
+    /// refusals of this kind count towards the lock of a role.
     pub(super) fn refuses_the_pair(&self) -> bool {
         self.status == 400
             && !self.says("cidr")
@@ -139,7 +140,7 @@ impl Refusal {
             ])
     }
 
-    /// Whether the keeper says that a wrapping token was used already or has expired.
+    /// Returns whether the keeper says that a wrapping token was used before or has expired.
     pub(super) fn refuses_the_wrapping_token(&self) -> bool {
         matches!(self.status, 400 | 403)
             && self.says_any(&[
@@ -149,8 +150,8 @@ impl Refusal {
             ])
     }
 
-    /// Whether the token itself was refused, as opposed to a policy that refuses a good one:
-    /// servers wrap the latter in an error list.
+    /// Returns whether the keeper refused the token itself. If a policy refuses the request of a
+    /// valid token, servers format the text as an error list instead.
     pub(super) fn is_dead_token(&self) -> bool {
         self.status == 403
             && (self.says("invalid token") || self.texts.iter().any(|t| t == "permission denied"))

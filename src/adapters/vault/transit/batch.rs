@@ -1,4 +1,5 @@
-//! Several unwraps in one request (`batch_input`): associated data per item, a result for each.
+//! Sends several unwraps in one request (`batch_input`), with associated data and a result for each
+//! item.
 
 use futures_util::future::BoxFuture;
 
@@ -17,13 +18,14 @@ use crate::{
     ports::kek::{Kek as _, Unwrap},
 };
 
-/// Most items in one request: servers refuse bodies of more than about a thousand JSON strings, of
-/// which an item has six.
+/// The largest number of items in one request. Servers refuse bodies with more than about a
+/// thousand JSON strings, and an item has six.
 pub(super) const ITEMS_MAX: usize = 128;
 
 type Outcome = Result<Plaintext, KmsError>;
 
-/// Unwraps `sealed`, in as few requests as the server takes.
+/// Unwraps `sealed` in as few requests as the server accepts. Returns the outcomes in the order of
+/// `sealed`.
 pub(super) async fn unwrap_many(
     kek: &TransitKek,
     sealed: &[Unwrap<'_>],
@@ -36,8 +38,8 @@ pub(super) async fn unwrap_many(
     outcomes
 }
 
-/// Asks once for all items; in halves where the server, or what stands in front of it, takes no
-/// request of that size or form.
+/// Sends one request for all items. If the server or a proxy refuses its size or form, sends each
+/// half on its own.
 fn ask<'a>(
     kek: &'a TransitKek,
     items: &'a [Unwrap<'a>],
@@ -47,7 +49,7 @@ fn ask<'a>(
         if let [item] = items {
             return vec![kek.unwrap(*item, deadline).await];
         }
-        // What does not have the form of a ciphertext is not sent along.
+        // An item that does not have the form of a ciphertext is not sent.
         let (mut bodies, mut flawed) = (Vec::with_capacity(items.len()), Vec::new());
         for (at, item) in items.iter().enumerate() {
             match kek.decrypt_body(*item) {
@@ -81,7 +83,7 @@ fn ask<'a>(
     })
 }
 
-/// Whether a smaller request may pass, or one without the item that spoils it.
+/// Returns whether a smaller request, or a request without the invalid item, may succeed.
 fn is_about_the_form(failure: &Failure) -> bool {
     match failure {
         Failure::Intermediary { status, .. } => *status == 413,
@@ -102,21 +104,20 @@ async fn post(
     Ok(answer.value)
 }
 
-/// Names the item `at` of a batch by the start of its ciphertext, which is its nonce. So the answer
-/// to another batch is noticed too.
+/// Returns the reference of the item `at`: its index and the start of its ciphertext, which is the
+/// nonce. With the nonce, a result of another batch is detected too.
 fn reference(at: usize, ciphertext: &str) -> String {
     let nonce: String = ciphertext.splitn(3, ':').skip(2).flat_map(str::chars).take(16).collect();
     format!("{at}.{nonce}")
 }
 
 /// Returns the outcome of each item of a batch, in the order of their `references`.
-///
-/// A result that names another item is refused: a server or proxy may mix them up.
+/// Refuses a result that names another item, because a server or proxy may mix up results.
 fn read(kek: &TransitKek, answer: &Batch, references: &[String]) -> Vec<Outcome> {
     let request_id = answer.request_id.as_deref().map(RequestId::from);
     let results = &answer.data.batch_results;
     if results.len() != references.len() {
-        let error = unreadable("it has another number of results than were asked for");
+        let error = unreadable("the number of its results differs from the number of items");
         return references.iter().map(|_| Err(error.clone())).collect();
     }
     let outcome = |(item, reference): (&BatchItem, &String)| {

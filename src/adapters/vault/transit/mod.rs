@@ -1,4 +1,4 @@
-//! The KEK as a key of the Transit engine.
+//! Uses a key of the Transit engine as the KEK.
 
 mod batch;
 mod snapshot;
@@ -36,21 +36,21 @@ use crate::{
     },
 };
 
-/// Which key.
+/// The place of the key, and the demands on its server.
 #[derive(Clone, Debug)]
 pub struct TransitSettings {
-    /// Mount and name.
+    /// The mount and the name of the key.
     pub key: KeyPath,
     /// The mount's namespace (`--vault-namespace`).
     pub namespace: Namespace,
-    /// The namespace in which the token lives (`--vault-auth-namespace`).
+    /// The namespace of the login and its token (`--vault-auth-namespace`).
     pub auth_namespace: Namespace,
-    /// Refuse servers without a Vault Enterprise licence (`--require-enterprise`).
+    /// Whether to refuse servers without a Vault Enterprise licence (`--require-enterprise`).
     pub require_enterprise: bool,
 }
 
 impl TransitSettings {
-    /// The lineage that follows from the key's place.
+    /// Returns the lineage for the key's namespace, mount and name.
     #[must_use]
     pub fn lineage(&self) -> Lineage {
         let mount = self.key.mount.to_string();
@@ -58,11 +58,11 @@ impl TransitSettings {
     }
 }
 
-/// The longest plaintext, in bytes, whose ciphertext is within [`Ciphertext`]'s bound for every
-/// type of key.
+/// The longest plaintext, in bytes, whose ciphertext is within the limit of [`Ciphertext`] for
+/// every key type.
 const ALWAYS_FITS: usize = 512;
 
-/// A Transit key.
+/// A key of the Transit engine.
 #[derive(Debug)]
 pub struct TransitKek {
     client: Arc<VaultClient>,
@@ -75,7 +75,8 @@ pub struct TransitKek {
 }
 
 impl TransitKek {
-    /// The key at `settings`, reached through `client` with the tokens of `session`.
+    /// Creates the KEK for the key in `settings`. Sends requests through `client` with the tokens
+    /// of `session`.
     #[must_use]
     pub fn new(
         client: Arc<VaultClient>,
@@ -94,8 +95,8 @@ impl TransitKek {
         }
     }
 
-    /// Sends `request` with the token of the session; if that turns out dead, once more with the
-    /// next one.
+    /// Sends `request` with the token of the session. If the keeper refuses the token, sends it
+    /// once more with the next token.
     async fn send<T: Expected>(
         &self,
         operation: KeeperOperation,
@@ -140,7 +141,7 @@ impl TransitKek {
         answer.map_err(|failure| failure.into_error(asked))
     }
 
-    /// What decrypt is asked for one ciphertext, once its form was checked.
+    /// Checks the form of the ciphertext and returns the body of its decrypt request.
     fn decrypt_body<'a>(&self, sealed: Unwrap<'a>) -> Result<DecryptBody<'a>, KmsError> {
         self.version_of(sealed.ciphertext)?;
         Ok(DecryptBody {
@@ -151,12 +152,12 @@ impl TransitKek {
         })
     }
 
-    /// Where unwraps are asked for.
+    /// Returns the path of unwrap requests.
     fn unwrap_path(&self) -> &str {
         &self.unwrap_path
     }
 
-    /// Asks for the licence once, where one is required.
+    /// Checks that the server has a licence, if one is required. Asks until the first success.
     async fn check_licence(&self, deadline: Monotonic) -> Result<(), KmsError> {
         if !self.settings.require_enterprise {
             return Ok(());
@@ -216,14 +217,14 @@ impl Kek for TransitKek {
         let answer = answer.map_err(|failure| failure.into_error(Asked::Wrap(path)))?;
         let Data { data, request_id } = answer.value;
         let ciphertext = Ciphertext::new(data.ciphertext.into_bytes()).map_err(|error| {
-            // A ciphertext that is too long is the caller's fault where the plaintext was long.
-            if plaintext.len() > ALWAYS_FITS { error } else { unreadable("no ciphertext in it") }
+            // A ciphertext that is too long is the caller's fault if the plaintext was long.
+            if plaintext.len() > ALWAYS_FITS { error } else { unreadable("it has no ciphertext") }
         })?;
         let written =
-            self.version_of(&ciphertext).map_err(|_source| unreadable("no ciphertext in it"))?;
+            self.version_of(&ciphertext).map_err(|_source| unreadable("it has no ciphertext"))?;
         let named = data.key_version.map_or(Some(written), KekVersion::new);
         if named != Some(written) {
-            return Err(unreadable("it names two key versions"));
+            return Err(unreadable("it names two different key versions"));
         }
         Ok(Wrapped::new(ciphertext, written).by(request_id.map(RequestId::from)))
     }
@@ -254,32 +255,35 @@ impl Kek for TransitKek {
     }
 }
 
-/// The key version that `ciphertext` names, if it is in the one spelling that we take.
+/// Returns the key version in `ciphertext`. Accepts only the canonical spelling.
 ///
 /// # Errors
-/// [`Code::CiphertextRejected`] for anything else.
+/// Returns [`Code::CiphertextRejected`] for any other text.
 pub fn version_in(ciphertext: &Ciphertext) -> Result<KekVersion, KmsError> {
     std::str::from_utf8(ciphertext.as_bytes())
         .ok()
         .filter(|text| text.bytes().all(|b| b.is_ascii_graphic()))
         .and_then(|text| text.strip_prefix("vault:v")?.split_once(':'))
-        // Servers take base64 of more than one spelling for the same bytes; we take one.
+        // Servers accept several base64 spellings of the same bytes. Only one is accepted here.
         .filter(|(_, body)| !body.is_empty() && STANDARD.decode(body).is_ok())
         .and_then(|(number, _)| KekVersion::parse(number))
         .ok_or_else(not_transit)
 }
 
-/// The plaintext in its wire form.
+/// Decodes a plaintext from its wire form, base64.
 fn plaintext(encoded: &str) -> Result<Plaintext, KmsError> {
-    let mut plaintext =
-        Zeroizing::new(STANDARD.decode(encoded).map_err(|_source| unreadable("no base64 in it"))?);
+    let mut plaintext = Zeroizing::new(
+        STANDARD
+            .decode(encoded)
+            .map_err(|_source| unreadable("its plaintext is not valid base64"))?,
+    );
     Ok(Plaintext::new(std::mem::take(&mut *plaintext)))
 }
 
-/// What a licence says; that there is one is enough.
+/// The content of a licence. It is not read, because any licence is enough.
 type Licence = serde_json::Map<String, serde_json::Value>;
 
-/// A read of `path`, for which a token is still to be given.
+/// Returns a read request for `path`, without a token.
 const fn read<'a>(path: &'a str, namespace: &'a Namespace) -> Request<'a> {
     Request { method: Method::GET, path, namespace, token: None, body: None }
 }

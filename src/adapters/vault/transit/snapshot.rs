@@ -1,4 +1,4 @@
-//! What a key read means: versions, minimums, and why a key must not wrap.
+//! Converts a key read into a snapshot: versions, minimums, and the reason why a key must not wrap.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +15,8 @@ use crate::{
 const AEAD_TYPES: [&str; 5] =
     ["aes128-gcm96", "aes256-gcm96", "chacha20-poly1305", "xchacha20-poly1305", EXTERNAL];
 
-/// The type of a key that lies in another keeper (OpenBao's external keys). Whether it binds is found
-/// out by the proof of each version.
+/// The type of a key that is stored in another keeper (OpenBao's external keys). The proof of each
+/// version tests whether the key authenticates associated data.
 const EXTERNAL: &str = "external-key";
 
 const BACKUP_ALLOWED: KeyWarning = KeyWarning::new(
@@ -32,13 +32,13 @@ const DELETION_ALLOWED: KeyWarning = KeyWarning::new(
 const EXPORTABLE: KeyWarning =
     KeyWarning::new("exportable", "the key can be read out of the keeper in clear", FOR_GOOD);
 
-/// The remedy of settings that stay once they are set.
-const FOR_GOOD: &str = "it cannot be unset: make a key without it, and move to that one";
+/// The remedy for settings that cannot be unset.
+const FOR_GOOD: &str = "it cannot be unset: create a key without it, and move to that key";
 
-/// The snapshot that `data`, read at `keeper_time`, gives.
+/// Returns the snapshot for `data`, which was read at `keeper_time`.
 ///
 /// # Errors
-/// [`Code::KeeperAnswer`] when it contradicts itself.
+/// Returns [`Code::KeeperAnswer`] if `data` contradicts itself.
 pub(super) fn snapshot(
     data: &KeyData,
     keeper_time: Option<UnixTime>,
@@ -48,8 +48,8 @@ pub(super) fn snapshot(
     let mut versions: BTreeMap<_, VersionIdentity> = BTreeMap::new();
     let mut all_identified = !data.keys.is_empty();
     for (number, created) in &data.keys {
-        let version =
-            KekVersion::parse(number).ok_or_else(|| unreadable("a key version is no number"))?;
+        let version = KekVersion::parse(number)
+            .ok_or_else(|| unreadable("a key version is not a valid number"))?;
         match identity(created, &data.kind) {
             Some(identity) => drop(versions.insert(version, identity)),
             None => all_identified = false,
@@ -75,8 +75,8 @@ pub(super) fn snapshot(
         .with_warnings(warnings.collect()))
 }
 
-/// Reads what the keeper shows of one version: the second of its creation, or the name of the external
-/// key, which has no such time.
+/// Returns the identity of one version: its creation time in seconds, or a fingerprint of the
+/// external key's name. External keys have no creation time.
 fn identity(shown: &serde_json::Value, kind: &str) -> Option<VersionIdentity> {
     match (shown.as_i64(), shown.as_str()) {
         (Some(seconds), _) => Some(UnixTime::from_secs(seconds).into()),
@@ -100,7 +100,7 @@ fn flaw(data: &KeyData, all_identified: bool) -> Option<KmsError> {
     if data.derived || data.convergent_encryption {
         return unusable(
             "the key is derived or convergent".to_owned(),
-            "use a key made without derived and convergent_encryption",
+            "use a key that was created without derived and convergent_encryption",
         );
     }
     if data.soft_deleted {
@@ -108,7 +108,7 @@ fn flaw(data: &KeyData, all_identified: bool) -> Option<KmsError> {
     }
     if !all_identified {
         return unusable(
-            "the key's versions carry no creation times".to_owned(),
+            "the key's versions have no creation times".to_owned(),
             "use a key of type aes256-gcm96, or OpenBao's external-key",
         );
     }
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_symmetric_key_is_read() {
+    fn reads_a_symmetric_key() {
         let seen = read(&serde_json::json!({"exportable": true})).unwrap();
         assert_eq!(seen.versions.len(), 2);
         assert_eq!((seen.latest.get(), seen.min_encryption, seen.flaw), (2, None, None));
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_cannot_bind_are_flawed_and_not_refused() {
+    fn returns_a_flaw_for_keys_that_cannot_bind() {
         let rsa = serde_json::json!({"creation_time": "2026-01-01T00:00:00Z"});
         for change in [
             serde_json::json!({"type": "rsa-2048", "keys": {"1": rsa, "2": rsa}}),
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_of_an_external_key_are_identified_by_their_references() {
+    fn identifies_versions_of_an_external_key_by_their_references() {
         let external = |first: &str| {
             let keys = serde_json::json!({"1": first, "2": "hsm:k2"});
             read(&serde_json::json!({"type": "external-key", "keys": keys})).unwrap()
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn contradictions_are_no_answer() {
+    fn rejects_an_answer_that_contradicts_itself() {
         for change in [
             serde_json::json!({"latest_version": 3}),
             serde_json::json!({"latest_version": 0}),
