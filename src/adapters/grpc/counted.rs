@@ -50,8 +50,8 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let begun = match begun(request.extensions()) {
             Ok(begun) => begun,
-            // Refuses without reading the message. The answer is so small that the peer needs no
-            // free flow-control window.
+            // Refuses without reading the message. The answer has only headers, so it needs no
+            // flow-control window of the peer.
             Err(Full) => return Box::pin(async { Ok(status::of(&overloaded()).into_http()) }),
         };
         let answer = self.0.call(request);

@@ -59,7 +59,7 @@ fn next(s: &Statusz) -> String {
             span(next.in_s)
         ),
         ("healthy", None) => "no change is due.".to_owned(),
-        ("ailing", _) => "the last proven version goes on writing. The provider asks the keeper \
+        ("ailing", _) => "the last proven version keeps writing. The provider asks the keeper \
                           again every 2 s, and becomes healthy without a restart."
             .to_owned(),
         _ => "no Encrypt succeeds until the problem above is solved. The provider tries again \

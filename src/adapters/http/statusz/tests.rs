@@ -68,7 +68,7 @@ fn says_what_happens_next() {
     assert!(next("healthy", takeover).starts_with("version 3 writes in 59 min, on all nodes"));
     assert_eq!(next("healthy", None), "no change is due.");
     assert!(next("failing", takeover).starts_with("no Encrypt succeeds until"));
-    assert!(next("ailing", None).contains("goes on writing"));
+    assert!(next("ailing", None).contains("keeps writing"));
 }
 
 #[tokio::test]
