@@ -28,37 +28,37 @@ use crate::{
     },
 };
 
-/// Longest key id that is written, in characters; ours have fewer.
+/// The longest key id that an entry holds, in characters. The provider's own key ids are shorter.
 const KEY_ID_MAX: usize = 128;
 
-/// Longest identifier of a request to the keeper, in characters; a UUID has 36.
+/// The longest request id of the keeper that an entry holds, in characters. A UUID has 36.
 const REQUEST_ID_MAX: usize = 64;
 
 /// Where the audit log goes (`--audit-log`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuditPlace {
-    /// To this file, at its end.
+    /// Appends to this file.
     File(PathBuf),
-    /// To the journal, as entries of `vault-kube-kms-audit`.
+    /// Sends to the journal, under the identifier `vault-kube-kms-audit`.
     Journal,
-    /// To standard output, among the lines of the log.
+    /// Writes to standard output, between the lines of the log.
     Stdout,
 }
 
-/// What becomes of a call whose entry is lost (`--audit-on-loss`).
+/// What the provider does with a call when an entry is lost (`--audit-on-loss`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnLoss {
-    /// The loss is counted.
+    /// Counts the loss and answers the call.
     Count,
-    /// The call is refused, and all others until an entry is written again.
+    /// Refuses the call, and all calls after it until an entry is written again.
     Refuse,
 }
 
 impl AuditPlace {
-    /// Reads an absolute path, `journal` or `stdout`; `None` for an empty text.
+    /// Reads an absolute path, `journal` or `stdout`. Returns `None` for an empty text.
     ///
     /// # Errors
-    /// What to write instead.
+    /// Any other text. The error says what to write instead.
     pub fn parse(text: &str) -> Result<Option<Self>, String> {
         match text {
             "" => Ok(None),
@@ -76,7 +76,7 @@ impl OnLoss {
     /// Reads `count` or `refuse`.
     ///
     /// # Errors
-    /// What to write instead.
+    /// Any other text. The error says what to write instead.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text {
             "count" => Ok(Self::Count),
@@ -86,7 +86,7 @@ impl OnLoss {
     }
 }
 
-/// The audit log.
+/// Writes the audit log and counts the entries that it lost.
 pub struct AuditLog {
     lines: Lines,
     place: AuditPlace,
@@ -96,18 +96,18 @@ pub struct AuditLog {
 }
 
 impl AuditLog {
-    /// Opens `place`. What is written waits until [`AuditLog::begin`].
+    /// Opens `place`. Entries wait in a queue until [`AuditLog::begin`].
     ///
     /// # Errors
-    /// When it cannot be opened.
+    /// When `place` cannot be opened.
     pub fn open(place: AuditPlace, on_loss: OnLoss, clock: Arc<dyn Clock>) -> io::Result<Self> {
-        let tell = |dropped| {
+        let report = |dropped| {
             warn!(dropped, "audit entries were dropped: they came faster than they were written");
         };
         let lines = match &place {
             AuditPlace::File(path) => {
                 let mut file = AuditFile::open(path)?;
-                Lines::queued("audit", move |line| file.append(line), tell)
+                Lines::queued("audit", move |line| file.append(line), report)
             }
             AuditPlace::Journal => Outlet::Journal.open()?.clone(),
             AuditPlace::Stdout => Outlet::Stdout.open()?.clone(),
@@ -115,10 +115,10 @@ impl AuditLog {
         Ok(Self { lines, place, on_loss, clock, lost: AtomicU64::new(0) })
     }
 
-    /// Starts the thread that writes.
+    /// Starts the thread that writes the entries.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// When the thread cannot be started.
     pub fn begin(&self) -> io::Result<()> {
         self.lines.begin()
     }
@@ -128,12 +128,12 @@ impl AuditLog {
         let _written = self.lines.flush(bound);
     }
 
-    /// The number of entries that were lost since the start.
+    /// Returns the number of entries that were lost since the start.
     #[must_use]
     pub fn lost(&self) -> u64 {
         match self.place {
             AuditPlace::File(_) => self.lines.lost(),
-            // The log's own lines count with the log.
+            // The log uses the same queue, so the queue's own count includes lines of the log.
             AuditPlace::Journal | AuditPlace::Stdout => self.lost.load(Ordering::Relaxed),
         }
     }
@@ -161,11 +161,8 @@ impl Audit for AuditLog {
         match self.on_loss {
             OnLoss::Refuse if !queued || self.lines.is_failing() => Err(KmsError::new(
                 Code::AuditLogFailing,
-                format!(
-                    "the audit log ({}) cannot be written fast enough, or not at all",
-                    self.place
-                ),
-                "make room at its place and check its mode, or give --audit-on-loss=count",
+                format!("the audit log ({}) cannot be written, or only too slowly", self.place),
+                "free space at its place and check its mode, or give --audit-on-loss=count",
             )),
             OnLoss::Count | OnLoss::Refuse => Ok(()),
         }
@@ -188,7 +185,7 @@ impl fmt::Display for AuditPlace {
     }
 }
 
-/// The fields of a line; those without a value are left out.
+/// Returns the fields of a line. Fields without a value are left out.
 fn fields(entry: &Entry<'_>, now: UnixTime) -> Value {
     let caller = entry.caller;
     let outcome = entry.error.map_or("ok", |error| error.code().as_str());
@@ -256,13 +253,13 @@ mod tests {
     }
 
     #[test]
-    fn where_entries_cannot_be_written_calls_are_refused_or_the_loss_is_counted() {
+    fn refuses_calls_or_counts_the_loss_when_entries_cannot_be_written() {
         for (on_loss, refused) in [(OnLoss::Refuse, true), (OnLoss::Count, false)] {
             let place = AuditPlace::File("/dev/full".into());
             let mut file = fs::OpenOptions::new().append(true).open("/dev/full").unwrap();
             let lines = Lines::queued("test", move |line| file.write_all(line), |_| ());
             let log = AuditLog { lines, place, on_loss, clock: clock(), lost: AtomicU64::new(0) };
-            // The first entry is queued before it is known that nothing can be written.
+            // The first entry is queued before the writer thread has failed for the first time.
             log.record(&ENTRY).unwrap();
             log.flush(Duration::from_mins(1));
             let outcome = log.record(&ENTRY);

@@ -1,5 +1,5 @@
-//! The file of the audit log. It may be moved away at any time, as by logrotate: another one is made
-//! under its name.
+//! The file of the audit log. Another program, such as logrotate, may rename it at any time. The
+//! next entry then goes to a new file of the original name.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -10,7 +10,7 @@ use std::{
 
 use rustix::{fs::OFlags, io::Errno};
 
-/// A plain file that is written at its end.
+/// A plain file that is only appended to.
 #[derive(Debug)]
 pub(super) struct AuditFile {
     path: PathBuf,
@@ -20,10 +20,10 @@ pub(super) struct AuditFile {
 }
 
 impl AuditFile {
-    /// Opens the file at `path`, or makes one that only this process's user may read.
+    /// Opens the file at `path`, or creates it with mode 0600.
     ///
     /// # Errors
-    /// When it is not a plain file, is a symbolic link, or cannot be opened.
+    /// When `path` is not a plain file, is a symbolic link, or cannot be opened.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = OpenOptions::new()
@@ -43,14 +43,14 @@ impl AuditFile {
         Ok(Self { path: path.to_owned(), file, identity: (found.dev(), found.ino()) })
     }
 
-    /// Writes `line` at the end of the file that stands at the path now.
+    /// Appends `line` to the file that is at the path now.
     ///
     /// # Errors
-    /// When it cannot be written, or a file that was moved away cannot be made anew.
+    /// When the line cannot be written, or when the file is missing and cannot be created.
     pub(super) fn append(&mut self, line: &[u8]) -> io::Result<()> {
-        let is_there = fs::symlink_metadata(&self.path)
+        let is_unchanged = fs::symlink_metadata(&self.path)
             .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
-        if !is_there {
+        if !is_unchanged {
             *self = Self::open(&self.path)?;
         }
         self.file.write_all(line)
@@ -68,7 +68,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A directory, and the path of a file in it.
+    /// Returns a temporary directory and the path of a file in it.
     pub(in crate::adapters::telemetry) fn directory() -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit");
@@ -76,7 +76,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_file_that_was_moved_away_is_made_anew_with_mode_0600() {
+    fn creates_a_new_file_with_mode_0600_after_a_rename() {
         let (kept, path) = directory();
         let mut file = AuditFile::open(&path).unwrap();
         file.append(b"one\n").unwrap();
@@ -89,7 +89,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn links_pipes_and_directories_are_refused() {
+    fn rejects_links_pipes_and_directories() {
         let (kept, path) = directory();
         let pipe = kept.path().join("pipe");
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
@@ -99,6 +99,6 @@ pub(super) mod tests {
             assert!(error.to_string().contains("is not a plain file"), "{name}: {error}");
         }
         assert!(AuditFile::open(kept.path()).is_err());
-        assert!(!path.exists(), "the target of the link was made");
+        assert!(!path.exists(), "the target of the link was created");
     }
 }

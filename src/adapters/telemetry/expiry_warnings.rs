@@ -1,4 +1,4 @@
-//! Warns once of what expires soon.
+//! Logs one warning for each thing that expires soon, such as a certificate.
 
 use std::{
     collections::HashMap,
@@ -10,15 +10,15 @@ use tracing::warn;
 
 use crate::{adapters::rfc3339, domain::time::UnixTime, ports::telemetry::Expiring};
 
-/// With less time left than this a warning is logged.
+/// A warning is logged when less than this time is left.
 const SOON: Duration = Duration::from_hours(7 * 24);
 
-/// What expires when, and whether a warning was logged.
+/// Each expiry that is known, and whether its warning was logged.
 #[derive(Debug, Default)]
 pub(super) struct ExpiryWarnings(Mutex<HashMap<Expiring, (UnixTime, bool)>>);
 
 impl ExpiryWarnings {
-    /// `what` expires at `at`; with `None` nothing is known of it.
+    /// Records that `what` expires at `at`. `None` removes the expiry, because it is unknown.
     pub(super) fn set(&self, what: Expiring, at: Option<UnixTime>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match at {
@@ -28,8 +28,8 @@ impl ExpiryWarnings {
         }
     }
 
-    /// Logs a warning of each thing that expires within a week of `now`, or has expired, unless
-    /// that was done before.
+    /// Logs a warning for each thing that has expired or expires less than 7 days after `now`. Each
+    /// expiry is logged once.
     pub(super) fn warn(&self, now: UnixTime) {
         for (what, at) in self.due(now) {
             let at = rfc3339::seconds(at);
@@ -41,9 +41,9 @@ impl ExpiryWarnings {
     fn due(&self, now: UnixTime) -> Vec<(Expiring, UnixTime)> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut due = Vec::new();
-        for (what, (at, is_told)) in known.iter_mut() {
-            if !*is_told && at.since(now) < SOON {
-                *is_told = true;
+        for (what, (at, is_logged)) in known.iter_mut() {
+            if !*is_logged && at.since(now) < SOON {
+                *is_logged = true;
                 due.push((*what, *at));
             }
         }
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_warning_is_logged_once_when_less_than_a_week_is_left() {
+    fn warns_once_when_less_than_a_week_is_left() {
         let warnings = ExpiryWarnings::default();
         let end = days(100);
         warnings.set(SECRET_ID, Some(end));

@@ -1,4 +1,4 @@
-//! Instruments under the prefix that is ours.
+//! Builds instruments whose names begin with `vault_kube_kms.`.
 
 use opentelemetry::metrics::{Counter, Gauge, Meter};
 

@@ -1,6 +1,6 @@
-//! The journal, for a process that somebody started by hand on a systemd host.
+//! Sends log lines to journald when an operator starts the process at a terminal of a systemd host.
 //!
-//! An entry is one datagram in journald's native protocol: a line `NAME=value` for each field
+//! An entry is one datagram in journald's native protocol, with a line `NAME=value` for each field
 //! (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>).
 
 use std::{
@@ -25,27 +25,27 @@ use tracing_subscriber::{
 
 use super::program_name;
 
-/// Where journald listens; it is there on a systemd host, and not in a container.
+/// The socket of journald. It exists on a systemd host, but not in a container.
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// Set by systemd for what it starts, whose output it collects anyway.
+/// The variable that systemd sets for its services. The journal already has the output of those.
 const STREAM: &str = "JOURNAL_STREAM";
 
-/// Whether this process was started at a terminal of a systemd host.
+/// Returns whether this process was started at a terminal of a systemd host.
 pub(super) fn at_a_terminal() -> bool {
     let by_hand = io::stdout().is_terminal() && env::var_os(STREAM).is_none();
     by_hand && Path::new(SOCKET).exists()
 }
 
-/// A sink that sends each entry to the socket at `path`.
+/// Returns a sink that sends each entry to the socket at `path`.
 ///
 /// # Errors
-/// When no socket can be made.
+/// When the process cannot create a socket.
 pub(super) fn sink(
     path: impl Into<PathBuf>,
 ) -> io::Result<impl FnMut(&[u8]) -> io::Result<()> + Send + 'static> {
     let (socket, path) = (UnixDatagram::unbound()?, path.into());
-    // Not connected: a journald that restarts has another socket under the same name.
+    // The socket is not connected, because a restarted journald has a new socket of the same name.
     Ok(move |entry: &[u8]| socket.send_to(entry, &path).map(|_sent| ()))
 }
 
@@ -73,7 +73,7 @@ where
     }
 }
 
-/// Syslog's number for a level.
+/// Returns the syslog priority of a level.
 const fn priority(level: Level) -> u8 {
     match level {
         Level::ERROR => 3,
@@ -93,7 +93,7 @@ impl Fields<'_> {
     fn write(&mut self, field: &Field, value: fmt::Arguments<'_>) -> fmt::Result {
         match field.name() {
             "message" => self.writer.write_str("MESSAGE=")?,
-            // The prefix keeps them apart from journald's own names.
+            // The prefix avoids a clash with the field names of journald.
             name => write!(self.writer, "F_{}=", name.to_ascii_uppercase().replace('.', "_"))?,
         }
         write!(OneLine(&mut self.writer), "{value}")?;
@@ -117,7 +117,7 @@ impl Visit for Fields<'_> {
     }
 }
 
-/// Writes text without line breaks: a break would begin another field.
+/// Writes text with a space for each line break, because a line break would start a new field.
 struct OneLine<'a, 'b>(&'a mut Writer<'b>);
 
 impl fmt::Write for OneLine<'_, '_> {
@@ -138,14 +138,14 @@ mod tests {
     use super::*;
     use crate::adapters::telemetry::lines::Lines;
 
-    /// Lines that go to a journal which reads when the test does.
+    /// Returns a socket that stands for journald, and lines that are sent to it.
     fn journal() -> (UnixDatagram, &'static Lines) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let journal = UnixDatagram::bind(&path).unwrap();
         let lines = Lines::queued("test", sink(path).unwrap(), |_| ());
         lines.begin().unwrap();
-        // The name is needed to send.
+        // Keeps the path, because the sink sends to it.
         let _kept = directory.keep();
         (journal, Box::leak(Box::new(lines)))
     }
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_that_does_not_read_costs_entries_and_no_time() {
+    fn drops_entries_without_waiting_when_the_journal_does_not_read() {
         let (journal, lines) = journal();
         let entry = [b'x'; 1024];
         for _ in 0..10_000 {

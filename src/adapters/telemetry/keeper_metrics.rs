@@ -1,4 +1,4 @@
-//! Metrics of the way to the keeper: session, endpoints, retries, and what goes together.
+//! Metrics of the requests to the keeper: session, endpoints, retries, batches and coalescing.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -21,10 +21,10 @@ use crate::{
 
 const BATCH_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
-/// When the token ends; `None` when it never does, or there is none.
+/// When the token expires. `None` when the token never expires, or when there is no token.
 type TokenEnd = Arc<Mutex<Option<Monotonic>>>;
 
-/// The instruments.
+/// The instruments of the requests to the keeper.
 #[derive(Debug)]
 pub(super) struct KeeperMetrics {
     logins: Counter<u64>,
@@ -52,27 +52,32 @@ impl KeeperMetrics {
             breaker: gauge(
                 meter,
                 "endpoint_breaker",
-                "Per endpoint: 0 asked, 1 asked with one request at a time, 2 left alone.",
+                "Per endpoint: 0 used, 1 used with one request at a time, 2 not used.",
             ),
             stale: gauge(
                 meter,
                 "endpoint_stale",
-                "Per endpoint: 1 while it stays behind the others in key versions.",
+                "Per endpoint: 1 while its key versions stay older than the others'.",
             ),
             queue_depth: gauge(meter, "queue_depth", "Unwraps that wait for the keeper."),
             batch_size: meter
                 .u64_histogram("vault_kube_kms.batch_size")
-                .with_description("Unwraps that went to the keeper together after waiting.")
+                .with_description("Unwraps that waited and were sent together in one request.")
                 .with_boundaries(BATCH_BUCKETS.to_vec())
                 .build(),
-            coalesced: counter(meter, "coalesced", "Unwraps that shared an equal one's request."),
+            coalesced: counter(
+                meter,
+                "coalesced",
+                "Unwraps that shared the request of an equal unwrap.",
+            ),
             token_end,
             clock,
         }
     }
 
-    /// Makes every series of a counter exist: those that all keepers share, and those of `labels`.
-    pub(super) fn begin(&self, labels: Labels) {
+    /// Creates every series of each counter with the value 0: the series that all keepers share,
+    /// and the series of `labels`.
+    pub(super) fn create_series(&self, labels: Labels) {
         for counter in [&self.logins, &self.renewals, &self.coalesced] {
             counter.add(0, &[]);
         }
@@ -86,7 +91,7 @@ impl KeeperMetrics {
 
     pub(super) fn logged_in(&self, ttl: Option<Duration>) {
         self.logins.add(1, &[]);
-        self.token_is_good_for(ttl);
+        self.set_token_end(ttl);
     }
 
     pub(super) fn session_closed(&self) {
@@ -95,10 +100,10 @@ impl KeeperMetrics {
 
     pub(super) fn renewed(&self, ttl: Option<Duration>) {
         self.renewals.add(1, &[]);
-        self.token_is_good_for(ttl);
+        self.set_token_end(ttl);
     }
 
-    fn token_is_good_for(&self, ttl: Option<Duration>) {
+    fn set_token_end(&self, ttl: Option<Duration>) {
         let end = ttl.map(|ttl| self.clock.now().after(ttl));
         *self.token_end.lock().unwrap_or_else(PoisonError::into_inner) = end;
     }
@@ -139,13 +144,13 @@ impl KeeperMetrics {
     }
 }
 
-/// What is left of the token is read off at scrape time.
+/// Adds a gauge that computes the remaining life of the token at scrape time.
 fn observe_token(meter: &Meter, token_end: TokenEnd, clock: Arc<dyn Clock>) {
     // The meter keeps the callback; the handle is not needed.
     let _registered = meter
         .f64_observable_gauge("vault_kube_kms.token_left")
         .with_unit("s")
-        .with_description("How long the token is still good for; absent where it never ends.")
+        .with_description("Remaining life of the token; absent when it never expires.")
         .with_callback(move |observer| {
             if let Some(end) = *token_end.lock().unwrap_or_else(PoisonError::into_inner) {
                 observer.observe(end.since(clock.now()).as_secs_f64(), &[]);

@@ -1,24 +1,25 @@
-//! The last errors, for those who look on: a line for each kind, with when and how often.
+//! Keeps the last errors for the status page: one entry for each kind of error, with times and
+//! count.
 
 use std::sync::{Mutex, PoisonError};
 
 use crate::domain::{error::KmsError, time::UnixTime};
 
-/// Kinds kept; the one that was not seen for longest makes room.
+/// The most kinds that are kept. A new kind replaces the kind that was not seen for longest.
 const KINDS_MAX: usize = 16;
 
-/// An error that was met.
+/// An error that happened at least once.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// What failed, in the words of the log.
+    /// The operation that failed, in the words of the log.
     pub what: &'static str,
-    /// The error as it was last.
+    /// The latest error of this kind.
     pub error: KmsError,
-    /// When it was met first and last.
+    /// When the error first happened.
     pub first: UnixTime,
-    /// See `first`.
+    /// When the error last happened.
     pub last: UnixTime,
-    /// How often.
+    /// How often the error happened.
     pub times: u64,
 }
 
@@ -27,8 +28,8 @@ pub struct Seen {
 pub struct LastErrors(Mutex<Vec<Seen>>);
 
 impl LastErrors {
-    /// Takes note that `what` failed with `error` at `now`.
-    pub(super) fn note(&self, what: &'static str, error: &KmsError, now: UnixTime) {
+    /// Records that `what` failed with `error` at `now`.
+    pub(super) fn record(&self, what: &'static str, error: &KmsError, now: UnixTime) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = seen.iter().position(|s| s.what == what && s.error.code() == error.code());
         let (first, times) = match known.map(|at| seen.remove(at)) {
@@ -41,7 +42,7 @@ impl LastErrors {
         seen.push(Seen { what, error: error.clone(), first, last: now, times });
     }
 
-    /// The errors, the latest first.
+    /// Returns the errors, the latest first.
     #[must_use]
     pub fn latest_first(&self) -> Vec<Seen> {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -58,11 +59,11 @@ mod tests {
     const WHATS: [&str; 3] = ["a", "b", "c"];
 
     #[test]
-    fn a_kind_is_one_line_and_the_latest_stands_first() {
+    fn keeps_one_entry_for_each_kind_and_returns_the_latest_first() {
         let errors = LastErrors::default();
         let error = KmsError::new(Code::KeeperSealed, "sealed", "unseal it");
         for (second, what) in [(1, "a"), (2, "b"), (3, "a")] {
-            errors.note(what, &error, UnixTime::from_secs(second));
+            errors.record(what, &error, UnixTime::from_secs(second));
         }
         let seen = errors.latest_first();
         let line = |s: &Seen| (s.what, s.first.secs(), s.last.secs(), s.times);
@@ -71,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_kinds_is_bounded() {
+    fn bounds_the_number_of_kinds() {
         let errors = LastErrors::default();
         for code in [
             Code::Internal,
@@ -83,7 +84,7 @@ mod tests {
         ] {
             for what in WHATS {
                 let error = KmsError::new(code, "scripted", "none");
-                errors.note(what, &error, UnixTime::default());
+                errors.record(what, &error, UnixTime::default());
             }
         }
         assert_eq!(errors.latest_first().len(), KINDS_MAX);

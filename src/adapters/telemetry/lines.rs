@@ -1,5 +1,5 @@
-//! A bounded queue of lines with a thread that writes them. A reader that stalls costs lines, and
-//! never the time of the code that logs.
+//! A bounded queue of lines, and a thread that writes them. When the reader stalls, the queue drops
+//! lines. The code that logs never waits.
 
 use std::{
     collections::VecDeque,
@@ -17,22 +17,22 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-/// How much may wait to be written, in bytes.
+/// The most bytes that may wait to be written.
 const BYTES_MAX: usize = 1 << 20;
 
-/// What a waiting line counts beside its text.
+/// The bytes that a waiting line counts in addition to its text.
 const LINE_OVERHEAD: usize = 64;
 
-/// Takes lines without waiting and has them written by a thread of its own.
+/// Queues lines without waiting. A thread of its own writes them.
 #[derive(Clone, Debug)]
 pub struct Lines(Arc<Shared>);
 
-/// Starts the thread that writes.
+/// Starts the thread that writes the lines.
 type Writer = Box<dyn FnOnce(&Arc<Shared>) -> io::Result<()> + Send>;
 
 #[derive(Default)]
 struct Shared {
-    /// Until the thread is started.
+    /// `None` once the thread is started.
     writer: Mutex<Option<Writer>>,
     queue: Mutex<Queue>,
     pushed: Condvar,
@@ -45,32 +45,32 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Vec<u8>>,
-    /// Of the lines that wait and of the one that is being written.
+    /// The size of the lines that wait and of the line that is being written.
     bytes: usize,
-    /// Lines that were dropped and not told of yet.
-    untold: u64,
+    /// The number of dropped lines that are not reported yet.
+    unreported: u64,
 }
 
 impl Lines {
-    /// A queue whose lines wait until [`Lines::begin`] or [`Lines::flush`] starts a thread `name`,
-    /// which gives each line to `sink`. Once at least half of the queue is free again after lines
-    /// were dropped, the thread calls `tell` with their number.
+    /// Returns a queue. Lines wait until [`Lines::begin`] or [`Lines::flush`] starts the thread
+    /// `name`, which passes each line to `sink`. After lines were dropped, the thread calls
+    /// `report` with their number as soon as at least half of the queue is free again.
     pub fn queued(
         name: &str,
         sink: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
-        tell: impl Fn(u64) + Send + 'static,
+        report: impl Fn(u64) + Send + 'static,
     ) -> Self {
         let name = name.to_owned();
         let writer = move |shared: &Arc<Shared>| {
             let writer = Arc::clone(shared);
-            drop(thread::Builder::new().name(name).spawn(move || writer.write(sink, &tell))?);
+            drop(thread::Builder::new().name(name).spawn(move || writer.write(sink, &report))?);
             Ok(())
         };
         let writer: Writer = Box::new(writer);
         Self(Arc::new(Shared { writer: Mutex::new(Some(writer)), ..Shared::default() }))
     }
 
-    /// Starts the thread that writes, unless it was started before.
+    /// Starts the thread that writes the lines, unless it was started before.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -79,15 +79,15 @@ impl Lines {
         writer.map_or(Ok(()), |writer| writer(&self.0))
     }
 
-    /// Queues `line`, or drops it if more than 1 MiB would wait. Returns whether it is queued.
+    /// Queues `line`, or drops it when more than 1 MiB would wait. Returns whether it is queued.
     #[expect(clippy::must_use_candidate, reason = "losses are counted")]
     pub fn push(&self, line: &[u8]) -> bool {
         let size = size(line);
         let mut queue = self.0.queue();
         let bytes = queue.bytes.saturating_add(size);
         if bytes > BYTES_MAX {
-            queue.untold = queue.untold.saturating_add(1);
-            self.0.lose();
+            queue.unreported = queue.unreported.saturating_add(1);
+            self.0.count_loss();
             return false;
         }
         queue.bytes = bytes;
@@ -97,13 +97,13 @@ impl Lines {
         true
     }
 
-    /// Whether the last line could not be written.
+    /// Returns whether the last line could not be written.
     #[must_use]
     pub fn is_failing(&self) -> bool {
         self.0.failing.load(Ordering::Relaxed)
     }
 
-    /// Waits until all lines are written, for at most `bound`. Returns whether they are.
+    /// Waits for at most `bound` until all lines are written. Returns whether they are written.
     pub fn flush(&self, bound: Duration) -> bool {
         if self.begin().is_err() {
             return false;
@@ -114,7 +114,7 @@ impl Lines {
         !timeout.timed_out()
     }
 
-    /// The number of lines that were dropped or could not be written.
+    /// Returns the number of lines that were dropped or could not be written.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.0.lost.load(Ordering::Relaxed)
@@ -143,23 +143,24 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lose(&self) {
+    fn count_loss(&self) {
         let _before = self.lost.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The writer's thread.
-    fn write(&self, mut sink: impl FnMut(&[u8]) -> io::Result<()>, tell: &impl Fn(u64)) {
+    /// Writes queued lines for ever. This is the body of the thread.
+    fn write(&self, mut sink: impl FnMut(&[u8]) -> io::Result<()>, report: &impl Fn(u64)) {
         loop {
             let line = self.next();
             let failed = sink(&line).is_err();
             self.failing.store(failed, Ordering::Relaxed);
             if failed {
-                self.lose();
+                self.count_loss();
             }
-            // Told first: what `tell` pushes is then waited for by a flush.
-            match self.untold(size(&line)) {
+            // Reports before this line counts as written, so that a flush also waits for the line
+            // that `report` pushes.
+            match self.take_unreported(size(&line)) {
                 0 => (),
-                dropped => tell(dropped),
+                dropped => report(dropped),
             }
             self.written(size(&line));
         }
@@ -171,19 +172,20 @@ impl Shared {
             if let Some(line) = queue.waiting.pop_front() {
                 return line;
             }
-            // What a burst took is given back.
+            // Frees the memory that a burst of lines needed.
             queue.waiting.shrink_to(64);
             queue = self.pushed.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Takes the number of dropped lines, if there is room again once `size` bytes are written.
-    fn untold(&self, size: usize) -> u64 {
+    /// Takes the number of dropped lines that are not reported yet. Returns 0 while more than half
+    /// of the queue is in use. `size` is the size of the line that was just written.
+    fn take_unreported(&self, size: usize) -> u64 {
         let mut queue = self.queue();
         if queue.bytes.saturating_sub(size) > BYTES_MAX / 2 {
             return 0;
         }
-        std::mem::take(&mut queue.untold)
+        std::mem::take(&mut queue.unreported)
     }
 
     fn written(&self, size: usize) {
@@ -199,7 +201,8 @@ fn size(line: &[u8]) -> usize {
     line.len().saturating_add(LINE_OVERHEAD)
 }
 
-/// A sink that writes to what `output` is open for, without the standard library's lock.
+/// Returns a sink that writes to a duplicate of the descriptor of `output`, without the lock of the
+/// standard library.
 ///
 /// # Errors
 /// When the descriptor cannot be duplicated.
@@ -210,7 +213,8 @@ pub(super) fn file_sink(
     Ok(move |line: &[u8]| write_all(&mut file, line))
 }
 
-/// Writes all of `line`, also where whoever started this process made the descriptor non-blocking.
+/// Writes all of `line`, also to a non-blocking descriptor: the parent process may have set that
+/// mode.
 fn write_all(file: &mut File, mut line: &[u8]) -> io::Result<()> {
     while !line.is_empty() {
         match file.write(line) {

@@ -1,4 +1,4 @@
-//! A queue of lines whose sink is a gate that a test opens.
+//! Tests of the queue of lines. The sink of most tests waits for permission before each line.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -9,23 +9,23 @@ use rustix::fs::{OFlags, fcntl_setfl};
 
 use super::*;
 
-/// Long enough for any machine; what is expected ends the wait earlier.
+/// Long enough for any machine. The expected event ends the wait earlier.
 const AMPLE: Duration = Duration::from_mins(2);
 const SHORT: Duration = Duration::from_millis(10);
 
-/// Lines that wait for a token of `Sender` each, then come out of the first `Receiver`; what is
-/// told comes out of the second.
+/// Returns a queue that writes one line for each message from `Sender`. The first `Receiver` gets
+/// the written lines, the second one the reported numbers of dropped lines.
 fn gated() -> (Lines, Sender<()>, Receiver<Vec<u8>>, Receiver<u64>) {
     let (open, gate) = channel();
     let (written, out) = channel();
-    let (told, tellings) = channel();
+    let (report, reports) = channel();
     let sink = move |line: &[u8]| {
         gate.recv().map_err(io::Error::other)?;
         written.send(line.to_vec()).map_err(io::Error::other)
     };
-    let lines = Lines::queued("test", sink, move |dropped| told.send(dropped).unwrap());
+    let lines = Lines::queued("test", sink, move |dropped| report.send(dropped).unwrap());
     lines.begin().unwrap();
-    (lines, open, out, tellings)
+    (lines, open, out, reports)
 }
 
 #[test]
@@ -46,8 +46,8 @@ fn lines_wait_until_the_thread_is_started_or_a_flush_starts_it() {
 }
 
 #[test]
-fn lines_come_out_in_their_order_and_flush_waits_for_them() {
-    let (lines, open, out, _told) = gated();
+fn writes_lines_in_order_and_flush_waits_for_them() {
+    let (lines, open, out, _reports) = gated();
     for line in [b"1", b"2", b"3"] {
         lines.push(line);
     }
@@ -61,8 +61,8 @@ fn lines_come_out_in_their_order_and_flush_waits_for_them() {
 }
 
 #[test]
-fn what_does_not_fit_is_dropped_counted_and_told_once_there_is_room() {
-    let (lines, open, out, told) = gated();
+fn drops_and_counts_lines_that_do_not_fit_and_reports_them_once_there_is_room() {
+    let (lines, open, out, reports) = gated();
     let line = vec![b'x'; 1024 - LINE_OVERHEAD];
     let fit = BYTES_MAX / 1024;
     for _ in 0..fit + 5 {
@@ -73,31 +73,31 @@ fn what_does_not_fit_is_dropped_counted_and_told_once_there_is_room() {
         open.send(()).unwrap();
         out.recv_timeout(AMPLE).unwrap();
     }
-    assert!(told.try_recv().is_err(), "the reader is not back yet");
+    assert!(reports.try_recv().is_err(), "less than half of the queue is free");
     for _ in fit / 2 - 1..fit {
         open.send(()).unwrap();
     }
-    assert_eq!(told.recv_timeout(AMPLE), Ok(5));
+    assert_eq!(reports.recv_timeout(AMPLE), Ok(5));
     assert!(lines.flush(AMPLE));
-    assert!(told.try_recv().is_err(), "told once");
+    assert!(reports.try_recv().is_err(), "reported once");
     lines.push(&vec![b'x'; BYTES_MAX]);
     assert_eq!(lines.lost(), 6, "a line that never fits");
 }
 
 #[test]
-fn a_line_that_cannot_be_written_is_counted_and_not_told() {
-    let (tell, told) = channel();
+fn counts_a_line_that_cannot_be_written_without_a_report() {
+    let (report, reports) = channel();
     let sink = |_: &[u8]| Err(ErrorKind::BrokenPipe.into());
-    let lines = Lines::queued("test", sink, move |dropped| tell.send(dropped).unwrap());
+    let lines = Lines::queued("test", sink, move |dropped| report.send(dropped).unwrap());
     lines.begin().unwrap();
     lines.push(b"line");
     assert!(lines.flush(AMPLE));
     assert_eq!(lines.lost(), 1);
-    assert!(told.try_recv().is_err(), "a line about it could not be written either");
+    assert!(reports.try_recv().is_err(), "a line about it could not be written either");
 }
 
 #[test]
-fn a_descriptor_that_was_made_non_blocking_loses_nothing() {
+fn loses_nothing_on_a_non_blocking_descriptor() {
     let (reader, writer) = io::pipe().unwrap();
     fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
     let lines = Lines::queued("test", file_sink(&writer).unwrap(), |_| ());
@@ -106,7 +106,7 @@ fn a_descriptor_that_was_made_non_blocking_loses_nothing() {
     for _ in 0..500 {
         lines.push(line.as_bytes());
     }
-    assert!(!lines.flush(SHORT), "a pipe has not so much room");
+    assert!(!lines.flush(SHORT), "a pipe does not have so much room");
     let read = BufReader::new(reader).lines().take(500);
     assert!(read.map(Result::unwrap).all(|read| read.len() == 999));
     assert!(lines.flush(AMPLE));

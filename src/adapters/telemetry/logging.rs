@@ -1,4 +1,4 @@
-//! Where log lines go, and in which form.
+//! Chooses where log lines go and which format they have.
 
 use std::io;
 
@@ -18,20 +18,21 @@ const OURS: &str = "vault_kube_kms";
 /// How much is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// Only what needs somebody to act.
+    /// Logs only what an operator must act on.
     Error,
-    /// What may soon.
+    /// Also logs what an operator may have to act on soon.
     Warn,
-    /// What changes.
+    /// Also logs changes of state.
     Info,
-    /// Each call.
+    /// Also logs each call.
     Debug,
-    /// The libraries' doings too.
+    /// Also logs what the libraries do.
     Trace,
 }
 
 impl Level {
-    /// Reads the original's spellings: names, with or without `-extended`, and numbers.
+    /// Reads a level in the spellings of HashiCorp's plugin: a name, with or without `-extended`,
+    /// or a number.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let name = text.to_ascii_lowercase();
@@ -53,7 +54,8 @@ impl Level {
         }
     }
 
-    /// Libraries speak one level more seldom than we do: their lines may quote what they carry.
+    /// Returns the levels by log target. Libraries log less than this crate, because their lines
+    /// may contain data of requests.
     fn targets(self) -> Targets {
         let (ours, others) = match self {
             Self::Error => (LevelFilter::ERROR, LevelFilter::ERROR),
@@ -66,29 +68,28 @@ impl Level {
     }
 }
 
-/// The form of a log line.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// One JSON object a line, on standard output.
+    /// One JSON object for each line, on standard output.
     Json,
-    /// For people, on standard error.
+    /// Text for a human reader, on standard error.
     Text,
 }
 
-/// Sends all log lines of this process to one place, and spans to `traces`: [`dispatch`] for all
-/// threads. Only the first call counts.
+/// Installs [`dispatch`] for all threads of this process. Only the first call has an effect.
 ///
 /// # Errors
-/// As for [`dispatch`].
+/// Those of [`dispatch`].
 pub fn init(level: Level, form: Form, traces: Option<&Traces>) -> io::Result<()> {
     let dispatch = dispatch(level, form, traces)?;
     let _already_set = tracing::dispatcher::set_global_default(dispatch).is_err();
     Ok(())
 }
 
-/// What takes log lines and sends them to one place, and spans to `traces`. At a terminal of a
-/// systemd host, lines go to the journal too. Lines are queued ([`super::outlets`]): logging never
-/// waits for a reader.
+/// Returns a dispatcher that sends log lines to standard output or standard error, and spans to
+/// `traces`. At a terminal of a systemd host, lines also go to the journal. Lines are queued
+/// ([`super::outlets`]), so logging never waits for a reader.
 ///
 /// # Errors
 /// When the thread that writes the lines cannot be started.
@@ -131,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn old_and_new_spellings() {
+    fn reads_old_and_new_spellings() {
         for (text, level) in [
             ("info", Level::Info),
             ("DEBUG", Level::Debug),

@@ -1,5 +1,5 @@
-//! Metrics by OpenTelemetry, exposed in Prometheus' text form. The names of the original come
-//! first: existing dashboards read them.
+//! Metrics by OpenTelemetry, exposed in the text format of Prometheus. Metrics that HashiCorp's
+//! plugin also has keep its names, because existing dashboards read them.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -38,18 +38,18 @@ use crate::{
     },
 };
 
-/// Durations of requests to the keeper, in seconds.
+/// Bucket boundaries for the duration of requests to the keeper, in seconds.
 const KEEPER_BUCKETS_S: [f64; 12] =
     [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
 
-/// What an incident can be.
+/// The codes that an incident can have.
 const INCIDENTS: [Code; 2] = [Code::KeyReplaced, Code::KeyRolledBack];
 
-/// The most series of one instrument. Calls have most: 3 methods with 17 statuses each. The library
-/// takes memory for so many at once, and by itself for 2,000.
+/// The most series of one instrument. Calls have the most: 3 methods with 17 statuses each. The
+/// library allocates memory for this number at once; its default is 2,000.
 const SERIES_MAX: usize = 64;
 
-/// All instruments, and the registry that shows them.
+/// All instruments, and the registry that exposes them.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -73,16 +73,17 @@ pub struct Metrics {
     proven_at: Arc<Mutex<Option<Monotonic>>>,
     key_ids: KeyIds,
     expiries: Expiries,
-    /// Those of the way to the keeper.
+    /// The instruments of the requests to the keeper.
     pub(super) keeper: KeeperMetrics,
 }
 
 impl Metrics {
-    /// Instruments with nothing recorded. `connection` names the keeper in the label
-    /// `vault_connection`, `labels` are those of its own; `runtime` adds those of the process.
+    /// Returns all instruments, with every counter at 0. `connection` is the value of the label
+    /// `vault_connection`. `labels` are the codes and retry reasons of the keeper. `runtime` adds
+    /// the metrics of the process and of its tasks.
     ///
     /// # Errors
-    /// When the exporter cannot be set up.
+    /// When the exporter cannot be built.
     pub fn new(
         connection: &str,
         labels: Labels,
@@ -130,7 +131,7 @@ impl Metrics {
                 .with_boundaries(KEEPER_BUCKETS_S.to_vec())
                 .build(),
             healthy: gauge(&meter, "healthy", "1 while Status answers ok."),
-            problem: Problem::shown_by(&meter),
+            problem: Problem::register(&meter),
             key_version: gauge(&meter, "key_version", "The key version that writes."),
             newest_version: gauge(&meter, "newest_version", "The newest key version."),
             takeover: meter
@@ -138,8 +139,16 @@ impl Metrics {
                 .with_unit("s")
                 .with_description("Time until the next key version takes over; 0 when none waits.")
                 .build(),
-            legacy_reads: counter(&meter, "legacy_reads", "Reads of what other plugins wrote."),
-            incidents: counter(&meter, "incidents", "The key was replaced or rolled back."),
+            legacy_reads: counter(
+                &meter,
+                "legacy_reads",
+                "Decrypts of objects that other plugins wrote.",
+            ),
+            incidents: counter(
+                &meter,
+                "incidents",
+                "Times that the key was replaced or rolled back.",
+            ),
             connections_ended: counter(
                 &meter,
                 "connections_ended",
@@ -152,19 +161,19 @@ impl Metrics {
             ),
             peers: Peers::new(&meter),
             proven_at,
-            key_ids: KeyIds::shown_by(&meter),
-            expiries: Expiries::shown_by(&meter),
+            key_ids: KeyIds::register(&meter),
+            expiries: Expiries::register(&meter),
             keeper: KeeperMetrics::new(&meter, clock),
         };
-        metrics.begin(labels);
+        metrics.create_series(labels);
         Ok(metrics)
     }
 
-    /// Makes every series of a counter exist: an alert on `increase()` does not see a series that
-    /// begins with 1.
-    fn begin(&self, labels: Labels) {
+    /// Creates every series of each counter with the value 0. An alert on `increase()` does not
+    /// fire for a series whose first value is 1.
+    fn create_series(&self, labels: Labels) {
         for operation in KeeperOperation::ALL {
-            let labels = self.of(operation);
+            let labels = self.request_labels(operation);
             self.keeper_calls.add(0, &labels);
             self.keeper_errors.add(0, &labels);
         }
@@ -176,18 +185,18 @@ impl Metrics {
         for reason in EndReason::ALL {
             self.connections_ended.add(0, &[KeyValue::new("reason", reason.as_str())]);
         }
-        self.keeper.begin(labels);
+        self.keeper.create_series(labels);
     }
 
-    /// The labels of a request to the keeper.
-    fn of(&self, operation: KeeperOperation) -> [KeyValue; 2] {
+    /// Returns the labels of a request to the keeper.
+    fn request_labels(&self, operation: KeeperOperation) -> [KeyValue; 2] {
         [KeyValue::new("operation", operation.as_str()), self.connection.clone()]
     }
 
-    /// All metrics in Prometheus' text form.
+    /// Returns all metrics in the text format of Prometheus.
     ///
     /// # Errors
-    /// When they cannot be put into text.
+    /// When the encoder fails.
     pub fn text(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
@@ -202,7 +211,7 @@ impl Metrics {
         elapsed: Duration,
         error: Option<&KmsError>,
     ) {
-        let labels = self.of(operation);
+        let labels = self.request_labels(operation);
         let count = if error.is_some() { &self.keeper_errors } else { &self.keeper_calls };
         count.add(1, &labels);
         self.keeper_time.record(elapsed.as_secs_f64(), &labels);
@@ -243,7 +252,7 @@ impl Metrics {
         self.peers.called(uid, succeeded);
     }
 
-    /// Counts the entries that `lost` says were lost of the audit log.
+    /// Adds a counter whose value is `lost()`: the number of lost entries of the audit log.
     pub fn observe_audit(&self, lost: impl Fn() -> u64 + Send + Sync + 'static) {
         let _registered = self
             .meter
@@ -266,7 +275,8 @@ impl Metrics {
     }
 }
 
-/// The age of the last proof is read off at scrape time, so that it grows when proofs stop.
+/// Adds a gauge that computes the age of the last proof at scrape time, so that it grows when
+/// proofs stop.
 fn observe_proof_age(
     meter: &Meter,
     proven_at: Arc<Mutex<Option<Monotonic>>>,
@@ -285,16 +295,17 @@ fn observe_proof_age(
         .build();
 }
 
-/// The queues of the log lines count what they dropped.
+/// Adds a counter of the lines that the queues of the log dropped.
 fn observe_dropped_lines(meter: &Meter) {
     let _registered = meter
         .u64_observable_counter("vault_kube_kms.log_lines_dropped")
-        .with_description("Log lines that were dropped, for they were not read fast enough.")
+        .with_description("Log lines that were dropped because the reader was too slow.")
         .with_callback(|observer| observer.observe(outlets::dropped(), &[]))
         .build();
 }
 
-/// A number that only grows is a leak, long before memory shows it.
+/// Adds a gauge of the tasks of the runtime. A number that only grows shows a leak earlier than the
+/// memory does.
 fn observe_tasks(meter: &Meter) {
     let _registered = meter
         .u64_observable_gauge("vault_kube_kms.tasks")

@@ -1,4 +1,4 @@
-//! The page of metrics, as Prometheus reads it.
+//! Tests of the metrics page in the text format of Prometheus.
 
 use super::*;
 use crate::{
@@ -22,14 +22,14 @@ fn metrics() -> Metrics {
     Metrics::new("keeper:1", LABELS, false, Arc::new(SystemClock::new())).unwrap()
 }
 
-/// The value of `series`, if it is on the page.
+/// Returns the value of `series`, or `None` when the page does not have it.
 fn value(metrics: &Metrics, series: &str) -> Option<f64> {
     let page = metrics.text().unwrap();
     let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
     Some(line.parse().unwrap())
 }
 
-/// An `increase()` over a series that is born at 1 never fires.
+/// An alert on `increase()` does not fire for a series whose first value is 1.
 #[test]
 fn counters_are_0_from_the_start() {
     let metrics = metrics();
@@ -59,7 +59,7 @@ fn counters_are_0_from_the_start() {
 }
 
 #[test]
-fn a_counter_goes_on_from_0() {
+fn counters_grow_from_0() {
     let metrics = metrics();
     let error = KmsError::new(Code::KeyReplaced, "scripted", "none");
     metrics.incident(&error);
@@ -70,7 +70,7 @@ fn a_counter_goes_on_from_0() {
 }
 
 #[test]
-fn each_uid_has_its_series_up_to_a_number() {
+fn the_first_8_uids_have_series_of_their_own() {
     let metrics = metrics();
     for uid in (0..10).chain([0]) {
         metrics.called_by(uid, true);
@@ -120,7 +120,7 @@ fn expiries_are_shown_once_they_are_known() {
     assert!(!page.contains("secret-id") && page.contains("what=\"authorities\""), "{page}");
 }
 
-/// Each rotation brings another key id; the page does not grow with them.
+/// Each rotation makes a new key id. The page must not grow with each rotation.
 #[test]
 fn only_the_key_id_that_writes_and_the_one_before_are_shown() {
     let metrics = metrics();
@@ -137,9 +137,9 @@ fn only_the_key_id_that_writes_and_the_one_before_are_shown() {
     assert_eq!(values, ["0", "1"]);
 }
 
-/// The names, types and units are those of Prometheus' client libraries: dashboards read them.
+/// Dashboards read the names, types and units of Prometheus' client libraries.
 #[test]
-fn the_process_is_shown_under_the_names_of_prometheus() {
+fn process_metrics_have_the_names_of_prometheus() {
     let metrics = Metrics::new("keeper:1", LABELS, true, Arc::new(SystemClock::new())).unwrap();
     let page = metrics.text().unwrap();
     let types = [
@@ -160,7 +160,7 @@ fn the_process_is_shown_under_the_names_of_prometheus() {
     assert!((-1.0..86_400.0).contains(&age), "started {age} s ago");
     assert!(value("process_cpu_seconds_total") >= 0.0);
     assert!(value("process_threads") >= 1.0);
-    // Standard input, output and error at least.
+    // Standard input, output and error are open.
     assert!((3.0..=value("process_max_fds")).contains(&value("process_open_fds")));
     let resident = value("process_resident_memory_bytes");
     assert!((65_536.0..value("process_virtual_memory_bytes")).contains(&resident), "{resident}");

@@ -1,4 +1,4 @@
-//! Outbound: logs, metrics and traces.
+//! Logs, metrics, traces and the audit log.
 
 pub mod audit;
 pub mod last_errors;

@@ -1,4 +1,4 @@
-//! Where the lines of this process go: a queue and a thread for each place.
+//! The outlets for the lines of this process. Each outlet has a queue and a thread.
 
 use std::{
     io,
@@ -16,22 +16,22 @@ use super::{
     lines::{Lines, file_sink},
 };
 
-/// How long the end of the process waits for each outlet that still has lines to write.
+/// How long the process waits at its end for each outlet that still has lines to write.
 pub const FLUSH: Duration = Duration::from_secs(1);
 
-/// A place for lines.
+/// A place that lines are written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outlet {
     /// Standard output.
     Stdout,
     /// Standard error.
     Stderr,
-    /// The socket of journald; a line is an entry in its native protocol.
+    /// The socket of journald. A line is an entry in the native protocol of journald.
     Journal,
 }
 
-/// Whether threads are not started yet.
-static HELD: AtomicBool = AtomicBool::new(false);
+/// Whether lines wait because no thread may start yet.
+static ON_HOLD: AtomicBool = AtomicBool::new(false);
 
 static STDOUT: OnceLock<Lines> = OnceLock::new();
 static STDERR: OnceLock<Lines> = OnceLock::new();
@@ -40,10 +40,11 @@ static JOURNAL: OnceLock<Lines> = OnceLock::new();
 impl Outlet {
     const ALL: [Self; 3] = [Self::Stdout, Self::Stderr, Self::Journal];
 
-    /// The queue of this outlet. The first call starts its thread, unless [`hold`] was called.
+    /// Returns the queue of this outlet. The first call starts its thread, unless [`hold`] was
+    /// called.
     ///
     /// # Errors
-    /// When the thread cannot be started, or what it writes to cannot be opened.
+    /// When the thread cannot be started, or the outlet cannot be opened.
     pub fn open(self) -> io::Result<&'static Lines> {
         if let Some(lines) = self.cell().get() {
             return Ok(lines);
@@ -54,7 +55,7 @@ impl Outlet {
             Self::Journal => self.queue(journal::sink(journal::SOCKET)?),
         };
         let lines = self.cell().get_or_init(|| lines);
-        if !HELD.load(Ordering::Acquire) {
+        if !ON_HOLD.load(Ordering::Acquire) {
             lines.begin()?;
         }
         Ok(lines)
@@ -62,10 +63,10 @@ impl Outlet {
 
     fn queue(self, sink: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static) -> Lines {
         let outlet = self.as_str();
-        let tell = move |dropped| {
+        let report = move |dropped| {
             warn!(outlet, dropped, "log lines were dropped: they came faster than they were read");
         };
-        Lines::queued(outlet, sink, tell)
+        Lines::queued(outlet, sink, report)
     }
 
     const fn cell(self) -> &'static OnceLock<Lines> {
@@ -85,35 +86,36 @@ impl Outlet {
     }
 }
 
-/// Starts no thread until [`release`]: lines wait in their queues. For a process that restricts
-/// itself first.
+/// Delays all threads until [`release`]. Lines wait in their queues. A process that restricts
+/// itself calls this first, because the restrictions apply only to threads that start after them.
 pub fn hold() {
-    HELD.store(true, Ordering::Release);
+    ON_HOLD.store(true, Ordering::Release);
 }
 
-/// Starts the threads of all outlets that are open, and from now on of each one that is opened.
+/// Starts the threads of all open outlets. From now on, each outlet starts its thread when it
+/// opens.
 ///
 /// # Errors
 /// When a thread cannot be started.
 pub fn release() -> io::Result<()> {
-    HELD.store(false, Ordering::Release);
-    open_ones().try_for_each(Lines::begin)
+    ON_HOLD.store(false, Ordering::Release);
+    open_outlets().try_for_each(Lines::begin)
 }
 
-/// Waits until the lines of all outlets are written, for at most `bound` for each outlet in use.
-/// To be called before the process ends, in a panic hook too.
+/// Waits until the lines of all outlets are written, for at most `bound` for each open outlet. Call
+/// this before the process ends, also in a panic hook.
 pub fn flush(bound: Duration) {
-    for lines in open_ones() {
+    for lines in open_outlets() {
         let _written = lines.flush(bound);
     }
 }
 
-/// The number of lines that were dropped since the start, at all outlets.
+/// Returns the number of lines that all outlets dropped since the start.
 #[must_use]
 pub fn dropped() -> u64 {
-    open_ones().map(Lines::lost).fold(0, u64::saturating_add)
+    open_outlets().map(Lines::lost).fold(0, u64::saturating_add)
 }
 
-fn open_ones() -> impl Iterator<Item = &'static Lines> {
+fn open_outlets() -> impl Iterator<Item = &'static Lines> {
     Outlet::ALL.into_iter().filter_map(|outlet| outlet.cell().get())
 }

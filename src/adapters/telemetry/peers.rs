@@ -1,4 +1,4 @@
-//! Who calls: a counter by the uid of the caller's process.
+//! A counter of calls by the uid of the caller's process.
 
 use std::{
     collections::BTreeMap,
@@ -12,21 +12,21 @@ use opentelemetry::{
 
 use super::instruments::counter;
 
-/// How many uids get a series of their own: an API server's, an operator's, and some more. All others
-/// are counted together.
+/// How many uids have a series of their own. An API server and an operator need two. All other uids
+/// share one series.
 const UIDS_MAX: usize = 8;
 
 /// The labels of a series.
 type Labels = [KeyValue; 2];
 
-/// The labels of one uid's calls. They are made once, so that no call makes them.
+/// The labels of the calls of one uid. They are kept, so that a call does not build them.
 #[derive(Debug)]
 struct Series {
     succeeded: Labels,
     failed: Labels,
 }
 
-/// The counter.
+/// Counts calls by uid and outcome.
 #[derive(Debug)]
 pub(super) struct Peers {
     calls: Counter<u64>,
@@ -40,7 +40,7 @@ impl Peers {
         Self { calls, uids: Mutex::default(), others: Series::of(&"other".into()) }
     }
 
-    /// Counts one call of a process of `uid`.
+    /// Counts one call of a process that runs as `uid`.
     pub(super) fn called(&self, uid: u32, succeeded: bool) {
         let mut uids = self.uids.lock().unwrap_or_else(PoisonError::into_inner);
         if uids.len() < UIDS_MAX {

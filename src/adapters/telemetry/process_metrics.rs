@@ -1,5 +1,5 @@
-//! Figures of this process, under the names that Prometheus' client libraries give them. Read from
-//! `/proc/self` and from the kernel's clocks when a scrape asks for them.
+//! Metrics of this process, under the names of Prometheus' client libraries. Each scrape reads them
+//! from `/proc/self` and from the clocks of the kernel.
 
 use std::{fs, io::Read as _};
 
@@ -10,13 +10,13 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 
-/// The most bytes of a file of `/proc` that are read. `stat` has about 300, `statm` about 50.
+/// The most bytes that are read of a file in `/proc`. `stat` has about 300, `statm` about 50.
 const FILE_MAX: u64 = 4_096;
 
 /// The most open files that are counted: the kernel's own limit (`fs.nr_open`).
 const FILES_MAX: usize = 1 << 20;
 
-/// Adds the seven figures to `meter`. A figure that cannot be read is left out of the scrape.
+/// Adds the seven metrics to `meter`. A scrape leaves out a value that cannot be read.
 pub(super) fn observe(meter: &Meter) {
     // The meter keeps the callbacks; the handles are not needed.
     let _cpu = meter
@@ -56,33 +56,34 @@ pub(super) fn observe(meter: &Meter) {
     }
 }
 
-/// Reads one figure. `None` where it cannot be read.
+/// Reads one value. Returns `None` when it cannot be read.
 type Read = fn() -> Option<f64>;
 
 /// Fields of `/proc/self/stat` by their number in `proc_pid_stat(5)`.
 const THREADS: usize = 20;
 const START_TICKS: usize = 22;
 
-/// Field `number` (3 or more) of a line of `/proc/self/stat`. The second field, the name of the
-/// program, may hold spaces and parentheses; the last parenthesis ends it.
+/// Returns field `number` (3 or more) of a line of `/proc/self/stat`. The second field is the name
+/// of the program. It may contain spaces and parentheses, so the last `)` of the line ends it.
 fn stat_field(stat: &str, number: usize) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_ascii_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
 }
 
-/// A field of `/proc/self/statm`, which counts pages, in bytes.
+/// Returns a field of `/proc/self/statm` in bytes. The file counts pages.
 fn pages(index: usize) -> Option<f64> {
     let pages: u64 = read("/proc/self/statm")?.split_ascii_whitespace().nth(index)?.parse().ok()?;
     pages.checked_mul(page_size().try_into().ok()?).map(float)
 }
 
-/// How many files are open, without the one that is opened to count them.
+/// Returns how many files are open, without the directory that is opened to count them.
 fn open_files() -> Option<f64> {
     let files = fs::read_dir("/proc/self/fd").ok()?.take(FILES_MAX).count();
     u64::try_from(files.saturating_sub(1)).ok().map(float)
 }
 
-/// When this process started, in seconds since 1970: the kernel counts it from the boot.
+/// Returns when this process started, in seconds since 1970. The kernel counts from the boot, so
+/// the time of the boot is added.
 fn start_s() -> Option<f64> {
     let ticks = float(stat_field(&read("/proc/self/stat")?, START_TICKS)?);
     let booted = clock_s(ClockId::Realtime) - clock_s(ClockId::Boottime);
@@ -102,7 +103,7 @@ fn read(path: &str) -> Option<String> {
     Some(text)
 }
 
-/// A whole number as a metric's value, exact below 2^53.
+/// Converts a whole number to the value of a metric. Exact below 2^53.
 fn float(number: u64) -> f64 {
     let half = |bits: u64| f64::from(u32::try_from(bits & 0xffff_ffff).unwrap_or(u32::MAX));
     half(number >> 32) * 4_294_967_296.0 + half(number)
@@ -113,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_is_found_after_any_name_of_a_program() {
+    fn finds_a_field_after_any_name_of_a_program() {
         let rest = "S 1 2 3 0 -1 4194304 5 0 0 0 7 8 0 0 20 0 4 0 123456 99 50";
         for name in ["a", "a b", "a) S 9 (b", ")", ""] {
             let stat = format!("17 ({name}) {rest}");
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_number_keeps_its_value() {
+    fn converts_a_whole_number_exactly() {
         for (number, text) in [(0, "0"), ((1 << 40) + 7, "1099511627783")] {
             assert_eq!(float(number).to_string(), text);
         }

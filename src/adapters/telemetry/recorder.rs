@@ -1,4 +1,4 @@
-//! The listener: turns what happens into log lines and metrics.
+//! Turns events of the program into log lines and metrics.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// Where a cause shows.
+/// The operation that an error came from. Repeats are counted for each place and code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Place {
     Call(Method),
@@ -34,7 +34,7 @@ enum Place {
     Session,
 }
 
-/// Logs and counts.
+/// Logs and counts events.
 #[derive(Debug)]
 pub struct Recorder {
     metrics: Arc<Metrics>,
@@ -45,7 +45,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// A listener that counts in `metrics`.
+    /// Returns a recorder that counts in `metrics`.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Self {
         Self {
@@ -57,18 +57,18 @@ impl Recorder {
         }
     }
 
-    /// The last errors that were told.
+    /// Returns the last errors that were logged.
     #[must_use]
     pub fn last_errors(&self) -> Arc<LastErrors> {
         Arc::clone(&self.last_errors)
     }
 
-    /// Tells a failure: the first of its kind a minute as a warning, the others for debugging.
+    /// Logs a failure. The first of its kind in a minute is a warning, the others have level debug.
     fn failed(&self, place: Place, what: &'static str, error: &KmsError, uid: Option<&str>) {
-        self.last_errors.note(what, error, self.clock.wall());
+        self.last_errors.record(what, error, self.clock.wall());
         let (code, cause, remedy) = (error.code().as_str(), error.cause(), error.remedy());
         let uid = uid.map(|uid| printable(uid, UID_MAX));
-        match self.repeats.tell((place, Some(error.code())), self.clock.now()) {
+        match self.repeats.check((place, Some(error.code())), self.clock.now()) {
             Some(0) => warn!(code, cause, remedy, uid, "{what}"),
             Some(repeated) => warn!(code, cause, remedy, uid, repeated, "{what}"),
             None => debug!(code, cause, remedy, uid, "{what}"),
@@ -85,7 +85,7 @@ impl Recorder {
                 warn!(version = version.get(), "key version can no longer decrypt");
             }
             RingChange::Lagging { answered, known } => {
-                if self.repeats.tell((Place::Lagging, None), self.clock.now()).is_some() {
+                if self.repeats.check((Place::Lagging, None), self.clock.now()).is_some() {
                     warn!(
                         answered = answered.get(),
                         known = known.get(),
@@ -142,7 +142,7 @@ impl Telemetry for Recorder {
                 }
                 match error {
                     Some(error) if method == Method::Status => {
-                        // Told when it changed; the API server asks again and again.
+                        // `standing` logs each change. The API server repeats this call for ever.
                         debug!(code = error.code().as_str(), "Status failed");
                     }
                     Some(error) => {
@@ -162,7 +162,7 @@ impl Telemetry for Recorder {
             }
             Event::Breaker { endpoint, state } => {
                 self.metrics.keeper.breaker(endpoint, state);
-                debug!(endpoint, state = state.as_str(), "an endpoint of the keeper");
+                debug!(endpoint, state = state.as_str(), "the breaker of an endpoint changed");
             }
             Event::Stale { endpoint, stale } => self.metrics.keeper.stale(endpoint, stale),
             Event::Coalesced => self.metrics.keeper.coalesced(),
@@ -174,7 +174,7 @@ impl Telemetry for Recorder {
                 } else {
                     debug!("key read");
                 }
-                // The key is read again and again, so what is not soon now is looked at again.
+                // The key is read at short intervals, so each read also checks the expiries.
                 self.expiries.warn(self.clock.wall());
             }
             Event::Ring(change) => self.ring(change),
@@ -213,7 +213,7 @@ impl Telemetry for Recorder {
             Event::SessionClosed => self.metrics.keeper.session_closed(),
             Event::SessionFailed { error, wait } => {
                 self.metrics.keeper.session_failed(error);
-                debug!(wait_s = wait.as_secs(), "the next try of the session");
+                debug!(wait_s = wait.as_secs(), "the next login or renewal is scheduled");
                 self.failed(Place::Session, "no session with the keeper", error, None);
             }
         }

@@ -1,4 +1,4 @@
-//! One line a cause, not one a call.
+//! Limits log lines to one a minute for each cause, so that failing calls do not fill the log.
 
 use std::{
     collections::HashMap,
@@ -9,10 +9,10 @@ use std::{
 
 use crate::domain::time::Monotonic;
 
-/// How long a cause stays quiet after it was told.
-const QUIET: Duration = Duration::from_mins(1);
+/// How long a cause is not logged again.
+const INTERVAL: Duration = Duration::from_mins(1);
 
-/// Remembers which causes were told when. `C` is a closed vocabulary, so this stays small.
+/// Remembers when each cause was last logged. `C` has a fixed set of values, so the map is bounded.
 #[derive(Debug)]
 pub(super) struct Repeats<C>(Mutex<HashMap<C, (Monotonic, u64)>>);
 
@@ -21,15 +21,16 @@ impl<C: Eq + Hash> Repeats<C> {
         Self(Mutex::new(HashMap::new()))
     }
 
-    /// Whether `cause` is to be told at `now`; if so, how often it was kept quiet before.
-    pub(super) fn tell(&self, cause: C, now: Monotonic) -> Option<u64> {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match told.get_mut(&cause) {
-            Some((at, quiet)) if now.since(*at) < QUIET => {
-                *quiet = quiet.saturating_add(1);
+    /// Returns `None` when `cause` was logged less than a minute before `now`. Otherwise the caller
+    /// must log it, and the number says how often it was suppressed since it was last logged.
+    pub(super) fn check(&self, cause: C, now: Monotonic) -> Option<u64> {
+        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match logged.get_mut(&cause) {
+            Some((at, suppressed)) if now.since(*at) < INTERVAL => {
+                *suppressed = suppressed.saturating_add(1);
                 None
             }
-            _ => Some(told.insert(cause, (now, 0)).map_or(0, |(_, quiet)| quiet)),
+            _ => Some(logged.insert(cause, (now, 0)).map_or(0, |(_, suppressed)| suppressed)),
         }
     }
 }
@@ -39,13 +40,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_is_told_once_a_minute_with_the_number_kept_quiet() {
+    fn logs_a_cause_once_a_minute_with_the_number_suppressed() {
         let repeats = Repeats::new();
         let at = |seconds| Monotonic::at(Duration::from_secs(seconds));
-        assert_eq!(repeats.tell("a", at(0)), Some(0));
-        assert_eq!(repeats.tell("a", at(1)), None);
-        assert_eq!(repeats.tell("b", at(1)), Some(0));
-        assert_eq!(repeats.tell("a", at(59)), None);
-        assert_eq!(repeats.tell("a", at(60)), Some(2));
+        assert_eq!(repeats.check("a", at(0)), Some(0));
+        assert_eq!(repeats.check("a", at(1)), None);
+        assert_eq!(repeats.check("b", at(1)), Some(0));
+        assert_eq!(repeats.check("a", at(59)), None);
+        assert_eq!(repeats.check("a", at(60)), Some(2));
     }
 }

@@ -1,5 +1,5 @@
-//! The time of the API server's calls: under the original's name, and under the newer one of the
-//! semantic conventions
+//! The duration of the API server's calls. It is recorded under the name that HashiCorp's plugin
+//! uses, and under the newer name of the semantic conventions
 //! (<https://opentelemetry.io/docs/specs/semconv/rpc/rpc-metrics/#metric-rpcservercallduration>).
 
 use std::time::Duration;
@@ -14,17 +14,18 @@ use crate::ports::telemetry::Method;
 
 const SERVICE: &str = "v2.KeyManagementService";
 
-/// From a Status that reads memory to a call that times out, in milliseconds.
+/// Bucket boundaries in milliseconds, from a Status that only reads memory to a call that times
+/// out.
 const BUCKETS_MS: [f64; 14] =
     [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 3_000.0];
 
-/// The same in seconds, wider at both ends.
+/// Bucket boundaries in seconds. They have a wider range than [`BUCKETS_MS`].
 const BUCKETS_S: [f64; 17] = [
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0, 3.0, 5.0, 10.0,
 ];
 
-/// The instruments.
+/// The two histograms of calls.
 #[derive(Debug)]
 pub(super) struct RpcMetrics {
     duration: Histogram<f64>,
@@ -49,7 +50,7 @@ impl RpcMetrics {
         }
     }
 
-    /// A call ended with the gRPC status `status`.
+    /// Records a call that ended with the gRPC status `status`.
     pub(super) fn answered(&self, method: Method, status: i32, elapsed: Duration) {
         let seconds = elapsed.as_secs_f64();
         let labels = [
@@ -81,7 +82,7 @@ const fn qualified(method: Method) -> &'static str {
     }
 }
 
-/// The name of a gRPC status, and whether it is a failure of the server
+/// Returns the name of a gRPC status, and whether it is a failure of the server
 /// (<https://opentelemetry.io/docs/specs/semconv/rpc/grpc/>).
 const fn status_code(status: i32) -> (&'static str, bool) {
     match Code::from_i32(status) {

@@ -1,4 +1,4 @@
-//! Gauges whose series come and go: what is so now is read at scrape time.
+//! Gauges whose series appear and disappear. Each scrape reads the current state.
 
 use std::{
     collections::HashMap,
@@ -12,13 +12,14 @@ use crate::{
     ports::telemetry::Expiring,
 };
 
-/// The key id that writes, and the one before it: the page does not grow with each rotation.
+/// The key id that writes, and the previous one. Older ids are dropped, so that the page does not
+/// grow with each rotation.
 #[derive(Debug, Default)]
 pub(super) struct KeyIds(Arc<Mutex<Vec<KeyId>>>);
 
 impl KeyIds {
-    /// No key id yet; shown as `vault_kube_kms_key_id_info`.
-    pub(super) fn shown_by(meter: &Meter) -> Self {
+    /// Adds the gauge `vault_kube_kms_key_id_info`, without any series yet.
+    pub(super) fn register(meter: &Meter) -> Self {
         let shown = Self::default();
         let ids = Arc::clone(&shown.0);
         // The meter keeps the callback; the handle is not needed.
@@ -37,7 +38,7 @@ impl KeyIds {
         shown
     }
 
-    /// `id` writes from now on.
+    /// Records that `id` writes from now on.
     pub(super) fn writes(&self, id: &KeyId) {
         let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         ids.retain(|known| known != id);
@@ -46,19 +47,19 @@ impl KeyIds {
     }
 }
 
-/// When what an operator must renew expires.
+/// The expiries of what an operator must renew.
 #[derive(Debug, Default)]
 pub(super) struct Expiries(Arc<Mutex<HashMap<Expiring, UnixTime>>>);
 
 impl Expiries {
-    /// Nothing is known yet; shown as `vault_kube_kms_expiry_timestamp_seconds`.
-    pub(super) fn shown_by(meter: &Meter) -> Self {
+    /// Adds the gauge `vault_kube_kms_expiry_timestamp_seconds`, without any series yet.
+    pub(super) fn register(meter: &Meter) -> Self {
         let shown = Self::default();
         let known = Arc::clone(&shown.0);
         let _registered = meter
             .i64_observable_gauge("vault_kube_kms.expiry_timestamp")
             .with_unit("s")
-            .with_description("When it expires, in Unix time; absent where that is not known.")
+            .with_description("When it expires, in Unix time; absent while that is unknown.")
             .with_callback(move |observer| {
                 for (what, at) in known.lock().unwrap_or_else(PoisonError::into_inner).iter() {
                     observer.observe(at.secs(), &[KeyValue::new("what", what.label)]);
@@ -68,7 +69,7 @@ impl Expiries {
         shown
     }
 
-    /// `what` expires at `at`; with `None` nothing is known of it.
+    /// Records that `what` expires at `at`. `None` removes the series, because the time is unknown.
     pub(super) fn set(&self, what: Expiring, at: Option<UnixTime>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let _before = match at {
@@ -78,18 +79,18 @@ impl Expiries {
     }
 }
 
-/// The stable code of what keeps `Status` from being ok.
+/// The stable code of the error that keeps `Status` from being ok.
 #[derive(Debug, Default)]
 pub(super) struct Problem(Arc<Mutex<Option<Code>>>);
 
 impl Problem {
-    /// None yet; shown as `vault_kube_kms_problem`.
-    pub(super) fn shown_by(meter: &Meter) -> Self {
+    /// Adds the gauge `vault_kube_kms_problem`, without any series yet.
+    pub(super) fn register(meter: &Meter) -> Self {
         let shown = Self::default();
         let current = Arc::clone(&shown.0);
         let _registered = meter
             .u64_observable_gauge("vault_kube_kms.problem")
-            .with_description("1 for the stable code of what keeps Status from being ok.")
+            .with_description("1 for the stable code of the error that keeps Status from being ok.")
             .with_callback(move |observer| {
                 if let Some(code) = *current.lock().unwrap_or_else(PoisonError::into_inner) {
                     observer.observe(1, &[KeyValue::new("code", code.as_str())]);
@@ -99,7 +100,7 @@ impl Problem {
         shown
     }
 
-    /// This is the problem now; with `None` there is none.
+    /// Sets the code of the current problem. `None` means that there is no problem.
     pub(super) fn set(&self, code: Option<Code>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = code;
     }

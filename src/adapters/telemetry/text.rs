@@ -1,6 +1,6 @@
-//! Text of others, made fit for a line.
+//! Makes text from outside safe for one line of a log.
 
-/// Longest uid of a call that is written, in characters; kube-apiserver's have 36.
+/// The longest uid of a call that is written, in characters. The uids of kube-apiserver have 36.
 pub(super) const UID_MAX: usize = 64;
 
 /// Returns at most `most` characters of `text`, with `?` for each control character.
@@ -13,7 +13,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hostile_uid_stays_on_one_line() {
+    fn keeps_a_hostile_uid_on_one_line() {
         let uid = printable(&format!("a\nb\u{1b}[31m{}", "x".repeat(10_000)), UID_MAX);
         assert!(uid.starts_with("a?b?[31m") && uid.chars().count() == UID_MAX);
     }

@@ -1,7 +1,7 @@
-//! Traces, sent to a collector by OTLP over gRPC (`--otlp-endpoint`).
+//! Sends traces to a collector by OTLP over gRPC (`--otlp-endpoint`).
 //!
-//! Spans have a target of their own ([`TRACE_TARGET`]): where nobody collects them, they cost no
-//! more than the look at a flag.
+//! Spans have a target of their own ([`TRACE_TARGET`]). Without a collector, a span costs only the
+//! check of a flag.
 
 use std::{fmt, time::Duration};
 
@@ -24,17 +24,18 @@ use crate::ports::telemetry::TRACE_TARGET;
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A layer that collects spans.
-pub(super) type Collecting = Box<dyn Layer<Registry> + Send + Sync>;
+pub(super) type SpanLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// The traces of this process.
 pub struct Traces(SdkTracerProvider);
 
 impl Traces {
-    /// Traces that go to `endpoint`, `http://HOST:PORT`. To be called within the runtime. Nothing
-    /// is sent yet; a collector that is away costs spans, and nothing else.
+    /// Returns traces that go to `endpoint`, which has the form `http://HOST:PORT`. Call this
+    /// within the runtime. Nothing is sent yet. While the collector is unreachable, spans are lost,
+    /// and calls are not affected.
     ///
     /// # Errors
-    /// What is wrong with the endpoint.
+    /// When `endpoint` is not valid. The error says why.
     pub fn to(endpoint: &str) -> Result<Self, String> {
         let exporter = SpanExporter::builder()
             .with_tonic()
@@ -45,14 +46,15 @@ impl Traces {
         let resource = Resource::builder().with_service_name(program_name::get()).build();
         let provider = SdkTracerProvider::builder()
             .with_batch_exporter(exporter)
-            // What the caller of a call chose, holds for ours; our own are few.
+            // A span with a remote parent follows the caller's decision. Spans without a parent are
+            // few, so all of them are sampled.
             .with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)))
             .with_resource(resource)
             .build();
         Ok(Self(provider))
     }
 
-    pub(super) fn layer(&self) -> Collecting {
+    pub(super) fn layer(&self) -> SpanLayer {
         tracing_opentelemetry::layer()
             .with_tracer(self.0.tracer(program_name::get()))
             .with_location(false)
@@ -63,8 +65,8 @@ impl Traces {
             .boxed()
     }
 
-    /// Sends what was not sent yet. Blocks, for as long as an export takes; not to be called on
-    /// the runtime's thread.
+    /// Sends the spans that are not sent yet. Blocks for at most 5 s, so do not call it on a thread
+    /// of the runtime.
     pub fn flush(&self) {
         drop(self.0.shutdown_with_timeout(EXPORT_TIMEOUT));
     }
