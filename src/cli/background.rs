@@ -1,10 +1,11 @@
-//! The tasks that run beside the server, each for ever. One that ends is a defect, and is noticed.
+//! The tasks that run beside the server. Each task runs for ever. A task that ends is a defect, and
+//! the provider then stops with an error.
 
 use std::{collections::HashMap, future::Future};
 
 use tokio::task::{Id, JoinSet};
 
-/// Tasks with names. They end with this value.
+/// A set of named tasks. Dropping the set ends the tasks.
 #[derive(Debug, Default)]
 pub(super) struct Background {
     tasks: JoinSet<()>,
@@ -12,7 +13,7 @@ pub(super) struct Background {
 }
 
 impl Background {
-    /// Runs `task`, which is to run for ever.
+    /// Starts `task`, which must run for ever.
     pub(super) fn spawn(
         &mut self,
         name: &'static str,
@@ -22,7 +23,7 @@ impl Background {
         self.names.insert(id, name);
     }
 
-    /// Waits until a task ends or panics, and says which one in one line.
+    /// Waits until a task ends or panics. Returns one line that names the task.
     pub(super) async fn first_end(&mut self) -> String {
         let Some(ended) = self.tasks.join_next_with_id().await else {
             return std::future::pending().await;
@@ -46,20 +47,20 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_task_that_ends_is_named() {
+    async fn names_a_task_that_ends() {
         let mut background = Background::default();
         background.spawn("for ever", std::future::pending());
         background.spawn("too short", async {});
-        let told = background.first_end().await;
-        assert!(told.starts_with("the background task \"too short\" ended"), "{told}");
+        let line = background.first_end().await;
+        assert!(line.starts_with("the background task \"too short\" ended"), "{line}");
     }
 
     #[tokio::test]
-    async fn a_task_that_panics_is_named_without_its_text() {
+    async fn names_a_task_that_panics_without_the_panic_text() {
         let mut background = Background::default();
         background.spawn("observer", async { panic!("s.canary") });
-        let told = background.first_end().await;
-        assert!(told.starts_with("the background task \"observer\" panicked"), "{told}");
-        assert!(!told.contains("canary"), "{told}");
+        let line = background.first_end().await;
+        assert!(line.starts_with("the background task \"observer\" panicked"), "{line}");
+        assert!(!line.contains("canary"), "{line}");
     }
 }

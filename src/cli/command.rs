@@ -1,4 +1,4 @@
-//! Which command was asked for.
+//! Chooses the command and runs it.
 
 use std::{ffi::OsString, process::ExitCode, sync::Arc};
 
@@ -19,21 +19,22 @@ use crate::{
     domain::error::KmsError,
 };
 
-/// Wrong usage or configuration (`EX_USAGE` of sysexits.h).
+/// The exit code for wrong usage or configuration (`EX_USAGE` of sysexits.h).
 const USAGE: u8 = 64;
 
-/// What a program says of itself.
+/// The name, version and description of a program.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Identity {
-    /// The name of its file.
+    /// The name of the program's file.
     pub(super) name: &'static str,
-    /// What `--version`, the log and `/statusz` say.
+    /// The text that `--version`, the log and `/statusz` show.
     pub(super) version: &'static str,
     /// The first line of the help.
     pub(super) about: &'static str,
 }
 
-/// Runs the command that `args` (with the program's name) ask for, to its end.
+/// Runs the command that `args` (with the program's name) ask for, until it ends. Returns its exit
+/// code.
 pub(super) fn run(
     program: Identity,
     catalogue: &Arc<Catalogue>,
@@ -65,9 +66,9 @@ pub(super) fn run(
         },
         (["dev"], None) if rest.is_empty() && catalogue.has("local") => dev::run(),
         (["dev"], None) if catalogue.has("local") => wrong_usage("dev takes no flags"),
-        (words, None) if let Some(command) = of_keeper(catalogue, words) => {
+        (words, None) if let Some(command) = keeper_command(catalogue, words) => {
             match settings::work(&sources, command) {
-                Ok(work) => told(work()),
+                Ok(work) => print_outcome(work()),
                 Err(errors) => misconfigured(&errors),
             }
         }
@@ -75,14 +76,14 @@ pub(super) fn run(
     }
 }
 
-/// The command of a keeper that has these words.
-fn of_keeper(catalogue: &Catalogue, words: &[&str]) -> Option<&'static KeeperCommand> {
+/// Returns the keeper's command that consists of `words`.
+fn keeper_command(catalogue: &Catalogue, words: &[&str]) -> Option<&'static KeeperCommand> {
     catalogue
         .keeper_commands()
         .find(|known| known.command.words.split(' ').eq(words.iter().copied()))
 }
 
-fn told(done: Result<String, KmsError>) -> ExitCode {
+fn print_outcome(done: Result<String, KmsError>) -> ExitCode {
     match done {
         Ok(done) => print(&done),
         Err(error) => {
@@ -92,8 +93,8 @@ fn told(done: Result<String, KmsError>) -> ExitCode {
     }
 }
 
-/// The environment, without what is not UTF-8: no value of ours can be anything else, and others'
-/// are none of our business.
+/// Returns the environment without variables that are not UTF-8. The values of all flags are UTF-8,
+/// and other variables do not matter.
 fn variables() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

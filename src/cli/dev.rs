@@ -1,5 +1,5 @@
-//! `dev`: the provider with an embedded keeper in a directory of its own, and a round trip
-//! through its socket to see.
+//! `dev`: runs the provider with an embedded keeper in a temporary directory, and shows a round
+//! trip through its socket.
 
 use std::{
     collections::BTreeMap,
@@ -39,14 +39,14 @@ use crate::{
     ports::clock::Clock,
 };
 
-/// How often, and how far apart, Status is asked until it is ok.
+/// How often Status is called until it is ok, and the wait between two calls.
 const STATUS_TRIES: u32 = 250;
 const STATUS_WAIT: Duration = Duration::from_millis(20);
 
 type Failure = Box<dyn Error + Send + Sync>;
 
 pub(super) fn run() -> ExitCode {
-    match live() {
+    match run_in_new_directory() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error.to_string());
@@ -55,22 +55,22 @@ pub(super) fn run() -> ExitCode {
     }
 }
 
-fn live() -> Result<(), Failure> {
+fn run_in_new_directory() -> Result<(), Failure> {
     logging::init(Level::Warn, Form::Text, None)?;
-    live_in(&Home::make()?)
+    run_in(&Directory::create()?)
 }
 
-/// A private directory that goes when the program ends.
-struct Home(PathBuf);
+/// A private directory that is removed when the value is dropped.
+struct Directory(PathBuf);
 
-impl Home {
-    fn make() -> Result<Self, Failure> {
+impl Directory {
+    fn create() -> Result<Self, Failure> {
         let name = format!("vault-kube-kms-dev.{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         DirBuilder::new().mode(0o700).create(&path).map_err(|error| {
             format!(
-                "cannot make the directory {}: {error}; set TMPDIR to a directory that exists and \
-                 that you may write to",
+                "cannot create the directory {}: {error}; set TMPDIR to a directory that exists \
+                 and that you may write to",
                 path.display()
             )
         })?;
@@ -78,17 +78,17 @@ impl Home {
     }
 }
 
-impl Drop for Home {
+impl Drop for Directory {
     fn drop(&mut self) {
         drop(fs::remove_dir_all(&self.0));
     }
 }
 
-fn live_in(home: &Home) -> Result<(), Failure> {
+fn run_in(directory: &Directory) -> Result<(), Failure> {
     let clock = SystemClock::new();
-    let key_file = home.0.join("key.json");
+    let key_file = directory.0.join("key.json");
     KeyFile::create(&key_file, clock.wall())?;
-    let listen = SocketAddress::parse(&home.0.join("kms.sock").display().to_string())?;
+    let listen = SocketAddress::parse(&directory.0.join("kms.sock").display().to_string())?;
     let runtime = runtime()?;
     let signals = signals(&runtime)?;
     let (stop, mut hangup) = (signals.stop.clone(), signals.hangup.clone());
@@ -96,7 +96,7 @@ fn live_in(home: &Home) -> Result<(), Failure> {
     let (health, metrics) = provider.ports();
     runtime.block_on(async {
         let serving = tokio::spawn(provider.run());
-        // The terminal was closed: nobody uses this provider any more.
+        // The terminal was closed, so the provider is no longer needed.
         let ended = stop.clone();
         drop(tokio::spawn(async move {
             if hangup.changed().await.is_ok() {
@@ -109,11 +109,12 @@ fn live_in(home: &Home) -> Result<(), Failure> {
             announce(&format!("probes    http://{health}/healthz http://{health}/readyz"))?;
             announce(&format!("metrics   http://{metrics}/metrics"))?;
         }
-        // A stop ends the round trip too: its calls would fail, and that is no error of `dev`.
+        // A stop also ends the round trip. Otherwise its calls would fail, and `dev` would report
+        // that as an error.
         if let Some(tried) = stop.run_until_cancelled(round_trip(&clock, &listen)).await {
             tried?;
             announce(&encryption_configuration(&listen))?;
-            announce("Serving until stopped (Ctrl-C). Key and socket go with it.")?;
+            announce("Serving until stopped (Ctrl-C). The key and the socket are then removed.")?;
         }
         serving.await?
     })
@@ -140,13 +141,13 @@ fn settings(listen: SocketAddress, key_file: PathBuf) -> Settings {
         audit: None,
         log_level: Level::Warn,
         traces: None,
-        // At its end it removes its directory, which the sandbox would refuse.
+        // `dev` removes its directory at the end. The sandbox would refuse that.
         sandbox: false,
         warnings: Vec::new(),
     }
 }
 
-/// What kube-apiserver does at its start: Status until it is ok, Encrypt, Decrypt.
+/// Makes the calls that kube-apiserver makes at its start: Status until it is ok, Encrypt, Decrypt.
 async fn round_trip(clock: &SystemClock, listen: &SocketAddress) -> Result<(), Failure> {
     let mut kms = client::connect(listen).await?;
     let key_id = wait_until_ok(clock, &mut kms).await?;
@@ -170,7 +171,9 @@ async fn round_trip(clock: &SystemClock, listen: &SocketAddress) -> Result<(), F
     let opened = kms.decrypt(request).await?.into_inner();
     let took = clock.now().since(asked);
     if *opened.plaintext != seed || sealed.key_id != key_id {
-        return Err("the round trip gave something else than was put in; report this".into());
+        return Err(
+            "the round trip returned other bytes or another key id; report this as a defect".into(),
+        );
     }
     announce(&format!("Decrypt   the same {} bytes  {took:.1?}", opened.plaintext.len()))?;
     Ok(())
@@ -195,7 +198,7 @@ async fn wait_until_ok(clock: &SystemClock, kms: &mut KmsClient) -> Result<Strin
         }
         clock.sleep(STATUS_WAIT).await;
     }
-    Err(format!("Status never was ok: {last}").into())
+    Err(format!("Status is not ok after {STATUS_TRIES} tries: {last}").into())
 }
 
 fn encryption_configuration(listen: &SocketAddress) -> String {

@@ -1,4 +1,4 @@
-//! The keeper in its layers, and the knowledge of its key.
+//! Puts the layers around a keeper, and builds the state of its key.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use crate::{
     ports::{Ports, clock::Clock, keeper::Keeper, telemetry::Telemetry},
 };
 
-/// Returns the knowledge of the key of `keeper`, in all layers, under the identity that `settings`
-/// give it.
+/// Returns the state of the key of `keeper`. All layers are around the keeper, and key ids have the
+/// identity that `settings` give.
 pub(super) fn watch(
     keeper: &Arc<dyn Keeper>,
     settings: &Settings,

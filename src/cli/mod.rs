@@ -1,4 +1,4 @@
-//! The commands, and the one place where adapters are chosen and put together.
+//! The commands. This is the only module that chooses adapters and connects them.
 
 pub mod program;
 

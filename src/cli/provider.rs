@@ -1,4 +1,4 @@
-//! The provider put together: adapters chosen by the settings, wired through the ports.
+//! Builds the provider: chooses adapters by the settings and connects them through the ports.
 
 use std::{error::Error, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -27,21 +27,21 @@ use crate::{
     ports::{audit::Audit, clock::Clock, keeper::Keeper, telemetry::Telemetry},
 };
 
-/// How long calls in hand may take to end after a stop was asked for.
+/// How long running calls may take to end after a stop was requested.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// How long the keeper's end is waited for.
+/// How long the provider waits for the keeper to close.
 const CLOSE: Duration = Duration::from_secs(1);
 
-/// How long clients of a socket that systemd keeps wait for the first look at the keeper. It ends before
-/// the 3 s that an API server gives a call.
-const FIRST_LOOK: Duration = Duration::from_secs(2);
+/// How long calls on a socket from systemd wait for the first read of the key. It is less than the
+/// 3 s that an API server waits for a call.
+const FIRST_READ: Duration = Duration::from_secs(2);
 
-/// Why calls are not taken, for `/readyz`.
+/// The reasons that `/readyz` gives while the provider takes no calls.
 const LOST: &str = "the socket was removed or replaced; see the log";
 const STOPPING: &str = "plugin is stopping";
 
-/// A provider whose socket is bound; [`Provider::run`] serves it.
+/// A provider whose socket is bound. [`Provider::run`] serves it.
 pub(super) struct Provider {
     settings: Settings,
     version: &'static str,
@@ -55,13 +55,17 @@ pub(super) struct Provider {
     health: Option<BoundPort>,
     scrapes: Option<BoundPort>,
     audit: Option<Arc<AuditLog>>,
-    /// How this process is restricted, where it is.
+    /// How this process is restricted. `None` without the sandbox.
     sandbox: Option<Report>,
 }
 
 impl Provider {
-    /// Binds everything that `settings` ask for. Only the socket must succeed: a busy port is a
-    /// warning. Cancelling the stop of `signals` stops it.
+    /// Binds the socket and the ports of `settings`. A busy port is only a warning. Cancelling the
+    /// stop of `signals` stops the provider.
+    ///
+    /// # Errors
+    /// When the socket cannot be bound, or the metrics, the audit log or the keeper cannot be set
+    /// up.
     pub(super) fn bind(
         settings: Settings,
         version: &'static str,
@@ -111,8 +115,8 @@ impl Provider {
         })
     }
 
-    /// Restricts this process to what the provider uses from now on, unless the settings say
-    /// otherwise. To be called on the main thread while no other runs.
+    /// Restricts this process to what the provider uses from now on, unless the settings disable
+    /// the sandbox. Call this on the main thread before another thread runs.
     pub(super) fn restrict(&mut self) {
         if !self.settings.sandbox {
             return;
@@ -125,13 +129,16 @@ impl Provider {
         self.sandbox = Some(report);
     }
 
-    /// Where probes and metrics are served, where they are.
+    /// Returns the addresses of the probes and of the metrics. `None` for a port that is not bound.
     pub(super) fn ports(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
         let address = |port: &Option<BoundPort>| port.as_ref().map(|port| port.address);
         (address(&self.health), address(&self.scrapes))
     }
 
-    /// Serves until it is stopped, then lets the calls in hand end and tidies up.
+    /// Serves until a stop, lets the running calls end for at most 5 s, and closes everything.
+    ///
+    /// # Errors
+    /// When the server fails or a background task ends.
     pub(super) async fn run(self) -> Result<(), Box<dyn Error + Send + Sync>> {
         let Self {
             settings,
@@ -155,7 +162,7 @@ impl Provider {
         for (name, task) in keeper.tasks() {
             background.spawn(name, task);
         }
-        let shown = statusz::Sources::new(
+        let status = statusz::StatusSource::new(
             Arc::clone(&watch),
             version,
             Arc::clone(&keeper),
@@ -165,9 +172,10 @@ impl Provider {
         );
         let mut observer = Observer::new(watch);
         if !socket.ours {
-            // Clients that dialled meanwhile wait in systemd's backlog, rather than be told "starting".
+            // Clients that connect now wait in the backlog of systemd's socket. Otherwise their
+            // calls would fail with "starting".
             tokio::select! {
-                _looked = timeout(FIRST_LOOK, observer.tick()) => (),
+                _read = timeout(FIRST_READ, observer.tick()) => (),
                 () = signals.stop.cancelled() => (),
             }
         }
@@ -175,14 +183,14 @@ impl Provider {
         let readiness = Readiness::default();
         serve_port(&mut background, "health port", health, Routes::Health(readiness.clone()));
         let text = move || metrics.text().map_err(|error| error.to_string());
-        let admin = Routes::Admin(Arc::new(text), Arc::new(move || shown.now()));
+        let admin = Routes::Admin(Arc::new(text), Arc::new(move || status.now()));
         serve_port(&mut background, "metrics port", scrapes, admin);
         if let Some(limit) = notify::watchdog() {
             let feed = watchdog::feed(socket.address.clone(), readiness.clone(), limit);
             background.spawn("watchdog", feed);
         }
         let Signals { stop, hangup } = signals;
-        background.spawn("reread", tell_of_rereads(hangup));
+        background.spawn("reread", log_rereads(hangup));
 
         let (listeners, guard) = socket.guarded();
         if let Some(audit) = &audit {
@@ -192,7 +200,7 @@ impl Provider {
         let peers = settings.peers;
         let serving = KmsServer { kms, clock, telemetry, audit: entries, peers, drain: DRAIN };
         readiness.set(Ok(()));
-        let guarding = guard.keep(&stop, |event| tell_of_socket(&event, &readiness));
+        let guarding = guard.keep(&stop, |event| report_socket(&event, &readiness));
         let leaving = async {
             stop.cancelled().await;
             notify::stopping();
@@ -203,7 +211,7 @@ impl Provider {
                 served = serving.run(listeners, stop.clone()) => served,
                 ended = background.first_end() => Err(ended.into()),
             };
-            // Whatever ended it, nobody new is to come.
+            // Ends `guarding` and `leaving` too, when the server failed by itself.
             stop.cancel();
             served
         };
@@ -217,7 +225,7 @@ impl Provider {
     }
 }
 
-/// Opens the audit log, if one is wanted.
+/// Opens the audit log. Returns `None` when the settings have none.
 fn audit(
     settings: &Settings,
     clock: &Arc<dyn Clock>,
@@ -230,24 +238,24 @@ fn audit(
     Ok(Some(audit))
 }
 
-/// Says in the log that SIGHUP was heard. Those who wait for a change of a file hear it themselves.
-async fn tell_of_rereads(mut hangup: watch::Receiver<()>) {
+/// Logs each SIGHUP. The readers of the files receive the signal themselves.
+async fn log_rereads(mut hangup: watch::Receiver<()>) {
     while hangup.changed().await.is_ok() {
-        info!("SIGHUP: credentials and authorities are read anew");
+        info!("SIGHUP: credentials and authorities are read again");
     }
     std::future::pending::<()>().await;
 }
 
-/// Says in the log and at `/readyz` whether the socket is in its place.
-fn tell_of_socket(event: &SocketEvent, readiness: &Readiness) {
+/// Reports in the log and at `/readyz` whether the socket is at its path.
+fn report_socket(event: &SocketEvent, readiness: &Readiness) {
     match event {
         SocketEvent::Lost(error) => {
             readiness.set(Err(LOST));
-            error!(%error, "the socket was removed or replaced, and cannot be bound anew");
+            error!(%error, "the socket was removed or replaced, and cannot be bound again");
         }
         SocketEvent::Rebound => {
             readiness.set(Ok(()));
-            warn!("the socket was removed or replaced; it is bound anew");
+            warn!("the socket was removed or replaced; it is bound again");
         }
     }
 }
@@ -276,7 +284,7 @@ fn serve_port(
             if let Err(error) = port.serve(routes).await {
                 warn!(%error, "the {name} is not served");
             }
-            // The socket serves on without it.
+            // The socket is still served without this port, so the task does not end.
             std::future::pending::<()>().await;
         });
     }

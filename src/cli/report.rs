@@ -1,10 +1,10 @@
-//! What `check` prints of its findings.
+//! Formats the findings of `check`.
 
 use serde_json::{Value, json};
 
 use crate::ports::finding::{Area, Finding, Report};
 
-/// A line for each finding.
+/// Returns one line for each finding.
 pub(super) fn text(report: &Report) -> String {
     let line = |finding: &Finding| {
         format!("{}  {:13}  {finding}", finding.verdict.as_str(), finding.area.as_str())
@@ -17,7 +17,7 @@ pub(super) fn text(report: &Report) -> String {
     lines.join("\n")
 }
 
-/// The same for machines.
+/// Returns the findings as JSON.
 pub(super) fn json(report: &Report) -> Value {
     let findings = report.sorted().into_iter().map(|finding| {
         json!({

@@ -1,4 +1,4 @@
-//! The runtime, and how it is told to stop.
+//! The runtime, and the signals that stop it.
 
 use std::io;
 
@@ -10,26 +10,27 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-/// The runtime of this process: one thread. An unwrap is some microseconds of work and a wait for
-/// the keeper; waking a second thread for its parts costs more than it gains, in time and in
-/// memory (docs/performance.md).
+/// Builds the runtime of this process, which has one thread. An unwrap needs some microseconds of
+/// work and then waits for the keeper. A second thread would cost more time and memory than it
+/// gains (docs/performance.md).
 pub(super) fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-/// What other processes ask of this one.
+/// The signals that this process received.
 pub(super) struct Signals {
-    /// Is cancelled at the first SIGTERM or SIGINT.
+    /// Cancelled at the first SIGTERM or SIGINT.
     pub(super) stop: CancellationToken,
     /// Changes at each SIGHUP.
     pub(super) hangup: watch::Receiver<()>,
 }
 
-/// Listens to signals, once `runtime` runs. From now on none of them ends the process by itself.
+/// Handles SIGTERM, SIGINT and SIGHUP while `runtime` runs. From now on these signals do not end
+/// the process by themselves.
 pub(super) fn signals(runtime: &Runtime) -> io::Result<Signals> {
     let _within = runtime.enter();
     let stop = CancellationToken::new();
-    let (tell, hangup) = watch::channel(());
+    let (notify, hangup) = watch::channel(());
     let signalled = stop.clone();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -46,7 +47,7 @@ pub(super) fn signals(runtime: &Runtime) -> io::Result<Signals> {
                     signalled.cancel();
                 }
                 _ = terminal.recv() => {
-                    tell.send_replace(());
+                    notify.send_replace(());
                 }
             }
         }

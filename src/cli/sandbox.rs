@@ -1,4 +1,5 @@
-//! What `serve` uses after its start, by its settings; and what `check` says of the sandbox.
+//! Derives from the settings what `serve` uses after its start, and reports the sandbox for
+//! `check`.
 
 use http::Uri;
 
@@ -12,13 +13,13 @@ use crate::{
     ports::finding::{Area, Finding},
 };
 
-/// What a process with these `settings` uses once its socket and ports are bound. `binds` says whether
-/// it bound the socket itself: one that systemd passed is never bound anew.
+/// Returns what a process with these `settings` uses after its socket and ports are bound. `binds`
+/// says whether the process bound the socket itself. A socket from systemd is never bound again.
 pub(super) fn needs(settings: &Settings, binds: bool) -> Needs {
     let mut needs = Needs::default();
     match &settings.listen {
         SocketAddress::File(path) => needs.sockets.extend(binds.then(|| path.clone())),
-        // The watchdog dials its own socket, which was bound before the sandbox.
+        // The watchdog connects to this process's own socket, which was bound before the sandbox.
         SocketAddress::Abstract(_) => needs.abstract_sockets = true,
     }
     settings.keeper.needs(&mut needs);
@@ -32,13 +33,13 @@ pub(super) fn needs(settings: &Settings, binds: bool) -> Needs {
     needs
 }
 
-/// What the sandbox would restrict on this kernel.
+/// Reports what the sandbox would restrict on this kernel. Returns `None` when it is switched off.
 pub(super) fn check(settings: &Settings) -> Option<Finding> {
-    // That it is switched off is a warning of every start.
-    settings.sandbox.then(|| told(&sandbox::available()))
+    // `warnings` already reports a sandbox that is switched off.
+    settings.sandbox.then(|| finding_of(&sandbox::available()))
 }
 
-fn told(report: &Report) -> Finding {
+fn finding_of(report: &Report) -> Finding {
     let offered = if report.in_force.is_empty() { "nothing" } else { &report.to_string() };
     let text = format!("the kernel offers {offered}");
     if report.missing.is_empty() {
@@ -65,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_give_the_files_and_the_ports() {
+    fn needs_the_files_and_ports_of_the_settings() {
         let needs = needs_of(
             "--listen-address=/run/kms/k.sock --vault-address=https://[::1],https://10.0.0.1:8200 \
              --vault-key-path=transit/keys/k --approle-role-id-path=/a/role \
@@ -92,24 +93,24 @@ mod tests {
     }
 
     #[test]
-    fn an_abstract_socket_is_dialled_by_the_watchdog() {
+    fn an_abstract_socket_is_needed_for_the_watchdog() {
         let needs = needs_of("--listen-address=unix:///@k --keeper=local --local-key-file=/k/key");
         assert!(needs.abstract_sockets && needs.sockets.is_empty() && needs.ports.is_empty());
         assert_eq!(needs.read, [std::path::Path::new("/k/key")]);
     }
 
     #[test]
-    fn what_the_kernel_lacks_is_a_warning_with_its_remedy() {
+    fn warns_of_what_the_kernel_lacks_with_a_remedy() {
         let mut report = Report {
             in_force: vec!["a".to_owned()],
             newer: vec!["b comes later".to_owned()],
             ..Report::default()
         };
-        let finding = told(&report);
+        let finding = finding_of(&report);
         assert_eq!(finding.to_string(), "the kernel offers a; b comes later");
         assert_eq!(finding.verdict, Verdict::Pass);
         report.missing.push("c is missing; do d".to_owned());
-        let finding = told(&report);
+        let finding = finding_of(&report);
         let text = "the kernel offers a; b comes later; c is missing; do d";
         assert_eq!((finding.to_string().as_str(), finding.verdict), (text, Verdict::Warn));
     }

@@ -1,4 +1,4 @@
-//! `serve`: the provider, from settings to a clean stop.
+//! `serve`: runs the provider until a clean stop.
 
 use std::{error::Error, process::ExitCode, time::Duration};
 
@@ -24,11 +24,11 @@ use crate::{
     config::settings::Settings,
 };
 
-/// How long the last traces are waited for.
+/// How long the end of the process waits for the last traces.
 const FLUSH: Duration = Duration::from_secs(1);
 
 pub(super) fn run(settings: &Settings, version: &'static str) -> ExitCode {
-    panics::tell_in_one_line();
+    panics::install_hook();
     match start(settings, version) {
         Ok(()) => {
             info!("stopped");
@@ -43,12 +43,13 @@ pub(super) fn run(settings: &Settings, version: &'static str) -> ExitCode {
 }
 
 fn start(settings: &Settings, version: &'static str) -> Result<(), Box<dyn Error + Send + Sync>> {
-    // Threads are started after the sandbox, so that it holds for them. Until then lines wait.
+    // The sandbox applies only to threads that start after it. Until then log lines wait in a
+    // queue.
     outlets::hold();
     let runtime = runtime()?;
     let early = logging::dispatch(settings.log_level, Form::Json, None)?;
     let bound = dispatcher::with_default(&early, || bind(settings, version, &runtime));
-    // What sends traces lives on the runtime, and has a thread of its own.
+    // The exporter needs the runtime and starts a thread, so it is built after the sandbox.
     let within = runtime.enter();
     let traces = settings.traces.as_deref().map(Traces::to).transpose();
     drop(within);
@@ -62,12 +63,12 @@ fn start(settings: &Settings, version: &'static str) -> Result<(), Box<dyn Error
         }
         ended
     });
-    // A collector that does not answer is not waited for.
+    // Does not wait for a collector that does not answer.
     runtime.shutdown_background();
     ended
 }
 
-/// Binds what the provider serves on, then restricts this process. Starts no thread.
+/// Binds the socket and the ports, then restricts this process. Starts no thread.
 fn bind(
     settings: &Settings,
     version: &'static str,
@@ -75,14 +76,14 @@ fn bind(
 ) -> Result<Provider, Box<dyn Error + Send + Sync>> {
     let signals = signals(runtime)?;
     info!(version, pid = std::process::id(), "starting");
-    warn_of(settings);
+    log_warnings(settings);
     let mut provider = Provider::bind(settings.clone(), version, signals)?;
     provider.restrict();
     Ok(provider)
 }
 
-/// Tells what an operator should know at every start.
-fn warn_of(settings: &Settings) {
+/// Logs at each start what an operator should know about this configuration.
+fn log_warnings(settings: &Settings) {
     for missed in hardening::harden() {
         match missed {
             MissingProtection::CoreFiles => info!("{missed}"),

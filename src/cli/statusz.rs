@@ -1,4 +1,4 @@
-//! What `/statusz` shows, put together from everything that is wired here.
+//! Collects the content of `/statusz`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,8 +24,8 @@ use crate::{
     ports::keeper::{EndpointView, Keeper, SessionView},
 };
 
-/// Where everything that is shown comes from.
-pub(super) struct Sources {
+/// Holds everything that `/statusz` reads.
+pub(super) struct StatusSource {
     watch: Arc<KeyWatch>,
     version: &'static str,
     keeper: Arc<dyn Keeper>,
@@ -36,8 +36,8 @@ pub(super) struct Sources {
     sandbox: Sandbox,
 }
 
-impl Sources {
-    /// The sources of a process that starts now.
+impl StatusSource {
+    /// Returns the source for a process that starts now.
     pub(super) fn new(
         watch: Arc<KeyWatch>,
         version: &'static str,
@@ -58,7 +58,7 @@ impl Sources {
         }
     }
 
-    /// How the process is now.
+    /// Returns the current state of the process.
     pub(super) fn now(&self) -> Statusz {
         let clock = &self.watch.ports().clock;
         let (key, keeper) = (self.watch.view(), self.keeper.view());

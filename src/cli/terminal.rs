@@ -1,4 +1,4 @@
-//! What a person at the terminal is told.
+//! Writes to standard output and standard error.
 
 use std::{
     io::{self, Write as _},
@@ -7,24 +7,24 @@ use std::{
 
 use crate::adapters::telemetry::{outlets::Outlet, program_name};
 
-/// Writes a line to standard output, as fast as its reader takes it: for commands that end.
+/// Writes a line to standard output and waits for its reader. For commands that end.
 pub(super) fn print(text: &str) -> ExitCode {
-    // A reader that has gone away has seen what it wanted.
+    // The reader may have closed the pipe, as `head` does. That is not an error.
     drop(writeln!(io::stdout(), "{text}"));
     ExitCode::SUCCESS
 }
 
-/// Writes a line to standard output without waiting for its reader: for commands that serve.
+/// Queues a line for standard output and does not wait for its reader. For commands that serve.
 ///
 /// # Errors
-/// When the thread that writes cannot be started.
+/// When the thread that writes the lines cannot be started.
 pub(super) fn announce(text: &str) -> io::Result<()> {
     Outlet::Stdout.open()?.push(format!("{text}\n").as_bytes());
     Ok(())
 }
 
-/// Writes a line to standard error without waiting for its reader; the end of the command does,
-/// for a while.
+/// Queues a line for standard error, after the name of the program. The end of the command waits
+/// for the reader for at most 1 s.
 pub(super) fn complain(text: &str) {
     let line = format!("{}: {text}\n", program_name::get());
     match Outlet::Stderr.open() {

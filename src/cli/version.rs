@@ -1,4 +1,4 @@
-//! What this program calls itself, and which cryptographic module it was built with.
+//! The version text of this program, and the check of its cryptographic module.
 
 use crate::adapters::vault::tls;
 
@@ -18,7 +18,7 @@ macro_rules! module {
     };
 }
 
-/// Name, version, commit, and whether it is a FIPS build.
+/// The name, the version, the commit, and whether this is a FIPS build.
 pub(super) const VERSION: &str = concat!(
     "vault-kube-kms ",
     env!("CARGO_PKG_VERSION"),
@@ -34,20 +34,20 @@ pub(super) fn is_fips() -> bool {
     tls::is_fips()
 }
 
-/// Checks that a FIPS build has a FIPS module: the module tested itself when it was loaded, and
-/// every TLS connection will use what it is approved for.
+/// Checks that a FIPS build uses a FIPS module. Such a module tested itself when it was loaded, and
+/// every TLS connection uses only approved algorithms.
 ///
 /// # Errors
-/// Why nothing may be started.
+/// When a FIPS build has a module without FIPS mode. No command may then run.
 pub(super) fn module_is_as_built() -> Result<(), &'static str> {
-    judge(IS_FIPS_BUILD, is_fips())
+    check_module(IS_FIPS_BUILD, is_fips())
 }
 
-fn judge(is_fips_build: bool, is_fips_module: bool) -> Result<(), &'static str> {
+fn check_module(is_fips_build: bool, is_fips_module: bool) -> Result<(), &'static str> {
     if is_fips_build && !is_fips_module {
         return Err(
             "this is a FIPS build, and its cryptographic module does not report FIPS mode; \
-                    build it anew for a platform of the module's certificate",
+                    build it for a platform that the module's certificate lists",
         );
     }
     Ok(())
@@ -58,13 +58,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fips_build_without_a_fips_module_is_refused() {
-        assert!(judge(true, false).is_err());
-        assert_eq!(judge(true, true).and(judge(false, false)).and(judge(false, true)), Ok(()));
+    fn rejects_a_fips_build_without_a_fips_module() {
+        assert!(check_module(true, false).is_err());
+        for (build, module) in [(true, true), (false, false), (false, true)] {
+            assert_eq!(check_module(build, module), Ok(()));
+        }
     }
 
     #[test]
-    fn this_build_is_what_it_says() {
+    fn the_version_names_the_kind_of_build() {
         assert_eq!(module_is_as_built(), Ok(()));
         assert_eq!(tls::is_fips(), IS_FIPS_BUILD);
         assert_eq!(VERSION.contains("no FIPS build"), !IS_FIPS_BUILD);

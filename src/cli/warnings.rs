@@ -1,4 +1,4 @@
-//! What an operator should know of a configuration that works.
+//! Warnings about a configuration that is valid.
 
 use crate::{
     adapters::{grpc::address::SocketAddress, system::place::mode_of},
@@ -6,7 +6,7 @@ use crate::{
     ports::finding::{Area, Finding},
 };
 
-/// Everything of the kind, told at each start and by each check.
+/// Returns the warnings. `serve` logs them at each start, and `check` prints them.
 pub(super) fn of(settings: &Settings) -> Vec<Finding> {
     let ignored = settings.warnings.iter();
     let mut warnings: Vec<_> =
@@ -16,14 +16,15 @@ pub(super) fn of(settings: &Settings) -> Vec<Finding> {
         warnings.push(Finding::warn(
             Area::Sandbox,
             "--no-sandbox: this process is not restricted to the files, ports and system calls that it needs",
-            "leave it out; where something fails in the sandbox, report it (docs/sandbox.md)",
+            "leave this flag out; if something fails in the sandbox, report it (docs/sandbox.md)",
         ));
     }
     warnings.extend(settings.keeper.warnings());
     warnings
 }
 
-/// kube-apiserver gives its seeds to whatever listens first.
+/// Warns when another process may bind the socket's address first. kube-apiserver would then send
+/// its seeds to that process.
 fn of_socket(listen: &SocketAddress) -> Option<Finding> {
     let place = match listen {
         SocketAddress::File(path) => {
@@ -40,7 +41,7 @@ fn of_socket(listen: &SocketAddress) -> Option<Finding> {
     };
     Some(Finding::warn(
         Area::Socket,
-        format!("{place}, and one that listens there first is given seeds"),
+        format!("{place}, and a process that listens there first receives seeds"),
         "use a path in a directory of mode 0750 that belongs to the provider's user",
     ))
 }

@@ -1,4 +1,4 @@
-//! Feeds systemd's watchdog for as long as the server answers.
+//! Notifies systemd's watchdog while the server answers.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use crate::adapters::{
     system::notify,
 };
 
-/// How long to wait after a question that failed.
-const AGAIN: Duration = Duration::from_millis(100);
+/// The wait after a failed check.
+const RETRY_WAIT: Duration = Duration::from_millis(100);
 
-/// Asks the server at `address` over its own socket, and tells systemd after each answer, four
-/// times in each `limit` (`WATCHDOG_USEC`). A server that does not answer is not fed, so systemd
-/// restarts it. While the socket is not in its place, which `readiness` knows, this task running is
-/// answer enough: a restart would not mend that.
+/// Checks the server at `address` over its own socket, four times in each `limit`
+/// (`WATCHDOG_USEC`), and notifies systemd after each answer. Without an answer there is no
+/// notification, so systemd restarts the process. While `readiness` reports that the socket is not
+/// at its path, every check counts as answered, because a restart would not help.
 pub(super) async fn feed(address: SocketAddress, readiness: Readiness, limit: Duration) {
     let every = limit / 4;
     loop {
@@ -26,7 +26,7 @@ pub(super) async fn feed(address: SocketAddress, readiness: Readiness, limit: Du
             sleep(every).await;
         } else {
             tracing::warn!("the server does not answer on its own socket; the watchdog is not fed");
-            sleep(AGAIN).await;
+            sleep(RETRY_WAIT).await;
         }
     }
 }

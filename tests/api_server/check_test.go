@@ -175,7 +175,7 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 		"another name": {2, []string{"FAIL connection: --tls-sni", unchecked}, func(t *testing.T, n *tenant) []string {
 			return append(n.Flags(), "--tls-sni=elsewhere.example.org")
 		}},
-		"anybody is believed": {1, []string{"WARN connection: anybody can pose as the keeper"}, func(t *testing.T, n *tenant) []string {
+		"no certificate is verified": {1, []string{"WARN connection: any server can pose as the keeper"}, func(t *testing.T, n *tenant) []string {
 			return append(n.Flags(), "--tls-skip-verify")
 		}},
 		"a certificate that ends soon": {1, []string{"WARN connection: expires in; renew"}, func(t *testing.T, n *tenant) []string {

@@ -169,7 +169,7 @@ func (m *machine) renewSecretID(t *testing.T, tenant *parts.Tenant, client servi
 	}
 	m.run(t, "systemctl", "reload", unit)
 	if !parts.Eventually(bound, func() bool {
-		return strings.Contains(m.run(t, "journalctl", "--no-pager", "--unit="+unit), "SIGHUP: credentials and authorities are read anew")
+		return strings.Contains(m.run(t, "journalctl", "--no-pager", "--unit="+unit), "SIGHUP: credentials and authorities are read again")
 	}) {
 		t.Error("a reload is not heard")
 	}

@@ -1,4 +1,4 @@
-//! Files that are read, and who else can read or write them.
+//! Checks the files that the provider reads, and their access modes.
 
 use std::path::Path;
 

@@ -1,10 +1,10 @@
-//! The keeper: what it says of itself; then its key.
+//! Checks the keeper, then its key.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet};
 
-use super::{key, notes::Notes};
+use super::{key, proof_recorder::ProofRecorder};
 use crate::{
     adapters::system::clock::SystemClock,
     cli::keeper,
@@ -21,12 +21,12 @@ use crate::{
 };
 
 /// The most time for reading the key.
-const STEP: Duration = Duration::from_secs(8);
+const KEY_TIMEOUT: Duration = Duration::from_secs(8);
 
 pub(super) async fn check(settings: &Settings, report: &mut Report) {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let notes = Arc::new(Notes::default());
-    let telemetry: Arc<dyn Telemetry> = Arc::<Notes>::clone(&notes);
+    let recorder = Arc::new(ProofRecorder::default());
+    let telemetry: Arc<dyn Telemetry> = Arc::<ProofRecorder>::clone(&recorder);
     let surroundings = Surroundings { clock, telemetry, reread: watch::channel(()).1 };
     match settings.keeper.open(&surroundings) {
         Ok(keeper) => {
@@ -35,7 +35,7 @@ pub(super) async fn check(settings: &Settings, report: &mut Report) {
                 background.spawn(task);
             }
             if keeper.check(report).await {
-                ask(&keeper, settings, &surroundings, &notes, report).await;
+                check_key(&keeper, settings, &surroundings, &recorder, report).await;
             }
             background.shutdown().await;
             keeper.close().await;
@@ -47,14 +47,14 @@ pub(super) async fn check(settings: &Settings, report: &mut Report) {
     }
 }
 
-async fn ask(
+async fn check_key(
     keeper: &Arc<dyn Keeper>,
     settings: &Settings,
     with: &Surroundings,
-    notes: &Notes,
+    recorder: &ProofRecorder,
     report: &mut Report,
 ) {
-    let described = Arc::clone(keeper).kek().describe(with.clock.now().after(STEP)).await;
+    let described = Arc::clone(keeper).kek().describe(with.clock.now().after(KEY_TIMEOUT)).await;
     let wall = with.clock.wall();
     match described {
         Ok(snapshot) => {
@@ -62,7 +62,7 @@ async fn ask(
             watch.read_metadata().await;
             watch.prove(Duration::MAX).await;
             key::settings(&snapshot, watch.standing(), report);
-            key::binding(&notes.read().proofs, report);
+            key::binding(&recorder.proofs(), report);
             key::clock(&snapshot, wall, report);
         }
         Err(error) => {

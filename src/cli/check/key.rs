@@ -1,4 +1,4 @@
-//! The key: its settings, what it does, and the clock that its versions go by.
+//! Checks the key: its settings, its proofs, and the clock that dates its versions.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use crate::{
     },
 };
 
-/// Clocks that are further apart are told of; rotations then go by the keeper's.
-const CLOCKS_APART: Duration = Duration::from_secs(2);
+/// A larger difference of the clocks is a warning. Rotations then use the keeper's clock.
+const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(2);
 
 pub(super) fn settings(
     snapshot: &KekSnapshot,
@@ -27,7 +27,7 @@ pub(super) fn settings(
     let floor = snapshot.min_decryption;
     let read = match (floor, snapshot.latest) {
         (floor, latest) if floor == latest => {
-            format!("version {latest} is the only one that reads")
+            format!("version {latest} is the only version that reads")
         }
         (floor, latest) => format!("versions {floor} to {latest} read"),
     };
@@ -55,7 +55,7 @@ pub(super) fn binding(proofs: &[(KekVersion, Option<KmsError>)], report: &mut Re
         report.add(match error {
             None => Finding::pass(
                 Binding,
-                format!("version {version} wraps, unwraps, and refuses what was moved"),
+                format!("version {version} wraps, unwraps, and rejects other associated data"),
             ),
             Some(error) => Finding::failed(Binding, error),
         });
@@ -68,11 +68,11 @@ pub(super) fn binding(proofs: &[(KekVersion, Option<KmsError>)], report: &mut Re
 pub(super) fn clock(snapshot: &KekSnapshot, wall: UnixTime, report: &mut Report) {
     let Some(keeper) = snapshot.keeper_time else { return };
     let apart = keeper.apart(wall);
-    report.add(if apart > CLOCKS_APART {
+    report.add(if apart > CLOCK_DIFFERENCE_MAX {
         Finding::warn(
             Clock,
             format!("this node's clock and the keeper's are {} s apart", apart.as_secs()),
-            "synchronise both; until then rotations go by the keeper's",
+            "synchronise both clocks; until then rotations use the keeper's clock",
         )
     } else {
         Finding::pass(Clock, format!("{:.1} s apart from the keeper's", apart.as_secs_f64()))

@@ -1,10 +1,11 @@
-//! `check`: what is right and what is wrong with an installation, before `serve` is started or
-//! beside it. It binds and writes nothing; it logs in once, and ends its token.
+//! `check`: reports what is right and what is wrong with an installation. It may run before `serve`
+//! or at the same time. It binds nothing and writes nothing. It logs in once, and revokes its
+//! token.
 
 mod files;
 mod keeper;
 mod key;
-mod notes;
+mod proof_recorder;
 mod socket;
 
 use std::process::ExitCode;
@@ -16,9 +17,11 @@ use crate::{
     ports::finding::{Area, Finding, Report},
 };
 
-/// Checks what `sources` configure, and prints what it finds.
+/// Checks the configuration of `sources` and prints the findings. Returns the exit code of the
+/// worst finding.
 pub(super) fn run(sources: &Sources) -> ExitCode {
-    // It holds a secret ID and a token like `serve`; what cannot be had is told there.
+    // `check` holds a secret ID and a token, like `serve`. `serve` logs which protection is
+    // missing.
     let _missed = hardening::harden();
     let mut report = Report::default();
     match Settings::read(sources) {
@@ -53,12 +56,12 @@ fn all(sources: &Sources, settings: &Settings, report: &mut Report) {
                 files::check(sources, settings, report).await;
                 keeper::check(settings, report).await;
             });
-            // A look-up of a name may still hang in a thread of its own.
+            // A DNS look-up may still block one of the runtime's threads. Do not wait for it.
             runtime.shutdown_background();
         }
         Err(error) => report.add(Finding::fail(
             Area::Configuration,
-            format!("no runtime: {error}"),
+            format!("cannot start the runtime: {error}"),
             "raise the limits of this process",
         )),
     }

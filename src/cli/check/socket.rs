@@ -1,4 +1,4 @@
-//! The socket's place, and who serves there already.
+//! Checks the address of the socket, and the provider that may already serve there.
 
 use tokio::time::timeout;
 
@@ -20,41 +20,40 @@ pub(super) async fn check(settings: &Settings, report: &mut Report) {
         Ok(Occupancy::Free) => Finding::pass(Area::Socket, format!("{address} is free")),
         Ok(Occupancy::Stale) => Finding::pass(
             Area::Socket,
-            format!("{address} is what an ended process left behind; serve replaces it"),
+            format!("{address} is a socket that an ended process left behind; serve replaces it"),
         ),
         Ok(Occupancy::Served) => served(address).await,
         Err(error) => Finding::told(Area::Socket, &error.to_string()),
     });
 }
 
-/// What the one who serves there says of itself.
+/// Reports what the process at `address` answers to Status.
 async fn served(address: &SocketAddress) -> Finding {
     let failing = |what: String| {
-        let remedy = "see its log; if it is no provider, choose another --listen-address";
+        let remedy = "see its log; if it is not a KMS provider, choose another --listen-address";
         Finding::fail(Area::Socket, what, remedy)
     };
     match timeout(CALL_BUDGET, status(address)).await {
-        Ok(Ok(told)) if told.healthz == "ok" => Finding::pass(
+        Ok(Ok(status)) if status.healthz == "ok" => Finding::pass(
             Area::Socket,
-            format!("a provider serves at {address}: ok, {}", printable(&told.key_id)),
+            format!("a provider serves at {address}: ok, {}", printable(&status.key_id)),
         ),
-        Ok(Ok(told)) => {
-            failing(format!("the provider at {address} says {}", printable(&told.healthz)))
+        Ok(Ok(status)) => {
+            failing(format!("the provider at {address} reports {}", printable(&status.healthz)))
         }
-        Ok(Err(problem)) => {
-            failing(format!("whoever serves at {address} says {}", printable(&problem)))
-        }
-        Err(_elapsed) => failing(format!("whoever serves at {address} does not answer")),
+        Ok(Err(problem)) => failing(format!("Status fails at {address}: {}", printable(&problem))),
+        Err(_elapsed) => failing(format!("the process that listens at {address} does not answer")),
     }
 }
 
 async fn status(address: &SocketAddress) -> Result<StatusResponse, String> {
     let mut kms = client::connect(address).await.map_err(|error| error.to_string())?;
-    let told = kms.status(StatusRequest {}).await.map_err(|status| status.message().to_owned())?;
-    Ok(told.into_inner())
+    let answer =
+        kms.status(StatusRequest {}).await.map_err(|status| status.message().to_owned())?;
+    Ok(answer.into_inner())
 }
 
-/// Somebody else's text, on one line and of bounded length.
+/// Returns at most 300 characters of text from another process, with `?` for control characters.
 fn printable(text: &str) -> String {
     text.chars().take(300).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
