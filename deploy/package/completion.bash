@@ -1,7 +1,7 @@
 # Completion of vault-kube-kms in bash, made from its flags.
 _vault_kube_kms() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} assigned='' words=''
-    # Bash makes = a word of its own.
+    # Bash treats = as a separate word.
     if [[ $word == = ]]; then
         word='' assigned=yes
     elif [[ $before == = ]]; then

@@ -1,4 +1,4 @@
-//! The flags of one program: those that every program has, and those of its keepers.
+//! The flags of one program: the flags that every program has, and the flags of its keepers.
 
 use std::{fmt::Write as _, sync::Arc};
 
@@ -8,7 +8,7 @@ use super::{
     keepers::{self, KeeperKind},
 };
 
-/// What a program can be told, and which keepers it has.
+/// The flags and the keepers of a program.
 #[derive(Clone, Debug)]
 pub struct Catalogue {
     program: &'static str,
@@ -18,14 +18,15 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// The catalogue of the program `program` with these keepers, the default first. Its variables begin
-    /// with its name in capitals. To be made once: the names of the keepers are kept for ever.
+    /// Returns the catalogue of `program` with the keepers `kinds`, the default first. The
+    /// program's variables begin with its name in capitals. Call this once, because the names of
+    /// the keepers are leaked: their memory is never freed.
     #[must_use]
     pub fn new(program: &'static str, kinds: Vec<Arc<dyn KeeperKind>>) -> Self {
         let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
         let default = names.first().copied().unwrap_or_default();
         let names: &'static [&'static str] = Vec::leak(names);
-        let help = "Who keeps the key";
+        let help = "Where the key is";
         let keeper = flag("keeper", Takes::OneOf("KEEPER", names), default, help);
         let owned = |group: &Group| (group.0, group.1.to_vec());
         let mut groups: Vec<_> = SOCKET.iter().map(owned).collect();
@@ -36,58 +37,58 @@ impl Catalogue {
         Self { program, prefix, kinds, groups }
     }
 
-    /// The catalogue of vault-kube-kms.
+    /// Returns the catalogue of vault-kube-kms.
     #[must_use]
     pub fn built_in() -> Self {
         Self::new("vault-kube-kms", keepers::registry())
     }
 
-    /// The program's name.
+    /// Returns the program's name.
     #[must_use]
     pub const fn program(&self) -> &'static str {
         self.program
     }
 
-    /// What stands before the name of each variable, without the underscore behind it.
+    /// Returns the prefix of the variables, without the underscore that follows it.
     #[must_use]
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// The keepers, the default first.
+    /// Returns the keepers, the default first.
     #[must_use]
     pub fn kinds(&self) -> &[Arc<dyn KeeperKind>] {
         &self.kinds
     }
 
-    /// Whether it has a keeper of that name.
+    /// Returns whether the program has a keeper named `keeper`.
     #[must_use]
     pub fn has(&self, keeper: &str) -> bool {
         self.kinds.iter().any(|kind| kind.name() == keeper)
     }
 
-    /// The commands of the keepers.
+    /// Returns the commands of the keepers.
     pub fn keeper_commands(&self) -> impl Iterator<Item = &'static KeeperCommand> {
         self.kinds.iter().flat_map(|kind| kind.commands())
     }
 
-    /// All flags, under the titles of the help.
+    /// Returns all flags, grouped under the titles of the help.
     pub fn groups(&self) -> impl Iterator<Item = (&'static str, &[Flag])> {
         self.groups.iter().map(|(title, flags)| (*title, flags.as_slice()))
     }
 
-    /// All flags.
+    /// Returns all flags.
     pub fn all(&self) -> impl Iterator<Item = &Flag> {
         self.groups.iter().flat_map(|(_, flags)| flags)
     }
 
-    /// The flag of that name.
+    /// Returns the flag named `name`.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&Flag> {
         self.all().find(|flag| flag.name == name)
     }
 
-    /// The flag whose name comes closest to `name`, if any comes close.
+    /// Returns the flag whose name is closest to `name`: at most 3 edits away.
     #[must_use]
     pub fn nearest(&self, name: &str) -> Option<&'static str> {
         self.all()
@@ -97,7 +98,7 @@ impl Catalogue {
             .map(|(_, name)| name)
     }
 
-    /// The help on all flags, in groups, with defaults.
+    /// Returns the help on all flags, in groups, with defaults.
     #[must_use]
     pub fn help(&self) -> String {
         let mut text = String::new();

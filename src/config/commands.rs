@@ -1,4 +1,4 @@
-//! Every command there is, for the help and what else is made of it.
+//! All commands, for the help, the manual page and the completions.
 
 use std::fmt::Write as _;
 
@@ -8,25 +8,25 @@ use crate::domain::error::KmsError;
 /// One command.
 #[derive(Clone, Copy, Debug)]
 pub struct Command {
-    /// Its words.
+    /// The words of the command, with a space between them.
     pub words: &'static str,
-    /// How it is typed, after the program's name.
+    /// How to type the command, after the program's name.
     pub usage: &'static str,
-    /// What it does.
+    /// What the command does.
     pub help: &'static str,
 }
 
-/// A command of one keeper, such as `local init`. The first of its words is the keeper's name.
+/// A command of one keeper, such as `local init`. The first word is the keeper's name.
 #[derive(Clone, Copy, Debug)]
 pub struct KeeperCommand {
-    /// Its words, its usage and its help.
+    /// The words, usage and help of the command.
     pub command: Command,
-    /// Reads its settings. Returns the work to do, or `None` where something is wrong, with every
-    /// error noted in the reading.
+    /// Reads the settings of the command. Returns the work to do, or `None` after an error. All
+    /// errors are added to the reading.
     pub read: fn(&mut Reading<'_>) -> Option<Work>,
 }
 
-/// The work of a keeper's command. It may block. It returns the text to print.
+/// The work of a keeper's command. It may block. Returns the text to print.
 pub type Work = Box<dyn FnOnce() -> Result<String, KmsError>>;
 
 const fn command(words: &'static str, usage: &'static str, help: &'static str) -> Command {
@@ -36,18 +36,18 @@ const fn command(words: &'static str, usage: &'static str, help: &'static str) -
 /// The commands of every program.
 const COMMANDS: [Command; 3] = [
     command("serve", "[serve] [FLAGS]", "serve kube-apiserver on a Unix socket"),
-    command("check", "check [FLAGS]", "tell what is right and what is wrong with those flags"),
-    command("policy", "policy [FLAGS]", "print what the role must be granted on the key"),
+    command("check", "check [FLAGS]", "check the installation with those flags"),
+    command("policy", "policy [FLAGS]", "print the policy that the role needs"),
 ];
 
 /// The command of programs that have the embedded keeper.
 const DEV: Command = command("dev", "dev", "try it: embedded keeper, no server, no configuration");
 
-/// What vault-kube-kms is.
+/// The description of vault-kube-kms.
 pub const ABOUT: &str =
     "A Kubernetes KMS v2 provider whose key stays in Vault's or OpenBao's Transit engine.";
 
-/// Returns the commands of the program that `catalogue` is of, those of its keepers last.
+/// Returns the commands of the program of `catalogue`. The commands of its keepers come last.
 #[must_use]
 pub fn commands(catalogue: &Catalogue) -> Vec<Command> {
     let dev = catalogue.has("local").then_some(DEV);
@@ -55,7 +55,7 @@ pub fn commands(catalogue: &Catalogue) -> Vec<Command> {
     COMMANDS.into_iter().chain(dev).chain(of_keepers).collect()
 }
 
-/// The help of the program that `catalogue` is of: what it is, commands, then flags.
+/// Returns the help of the program of `catalogue`: description, commands, then flags.
 #[must_use]
 pub fn help(catalogue: &Catalogue, about: &str) -> String {
     let program = catalogue.program();

@@ -1,4 +1,4 @@
-//! What shells complete after the program's name.
+//! Shell completions for the command line.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -11,7 +11,7 @@ use super::{
 const BASH: &str = r"# Completion of vault-kube-kms in bash, made from its flags.
 _vault_kube_kms() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} assigned='' words=''
-    # Bash makes = a word of its own.
+    # Bash treats = as a separate word.
     if [[ $word == = ]]; then
         word='' assigned=yes
     elif [[ $before == = ]]; then
@@ -28,7 +28,7 @@ const BASH_END: &str = r#"    esac
 complete -F _vault_kube_kms vault-kube-kms
 "#;
 
-/// For bash.
+/// Returns the completion script for bash.
 #[must_use]
 pub fn bash() -> String {
     let catalogue = Catalogue::built_in();
@@ -72,12 +72,12 @@ pub fn bash() -> String {
 const FILES: &str = "compopt -o filenames 2>/dev/null\n        \
                      mapfile -t COMPREPLY < <(compgen -f -- \"$word\")\n        return";
 
-/// The flags of `pattern`, with a space or `=` behind them.
+/// Returns a pattern that matches the flags of `pattern` followed by a space or by `=`.
 fn with_assigned(pattern: &str) -> String {
     format!("{pattern} | {}", pattern.replace("--", "yes--"))
 }
 
-/// For zsh.
+/// Returns the completion script for zsh.
 #[must_use]
 pub fn zsh() -> String {
     let catalogue = Catalogue::built_in();
@@ -113,7 +113,7 @@ pub fn zsh() -> String {
     text + "    '(- *)--help[Print the help]' \\\n    '(- *)--version[Print the version]'\n"
 }
 
-/// For fish.
+/// Returns the completion script for fish.
 #[must_use]
 pub fn fish() -> String {
     let catalogue = Catalogue::built_in();
@@ -157,7 +157,7 @@ fn is_file(flag: &Flag) -> bool {
     flag.takes == Takes::Value("FILE")
 }
 
-/// The first word of each command, once.
+/// Returns the first words of all commands, each once.
 fn first_words(commands: &[Command]) -> Vec<&'static str> {
     let mut words: Vec<_> =
         commands.iter().filter_map(|command| command.words.split(' ').next()).collect();
@@ -165,7 +165,7 @@ fn first_words(commands: &[Command]) -> Vec<&'static str> {
     words
 }
 
-/// The first words that have second ones, each with those.
+/// Returns the second words of commands by their first word.
 fn second_words(commands: &[Command]) -> BTreeMap<&'static str, Vec<&'static str>> {
     let mut words = BTreeMap::<_, Vec<_>>::new();
     for (first, second) in commands.iter().filter_map(|command| command.words.split_once(' ')) {

@@ -1,4 +1,5 @@
-//! The environment file of a service: every flag as a variable, with its default, commented out.
+//! The environment file of the service. It has each flag as a variable with its default, commented
+//! out.
 
 use std::fmt::Write as _;
 
@@ -7,14 +8,14 @@ use super::{
     flags::{Flag, Takes},
 };
 
-/// Flags that say nothing to a service: what reads them is another command, or the service itself sets
-/// them.
+/// The flags that the file leaves out. The service sets `listen-address` itself, and only `check`
+/// reads `output`.
 const LEFT_OUT: [&str; 2] = ["listen-address", "output"];
 
-/// The text of the file.
+/// Returns the text of the file.
 #[must_use]
 pub fn file() -> String {
-    let mut text = "# Settings of the vault-kube-kms service. Remove the # before what you set; a line as it stands is the\n\
+    let mut text = "# Settings of the vault-kube-kms service. Remove the # before what you set. A line with a # shows the\n\
                     # default. `vault-kube-kms check` reads the same variables.\n"
         .to_owned();
     let catalogue = Catalogue::built_in();

@@ -1,4 +1,4 @@
-//! What is wrong with the configuration.
+//! Errors of the configuration.
 
 use std::fmt;
 
@@ -11,12 +11,12 @@ pub enum Origin {
     Variable(String),
     /// This file (`--config`).
     File(String),
-    /// Nowhere: it is missing, or its default is at fault.
+    /// No source: the value is missing, or the default is wrong.
     Nowhere,
 }
 
 impl Origin {
-    /// Which of two values wins: flags over variables over the file.
+    /// Returns the rank of the source. The higher rank wins: flags over variables over the file.
     #[must_use]
     pub const fn rank(&self) -> u8 {
         match self {
@@ -39,12 +39,12 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One thing that is wrong: which flag, where it came from, and the cause with its remedy.
+/// One error: the flag, the origin of its value, and the cause with its remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// The flag's name, without dashes.
     pub flag: String,
-    /// Where its value came from.
+    /// Where the value came from.
     pub origin: Origin,
     /// What is wrong, and what to do about it.
     pub problem: String,

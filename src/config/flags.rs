@@ -1,33 +1,33 @@
-//! Every flag there is. Its variable is `VAULT_KUBE_KMS_` and its name in capitals; its key in the
-//! file is its name.
+//! The flags that every program has. The variable of a flag is `VAULT_KUBE_KMS_` and the flag's
+//! name in capitals. Its key in the file is its name.
 
-/// What a flag takes.
+/// The values that a flag accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Takes {
-    /// A value; the word names it in the help.
+    /// Any value. The word names it in the help.
     Value(&'static str),
-    /// `true` or `false`; bare means `true`.
+    /// `true` or `false`. A flag without a value means `true`.
     Bool,
-    /// One of these values; the word names them in the help.
+    /// One of these values. The word names them in the help.
     OneOf(&'static str, &'static [&'static str]),
-    /// A value, and may be given several times.
+    /// Any value. The flag may be given several times.
     Values(&'static str),
 }
 
 /// One flag.
 #[derive(Clone, Copy, Debug)]
 pub struct Flag {
-    /// Its name, without dashes.
+    /// The flag's name, without dashes.
     pub name: &'static str,
-    /// What it takes.
+    /// The values that the flag accepts.
     pub takes: Takes,
-    /// Its value when it is not given; empty where that means something else.
+    /// The value when the flag is not given. May be empty.
     pub default: &'static str,
-    /// What it does.
+    /// What the flag does.
     pub help: &'static str,
 }
 
-/// A flag.
+/// Returns a flag.
 #[must_use]
 pub const fn flag(
     name: &'static str,
@@ -40,13 +40,13 @@ pub const fn flag(
 
 use Takes::{Bool, OneOf, Value, Values};
 
-/// What `--zap-log-level` takes beside numbers.
+/// The levels of `--zap-log-level`. It also accepts numbers.
 const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 
-/// Flags under a title of the help.
+/// A title of the help, and the flags under it.
 pub type Group = (&'static str, &'static [Flag]);
 
-/// The flags that come before those of the keepers.
+/// The flags that come before the flags of the keepers.
 pub(super) const SOCKET: &[Group] = &[(
     "Socket",
     &[
@@ -60,12 +60,12 @@ pub(super) const SOCKET: &[Group] = &[(
             "allowed-uid",
             Values("UID"),
             "",
-            "Peer uid that may connect, beside root and this process's own. An abstract socket admits no others; a file socket admits whom its mode admits, unless this is given",
+            "A uid that may connect, in addition to root and the uid of this process. An abstract socket always rejects other uids. A file socket does so only when this flag is given; otherwise its mode decides",
         ),
     ],
 )];
 
-/// The flags that come after those of the keepers.
+/// The flags that come after the flags of the keepers.
 pub(super) const COMMON: &[Group] = &[
     (
         "Key identity and rotation",
@@ -80,25 +80,25 @@ pub(super) const COMMON: &[Group] = &[
                 "key-lineage",
                 Value("NAME"),
                 "",
-                "Name from which key ids derive, for a key that moved (default: its place)",
+                "Name from which key ids are derived, for a key that was moved (default: the place of the key)",
             ),
             flag(
                 "key-generation",
                 Value("N"),
                 "0",
-                "Raise by one to give a key that is used again new ids",
+                "Raise this by one when an older key is used again, so that it gets new key ids",
             ),
             flag(
                 "accept-key-id",
                 Values("ID=VERSION"),
                 "",
-                "Read objects of this key id with this key version, after a re-import",
+                "Decrypt objects of this key id with this key version, after a re-import",
             ),
             flag(
                 "legacy-decrypt",
                 Bool,
                 "true",
-                "Also read what other Vault plugins wrapped with the same key",
+                "Also decrypt objects that other Vault plugins wrote with the same key",
             ),
         ],
     ),
@@ -109,13 +109,13 @@ pub(super) const COMMON: &[Group] = &[
                 "outage-policy",
                 OneOf("POLICY", &["stop-writes", "keep-writing"]),
                 "stop-writes",
-                "What Status tells during an outage: stop-writes or keep-writing",
+                "What Status answers during an outage: stop-writes or keep-writing",
             ),
             flag(
                 "outage-grace",
                 Value("DURATION"),
                 "30s",
-                "How long an outage may last before Status tells it",
+                "How long an outage may last before Status reports it",
             ),
         ],
     ),
@@ -132,7 +132,7 @@ pub(super) const COMMON: &[Group] = &[
                 "health-address",
                 Value("IP"),
                 "0.0.0.0",
-                "Address of /healthz and /readyz: that of the Pod or the node, or 127.0.0.1; all addresses unless given",
+                "Address of /healthz and /readyz: the address of the Pod or the node, or 127.0.0.1; the default is all addresses",
             ),
             flag(
                 "metrics-port",
@@ -144,15 +144,20 @@ pub(super) const COMMON: &[Group] = &[
                 "audit-log",
                 Value("PLACE"),
                 "",
-                "Writes a line for each wrap and unwrap, without data, to this file (a path), to journal or to stdout; empty: none",
+                "Write one line for each wrap and unwrap, without data, to a file (its path), to journal or to stdout; empty: off",
             ),
             flag(
                 "audit-on-loss",
                 OneOf("POLICY", &["count", "refuse"]),
                 "count",
-                "When an entry of --audit-log is lost: count it, or refuse calls until entries can be written again",
+                "When an entry of --audit-log is lost: count the loss, or refuse calls until entries can be written again",
             ),
-            flag("disable-runtime-metrics", Bool, "false", "Leave the process's own metrics out"),
+            flag(
+                "disable-runtime-metrics",
+                Bool,
+                "false",
+                "Leave out the metrics of the process itself",
+            ),
             flag(
                 "zap-log-level",
                 OneOf("LEVEL", LEVELS),
@@ -164,7 +169,7 @@ pub(super) const COMMON: &[Group] = &[
                 "otlp-endpoint",
                 Value("URL"),
                 "",
-                "Collector to send traces to by OTLP over gRPC: http://HOST:PORT; empty: none",
+                "Collector that receives traces by OTLP over gRPC: http://HOST:PORT; empty: off",
             ),
         ],
     ),

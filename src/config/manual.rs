@@ -1,4 +1,4 @@
-//! The manual page, in mdoc(7), made from the flags.
+//! Generates the manual page in mdoc(7) from the flags.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use super::{
     flags::{Flag, Takes},
 };
 
-/// The longest line of a page, by custom.
+/// The usual width of the source of a page, in characters.
 const WIDTH: usize = 78;
 
 const BEFORE_FLAGS: &str = "\
@@ -40,22 +40,22 @@ Without this file, what was encrypted with it cannot be read.
 .Sh EXIT STATUS
 .Bl -tag -width Ds
 .It 0
-The command has ended well; the provider was asked to stop.
+The command succeeded, or the provider was asked to stop.
 .It 1
-The command could not do its work.
+The command failed.
 .It 64
 A flag, a variable or a key of the file is wrong, and nothing was started.
 .El
 .Pp
 .Ic check
-exits with 0 where all is well, with 1 where it warns, and with 2 where
-something is wrong.
+exits with 0 when all findings pass, with 1 when it warns, and with 2 when
+a finding fails.
 .Sh SIGNALS
 .Bl -tag -width Ds
 .It Dv SIGHUP
-Read credentials and authorities anew.
+Read credentials and authorities again.
 .It Dv SIGTERM , Dv SIGINT
-Take no new calls, end those in hand, and stop.
+Take no new calls, finish the running calls, and stop.
 .El
 .Sh EXAMPLES
 Check the settings of the service before it is started:
@@ -64,8 +64,8 @@ set -a; . /etc/vault-kube-kms/vault-kube-kms.env; set +a
 vault-kube-kms check
 .Ed
 .Pp
-Take over a new program without a refused connection, where the socket unit is
-enabled:
+Start a new version of the program without a refused connection, when the
+socket unit is enabled:
 .Pp
 .Dl systemctl restart vault-kube-kms.service
 .Sh SEE ALSO
@@ -74,7 +74,7 @@ enabled:
 .Xr systemd.socket 5
 ";
 
-/// The text of the page.
+/// Returns the text of the page.
 #[must_use]
 pub fn page() -> String {
     let mut text = ".\\\" Made from the flags of the program.\n\
@@ -124,7 +124,8 @@ fn entry(text: &mut String, flag: &Flag) {
     }
 }
 
-/// `help` with a capital at its start and a full stop at its end, one sentence a line.
+/// Returns `help` with a capital at its start, a full stop at its end, and one sentence on each
+/// line.
 fn sentence(help: &str) -> String {
     let mut letters = help.chars();
     let first = letters.next().map(|letter| letter.to_ascii_uppercase().to_string());
@@ -133,7 +134,7 @@ fn sentence(help: &str) -> String {
     text.lines().map(folded).collect::<Vec<_>>().join("\n")
 }
 
-/// `line` for the formatter, in lines of less than [`WIDTH`].
+/// Returns `line`, escaped for the formatter and folded into lines shorter than [`WIDTH`].
 fn folded(line: &str) -> String {
     let (mut text, mut width) = (String::new(), 0);
     for word in line.split(' ').map(escaped) {
@@ -147,7 +148,7 @@ fn folded(line: &str) -> String {
     text
 }
 
-/// `text` without a character that means something to the formatter.
+/// Escapes the characters of `text` that have a meaning for the formatter.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq")
 }

@@ -1,5 +1,5 @@
-//! From command line, environment and file to [`settings::Settings`]: every error at once, each
-//! with the flag's name and where the value came from.
+//! Reads the command line, the environment and the file into [`settings::Settings`]. Reports all
+//! errors at once, each with the flag's name and the origin of its value.
 
 pub mod catalogue;
 pub mod commands;

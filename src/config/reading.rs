@@ -1,4 +1,4 @@
-//! Reading single values out of what was given, noting what is wrong with each.
+//! Reads single values and collects their errors.
 
 use std::{fmt::Display, time::Duration};
 
@@ -8,7 +8,7 @@ use super::{
     sources::Sources,
 };
 
-/// Reads values and gathers errors.
+/// Reads values and collects errors.
 #[derive(Debug)]
 pub struct Reading<'a> {
     sources: &'a Sources,
@@ -20,7 +20,7 @@ impl<'a> Reading<'a> {
         Self { sources, errors: sources.errors.clone() }
     }
 
-    /// What the program can be told.
+    /// Returns the flags and keepers of the program.
     #[must_use]
     pub fn catalogue(&self) -> &'a Catalogue {
         self.sources.catalogue()
@@ -31,15 +31,15 @@ impl<'a> Reading<'a> {
         help.split_once(" (required").map_or(help, |(what, _)| what)
     }
 
-    /// How strongly a value for `name` was given; `None` when it was not, or is empty, as
-    /// templates leave what they have no value for.
+    /// Returns the rank of the source of `name` ([`Origin::rank`]). Returns `None` when no value is
+    /// given or the value is empty, because templates write an empty text when they have no value.
     #[must_use]
     pub fn given(&self, name: &str) -> Option<u8> {
         let given = self.sources.get(name)?;
         given.values.iter().any(|value| !value.is_empty()).then(|| given.origin.rank())
     }
 
-    /// The text given for `name`, or its default; empty when there is neither.
+    /// Returns the text given for `name`, or its default. Returns an empty text without either.
     #[must_use]
     pub fn text(&self, name: &str) -> &'a str {
         let given = self.sources.get(name).and_then(|given| given.values.last());
@@ -49,20 +49,20 @@ impl<'a> Reading<'a> {
         )
     }
 
-    /// All texts given for the repeatable `name`.
+    /// Returns all texts given for the repeatable flag `name`.
     #[must_use]
     pub fn texts(&self, name: &str) -> &'a [String] {
         self.sources.get(name).map_or(&[], |given| given.values.as_slice())
     }
 
-    /// Notes that something is wrong with `name`.
+    /// Adds an error for the flag `name`. `problem` says what is wrong and what to write.
     pub fn wrong(&mut self, name: &str, problem: impl Display) {
         let origin = self.sources.get(name).map_or(Origin::Nowhere, |given| given.origin.clone());
         let problem = problem.to_string();
         self.errors.push(ConfigError { flag: name.to_owned(), origin, problem });
     }
 
-    /// The value of `name`, or `None` with the error noted.
+    /// Parses the value of `name`. On an error, adds it and returns `None`.
     pub fn parsed<T>(
         &mut self,
         name: &str,
@@ -77,7 +77,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// The same, for a flag that must be given.
+    /// Does the same as [`Reading::parsed`], but an empty value is an error.
     pub fn required<T>(
         &mut self,
         name: &str,
@@ -90,16 +90,17 @@ impl<'a> Reading<'a> {
         self.parsed(name, parse)
     }
 
-    /// `true` or `false`, in the forms that Go knows.
+    /// Reads `true` or `false`, in the spellings of Go's `strconv.ParseBool`.
     pub fn boolean(&mut self, name: &str) -> Option<bool> {
         self.parsed(name, |text| match text {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
             "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-            _ => Err(format!("{text:?} is neither true nor false")),
+            _ => Err(format!("{text:?} is not a valid truth value; write true or false")),
         })
     }
 
-    /// A duration in Go's form, such as `1m30s`, from `least` to `most`.
+    /// Reads a duration in the form of Go, such as `1m30s`. The limits `least` and `most` are
+    /// allowed.
     pub fn duration(&mut self, name: &str, least: Duration, most: Duration) -> Option<Duration> {
         self.parsed(name, |text| {
             let value = go_duration(text)?;
@@ -114,21 +115,24 @@ impl<'a> Reading<'a> {
         })
     }
 
-    /// A port; `None` inside when it is switched off.
+    /// Reads a port. `Some(None)` means that the port is switched off: the number is 0 or less.
     pub fn port(&mut self, name: &str) -> Option<Option<u16>> {
         self.parsed(name, |text| {
-            let number: i64 =
-                text.parse().map_err(|_no_number| format!("{text:?} is no port number"))?;
+            let number: i64 = text.parse().map_err(|_no_number| {
+                format!("{text:?} is not a valid port; write a number, or 0 to switch it off")
+            })?;
             if number <= 0 {
                 return Ok(None);
             }
-            u16::try_from(number).map(Some).map_err(|_range| format!("{number} is above 65535"))
+            u16::try_from(number)
+                .map(Some)
+                .map_err(|_range| format!("{number} is not a valid port; write at most 65535"))
         })
     }
 }
 
-/// Reads a duration in Go's form, without sign, such as `1m30s` or `2.5s`. Units above the hour and
-/// blanks, which the parser also knows, are refused as in Go.
+/// Reads a duration in the form of Go, without a sign, such as `1m30s` or `2.5s`. Rejects units
+/// above the hour and blanks, as Go does. The parser itself would accept them.
 fn go_duration(text: &str) -> Result<Duration, String> {
     let is_gos = text.chars().all(|c| c.is_ascii_digit() || ".numshµ".contains(c));
     let parsed = humantime::parse_duration(text).ok().filter(|_| is_gos);
@@ -142,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_as_go_reads_them() {
+    fn reads_durations_as_go_does() {
         for (text, millis) in [
             ("30s", 30_000),
             ("1m30s", 90_000),

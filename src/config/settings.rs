@@ -1,4 +1,4 @@
-//! The settings of a server: plain values, nothing optional that has a default.
+//! The settings of `serve`, as plain values. Defaults are already applied.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,62 +31,62 @@ use crate::{
     },
 };
 
-/// Longest rotation delay: by then every node has polled hundreds of times.
+/// The longest rotation delay. Every node reads the key hundreds of times within this time.
 const ROTATION_DELAY_MAX: Duration = Duration::from_hours(24);
 
-/// Everything `serve` needs to know.
+/// Everything that `serve` needs.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The socket.
+    /// The address of the socket.
     pub listen: SocketAddress,
-    /// Who may connect to it.
+    /// The peers that may connect to the socket.
     pub peers: PeerPolicy,
-    /// Who keeps the key.
+    /// The settings of the keeper.
     pub keeper: Arc<dyn KeeperSettings>,
-    /// What makes key ids.
+    /// The settings that key ids depend on.
     pub identity: IdentitySettings,
-    /// Read what other plugins wrote.
+    /// Whether objects that other plugins wrote are decrypted too.
     pub legacy_decrypt: bool,
-    /// What `Status` tells during an outage.
+    /// What `Status` answers during an outage.
     pub outage_policy: OutagePolicy,
-    /// After how long it does.
+    /// How long an outage may last before `Status` reports it.
     pub outage_grace: Duration,
-    /// Where probes are answered, unless switched off.
+    /// The address of the probes. `None` when they are switched off.
     pub health: Option<SocketAddr>,
-    /// Where metrics are read, unless switched off.
+    /// The address of the metrics. `None` when they are switched off.
     pub metrics: Option<SocketAddr>,
-    /// Metrics of the process.
+    /// Whether the metrics include the metrics of the process.
     pub runtime_metrics: bool,
-    /// Where wraps and unwraps are recorded, unless nowhere, and what a loss does.
+    /// The place of the audit log, and what a lost entry causes. `None` without an audit log.
     pub audit: Option<(AuditPlace, OnLoss)>,
-    /// How much is logged.
+    /// The level of the log.
     pub log_level: Level,
-    /// The collector of traces, if there is one.
+    /// The address of the collector of traces, `http://HOST:PORT`.
     pub traces: Option<String>,
     /// Whether the process restricts itself to what it needs.
     pub sandbox: bool,
-    /// What was ignored, for the log.
+    /// What was ignored in the configuration, for the log.
     pub warnings: Vec<String>,
 }
 
-/// What makes key ids, and when they change.
+/// The settings that decide key ids and when they change.
 #[derive(Clone, Debug)]
 pub struct IdentitySettings {
-    /// The lineage that the operator named, instead of the key's place.
+    /// The lineage that the operator named. `None` means that the key's place is the lineage.
     pub lineage: Option<Lineage>,
-    /// How often an older KEK was gone back to.
+    /// How often the operator went back to an older KEK.
     pub generation: u16,
-    /// Ids from before a re-import, and the versions that read them.
+    /// The key ids from before a re-import, and the versions that decrypt their objects.
     pub accepted: BTreeMap<String, KekVersion>,
     /// The age at which a version begins to write.
     pub rotation_delay: Duration,
 }
 
 impl Settings {
-    /// The settings that `sources` give.
+    /// Reads the settings from `sources`.
     ///
     /// # Errors
-    /// Everything that is wrong, in the order of the flags.
+    /// All errors of the configuration, in the order of the flags.
     pub fn read(sources: &Sources) -> Result<Self, Vec<ConfigError>> {
         let mut reading = Reading::new(sources);
         let settings = Self::all(&mut reading, sources);
@@ -105,7 +105,7 @@ impl Settings {
         let outage_policy = reading.parsed("outage-policy", |text| match text {
             "stop-writes" => Ok(OutagePolicy::StopWrites),
             "keep-writing" => Ok(OutagePolicy::KeepWriting),
-            _ => Err(format!("{text:?} is no policy; write stop-writes or keep-writing")),
+            _ => Err(format!("{text:?} is not a valid policy; write stop-writes or keep-writing")),
         });
         let grace = (Duration::ZERO, Duration::from_mins(10));
         let outage_grace = reading.duration("outage-grace", grace.0, grace.1);
@@ -122,13 +122,17 @@ impl Settings {
         let older = reading.given("log-level") > reading.given("zap-log-level");
         let level = if older { "log-level" } else { "zap-log-level" };
         let log_level = reading.parsed(level, |text| {
-            Level::parse(text).ok_or_else(|| format!("{text:?} is no log level; write info"))
+            Level::parse(text).ok_or_else(|| {
+                format!(
+                    "{text:?} is not a valid log level; write error, warn, info, debug or trace"
+                )
+            })
         });
         let traces = reading.parsed("otlp-endpoint", collector);
         let no_sandbox = reading.boolean("no-sandbox");
         reading.parsed("output", |text| match text {
             "text" | "json" => Ok(()),
-            _ => Err(format!("{text:?} is no form; write text or json")),
+            _ => Err(format!("{text:?} is not a valid format; write text or json")),
         });
         let listen = listen?;
         Some(Self {
@@ -154,10 +158,10 @@ impl Settings {
     }
 }
 
-/// The work of `command`, as `sources` configure it.
+/// Returns the work of `command`, with the settings of `sources`.
 ///
 /// # Errors
-/// Everything that is wrong with what was given.
+/// All errors of the configuration.
 pub fn work(sources: &Sources, command: &KeeperCommand) -> Result<Work, Vec<ConfigError>> {
     let mut reading = Reading::new(sources);
     match (command.read)(&mut reading) {
@@ -166,17 +170,18 @@ pub fn work(sources: &Sources, command: &KeeperCommand) -> Result<Work, Vec<Conf
     }
 }
 
-/// What this program must be granted at its keeper, in the keeper's own language.
+/// Returns the policy that this program needs at its keeper, in the keeper's own language.
 ///
 /// # Errors
-/// Everything that is wrong with what names the key.
+/// All errors of the flags that name the key.
 pub fn policy(sources: &Sources) -> Result<String, Vec<ConfigError>> {
     let mut reading = Reading::new(sources);
     let policy = keepers::wanted(&mut reading).and_then(|kind| kind.policy(&mut reading));
     policy.filter(|_| reading.errors.is_empty()).ok_or(reading.errors)
 }
 
-/// Reads `http://HOST:PORT`. A collector stands on the node, as kube-apiserver's does.
+/// Reads `http://HOST:PORT`. Only plain http is accepted, because the collector runs on the same
+/// node, as for kube-apiserver.
 fn collector(text: &str) -> Result<Option<String>, String> {
     if text.is_empty() {
         return Ok(None);
@@ -190,7 +195,7 @@ fn collector(text: &str) -> Result<Option<String>, String> {
     };
     let uri = text.parse().ok().filter(is_plain);
     uri.map(|_| Some(text.to_owned())).ok_or_else(|| {
-        format!("{text:?} is no collector's address; write http://HOST:PORT (4317, most often)")
+        format!("{text:?} is not a valid address of a collector; write http://HOST:PORT (usually port 4317)")
     })
 }
 
@@ -201,7 +206,10 @@ fn allowed_uids(reading: &mut Reading<'_>) -> Option<BTreeSet<u32>> {
         if let Ok(uid) = text.parse() {
             uids.insert(uid);
         } else {
-            reading.wrong("allowed-uid", format!("{text:?} is no uid; write a number"));
+            reading.wrong(
+                "allowed-uid",
+                format!("{text:?} is not a valid uid; write a number such as 0"),
+            );
             all_good = false;
         }
     }
@@ -217,10 +225,9 @@ fn identity(reading: &mut Reading<'_>) -> Option<IdentitySettings> {
             .map(Some),
     };
     let generation = reading.parsed("key-generation", |text| {
-        text.parse()
-            .ok()
-            .filter(|n| *n < 1_000)
-            .ok_or_else(|| format!("{text:?} is not in 0 to 999"))
+        text.parse().ok().filter(|n| *n < 1_000).ok_or_else(|| {
+            format!("{text:?} is not a valid generation; write a number from 0 to 999")
+        })
     });
     let accepted = accepted_ids(reading);
     Some(IdentitySettings {
@@ -242,7 +249,7 @@ fn accepted_ids(reading: &mut Reading<'_>) -> Option<BTreeMap<String, KekVersion
         if let Some((id, version)) = pair {
             accepted.insert(id.to_owned(), version);
         } else {
-            reading.wrong("accept-key-id", format!("{text:?} is not of the form ID=VERSION"));
+            reading.wrong("accept-key-id", format!("{text:?} is not valid; write ID=VERSION"));
             all_good = false;
         }
     }

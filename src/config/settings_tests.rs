@@ -2,7 +2,7 @@ use super::*;
 use crate::adapters::vault::{approle::AppRoleSettings, settings::VaultSettings, tls::Trust};
 
 #[test]
-fn a_collector_is_a_plain_address() {
+fn accepts_only_a_plain_address_of_a_collector() {
     assert_eq!(collector(""), Ok(None));
     assert_eq!(collector("http://[::1]:4317"), Ok(Some("http://[::1]:4317".to_owned())));
     for text in ["https://c:4317", "c:4317", "http://c", "http://c:4317/v1", "http://a@c:4317"] {
@@ -10,7 +10,7 @@ fn a_collector_is_a_plain_address() {
     }
 }
 
-/// What the default keeper is told.
+/// Returns the settings of the default keeper.
 fn vault(sources: &Sources) -> VaultSettings {
     keepers::vault::read(&mut Reading::new(sources)).unwrap()
 }
@@ -24,14 +24,14 @@ fn read(line: &str) -> Result<Settings, Vec<ConfigError>> {
     Settings::read(&sources(line))
 }
 
-/// As OpenShift's operator writes them.
+/// The flags that OpenShift's operator writes.
 const OPENSHIFT: &str = "-listen-address=unix:///var/run/kmsplugin/kms-1.sock \
     -vault-address=https://vault:8200 -transit-mount=transit -transit-key=my-key \
     -approle-role-id=r -approle-secret-id-path=/var/run/secrets/s -vault-namespace=admin \
     -tls-skip-verify --log-level=debug-extended";
 
 #[test]
-fn an_existing_manifest_is_read_as_it_is() {
+fn reads_an_existing_manifest_unchanged() {
     let settings = read(OPENSHIFT).unwrap();
     let vault = vault(&sources(OPENSHIFT));
     assert_eq!(vault.client.tls.trust, Trust::InsecureSkipVerify);
@@ -42,7 +42,7 @@ fn an_existing_manifest_is_read_as_it_is() {
 }
 
 #[test]
-fn all_errors_come_at_once_with_flag_and_origin() {
+fn reports_all_errors_at_once_with_flag_and_origin() {
     let errors = read(
         "--vault-address=https://u:p@v --vault-key-path=a/../keys/k --listen-address=tcp://x \
          --outage-grace=soon --metrics-port=x --login-timeout=0s --nonsense --allowed-uid=me",
@@ -77,7 +77,7 @@ fn approle(line: &str) -> Result<AppRoleSettings, String> {
 }
 
 #[test]
-fn a_secret_id_may_be_left_out_and_then_nothing_of_it_may_be_given() {
+fn rejects_secret_id_flags_without_a_secret_id_file() {
     let alone = approle("--approle-role-id=r").unwrap();
     assert_eq!((alone.secret_id_path, alone.login_timeout.as_secs()), (None, 30));
     let wrapped = approle("--approle-role-id=r --approle-secret-id-wrapped").unwrap_err();
@@ -85,7 +85,7 @@ fn a_secret_id_may_be_left_out_and_then_nothing_of_it_may_be_given() {
 }
 
 #[test]
-fn a_role_id_is_validated_wherever_it_is_given() {
+fn validates_a_role_id_from_a_flag_next_to_a_path_from_a_variable() {
     for file in ["", "--config=/dev/null"] {
         let args = format!("{KEY} {file}");
         let args: Vec<_> = args.split_whitespace().map(str::to_owned).collect();
@@ -112,7 +112,7 @@ fn exactly_one_form_of_the_key_must_be_given() {
 }
 
 #[test]
-fn a_stronger_origin_replaces_the_other_spelling() {
+fn a_stronger_source_replaces_the_other_form_of_a_setting() {
     let variables = [
         ("VAULT_KUBE_KMS_VAULT_KEY_PATH", "transit/keys/from-variable"),
         ("VAULT_KUBE_KMS_ZAP_LOG_LEVEL", "error"),
@@ -130,7 +130,7 @@ fn a_stronger_origin_replaces_the_other_spelling() {
 }
 
 #[test]
-fn a_role_id_is_judged_wherever_it_is_given() {
+fn rejects_a_role_id_with_blanks_quotes_or_json() {
     let path = ("VAULT_KUBE_KMS_APPROLE_ROLE_ID_PATH", "/from-variable");
     let rest = ["--vault-address=https://v", "--transit-key=k", "--approle-secret-id-path=/s"];
     for variables in [vec![], vec![(path.0.to_owned(), path.1.to_owned())]] {
@@ -147,7 +147,7 @@ fn a_role_id_is_judged_wherever_it_is_given() {
 }
 
 #[test]
-fn the_embedded_keeper_asks_for_nothing_of_vault() {
+fn the_embedded_keeper_needs_no_flag_of_vault() {
     let settings =
         read("--keeper=local --local-key-file=/k --listen-address=unix:///@kms").unwrap();
     assert_eq!(settings.keeper.connection(), "local");

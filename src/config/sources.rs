@@ -1,4 +1,4 @@
-//! Collecting what was given: flags over variables over file.
+//! Collects the given values: flags win over variables, and variables win over the file.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -14,29 +14,29 @@ use crate::adapters::system::bounded_file::{self, Kinds};
 /// The largest configuration file, in bytes.
 const FILE_MAX: u64 = 262_144;
 
-/// The values given for one flag, and where.
+/// The values given for one flag, and their origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Given {
     /// One value, or several for a repeatable flag.
     pub values: Vec<String>,
-    /// Where they came from.
+    /// Where the values came from.
     pub origin: Origin,
 }
 
-/// All that was given, by flag name.
+/// All given values by flag name.
 #[derive(Clone, Debug)]
 pub struct Sources {
     catalogue: Arc<Catalogue>,
     given: BTreeMap<&'static str, Given>,
-    /// What was wrong on the way.
+    /// The errors found while collecting.
     pub errors: Vec<ConfigError>,
     /// What was ignored, and why.
     pub warnings: Vec<String>,
-    /// What was asked for instead of being run.
+    /// Set when `--help` or `--version` is given. No command then runs.
     pub asked: Option<Asked>,
 }
 
-/// What a flag can ask for instead of a run.
+/// The flags that print a text instead of running a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
     /// `--help`, `-h`.
@@ -46,14 +46,14 @@ pub enum Asked {
 }
 
 impl Sources {
-    /// The same as [`Sources::of`], for vault-kube-kms.
+    /// Does the same as [`Sources::of`], for vault-kube-kms.
     #[must_use]
     pub fn collect(args: &[String], variables: impl IntoIterator<Item = (String, String)>) -> Self {
         Self::of(&Arc::new(Catalogue::built_in()), args, variables)
     }
 
-    /// Collects from `args` (without the program's name and command), `variables` and the file
-    /// that either names, what `catalogue` knows.
+    /// Collects the flags of `catalogue` from `args` (without the program's name and command), from
+    /// `variables`, and from the file that `--config` or its variable names.
     #[must_use]
     pub fn of(
         catalogue: &Arc<Catalogue>,
@@ -80,13 +80,13 @@ impl Sources {
         sources
     }
 
-    /// What the program can be told.
+    /// Returns the flags and keepers of the program.
     #[must_use]
     pub fn catalogue(&self) -> &Catalogue {
         &self.catalogue
     }
 
-    /// What was given for the flag `name`.
+    /// Returns the values given for the flag `name`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Given> {
         self.given.get(name)
@@ -98,7 +98,7 @@ impl Sources {
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             let Some(body) = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-')) else {
-                self.wrong(arg, Origin::Flag, "it is no flag; flags begin with --");
+                self.wrong(arg, Origin::Flag, "this is not a flag; flags begin with --");
                 continue;
             };
             let (name, value) = match body.split_once('=') {
@@ -118,7 +118,7 @@ impl Sources {
                 (None, Takes::Bool) => "true".to_owned(),
                 (None, _) => {
                     let Some(value) = args.next() else {
-                        self.wrong(name, Origin::Flag, "its value is missing");
+                        self.wrong(name, Origin::Flag, "the value is missing; write --FLAG=VALUE");
                         continue;
                     };
                     value.clone()
@@ -127,7 +127,7 @@ impl Sources {
             let entry = given
                 .entry(flag.name)
                 .or_insert_with(|| Given { values: Vec::new(), origin: Origin::Flag });
-            // Of a flag that takes one value the last one counts, as in Go.
+            // The last value of a flag that is not repeatable wins, as in Go.
             if !matches!(flag.takes, Takes::Values(_)) {
                 entry.values.clear();
             }
@@ -151,7 +151,8 @@ impl Sources {
         for (key, value) in values {
             let variable = format!("{prefix}_{}", key.to_uppercase());
             let Some(flag) = catalogue.find(&key.replace('_', "-")) else {
-                // Kubernetes sets such variables for a Service of this name, so they are no error.
+                // This is not an error, because Kubernetes sets such variables for a Service of
+                // this name.
                 self.warnings.push(format!("the variable {variable} names no flag; ignored"));
                 continue;
             };
@@ -189,7 +190,11 @@ impl Sources {
                 Ok(values) => {
                     given.insert(flag.name, Given { values, origin: origin.clone() });
                 }
-                Err(_) => self.wrong(flag.name, origin.clone(), "it has the wrong type"),
+                Err(_) => self.wrong(
+                    flag.name,
+                    origin.clone(),
+                    "the value has the wrong type; write it in quotes",
+                ),
             }
         }
         given
@@ -209,8 +214,8 @@ impl Sources {
     }
 }
 
-/// The values in `text`: several with commas between them, where the flag takes several. A value
-/// that has a comma itself can be given in an array of the file.
+/// Splits `text` at commas when the flag is repeatable. A value that contains a comma can be
+/// written in an array of the file.
 fn split(flag: &Flag, text: String) -> Vec<String> {
     match flag.takes {
         Takes::Values(_) => text.split(',').map(|part| part.trim().to_owned()).collect(),
@@ -218,8 +223,10 @@ fn split(flag: &Flag, text: String) -> Vec<String> {
     }
 }
 
-/// What the configuration file at `path` says, or why it cannot be used, in words that follow its
-/// path.
+/// Reads the configuration file at `path`.
+///
+/// # Errors
+/// When the file cannot be used. The message continues a sentence that begins with the path.
 fn file_values(path: &Path) -> Result<Map<String, Value>, String> {
     let bytes = bounded_file::read_in_time(path, FILE_MAX, Kinds::PlainOrPipe)?;
     let text = std::str::from_utf8(bytes.expose())
@@ -253,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn both_dash_forms_and_bare_booleans() {
+    fn reads_both_dash_forms_and_bare_booleans() {
         let line =
             "-vault-address=https://a --transit-key k -tls-skip-verify --require-enterprise=false";
         let sources = Sources::collect(&args(line), []);
@@ -265,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn values_with_commas_between_are_several_wherever_they_are_given() {
+    fn splits_repeatable_values_at_commas_from_every_source() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("c.toml");
         std::fs::write(&path, "allowed-uid = '1, 2'\naccept-key-id = ['a,b=1']\n").unwrap();
@@ -307,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn every_misspelling_is_reported_and_the_nearest_name_told() {
+    fn reports_every_misspelling_with_the_nearest_name() {
         let sources =
             Sources::collect(&args("--vault-adress=x --transit-kye k y --nothing-like-it"), []);
         let texts: Vec<_> = sources.errors.iter().map(ToString::to_string).collect();
@@ -316,14 +323,14 @@ mod tests {
     }
 
     #[test]
-    fn variables_that_kubernetes_sets_for_a_service_are_no_error() {
+    fn accepts_variables_that_kubernetes_sets_for_a_service() {
         let environment = [("VAULT_KUBE_KMS_SERVICE_HOST", "10.0.0.1")];
         let sources = Sources::collect(&[], variables(&environment));
         assert_eq!((sources.errors.len(), sources.warnings.len()), (0, 1));
     }
 
     #[test]
-    fn a_file_with_an_unknown_key_or_bad_syntax_is_an_error() {
+    fn rejects_a_file_with_an_unknown_key_or_bad_syntax() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("c.toml");
         for text in [

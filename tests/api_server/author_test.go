@@ -20,7 +20,7 @@ func TestAnAuthorsKeeperIsServed(t *testing.T) {
 		return string(out)
 	}
 	help := run("--help")
-	for _, text := range []string{"memory-kube-kms check", "--memory-versions N", "Who keeps the key: memory [memory]", "MEMORY_KUBE_KMS_"} {
+	for _, text := range []string{"memory-kube-kms check", "--memory-versions N", "Where the key is: memory [memory]", "MEMORY_KUBE_KMS_"} {
 		if !strings.Contains(help, text) {
 			t.Errorf("the help does not have %q:\n%s", text, help)
 		}

@@ -1,4 +1,4 @@
-//! The embedded keeper: this process, out of a key file.
+//! The embedded keeper: this process holds the key, which it reads from a file.
 
 use std::{error::Error, path::PathBuf, sync::Arc};
 
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// Its flags.
+/// The flags of the embedded keeper.
 const GROUPS: &[Group] = &[(
     "Embedded keeper (one node)",
     &[flag(
@@ -31,13 +31,13 @@ const GROUPS: &[Group] = &[(
     )],
 )];
 
-/// Its commands.
+/// The commands of the embedded keeper.
 const COMMANDS: &[KeeperCommand] = &[
     KeeperCommand {
         command: Command {
             words: "local init",
             usage: "local init [FLAGS]",
-            help: "make the embedded keeper's key file",
+            help: "create the embedded keeper's key file",
         },
         read: init,
     },
@@ -45,7 +45,7 @@ const COMMANDS: &[KeeperCommand] = &[
         command: Command {
             words: "local rotate",
             usage: "local rotate [FLAGS]",
-            help: "add a version to it",
+            help: "add a version to that file",
         },
         read: rotate,
     },
@@ -73,7 +73,7 @@ impl KeeperKind for Local {
     }
 }
 
-/// Reads where the key file is.
+/// Reads the path of the key file.
 fn key_file(reading: &mut Reading<'_>) -> Option<PathBuf> {
     reading.required("local-key-file", |text| Ok(PathBuf::from(text)))
 }
@@ -82,7 +82,7 @@ fn init(reading: &mut Reading<'_>) -> Option<Work> {
     let path = key_file(reading)?;
     Some(Box::new(move || {
         KeyFile::create(&path, SystemClock::new().wall())?;
-        Ok(format!("{}: made with version 1; back it up", path.display()))
+        Ok(format!("{}: created with version 1; back it up", path.display()))
     }))
 }
 
@@ -107,8 +107,8 @@ impl KeeperSettings for LocalSettings {
     fn warnings(&self) -> Vec<Finding> {
         vec![Finding::warn(
             Area::Files,
-            format!("--keeper=local: the key is in {} of this node alone", self.0.display()),
-            "back it up: losing it loses the data",
+            format!("--keeper=local: the key is only in {} of this node", self.0.display()),
+            "back it up; without this file, encrypted objects cannot be read",
         )]
     }
 

@@ -1,4 +1,4 @@
-//! The keepers by name, with their flags, and how each is made. The registry is a list; nothing else
+//! The keepers by name, their flags, and how each is opened. The registry is a list. Nothing else
 //! chooses a keeper.
 
 pub mod local;
@@ -20,32 +20,35 @@ use crate::{
     },
 };
 
-/// A keeper by name, before anything is known of its settings.
+/// A kind of keeper, before its settings are read.
 pub trait KeeperKind: Debug + Send + Sync {
-    /// Returns what `--keeper` calls it.
+    /// Returns the value of `--keeper` for this keeper.
     fn name(&self) -> &'static str;
 
-    /// Returns its flags, in groups of the help. Their names begin with its own, or are nothing else's.
+    /// Returns the keeper's flags, in groups of the help. A flag's name begins with the keeper's
+    /// name, or no other keeper may have that flag.
     fn flags(&self) -> &'static [Group];
 
-    /// Reads its settings. Returns `None` where something is wrong, with every error noted in
+    /// Reads the keeper's settings. Returns `None` after an error. All errors are added to
     /// `reading`.
     fn read(&self, reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperSettings>>;
 
-    /// Returns its own commands, such as one that makes a key. Most keepers have none.
+    /// Returns the keeper's own commands, such as a command that creates a key. Most keepers have
+    /// none.
     fn commands(&self) -> &'static [KeeperCommand] {
         &[]
     }
 
-    /// Returns what this program must be granted at the keeper, in the keeper's own language; `None`
-    /// where something is wrong, with every error noted in `reading`. Needs only what names the key.
+    /// Returns the policy that this program needs at the keeper, in the keeper's own language.
+    /// Needs only the settings that name the key. Returns `None` after an error. All errors are
+    /// added to `reading`.
     fn policy(&self, reading: &mut Reading<'_>) -> Option<String> {
         reading.wrong("keeper", format!("the keeper {} has no policies", self.name()));
         None
     }
 }
 
-/// What one keeper was told, and how the keeper is made of it.
+/// The settings of one keeper, which open the keeper.
 #[async_trait]
 pub trait KeeperSettings: Debug + Send + Sync {
     /// Returns the place of the key for metrics (label `vault_connection`).
@@ -56,37 +59,37 @@ pub trait KeeperSettings: Debug + Send + Sync {
         Labels::default()
     }
 
-    /// Returns what an operator should know of settings that work. Told at each start, and by
-    /// `check`.
+    /// Returns warnings about settings that are valid. `serve` logs them at each start, and `check`
+    /// prints them.
     fn warnings(&self) -> Vec<Finding> {
         Vec::new()
     }
 
-    /// Adds the files, ports and look-ups that the keeper uses while it runs. All else is refused by
-    /// the sandbox.
+    /// Adds the files, ports and DNS look-ups that the keeper uses while it runs. The sandbox
+    /// refuses everything else.
     fn needs(&self, needs: &mut Needs);
 
-    /// Adds to `report` what `check` finds of the files. Ends in bounded time.
+    /// Checks the files of the settings and adds the findings to `report`. Ends in bounded time.
     async fn check_files(&self, _report: &mut Report) {}
 
-    /// Makes the keeper. Asks nothing of a server.
+    /// Opens the keeper. Sends no request to a server.
     ///
     /// # Errors
-    /// Why it cannot be made, in words for the last line of the log.
+    /// When the keeper cannot be opened. The text is the last line of the log.
     fn open(
         &self,
         surroundings: &Surroundings,
     ) -> Result<Arc<dyn Keeper>, Box<dyn Error + Send + Sync>>;
 }
 
-/// What a keeper is given beside its settings.
+/// What a keeper needs in addition to its settings.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
-    /// Time, and waiting.
+    /// The clock, which also waits.
     pub clock: Arc<dyn Clock>,
-    /// What is told of it.
+    /// Receives the keeper's events.
     pub telemetry: Arc<dyn Telemetry>,
-    /// Changes each time that files are to be read again (SIGHUP).
+    /// Changes at each SIGHUP. The keeper then reads its files again.
     pub reread: watch::Receiver<()>,
 }
 
@@ -96,12 +99,12 @@ pub fn registry() -> Vec<Arc<dyn KeeperKind>> {
     vec![Arc::new(vault::Vault), Arc::new(local::Local)]
 }
 
-/// Reads which keeper is wanted, and its settings.
+/// Reads `--keeper` and the settings of that keeper.
 pub(super) fn read(reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperSettings>> {
     wanted(reading)?.read(reading)
 }
 
-/// Reads which keeper is wanted.
+/// Reads `--keeper`.
 pub(super) fn wanted(reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperKind>> {
     let (wanted, kinds) = (reading.text("keeper"), reading.catalogue().kinds());
     if let Some(kind) = kinds.iter().find(|kind| kind.name() == wanted) {

@@ -1,4 +1,4 @@
-//! What `check` finds of the files that Vault's settings name.
+//! Checks the files that the settings of Vault name.
 
 use tokio::{sync::watch, time::timeout};
 
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// Adds a line for each file.
+/// Adds a finding for each file to `report`.
 pub(super) async fn check(vault: &VaultSettings, report: &mut Report) {
     match (&vault.client.tls.trust, &vault.ca_file) {
         (Trust::BundleUnavailable(why), _) => {

@@ -6,7 +6,7 @@ use crate::config::flags::{
     flag,
 };
 
-/// All of them, in the groups of the help.
+/// The flags, in the groups of the help.
 pub(super) const GROUPS: &[Group] = &[
     (
         "Vault or OpenBao",
@@ -15,14 +15,14 @@ pub(super) const GROUPS: &[Group] = &[
                 "vault-address",
                 Values("URL"),
                 "",
-                "The server's address, https://host:port, or those of several nodes of one cluster, with commas (required)",
+                "The server's address, https://host:port, or the addresses of several nodes of one cluster, with commas (required)",
             ),
             flag("vault-namespace", Value("NAMESPACE"), "", "Namespace of the Transit mount"),
             flag(
                 "vault-auth-namespace",
                 Value("NAMESPACE"),
                 "",
-                "Namespace of the auth mount (default: that of --vault-namespace)",
+                "Namespace of the auth mount (default: the value of --vault-namespace)",
             ),
             flag(
                 "vault-key-path",
@@ -30,13 +30,23 @@ pub(super) const GROUPS: &[Group] = &[
                 "",
                 "The key, <mount>/keys/<key> (required, or --transit-key)",
             ),
-            flag("transit-mount", Value("MOUNT"), "transit", "Older form of the key: its mount"),
-            flag("transit-key", Value("KEY"), "", "Older form of the key: its name"),
+            flag(
+                "transit-mount",
+                Value("MOUNT"),
+                "transit",
+                "Older form of --vault-key-path: the mount of the key",
+            ),
+            flag(
+                "transit-key",
+                Value("KEY"),
+                "",
+                "Older form of --vault-key-path: the name of the key",
+            ),
             flag(
                 "vault-connection-timeout",
                 Value("DURATION"),
                 "30s",
-                "Most time to establish a connection, within that of a request",
+                "Most time to establish a connection, within the time of a request",
             ),
             flag(
                 "vault-request-timeout",
@@ -59,20 +69,25 @@ pub(super) const GROUPS: &[Group] = &[
                 "tls-ca-file",
                 Value("FILE"),
                 "",
-                "PEM bundle of the only authorities to trust (default: the system's)",
+                "PEM bundle of the only authorities to trust (default: the authorities of the system)",
             ),
             flag(
                 "tls-sni",
                 Value("NAME"),
                 "",
-                "Server name to send and to verify (default: the address's host)",
+                "Server name to send and to verify (default: the host of the address)",
             ),
-            flag("tls-skip-verify", Bool, "false", "Believe any certificate; not for production"),
+            flag(
+                "tls-skip-verify",
+                Bool,
+                "false",
+                "INSECURE: accept any certificate; not for production",
+            ),
             flag(
                 "tls-require-pq",
                 Bool,
                 "false",
-                "Refuse servers that agree to no hybrid post-quantum key exchange",
+                "Refuse servers without a hybrid post-quantum key exchange",
             ),
         ],
     ),
@@ -103,19 +118,19 @@ pub(super) const GROUPS: &[Group] = &[
                 "approle-secret-id-wrapped",
                 Bool,
                 "false",
-                "That file holds a token that wraps the secret ID; it is unwrapped once",
+                "The file of --approle-secret-id-path holds a wrapping token of the secret ID, which is unwrapped once",
             ),
             flag(
                 "approle-secret-id-cache",
                 Value("FILE"),
                 "",
-                "Keeps the unwrapped secret ID over restarts, in a 0600 file; put it on tmpfs",
+                "Keep the unwrapped secret ID over restarts in this file, mode 0600; put it on tmpfs",
             ),
             flag(
                 "login-timeout",
                 Value("DURATION"),
                 "30s",
-                "Most time for a login, a renewal or an unwrap, which no request waits for",
+                "Most time for a login, a renewal or the unwrap of a secret ID. It does not extend the deadline of a call",
             ),
         ],
     ),

@@ -92,7 +92,7 @@ impl KeeperSettings for VaultSettings {
     }
 }
 
-/// Returns the files that logins are made of.
+/// Returns the files that a login reads.
 fn approle_files(settings: &VaultSettings, reread: &watch::Receiver<()>) -> AppRoleFiles {
     settings.approle.files(
         |path| watched(path, CREDENTIAL_MAX, reread),
@@ -100,8 +100,8 @@ fn approle_files(settings: &VaultSettings, reread: &watch::Receiver<()>) -> AppR
     )
 }
 
-/// Returns the file at `path` of at most `most` bytes, which is read again at each change of
-/// `reread` too.
+/// Returns the file at `path`, of at most `most` bytes. It is read again when it changes and at
+/// each change of `reread`.
 fn watched(path: &Path, most: u64, reread: &watch::Receiver<()>) -> Arc<dyn TextFile> {
     let file = Arc::new(WatchedFile::new(path.to_owned(), most));
     Arc::new(Reread::new(file, reread.clone()))

@@ -1,4 +1,4 @@
-//! Vault's address, key, TLS and login, read from what was given.
+//! Reads the settings of Vault: address, key, TLS and login.
 
 use std::{
     path::{Path, PathBuf},
@@ -23,15 +23,15 @@ use crate::adapters::{
 };
 use crate::config::reading::Reading;
 
-/// The most endpoints of one cluster: each has a breaker, and a label of its own in metrics.
+/// The most endpoints of one cluster. Each endpoint has a breaker and a metric label of its own.
 const ENDPOINTS_MAX: usize = 16;
 
 /// The longest role ID, in bytes.
 const ROLE_ID_MAX: usize = 4_096;
 
-/// Returns the settings, or `None` with every error noted.
+/// Returns the settings, or `None` after an error. All errors are added to `reading`.
 pub(in crate::config) fn read(reading: &mut Reading<'_>) -> Option<VaultSettings> {
-    // Every part is read before any is asked for, so that all errors come out.
+    // Reads every part before the first `?`, so that all errors are reported at once.
     let client = client(reading);
     let approle = approle(reading);
     let key = key(reading);
@@ -54,7 +54,7 @@ pub(in crate::config) fn read(reading: &mut Reading<'_>) -> Option<VaultSettings
     })
 }
 
-/// Returns the policy for the key that is named.
+/// Returns the policy that the role needs for the configured key, or `None` after an error.
 pub(super) fn policy(reading: &mut Reading<'_>) -> Option<String> {
     let key = key(reading);
     let namespace = reading.parsed("vault-namespace", Namespace::parse);
@@ -72,7 +72,7 @@ pub(super) fn policy(reading: &mut Reading<'_>) -> Option<String> {
     policy.map_err(|problem| reading.wrong("vault-auth-namespace", problem)).ok()
 }
 
-/// The namespace of the login.
+/// Reads the namespace of the login.
 fn auth_namespace(reading: &mut Reading<'_>) -> Option<Namespace> {
     match reading.text("vault-auth-namespace") {
         "" => Namespace::parse(reading.text("vault-namespace")).ok(),
@@ -111,7 +111,8 @@ fn client(reading: &mut Reading<'_>) -> Option<ClientSettings> {
     })
 }
 
-/// The endpoints of one cluster: given one by one, or with commas between them.
+/// Reads the endpoints of one cluster. The flag may be given several times, or with commas between
+/// values.
 fn addresses(reading: &mut Reading<'_>) -> Option<Vec<VaultAddress>> {
     let texts = reading.texts("vault-address").iter().flat_map(|text| text.split(','));
     let texts: Vec<_> = texts.map(str::trim).filter(|text| !text.is_empty()).collect();
@@ -122,10 +123,14 @@ fn addresses(reading: &mut Reading<'_>) -> Option<Vec<VaultAddress>> {
     for text in texts {
         let problem = match VaultAddress::parse(text) {
             Ok(address) if addresses.first().is_some_and(|a| a.is_tls() != address.is_tls()) => {
-                "all of them must be https://, or all http://".to_owned()
+                "the addresses mix https:// and http://; write https:// in all of them".to_owned()
             }
-            Ok(address) if addresses.contains(&address) => "one of them is given twice".to_owned(),
-            Ok(_) if addresses.len() == ENDPOINTS_MAX => format!("more than {ENDPOINTS_MAX}"),
+            Ok(address) if addresses.contains(&address) => {
+                "the same address is given twice; leave one out".to_owned()
+            }
+            Ok(_) if addresses.len() == ENDPOINTS_MAX => {
+                format!("more than {ENDPOINTS_MAX} addresses; write at most {ENDPOINTS_MAX}")
+            }
             Ok(address) => {
                 addresses.push(address);
                 continue;
@@ -142,7 +147,7 @@ fn tls(reading: &mut Reading<'_>) -> Option<TlsSettings> {
     let skip = reading.boolean("tls-skip-verify");
     let require_pq = reading.boolean("tls-require-pq");
     let trust = match (skip, reading.text("tls-ca-file")) {
-        // The file is not looked at, as a warning says.
+        // The file is not read. A warning says so.
         (Some(true), _) => Some(Trust::InsecureSkipVerify),
         (_, "") => Some(Trust::System),
         _ => reading.parsed("tls-ca-file", authorities),
@@ -151,8 +156,9 @@ fn tls(reading: &mut Reading<'_>) -> Option<TlsSettings> {
         "" => Some(None),
         _ => reading
             .parsed("tls-sni", |text| {
-                ServerName::try_from(text.to_owned())
-                    .map_err(|_invalid| format!("{text:?} is no host name"))
+                ServerName::try_from(text.to_owned()).map_err(|_invalid| {
+                    format!("{text:?} is not a valid host name; write for example vault.example")
+                })
             })
             .map(Some),
     };
@@ -160,8 +166,8 @@ fn tls(reading: &mut Reading<'_>) -> Option<TlsSettings> {
     Some(TlsSettings { trust: trust?, server_name: server_name?, require_pq: require_pq? })
 }
 
-/// The authorities in the file at `path`. One that cannot be read is waited for, as other files
-/// that are mounted late; one that can be read and not used is an error.
+/// Reads the authorities in the file at `path`. A file that cannot be read may be mounted later, so
+/// the keeper waits for it. A file with unusable content is an error.
 fn authorities(path: &str) -> Result<Trust, String> {
     match bounded_file::read_in_time(Path::new(path), BUNDLE_MAX, Kinds::Plain) {
         Ok(pem) => {
@@ -184,11 +190,11 @@ fn approle(reading: &mut Reading<'_>) -> Option<AppRoleSettings> {
     let wrapped = reading.boolean("approle-secret-id-wrapped");
     let cache = path(reading.text("approle-secret-id-cache"));
     if cache.is_some() && wrapped == Some(false) {
-        let problem = "it keeps what is unwrapped; give --approle-secret-id-wrapped too";
+        let problem = "only an unwrapped secret ID is cached; give --approle-secret-id-wrapped too";
         reading.wrong("approle-secret-id-cache", problem);
     }
     if wrapped == Some(true) && secret_id_path.is_none() {
-        let problem = "no secret ID is read; give --approle-secret-id-path too";
+        let problem = "there is no file to unwrap; give --approle-secret-id-path too";
         reading.wrong("approle-secret-id-wrapped", problem);
     }
     let (least, most) = (Duration::from_secs(1), Duration::from_mins(5));
@@ -204,7 +210,7 @@ fn approle(reading: &mut Reading<'_>) -> Option<AppRoleSettings> {
     })
 }
 
-/// The role ID itself, or the file that holds it.
+/// Reads the role ID, or the path of its file.
 fn role_id(reading: &mut Reading<'_>) -> Option<RoleId> {
     let (given, file) = (reading.given("approle-role-id"), reading.given("approle-role-id-path"));
     if file > given {
@@ -223,8 +229,8 @@ fn role_id(reading: &mut Reading<'_>) -> Option<RoleId> {
     })
 }
 
-/// Exactly one form of the key, but for a form that was given with more force: a flag replaces
-/// the other form of a variable or of the file.
+/// Reads the path of the key. Both forms from the same source are an error. Of two sources the
+/// higher one wins: a flag of one form replaces a variable or a file key of the other form.
 fn key(reading: &mut Reading<'_>) -> Option<KeyPath> {
     let newer = reading.given("vault-key-path");
     let halves = ["transit-key", "transit-mount"];
@@ -254,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hybrid_key_exchange_is_required_of_tls_alone() {
+    fn rejects_a_required_hybrid_key_exchange_without_tls() {
         let of = |address: &str| {
             read(&format!(
                 "--vault-address={address} --vault-key-path=transit/keys/k --approle-role-id=r \

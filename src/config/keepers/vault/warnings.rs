@@ -1,4 +1,4 @@
-//! What an operator should know of Vault settings that work.
+//! Warnings about settings of Vault that are valid.
 
 use std::path::Path;
 
@@ -13,11 +13,11 @@ use crate::{
     ports::finding::{Area, Finding},
 };
 
-/// Variables that other programs of this kind take a proxy from.
+/// The variables that other programs read a proxy from. This program ignores them.
 const PROXY_VARIABLES: [&str; 6] =
     ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
 
-/// Returns everything of the kind.
+/// Returns the warnings.
 pub(super) fn of(vault: &VaultSettings) -> Vec<Finding> {
     let mut warnings = Vec::new();
     if !vault.client.is_tls() {
@@ -29,28 +29,32 @@ pub(super) fn of(vault: &VaultSettings) -> Vec<Finding> {
     } else if vault.client.tls.skips_verification() {
         warnings.push(Finding::warn(
             Area::Connection,
-            "--tls-skip-verify: anybody can pose as the keeper, and --tls-ca-file is not looked at",
-            "leave the former out",
+            "--tls-skip-verify: any server can pose as the keeper, and --tls-ca-file is not read",
+            "leave out --tls-skip-verify",
         ));
     }
     if let (Trust::Bundle(pem), Some(path)) = (&vault.client.tls.trust, &vault.ca_file) {
         for warning in bundle::read(pem).map(|bundle| bundle.warnings).unwrap_or_default() {
             let text = format!("--tls-ca-file: {}: {warning}", path.display());
-            warnings.push(Finding::warn(Area::Files, text, "the other certificates count"));
+            warnings.push(Finding::warn(
+                Area::Files,
+                text,
+                "the other certificates are used; renew or remove this one",
+            ));
         }
     }
     for name in PROXY_VARIABLES.iter().filter(|name| std::env::var_os(name).is_some()) {
         warnings.push(Finding::warn(
             Area::Configuration,
-            format!("{name} is set and IGNORED: the keeper is always spoken to directly"),
-            format!("unset {name}, or see that there is a direct way to the keeper"),
+            format!("{name} is set and IGNORED: connections to the keeper are always direct"),
+            format!("unset {name}, and make sure that the keeper can be reached without a proxy"),
         ));
     }
     match &vault.approle.secret_id_path {
         Some(path) => of_secret_id(path, &mut warnings),
         None => warnings.push(Finding::warn(
             Area::Files,
-            "--approle-secret-id-path is not given: logins are made with the role ID alone",
+            "--approle-secret-id-path is not given: logins use only the role ID",
             "give it, unless the role has bind_secret_id=false",
         )),
     }
@@ -58,11 +62,11 @@ pub(super) fn of(vault: &VaultSettings) -> Vec<Finding> {
         Some(cache) if !is_in_memory(cache) => warnings.push(Finding::warn(
             Area::Files,
             format!("--approle-secret-id-cache: {} is not on tmpfs", cache.display()),
-            "put it on one, so that the secret ID is never on a disk",
+            "put the file on tmpfs, so that the secret ID is never on a disk",
         )),
         None if vault.approle.secret_id_wrapped => warnings.push(Finding::warn(
             Area::Files,
-            "--approle-secret-id-wrapped: a wrapping token is good once, so a restart needs a new one",
+            "--approle-secret-id-wrapped: a wrapping token works only once, so a restart needs a new one",
             "give --approle-secret-id-cache to keep the secret ID over restarts of the process",
         )),
         _ => (),
@@ -71,7 +75,7 @@ pub(super) fn of(vault: &VaultSettings) -> Vec<Finding> {
 }
 
 fn of_secret_id(path: &Path, warnings: &mut Vec<Finding>) {
-    // Told, not refused: projected volumes are often 0644.
+    // This is a warning and not an error, because projected volumes often have mode 0644.
     if let Some(mode) = mode_of(path).filter(|mode| mode & 0o077 != 0) {
         warnings.push(Finding::warn(
             Area::Files,
