@@ -1,5 +1,5 @@
-//! The optimised build, which gives the same bytes in every folder and names no path of the
-//! builder's machine.
+//! Runs the optimised build. It gives the same bytes in every folder, and the program contains no
+//! path of the builder's machine.
 
 use std::{
     env, fs,
@@ -13,26 +13,26 @@ use crate::{
     tools,
 };
 
-/// Variables of the shell that would change the bytes.
+/// Environment variables that would change the bytes. The build removes them.
 const LEFT_OUT: &[&str] =
     &["RUSTFLAGS", "CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "RUSTC_WRAPPER", "RUSTC_BOOTSTRAP"];
 
-/// The same, by the beginning of their names.
+/// Prefixes of further variables that the build removes.
 const LEFT_OUT_FROM: &[&str] =
     &["CARGO_PROFILE_RELEASE_", "CARGO_BUILD_", "CARGO_TARGET_", "AWS_LC_", "CFLAGS_"];
 
-/// Where a build reads and writes. Nothing of it is to be found in what is built.
+/// The folders that a build reads and writes. The built program must not contain their paths.
 pub(crate) struct Build {
     /// The repository.
     pub(crate) sources: PathBuf,
     /// Cargo's target directory.
     pub(crate) target: PathBuf,
-    /// Cargo's home, unless it is the usual one.
+    /// Cargo's home. `None` means the usual home.
     pub(crate) cargo_home: Option<PathBuf>,
 }
 
 impl Build {
-    /// Builds the program, and returns its path.
+    /// Builds the program and returns its path.
     pub(crate) fn run(&self) -> Result<PathBuf, Failure> {
         let auditable = tools::cargo("cargo-auditable", "0.7.7")?;
         let tools = auditable.parent().ok_or("cargo-auditable is in no folder")?;
@@ -54,8 +54,9 @@ impl Build {
             .env("CARGO_TARGET_DIR", &self.target)
             .env("CARGO_ENCODED_RUSTFLAGS", self.rustflags()?.join("\u{1f}"))
             .env("SOURCE_DATE_EPOCH", source_date(&self.sources)?)
-            // What `cargo auditable build` sets; but by its name, since cargo gives symbols other
-            // names where the path of this program is another one.
+            // These are the variables that `cargo auditable build` sets. The wrapper has only a
+            // name and no path, because Cargo derives the names of symbols from the path of the
+            // wrapper.
             .env("PATH", env::join_paths(path)?)
             .env("RUSTC_WORKSPACE_WRAPPER", "cargo-auditable")
             .env(
@@ -69,7 +70,7 @@ impl Build {
         Ok(self.target.join("release").join(NAME))
     }
 
-    /// Fetches the packages, so that their folders are there to be named.
+    /// Fetches the packages, so that their folders exist when `rustflags` lists them.
     fn fetch(&self) -> Result<(), Failure> {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.current_dir(&self.sources).args(["fetch", "--locked", "--quiet"]);
@@ -79,8 +80,8 @@ impl Build {
         run(&mut cargo)
     }
 
-    /// Every folder of this build, and what is written instead of it. Where several fit, the last
-    /// one counts.
+    /// Returns a flag for each folder of this build that replaces its path. rustc uses the last
+    /// flag that matches a path.
     fn rustflags(&self) -> Result<Vec<String>, Failure> {
         let rust = output(Command::new("rustc").current_dir(&self.sources).arg("-vV"))?;
         let commit = rust
@@ -96,7 +97,7 @@ impl Build {
             (self.target.clone(), "/src/target".to_owned()),
             (home.clone(), "/cargo".to_owned()),
         ];
-        // One folder for each registry or mirror, named after its address.
+        // Each registry or mirror has a folder that is named after its address.
         for registry in fs::read_dir(home.join("registry/src")).into_iter().flatten() {
             folders.push((registry?.path(), "/cargo".to_owned()));
         }
@@ -108,14 +109,14 @@ impl Build {
     }
 }
 
-/// Cargo's usual home.
+/// Returns Cargo's usual home.
 pub(crate) fn cargo_home() -> Result<PathBuf, Failure> {
     let given = env::var_os("CARGO_HOME").map(PathBuf::from);
     let usual = || Some(PathBuf::from(env::var_os("HOME")?).join(".cargo"));
     given.or_else(usual).ok_or_else(|| "neither CARGO_HOME nor HOME is set".into())
 }
 
-/// The time of the last commit in seconds since 1970, or what `SOURCE_DATE_EPOCH` says.
+/// Returns `SOURCE_DATE_EPOCH`, or else the time of the last commit, in seconds since 1970.
 pub(crate) fn source_date(sources: &Path) -> Result<String, Failure> {
     if let Ok(date) = env::var("SOURCE_DATE_EPOCH") {
         return Ok(date);
@@ -131,7 +132,7 @@ mod tests {
     use crate::run::root;
 
     #[test]
-    fn each_folder_has_another_name_and_the_innermost_counts() {
+    fn replaces_each_folder_and_the_innermost_one_last() {
         let home = tempfile::tempdir().unwrap();
         let registry = home.path().join("registry/src/mirror-1");
         fs::create_dir_all(&registry).unwrap();
@@ -142,7 +143,7 @@ mod tests {
             let flag = format!("--remap-path-prefix={}={instead}", folder.display());
             flags.iter().position(|given| *given == flag).unwrap_or_else(|| panic!("{flags:?}"))
         };
-        // rustc takes the last one that fits.
+        // rustc uses the last flag that matches.
         assert!(place(home.path(), "/cargo") < place(&registry, "/cargo"));
         assert!(place(&root(), "/src") < place(Path::new("/elsewhere"), "/src/target"));
         assert_eq!(flags.len(), 5, "{flags:?}");

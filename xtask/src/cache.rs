@@ -1,7 +1,7 @@
-//! Heavy tools, kept outside the clone, so that a second clone starts at once.
+//! Keeps heavy tools outside the clone, so that a second clone can use them at once.
 //!
-//! Each tool is a folder, named after its version and the checksum of how it is made. The folder's own
-//! checksums are verified each time before it is used.
+//! Each tool has a folder that is named after its version and the checksum of its recipe. The
+//! checksums of the folder are verified before each use.
 
 use std::{
     env,
@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::run::{Failure, say};
 
-/// Names each file of a tool's folder, with its SHA-256.
+/// The file that lists each file of a tool's folder with its SHA-256.
 const SUMS: &str = "SHA256SUMS";
 
 /// Returns the folder of all tools: `$VAULT_KUBE_KMS_TOOLS`, or `vault-kube-kms/tools` below
@@ -29,10 +29,10 @@ pub(crate) fn folder() -> Result<PathBuf, Failure> {
     Ok(caches.ok_or("neither XDG_CACHE_HOME nor HOME is set")?.join("vault-kube-kms/tools"))
 }
 
-/// Returns the folder of the tool `name`, which `make` fills (it gets the path of an empty folder)
-/// unless a folder made by the same `recipe` is there and whole.
+/// Returns the folder of the tool `name`. Calls `make` with the path of an empty folder to fill,
+/// unless an intact folder of the same `recipe` exists.
 ///
-/// Another process that wants the same tool waits until it is made.
+/// Another process that needs the same tool waits until it is made.
 pub(crate) fn tool(
     name: &str,
     recipe: &str,
@@ -68,13 +68,13 @@ fn within(
     Ok(home)
 }
 
-/// Fails unless `home` holds the files that were put there.
+/// Fails when the files in `home` differ from their listed checksums.
 fn verified(home: &Path) -> Result<(), Failure> {
     let written = fs::read_to_string(home.join(SUMS))?;
     if written == sums(home)? { Ok(()) } else { Err("its files were changed".into()) }
 }
 
-/// Returns one line a file: its SHA-256 and its path within `folder`.
+/// Returns one line for each file: its SHA-256 and its path within `folder`.
 fn sums(folder: &Path) -> Result<String, Failure> {
     let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
     while let Some(next) = folders.pop() {
@@ -96,7 +96,7 @@ fn sums(folder: &Path) -> Result<String, Failure> {
     Ok(sums)
 }
 
-/// Returns the SHA-256 of what `from` gives, in hexadecimal.
+/// Returns the SHA-256 of the bytes of `from`, in hexadecimal.
 pub(crate) fn sha256(from: &mut impl io::Read) -> Result<String, Failure> {
     let mut digest = Sha256::new();
     io::copy(from, &mut digest)?;

@@ -1,4 +1,4 @@
-//! A control plane to try: OpenBao, etcd, the plugin and kube-apiserver on loopback.
+//! Starts a control plane to try: OpenBao, etcd, the plugin and kube-apiserver on loopback.
 
 use std::{path::PathBuf, process::Command};
 
@@ -8,7 +8,7 @@ use crate::{
     tools,
 };
 
-/// `up`, `down` or `status`, with flags that `tests/cluster/ctl` knows; `--kubernetes` is ours.
+/// Runs `up`, `down` or `status`. `tests/cluster/ctl` reads the flags, except `--kubernetes`.
 pub(crate) fn ctl(action: &str, flags: &[&str]) -> Result<(), Failure> {
     if !can_run(Command::new("go").arg("version")) {
         return Err("GO IS MISSING; install Go 1.26 for a cluster".into());
@@ -29,7 +29,7 @@ pub(crate) fn ctl(action: &str, flags: &[&str]) -> Result<(), Failure> {
     run(&mut ctl).map_err(|_told| format!("cluster {action} failed").into())
 }
 
-/// The Kubernetes release that is asked for, and the flags that are not ours.
+/// Returns the requested Kubernetes release, and the flags for `tests/cluster/ctl`.
 fn split<'a>(flags: &[&'a str]) -> Result<(&'a str, Vec<&'a str>), Failure> {
     let (mut kubernetes, mut others) = (KUBERNETES, Vec::new());
     let mut flags = flags.iter();
@@ -42,14 +42,14 @@ fn split<'a>(flags: &[&'a str]) -> Result<(&'a str, Vec<&'a str>), Failure> {
     Ok((kubernetes, others))
 }
 
-/// Builds and fetches the programs, and tells `ctl` where they are.
+/// Builds and fetches the programs, and sets the variables that tell `ctl` their paths.
 fn prepare(ctl: &mut Command, kubernetes: &str, embedded: bool) -> Result<(), Failure> {
     say("building the plugin");
     run(Command::new(env!("CARGO")).current_dir(root()).args(["build", "--quiet", "--locked"]))?;
     let parts = control_plane::build(kubernetes)?;
     let bao = if embedded { Some(PathBuf::new()) } else { tools::openbao()? };
     ctl.env("PROVIDER", target().join("debug/vault-kube-kms"))
-        .env("BAO", bao.ok_or("without OpenBao there is --keeper=local")?)
+        .env("BAO", bao.ok_or("OpenBao is not available; give --keeper=local")?)
         .env("KUBERNETES", parts.kubernetes)
         .env("ETCD", parts.etcd);
     Ok(())

@@ -1,4 +1,4 @@
-//! The programs of a control plane, built from the Go module proxy: kube-apiserver, kubectl, etcd
+//! Builds the programs of a control plane from the Go module proxy: kube-apiserver, kubectl, etcd
 //! and its tools. Each has a module of its own in `xtask/parts`, which pins versions and checksums.
 
 use std::{
@@ -12,18 +12,18 @@ use crate::{
     run::{Failure, can_run, root, run, say},
 };
 
-/// The kube-apiserver that is tested unless another one is asked for.
+/// The default release of kube-apiserver.
 pub(crate) const KUBERNETES: &str = "1.36.3";
-/// The etcd that is tested.
+/// The release of etcd that is tested.
 pub(crate) const ETCD: &str = "3.6.16";
 
-/// A module of `xtask/parts`, and what is built of it.
+/// A module of `xtask/parts`, and the programs that are built from it.
 pub(crate) struct Part {
     pub(crate) module: String,
     pub(crate) ldflags: String,
-    /// The package of each program, and the name that it gets.
+    /// The package of each program, and the name of the program's file.
     pub(crate) programs: &'static [(&'static str, &'static str)],
-    /// What a first build takes on two cores.
+    /// How long a first build takes on two cores.
     pub(crate) takes: &'static str,
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct ControlPlane {
     pub(crate) etcd: PathBuf,
 }
 
-/// Builds what is not there yet.
+/// Builds the programs that do not exist yet.
 pub(crate) fn build(kubernetes: &str) -> Result<ControlPlane, Failure> {
     let etcd = Part {
         module: format!("etcd-{ETCD}"),
@@ -57,7 +57,7 @@ pub(crate) fn build(kubernetes: &str) -> Result<ControlPlane, Failure> {
     Ok(ControlPlane { etcd: etcd.built()?, kubernetes: kubernetes.built()? })
 }
 
-/// Builds what a node has beside a control plane, and returns its folder: the kubelet, and kubeadm.
+/// Builds the kubelet and kubeadm for a node, and returns their folder.
 pub(crate) fn node() -> Result<PathBuf, Failure> {
     Part::of_kubernetes(
         KUBERNETES,
@@ -72,7 +72,7 @@ pub(crate) fn node() -> Result<PathBuf, Failure> {
 }
 
 impl Part {
-    /// Programs of the Kubernetes release `release`, of the module that is called after `name`.
+    /// Returns the programs of the Kubernetes release `release`, from the module of `name`.
     fn of_kubernetes(
         release: &str,
         name: &str,
@@ -92,7 +92,7 @@ impl Part {
         }
     }
 
-    /// The folder of its programs.
+    /// Builds the programs if needed, and returns their folder.
     pub(crate) fn built(&self) -> Result<PathBuf, Failure> {
         let module = root().join("xtask/parts").join(&self.module);
         let read = |file: &str| {
@@ -127,7 +127,7 @@ impl Part {
             .arg("-o")
             .arg(program)
             .arg(package)
-            // One static program each, and no C compiler.
+            // Each program is static, so no C compiler is needed.
             .env("CGO_ENABLED", "0");
         run(&mut go)
     }

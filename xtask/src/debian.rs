@@ -1,4 +1,4 @@
-//! Programs that Debian's packages bring: installed as root on Debian, told by name elsewhere.
+//! Installs Debian packages as root on Debian. On other machines, names the missing packages.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
@@ -7,17 +7,17 @@ use crate::{
     tools::missing,
 };
 
-/// A package, and the version that the tests were seen to pass with.
+/// A package, and the version that the tests passed with.
 pub(crate) type Package = (&'static str, &'static str);
 
-/// Where Debian's scripts ask whether a service may be started.
+/// The program that Debian's scripts run to learn whether a service may be started.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-/// Installs those of `packages` that are not there, without starting a service. Returns `None`,
-/// loudly, where that is not possible.
+/// Installs the missing ones of `packages` without starting a service. Announces and returns `None`
+/// when that is not possible.
 ///
-/// A security update takes the version before it from the registry. Then the newer one is
-/// installed, and that is said.
+/// A security update removes the previous version from the registry. Then the newer version is
+/// installed and announced.
 pub(crate) fn packages(packages: &[Package]) -> Result<Option<()>, Failure> {
     let lacking: Vec<_> = packages.iter().filter(|(name, _)| !installed(name)).collect();
     if lacking.is_empty() {
@@ -52,7 +52,8 @@ fn installed(package: &str) -> bool {
     status.is_ok_and(|status| status == "install ok installed")
 }
 
-/// Returns what `apt-get` is to install: `name=version`, or the name alone.
+/// Returns the argument of `apt-get install`: `name=version`. Uses the newest version when
+/// `version` is no longer served.
 fn chosen(name: &str, version: &str) -> Result<String, Failure> {
     let served = output(Command::new("apt-cache").args(["madison", name]))?;
     let mut versions = served.lines().filter_map(|line| line.split('|').nth(1)).map(str::trim);
@@ -64,9 +65,9 @@ fn chosen(name: &str, version: &str) -> Result<String, Failure> {
     Ok(format!("{name}={newest}"))
 }
 
-/// While this lives, Debian's scripts start no service.
+/// Prevents Debian's scripts from starting services until it is dropped.
 struct NoServices {
-    /// Whether the file is ours to remove.
+    /// Whether this value created the file and must remove it.
     ours: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The files of `deploy/` that other people's programs read: scripts, alerts, the dashboard.
+//! Checks the files of `deploy/` that other programs read: scripts, alerts, the dashboard.
 
 use std::{
     fs,
@@ -15,8 +15,8 @@ use crate::{
     test::suite,
 };
 
-/// Holds the scripts to `shellcheck`, and the alerts and the dashboard to `promtool`; then a real Prometheus
-/// watches providers to which all happens that an alert is about.
+/// Checks the scripts with `shellcheck`, and the alerts and the dashboard with `promtool`. Then a
+/// real Prometheus watches providers while a test causes the condition of each alert.
 pub(crate) fn all(bao: Option<&Path>) -> Result<(), Failure> {
     let packages = [("shellcheck", "0.9.0-1"), ("prometheus", "2.42.0+ds-5+deb12u1")];
     let Some(()) = debian::packages(&packages)? else { return Ok(()) };
@@ -29,7 +29,7 @@ pub(crate) fn all(bao: Option<&Path>) -> Result<(), Failure> {
     promtool(&["check", "rules", "rules.yaml"])?;
     promtool(&["check", "config", "scrape.yaml"])?;
     promtool(&["test", "rules", "rules_test.yaml"])?;
-    // promtool parses expressions in rules alone.
+    // promtool parses expressions only in rules, so the dashboard's expressions become rules.
     let rules = tempfile::NamedTempFile::new()?;
     let asked = expressions(&monitoring.join("dashboard.json"))?;
     let recorded = asked.iter().enumerate();
@@ -56,12 +56,16 @@ fn scripts(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(found)
 }
 
-/// Returns what the panels of a dashboard ask.
+/// Returns the expressions of the panels of a dashboard.
 fn expressions(dashboard: &Path) -> Result<Vec<String>, Failure> {
     let dashboard: Dashboard = serde_json::from_str(&fs::read_to_string(dashboard)?)?;
     let targets = dashboard.panels.into_iter().flat_map(|panel| panel.targets);
     let expressions: Vec<_> = targets.map(|target| target.expr).collect();
-    if expressions.is_empty() { Err("the dashboard asks nothing".into()) } else { Ok(expressions) }
+    if expressions.is_empty() {
+        Err("the dashboard has no expression".into())
+    } else {
+        Ok(expressions)
+    }
 }
 
 #[derive(Deserialize)]

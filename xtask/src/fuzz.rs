@@ -1,4 +1,4 @@
-//! Hostile bytes, made up by libFuzzer, at each fuzz target.
+//! Runs each fuzz target with hostile bytes from libFuzzer.
 
 use std::{fs, process::Command};
 
@@ -9,9 +9,8 @@ use crate::{
 
 const TARGETS: &[&str] = &["answers", "authority", "cache", "config", "envelope", "files", "names"];
 
-/// Runs all targets for `seconds` together, each with its dictionary, on top of its corpus and of
-/// what earlier runs found. Targets share
-/// the time alike, and each gets one second at least.
+/// Runs all targets for `seconds` in total. Each target uses its dictionary, its corpus, and the
+/// findings of earlier runs. The targets share the time equally, and each gets at least one second.
 pub(crate) fn all(seconds: u32) -> Result<(), Failure> {
     let cargo_fuzz = tools::cargo("cargo-fuzz", "0.13.2")?;
     let seconds = seconds.div_ceil(u32::try_from(TARGETS.len())?);
@@ -21,7 +20,7 @@ pub(crate) fn all(seconds: u32) -> Result<(), Failure> {
         let corpus = finds.join(name);
         fs::create_dir_all(&corpus)?;
         let mut fuzz = Command::new(&cargo_fuzz);
-        // Without unsafe code of ours a sanitizer finds nothing that a panic does not tell.
+        // This code has no unsafe block, so a sanitizer finds nothing that a panic does not show.
         fuzz.current_dir(root())
             .args(["fuzz", "run", "--fuzz-dir=fuzz", "--sanitizer=none", name])
             .arg(&corpus)
@@ -30,7 +29,8 @@ pub(crate) fn all(seconds: u32) -> Result<(), Failure> {
             .arg(format!("-dict={}", root().join("fuzz/dictionaries").join(name).display()))
             .arg(format!("-max_total_time={seconds}"))
             .arg(format!("-artifact_prefix={}/", finds.display()))
-            // The flags of coverage are not stable yet, and the toolchain is.
+            // The coverage flags are unstable, and the toolchain is stable. This variable allows
+            // them.
             .env("RUSTC_BOOTSTRAP", "1")
             .env("CARGO", env!("CARGO"))
             .env("CARGO_TARGET_DIR", target().join("fuzz"));

@@ -1,4 +1,4 @@
-//! The container image, built without a registry and without a container engine.
+//! Builds the container image without a registry and without a container engine.
 
 use std::{
     fs,
@@ -22,25 +22,25 @@ const SIZE_MAX: u64 = 20_000_000;
 
 /// An image in an archive.
 pub(crate) struct Image {
-    /// What it is called, with its tag.
+    /// The image's name with its tag.
     pub(crate) name: String,
-    /// An OCI archive that holds it.
+    /// The OCI archive that holds the image.
     pub(crate) archive: PathBuf,
-    /// The digest of its manifest.
+    /// The digest of the image's manifest.
     pub(crate) digest: String,
 }
 
-/// Which base the program stands on.
+/// The base of an image.
 #[derive(Clone, Copy)]
 pub(crate) enum Base {
-    /// The libraries alone.
+    /// Only the libraries.
     Plain,
-    /// A shell beside them.
+    /// The libraries and a shell.
     Shell,
 }
 
-/// Builds the plain image twice and the one with a shell, and says what they are. Returns them; `None`,
-/// loudly, where that is not possible.
+/// Builds the plain image twice and the image with a shell once, and prints them. Announces and
+/// returns `None` when that is not possible.
 pub(crate) fn all() -> Result<Option<[Image; 2]>, Failure> {
     let Some(()) = debian::packages(PACKAGES)? else { return Ok(None) };
     release::files()?;
@@ -64,7 +64,7 @@ pub(crate) fn all() -> Result<Option<[Image; 2]>, Failure> {
     Ok(Some([plain, shell]))
 }
 
-/// Makes the folder of what goes into an image, and returns it.
+/// Makes the folder of an image's content, and returns it.
 fn context() -> Result<PathBuf, Failure> {
     let context = target().join("image/context");
     drop(fs::remove_dir_all(&context));
@@ -81,7 +81,7 @@ fn context() -> Result<PathBuf, Failure> {
     Ok(context)
 }
 
-/// Builds one image with a storage of its own in `place`.
+/// Builds one image. buildah keeps its storage in `place`.
 fn build(context: &Path, base: Base, place: &Path) -> Result<Image, Failure> {
     let (rootfs, suffix) = match base {
         Base::Plain => ("rootfs", ""),
@@ -128,8 +128,9 @@ fn buildah(place: &Path) -> Command {
     buildah
 }
 
-/// Builds the images of a node beside ours, each from one static program: etcd, kube-apiserver, and what
-/// keeps a Pod's sandbox. Returns the folder of their archives, with copies of `ours` in it.
+/// Builds the other images of a node, each from one static program: etcd, kube-apiserver, and the
+/// pause program of a Pod's sandbox. Returns the folder of their archives, with copies of `ours` in
+/// it.
 pub(crate) fn of_a_node(ours: &[Image], parts: &ControlPlane) -> Result<PathBuf, Failure> {
     let place = target().join("image/node");
     let archives = place.join("archives");

@@ -1,4 +1,4 @@
-//! The tasks of those who work on vault-kube-kms: `cargo xtask`.
+//! The tasks of developers: `cargo xtask`.
 
 mod author;
 mod build;
@@ -24,36 +24,36 @@ mod tools;
 use std::process::ExitCode;
 
 const USAGE: &str = "\
-cargo xtask test             every test; fetches and builds what it needs, once a machine
+cargo xtask test             runs every test; fetches and builds what it needs, once on each machine
         [--long] [--kubernetes 1.37.2|1.36.3|1.31.0]
-cargo xtask tools            only fetch and build what the tests need
-cargo xtask soak             load, faults, rotations and kills; 30 minutes unless told
+cargo xtask tools            only fetches and builds what the tests need
+cargo xtask soak             load, faults, rotations and kills; the default is 30 minutes
         [--minutes N] [--seed N]
-cargo xtask hostile          floods and a scan of the memory: prints what each flood costs
-cargo xtask fuzz [SECONDS]   hostile bytes at the fuzz targets, for 60 s in all unless told
-cargo xtask deny             what may be built in: licences, sources, duplicates, advisories
-cargo xtask release          the program, archive, deb and rpm, with checksums, SBOM and VEX, in target/release-files
-        [--advisories-unchecked]
-cargo xtask author           tests of a crate made from examples/keeper-template, and of examples/aws-kms with
-                             its program, both built outside of the workspace
-cargo xtask deploy           tests of scripts, alerts and dashboard; provokes each alert under a real Prometheus
+cargo xtask hostile          floods and a scan of the memory; prints the cost of each flood
+cargo xtask fuzz [SECONDS]   runs the fuzz targets with hostile bytes; the default is 60 s in total
+cargo xtask deny             checks the dependencies: licences, sources, duplicates, advisories
+cargo xtask release          makes the program, archive, deb and rpm, with checksums, SBOM and VEX, in
+        [--advisories-unchecked]   target/release-files
+cargo xtask author           tests a crate made from examples/keeper-template, and examples/aws-kms with its
+                             program; builds both outside of the workspace
+cargo xtask deploy           tests scripts, alerts and dashboard; causes each alert under a real Prometheus
 cargo xtask tofu             applies the OpenTofu module of deploy/vault/terraform to a real server; not in `test`
 cargo xtask node up          boots a node in namespaces of its own: a real kubelet runs etcd, kube-apiserver
-                             and the image as static Pods; prints what to type
-cargo xtask node down        ends it
-cargo xtask node test        the tests of such a node
-cargo xtask image            the container images, the plain one built twice, in target/image
-cargo xtask package          tests of archive, deb and rpm: linters, two builds alike, installed, upgraded
-                             and removed in a root of their own and in a booted container
-cargo xtask reproducible     the same, and whether a build in another folder gives the same bytes
-cargo xtask cluster up       a control plane to try: OpenBao, etcd, the plugin, kube-apiserver
+                             and the image as static Pods; prints the commands to use it
+cargo xtask node down        stops that node
+cargo xtask node test        runs the tests of such a node
+cargo xtask image            builds the container images, the plain one twice, in target/image
+cargo xtask package          tests archive, deb and rpm: runs linters, compares two builds, and installs,
+                             upgrades and removes them in separate roots and in a booted container
+cargo xtask reproducible     makes a release, and checks that a build in another folder gives the same bytes
+cargo xtask cluster up       starts a control plane to try: OpenBao, etcd, the plugin, kube-apiserver
         [--replicas N] [--keeper openbao|local] [--kubernetes 1.37.2|1.36.3|1.31.0]
-cargo xtask cluster status   what runs, and what the API servers think of their plugins
-cargo xtask cluster down     end it";
+cargo xtask cluster status   prints what runs, and what the API servers report about their plugins
+cargo xtask cluster down     stops the control plane";
 
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args().skip(1).collect();
-    // A flag and its value are two words, however they were written.
+    // Splits `--flag=value` into two words.
     let words: Vec<_> = args.iter().flat_map(|arg| arg.splitn(2, '=')).collect();
     let done = match words.as_slice() {
         ["test", flags @ ..] => test::Choice::read(flags).and_then(|choice| test::all(&choice)),

@@ -1,4 +1,5 @@
-//! A node whose kubelet runs etcd, kube-apiserver and the image as static Pods: to be tested, or to be tried.
+//! Boots a node whose kubelet runs etcd, kube-apiserver and the image as static Pods, to test it or
+//! to try it.
 
 use std::{
     fs,
@@ -17,22 +18,22 @@ use crate::{
     tools,
 };
 
-/// How often, and how far apart, a change of the node is looked for.
+/// How often a change of the node is checked, and the wait between two checks.
 const LOOKS: usize = 1_500;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Runs the suite.
+/// Runs the test suite of the node.
 pub(crate) fn test(bao: Option<&Path>) -> Result<(), Failure> {
     let Some(mut go) = prepared(bao, "15m")? else { return Ok(()) };
     say("Go: a node of a real kubelet, and the image in it");
     run(go.arg("-v"))
 }
 
-/// Boots a node that lives on, and prints what to type.
+/// Boots a node that continues to run, and prints the commands to use it.
 pub(crate) fn up() -> Result<(), Failure> {
     let place = place();
     if place.join("pid").exists() {
-        return Err("a node is there already; cargo xtask node down ends it".into());
+        return Err("a node is already running; stop it with cargo xtask node down".into());
     }
     let bao = tools::openbao()?;
     let Some(mut go) = prepared(bao.as_deref(), "0")? else { return Ok(()) };
@@ -50,22 +51,22 @@ pub(crate) fn up() -> Result<(), Failure> {
             say(&text);
             Ok(())
         }
-        _ => Err(format!("it does not boot; see {}", place.join("log").display()).into()),
+        _ => Err(format!("the node does not boot; see {}", place.join("log").display()).into()),
     }
 }
 
-/// Ends the node that `up` booted.
+/// Stops the node that `up` booted.
 pub(crate) fn down() -> Result<(), Failure> {
     let pid = place().join("pid");
-    let Ok(process) = fs::read_to_string(&pid) else { return Err("there is no node".into()) };
+    let Ok(process) = fs::read_to_string(&pid) else { return Err("no node is running".into()) };
     if run(Command::new("kill").arg(process.trim())).is_err() {
         return fs::remove_file(&pid).map_err(Into::into);
     }
     let proc = Path::new("/proc").join(process.trim());
-    if eventually(|| !proc.exists()) { Ok(()) } else { Err("the node does not end".into()) }
+    if eventually(|| !proc.exists()) { Ok(()) } else { Err("the node does not stop".into()) }
 }
 
-/// Waits until it holds, for 5 minutes at most. Returns whether it does.
+/// Waits for at most 5 minutes until `holds` returns true. Returns whether it did.
 fn eventually(mut holds: impl FnMut() -> bool) -> bool {
     for _ in 0..LOOKS {
         if holds() {
@@ -80,7 +81,8 @@ fn place() -> PathBuf {
     target().join("node")
 }
 
-/// Returns the command of the suite, once all that it needs is there; `None`, loudly, where that is not possible.
+/// Prepares what the suite needs, and returns its command. Announces and returns `None` when that
+/// is not possible.
 fn prepared(bao: Option<&Path>, bound: &str) -> Result<Option<Command>, Failure> {
     let packages = [
         ("containerd", "1.6.20~ds1-1+deb12u3"),

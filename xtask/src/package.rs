@@ -1,4 +1,4 @@
-//! The archive and the packages of a release: one folder of files, and three forms of it.
+//! Makes the archive and the packages of a release: three formats of one folder of files.
 
 use std::{
     fs,
@@ -17,32 +17,33 @@ use crate::{
     test,
 };
 
-/// The architecture that is shipped, as Debian names it. Another one needs a Rust target for it.
+/// The shipped architecture, under Debian's name. Another architecture needs its Rust target.
 const ARCH: &str = "amd64";
 
-/// Whom a package names as its maintainer. There is no address of the project; see SECURITY.md.
+/// The maintainer in the packages. The project has no address; see SECURITY.md.
 const MAINTAINER: &str = "The vault-kube-kms maintainers <maintainers@vault-kube-kms.invalid>";
 
-/// The path of the program in the units of the archive, which is the original's, and in packages.
+/// The path of the program in the units of the archive, which the original plugin also has, and the
+/// path in packages.
 const LOCAL: &str = "/usr/local/bin/";
 const PACKAGED: &str = "/usr/bin/";
 
-/// What is packaged.
+/// The content of the archive and the packages.
 #[derive(Clone, Copy)]
 pub(crate) struct Contents<'a> {
     pub(crate) program: &'a Path,
     /// The bill of materials.
     pub(crate) bom: &'a Path,
     pub(crate) version: &'a str,
-    /// In seconds since 1970.
+    /// The time of all files, in seconds since 1970.
     pub(crate) date: &'a str,
-    /// What is added to the environment file; a test wants an upgrade with a changed one.
+    /// Text that is appended to the environment file, to test an upgrade that changes the file.
     pub(crate) more_settings: &'a str,
 }
 
 impl Contents<'_> {
-    /// Writes the archive and the packages to `into`, and returns their names. The same contents give
-    /// the same bytes.
+    /// Writes the archive and the packages to `into`, and returns their names. The same contents
+    /// give the same bytes.
     pub(crate) fn write(&self, into: &Path) -> Result<Vec<String>, Failure> {
         let stage = tempfile::Builder::new().prefix("package-").tempdir()?;
         self.fill(stage.path())?;
@@ -130,7 +131,7 @@ impl Contents<'_> {
     }
 }
 
-/// The program that makes packages.
+/// Returns the program that makes packages.
 fn nfpm() -> Result<PathBuf, Failure> {
     let part = Part {
         module: "nfpm-2.45.2".to_owned(),
@@ -141,7 +142,7 @@ fn nfpm() -> Result<PathBuf, Failure> {
     Ok(part.built()?.join("nfpm"))
 }
 
-/// What the tests of packages need of Debian.
+/// The Debian packages that the package tests need.
 const TOOLS: &[debian::Package] = &[
     ("fish", "3.6.0-3.1+deb12u1"),
     ("lintian", "2.116.3+deb12u1"),
@@ -154,12 +155,12 @@ const TOOLS: &[debian::Package] = &[
     ("zsh", "5.9-4+b15"),
 ];
 
-/// The root that packages are installed in, and that is booted.
+/// The root in which packages are installed, and which is then booted.
 const ROOT: &[&str] =
     &["--variant=minbase", "--include=systemd,systemd-sysv,dbus,procps", "bookworm"];
 
-/// Makes the files of a release, the same packages again and those of the next version in
-/// `target/packages`, and tests them.
+/// Makes the files of a release. Makes the same packages again, and the packages of the next
+/// version, in `target/packages`. Tests all of them.
 pub(crate) fn test(bao: Option<&Path>) -> Result<(), Failure> {
     if debian::packages(TOOLS)?.is_none() {
         return Ok(());

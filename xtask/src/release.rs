@@ -1,5 +1,5 @@
-//! The files of a release: the program, by itself, in an archive and in packages; what it is made of,
-//! what is known of its weaknesses, and their checksums.
+//! Makes the files of a release: the program, the archive and the packages with it, the bill of
+//! materials, the known weaknesses, and the checksums.
 
 use std::{
     fmt::Write as _,
@@ -16,7 +16,7 @@ use crate::{
     sbom,
 };
 
-/// The program's name, which is that of its file.
+/// The name of the program and of its file.
 pub(crate) const NAME: &str = "vault-kube-kms";
 
 /// Returns the version of the program, such as `0.1.0`.
@@ -27,7 +27,8 @@ pub(crate) fn version() -> Result<String, Failure> {
     Ok(version.ok_or("Cargo.toml names no version")?.to_owned())
 }
 
-/// Builds the program, and writes all files to `target/release-files`. Returns the program's path.
+/// Builds the program and writes all files to `target/release-files`. Returns the path of the
+/// program.
 pub(crate) fn files() -> Result<PathBuf, Failure> {
     let program = binary()?;
     let files = target().join("release-files");
@@ -61,7 +62,7 @@ pub(crate) fn files() -> Result<PathBuf, Failure> {
     Ok(program)
 }
 
-/// Types what SECURITY.md tells a verifier to type, where that needs nothing from the network.
+/// Runs the commands of SECURITY.md that verify a release and need no network.
 fn verify(files: &Path) -> Result<(), Failure> {
     let text = fs::read_to_string(root().join("SECURITY.md"))?;
     let (_, section) = text.split_once("\n## Verify a release\n").ok_or("no such section")?;
@@ -70,7 +71,7 @@ fn verify(files: &Path) -> Result<(), Failure> {
     let lines = block.lines().filter_map(|line| line.strip_prefix("$ "));
     let (here, elsewhere): (Vec<_>, Vec<_>) = lines.partition(|line| !line.starts_with("cargo "));
     if here.len() != 2 || elsewhere.len() != 1 {
-        return Err("the section of SECURITY.md is another one than this task knows".into());
+        return Err("the commands in SECURITY.md have changed; adapt this task".into());
     }
     for line in here {
         output(Command::new("bash").current_dir(files).args(["-ec", line]))?;
@@ -78,7 +79,7 @@ fn verify(files: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The program as it is shipped. A build of three minutes, if there is none yet.
+/// Returns the shipped program. Builds it in three minutes when it does not exist yet.
 pub(crate) fn binary() -> Result<PathBuf, Failure> {
     say("an optimised build (three minutes, if there is none)");
     Build { sources: root(), target: target(), cargo_home: None }.run()

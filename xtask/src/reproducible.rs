@@ -1,4 +1,4 @@
-//! Whether two builds in two folders, with two homes of Cargo, give the same bytes.
+//! Checks that two builds in two folders, with two homes of Cargo, give the same bytes.
 
 use std::{
     fs,
@@ -13,11 +13,11 @@ use crate::{
     run::{Failure, output, root, run, say, target},
 };
 
-/// Makes the release here and builds its last commit in a clone, and compares.
+/// Makes the release here, builds the last commit in a clone, and compares the bytes.
 pub(crate) fn check() -> Result<(), Failure> {
     let git = |args: &[&str]| output(Command::new("git").current_dir(root()).args(args));
     if !git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty() {
-        return Err("a clone would lack what is not committed: commit it first".into());
+        return Err("a clone lacks uncommitted changes; commit them first".into());
     }
     let here = release::files()?;
     let place = tempfile::Builder::new().prefix("reproducible-").tempdir()?;
@@ -56,7 +56,7 @@ pub(crate) fn check() -> Result<(), Failure> {
     Ok(())
 }
 
-/// A home of Cargo under another name, with the same packages.
+/// Makes a home of Cargo under another name, with the same packages.
 fn another_home(place: &Path) -> Result<PathBuf, Failure> {
     let (usual, home) = (cargo_home()?, place.join("another-home-of-cargo"));
     fs::create_dir(&home)?;
@@ -75,7 +75,7 @@ fn first_difference(one: &[u8], other: &[u8]) -> Option<usize> {
     differs.or((one.len() != other.len()).then_some(shorter))
 }
 
-/// Whether a path below `folder` is in `bytes`.
+/// Returns whether `bytes` contain a path below `folder`.
 fn names(bytes: &[u8], folder: &Path) -> bool {
     let needle = format!("{}/", folder.display());
     needle.len() > 2 && bytes.windows(needle.len()).any(|window| window == needle.as_bytes())

@@ -1,4 +1,4 @@
-//! What the program is made of, as `CycloneDX` tells it to machines.
+//! Makes the bill of materials of the program, in the `CycloneDX` format.
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
@@ -10,17 +10,17 @@ use crate::{
     tools,
 };
 
-/// The platform that is shipped; Cargo's lists differ by platform.
+/// The shipped platform. Cargo's lists differ by platform.
 const PLATFORM: &str = "x86_64-unknown-linux-gnu";
 
 /// Names and versions of packages.
 type Packages = BTreeSet<(String, String)>;
 
-/// The bill of materials of the program on [`PLATFORM`]: what is linked into it, and the macros
-/// that wrote some of its code. `date` is in seconds since 1970.
+/// Returns the bill of materials of the program on [`PLATFORM`]: the packages that are linked into
+/// it, and the procedural macros that generated code. `date` is in seconds since 1970.
 pub(crate) fn make(date: &str) -> Result<Value, Failure> {
     let cyclonedx = tools::cargo("cargo-cyclonedx", "0.5.9")?;
-    // It writes one beside the manifest of each package in the workspace.
+    // The tool writes one file beside the manifest of each package in the workspace.
     let draft = ".sbom-draft";
     run(Command::new(cyclonedx)
         .current_dir(root())
@@ -31,7 +31,7 @@ pub(crate) fn make(date: &str) -> Result<Value, Failure> {
     let text = fs::read_to_string(&written)?;
     fs::remove_file(written)?;
     fs::remove_file(root().join(format!("xtask/{draft}.json")))?;
-    // It names the package by its path on this machine.
+    // The tool names the package by its path on this machine, so the name replaces the path.
     let here = format!("path+file://{}", root().canonicalize()?.display());
     let mut bom: Value = serde_json::from_str(&text.replace(&here, NAME))?;
     if let Some(component) = bom.pointer_mut("/metadata/component") {
@@ -41,8 +41,8 @@ pub(crate) fn make(date: &str) -> Result<Value, Failure> {
     Ok(bom)
 }
 
-/// Takes out what is not in `linked`. The tool reads `cargo metadata`, which has the optional
-/// dependencies that a feature would enable which nothing asks for.
+/// Removes packages that are not in `linked`. The tool reads `cargo metadata`, which also lists
+/// optional dependencies of features that are not enabled.
 fn leave_out(bom: &mut Value, linked: &Packages) {
     let mut left_out = BTreeSet::new();
     if let Some(components) = bom.get_mut("components").and_then(Value::as_array_mut) {
@@ -65,7 +65,7 @@ fn leave_out(bom: &mut Value, linked: &Packages) {
     }
 }
 
-/// Takes the path out of package URLs, where a local package has one.
+/// Removes the path of local packages from their package URLs.
 fn strip_paths(value: &mut Value) {
     match value {
         Value::String(text) if text.starts_with("pkg:") => {
@@ -79,10 +79,11 @@ fn strip_paths(value: &mut Value) {
     }
 }
 
-/// Compares `bom`, and what is embedded in `program`, with Cargo's own lists.
+/// Compares `bom`, and the list that is embedded in `program`, with Cargo's own lists.
 pub(crate) fn check(bom: &Value, program: &Path) -> Result<(), Failure> {
     same("the bill of materials", &components(bom), &linked("normal")?)?;
-    // The list in the program may have more, for the same reason; `cargo audit bin` reads it.
+    // The list in the program may have more packages, because it also comes from `cargo metadata`.
+    // `cargo audit bin` reads it.
     let (list, linked) = (embedded(program)?, linked("normal,no-proc-macro")?);
     let surplus: Vec<_> = list.difference(&linked).collect();
     say(&format!("the list in the program has {} crates, {surplus:?} not linked", list.len()));
@@ -99,10 +100,10 @@ fn same(what: &str, found: &Packages, expected: &Packages) -> Result<(), Failure
     if absent.is_empty() && surplus.is_empty() && !expected.is_empty() {
         return Ok(());
     }
-    Err(format!("{what} lacks {absent:?} and has {surplus:?} beside what Cargo links").into())
+    Err(format!("{what} lacks {absent:?} and has {surplus:?}, which Cargo does not link").into())
 }
 
-/// The packages that Cargo links into the program by `edges`, without the program itself.
+/// Returns the packages that Cargo links into the program by `edges`, without the program itself.
 fn linked(edges: &str) -> Result<Packages, Failure> {
     let tree = output(
         Command::new(env!("CARGO"))
@@ -122,7 +123,7 @@ fn components(bom: &Value) -> Packages {
     packages(bom.get("components"), |_| true)
 }
 
-/// What `cargo auditable` put into the program and is linked into it.
+/// Returns the packages that `cargo auditable` embedded in the program and that are linked into it.
 fn embedded(program: &Path) -> Result<Packages, Failure> {
     let json = auditable_info::json_from_file(program, auditable_info::Limits::default())?;
     let list: Value = serde_json::from_str(&json)?;

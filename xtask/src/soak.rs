@@ -1,4 +1,4 @@
-//! The soak: load, faults, rotations and kills for as long as it is told, on an optimised build.
+//! The soak: load, faults, rotations and kills for a given time, on an optimised build.
 
 use crate::{
     release,
@@ -7,7 +7,7 @@ use crate::{
     tools,
 };
 
-/// How long, and which chances.
+/// The duration of the soak, and the seed of its random choices.
 pub(crate) struct Choice<'a> {
     minutes: &'a str,
     seed: Option<&'a str>,
@@ -28,19 +28,20 @@ impl<'a> Choice<'a> {
         }
         let minutes: u32 = choice.minutes.parse().map_err(|_none| "--minutes needs a number")?;
         if minutes == 0 {
-            return Err("a soak takes a minute at least".into());
+            return Err("a soak takes at least one minute; give --minutes 1 or more".into());
         }
         Ok(choice)
     }
 
-    /// What it takes until it is stuck: the last fault may end after the time that was asked for.
+    /// Returns the time after which the soak counts as stuck. The last fault may end after the
+    /// requested time.
     fn bound(&self) -> String {
         let minutes: u32 = self.minutes.parse().unwrap_or(0);
         format!("{}m", minutes.saturating_add(10))
     }
 }
 
-/// Soaks.
+/// Runs the soak.
 pub(crate) fn run_it(choice: &Choice<'_>) -> Result<(), Failure> {
     let bao = tools::openbao()?;
     let shipped = release::binary()?;

@@ -1,4 +1,4 @@
-//! What may be built into the program, and what is known against it.
+//! Checks the dependencies: licences, sources and known weaknesses.
 
 use std::{
     fs::{self, File},
@@ -14,23 +14,23 @@ use crate::{
 
 const VERSION: &str = "0.20.2";
 
-/// Advisories of `RustSec` as files, for machines that cannot fetch them: `crates/` of their
-/// repository, and the day on which it was copied, such as `2026-11-25`, in `TAKEN`.
+/// A copy of `RustSec`'s advisories for machines that cannot fetch them: `crates/` of their
+/// repository, and in `TAKEN` the day of the copy, such as `2026-11-25`.
 const SNAPSHOT: &str = "supply-chain/advisory-db";
 
-/// The folder that cargo-deny looks for in a folder of databases: the name and a hash of the
-/// address from which the database of `RustSec` is fetched.
+/// The folder that cargo-deny searches in its folder of databases: the name and a hash of the
+/// address of `RustSec`'s database.
 const DATABASE: &str = "advisory-db-3157b0e258782691";
 
-/// Checks everything that deny.toml says.
+/// Runs all checks of deny.toml.
 pub(crate) fn deny() -> Result<(), Failure> {
     run(cargo_deny()?.args(["check", "bans", "licenses", "sources"]))?;
     a_snapshot_counts()?;
     advisories(false)
 }
 
-/// Checks for known weaknesses: against the database as it is now; where that cannot be fetched,
-/// against the snapshot. Where there is none of both, that is an error if it `must` be checked.
+/// Checks for known weaknesses against the current database, or against the snapshot when the
+/// database cannot be fetched. Without either, `must` decides whether that is an error.
 pub(crate) fn advisories(must: bool) -> Result<(), Failure> {
     let mut fetch = Command::new("timeout");
     fetch.current_dir(root()).arg("60").arg(program()?);
@@ -71,7 +71,7 @@ fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// The day of a snapshot as it is written there, and its first moment.
+/// Returns the day of a snapshot as text, and the first moment of that day.
 fn taken(snapshot: &Path) -> Result<(String, SystemTime), Failure> {
     let day = fs::read_to_string(snapshot.join("TAKEN"))?.trim().to_owned();
     let start = humantime::parse_rfc3339(&format!("{day}T00:00:00Z"))
@@ -79,14 +79,14 @@ fn taken(snapshot: &Path) -> Result<(String, SystemTime), Failure> {
     Ok((day, start))
 }
 
-/// The check against `snapshot` alone. cargo-deny refuses one of more than 90 days.
+/// Checks only against `snapshot`. cargo-deny refuses a snapshot that is older than 90 days.
 fn against(snapshot: &Path) -> Result<Command, Failure> {
     let databases = target().join("advisory-dbs");
     let database = databases.join(DATABASE);
     drop(fs::remove_dir_all(&database));
     fs::create_dir_all(database.join(".git"))?;
     run(Command::new("cp").arg("-R").arg(snapshot.join("crates")).arg(&database))?;
-    // The time of this file is that of the last fetch.
+    // cargo-deny reads the time of the last fetch from the time of this file.
     let fetched = File::create(database.join(".git/FETCH_HEAD"))?;
     fetched.set_modified(taken(snapshot)?.1)?;
     let rules = fs::read_to_string(root().join("deny.toml"))?;
@@ -95,7 +95,7 @@ fn against(snapshot: &Path) -> Result<Command, Failure> {
     if changed == rules {
         return Err("deny.toml has no table [advisories]".into());
     }
-    // Yanked crates are known to the registry alone.
+    // Only the registry knows yanked crates.
     let changed = changed.replacen("yanked = \"deny\"", "yanked = \"allow\"", 1);
     let config = databases.join("deny.toml");
     fs::write(&config, changed)?;
@@ -104,8 +104,8 @@ fn against(snapshot: &Path) -> Result<Command, Failure> {
     Ok(deny)
 }
 
-/// Proves that the check against a snapshot finds what is in it: a made-up advisory against a crate
-/// of the program fails it, one against another crate does not, and an old snapshot is refused.
+/// Tests the check against a snapshot. An invented advisory against a crate of the program must
+/// fail the check, an advisory against another crate must not, and an old snapshot must be refused.
 fn a_snapshot_counts() -> Result<(), Failure> {
     let today = humantime::format_rfc3339_seconds(now()).to_string();
     let today = today.split('T').next().unwrap_or_default();

