@@ -1,9 +1,8 @@
-//! The port that a keeper of a key-encryption key implements, the domain that stands on it, and the
-//! suite (`testkit`, a feature) that holds a keeper to the contract. `docs/keepers.md` is the page for
-//! authors.
+//! Contains the port that a keeper of a key-encryption key implements, the domain that uses the
+//! port, and the test suite (`testkit`, a feature) that checks a keeper against the contract.
 //!
-//! An author implements [`ports::kek::Kek`] and runs the suite. The crate `vault-kube-kms` serves the
-//! keeper to kube-apiserver.
+//! To add a keeper, implement [`ports::kek::Kek`] and run the suite; `docs/keepers.md` says how.
+//! The crate `vault-kube-kms` serves the keeper to kube-apiserver.
 
 pub mod domain;
 pub mod ports;

@@ -1,5 +1,5 @@
-//! A Kubernetes KMS v2 provider whose key-encryption key never leaves its keeper. `docs/architecture.md`
-//! shows the way of a Decrypt and of a rotation in time.
+//! A Kubernetes KMS v2 provider whose key-encryption key (KEK) never leaves its keeper.
+//! `docs/architecture.md` shows the steps of a Decrypt and of a rotation.
 //!
 //! ```text
 //!            kube-apiserver                                 operator, Prometheus
@@ -16,10 +16,10 @@
 //!            adapters::vault       adapters::local        adapters::{system, telemetry}
 //! ```
 //!
-//! Dependencies point inward, and `tests/architecture.rs` holds them to it. The domain, the ports and
-//! the suite for keepers are a crate of their own, `kms-keeper`, whose sources stand beside these. An
-//! author of another keeper implements [`ports::kek::Kek`] and runs the suite of `testkit` (a feature)
-//! against it; `examples/` shows one.
+//! Dependencies point inward; `tests/architecture.rs` checks that. The domain, the ports and the
+//! test suite for keepers form a separate crate, `kms-keeper`. Its sources are in this directory.
+//! To add a keeper, implement [`ports::kek::Kek`] and run the suite of `testkit` (a feature)
+//! against it. `examples/` contains an example.
 
 pub mod adapters;
 pub mod cli;

@@ -5,7 +5,7 @@ use std::{alloc::System, process::ExitCode};
 use vault_kube_kms::cli::program::Program;
 use zeroizing_alloc::ZeroAlloc;
 
-/// Wipes every block of memory when it is freed, so that no library leaves a copy of a seed behind.
+/// Zeroes every block of memory when it is freed, so that libraries leave no copy of a seed.
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 

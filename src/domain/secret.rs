@@ -1,16 +1,17 @@
-//! What must never be printed, and must be gone from memory once it has been used.
+//! Types for secrets: they are never printed, and they are zeroed in memory when they are dropped.
 
 use std::{fmt, sync::Arc};
 
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// The keeper's identifier of one request, as it stands in the keeper's own audit log. Not secret.
+/// The keeper's identifier of one request, as in the keeper's own audit log. Not secret.
 pub type RequestId = Arc<str>;
 
-/// Secret bytes, such as a DEK seed in clear or the content of a credential file: zeroed when
-/// dropped, redacted in `Debug`, compared in constant time. It may know by which request the keeper
-/// gave it.
+/// Secret bytes, such as a DEK seed in clear or the content of a credential file.
+///
+/// They are zeroed when dropped, redacted in `Debug` and compared in constant time. The value may
+/// carry the identifier of the request that returned the bytes.
 #[derive(Clone)]
 pub struct Plaintext {
     bytes: Zeroizing<Vec<u8>>,
@@ -18,37 +19,38 @@ pub struct Plaintext {
 }
 
 impl Plaintext {
-    /// Takes over `bytes`; the caller's buffer becomes this value's and is zeroed with it.
+    /// Takes over `bytes` without a copy. The buffer is zeroed when this value is dropped.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
         Self { bytes: Zeroizing::new(bytes), request_id: None }
     }
 
-    /// The same, given by the request that the keeper calls `request_id`.
+    /// Sets the keeper's identifier of the request that returned the bytes.
     #[must_use]
-    pub fn by(self, request_id: Option<RequestId>) -> Self {
+    pub fn with_request_id(self, request_id: Option<RequestId>) -> Self {
         Self { request_id, ..self }
     }
 
-    /// The keeper's identifier of the request that gave it, where that is known.
+    /// Returns the keeper's identifier of the request that returned the bytes, or `None` when it is
+    /// unknown.
     #[must_use]
     pub const fn request_id(&self) -> Option<&RequestId> {
         self.request_id.as_ref()
     }
 
-    /// The bytes in clear.
+    /// Returns the bytes in clear.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Length in bytes.
+    /// Returns the length in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether there is nothing in it.
+    /// Returns whether the length is 0.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
@@ -69,18 +71,19 @@ impl PartialEq for Plaintext {
 
 impl Eq for Plaintext {}
 
-/// A token, secret ID or other credential in text form: zeroed when dropped, redacted in `Debug`.
+/// A token, a secret ID or another credential in text form. It is zeroed when dropped, redacted in
+/// `Debug` and compared in constant time.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes over `text`.
+    /// Takes over `text` without a copy.
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
 
-    /// The secret in clear.
+    /// Returns the secret in clear.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -112,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn equality_is_by_content() {
+    fn compares_by_content() {
         assert_eq!(Plaintext::new(vec![1, 2]), Plaintext::new(vec![1, 2]));
         assert_ne!(Plaintext::new(vec![1, 2]), Plaintext::new(vec![1, 3]));
         assert_ne!(Plaintext::new(vec![1, 2]), Plaintext::new(vec![1, 2, 0]));

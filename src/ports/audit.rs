@@ -1,49 +1,49 @@
-//! Outbound: the record of each wrap and each unwrap.
+//! Outbound port: the audit log of wraps and unwraps.
 
 use std::{fmt::Debug, time::Duration};
 
 use super::telemetry::Method;
 use crate::domain::error::KmsError;
 
-/// The process on the other side of a connection, as the kernel knew it when it connected
-/// (`SO_PEERCRED`).
+/// The process at the other end of a connection, as the kernel recorded it when the connection was
+/// made (`SO_PEERCRED`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// Its user.
+    /// The user id.
     pub uid: u32,
-    /// Its group.
+    /// The group id.
     pub gid: u32,
-    /// Its process id; `None` where that is in another PID namespace.
+    /// The process id. `None` when the process is in another PID namespace.
     pub pid: Option<i32>,
 }
 
-/// One wrap or unwrap, without any data.
+/// The record of one wrap or unwrap. Contains no plaintext and no ciphertext.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
-    /// Which of the two.
+    /// The method: [`Method::Encrypt`] or [`Method::Decrypt`].
     pub method: Method,
-    /// The API server's identifier of the call; hostile text.
+    /// The API server's identifier of the call. The text is untrusted.
     pub uid: &'a str,
-    /// The key id: that which a wrap answered, or that which an unwrap was asked with (hostile text).
-    /// Empty where there is none.
+    /// The key id in the answer of a wrap, or in the request of an unwrap. The text is untrusted.
+    /// It is empty when there is no key id.
     pub key_id: &'a str,
-    /// Who called, where that is known.
+    /// The process that called. `None` when it is unknown.
     pub caller: Option<Caller>,
-    /// From the request's arrival to its answer.
+    /// The time from the arrival of the request to its answer.
     pub elapsed: Duration,
-    /// Why it failed, if it did.
+    /// The reason of the failure. `None` when the call succeeded.
     pub error: Option<&'a KmsError>,
-    /// The keeper's identifier of the request that did it, where there was one: it stands in the
-    /// keeper's own audit log.
+    /// The keeper's identifier of its request, as in the keeper's own audit log. `None` when no
+    /// request was sent or the identifier is unknown.
     pub request_id: Option<&'a str>,
 }
 
-/// A place for entries. Never waits.
+/// The audit log. Its methods never wait.
 pub trait Audit: Debug + Send + Sync + 'static {
     /// Queues an entry.
     ///
     /// # Errors
-    /// `audit-log-failing` where the entry, or the one before it, is lost and the operator wants calls
-    /// to fail then. The call must not succeed.
+    /// `audit-log-failing` when this entry or the previous one is lost and the operator chose that
+    /// calls then fail. The caller must then fail the call.
     fn record(&self, entry: &Entry<'_>) -> Result<(), KmsError>;
 }

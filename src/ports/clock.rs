@@ -1,4 +1,4 @@
-//! Outbound: time and chance.
+//! Outbound port: time and random numbers.
 
 use std::{fmt::Debug, time::Duration};
 
@@ -6,19 +6,20 @@ use async_trait::async_trait;
 
 use crate::domain::time::{Monotonic, UnixTime};
 
-/// Clocks, waiting and chance. Tests and simulations bring their own.
+/// Reads clocks, waits, and gives random numbers. Tests and simulations use their own
+/// implementation.
 #[cfg_attr(any(test, feature = "mocks"), mockall::automock)]
 #[async_trait]
 pub trait Clock: Debug + Send + Sync + 'static {
-    /// The monotonic clock. Never blocks, never goes back.
+    /// Reads the monotonic clock, which never goes back. Never blocks.
     fn now(&self) -> Monotonic;
 
-    /// The local wall clock, which may jump.
+    /// Reads the local wall clock, which may jump.
     fn wall(&self) -> UnixTime;
 
-    /// A number in `[0, 1)`, to spread out what several nodes do.
+    /// Returns a random number in `[0, 1)`, so that several nodes do not act at the same moment.
     fn jitter(&self) -> f64;
 
-    /// Waits for `wait`, by the monotonic clock. Safe to cancel.
+    /// Waits for `wait` on the monotonic clock. Safe to cancel.
     async fn sleep(&self, wait: Duration);
 }

@@ -1,4 +1,4 @@
-//! Outbound: files that an operator may replace at any moment, and one that is ours alone.
+//! Outbound ports: text files of the operator, and private files of this process.
 
 use std::fmt::Debug;
 
@@ -10,37 +10,37 @@ use crate::domain::secret::{Plaintext, Secret};
 #[cfg_attr(any(test, feature = "mocks"), mockall::automock)]
 #[async_trait]
 pub trait TextFile: Debug + Send + Sync + 'static {
-    /// Where it is, for errors and logs.
+    /// Returns the path of the file, for errors and logs.
     fn place(&self) -> String;
 
-    /// Reads it, bounded in size and in time. Waits a moment for one that is being written, so
-    /// that no half of it is seen. The bytes may be of any encoding.
+    /// Reads the file, with a limit on size and time. Waits a short time for a file that is being
+    /// written, so that the result is complete. The bytes may have any encoding.
     ///
     /// # Errors
-    /// Why it cannot be read, in words that follow its place.
+    /// The reason why the file cannot be read. The text is meant to follow the path.
     async fn read(&self) -> Result<Plaintext, String>;
 
-    /// Waits until it may say something else than when it was last read: it was replaced, written,
-    /// or went away, or files are to be read again now. Safe to cancel.
+    /// Waits until the content may differ from the last read: the file was replaced, written or
+    /// removed, or the operator asked to read all files again. Safe to cancel.
     async fn changed(&self);
 }
 
-/// A file of this process's own, which nobody else may read.
+/// A file that only this process reads and writes.
 #[cfg_attr(any(test, feature = "mocks"), mockall::automock)]
 #[async_trait]
 pub trait PrivateFile: Debug + Send + Sync + 'static {
-    /// Where it is, for errors and logs.
+    /// Returns the path of the file, for errors and logs.
     fn place(&self) -> String;
 
-    /// What was last stored; `None` when nothing was.
+    /// Returns the stored text, or `None` when nothing is stored.
     ///
     /// # Errors
-    /// Why it cannot be read, or must not be trusted, in words.
+    /// The reason why the file cannot be read or must not be trusted.
     async fn load(&self) -> Result<Option<Secret>, String>;
 
-    /// Replaces what is stored, in one step.
+    /// Replaces the stored text atomically.
     ///
     /// # Errors
-    /// Why it cannot be written, in words.
+    /// The reason why the file cannot be written.
     async fn store(&self, text: &Secret) -> Result<(), String>;
 }

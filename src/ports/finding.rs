@@ -1,23 +1,24 @@
-//! What is found out about an installation, line by line: by `check`, and at each start.
+//! The findings about an installation. `check` prints them; the program logs some of them at its
+//! start.
 
 use std::{fmt, path::Path};
 
 use crate::domain::error::KmsError;
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// As it should be.
+    /// The item is correct.
     #[default]
     Pass,
-    /// It works, and somebody should know of it.
+    /// The item works, but an operator should know of the finding.
     Warn,
-    /// It does not work.
+    /// The item does not work.
     Fail,
 }
 
 impl Verdict {
-    /// The word that `check` prints.
+    /// Returns the word that `check` prints.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -27,7 +28,7 @@ impl Verdict {
         }
     }
 
-    /// 0, 1 or 2.
+    /// Returns the exit code of `check`: 0, 1 or 2.
     #[must_use]
     pub const fn exit_code(self) -> u8 {
         match self {
@@ -38,33 +39,33 @@ impl Verdict {
     }
 }
 
-/// What a finding is about, in the order of a check.
+/// The subject of a finding, in the order in which `check` prints them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Area {
-    /// Flags, variables and the file.
+    /// Flags, environment variables and the configuration file.
     Configuration,
-    /// What the process restricts itself to.
+    /// The restrictions that the process sets on itself.
     Sandbox,
     /// The socket for the API server.
     Socket,
-    /// Files that are read: credentials, authorities, keys.
+    /// Files that the process reads: credentials, certificate authorities, keys.
     Files,
-    /// The way to the keeper.
+    /// The network connection to the keeper.
     Connection,
-    /// The credentials, and what they give.
+    /// The credentials, and the login with them.
     Login,
-    /// What the keeper lets this process do.
+    /// The permissions of this process at the keeper.
     Policy,
     /// The key and its settings.
     Key,
-    /// Whether wraps are bound to their associated data.
+    /// The binding of ciphertexts to their associated data.
     Binding,
     /// The clocks of this node and of the keeper.
     Clock,
 }
 
 impl Area {
-    /// The word that `check` prints.
+    /// Returns the word that `check` prints.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -82,55 +83,55 @@ impl Area {
     }
 }
 
-/// One thing that was found out.
+/// One finding.
 #[derive(Clone, Debug)]
 pub struct Finding {
-    /// What it is about.
+    /// The subject.
     pub area: Area,
-    /// How bad it is.
+    /// The severity.
     pub verdict: Verdict,
-    /// What is.
+    /// The state that was found.
     pub text: String,
-    /// What to do about it; empty where nothing is.
+    /// What to do about it. Empty when nothing is to be done.
     pub remedy: String,
 }
 
 impl Finding {
-    /// `text` is as it should be.
+    /// Makes a finding that `text` is correct.
     #[must_use]
     pub fn pass(area: Area, text: impl Into<String>) -> Self {
         Self { area, verdict: Verdict::Pass, text: text.into(), remedy: String::new() }
     }
 
-    /// `text` works, and an operator should know of it; `remedy` says what to do.
+    /// Makes a warning. `text` says what was found, `remedy` says what to do.
     #[must_use]
     pub fn warn(area: Area, text: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { area, verdict: Verdict::Warn, text: text.into(), remedy: remedy.into() }
     }
 
-    /// `text` does not work; `remedy` says what to do.
+    /// Makes a failure. `text` says what does not work, `remedy` says what to do.
     #[must_use]
     pub fn fail(area: Area, text: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { area, verdict: Verdict::Fail, text: text.into(), remedy: remedy.into() }
     }
 
-    /// A failure whose text ends with its remedy, behind a semicolon.
+    /// Makes a failure from a text of the form `what failed; remedy`. The remedy is optional.
     #[must_use]
-    pub fn told(area: Area, text: &str) -> Self {
+    pub fn from_text(area: Area, text: &str) -> Self {
         let (text, remedy) = text.split_once("; ").unwrap_or((text, ""));
         Self::fail(area, text, remedy)
     }
 
-    /// A failure with the code that logs and metrics know it by.
+    /// Makes a failure from `error`. The text starts with the stable code.
     #[must_use]
-    pub fn failed(area: Area, error: &KmsError) -> Self {
+    pub fn from_error(area: Area, error: &KmsError) -> Self {
         Self::fail(area, format!("{}: {}", error.code(), error.cause()), error.remedy())
     }
 
-    /// What the permission bits `mode` say of a file, given by `flag`, that decides which server is
-    /// believed: only its owner may write it.
+    /// Makes a finding about the permission bits `mode` of the file `path`, which `flag` names. The
+    /// file decides which server is trusted, so only its owner should be able to write it.
     #[must_use]
-    pub fn written_by_us_alone(flag: &str, path: &Path, mode: Option<u32>) -> Self {
+    pub fn writable_by_owner_only(flag: &str, path: &Path, mode: Option<u32>) -> Self {
         let shown = path.display();
         match mode {
             Some(mode) if mode & 0o022 != 0 => Self::warn(
@@ -144,7 +145,7 @@ impl Finding {
 }
 
 impl fmt::Display for Finding {
-    /// What is, and what to do about it.
+    /// Writes the text and then the remedy.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)?;
         if self.remedy.is_empty() { Ok(()) } else { write!(f, "; {}", self.remedy) }
@@ -159,29 +160,29 @@ pub struct Report {
 }
 
 impl Report {
-    /// Adds one.
+    /// Adds a finding.
     pub fn add(&mut self, finding: Finding) {
         self.findings.push(finding);
     }
 
-    /// These could not be looked at, because of what was found before.
-    pub fn leave_out(&mut self, areas: &[Area]) {
+    /// Records that `areas` cannot be checked because of an earlier finding.
+    pub fn add_unchecked(&mut self, areas: &[Area]) {
         self.unchecked.extend_from_slice(areas);
     }
 
-    /// Whether everything in `area` passes so far.
+    /// Returns whether all findings so far about `area` are [`Verdict::Pass`].
     #[must_use]
     pub fn passes(&self, area: Area) -> bool {
         self.findings.iter().all(|f| f.area != area || f.verdict == Verdict::Pass)
     }
 
-    /// The worst verdict.
+    /// Returns the worst verdict.
     #[must_use]
     pub fn worst(&self) -> Verdict {
         self.findings.iter().map(|finding| finding.verdict).max().unwrap_or_default()
     }
 
-    /// The findings, in the order of their areas.
+    /// Returns the findings in the order of their areas.
     #[must_use]
     pub fn sorted(&self) -> Vec<&Finding> {
         let mut findings: Vec<_> = self.findings.iter().collect();
@@ -189,7 +190,7 @@ impl Report {
         findings
     }
 
-    /// What could not be looked at.
+    /// Returns the areas that could not be checked.
     #[must_use]
     pub fn unchecked(&self) -> &[Area] {
         &self.unchecked

@@ -1,4 +1,4 @@
-//! Outbound: a keeper as one thing: its KEK, and what the program needs of it beside.
+//! Outbound port: a keeper with its KEK and everything else that the program needs from it.
 
 use std::{fmt::Debug, pin::Pin, sync::Arc, time::Duration};
 
@@ -10,95 +10,97 @@ use crate::domain::{
     key_id::Lineage,
 };
 
-/// A task that a keeper wants to be run in the background. Its end is the end of the process.
+/// A background task of a keeper. When it ends, the process ends.
 pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A keeper of one key-encryption key.
 ///
-/// Made from its settings without asking anything of a server. The program puts its layers around
-/// [`Keeper::kek`] (deadlines, coalescing, batches), runs [`Keeper::tasks`], and calls
-/// [`Keeper::close`] once, at its end.
+/// The program makes a keeper from its settings without a request to a server. It puts its layers
+/// around [`Keeper::kek`] (deadlines, coalescing, batches), runs [`Keeper::tasks`], and calls
+/// [`Keeper::close`] once, before it ends.
 #[async_trait]
 pub trait Keeper: Debug + Send + Sync + 'static {
     /// Returns the KEK, without layers.
     fn kek(self: Arc<Self>) -> Arc<dyn Kek>;
 
-    /// Returns what key ids derive from unless the operator names a lineage: equal on every node
-    /// that uses this key, and different for every other key.
+    /// Returns the lineage for key ids when the operator names none. It is equal on every node that
+    /// uses this key, and different for every other key.
     fn lineage(&self) -> Lineage;
 
-    /// Returns what keeps the keeper going (sessions, watched files), each task under a name. The
-    /// program calls this once.
+    /// Returns the keeper's background tasks (such as sessions and watched files) with their names.
+    /// The program calls this once.
     fn tasks(&self) -> Vec<(&'static str, Task)> {
         Vec::new()
     }
 
-    /// Returns what `/statusz` shows. Never waits.
+    /// Returns what `/statusz` shows of the keeper. Never waits.
     fn view(&self) -> KeeperView {
         KeeperView::default()
     }
 
-    /// Adds to `report` what is right and wrong with the way to the keeper, the login and the
-    /// permissions, while [`Keeper::tasks`] run. Ends in bounded time. Returns whether the key can
-    /// be looked at; where it cannot, it names in the report what was left out.
+    /// Adds findings about the connection, the login and the permissions to `report`. The program
+    /// runs [`Keeper::tasks`] at the same time. Ends in bounded time.
+    ///
+    /// Returns whether the key can be checked. When it cannot, adds the unchecked areas to
+    /// `report`.
     async fn check(&self, _report: &mut Report) -> bool {
         true
     }
 
-    /// Ends sessions and gives back what is held. The tasks were cancelled before. The program
-    /// waits for it for 1 s.
+    /// Ends sessions and releases resources. The program cancels the tasks first, and waits at most
+    /// 1 s for this.
     async fn close(&self) {}
 }
 
-/// The values of metric labels that only this keeper has. Each series exists from the start with the
-/// value 0, because an alert on an increase does not see a series that begins with 1.
+/// The values of metric labels that only this keeper uses. Each series exists from the start with
+/// the value 0, because an alert on an increase does not notice a series that starts with 1.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Labels {
-    /// Its own codes ([`Code::OfKeeper`]).
+    /// The keeper's own codes ([`Code::OfKeeper`]).
     pub codes: &'static [Code],
-    /// Why it sends a request again
+    /// The reasons why the keeper sends a request again
     /// ([`Event::Retried`](crate::ports::telemetry::Event::Retried)).
     pub retry_reasons: &'static [&'static str],
 }
 
-/// How a keeper is, for people.
+/// The state of a keeper, for `/statusz`.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct KeeperView {
-    /// The session, for keepers that have one.
+    /// The session. `None` for a keeper without sessions.
     pub session: Option<SessionView>,
-    /// The servers, as they were given, for keepers that have some.
+    /// The servers in the order of the configuration. Empty for a keeper without servers.
     pub endpoints: Vec<EndpointView>,
 }
 
 impl KeeperView {
-    /// A keeper with this session and these servers.
+    /// Makes the view from its parts.
     #[must_use]
     pub const fn new(session: Option<SessionView>, endpoints: Vec<EndpointView>) -> Self {
         Self { session, endpoints }
     }
 }
 
-/// How a session is.
+/// The state of a session.
 #[derive(Clone, Debug)]
 pub struct SessionView {
-    /// How many logins there were, where a token is held.
+    /// The number of logins. `None` without a token.
     pub logins: Option<u64>,
-    /// How long the token lasts unless it is renewed; `None` when it never ends or is not there.
+    /// The remaining time of the token. `None` without a token, or when the token never expires.
     pub token_left: Option<Duration>,
-    /// Why there is no token, if so.
+    /// The reason why there is no token. `None` with a token.
     pub closed: Option<KmsError>,
 }
 
-/// How a server is.
+/// The state of a server.
 #[derive(Clone, Debug)]
 pub struct EndpointView {
-    /// Where it is.
+    /// The address of the server.
     pub address: String,
-    /// Whether requests go to it: `closed` (they do), `half-open` or `open`.
+    /// The state of the breaker: `closed` (requests go to the server), `half-open` or `open`.
     pub breaker: &'static str,
-    /// Whether it is asked first.
+    /// Whether requests go to this server first.
     pub preferred: bool,
-    /// Why the last request to it failed, until one works.
+    /// The error of the last request. `None` when it succeeded.
     pub last_error: Option<KmsError>,
 }

@@ -1,4 +1,4 @@
-//! Outbound: the keeper of the key-encryption key.
+//! Outbound port: the key-encryption key of a keeper.
 
 use std::fmt::Debug;
 
@@ -14,107 +14,109 @@ use crate::domain::{
     time::Monotonic,
 };
 
-/// What a wrap gave.
+/// The result of a wrap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Wrapped {
     /// The wrapped seed, in the keeper's own form.
     pub ciphertext: Ciphertext,
-    /// The version that the keeper says it used.
+    /// The version that the keeper used, according to its answer.
     pub version: KekVersion,
-    /// The keeper's identifier of the request, for the audit log.
+    /// The keeper's identifier of the request, for the audit log. `None` when it is unknown.
     pub request_id: Option<RequestId>,
 }
 
 impl Wrapped {
-    /// A seed that was wrapped with `version`. The request is not known.
+    /// Makes the result of a wrap with `version`, without an identifier of the request.
     #[must_use]
     pub const fn new(ciphertext: Ciphertext, version: KekVersion) -> Self {
         Self { ciphertext, version, request_id: None }
     }
 
-    /// The same, by the request that the keeper calls `request_id`.
+    /// Sets the keeper's identifier of the request.
     #[must_use]
-    pub fn by(self, request_id: Option<RequestId>) -> Self {
+    pub fn with_request_id(self, request_id: Option<RequestId>) -> Self {
         Self { request_id, ..self }
     }
 }
 
-/// One thing to unwrap.
+/// One ciphertext to unwrap.
 #[derive(Clone, Copy, Debug)]
 pub struct Unwrap<'a> {
-    /// As [`Kek::wrap`] gave it.
+    /// The ciphertext that [`Kek::wrap`] returned.
     pub ciphertext: &'a Ciphertext,
-    /// As it was given to [`Kek::wrap`].
+    /// The associated data that [`Kek::wrap`] received.
     pub associated_data: &'a AssociatedData,
 }
 
 /// A key-encryption key that never leaves its keeper.
 ///
-/// Every method may wait for a network, is safe to cancel, and is safe to repeat: none of them
-/// changes the key. An implementation never panics on what a keeper answers and puts no secret into
-/// an error. The suite in `crate::testkit` holds an implementation to all of this.
+/// Async methods may wait for a network. They are safe to cancel and safe to repeat, because no
+/// method changes the key. An implementation does not panic on an answer of the keeper, and its
+/// errors contain no secret. The suite in `crate::testkit` checks all of this.
 ///
-/// **Threads.** The program has one thread for all calls, for `Status` and for the probes. A call
-/// into a library that blocks belongs on a thread of its own (`tokio::task::spawn_blocking`). Such a
-/// thread cannot be cancelled, so an implementation bounds how many it starts: take a permit of a
-/// semaphore, and let the thread give it back.
+/// **Threads.** The program has one thread for all calls, for `Status` and for the probes. Run a
+/// call into a blocking library on another thread (`tokio::task::spawn_blocking`). The program
+/// cannot cancel such a thread, so an implementation must limit their number: take a permit of a
+/// semaphore before the start, and release it at the end of the thread.
 ///
-/// **Deadlines.** An implementation ends each call by `deadline`. The layers of the program end a call
-/// that does not, by dropping its future; they cannot end a thread.
+/// **Deadlines.** An implementation ends each call by `deadline`. The layers of the program drop
+/// the future of a call that does not end; they cannot end a thread.
 ///
-/// **Refused credentials.** `describe` is called every 2 s while something fails. A credential that
-/// the keeper refused is not sent again until it was changed (`login-refused`), or the keeper may
-/// lock it.
+/// **Refused credentials.** The program calls `describe` every 2 s while something fails. After the
+/// keeper has refused a credential (`login-refused`), do not send the credential again until it has
+/// changed; otherwise the keeper may lock it.
 ///
-/// **Which code for what** ([`Code`](crate::domain::error::Code)):
+/// **Codes** ([`Code`](crate::domain::error::Code)):
 ///
 /// | What happened | Code |
 /// | --- | --- |
 /// | no connection, no device, no token in the slot | `keeper-unreachable` |
 /// | connected, and no answer in time | `keeper-timeout` |
-/// | the keeper or the device failed inside | `keeper-failed` |
-/// | it has no room for this call now | `keeper-overloaded` |
-/// | it is locked, not set up, or none of its nodes serves | `keeper-sealed` |
-/// | something between answered in its place | `intermediary-answer` |
+/// | the keeper or the device has an internal failure | `keeper-failed` |
+/// | the keeper has no capacity for this call now | `keeper-overloaded` |
+/// | the keeper is locked, not set up, or none of its nodes serves | `keeper-sealed` |
+/// | a proxy or another server answered instead of the keeper | `intermediary-answer` |
 /// | the answer contradicts itself or cannot be read | `keeper-answer` |
-/// | it knows the caller and does not allow this | `permission-denied` |
-/// | it refuses the credential or the PIN | `login-refused` |
+/// | the keeper knows the caller and does not allow the operation | `permission-denied` |
+/// | the keeper refuses the credential or the PIN | `login-refused` |
 /// | the file of the credential cannot be read | `credential-unreadable` |
-/// | there is no such key, and the keeper itself says so | `key-missing` |
-/// | the key is there and cannot wrap safely | a `flaw` in the description |
-/// | the version is not there yet, by its number or on this node | `version-not-yet` |
-/// | the version is archived, disabled or gone | `version-retired` |
+/// | the keeper itself says that the key does not exist | `key-missing` |
+/// | the key exists and cannot wrap safely | a `flaw` in the description |
+/// | the version does not exist yet, in the key or on this node | `version-not-yet` |
+/// | the version is archived, disabled or deleted | `version-retired` |
 /// | the ciphertext is forged, moved, cut, or of another key | `ciphertext-rejected` |
 ///
-/// Only the first six of these are outages ([`Code::is_outage`](crate::domain::error::Code::is_outage)):
-/// they are waited out and never believed about the key. Where a device does
-/// not tell a forged ciphertext from a failure, wrap and unwrap a probe with the same key: if that
-/// works, the ciphertext was at fault.
+/// Only the first six codes are outages
+/// ([`Code::is_outage`](crate::domain::error::Code::is_outage)). An outage has a grace time, and it
+/// never counts as a statement about the key. If a device reports a forged ciphertext and a failure
+/// in the same way, wrap and unwrap a probe with the same key: if that works, the ciphertext is the
+/// cause.
 #[cfg_attr(any(test, feature = "mocks"), mockall::automock)]
 #[async_trait]
 pub trait Kek: Debug + Send + Sync + 'static {
-    /// Returns what the keeper can do. Always the same.
+    /// Returns what the keeper can do. The result never changes.
     fn abilities(&self) -> Abilities {
         Abilities::default()
     }
 
-    /// Reads what the keeper says of its key now; never an answer kept from before. Of a keeper of
-    /// several nodes that differ: [`KekSnapshot::newer`].
+    /// Reads the description of the key from the keeper. Never returns a cached answer. When the
+    /// nodes of the keeper differ, use [`KekSnapshot::newer`].
     ///
-    /// A key that must not wrap (no AEAD, derived, two keys under one name) is described with its
-    /// `flaw`, not refused.
+    /// For a key that must not wrap (no AEAD, derived, two keys under one name), returns a
+    /// description with a `flaw` and not an error.
     ///
     /// # Errors
-    /// `key-missing` when there is none, and the codes of an outage or a refusal.
+    /// `key-missing` when the key does not exist, and the codes of an outage or a refusal.
     async fn describe(&self, deadline: Monotonic) -> Result<KekSnapshot, KmsError>;
 
-    /// Wraps `plaintext` with exactly `version`, bound to `associated_data`. Two wraps of one
-    /// plaintext differ.
+    /// Wraps `plaintext` with exactly `version` and binds it to `associated_data`. Two wraps of the
+    /// same plaintext give different ciphertexts.
     ///
     /// # Errors
     /// `version-not-yet` when this node of the keeper does not know the version yet,
-    /// `version-retired` when it must not wrap any more, and the codes of an outage or a refusal.
+    /// `version-retired` when the version must no longer wrap, and the codes of an outage or a
+    /// refusal.
     async fn wrap(
         &self,
         version: KekVersion,
@@ -123,11 +125,11 @@ pub trait Kek: Debug + Send + Sync + 'static {
         deadline: Monotonic,
     ) -> Result<Wrapped, KmsError>;
 
-    /// Unwraps what [`Kek::wrap`] gave, under the same associated data;
-    /// [`AssociatedData::none`] reads what was wrapped without any.
+    /// Unwraps a ciphertext of [`Kek::wrap`] under the same associated data.
+    /// [`AssociatedData::none`] unwraps a ciphertext that was made without associated data.
     ///
     /// # Errors
-    /// `ciphertext-rejected` for anything that was not wrapped so, `version-not-yet` and
+    /// `ciphertext-rejected` for any other ciphertext or associated data, `version-not-yet` and
     /// `version-retired` as for `wrap`, and the codes of an outage or a refusal.
     async fn unwrap<'a>(
         &self,
@@ -135,13 +137,15 @@ pub trait Kek: Debug + Send + Sync + 'static {
         deadline: Monotonic,
     ) -> Result<Plaintext, KmsError>;
 
-    /// Unwraps several at once, with one result for each, in order. A failed item fails no other.
+    /// Unwraps several items. Returns one result for each item, in order. The failure of one item
+    /// does not fail the others.
     ///
-    /// An item that would have to be waited for delays no other. It gets `version-not-yet`, or the
-    /// code of an outage or `keeper-answer` where the keeper failed with this item alone. Where the
-    /// keeper denies batches and may allow single unwraps, all items get `permission-denied`. The
-    /// caller asks for each such item again by [`Kek::unwrap`]. The default asks for
-    /// [`Abilities::calls`] items at once.
+    /// An item that needs a wait must not delay the others: return `version-not-yet` for it. If the
+    /// keeper fails with one item only, return the code of an outage or `keeper-answer` for it. If
+    /// the keeper denies batches and may allow single unwraps, return `permission-denied` for all
+    /// items. The caller sends each such item again with [`Kek::unwrap`].
+    ///
+    /// The default unwraps the items one by one, [`Abilities::calls`] of them concurrently.
     async fn unwrap_many<'a>(
         &self,
         sealed: &[Unwrap<'a>],
@@ -151,11 +155,11 @@ pub trait Kek: Debug + Send + Sync + 'static {
         stream::iter(calls).buffered(self.abilities().calls).collect().await
     }
 
-    /// The version that `ciphertext` says it was wrapped with. Pure: no call, no wait. The default
-    /// reads the form of [`Ciphertext::of_version`].
+    /// Returns the version that `ciphertext` names. Makes no call and never waits. The default reads
+    /// the form of [`Ciphertext::of_version`].
     ///
     /// # Errors
-    /// `ciphertext-rejected` when it is not in the keeper's form.
+    /// `ciphertext-rejected` when the ciphertext does not have the keeper's form.
     fn version_of(&self, ciphertext: &Ciphertext) -> Result<KekVersion, KmsError> {
         ciphertext.version_and_body().map(|(version, _)| version)
     }

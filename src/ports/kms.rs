@@ -1,4 +1,4 @@
-//! Inbound: KMS v2 in the domain's words.
+//! Inbound port: the calls of KMS v2, with types of the domain.
 
 use std::fmt::Debug;
 
@@ -12,36 +12,36 @@ use crate::domain::{
     time::Monotonic,
 };
 
-/// What `Status` answers when it does not fail.
+/// The answer of a successful `Status`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusAnswer {
-    /// The id that the next wrap will carry.
+    /// The key id of the next wrap.
     pub key_id: KeyId,
-    /// `None` is healthy; else the reason, for an outage that may keep writing.
+    /// The outage during which writes go on. `None` when the key is healthy.
     pub ailment: Option<KmsError>,
 }
 
-/// What `Encrypt` answers.
+/// The answer of `Encrypt`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encrypted {
     /// The wrapped seed.
     pub ciphertext: Ciphertext,
-    /// The id of the version that wrapped it.
+    /// The id of the version that wrapped the seed.
     pub key_id: KeyId,
-    /// What must come back with it.
+    /// The annotations that a `Decrypt` of the ciphertext must contain.
     pub annotations: Annotations,
-    /// The keeper's identifier of the request, for the audit log.
+    /// The keeper's identifier of the request, for the audit log. `None` when it is unknown.
     pub request_id: Option<RequestId>,
 }
 
-/// What `Decrypt` is asked.
+/// The request of `Decrypt`.
 #[derive(Clone, Debug)]
 pub struct Sealed {
-    /// As `Encrypt` answered it, or as another plugin did.
+    /// The ciphertext that `Encrypt` of this provider or of another plugin returned.
     pub ciphertext: Ciphertext,
-    /// The id stored with it: 1 to 1024 bytes.
+    /// The key id that is stored with the ciphertext: 1 to 1024 bytes.
     pub key_id: String,
-    /// The annotations stored with it.
+    /// The annotations that are stored with the ciphertext.
     pub annotations: Annotations,
 }
 
@@ -49,27 +49,27 @@ pub struct Sealed {
 #[cfg_attr(any(test, feature = "mocks"), mockall::automock)]
 #[async_trait]
 pub trait KeyManagement: Debug + Send + Sync + 'static {
-    /// Tells whether wraps work and under which id. Never waits.
+    /// Reports whether wraps work, and the key id of the next wrap. Never waits.
     ///
     /// # Errors
-    /// Why the API server must not write with this key now.
+    /// The reason why the API server must not write with this key now.
     fn status(&self) -> Result<StatusAnswer, KmsError>;
 
     /// Wraps a seed with the version that [`KeyManagement::status`] announces.
     ///
     /// # Errors
-    /// `invalid-request` for a seed that is empty or whose ciphertext would pass 1024 bytes, the
-    /// reason why nothing may be written, and whatever the keeper answered.
+    /// `invalid-request` for a seed that is empty or whose ciphertext is longer than 1024 bytes,
+    /// the reason why nothing may be written, and the errors of the keeper.
     async fn encrypt(
         &self,
         plaintext: Plaintext,
         deadline: Monotonic,
     ) -> Result<Encrypted, KmsError>;
 
-    /// Unwraps what `encrypt`, or another plugin where that is allowed, has wrapped.
+    /// Unwraps a ciphertext of `encrypt`, or of another plugin if the operator allows that. Returns
+    /// exactly the plaintext that was wrapped, or an error.
     ///
     /// # Errors
-    /// `key-id-unknown`, `version-retired`, `ciphertext-rejected`, and whatever the keeper
-    /// answered. Never another plaintext than the one that was wrapped.
+    /// `key-id-unknown`, `version-retired`, `ciphertext-rejected`, and the errors of the keeper.
     async fn decrypt(&self, sealed: Sealed, deadline: Monotonic) -> Result<Plaintext, KmsError>;
 }

@@ -1,4 +1,5 @@
-//! The doors of the domain, one capability each. The contract stands on the trait.
+//! The ports of the domain. Each port is a trait for one capability; the comment on the trait is
+//! its contract.
 
 use std::sync::Arc;
 
@@ -12,13 +13,13 @@ pub mod kek;
 pub mod kms;
 pub mod telemetry;
 
-/// The ports that the domain works through.
+/// The ports that the domain uses.
 #[derive(Clone, Debug)]
 pub struct Ports {
-    /// The keeper, with all its layers.
+    /// The key of the keeper, with all layers.
     pub kek: Arc<dyn kek::Kek>,
-    /// Time.
+    /// The clocks.
     pub clock: Arc<dyn clock::Clock>,
-    /// Who listens.
+    /// The receiver of events.
     pub telemetry: Arc<dyn telemetry::Telemetry>,
 }

@@ -1,5 +1,5 @@
-//! Outbound: what happened, in the domain's words. Labels are closed enums, or constants that a
-//! keeper's settings list ([`crate::ports::keeper::Labels`]).
+//! Outbound port: the events for logs and metrics. Metric labels are closed enums, or constants
+//! that a keeper's settings list ([`crate::ports::keeper::Labels`]).
 
 use std::{fmt::Debug, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::domain::{
     time::UnixTime,
 };
 
-/// The target of spans, which traces are made of; log lines have others.
+/// The target of the spans for traces. Log lines have other targets.
 pub const TRACE_TARGET: &str = "kms_trace";
 
 /// A call of KMS v2.
@@ -28,7 +28,7 @@ impl Method {
     /// All values, for metrics that exist from the start.
     pub const ALL: [Self; 3] = [Self::Decrypt, Self::Encrypt, Self::Status];
 
-    /// The name as it stands in the wire contract.
+    /// Returns the name of the call in the gRPC service.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -39,12 +39,12 @@ impl Method {
     }
 }
 
-/// What was asked of a keeper, in the words that dashboards of the original read.
+/// The operation of a request to a keeper. The label values are those that existing dashboards use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KeeperOperation {
     /// A login.
     Login,
-    /// The key's metadata.
+    /// A read of the key's metadata.
     Read,
     /// A token renewal.
     Renew,
@@ -56,7 +56,7 @@ impl KeeperOperation {
     /// All values, for metrics that exist from the start.
     pub const ALL: [Self; 4] = [Self::Login, Self::Read, Self::Renew, Self::Write];
 
-    /// The value of the metric label `operation`.
+    /// Returns the value of the metric label `operation`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -68,19 +68,19 @@ impl KeeperOperation {
     }
 }
 
-/// Whether an endpoint is asked.
+/// The state of an endpoint's breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BreakerState {
-    /// It is asked.
+    /// Requests go to the endpoint.
     Closed,
-    /// One request finds out whether it is back.
+    /// A single probe request goes to the endpoint.
     HalfOpen,
-    /// It is left alone for now.
+    /// No request goes to the endpoint for now.
     Open,
 }
 
 impl BreakerState {
-    /// As operators call it.
+    /// Returns the name that operators see.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -91,40 +91,40 @@ impl BreakerState {
     }
 }
 
-/// Something of a keeper's that ends at a known time, and that only an operator can renew.
+/// An item of a keeper that expires at a known time and that only an operator can renew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Expiring {
     /// The value of the metric label `what`.
     pub label: &'static str,
-    /// What a person calls it.
+    /// The name for people.
     pub name: &'static str,
-    /// How it is renewed.
+    /// How the operator renews the item.
     pub remedy: &'static str,
 }
 
 impl Expiring {
-    /// Makes one from its metric label, its name for people and how it is renewed.
+    /// Makes the item from its metric label, its name and its remedy.
     #[must_use]
     pub const fn new(label: &'static str, name: &'static str, remedy: &'static str) -> Self {
         Self { label, name, remedy }
     }
 }
 
-/// Why the provider ended a connection to its socket.
+/// The reason why the provider ended a connection to its socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EndReason {
-    /// Too many were open, and this one was the least worth keeping.
+    /// Too many connections were open, and this one was the least useful.
     Crowded,
-    /// It sent nothing for too long.
+    /// The connection sent no data for too long.
     Silent,
 }
 
 impl EndReason {
-    /// All of them.
+    /// All values, for metrics that exist from the start.
     pub const ALL: [Self; 2] = [Self::Crowded, Self::Silent];
 
-    /// The value of the metric label `reason`.
+    /// Returns the value of the metric label `reason`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -134,121 +134,122 @@ impl EndReason {
     }
 }
 
-/// Something that happened.
+/// An event.
 #[derive(Clone, Debug)]
 pub enum Event<'a> {
-    /// A call of the API server ended. `uid` is the caller's word for it, for logs only.
+    /// A call of the API server ended.
     Answered {
-        /// Which call.
+        /// The method of the call.
         method: Method,
-        /// The caller's identifier of this call; hostile text.
+        /// The API server's identifier of the call, for logs only. The text is untrusted.
         uid: &'a str,
-        /// The process that called, where that is known.
+        /// The process that called. `None` when it is unknown.
         caller: Option<Caller>,
-        /// From the request's arrival to its answer.
+        /// The time from the arrival of the request to its answer.
         elapsed: Duration,
-        /// The gRPC status that was answered, by number.
+        /// The number of the gRPC status in the answer.
         status: i32,
-        /// Why it failed, if it did.
+        /// The reason of the failure. `None` when the call succeeded.
         error: Option<&'a KmsError>,
     },
     /// One request to the keeper ended.
     KeeperCalled {
-        /// What was asked.
+        /// The operation of the request.
         operation: KeeperOperation,
-        /// From sending to the parsed answer.
+        /// The time from sending the request to the parsed answer.
         elapsed: Duration,
-        /// Why it failed, if it did.
+        /// The reason of the failure. `None` when the request succeeded.
         error: Option<&'a KmsError>,
     },
-    /// A request to the keeper is sent again, for this reason (the value of a metric label).
+    /// A request to the keeper is sent again. The value is the reason, as in the metric label.
     Retried(&'static str),
-    /// An endpoint of the keeper failed, or is back.
+    /// The breaker of an endpoint changed its state.
     Breaker {
-        /// Which one, in the order of the configuration.
+        /// The index of the endpoint in the configuration.
         endpoint: usize,
-        /// Whether it is asked now.
+        /// The new state.
         state: BreakerState,
     },
-    /// An endpoint stays behind the others in key versions, or has caught up.
+    /// An endpoint permanently has older key versions than the others, or has caught up.
     Stale {
-        /// Which one, in the order of the configuration.
+        /// The index of the endpoint in the configuration.
         endpoint: usize,
-        /// Whether it stays behind.
+        /// `true` when the endpoint has older versions, `false` when it has caught up.
         stale: bool,
     },
-    /// An unwrap joined an equal one that was under way.
+    /// An unwrap joined an equal unwrap that was running.
     Coalesced,
-    /// Unwraps went to the keeper together.
+    /// Several unwraps were sent to the keeper in one batch.
     Batched {
-        /// How many.
+        /// The number of unwraps in the batch.
         size: usize,
     },
     /// The number of unwraps that wait for the keeper changed.
     Queued {
-        /// How many wait now.
+        /// The number of unwraps that wait now.
         depth: usize,
     },
-    /// The key's metadata was read, or could not be.
+    /// A read of the key's metadata ended.
     Observed {
-        /// Why it could not be read, if so.
+        /// The reason of the failure. `None` when the read succeeded.
         error: Option<&'a KmsError>,
     },
     /// The key ring changed.
     Ring(&'a RingChange),
-    /// The key has settings that an operator should know of.
+    /// The warnings about the key's settings changed. The list is empty when all of them have
+    /// ended.
     Warned(&'a [KeyWarning]),
-    /// Another version writes than before, or the first one does.
+    /// The writing version changed, or the first version writes.
     Writing(&'a Writer),
-    /// How long until the next version takes over; `None` when none is waiting.
+    /// The next version that takes over, and the time until then. `None` when no version waits.
     Takeover(Option<(KekVersion, Duration)>),
-    /// A version was proven, or failed its proof.
+    /// A proof of a version ended.
     Proven {
-        /// Which version.
+        /// The version.
         version: KekVersion,
-        /// Why it failed, if it did.
+        /// The reason of the failure. `None` when the proof succeeded.
         error: Option<&'a KmsError>,
     },
-    /// `Status` answers otherwise than before.
+    /// The health that `Status` reports changed.
     Standing(&'a Standing),
-    /// Something that another plugin wrote was read.
+    /// An object of another plugin was unwrapped.
     LegacyRead,
     /// The provider ended a connection to its socket.
     ConnectionEnded(EndReason),
-    /// A peer that may not connect was turned away.
+    /// The provider refused a connection of a process that may not connect.
     PeerDenied,
-    /// A token was obtained; `ttl` is `None` when it never expires.
+    /// A login gave a token.
     LoggedIn {
-        /// How long it is good for.
+        /// The lifetime of the token. `None` when it never expires.
         ttl: Option<Duration>,
     },
     /// A token was renewed.
     Renewed {
-        /// How long it is good for now.
+        /// The new lifetime of the token. `None` when it never expires.
         ttl: Option<Duration>,
     },
-    /// There is no token any more.
+    /// The session has no token any more.
     SessionClosed,
-    /// It became known when something expires.
+    /// The time of an expiry became known or unknown.
     Expires {
-        /// What.
+        /// The item that expires.
         what: Expiring,
-        /// When; `None` takes back what was said before, as for a new secret ID whose end is not
-        /// known.
+        /// The time of the expiry. `None` withdraws an earlier time, for example after the change
+        /// to a secret ID whose expiry is unknown.
         at: Option<UnixTime>,
     },
-    /// A login or a renewal failed; the next try comes after `wait`.
+    /// A login or a renewal failed.
     SessionFailed {
-        /// Why.
+        /// The reason of the failure.
         error: &'a KmsError,
-        /// How long until the next try.
+        /// The time until the next attempt.
         wait: Duration,
     },
 }
 
-/// A listener for what happens. Never blocks, never fails.
+/// A receiver of events. Never blocks and never fails.
 pub trait Telemetry: Debug + Send + Sync + 'static {
-    /// Takes note of `event`.
+    /// Records `event`.
     fn record(&self, event: Event<'_>);
 }
 

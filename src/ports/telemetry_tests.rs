@@ -1,9 +1,10 @@
-//! The lists of the closed vocabularies are complete.
+//! Checks that each constant `ALL` lists all values of its enum.
 
 use super::*;
 use crate::domain::error::Code;
 
-/// The texts of `as_str` of the type `name`, which the compiler holds complete, out of its source.
+/// Returns the texts of `as_str` of the type `name` from its source. The compiler checks that
+/// `as_str` handles all values.
 fn texts<'a>(source: &'a str, name: &str) -> Vec<&'a str> {
     let (_, of_type) = source.split_once(&format!("\nimpl {name} {{\n")).unwrap();
     let (_, function) = of_type.split_once("fn as_str(").unwrap();

@@ -119,7 +119,7 @@ impl Kek for AwsKeeper {
         let answer = answer.map_err(|error| meaning(&error, &arn))?;
         let request = answer.request_id().map(Into::into);
         let blob = answer.ciphertext_blob.ok_or_else(|| gap(&arn))?;
-        Ok(Wrapped::new(Ciphertext::of_version(version, blob.as_ref())?, version).by(request))
+        Ok(Wrapped::new(Ciphertext::of_version(version, blob.as_ref())?, version).with_request_id(request))
     }
 
     async fn unwrap<'a>(&self, sealed: Unwrap<'a>, _: Monotonic) -> Result<Plaintext, KmsError> {
@@ -130,7 +130,7 @@ impl Kek for AwsKeeper {
         let answer = answer.map_err(|error| meaning(&error, &arn))?;
         let request = answer.request_id().map(Into::into);
         let plaintext = answer.plaintext.ok_or_else(|| gap(&arn))?;
-        Ok(Plaintext::new(plaintext.into_inner()).by(request))
+        Ok(Plaintext::new(plaintext.into_inner()).with_request_id(request))
     }
 }
 

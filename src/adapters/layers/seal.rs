@@ -97,7 +97,7 @@ impl<'a> Parts<'a> {
         let mut body = Zeroizing::new(self.body.to_vec());
         let aad = Aad::from([self.header, associated.as_bytes()].concat());
         let opened = cipher.open_in_place(nonce, aad, &mut body).map_err(|_forged| rejected())?;
-        Ok(Plaintext::new(opened.to_vec()).by(key.request_id().cloned()))
+        Ok(Plaintext::new(opened.to_vec()).with_request_id(key.request_id().cloned()))
     }
 }
 
@@ -161,7 +161,7 @@ impl<K: Kek + ?Sized> Kek for Seal<K> {
         // requested version.
         let version = if self.abilities.pins_versions { wrapped.version } else { version };
         let sealed = seal(version, &key, &wrapped.ciphertext, plaintext, associated_data)?;
-        Ok(Wrapped::new(sealed, version).by(wrapped.request_id))
+        Ok(Wrapped::new(sealed, version).with_request_id(wrapped.request_id))
     }
 
     async fn unwrap<'a>(

@@ -42,13 +42,13 @@ pub(super) async fn check(
     report: &mut Report,
 ) -> bool {
     if !connection(&settings.client, clock.wall(), report).await {
-        report.leave_out(&[Login, Policy, Key, Binding, Clocks]);
+        report.add_unchecked(&[Login, Policy, Key, Binding, Clocks]);
         return false;
     }
     let most = settings.approle.login_timeout.saturating_add(STEP_MAX);
     session.settled(clock.now().after(most)).await;
     if !login(&settings.approle.mount, &session.view(), report) {
-        report.leave_out(&[Policy, Key, Binding, Clocks]);
+        report.add_unchecked(&[Policy, Key, Binding, Clocks]);
         return false;
     }
     policy(capabilities.review(clock.now().after(STEP_MAX)).await, report);
@@ -91,7 +91,7 @@ fn handshake_finding(address: &VaultAddress, found: Result<Handshake, KmsError>)
             ),
             "renew the server's certificate, or the authority in --tls-ca-file if that expires first",
         ),
-        Err(error) => Finding::failed(Connection, &error),
+        Err(error) => Finding::from_error(Connection, &error),
     }
 }
 
@@ -104,7 +104,7 @@ fn by(group: Option<&str>) -> String {
 fn login(mount: &MountPath, session: &SessionView, report: &mut Report) -> bool {
     if session.logins.is_none() {
         report.add(match &session.closed {
-            Some(error) => Finding::failed(Login, error),
+            Some(error) => Finding::from_error(Login, error),
             None => Finding::fail(
                 Login,
                 format!("the login at auth/{mount} did not finish in time"),
@@ -159,6 +159,6 @@ fn policy(review: Result<PolicyReview, KmsError>, report: &mut Report) {
             "the policy cannot be checked: the token may not read its own capabilities",
             "grant update on sys/capabilities-self, or the policy default",
         )),
-        Err(error) => report.add(Finding::failed(Policy, &error)),
+        Err(error) => report.add(Finding::from_error(Policy, &error)),
     }
 }

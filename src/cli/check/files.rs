@@ -10,7 +10,7 @@ use crate::{
 
 pub(super) async fn check(sources: &Sources, settings: &Settings, report: &mut Report) {
     if let Some(path) = given(sources, "config") {
-        report.add(Finding::written_by_us_alone("config", path, mode_of(path)));
+        report.add(Finding::writable_by_owner_only("config", path, mode_of(path)));
     }
     settings.keeper.check_files(report).await;
 }

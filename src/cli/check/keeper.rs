@@ -41,8 +41,8 @@ pub(super) async fn check(settings: &Settings, report: &mut Report) {
             keeper.close().await;
         }
         Err(error) => {
-            report.add(Finding::told(Files, &error.to_string()));
-            report.leave_out(&[Key, Binding]);
+            report.add(Finding::from_text(Files, &error.to_string()));
+            report.add_unchecked(&[Key, Binding]);
         }
     }
 }
@@ -66,8 +66,8 @@ async fn check_key(
             key::clock(&snapshot, wall, report);
         }
         Err(error) => {
-            report.add(Finding::failed(Key, &error));
-            report.leave_out(&[Binding, Clocks]);
+            report.add(Finding::from_error(Key, &error));
+            report.add_unchecked(&[Binding, Clocks]);
         }
     }
 }

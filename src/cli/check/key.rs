@@ -40,7 +40,7 @@ pub(super) fn settings(
             report.add(Finding::pass(Key, text));
         }
         (None, Standing::Failing(error) | Standing::Ailing(error)) => {
-            report.add(Finding::failed(Key, &error));
+            report.add(Finding::from_error(Key, &error));
         }
         (None, Standing::Healthy) => (),
     }
@@ -57,11 +57,11 @@ pub(super) fn binding(proofs: &[(KekVersion, Option<KmsError>)], report: &mut Re
                 Binding,
                 format!("version {version} wraps, unwraps, and rejects other associated data"),
             ),
-            Some(error) => Finding::failed(Binding, error),
+            Some(error) => Finding::from_error(Binding, error),
         });
     }
     if proofs.is_empty() {
-        report.leave_out(&[Binding]);
+        report.add_unchecked(&[Binding]);
     }
 }
 

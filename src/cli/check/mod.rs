@@ -28,7 +28,7 @@ pub(super) fn run(sources: &Sources) -> ExitCode {
         Ok(settings) => all(sources, &settings, &mut report),
         Err(errors) => {
             for error in errors {
-                report.add(Finding::told(Area::Configuration, &error.to_string()));
+                report.add(Finding::from_text(Area::Configuration, &error.to_string()));
             }
         }
     }

@@ -23,7 +23,7 @@ pub(super) async fn check(settings: &Settings, report: &mut Report) {
             format!("{address} is a socket that an ended process left behind; serve replaces it"),
         ),
         Ok(Occupancy::Served) => served(address).await,
-        Err(error) => Finding::told(Area::Socket, &error.to_string()),
+        Err(error) => Finding::from_text(Area::Socket, &error.to_string()),
     });
 }
 

@@ -125,7 +125,7 @@ fn read(kek: &TransitKek, answer: &Batch, references: &[String]) -> Vec<Outcome>
             return Err(unreadable("it has the result of another item"));
         }
         if item.error.is_empty() {
-            return Ok(plaintext(&item.plaintext)?.by(request_id.clone()));
+            return Ok(plaintext(&item.plaintext)?.with_request_id(request_id.clone()));
         }
         Err(Refusal::of_item(&item.error).into_error(Asked::Unwrap(kek.unwrap_path())))
     };

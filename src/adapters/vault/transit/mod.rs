@@ -226,7 +226,7 @@ impl Kek for TransitKek {
         if named != Some(written) {
             return Err(unreadable("it names two different key versions"));
         }
-        Ok(Wrapped::new(ciphertext, written).by(request_id.map(RequestId::from)))
+        Ok(Wrapped::new(ciphertext, written).with_request_id(request_id.map(RequestId::from)))
     }
 
     async fn unwrap<'a>(
@@ -239,7 +239,7 @@ impl Kek for TransitKek {
         let answer = self.post::<Data<DecryptData>>(path, body, deadline).await;
         let answer = answer.map_err(|failure| failure.into_error(Asked::Unwrap(path)))?;
         let Data { data, request_id } = answer.value;
-        Ok(plaintext(&data.plaintext)?.by(request_id.map(RequestId::from)))
+        Ok(plaintext(&data.plaintext)?.with_request_id(request_id.map(RequestId::from)))
     }
 
     async fn unwrap_many<'a>(

@@ -22,7 +22,7 @@ pub(super) async fn check(vault: &VaultSettings, report: &mut Report) {
             report.add(Finding::fail(Area::Files, why, "write the PEM bundle into a plain file"));
         }
         (_, Some(path)) => {
-            report.add(Finding::written_by_us_alone("tls-ca-file", path, mode_of(path)));
+            report.add(Finding::writable_by_owner_only("tls-ca-file", path, mode_of(path)));
         }
         (_, None) => (),
     }
@@ -39,7 +39,7 @@ pub(super) async fn check(vault: &VaultSettings, report: &mut Report) {
 async fn holds(file: &dyn TextFile, flag: &str, what: &str) -> Finding {
     match timeout(CALL_BUDGET, credential_text::read(file, flag, what)).await {
         Ok(Ok(_)) => Finding::pass(Area::Files, format!("{} holds a {what}", file.place())),
-        Ok(Err(error)) => Finding::failed(Area::Files, &error),
+        Ok(Err(error)) => Finding::from_error(Area::Files, &error),
         Err(_elapsed) => Finding::fail(
             Area::Files,
             format!("--{flag}: reading {} does not end", file.place()),
