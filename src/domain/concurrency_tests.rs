@@ -1,5 +1,6 @@
-//! The use cases while calls take time: callers that leave, answers that overtake each other, and a
-//! key that changes while a call is out. Time is virtual and moves only while a test waits.
+//! Tests the use cases with calls that take time: callers that leave, answers in another order than
+//! their requests, and a key that changes during a call. Time is virtual and moves only while a
+//! test waits.
 
 use std::{
     collections::BTreeMap,
@@ -30,13 +31,13 @@ use crate::{
     },
 };
 
-const BORN: i64 = 1_000_000;
+const START: i64 = 1_000_000;
 const SEED: [u8; 32] = [7; 32];
 
-/// How far time moves from one poll to the next.
+/// The time between two polls.
 const STEP_MS: u64 = 10;
 
-/// A clock that only tests move, in milliseconds.
+/// A clock in milliseconds that only the tests move.
 #[derive(Debug, Default)]
 struct VirtualClock(AtomicU64);
 
@@ -57,7 +58,7 @@ impl Clock for VirtualClock {
     }
 
     fn wall(&self) -> UnixTime {
-        UnixTime::from_secs(BORN).after(Duration::from_millis(self.millis()))
+        UnixTime::from_secs(START).after(Duration::from_millis(self.millis()))
     }
 
     fn jitter(&self) -> f64 {
@@ -72,10 +73,10 @@ impl Clock for VirtualClock {
     }
 }
 
-/// What a call to the keeper does.
+/// The behaviour of a call to the keeper.
 #[derive(Clone, Copy, Debug)]
 enum Call {
-    /// Answers after so many milliseconds, as of when it was asked.
+    /// Answers after this number of milliseconds, with the state at the start of the call.
     Takes(u64),
     Fails(Code),
     Hangs,
@@ -84,7 +85,7 @@ enum Call {
 #[derive(Debug)]
 struct Script {
     latest: u32,
-    /// Which key stands under the name; another one has other creation times.
+    /// The number of the key that has the name. Each key has other creation times.
     key: i64,
     describe: Call,
     wrap: Call,
@@ -92,12 +93,12 @@ struct Script {
     described: usize,
 }
 
-/// A keeper that does what its script says, and counts the calls that are out.
+/// A keeper that follows its script and counts its open calls.
 #[derive(Debug)]
 struct ScriptedKek {
     clock: Arc<VirtualClock>,
     script: Mutex<Script>,
-    out: AtomicUsize,
+    open_calls: AtomicUsize,
 }
 
 impl ScriptedKek {
@@ -106,14 +107,14 @@ impl ScriptedKek {
     }
 
     async fn call<T>(&self, call: Call, answer: T) -> Result<T, KmsError> {
-        struct Leave<'a>(&'a AtomicUsize);
-        impl Drop for Leave<'_> {
+        struct OpenCall<'a>(&'a AtomicUsize);
+        impl Drop for OpenCall<'_> {
             fn drop(&mut self) {
                 self.0.fetch_sub(1, Ordering::SeqCst);
             }
         }
-        self.out.fetch_add(1, Ordering::SeqCst);
-        let _leave = Leave(&self.out);
+        self.open_calls.fetch_add(1, Ordering::SeqCst);
+        let _open_call = OpenCall(&self.open_calls);
         match call {
             Call::Takes(millis) => {
                 self.clock.sleep(Duration::from_millis(millis)).await;
@@ -132,7 +133,7 @@ fn version(number: u32) -> KekVersion {
 fn snapshot(latest: u32, key: i64) -> KekSnapshot {
     let made = |number: u32| {
         UnixTime::from_secs(
-            (BORN - 10_000)
+            (START - 10_000)
                 .saturating_add(key.saturating_mul(100))
                 .saturating_add(i64::from(number)),
         )
@@ -184,7 +185,7 @@ impl Kek for ScriptedKek {
     }
 }
 
-/// The service over a scripted keeper whose key has one version that is read and proven.
+/// The service over a scripted keeper. The key has one version.
 struct Bench {
     clock: Arc<VirtualClock>,
     kek: Arc<ScriptedKek>,
@@ -192,15 +193,16 @@ struct Bench {
 }
 
 impl Bench {
+    /// Makes the service after the first read and the first proof.
     fn new() -> Self {
         let bench = Self::starting();
         bench.run(bench.observe());
-        // What was read is too old to vouch for a wrap.
+        // The read is then too old to confirm a wrap.
         bench.clock.advance(5_000);
         bench
     }
 
-    /// The same before its key was read.
+    /// Makes the service before the first read of the key.
     fn starting() -> Self {
         let clock = Arc::new(VirtualClock::default());
         let script = Script {
@@ -211,8 +213,8 @@ impl Bench {
             unwrap: Call::Takes(30),
             described: 0,
         };
-        let (script, out) = (Mutex::new(script), AtomicUsize::new(0));
-        let kek = Arc::new(ScriptedKek { clock: Arc::clone(&clock), script, out });
+        let (script, open_calls) = (Mutex::new(script), AtomicUsize::new(0));
+        let kek = Arc::new(ScriptedKek { clock: Arc::clone(&clock), script, open_calls });
         let mut telemetry = MockTelemetry::new();
         telemetry.expect_record().returning(|_| ());
         let ports = Ports {
@@ -240,7 +242,7 @@ impl Bench {
         self.service.encrypt(Plaintext::new(SEED.to_vec()), self.soon()).await
     }
 
-    /// A Decrypt of what a peer wrote with version `number`.
+    /// Decrypts an object that another node wrote with version `number`.
     async fn decrypt(&self, number: u32) -> Result<Plaintext, KmsError> {
         let made = *snapshot(number, self.kek.script().key).versions.get(&version(number)).unwrap();
         let identity = KeyIdentity::new(Lineage::of_place("test", &["k"]), 0);
@@ -255,7 +257,7 @@ impl Bench {
         self.service.decrypt(Sealed { ciphertext, key_id, annotations }, self.soon()).await
     }
 
-    /// Polls `future` to its end; time moves between polls.
+    /// Polls `future` to its end. Time moves between two polls.
     fn run<T>(&self, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
         for _ in 0..10_000 {
@@ -266,10 +268,10 @@ impl Bench {
             }
             self.clock.advance(STEP_MS);
         }
-        panic!("it does not end");
+        panic!("the future does not end");
     }
 
-    /// Polls `future` up to `polls` times and drops it. Tells whether it ended.
+    /// Polls `future` up to `polls` times and drops it. Returns whether it ended.
     fn run_and_drop<T>(&self, future: impl Future<Output = T>, polls: usize) -> bool {
         let mut future = pin!(future);
         for _ in 0..polls {
@@ -282,7 +284,7 @@ impl Bench {
     }
 
     fn calls_out(&self) -> usize {
-        self.kek.out.load(Ordering::SeqCst)
+        self.kek.open_calls.load(Ordering::SeqCst)
     }
 }
 
@@ -290,7 +292,7 @@ fn code<T>(result: Result<T, KmsError>) -> Option<Code> {
     result.err().map(|error| error.code())
 }
 
-/// A restart loses no write: the API server calls as soon as the socket answers.
+/// The API server calls as soon as the socket answers, so a restart must not fail its writes.
 #[test]
 fn an_encrypt_at_start_waits_for_the_first_proof() {
     let bench = Bench::starting();
@@ -307,18 +309,18 @@ fn an_encrypt_at_start_waits_two_seconds_at_most() {
 }
 
 #[test]
-fn a_look_that_all_callers_left_keeps_no_call_at_the_keeper() {
+fn a_refresh_without_callers_leaves_no_open_call() {
     let bench = Bench::new();
     bench.kek.script().describe = Call::Hangs;
     let refused = bench.run(bench.decrypt(2));
     assert_eq!(code(refused), Some(Code::KeeperTimeout));
     assert_eq!(bench.calls_out(), 0);
     (bench.kek.script().latest, bench.kek.script().describe) = (2, Call::Takes(30));
-    assert!(bench.run(bench.decrypt(2)).is_ok(), "the next caller looks anew");
+    assert!(bench.run(bench.decrypt(2)).is_ok(), "the next caller starts a new refresh");
 }
 
 #[test]
-fn a_look_that_another_caller_left_is_made_again_by_those_who_come_within_a_second() {
+fn repeats_a_refresh_that_was_cancelled_within_the_last_second() {
     let bench = Bench::new();
     bench.kek.script().latest = 2;
     assert!(!bench.run_and_drop(bench.decrypt(2), 1));
@@ -326,17 +328,17 @@ fn a_look_that_another_caller_left_is_made_again_by_those_who_come_within_a_seco
 }
 
 #[test]
-fn a_look_that_fails_is_no_proof_that_a_version_does_not_exist() {
+fn a_failed_refresh_does_not_reject_the_version() {
     let bench = Bench::new();
     bench.kek.script().describe = Call::Fails(Code::KeeperUnreachable);
     for _ in 0..3 {
         assert_eq!(code(bench.run(bench.decrypt(2))), Some(Code::KeeperUnreachable));
     }
-    assert_eq!(bench.kek.script().described, 2, "one look a second, beside the observer's");
+    assert_eq!(bench.kek.script().described, 2, "one refresh a second, and the observer's read");
 }
 
 #[test]
-fn a_wrap_that_nothing_vouches_for_fails() {
+fn a_wrap_without_a_confirming_read_fails() {
     for failure in [Code::KeeperFailed, Code::KeeperTimeout, Code::PermissionDenied] {
         let bench = Bench::new();
         bench.kek.script().describe = Call::Fails(failure);
@@ -348,9 +350,9 @@ fn a_wrap_that_nothing_vouches_for_fails() {
     assert_eq!(bench.calls_out(), 0);
 }
 
-/// A read of before the wrap is under way, and answers with the key of before.
+/// A read that started before the wrap is still running, and answers with the replaced key.
 #[test]
-fn a_read_that_began_before_the_wrap_does_not_vouch_for_it() {
+fn a_read_that_started_before_the_wrap_does_not_confirm_it() {
     let bench = Bench::new();
     bench.kek.script().describe = Call::Takes(2_000);
     let slow = bench.decrypt(2);
@@ -358,7 +360,7 @@ fn a_read_that_began_before_the_wrap_does_not_vouch_for_it() {
         bench.clock.sleep(Duration::from_millis(100)).await;
         bench.kek.script().key = 1;
         bench.kek.script().describe = Call::Takes(30);
-        // The wrap takes longer than what a read vouches for.
+        // The wrap takes longer than a read confirms a wrap.
         bench.kek.script().wrap = Call::Takes(1_500);
         bench.encrypt().await
     };
@@ -367,18 +369,18 @@ fn a_read_that_began_before_the_wrap_does_not_vouch_for_it() {
 }
 
 #[test]
-fn many_encrypts_at_once_share_one_look() {
+fn concurrent_encrypts_share_one_refresh() {
     let bench = Bench::new();
     let all = futures_util::future::join_all((0..20).map(|_| bench.encrypt()));
     assert!(bench.run(all).iter().all(Result::is_ok));
-    assert_eq!(bench.kek.script().described, 2, "one look, beside the observer's");
+    assert_eq!(bench.kek.script().described, 2, "one refresh, and the observer's read");
 }
 
-/// Drops a call after every number of polls there is. Whatever it was doing then, nothing of it is
-/// left at the keeper, and the calls that follow work.
+/// Drops a call after each possible number of polls. The keeper must then have no open call, and
+/// the next calls must work.
 #[test]
-fn a_call_that_is_dropped_at_any_moment_leaves_nothing_behind() {
-    for (name, which) in [("encrypt", 0), ("decrypt", 1), ("look", 2), ("observe", 3)] {
+fn a_call_dropped_at_any_moment_leaves_no_open_call() {
+    for (name, which) in [("encrypt", 0), ("decrypt", 1), ("refresh", 2), ("observe", 3)] {
         let mut polls = 0;
         loop {
             let bench = Bench::new();
@@ -386,7 +388,7 @@ fn a_call_that_is_dropped_at_any_moment_leaves_nothing_behind() {
             let ended = match which {
                 0 => bench.run_and_drop(bench.encrypt(), polls),
                 1 => bench.run_and_drop(bench.decrypt(2), polls),
-                2 => bench.run_and_drop(bench.service.look(bench.soon()), polls),
+                2 => bench.run_and_drop(bench.service.refresh(bench.soon()), polls),
                 _ => bench.run_and_drop(bench.observe(), polls),
             };
             assert_eq!(bench.calls_out(), 0, "{name} after {polls} polls");
@@ -404,9 +406,10 @@ fn a_call_that_is_dropped_at_any_moment_leaves_nothing_behind() {
     }
 }
 
-/// One of two callers that share a look leaves after every number of polls; the other has its answer.
+/// Two callers share a refresh. One of them leaves after each possible number of polls; the other
+/// still gets its answer.
 #[test]
-fn a_caller_that_leaves_a_shared_look_takes_nothing_from_the_other() {
+fn a_caller_that_leaves_does_not_end_the_shared_refresh() {
     for polls in 0..8 {
         let bench = Bench::new();
         bench.kek.script().latest = 2;
@@ -428,7 +431,7 @@ fn a_caller_that_leaves_a_shared_look_takes_nothing_from_the_other() {
 }
 
 impl Bench {
-    /// A Decrypt of what another plugin wrote with version `number`, as its text says.
+    /// Decrypts an object of another plugin whose ciphertext names version `number`.
     async fn decrypt_legacy(&self, number: u8) -> Result<Plaintext, KmsError> {
         let ciphertext = Ciphertext::new([&[number, 0][..], &SEED].concat()).unwrap();
         let (key_id, annotations) = ("theirs".to_owned(), Annotations::default());
@@ -437,18 +440,18 @@ impl Bench {
 }
 
 #[test]
-fn made_up_versions_of_legacy_objects_never_reach_the_keeper() {
+fn invented_versions_of_legacy_objects_never_reach_the_keeper() {
     let bench = Bench::new();
     bench.kek.script().unwrap = Call::Hangs;
     for number in 2..=200 {
         let refused = bench.run(bench.decrypt_legacy(number));
         assert_eq!(code(refused), Some(Code::CiphertextRejected), "version {number}");
     }
-    assert_eq!(bench.kek.script().described, 2, "one look, beside the observer's");
+    assert_eq!(bench.kek.script().described, 2, "one refresh, and the observer's read");
 }
 
 #[test]
-fn a_legacy_object_of_a_newer_version_is_read_after_one_look() {
+fn decrypts_a_legacy_object_of_a_newer_version_after_one_refresh() {
     let bench = Bench::new();
     bench.kek.script().latest = 2;
     assert!(bench.run(bench.decrypt_legacy(2)).is_ok());
@@ -456,9 +459,9 @@ fn a_legacy_object_of_a_newer_version_is_read_after_one_look() {
     assert_eq!(bench.kek.script().described, 2);
 }
 
-/// While nothing is known of the key, nothing can be said against a version.
+/// Before the first description of the key no version can be rejected.
 #[test]
-fn a_legacy_object_is_read_although_the_key_could_never_be_described() {
+fn decrypts_a_legacy_object_before_the_key_was_ever_described() {
     let mut bench = Bench::new();
     let ports = bench.service.watch.ports().clone();
     let identity = KeyIdentity::new(Lineage::of_place("test", &["k"]), 0);

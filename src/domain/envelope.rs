@@ -1,4 +1,5 @@
-//! What is stored beside a wrapped seed, and what is bound to what.
+//! The values that are stored with a wrapped seed, and the associated data that binds them
+//! together.
 
 use std::collections::BTreeMap;
 
@@ -8,23 +9,24 @@ use super::{
     key_id::push_field,
 };
 
-/// Longest ciphertext that kube-apiserver accepts, in bytes (`encryptedDEKSourceMaxSize`).
+/// The longest ciphertext that kube-apiserver accepts, in bytes (`encryptedDEKSourceMaxSize`).
 pub const CIPHERTEXT_MAX: usize = 1024;
 
-/// Most bytes of annotations that kube-apiserver accepts, names and values together.
+/// The maximum size of the annotations that kube-apiserver accepts, in bytes, names and values
+/// together.
 pub const ANNOTATIONS_MAX: usize = 32_768;
 
-/// The annotation that marks what this provider wrote. It stands in every encrypted object, so
-/// it is short; kube-apiserver wants a DNS-1123 name of at least two labels.
+/// The annotation that marks objects of this provider. Every encrypted object contains it, so the
+/// name is short. kube-apiserver requires a DNS-1123 name of at least two labels.
 pub const FORMAT_ANNOTATION: &str = "format.vault-kube-kms";
 
 /// The value of [`FORMAT_ANNOTATION`] that this release writes and reads.
 pub const FORMAT: &[u8] = b"1";
 
-/// Separates this associated data from any other use of the same key.
+/// The prefix that separates this associated data from other uses of the same key.
 const DOMAIN: &[u8] = b"vault-kube-kms/aad/1\0";
 
-/// A wrapped seed, as its keeper made it: 1 to 1024 bytes.
+/// A wrapped seed in the form of its keeper: 1 to 1024 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ciphertext(Vec<u8>);
 
@@ -32,13 +34,13 @@ impl Ciphertext {
     /// Takes over the bytes of a ciphertext.
     ///
     /// # Errors
-    /// [`Code::InvalidRequest`] when it is empty or over [`CIPHERTEXT_MAX`].
+    /// [`Code::InvalidRequest`] when `bytes` is empty or longer than [`CIPHERTEXT_MAX`].
     pub fn new(bytes: Vec<u8>) -> Result<Self, KmsError> {
         if bytes.is_empty() || bytes.len() > CIPHERTEXT_MAX {
             return Err(KmsError::new(
                 Code::InvalidRequest,
                 format!(
-                    "a ciphertext of {} bytes; KMS v2 allows 1 to {CIPHERTEXT_MAX}",
+                    "the ciphertext has {} bytes, and KMS v2 allows 1 to {CIPHERTEXT_MAX}",
                     bytes.len()
                 ),
                 "send the ciphertext as this provider returned it, for a seed of 32 bytes",
@@ -48,16 +50,16 @@ impl Ciphertext {
     }
 
     /// Puts `version` (4 bytes, big-endian) before `body`. This is the form for keepers whose own
-    /// ciphertexts name no version.
+    /// ciphertexts do not name their version.
     ///
     /// # Errors
-    /// [`Code::InvalidRequest`] when both together are over [`CIPHERTEXT_MAX`].
+    /// [`Code::InvalidRequest`] when both together are longer than [`CIPHERTEXT_MAX`].
     pub fn of_version(version: KekVersion, body: &[u8]) -> Result<Self, KmsError> {
         Self::new([&version.get().to_be_bytes(), body].concat())
     }
 
-    /// Splits a ciphertext of [`Ciphertext::of_version`] into its version and its body. The version is
-    /// not authenticated: the keeper must reject a body of another version.
+    /// Splits a ciphertext of [`Ciphertext::of_version`] into its version and its body. The version
+    /// is not authenticated: the keeper must reject a body of another version.
     ///
     /// # Errors
     /// [`Code::CiphertextRejected`] when the version or the body is missing.
@@ -74,13 +76,13 @@ impl Ciphertext {
         })
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// Gives the bytes away.
+    /// Converts the ciphertext into its bytes.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
@@ -92,10 +94,10 @@ impl Ciphertext {
 pub struct Annotations(BTreeMap<String, Vec<u8>>);
 
 impl Annotations {
-    /// Takes over annotations that came from a caller.
+    /// Takes over the annotations of a request.
     ///
     /// # Errors
-    /// [`Code::InvalidRequest`] when they are over [`ANNOTATIONS_MAX`].
+    /// [`Code::InvalidRequest`] when they are larger than [`ANNOTATIONS_MAX`].
     pub fn new(entries: BTreeMap<String, Vec<u8>>) -> Result<Self, KmsError> {
         let size = entries.iter().fold(0_usize, |sum, (name, value)| {
             sum.saturating_add(name.len()).saturating_add(value.len())
@@ -103,53 +105,54 @@ impl Annotations {
         if size > ANNOTATIONS_MAX {
             return Err(KmsError::new(
                 Code::InvalidRequest,
-                format!("annotations of {size} bytes; KMS v2 allows {ANNOTATIONS_MAX}"),
+                format!("the annotations have {size} bytes, and KMS v2 allows {ANNOTATIONS_MAX}"),
                 "send the annotations as this provider returned them",
             ));
         }
         Ok(Self(entries))
     }
 
-    /// What this release writes beside each ciphertext.
+    /// Returns the annotations that this release stores with each ciphertext.
     #[must_use]
     pub fn ours() -> Self {
         Self(BTreeMap::from([(FORMAT_ANNOTATION.to_owned(), FORMAT.to_vec())]))
     }
 
-    /// Whether they are exactly what this release writes.
+    /// Returns whether these are exactly the annotations that this release writes.
     #[must_use]
     pub fn are_ours(&self) -> bool {
         self.0.len() == 1 && self.0.get(FORMAT_ANNOTATION).is_some_and(|value| value == FORMAT)
     }
 
-    /// Whether any release of this provider may have written them.
+    /// Returns whether a release of this provider may have written these annotations.
     ///
-    /// Compared without regard to case, so that a mark that was tampered with is refused and
-    /// never taken for the work of another plugin.
+    /// Ignores the case of the names. A changed name is then rejected, and the object does not pass
+    /// for one of another plugin.
     #[must_use]
     pub fn claim_to_be_ours(&self) -> bool {
         self.0.keys().any(|name| name.eq_ignore_ascii_case(FORMAT_ANNOTATION))
     }
 
-    /// Names and values.
+    /// Converts the annotations into their names and values.
     #[must_use]
     pub fn into_entries(self) -> BTreeMap<String, Vec<u8>> {
         self.0
     }
 }
 
-/// What a keeper authenticates together with a seed, without storing it.
+/// The data that a keeper authenticates together with a seed. The keeper does not store it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AssociatedData(Vec<u8>);
 
 impl AssociatedData {
-    /// No associated data: what other plugins wrote.
+    /// Returns the empty associated data, which other plugins use.
     #[must_use]
     pub const fn none() -> Self {
         Self(Vec::new())
     }
 
-    /// Binds a ciphertext to its key id and its annotations (`docs/formats.md`).
+    /// Makes the associated data that binds a ciphertext to its key id and its annotations
+    /// (`docs/formats.md`).
     #[must_use]
     pub fn binding(key_id: &str, annotations: &Annotations) -> Self {
         let mut bytes = DOMAIN.to_vec();
@@ -163,7 +166,7 @@ impl AssociatedData {
         Self(bytes)
     }
 
-    /// The bytes; empty for [`AssociatedData::none`].
+    /// Returns the bytes. They are empty for [`AssociatedData::none`].
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -193,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_those_of_kms_v2() {
+    fn enforces_the_limits_of_kms_v2() {
         assert!(Ciphertext::new(vec![]).is_err());
         assert!(Ciphertext::new(vec![0; CIPHERTEXT_MAX]).is_ok());
         assert!(Ciphertext::new(vec![0; CIPHERTEXT_MAX + 1]).is_err());
@@ -205,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_exact_mark_is_ours() {
+    fn accepts_only_the_exact_format_annotation() {
         assert!(Annotations::ours().are_ours());
         assert!(!annotations(&[]).are_ours());
         assert!(!annotations(&[(FORMAT_ANNOTATION, "2")]).are_ours());
@@ -215,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_cannot_flow_into_each_other() {
+    fn separates_the_fields_of_associated_data() {
         let a = AssociatedData::binding("v1.x", &annotations(&[("a.b", "cd")]));
         let b = AssociatedData::binding("v1.x", &annotations(&[("a.bc", "d")]));
         let c = AssociatedData::binding("v1.xa.b", &annotations(&[("", "cd")]));

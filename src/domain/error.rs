@@ -1,73 +1,74 @@
-//! The one error of the domain: what went wrong, with what, and what to do about it.
+//! The error type of the domain: a stable code, a cause and a remedy.
 
 use std::{borrow::Cow, fmt};
 
-/// Why a call failed, as a closed vocabulary. The text form is stable: operators alert on it.
+/// The reason why a call failed. The text form is stable, because operators alert on it.
 ///
-/// [`crate::ports::kek`] says which code a keeper answers in which case.
+/// [`crate::ports::kek`] says which code a keeper returns in which case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Code {
-    /// The keeper, or the server in front of it, ignores associated data: nothing binds.
+    /// The keeper, or a server in front of it, ignores associated data.
     AadNotEnforced,
-    /// The audit log cannot be written, and the operator wants calls to fail then.
+    /// The audit log cannot be written, and the operator chose that calls then fail.
     AuditLogFailing,
-    /// The keeper did not recognise the ciphertext: tampered, moved, or of another key.
+    /// The keeper rejected the ciphertext: it was changed, moved to another object, or made with
+    /// another key.
     CiphertextRejected,
     /// A file that holds a credential is missing, unreadable or empty.
     CredentialUnreadable,
     /// The caller's deadline passed before the keeper answered.
     DeadlineExceeded,
-    /// Something between this process and the keeper answered in its place: a proxy, a load
-    /// balancer, or another server. It says nothing about data, key, policy or credentials.
+    /// A proxy, a load balancer or another server answered instead of the keeper. The answer says
+    /// nothing about data, key, policy or credentials.
     Intermediary,
-    /// Something that cannot happen did.
+    /// A bug: the process reached a state that must not exist.
     Internal,
-    /// The request itself breaks a rule of KMS v2.
+    /// The request breaks a rule of KMS v2.
     InvalidRequest,
-    /// The keeper answered something that cannot be understood.
+    /// The keeper's answer cannot be read or contradicts itself.
     KeeperAnswer,
-    /// The keeper answered with a failure of its own (5xx).
+    /// The keeper answered with an internal failure (5xx).
     KeeperFailed,
-    /// The keeper refuses for now: a quota or an overload.
+    /// The keeper refuses the call for now, because of a quota or an overload.
     KeeperOverloaded,
     /// The keeper is locked, not set up, or none of its nodes serves.
     KeeperSealed,
     /// The keeper accepted the call and did not answer in time.
     KeeperTimeout,
-    /// No connection to the keeper: refused, reset, no such host, TLS.
+    /// The keeper cannot be reached: refused, reset, no such host, TLS.
     KeeperUnreachable,
-    /// The key id names no key version of ours.
+    /// The key id does not name a version of this key.
     KeyIdUnknown,
-    /// The keeper has no such key.
+    /// The keeper does not have the key.
     KeyMissing,
-    /// Another key stands under the name of ours.
+    /// The key's name now belongs to another key.
     KeyReplaced,
     /// The keeper went back to an older state of the key.
     KeyRolledBack,
     /// The key's type or settings do not allow it to wrap safely.
     KeyUnusable,
-    /// The keeper does not accept our credentials.
+    /// The keeper does not accept the credentials of this process.
     LoginRefused,
-    /// This process has more calls in hand than it takes.
+    /// This process handles as many calls as its limit allows.
     Overloaded,
     /// The keeper's policy does not allow the operation.
     PermissionDenied,
-    /// The version that writes has not been proven against the keeper yet.
+    /// No proof of the writing version has ended yet.
     ProofPending,
-    /// The keeper has not been seen since the process started.
+    /// The keeper has not answered since the process started.
     Starting,
     /// This node of the keeper does not have the key version yet.
     VersionNotYet,
-    /// The key version is archived or gone.
+    /// The key version is archived or deleted.
     VersionRetired,
-    /// A refusal that only one kind of keeper knows, by its stable text in kebab case. It is no
-    /// outage, and repeating the call does not help. The keeper's settings list those that there
-    /// are, so that metrics have them from the start.
+    /// A refusal that only one kind of keeper has. The value is its stable text in kebab case. It
+    /// is not an outage, and a repeated call does not help. The keeper's settings list all its
+    /// texts, so that their metrics exist from the start.
     OfKeeper(&'static str),
 }
 
 impl Code {
-    /// All that every keeper shares, for metrics that exist from the start.
+    /// All codes that every keeper shares, for metrics that exist from the start.
     pub const ALL: [Self; 26] = [
         Self::AadNotEnforced,
         Self::AuditLogFailing,
@@ -97,7 +98,7 @@ impl Code {
         Self::VersionRetired,
     ];
 
-    /// The stable text form, in kebab case.
+    /// Returns the stable text form, in kebab case.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -131,7 +132,7 @@ impl Code {
         }
     }
 
-    /// Whether the same call may succeed later with nothing changed by anybody.
+    /// Returns whether the same call may succeed later without any change by an operator.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
         matches!(
@@ -151,10 +152,10 @@ impl Code {
         )
     }
 
-    /// Whether this is the keeper being away, as opposed to the keeper saying no.
+    /// Returns whether the code is an outage of the keeper, and not a refusal.
     ///
-    /// Only an outage is waited out (`--outage-grace`) and only an outage may keep writing
-    /// (`--outage-policy=keep-writing`).
+    /// Only an outage has a grace time (`--outage-grace`), and writes may go on only during an
+    /// outage (`--outage-policy=keep-writing`).
     #[must_use]
     pub const fn is_outage(self) -> bool {
         matches!(
@@ -176,7 +177,8 @@ impl fmt::Display for Code {
     }
 }
 
-/// A failure: a stable code, what failed and why, and the remedy. One line, nothing secret.
+/// A failure: a stable code, the cause and the remedy. Its text has one line and contains no
+/// secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KmsError {
     code: Code,
@@ -184,14 +186,15 @@ pub struct KmsError {
     remedy: Cow<'static, str>,
 }
 
-/// The longest text of an error, in bytes: kube-apiserver repeats it in logs and HTTP answers.
+/// The maximum length of the cause and of the remedy, in bytes each. kube-apiserver repeats the
+/// text in logs and HTTP answers.
 const TEXT_MAX: usize = 400;
 
 impl KmsError {
-    /// An error from its code, what failed with its cause, and what to do about it.
+    /// Makes an error from its code, what failed and why, and what to do about it.
     ///
-    /// Control characters are replaced and over-long texts cut, so that the error stays on one
-    /// line whatever a keeper or a caller put into it.
+    /// Replaces control characters by spaces and cuts texts that are too long, so that the error
+    /// has one line even when it contains text of a keeper or a caller.
     pub fn new(
         code: Code,
         cause: impl Into<Cow<'static, str>>,
@@ -200,25 +203,25 @@ impl KmsError {
         Self { code, cause: one_line(cause.into()), remedy: one_line(remedy.into()) }
     }
 
-    /// The stable code.
+    /// Returns the stable code.
     #[must_use]
     pub const fn code(&self) -> Code {
         self.code
     }
 
-    /// What failed and why, without the code and the remedy.
+    /// Returns what failed and why, without the code and the remedy.
     #[must_use]
     pub fn cause(&self) -> &str {
         &self.cause
     }
 
-    /// What to do about it.
+    /// Returns what to do about the failure.
     #[must_use]
     pub fn remedy(&self) -> &str {
         &self.remedy
     }
 
-    /// Whether the same call may succeed later with nothing changed by anybody.
+    /// Returns whether the same call may succeed later without any change by an operator.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         self.code.is_retryable()
@@ -252,21 +255,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_reads_code_cause_remedy_on_one_line() {
+    fn prints_code_cause_and_remedy_on_one_line() {
         let error = KmsError::new(Code::KeyMissing, "no key\n\t\"k1\"", "create it");
         assert_eq!(error.to_string(), "key-missing: no key  \"k1\"; create it");
     }
 
-    /// What Status may answer as `healthz`: kms-v2 says 1,024 characters.
+    /// KMS v2 allows 1,024 characters in `healthz` of Status.
     #[test]
-    fn the_longest_error_fits_the_health_text() {
+    fn the_longest_error_fits_into_healthz() {
         let long = "x".repeat(10_000);
         let error = KmsError::new(Code::CredentialUnreadable, long.clone(), long);
         assert!(error.to_string().len() <= 1_024);
     }
 
     #[test]
-    fn a_hostile_text_is_cut_at_a_character() {
+    fn cuts_a_long_text_between_two_characters() {
         let error = KmsError::new(Code::KeeperAnswer, "é".repeat(10_000), "");
         assert_eq!(error.cause().len(), TEXT_MAX);
     }

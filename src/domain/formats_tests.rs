@@ -1,4 +1,4 @@
-//! The code against the vectors of docs/formats.md, which were computed apart from it.
+//! Compares the code with the test vectors of docs/formats.md, which were computed independently.
 
 use super::{
     envelope::{Annotations, AssociatedData},
@@ -10,7 +10,7 @@ use super::{
 const CREATED: UnixTime = UnixTime::from_secs(1_700_000_000);
 
 #[test]
-fn key_ids_are_those_of_the_page() {
+fn key_ids_match_the_documented_vectors() {
     let transit = |namespace, mount, key| Lineage::of_place("transit", &[namespace, mount, key]);
     let local = Lineage::of_place("local", &["000102030405060708090a0b0c0d0e0f"]);
     for (lineage, generation, version, expected) in [
@@ -27,7 +27,7 @@ fn key_ids_are_those_of_the_page() {
 }
 
 #[test]
-fn key_ids_of_fingerprints_are_those_of_the_page() {
+fn key_ids_of_fingerprints_match_the_documented_vector() {
     let identity = KeyIdentity::new(Lineage::of_place("hsm", &["k1"]), 0);
     let fingerprint = VersionIdentity::Fingerprint(Fingerprint::of(b"0badc0de"));
     let id = identity.id_of(KekVersion::new(7).unwrap(), fingerprint);
@@ -35,7 +35,7 @@ fn key_ids_of_fingerprints_are_those_of_the_page() {
 }
 
 #[test]
-fn associated_data_is_that_of_the_page() {
+fn associated_data_matches_the_documented_bytes() {
     let page = include_str!("../../docs/formats.md");
     let (_, hex) = page.split_once("in hex:\n\n```\n").unwrap();
     let (hex, _) = hex.split_once("```").unwrap();

@@ -1,4 +1,5 @@
-//! Health from evidence: the keeper's metadata and our own proofs, never what a request contains.
+//! Derives the health from two kinds of evidence: reads of the key's metadata, and proofs. The
+//! content of a request never changes it.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,7 +9,7 @@ use super::{
     time::Monotonic,
 };
 
-/// What `Status` tells while the keeper is out (`--outage-policy`).
+/// What `Status` answers during an outage of the keeper (`--outage-policy`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OutagePolicy {
     /// `Status` fails; kube-apiserver stops writing three minutes later.
@@ -18,19 +19,20 @@ pub enum OutagePolicy {
     KeepWriting,
 }
 
-/// How `Status` stands at one moment.
+/// The health at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// Wraps work.
     Healthy,
-    /// The keeper is out, and the operator chose to keep writing.
+    /// The keeper has an outage, and the operator chose to keep writing.
     Ailing(KmsError),
     /// Nothing must be written.
     Failing(KmsError),
 }
 
 impl Standing {
-    /// What is told apart: a cause whose words change stays the same cause.
+    /// Returns whether writes are allowed, and the code of the cause. Two standings with the same
+    /// pair are the same, even when the texts of their errors differ.
     #[must_use]
     pub const fn kind(&self) -> (bool, Option<Code>) {
         match self {
@@ -41,14 +43,15 @@ impl Standing {
     }
 }
 
-/// A row of equal attempts: when it last worked, and since when and why it does not.
+/// The results of repeated attempts at one thing.
 #[derive(Clone, Debug, Default)]
 struct Attempts {
+    /// When the last success was.
     worked_at: Option<Monotonic>,
-    /// When the first failure since the last success was, and the latest failure.
+    /// The time of the first failure since the last success, and the latest failure.
     failing: Option<(Monotonic, KmsError)>,
-    /// The last failure since the last success that was no outage. An outage after it says
-    /// nothing about it, so only a success clears it.
+    /// The latest failure since the last success that is a refusal, not an outage. A later outage
+    /// does not show that the refusal has ended, so only a success clears it.
     refused: Option<KmsError>,
 }
 
@@ -66,7 +69,8 @@ impl Attempts {
         }
     }
 
-    /// The refusal, or the outage once it has lasted for `grace`.
+    /// Fails with the refusal, or with an outage that has lasted for `grace`. An outage before the
+    /// first success fails at once.
     fn verdict(&self, now: Monotonic, grace: Duration) -> Result<(), KmsError> {
         if let Some(refusal) = &self.refused {
             return Err(refusal.clone());
@@ -80,7 +84,7 @@ impl Attempts {
     }
 }
 
-/// All evidence about the keeper, and the judgement that follows from it.
+/// All evidence about the keeper.
 #[derive(Clone, Debug)]
 pub struct Evidence {
     grace: Duration,
@@ -89,7 +93,8 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// No evidence yet. An outage shorter than `grace` changes no verdict.
+    /// Starts without evidence. After a first success, an outage shorter than `grace` changes no
+    /// verdict.
     #[must_use]
     pub const fn new(grace: Duration) -> Self {
         Self {
@@ -99,12 +104,12 @@ impl Evidence {
         }
     }
 
-    /// The outcome of reading the key's metadata at `now`.
+    /// Records the result of a read of the key's metadata that ended at `now`.
     pub fn metadata_read(&mut self, result: Result<(), KmsError>, now: Monotonic) {
         self.metadata.record(result, now);
     }
 
-    /// The outcome of proving `version` (wrap, unwrap, refuse a foreign binding) at `now`.
+    /// Records the result of a proof of `version` that ended at `now`.
     pub fn proof_made(
         &mut self,
         version: KekVersion,
@@ -114,25 +119,25 @@ impl Evidence {
         self.proofs.entry(version).or_default().record(result, now);
     }
 
-    /// Forgets the proofs of versions below `lowest`, which write no more.
+    /// Forgets the proofs of versions below `lowest`. Those versions no longer write.
     pub fn forget_below(&mut self, lowest: KekVersion) {
         self.proofs = self.proofs.split_off(&lowest);
     }
 
-    /// Why the keeper's metadata cannot be relied on at `now`, if so.
+    /// Checks that the known metadata is valid at `now`. Metadata older than the grace time (at
+    /// least 20 s) is not valid.
     ///
     /// # Errors
-    /// The last refusal since it was read, or the outage that outlasts the grace time;
-    /// [`Code::Starting`] before the first attempt ended, and
-    /// [`Code::KeeperTimeout`] when no attempt has ended for longer than the grace time. A
-    /// snapshot older than that is never relied on.
+    /// The last refusal since the last read, or an outage that is longer than the grace time;
+    /// [`Code::Starting`] before the first attempt has ended; [`Code::KeeperTimeout`] when no
+    /// attempt has ended within the grace time.
     pub fn metadata_verdict(&self, now: Monotonic) -> Result<(), KmsError> {
         self.metadata.verdict(now, self.grace)?;
         match self.metadata.worked_at {
             None => Err(KmsError::new(
                 Code::Starting,
                 "the keeper has not answered since this process started",
-                "wait a moment; if this lasts, look for the cause in this process's log",
+                "wait a few seconds; if this lasts, look for the cause in this process's log",
             )),
             Some(at) if now.since(at) > self.grace.max(STALE_AT_LEAST) => Err(self
                 .metadata
@@ -143,48 +148,52 @@ impl Evidence {
         }
     }
 
-    /// Whether `version` may write at `now`: it was proven, and nothing speaks against it since.
+    /// Checks that `version` may write at `now`: a proof has succeeded, and no later proof was
+    /// refused.
     ///
     /// # Errors
-    /// The last refusal since it was proven, or the outage that outlasts the grace time;
-    /// [`Code::ProofPending`] when no proof has ended yet.
+    /// The last refusal since the last successful proof, or an outage that is longer than the grace
+    /// time; [`Code::ProofPending`] when no proof has ended yet.
     pub fn proof_verdict(&self, version: KekVersion, now: Monotonic) -> Result<(), KmsError> {
         match self.proofs.get(&version) {
             Some(attempts) => attempts.verdict(now, self.grace),
             None => Err(KmsError::new(
                 Code::ProofPending,
-                format!("key version {version} has not been proven against the keeper yet"),
-                "wait a moment",
+                format!(
+                    "the keeper has not yet wrapped and unwrapped a probe with key version {version}"
+                ),
+                "wait a few seconds; if this lasts, look for the cause in this process's log",
             )),
         }
     }
 
-    /// Why the last attempt to read the metadata failed, if it did.
+    /// Returns why the last read of the metadata failed, or `None` when it succeeded.
     #[must_use]
     pub fn metadata_failure(&self) -> Option<&KmsError> {
         self.metadata.failing.as_ref().map(|(_, error)| error)
     }
 
-    /// How long ago the metadata was last read.
+    /// Returns the time since the last successful read of the metadata.
     #[must_use]
     pub fn metadata_age(&self, now: Monotonic) -> Option<Duration> {
         self.metadata.worked_at.map(|at| now.since(at))
     }
 
-    /// Whether anything is failing right now, within its grace time or beyond.
+    /// Returns whether the last read or the last proof of any version failed, also within the grace
+    /// time.
     #[must_use]
     pub fn is_failing(&self) -> bool {
         self.metadata.failing.is_some() || self.proofs.values().any(|p| p.failing.is_some())
     }
 
-    /// Whether `version` has been tried and its last proof worked.
+    /// Returns whether the last proof of `version` succeeded.
     #[must_use]
     pub fn is_proven(&self, version: KekVersion) -> bool {
         self.proofs.get(&version).is_some_and(|p| p.failing.is_none() && p.worked_at.is_some())
     }
 
-    /// Whether the first proof of `version` is still to come. Failures that say nothing of the
-    /// version do not change that: outages, and a node of the keeper that does not know it yet.
+    /// Returns whether `version` still waits for its first proof. It goes on waiting after an
+    /// outage, and after an answer of a keeper's node that does not know the version yet.
     #[must_use]
     pub fn awaits_proof(&self, version: KekVersion) -> bool {
         self.proofs.get(&version).is_none_or(|attempts| {
@@ -193,21 +202,21 @@ impl Evidence {
         })
     }
 
-    /// When `version` was last proven.
+    /// Returns when a proof of `version` last succeeded.
     #[must_use]
     pub fn proven_at(&self, version: KekVersion) -> Option<Monotonic> {
         self.proofs.get(&version).and_then(|attempts| attempts.worked_at)
     }
 }
 
-/// A snapshot younger than this is never called stale, however short the grace time: metadata is
-/// read every 15 s.
+/// Metadata younger than this is never stale, even with a shorter grace time. The observer reads
+/// metadata every 15 s.
 const STALE_AT_LEAST: Duration = Duration::from_secs(20);
 
 fn stale(age: Duration) -> KmsError {
     KmsError::new(
         Code::KeeperTimeout,
-        format!("the key was last read {} s ago", age.as_secs()),
+        format!("the key's metadata was last read {} s ago", age.as_secs()),
         "check the keeper and the network between it and this node",
     )
 }
@@ -233,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_told_after_the_grace_time_and_a_refusal_at_once() {
+    fn reports_an_outage_after_the_grace_time_and_a_refusal_at_once() {
         let mut outage = evidence();
         outage.metadata_read(Ok(()), at(0));
         outage.metadata_read(failure(Code::KeeperSealed), at(10));
@@ -246,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn at_the_first_start_an_outage_has_no_grace() {
+    fn reports_an_outage_at_once_before_the_first_read() {
         let mut evidence = evidence();
         assert_eq!(code(evidence.metadata_verdict(at(0))), Some(Code::Starting));
         evidence.metadata_read(failure(Code::KeeperUnreachable), at(1));
@@ -254,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_nobody_refreshes_is_not_healthy() {
+    fn rejects_metadata_that_is_older_than_the_grace_time() {
         let mut evidence = evidence();
         evidence.metadata_read(Ok(()), at(0));
         assert_eq!(code(evidence.metadata_verdict(at(30))), None);
@@ -262,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_proven_version_writes() {
+    fn lets_only_a_proven_version_write() {
         let mut evidence = evidence();
         let version = KekVersion::FIRST;
         assert_eq!(code(evidence.proof_verdict(version, at(0))), Some(Code::ProofPending));

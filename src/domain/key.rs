@@ -1,4 +1,5 @@
-//! A KEK as its keeper describes it: its versions, what identifies each, and what the keeper allows.
+//! Describes a KEK as its keeper reports it: its versions, the identity of each version, and the
+//! settings that limit their use.
 
 use std::{collections::BTreeMap, fmt, num::NonZeroU32};
 
@@ -6,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{error::KmsError, time::UnixTime};
 
-/// The number of one version of the KEK, counted from 1 by its keeper.
+/// The number of one version of the KEK. The keeper counts from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KekVersion(NonZeroU32);
 
@@ -14,7 +15,7 @@ impl KekVersion {
     /// The first version of a key.
     pub const FIRST: Self = Self(NonZeroU32::MIN);
 
-    /// The version `number`, or `None` for 0.
+    /// Returns the version `number`, or `None` for 0.
     #[must_use]
     pub const fn new(number: u32) -> Option<Self> {
         match NonZeroU32::new(number) {
@@ -23,24 +24,25 @@ impl KekVersion {
         }
     }
 
-    /// The plain number, never 0.
+    /// Returns the number, which is never 0.
     #[must_use]
     pub const fn get(self) -> u32 {
         self.0.get()
     }
 
-    /// The version after this one; the same one at the very end of the range.
+    /// Returns the version after this one. At `u32::MAX` it returns the same version.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 
-    /// Returns all versions in order, the first one first.
+    /// Returns all possible versions, lowest first.
     pub fn all() -> impl Iterator<Item = Self> {
         (1..=u32::MAX).filter_map(Self::new)
     }
 
-    /// Reads the decimal form without sign, leading zero or blank, as keepers and key ids write it.
+    /// Reads the decimal form that keepers and key ids use: no sign, no leading zero, no blank.
+    /// Returns `None` for any other text, and for a number above `u32::MAX`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let canonical = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
@@ -54,21 +56,22 @@ impl fmt::Display for KekVersion {
     }
 }
 
-/// What a keeper can vouch for of one version: equal on every node, and never changed.
+/// What identifies one version: a value that is equal on every node and never changes.
 ///
-/// It becomes part of the version's `key_id` (`docs/formats.md`). A version that shows another
-/// identity than before is of another key (`key-replaced`).
+/// It becomes part of the version's `key_id` (`docs/formats.md`). When the identity of a known
+/// version changes, the version belongs to another key (`key-replaced`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum VersionIdentity {
     /// The second in which the keeper made the version.
     Created(UnixTime),
-    /// Something opaque, for keepers that know no time. A node counts the age of such a version from
-    /// when it first saw it; a version that was there at the first look counts as old.
+    /// An opaque value, for keepers that do not record a creation time. This process counts the age
+    /// of such a version from the moment when it first saw the version. A version that the first
+    /// read of the key shows counts as old.
     Fingerprint(Fingerprint),
 }
 
 impl VersionIdentity {
-    /// Returns the second in which the keeper made the version, where the keeper knows it.
+    /// Returns the second in which the keeper made the version, or `None` for a fingerprint.
     #[must_use]
     pub const fn created(self) -> Option<UnixTime> {
         match self {
@@ -84,19 +87,19 @@ impl From<UnixTime> for VersionIdentity {
     }
 }
 
-/// What a keeper calls one version, such as a UUID or a key check value: its SHA-256.
+/// The SHA-256 of a keeper's name for one version, such as a UUID or a key check value.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// Makes the fingerprint of `name`: bytes of any length that the keeper shows to anybody who may
-    /// use the key, and that are no secret.
+    /// Makes the fingerprint of `name`. The name has any length and must not be secret: the keeper
+    /// shows it to every user of the key.
     #[must_use]
     pub fn of(name: &[u8]) -> Self {
         Self(Sha256::digest(name).into())
     }
 
-    /// Returns its 32 bytes.
+    /// Returns the 32 bytes of the hash.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -110,29 +113,30 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// What the keeper says of its key at one moment.
+/// The keeper's description of its key at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KekSnapshot {
-    /// The versions that can still unwrap. Not empty unless `flaw` says why.
+    /// The versions that can still unwrap. Empty only when `flaw` is set.
     pub versions: BTreeMap<KekVersion, VersionIdentity>,
     /// The newest version.
     pub latest: KekVersion,
-    /// The lowest version the keeper unwraps with.
+    /// The lowest version that the keeper unwraps with.
     pub min_decryption: KekVersion,
-    /// The lowest version the keeper wraps with, where the operator set one.
+    /// The lowest version that the keeper wraps with. `None` when the operator set no limit.
     pub min_encryption: Option<KekVersion>,
-    /// The keeper's clock when it answered, where it told.
+    /// The keeper's clock at the time of its answer. `None` when the answer does not contain it.
     pub keeper_time: Option<UnixTime>,
-    /// Why this key must not wrap at all, if so: it cannot bind, or cannot be told apart.
+    /// The reason why this key must not wrap at all. Examples: it does not bind associated data, or
+    /// the keeper has two keys under one name.
     pub flaw: Option<KmsError>,
-    /// Settings that are allowed but that an operator should know of.
+    /// Settings that are allowed but weaken the key.
     pub warnings: Vec<KeyWarning>,
 }
 
 impl KekSnapshot {
-    /// Makes the description of a key that can unwrap with `versions`. Its highest version is the
-    /// latest, and its lowest one the lowest that the keeper unwraps with. Nothing else is known.
+    /// Makes the description of a key that can unwrap with `versions`. Sets `latest` to the highest
+    /// version and `min_decryption` to the lowest one. Leaves all other fields empty.
     #[must_use]
     pub fn new(versions: impl IntoIterator<Item = (KekVersion, VersionIdentity)>) -> Self {
         let versions: BTreeMap<_, _> = versions.into_iter().collect();
@@ -148,7 +152,7 @@ impl KekSnapshot {
         }
     }
 
-    /// Sets the newest version, for a key whose newest version may be unable to unwrap.
+    /// Sets the newest version. Use it for a key whose newest version cannot unwrap.
     #[must_use]
     pub fn with_latest(self, latest: KekVersion) -> Self {
         Self { latest, ..self }
@@ -160,48 +164,49 @@ impl KekSnapshot {
         Self { min_decryption, ..self }
     }
 
-    /// Sets the lowest version that the operator lets wrap.
+    /// Sets the lowest version that the keeper wraps with.
     #[must_use]
     pub fn with_min_encryption(self, version: Option<KekVersion>) -> Self {
         Self { min_encryption: version, ..self }
     }
 
-    /// Sets the keeper's clock at its answer.
+    /// Sets the keeper's clock at the time of its answer.
     #[must_use]
     pub fn with_keeper_time(self, keeper_time: Option<UnixTime>) -> Self {
         Self { keeper_time, ..self }
     }
 
-    /// Sets why this key must not wrap.
+    /// Sets the reason why this key must not wrap.
     #[must_use]
     pub fn with_flaw(self, flaw: Option<KmsError>) -> Self {
         Self { flaw, ..self }
     }
 
-    /// Sets the settings that an operator should know of.
+    /// Sets the settings that weaken the key.
     #[must_use]
     pub fn with_warnings(self, warnings: Vec<KeyWarning>) -> Self {
         Self { warnings, ..self }
     }
 
-    /// Returns the lowest version that may write.
+    /// Returns the lowest version that may write: the higher one of the two minimum versions.
     #[must_use]
     pub fn write_floor(&self) -> KekVersion {
         self.min_encryption.unwrap_or(KekVersion::FIRST).max(self.min_decryption)
     }
 
-    /// Returns, of what two nodes of one keeper say, what is of the newer key version, for one may be
-    /// behind; this one where they agree.
+    /// Returns the description with the newer key version. A node of the keeper may lag. Returns
+    /// `self` on a tie.
     ///
-    /// A key that replaced another one starts at 1 again, so of two keys the younger one is newer.
-    /// Where no version is known to both, they count as one key.
+    /// A replaced key starts at version 1 again. So when the two descriptions are of different
+    /// keys, the key with the latest creation time is the newer one. Two descriptions without a
+    /// common version count as one key.
     #[must_use]
     pub fn newer(self, other: Self) -> Self {
-        let identified_otherwise = |(version, identity): (&KekVersion, &VersionIdentity)| {
+        let differs = |(version, identity): (&KekVersion, &VersionIdentity)| {
             other.versions.get(version).is_some_and(|known| known != identity)
         };
         let youngest = |key: &Self| key.versions.values().filter_map(|id| id.created()).max();
-        let other_is_newer = if self.versions.iter().any(identified_otherwise) {
+        let other_is_newer = if self.versions.iter().any(differs) {
             youngest(&other) > youngest(&self)
         } else {
             other.latest > self.latest
@@ -214,11 +219,11 @@ impl KekSnapshot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub struct KeyWarning {
-    /// The name of the setting at the keeper.
+    /// The keeper's name for the setting.
     pub setting: &'static str,
-    /// What the setting lets happen.
+    /// The danger that the setting allows.
     pub danger: &'static str,
-    /// How to be rid of it.
+    /// What the operator can do about it.
     pub remedy: &'static str,
 }
 
@@ -240,37 +245,37 @@ mod tests {
     }
 
     #[test]
-    fn of_two_nodes_the_one_that_knows_the_newest_version_is_believed() {
-        for (known, other, believed) in [
+    fn prefers_the_node_that_knows_the_newest_version() {
+        for (known, other, expected) in [
             (&[10, 20][..], &[10][..], &[10, 20][..]),
             (&[10], &[10, 20], &[10, 20]),
-            // Made within one second.
+            // Two versions made within one second.
             (&[10], &[10, 10], &[10, 10]),
             // Another key under the same name.
             (&[10, 20], &[30], &[30]),
             (&[30], &[10, 20], &[30]),
         ] {
             let newer = snapshot(known).newer(snapshot(other));
-            assert_eq!(newer, snapshot(believed), "{known:?} {other:?}");
+            assert_eq!(newer, snapshot(expected), "{known:?} {other:?}");
         }
     }
 
-    /// The second version was made by a node whose clock was ahead, and is not shown any more.
+    /// A node whose clock was ahead made version 2. The newer description no longer shows it.
     #[test]
-    fn of_one_key_the_number_decides_and_not_the_clock() {
+    fn compares_version_numbers_and_not_creation_times_within_one_key() {
         let mut trimmed = snapshot(&[10, 900, 30]);
         trimmed.versions.retain(|version, _| *version == trimmed.latest);
         assert_eq!(snapshot(&[10, 900]).newer(trimmed.clone()), trimmed);
     }
 
     #[test]
-    fn where_two_nodes_agree_on_the_versions_the_first_is_believed() {
+    fn prefers_the_first_node_when_both_know_the_same_versions() {
         let strict = snapshot(&[10, 20]).with_min_decryption(KekVersion::FIRST.next());
         assert_eq!(strict.clone().newer(snapshot(&[10, 20])), strict);
     }
 
     #[test]
-    fn only_the_canonical_decimal_form_is_a_version() {
+    fn parses_only_the_canonical_decimal_form() {
         assert_eq!(KekVersion::parse("12").map(KekVersion::get), Some(12));
         for bad in ["", "0", "01", "+1", "-1", " 1", "1 ", "4294967296", "x"] {
             assert_eq!(KekVersion::parse(bad), None, "{bad:?}");

@@ -1,6 +1,6 @@
-//! `key_id`: the public name of one key version, derived from what every node reads alike.
+//! Derives `key_id`, the public name of one key version, from facts that are equal on every node.
 //!
-//! The format is fixed (`docs/formats.md`), because what is stored in etcd outlives releases.
+//! The format is fixed (`docs/formats.md`), because objects in etcd outlive releases.
 
 use std::fmt;
 
@@ -12,36 +12,36 @@ use super::{
     key::{KekVersion, VersionIdentity},
 };
 
-/// Longest key id that kube-apiserver accepts, in bytes (`KeyIDMaxSize` in its `envelope.go`).
+/// The longest key id that kube-apiserver accepts, in bytes (`KeyIDMaxSize` in its `envelope.go`).
 pub const KEY_ID_MAX: usize = 1024;
 
-/// Separates these hashes from any other use of SHA-256 over the same facts.
+/// The prefix that separates these hashes from other uses of SHA-256 over the same facts.
 const OF_CREATED: &[u8] = b"vault-kube-kms/key-id/1\0";
 
-/// The same, of versions whose identity is a fingerprint.
+/// The prefix for versions whose identity is a fingerprint.
 const OF_FINGERPRINT: &[u8] = b"vault-kube-kms/key-id/fingerprint/1\0";
 
-/// Bytes of the hash that are kept: 128 bits, 22 characters of base64url.
+/// How many bytes of the hash are kept: 128 bits, 22 characters of base64url.
 const HASH_BYTES: usize = 16;
 
-/// Characters of the encoded hash.
+/// The length of the encoded hash, in characters.
 const HASH_CHARS: usize = 22;
 
 /// The public name of one key version: `v<version>.` and 22 characters of base64url.
 ///
-/// Printable, at most 34 bytes, and without any name of mount or key in it.
+/// It is printable, has at most 34 bytes, and contains no name of a mount or a key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId(String);
 
 impl KeyId {
-    /// The text form, as it goes over the wire and into etcd.
+    /// Returns the text form that kube-apiserver receives and stores in etcd.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// SHA-256 in the form of kube-apiserver's metric label `key_id_hash`: `sha256:` and
-    /// lower-case hex over the bytes of the id.
+    /// Returns the SHA-256 of the id in the form of kube-apiserver's metric label `key_id_hash`:
+    /// `sha256:` and lower-case hex.
     #[must_use]
     pub fn hash(&self) -> String {
         use fmt::Write as _;
@@ -52,7 +52,8 @@ impl KeyId {
         text
     }
 
-    /// The version that `text` claims, if `text` has the form of one of our ids.
+    /// Returns the version that `text` names, or `None` when `text` does not have the form of a key
+    /// id of this provider. Does not check the hash.
     #[must_use]
     pub fn version_claimed(text: &str) -> Option<KekVersion> {
         let (number, hash) = text.strip_prefix('v')?.split_once('.')?;
@@ -68,12 +69,13 @@ impl fmt::Display for KeyId {
     }
 }
 
-/// Where a key comes from: the part of its identity that is not its version.
+/// The part of a key's identity that all its versions share: where the key is, or its given name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Lineage(Vec<u8>);
 
 impl Lineage {
-    /// The lineage of a key named by its place at a keeper, such as namespace, mount and key.
+    /// Makes the lineage of a key from its place at a keeper, such as namespace, mount and key
+    /// name.
     #[must_use]
     pub fn of_place(keeper: &str, place: &[&str]) -> Self {
         let mut bytes = vec![0];
@@ -84,15 +86,15 @@ impl Lineage {
         Self(bytes)
     }
 
-    /// A lineage that the operator named (`--key-lineage`), for a key that moved.
+    /// Makes the lineage that the operator chose (`--key-lineage`) for a key that moved.
     ///
     /// # Errors
-    /// [`Code::InvalidRequest`] unless `name` has 1 to 256 bytes of printable ASCII.
+    /// [`Code::InvalidRequest`] unless `name` has 1 to 256 bytes of printable ASCII without blanks.
     pub fn named(name: &str) -> Result<Self, KmsError> {
         if name.is_empty() || name.len() > 256 || !name.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(KmsError::new(
                 Code::InvalidRequest,
-                "a key lineage has 1 to 256 printable ASCII characters without blanks",
+                "the key lineage is not 1 to 256 printable ASCII characters without blanks",
                 "choose a short name such as prod-etcd",
             ));
         }
@@ -102,8 +104,8 @@ impl Lineage {
     }
 }
 
-/// What makes this cluster's key ids: the lineage, and how often the operator went back to an
-/// older KEK (`--key-generation`).
+/// What key ids of this cluster derive from: the lineage, and how often the operator went back to
+/// an older KEK (`--key-generation`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyIdentity {
     lineage: Lineage,
@@ -111,20 +113,21 @@ pub struct KeyIdentity {
 }
 
 impl KeyIdentity {
-    /// An identity from its parts; `generation` is 0 unless the operator says otherwise.
+    /// Makes the identity from its parts. `generation` is 0 unless the operator sets it.
     #[must_use]
     pub const fn new(lineage: Lineage, generation: u16) -> Self {
         Self { lineage, generation }
     }
 
-    /// Returns the id under which `version`, identified by `identity`, is written now.
+    /// Returns the id that new objects of `version`, identified by `identity`, get now.
     #[must_use]
     pub fn id_of(&self, version: KekVersion, identity: impl Into<VersionIdentity>) -> KeyId {
         self.id_in(self.generation, version, identity.into())
     }
 
-    /// Returns whether `text` is an id of `version`, identified by `identity`, in any generation up to
-    /// one above ours: during a rolling restart a peer may write under the next one already.
+    /// Returns whether `text` is an id of `version`, identified by `identity`. It accepts every
+    /// generation up to one above the configured one: during a rolling restart another node may use
+    /// the next one.
     #[must_use]
     pub fn names(&self, text: &str, version: KekVersion, identity: VersionIdentity) -> bool {
         (0..=self.generation.saturating_add(1))
@@ -152,8 +155,8 @@ impl KeyIdentity {
     }
 }
 
-/// Appends `field` behind its length (4 bytes, big endian), so that no two lists of fields give
-/// the same bytes.
+/// Appends the length of `field` (4 bytes, big endian) and then `field`. With the lengths, two
+/// different lists of fields never give the same bytes.
 pub(super) fn push_field(bytes: &mut Vec<u8>, field: &[u8]) {
     let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
     bytes.extend_from_slice(&length.to_be_bytes());
@@ -180,14 +183,14 @@ mod tests {
     }
 
     #[test]
-    fn the_derivation_is_fixed_for_ever() {
+    fn derives_the_documented_id() {
         let id = identity(0).id_of(version(7), created(1_700_000_000));
         assert_eq!(id.as_str(), "v7.i3mXGWk7kRIMaqQWOKfv-Q");
         assert_eq!(KeyId::version_claimed(id.as_str()), Some(version(7)));
     }
 
     #[test]
-    fn every_fact_changes_the_id() {
+    fn each_fact_changes_the_id() {
         let base = identity(0).id_of(version(1), created(5));
         let other_place = Lineage::of_place("transit", &["", "transi", "tk1"]);
         for other in [
@@ -221,13 +224,13 @@ mod tests {
 
     type Facts = (String, String, u16, u32, i64);
 
-    /// Few values of each, so that two draws often agree in all but one.
+    /// Draws from few values, so that two draws often differ in a single fact.
     fn facts() -> impl Strategy<Value = Facts> {
         ("[a/]{0,2}", "[ab]{1,2}", 0..3_u16, 1..4_u32, 1_700_000_000..1_700_000_003_i64)
     }
 
     #[test]
-    fn generations_up_to_the_next_one_are_read() {
+    fn accepts_ids_of_generations_up_to_the_next_one() {
         let created = created(5);
         let ours = identity(1);
         for generation in 0..=2 {
@@ -239,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_id_of_ours_claims_nothing() {
+    fn finds_no_version_in_a_foreign_key_id() {
         for text in ["", "1", "v1", "v1.", "v1.short", "v0.AAAAAAAAAAAAAAAAAAAAAA"] {
             assert_eq!(KeyId::version_claimed(text), None, "{text:?}");
         }

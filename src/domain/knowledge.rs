@@ -1,5 +1,5 @@
-//! What is known of the key: its ring, the evidence about its keeper, and what follows from both.
-//! Plain values; [`super::watch::KeyWatch`] feeds it.
+//! Combines the key ring with the evidence about the keeper, and decides which version writes and
+//! what `Status` answers. Contains plain values; [`super::watch::KeyWatch`] is its only user.
 
 use std::time::Duration;
 
@@ -11,33 +11,34 @@ use super::{
     time::{Monotonic, UnixTime},
 };
 
-/// How long the version before writes on while the one whose time has come waits for its first
-/// proof, counted from when that was first noticed here. Long enough for some twenty tries; short
-/// enough that all nodes write with the same version soon.
-const PROOF_AWAITED: Duration = Duration::from_mins(1);
+/// How long the previous version goes on writing while the version that is due waits for its first
+/// proof. The time counts from when this process noticed that the version is due. It allows about
+/// twenty attempts, and all nodes write with the same version soon.
+const FIRST_PROOF_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// What an answer of the keeper changed.
+/// What one answer of the keeper changed.
 #[derive(Debug, Default)]
-pub(super) struct News {
+pub(super) struct Update {
     pub(super) changes: Vec<RingChange>,
-    /// The key's warnings, where they are others than before.
+    /// The warnings about the key. `None` when they are the same as before.
     pub(super) warnings: Option<Vec<KeyWarning>>,
 }
 
-/// All that is known of one key.
+/// The state of one key: what the keeper has answered, and what this process has proven.
 #[derive(Debug)]
 pub(super) struct Knowledge {
     pub(super) ring: KeyRing,
     pub(super) evidence: Evidence,
+    /// The warnings of the last answer.
     warned: Vec<KeyWarning>,
-    /// When the newest answer was asked for: metadata or a refusal, not an outage.
+    /// When the read that gave the newest answer started. An outage is not an answer, a refusal is.
     answered: Option<Monotonic>,
-    /// When the newest metadata was asked for.
+    /// When the read that gave the newest metadata started.
     read: Option<Monotonic>,
-    /// The version whose time has come, and since when that is so.
+    /// The version that the ring chose to write, and since when.
     due: Option<(KekVersion, Monotonic)>,
-    /// The version that wrote when that was last noted.
-    wrote: Option<Writer>,
+    /// The version that [`Self::note_writer`] last returned.
+    noted_writer: Option<Writer>,
 }
 
 impl Knowledge {
@@ -50,24 +51,24 @@ impl Knowledge {
             answered: None,
             read: None,
             due: None,
-            wrote: None,
+            noted_writer: None,
         }
     }
 
-    /// Takes in what came of reading the key's metadata, asked for at `asked` and received at `now`
-    /// when the local clock read `wall`.
+    /// Records the result of a read of the key's metadata that started at `asked` and ended at
+    /// `now`. `wall` is the local clock at the end. Returns what the result changed.
     ///
-    /// Reads run side by side. What was asked for before the newest answer was says nothing more,
-    /// and is left out. An outage is no answer, so what was asked for before it still counts.
-    pub(super) fn take_in(
+    /// Reads can overlap. A result is ignored when its read started before the read that gave the
+    /// newest answer. An outage is not an answer, so a read that started before it still counts.
+    pub(super) fn record_read(
         &mut self,
         outcome: Result<KekSnapshot, KmsError>,
         asked: Monotonic,
         now: Monotonic,
         wall: UnixTime,
-    ) -> News {
+    ) -> Update {
         if self.answered.is_some_and(|newest| asked < newest) {
-            return News::default();
+            return Update::default();
         }
         if !outcome.as_ref().is_err_and(|error| error.code().is_outage()) {
             self.answered = Some(asked);
@@ -76,7 +77,7 @@ impl Knowledge {
             Ok(snapshot) => snapshot,
             Err(error) => {
                 self.evidence.metadata_read(Err(error), now);
-                return News::default();
+                return Update::default();
             }
         };
         self.read = Some(asked);
@@ -85,19 +86,20 @@ impl Knowledge {
         self.warned.clone_from(&snapshot.warnings);
         let changes = self.ring.observe(snapshot, now, wall);
         self.note_due(now);
-        News { changes, warnings }
+        Update { changes, warnings }
     }
 
-    /// Notes which version writes at `now`, and tells it where it is another one than before.
+    /// Notes which version writes at `now`. Returns it when it differs from the last noted one.
     pub(super) fn note_writer(&mut self, now: Monotonic) -> Option<Writer> {
         self.note_due(now);
         let writer = self.writer(now).ok()?;
-        // Until this one is proven, a lower one may have to write again.
+        // Keep the proofs of lower versions until this version is proven: one of them may write
+        // again.
         if self.evidence.is_proven(writer.version) {
             self.evidence.forget_below(writer.version);
         }
-        let is_news = self.wrote.as_ref() != Some(&writer);
-        is_news.then(|| self.wrote.insert(writer).clone())
+        let changed = self.noted_writer.as_ref() != Some(&writer);
+        changed.then(|| self.noted_writer.insert(writer).clone())
     }
 
     fn note_due(&mut self, now: Monotonic) {
@@ -108,26 +110,30 @@ impl Knowledge {
         }
     }
 
-    /// The version that writes at `now`: the one whose time has come ([`KeyRing::writer`]). While
-    /// its first proof is still to come, the version that wrote before goes on if the keeper lets
-    /// it, or else the newest proven one below; for [`PROOF_AWAITED`] at most.
+    /// Returns the version that writes at `now`: the one that is due ([`KeyRing::writer`]).
+    ///
+    /// While the due version waits for its first proof, another proven version writes, for
+    /// [`FIRST_PROOF_TIMEOUT`] at most. That is the version that wrote before if the keeper still
+    /// allows it, otherwise the newest proven version below the due one.
     ///
     /// # Errors
     /// Those of [`KeyRing::writer`].
     pub(super) fn writer(&self, now: Monotonic) -> Result<Writer, KmsError> {
         let due = self.ring.writer(now)?;
-        if !self.evidence.awaits_proof(due.version) || self.awaited(&due, now) >= PROOF_AWAITED {
+        if !self.evidence.awaits_proof(due.version)
+            || self.due_for(&due, now) >= FIRST_PROOF_TIMEOUT
+        {
             return Ok(due);
         }
-        let wrote = self.wrote.iter().filter(|wrote| self.ring.may_wrap(wrote)).cloned();
-        let mut before = wrote.chain(self.ring.writers_before(due.version));
-        let proven = before.find(|writer| self.evidence.proven_at(writer.version).is_some());
+        let noted = self.noted_writer.iter().filter(|noted| self.ring.may_wrap(noted)).cloned();
+        let mut others = noted.chain(self.ring.writers_before(due.version));
+        let proven = others.find(|writer| self.evidence.proven_at(writer.version).is_some());
         Ok(proven.unwrap_or(due))
     }
 
-    /// For how long the time of `due` had come when the keeper last told of its key. This stands
-    /// still while the keeper does not answer.
-    fn awaited(&self, due: &Writer, now: Monotonic) -> Duration {
+    /// Returns for how long `due` had been due at the last read of the metadata. The time does not
+    /// grow while the keeper does not answer.
+    fn due_for(&self, due: &Writer, now: Monotonic) -> Duration {
         match (self.due, self.evidence.metadata_age(now)) {
             (Some((version, since)), Some(age)) if version == due.version => {
                 now.before(age).since(since)
@@ -136,7 +142,7 @@ impl Knowledge {
         }
     }
 
-    /// How `Status` stands at `now`, and the version that writes where one is known.
+    /// Returns the health at `now`, and the version that writes, if any.
     pub(super) fn standing(
         &self,
         now: Monotonic,
@@ -149,7 +155,7 @@ impl Knowledge {
             Err(error) => Err(error.clone()),
         };
         let verdict = match proof {
-            // An outage of the metadata does not hide an incident, a flaw or a failed proof.
+            // Report an incident, a flaw or a failed proof also during an outage of the metadata.
             Err(error) if is_conclusive(&error) => Err(error),
             proof => metadata.and(proof),
         };
@@ -167,28 +173,29 @@ impl Knowledge {
         (standing, writer)
     }
 
-    /// The version to wrap with, unless something other than an outage speaks against it.
+    /// Returns the version to wrap with. An outage after the version's proof does not prevent the
+    /// wrap.
     ///
     /// # Errors
-    /// What speaks against it.
-    pub(super) fn may_write(&self, now: Monotonic) -> Result<Writer, KmsError> {
+    /// The reason why nothing may be written at `now`.
+    pub(super) fn writer_if_allowed(&self, now: Monotonic) -> Result<Writer, KmsError> {
         match self.standing(now, OutagePolicy::KeepWriting) {
             (Standing::Failing(error), _) => Err(error),
             (Standing::Healthy | Standing::Ailing(_), _) => self.writer(now),
         }
     }
 
-    /// Whether metadata has come that was asked for at `since` or later.
+    /// Returns whether a read of the metadata that started at `since` or later has succeeded.
     pub(super) fn is_read_since(&self, since: Monotonic) -> bool {
         self.read.is_some_and(|asked| asked >= since)
     }
 
-    /// Whether `writer` still is what its id says.
+    /// Checks that the key id of `writer` still names its version.
     ///
     /// # Errors
-    /// The incident if there is one; [`Code::VersionRetired`] or [`Code::KeyReplaced`] when the id
-    /// does not name its version any more.
-    pub(super) fn vouch_for(&self, writer: &Writer) -> Result<(), KmsError> {
+    /// The incident if there is one; [`Code::VersionRetired`] when the version can no longer
+    /// unwrap; [`Code::KeyReplaced`] when the id no longer names the version.
+    pub(super) fn check_writer(&self, writer: &Writer) -> Result<(), KmsError> {
         if let Some(incident) = self.ring.incident() {
             return Err(incident.clone());
         }
@@ -197,18 +204,20 @@ impl Knowledge {
             Resolution::Archived(_) => Code::VersionRetired,
             _ => Code::KeyReplaced,
         };
-        let cause = format!("key version {} changed while it wrapped", writer.version);
-        Err(KmsError::new(code, cause, "nothing: the API server asks again"))
+        let cause = format!("key version {} changed during the wrap", writer.version);
+        Err(KmsError::new(code, cause, "no action is needed: the API server calls again"))
     }
 
-    /// The versions to prove at `now`, the most urgent first, each with whether its last proof
-    /// worked: all that write or will write and are not proven, and the writing one if its proof is
-    /// older than `max_age`.
+    /// Returns the versions to prove at `now`, the most urgent first. The flag of each version says
+    /// whether its last proof succeeded.
+    ///
+    /// These are all current and future writers without a successful last proof, and the writing
+    /// version if its proof is older than `max_age`.
     pub(super) fn due_proofs(&self, max_age: Duration, now: Monotonic) -> Vec<(Writer, bool)> {
         let writing = self.writer(now).ok();
-        let to_be = self.ring.writers_to_be(now);
-        let before = writing.clone().filter(|writing| !to_be.contains(writing));
-        let due = to_be.into_iter().chain(before).map(|writer| {
+        let writers = self.ring.current_and_future_writers(now);
+        let previous = writing.clone().filter(|writing| !writers.contains(writing));
+        let due = writers.into_iter().chain(previous).map(|writer| {
             let proven = self.evidence.is_proven(writer.version);
             (writer, proven)
         });
@@ -220,15 +229,15 @@ impl Knowledge {
         .collect()
     }
 
-    /// Whether anything fails, or waits for its first proof.
+    /// Returns whether anything fails, or a version waits for its first proof.
     pub(super) fn is_unsettled(&self, now: Monotonic) -> bool {
         let unproven = |writer: &Writer| self.evidence.awaits_proof(writer.version);
         self.evidence.is_failing()
             || self.ring.incident().is_some()
-            || self.ring.writers_to_be(now).iter().any(unproven)
+            || self.ring.current_and_future_writers(now).iter().any(unproven)
     }
 
-    /// The next version that will write, and how long until then.
+    /// Returns the next version that will write, and the time until then.
     pub(super) fn takeover(&self, now: Monotonic) -> Option<(KekVersion, Duration)> {
         self.ring.next_takeover(self.writer(now).ok()?.version, now)
     }
@@ -238,7 +247,7 @@ impl Knowledge {
     }
 }
 
-/// Whether `error` says something about the key or the version, and not that nothing is known.
+/// Returns whether `error` is about the key or the version, and not about missing information.
 const fn is_conclusive(error: &KmsError) -> bool {
     !error.code().is_outage() && !matches!(error.code(), Code::ProofPending | Code::Starting)
 }

@@ -1,4 +1,4 @@
-//! What `Status` and `Encrypt` make of a row of successes, refusals and outages.
+//! Tests the results of `Status` and `Encrypt` after sequences of successes, refusals and outages.
 
 use std::collections::BTreeMap;
 
@@ -13,37 +13,38 @@ use super::{
 };
 
 const V1: KekVersion = KekVersion::FIRST;
-const BORN: i64 = 1_000_000;
+const START: i64 = 1_000_000;
 
 fn at(seconds: u64) -> Monotonic {
     Monotonic::at(Duration::from_secs(seconds))
 }
 
 fn wall(seconds: u64) -> UnixTime {
-    UnixTime::from_secs(BORN).after(Duration::from_secs(seconds))
+    UnixTime::from_secs(START).after(Duration::from_secs(seconds))
 }
 
-/// A key whose versions were made at these seconds, the first one at 0.
+/// Describes a key whose versions were made at these seconds.
 fn snapshot(made: &[u64]) -> KekSnapshot {
     let numbers = (1..).filter_map(KekVersion::new);
     KekSnapshot::new(numbers.zip(made.iter().map(|second| wall(*second).into())))
 }
 
-fn nothing() -> Knowledge {
+/// Knowledge before the first answer.
+fn empty() -> Knowledge {
     let identity = KeyIdentity::new(Lineage::of_place("test", &["k"]), 0);
     let ring = KeyRing::new(identity, Duration::from_mins(1), BTreeMap::new());
     Knowledge::new(ring, Duration::from_secs(30))
 }
 
-/// Takes in what was asked for and received at `seconds`.
-fn take_in(known: &mut Knowledge, outcome: Result<KekSnapshot, KmsError>, seconds: u64) {
-    known.take_in(outcome, at(seconds), at(seconds), wall(seconds));
+/// Records a read that started and ended at `seconds`.
+fn record_read(known: &mut Knowledge, outcome: Result<KekSnapshot, KmsError>, seconds: u64) {
+    known.record_read(outcome, at(seconds), at(seconds), wall(seconds));
 }
 
-/// Knowledge of a key whose only version has been read and proven at 0.
+/// Knowledge of a key with one version that was read and proven at 0.
 fn healthy() -> Knowledge {
-    let mut state = nothing();
-    take_in(&mut state, Ok(snapshot(&[0])), 0);
+    let mut state = empty();
+    record_read(&mut state, Ok(snapshot(&[0])), 0);
     state.evidence.proof_made(V1, Ok(()), at(0));
     state
 }
@@ -52,7 +53,7 @@ fn failure<T>(code: Code) -> Result<T, KmsError> {
     Err(KmsError::new(code, "test", "none"))
 }
 
-/// How good a standing is: nothing may be written, only with a reason, or freely.
+/// Orders standings: 0 allows no writes, 1 allows writes during an outage, 2 allows all writes.
 fn rank(standing: &Standing) -> u8 {
     match standing {
         Standing::Failing(_) => 0,
@@ -95,7 +96,8 @@ proptest! {
     fn no_outage_improves_the_standing_or_lets_a_refused_version_write(events in outcomes()) {
         let mut state = healthy();
         let mut now = 0_u64;
-        // The refusals that no success has cleared yet: of the metadata, and of the proof.
+        // Whether a refusal stands that no success has cleared yet: for the metadata, and for the
+        // proof.
         let mut refused = [false, false];
         for (wait, is_proof, outcome) in events {
             now = now.saturating_add(wait);
@@ -108,7 +110,7 @@ proptest! {
             if is_proof {
                 state.evidence.proof_made(V1, result, at(now));
             } else {
-                take_in(&mut state, result.map(|()| snapshot(&[0])), now);
+                record_read(&mut state, result.map(|()| snapshot(&[0])), now);
             }
             match outcome {
                 Outcome::Success => refused[usize::from(is_proof)] = false,
@@ -121,7 +123,7 @@ proptest! {
             }
             if refused != [false, false] {
                 prop_assert_eq!(rank(&after), 0, "{:?}", after);
-                prop_assert!(state.may_write(at(now)).is_err());
+                prop_assert!(state.writer_if_allowed(at(now)).is_err());
             }
         }
     }
@@ -132,54 +134,54 @@ fn an_outage_does_not_hide_an_incident() {
     let mut state = healthy();
     let mut replaced = snapshot(&[0]);
     replaced.versions.insert(V1, wall(5).into());
-    take_in(&mut state, Ok(replaced), 15);
-    take_in(&mut state, failure(Code::KeeperTimeout), 60);
+    record_read(&mut state, Ok(replaced), 15);
+    record_read(&mut state, failure(Code::KeeperTimeout), 60);
     let (standing, _) = state.standing(at(60), OutagePolicy::KeepWriting);
     assert_eq!(standing.kind(), (false, Some(Code::KeyReplaced)));
 }
 
 #[test]
-fn before_the_first_answer_the_outage_is_told() {
-    let mut state = nothing();
-    take_in(&mut state, failure(Code::KeeperSealed), 1);
+fn reports_an_outage_before_the_first_answer() {
+    let mut state = empty();
+    record_read(&mut state, failure(Code::KeeperSealed), 1);
     let (standing, _) = state.standing(at(1), OutagePolicy::KeepWriting);
     assert_eq!(standing.kind(), (false, Some(Code::KeeperSealed)));
 }
 
 const V2: KekVersion = KekVersion::FIRST.next();
 
-/// Version 2 was made at 20 and takes over at 80; this node first sees it at 100.
-fn late() -> Knowledge {
+/// Version 2 was made at 20 and is due at 80. This process first sees it at 100.
+fn seen_late() -> Knowledge {
     let mut state = healthy();
-    take_in(&mut state, Ok(snapshot(&[0, 20])), 100);
+    record_read(&mut state, Ok(snapshot(&[0, 20])), 100);
     state
 }
 
 #[test]
-fn a_version_first_seen_after_its_takeover_lets_the_one_before_write_until_it_is_proven() {
-    let mut state = late();
+fn the_previous_version_writes_until_a_late_seen_version_is_proven() {
+    let mut state = seen_late();
     let (standing, writer) = state.standing(at(100), OutagePolicy::StopWrites);
     assert_eq!(standing, Standing::Healthy);
     assert_eq!(writer.map(|writer| writer.version), Some(V1));
-    assert_eq!(state.may_write(at(100)).map(|writer| writer.version), Ok(V1));
+    assert_eq!(state.writer_if_allowed(at(100)).map(|writer| writer.version), Ok(V1));
     state.evidence.proof_made(V2, Ok(()), at(101));
-    assert_eq!(state.may_write(at(101)).map(|writer| writer.version), Ok(V2));
+    assert_eq!(state.writer_if_allowed(at(101)).map(|writer| writer.version), Ok(V2));
     let (_, writer) = state.standing(at(101), OutagePolicy::StopWrites);
     assert_eq!(writer.map(|writer| writer.version), Some(V2));
 }
 
 fn writes(known: &Knowledge, seconds: u64) -> Result<KekVersion, Code> {
-    known.may_write(at(seconds)).map(|writer| writer.version).map_err(|error| error.code())
+    known.writer_if_allowed(at(seconds)).map(|writer| writer.version).map_err(|error| error.code())
 }
 
 /// Reads the key again at `seconds`, unchanged.
 fn reread(known: &mut Knowledge, seconds: u64) {
-    take_in(known, Ok(snapshot(&[0, 20])), seconds);
+    record_read(known, Ok(snapshot(&[0, 20])), seconds);
 }
 
 #[test]
-fn a_version_that_is_never_proven_never_writes_and_shows_after_the_bound() {
-    let mut known = late();
+fn an_unproven_version_never_writes_and_stops_writes_after_a_minute() {
+    let mut known = seen_late();
     for second in (102..160).step_by(2) {
         reread(&mut known, second);
         known.evidence.proof_made(V2, failure(Code::KeeperTimeout), at(second));
@@ -192,8 +194,8 @@ fn a_version_that_is_never_proven_never_writes_and_shows_after_the_bound() {
 }
 
 #[test]
-fn a_node_of_the_keeper_that_lags_does_not_stop_the_version_before() {
-    let mut known = late();
+fn a_lagging_node_does_not_stop_the_previous_version() {
+    let mut known = seen_late();
     known.evidence.proof_made(V2, failure(Code::VersionNotYet), at(101));
     assert_eq!(writes(&known, 101), Ok(V1));
     reread(&mut known, 160);
@@ -203,27 +205,27 @@ fn a_node_of_the_keeper_that_lags_does_not_stop_the_version_before() {
 #[test]
 fn a_refused_proof_of_the_new_version_stops_all_writes_at_once() {
     for refusal in [Code::AadNotEnforced, Code::KeeperAnswer, Code::PermissionDenied] {
-        let mut known = late();
+        let mut known = seen_late();
         known.evidence.proof_made(V2, failure(refusal), at(101));
         assert_eq!(writes(&known, 101), Err(refusal));
     }
 }
 
 #[test]
-fn a_refused_proof_of_the_version_before_stops_it_too() {
-    let mut known = late();
+fn a_refused_proof_stops_the_previous_version_too() {
+    let mut known = seen_late();
     known.evidence.proof_made(V1, failure(Code::AadNotEnforced), at(101));
     assert_eq!(writes(&known, 101), Err(Code::AadNotEnforced));
 }
 
 #[test]
-fn a_version_below_the_minimum_does_not_write_on() {
+fn a_version_below_the_minimum_stops_writing() {
     for (min_decryption, min_encryption) in [(V1, Some(V2)), (V2, None)] {
         let mut known = healthy();
         let mut raised = snapshot(&[0, 20]);
         raised.versions.retain(|version, _| *version >= min_decryption);
         let raised = KekSnapshot { min_decryption, min_encryption, ..raised };
-        take_in(&mut known, Ok(raised), 100);
+        record_read(&mut known, Ok(raised), 100);
         assert_eq!(writes(&known, 100), Err(Code::ProofPending));
         known.evidence.proof_made(V2, Ok(()), at(101));
         assert_eq!(writes(&known, 101), Ok(V2));
@@ -233,17 +235,17 @@ fn a_version_below_the_minimum_does_not_write_on() {
 #[test]
 fn a_fresh_key_and_a_fresh_start_wait_for_their_first_proof() {
     for made in [&[0][..], &[0, 20]] {
-        let mut known = nothing();
-        take_in(&mut known, Ok(snapshot(made)), 100);
+        let mut known = empty();
+        record_read(&mut known, Ok(snapshot(made)), 100);
         assert_eq!(writes(&known, 100), Err(Code::ProofPending));
     }
 }
 
 #[test]
-fn time_in_which_the_keeper_does_not_answer_is_not_held_against_a_new_version() {
-    let mut known = late();
+fn an_outage_does_not_count_against_a_new_version() {
+    let mut known = seen_late();
     for second in (102..600).step_by(2) {
-        take_in(&mut known, failure(Code::KeeperUnreachable), second);
+        record_read(&mut known, failure(Code::KeeperUnreachable), second);
         known.evidence.proof_made(V2, failure(Code::KeeperUnreachable), at(second));
     }
     let (standing, writer) = known.standing(at(600), OutagePolicy::KeepWriting);
@@ -252,20 +254,20 @@ fn time_in_which_the_keeper_does_not_answer_is_not_held_against_a_new_version() 
 }
 
 #[test]
-fn the_version_that_is_due_is_proven_first_and_the_one_before_stays_proven() {
-    let known = late();
+fn proves_the_due_version_first_and_then_the_previous_one() {
+    let known = seen_late();
     let due = |second| {
         let due = known.due_proofs(Duration::from_secs(50), at(second));
         due.into_iter().map(|(writer, proven)| (writer.version, proven)).collect::<Vec<_>>()
     };
     assert_eq!(due(100), [(V2, false), (V1, true)]);
-    assert_eq!(due(40), [(V2, false)], "the proof of version 1 is young enough");
+    assert_eq!(due(40), [(V2, false)], "the proof of version 1 is recent enough");
     assert!(known.is_unsettled(at(100)));
 }
 
 proptest! {
-    /// Nodes that see a version and prove it at any time end on that version together, and none
-    /// writes with it before its proof.
+    /// Nodes see a version and prove it at random times. All of them end with that version, and
+    /// none writes with it before its proof.
     #[test]
     fn all_nodes_end_on_the_same_version(
         nodes in vec((20..200_u64, vec(prop::sample::select(&[
@@ -305,67 +307,67 @@ fn lowest_to_unwrap(known: &Knowledge) -> KekVersion {
 }
 
 #[test]
-fn an_answer_that_was_asked_for_before_the_newest_one_changes_nothing() {
+fn ignores_a_read_that_started_before_the_newest_answer() {
     let mut known = healthy();
     let mut raised = snapshot(&[0, 20]);
     raised.versions.remove(&V1);
     raised.min_decryption = V2;
-    known.take_in(Ok(raised), at(100), at(101), wall(101));
+    known.record_read(Ok(raised), at(100), at(101), wall(101));
     let older =
         [Ok(snapshot(&[0, 20])), failure(Code::PermissionDenied), failure(Code::KeeperTimeout)];
     for outcome in older {
-        let news = known.take_in(outcome, at(99), at(102), wall(102));
-        assert!(news.changes.is_empty() && news.warnings.is_none(), "{news:?}");
+        let update = known.record_read(outcome, at(99), at(102), wall(102));
+        assert!(update.changes.is_empty() && update.warnings.is_none(), "{update:?}");
         assert_eq!(lowest_to_unwrap(&known), V2);
         assert!(known.evidence.metadata_verdict(at(102)).is_ok());
         assert!(!known.evidence.is_failing());
     }
-    known.take_in(Ok(snapshot(&[0, 20])), at(102), at(103), wall(103));
+    known.record_read(Ok(snapshot(&[0, 20])), at(102), at(103), wall(103));
     assert_eq!(lowest_to_unwrap(&known), V1, "the minimum was lowered again");
 }
 
 #[test]
-fn an_answer_that_was_asked_for_before_a_refusal_does_not_clear_it() {
+fn a_read_that_started_before_a_refusal_does_not_clear_it() {
     let mut known = healthy();
-    known.take_in(failure(Code::KeyMissing), at(100), at(100), wall(100));
-    known.take_in(Ok(snapshot(&[0])), at(99), at(101), wall(101));
+    known.record_read(failure(Code::KeyMissing), at(100), at(100), wall(100));
+    known.record_read(Ok(snapshot(&[0])), at(99), at(101), wall(101));
     let verdict = known.evidence.metadata_verdict(at(101)).map_err(|error| error.code());
     assert_eq!(verdict, Err(Code::KeyMissing));
 }
 
 #[test]
-fn an_answer_that_was_asked_for_before_an_outage_counts() {
+fn accepts_a_read_that_started_before_an_outage() {
     let mut known = healthy();
-    known.take_in(failure(Code::KeeperUnreachable), at(100), at(100), wall(100));
-    known.take_in(Ok(snapshot(&[0])), at(99), at(101), wall(101));
+    known.record_read(failure(Code::KeeperUnreachable), at(100), at(100), wall(100));
+    known.record_read(Ok(snapshot(&[0])), at(99), at(101), wall(101));
     assert!(!known.evidence.is_failing());
     assert!(known.is_read_since(at(99)) && !known.is_read_since(at(100)));
 }
 
-/// A node of the keeper that lags shows minimum versions of before, under which an older version,
-/// whose proof was forgotten, would write.
+/// A lagging node of the keeper reports the old minimum versions. With them an older version would
+/// write, but its proof was forgotten.
 #[test]
-fn a_version_that_wrote_goes_on_when_an_older_one_would_take_over_without_a_proof() {
+fn the_writer_stays_while_an_older_version_waits_for_its_proof() {
     let mut known = healthy();
     let raised = KekSnapshot { min_encryption: Some(V2), ..snapshot(&[0, 90]) };
-    take_in(&mut known, Ok(raised), 100);
+    record_read(&mut known, Ok(raised), 100);
     known.evidence.proof_made(V2, Ok(()), at(100));
     assert_eq!(known.note_writer(at(100)).map(|writer| writer.version), Some(V2));
-    take_in(&mut known, Ok(snapshot(&[0, 90])), 110);
+    record_read(&mut known, Ok(snapshot(&[0, 90])), 110);
     assert_eq!(writes(&known, 110), Ok(V2));
     known.evidence.proof_made(V1, Ok(()), at(112));
-    assert_eq!(writes(&known, 112), Ok(V1), "its time comes at 150 s");
+    assert_eq!(writes(&known, 112), Ok(V1), "version 2 is due at 150 s");
 }
 
-/// A node of the keeper that lags shows minimum versions of before, while the version that the raised
-/// minimum calls for is not proven yet.
+/// A lagging node of the keeper reports the old minimum versions. The version that the raised
+/// minimum requires is not proven yet.
 #[test]
 fn a_proven_version_writes_again_when_a_raised_minimum_is_lowered_before_the_next_proof() {
     let mut known = healthy();
     let raised = KekSnapshot { min_encryption: Some(V2), ..snapshot(&[0, 90]) };
-    take_in(&mut known, Ok(raised), 100);
+    record_read(&mut known, Ok(raised), 100);
     assert_eq!(known.note_writer(at(100)).map(|writer| writer.version), Some(V2));
     assert_eq!(writes(&known, 100), Err(Code::ProofPending));
-    take_in(&mut known, Ok(snapshot(&[0, 90])), 101);
+    record_read(&mut known, Ok(snapshot(&[0, 90])), 101);
     assert_eq!(writes(&known, 101), Ok(V1));
 }

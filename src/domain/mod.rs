@@ -1,7 +1,7 @@
 //! The rules of a KMS v2 provider: pure, with no I/O, no clock, no runtime and no wire format.
 //!
-//! Everything here can be run in a unit test with nothing but values; whatever touches the world
-//! is asked for through a port (`crate::ports`).
+//! A unit test can run all of this with plain values. The domain reaches the outside only through a
+//! port (`crate::ports`).
 #![warn(clippy::arithmetic_side_effects)]
 
 pub mod envelope;

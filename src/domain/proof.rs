@@ -1,5 +1,5 @@
-//! The proof that a version may write: what it wraps unwraps to the same bytes, and does not unwrap
-//! when it was moved.
+//! Proves that a version may write: its ciphertext unwraps to the same bytes, and does not unwrap
+//! under other associated data.
 
 use super::{
     envelope::{Annotations, AssociatedData},
@@ -11,15 +11,22 @@ use super::{
 };
 use crate::ports::{Ports, kek::Unwrap};
 
-/// What a proof wraps: a seed's length, and no secret.
+/// The bytes that a proof wraps. They have the length of a seed and are not secret.
 const PROBE: &[u8; 32] = b"vault-kube-kms proof, no secret.";
 
-/// Wraps and unwraps a probe. When `binding` is asked for, an unwrap under other associated
-/// data must fail too; that refusal is only provoked once a version, since keepers audit it.
+/// Wraps and unwraps a probe with the version of `writer`. With `binding`, also checks that an
+/// unwrap under other associated data fails.
+///
+/// Keepers write that refused unwrap to their audit log, so callers ask for `binding` only while
+/// the version is not proven.
+///
+/// # Errors
+/// [`Code::KeeperAnswer`] when the keeper unwraps to other bytes or uses another version,
+/// [`Code::AadNotEnforced`] when it ignores the associated data, and the errors of the keeper.
 pub(super) async fn attempt(ports: &Ports, writer: &Writer, binding: bool) -> Result<(), KmsError> {
     let Ports { kek, clock, .. } = ports;
     let deadline = clock.now().after(CALL_BUDGET);
-    // No key id looks like these, so that a probe can never pass for a stored object.
+    // No key id has this form, so a probe cannot be mistaken for a stored object.
     let bound = AssociatedData::binding(&format!("proof {}", writer.key_id), &Annotations::ours());
     let foreign = AssociatedData::binding("proof of another key", &Annotations::ours());
     let probe = Plaintext::new(PROBE.to_vec());
@@ -29,7 +36,7 @@ pub(super) async fn attempt(ports: &Ports, writer: &Writer, binding: bool) -> Re
     if kek.unwrap(sealed, deadline).await? != probe {
         return Err(KmsError::new(
             Code::KeeperAnswer,
-            "the keeper unwrapped a probe to other bytes than were wrapped",
+            "the keeper unwrapped a probe to bytes that differ from the wrapped ones",
             "stop using this keeper and restore it from a good state",
         ));
     }
@@ -42,13 +49,13 @@ pub(super) async fn attempt(ports: &Ports, writer: &Writer, binding: bool) -> Re
         Err(error) => Err(error),
         Ok(_) => Err(KmsError::new(
             Code::AadNotEnforced,
-            "the keeper unwrapped a probe under other associated data than it was wrapped with",
+            "the keeper unwrapped a probe although its associated data had changed",
             "use a keeper that enforces associated data; docs/failure-modes.md names the versions",
         )),
     }
 }
 
-/// Refuses a wrap that was made with another version than was asked for.
+/// Checks that the keeper wrapped with the version `asked`; `used` is the version that it names.
 ///
 /// # Errors
 /// [`Code::KeeperAnswer`] when the two differ.
@@ -58,7 +65,7 @@ pub(super) fn check_version(asked: KekVersion, used: KekVersion) -> Result<(), K
     }
     Err(KmsError::new(
         Code::KeeperAnswer,
-        format!("the keeper wrapped with key version {used} where {asked} was asked for"),
-        "check that nothing between this process and the keeper changes requests",
+        format!("the keeper wrapped with key version {used} instead of {asked}"),
+        "check that no proxy between this process and the keeper changes requests",
     ))
 }

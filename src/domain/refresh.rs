@@ -1,5 +1,6 @@
-//! One look at the keeper for everybody who asks at the same time, and not more often than once
-//! a second: a key id is request content, and whoever writes to etcd can make up any number.
+//! Shares one refresh of the key's metadata between concurrent calls, and limits refreshes to one a
+//! second. A call asks for a refresh because of its key id, and an attacker with write access to
+//! etcd can invent any number of key ids.
 
 use std::{
     fmt,
@@ -17,72 +18,72 @@ use futures_util::{
 
 use super::time::Monotonic;
 
-/// The least time from the start of one look to the start of the next.
-pub(super) const INTERVAL: Duration = Duration::from_secs(1);
+/// The minimum time from the start of one refresh to the start of the next.
+pub(super) const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A look that all who wait for it drive. When all have left it is dropped, and with it whatever it
-/// holds at the keeper.
-type Flight = Shared<BoxFuture<'static, ()>>;
+/// A refresh that every waiting call polls. It is dropped when the last of them is dropped, which
+/// cancels its request to the keeper.
+type SharedRefresh = Shared<BoxFuture<'static, ()>>;
 
-/// The last look that was started.
+/// The last refresh that was started.
 struct Last {
     started: Monotonic,
-    flight: WeakShared<BoxFuture<'static, ()>>,
+    refresh: WeakShared<BoxFuture<'static, ()>>,
     ended: Arc<AtomicBool>,
 }
 
-/// How a caller goes on.
-pub(super) enum Look {
-    /// The look under way, and when it was started.
-    UnderWay(Monotonic, Flight),
-    /// The last look ended, and is too recent to look again.
+/// The refresh that a call gets.
+pub(super) enum Refresh {
+    /// A refresh runs: the time of its start, and the future to wait for.
+    Running(Monotonic, SharedRefresh),
+    /// The last refresh has ended, and it is too early for another one.
     Ended,
-    /// The last look was left by all who waited for it; the next one may start after this time.
-    Abandoned(Duration),
+    /// The last refresh was cancelled before its end. The next one may start after this time.
+    Cancelled(Duration),
 }
 
-/// Coalesces and limits looks at the keeper.
+/// Shares and limits refreshes.
 #[derive(Default)]
-pub(super) struct Refresh(Mutex<Option<Last>>);
+pub(super) struct Refresher(Mutex<Option<Last>>);
 
-impl Refresh {
-    /// The look under way at `now`, or a new one made by `start` unless the last one was started
-    /// less than [`INTERVAL`] ago.
+impl Refresher {
+    /// Returns the refresh that runs at `now`. When none runs, starts one with `start`, unless the
+    /// last one started less than [`MIN_INTERVAL`] ago.
     pub(super) fn join(
         &self,
         now: Monotonic,
         start: impl FnOnce() -> BoxFuture<'static, ()>,
-    ) -> Look {
+    ) -> Refresh {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(last) = &*slot {
             let ended = last.ended.load(Ordering::SeqCst);
-            if !ended && let Some(flight) = last.flight.upgrade() {
-                return Look::UnderWay(last.started, flight);
+            if !ended && let Some(refresh) = last.refresh.upgrade() {
+                return Refresh::Running(last.started, refresh);
             }
             let age = now.since(last.started);
-            if age < INTERVAL {
+            if age < MIN_INTERVAL {
                 return if ended {
-                    Look::Ended
+                    Refresh::Ended
                 } else {
-                    Look::Abandoned(INTERVAL.saturating_sub(age))
+                    Refresh::Cancelled(MIN_INTERVAL.saturating_sub(age))
                 };
             }
         }
-        let (look, ended) = (start(), Arc::new(AtomicBool::new(false)));
+        let (read, ended) = (start(), Arc::new(AtomicBool::new(false)));
         let end = Arc::clone(&ended);
-        let flight = async move {
-            look.await;
+        let refresh = async move {
+            read.await;
             end.store(true, Ordering::SeqCst);
         };
-        let flight = flight.boxed().shared();
-        *slot = flight.downgrade().map(|flight| Last { started: now, flight, ended });
-        Look::UnderWay(now, flight)
+        let refresh = refresh.boxed().shared();
+        *slot = refresh.downgrade().map(|refresh| Last { started: now, refresh, ended });
+        Refresh::Running(now, refresh)
     }
 }
 
-impl fmt::Debug for Refresh {
+impl fmt::Debug for Refresher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Refresh").finish_non_exhaustive()
+        f.debug_struct("Refresher").finish_non_exhaustive()
     }
 }
 
@@ -97,34 +98,35 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_costs_one_look_a_second() {
-        let (refresh, looks) = (Refresh::default(), Arc::new(AtomicU32::new(0)));
+    fn starts_one_refresh_a_second_under_many_calls() {
+        let (refresher, reads) = (Refresher::default(), Arc::new(AtomicU32::new(0)));
         for millis in 0..10_000_u64 {
-            let looks = Arc::clone(&looks);
-            let look = refresh.join(at(millis), || {
+            let reads = Arc::clone(&reads);
+            let refresh = refresher.join(at(millis), || {
                 async move {
-                    looks.fetch_add(1, Ordering::Relaxed);
+                    reads.fetch_add(1, Ordering::Relaxed);
                 }
                 .boxed()
             });
-            if let Look::UnderWay(_, flight) = look {
-                flight.now_or_never();
+            if let Refresh::Running(_, refresh) = refresh {
+                refresh.now_or_never();
             }
         }
-        assert_eq!(looks.load(Ordering::Relaxed), 10);
+        assert_eq!(reads.load(Ordering::Relaxed), 10);
     }
 
     #[test]
-    fn a_look_under_way_is_shared_however_long_it_takes() {
-        let refresh = Refresh::default();
-        let _leader = refresh.join(at(0), || std::future::pending().boxed());
-        let joined = refresh.join(at(60_000), || unreachable!("it must join the look under way"));
-        assert!(matches!(joined, Look::UnderWay(started, _) if started == at(0)));
+    fn shares_a_running_refresh_for_as_long_as_it_runs() {
+        let refresher = Refresher::default();
+        let _first = refresher.join(at(0), || std::future::pending().boxed());
+        let joined =
+            refresher.join(at(60_000), || unreachable!("it must join the running refresh"));
+        assert!(matches!(joined, Refresh::Running(started, _) if started == at(0)));
     }
 
     #[test]
-    fn a_look_that_all_have_left_is_dropped_and_replaced() {
-        let (refresh, held) = (Refresh::default(), Arc::new(()));
+    fn drops_and_replaces_a_refresh_that_no_call_waits_for() {
+        let (refresher, held) = (Refresher::default(), Arc::new(()));
         let start = || {
             let held = Arc::clone(&held);
             async move {
@@ -133,10 +135,10 @@ mod tests {
             }
             .boxed()
         };
-        drop(refresh.join(at(0), start));
-        assert_eq!(Arc::strong_count(&held), 1, "nothing keeps what the look held");
+        drop(refresher.join(at(0), start));
+        assert_eq!(Arc::strong_count(&held), 1, "the dropped refresh releases what it held");
         let wait = Duration::from_millis(600);
-        assert!(matches!(refresh.join(at(400), start), Look::Abandoned(left) if left == wait));
-        assert!(matches!(refresh.join(at(1_000), start), Look::UnderWay(..)));
+        assert!(matches!(refresher.join(at(400), start), Refresh::Cancelled(left) if left == wait));
+        assert!(matches!(refresher.join(at(1_000), start), Refresh::Running(..)));
     }
 }

@@ -1,5 +1,6 @@
-//! The key ring: which version writes, which ones read, when the next one takes over, and when
-//! the keeper's answers no longer belong to the key that was known.
+//! The key ring decides which version writes, which versions unwrap, and when the next version
+//! takes over. It also detects that the keeper answers with another key, or with an older state of
+//! the key.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,81 +12,85 @@ use super::{
     time::{Monotonic, UnixTime},
 };
 
-/// How far ahead a creation time may be before it counts from when it was first seen.
+/// How far in the future a creation time may be. The age of a version with a later creation time
+/// counts from the moment when this process first saw the version.
 const FUTURE_TOLERANCE: Duration = Duration::from_secs(5);
 
-/// How long a lower latest version must persist before it is a rollback and no lagging replica.
+/// How long the latest version must stay lower than the known one to count as a rollback. Within
+/// this time it counts as the answer of a lagging node.
 const ROLLBACK_AFTER: Duration = Duration::from_mins(1);
 
-/// The version that writes, under the name that goes with it.
+/// A version that wraps, and its key id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Writer {
     /// The key version that wraps.
     pub version: KekVersion,
-    /// Its public name.
+    /// The key id of that version.
     pub key_id: KeyId,
 }
 
-/// A version that was ever seen.
+/// A version that this process has seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VersionView {
-    /// Its number.
+    /// The number of the version.
     pub version: KekVersion,
-    /// Its public name.
+    /// The key id of the version.
     pub key_id: KeyId,
-    /// When the keeper made it, where the keeper knows.
+    /// When the keeper made the version. `None` when the keeper does not record it.
     pub created: Option<UnixTime>,
-    /// From when on it is old enough to write; `None` for a version that was there at the first look
-    /// and whose age is not known.
+    /// When the version is old enough to write. `None` for a version without a creation time that
+    /// the first read of the key showed; it counts as old.
     pub writes_from: Option<UnixTime>,
-    /// Whether the keeper still unwraps with it.
+    /// Whether the keeper still unwraps with the version.
     pub unwraps: bool,
 }
 
-/// What a key id means to this ring.
+/// The result of a search for a key id in this ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolution {
     /// The id of a version that can unwrap.
     Known(KekVersion),
-    /// An id of ours by its form, of a version above the newest known: a peer may know it.
+    /// The form is right and the version is above the newest known one. Another node may know it.
     Newer(KekVersion),
-    /// The id of a version that, when last seen, the keeper did not unwrap with. It may again.
+    /// The id of a known version that the keeper did not unwrap with at the last read. The operator
+    /// may have lowered the minimum version since.
     Archived(KekVersion),
-    /// By its form the id of a version below those that the keeper shows; never seen here.
+    /// The form is right and the version is below the keeper's minimum version. This process has
+    /// never seen the version, so it cannot check the id.
     Retired(KekVersion),
-    /// No id of ours.
+    /// Not an id of this key.
     Unknown,
 }
 
-/// What an observation changed.
+/// A change that one answer of the keeper caused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RingChange {
     /// A version was seen for the first time.
     Appeared(KekVersion),
     /// A known version can no longer unwrap.
     Retired(KekVersion),
-    /// The keeper answered with an older state; nothing follows from it yet.
+    /// The keeper answered with an older state of the key. The ring ignores the answer.
     Lagging {
         /// The latest version of that answer.
         answered: KekVersion,
         /// The latest version that was known.
         known: KekVersion,
     },
-    /// The keeper's key is not the one that was known.
+    /// The keeper's key was replaced or rolled back.
     IncidentRaised(KmsError),
     /// The keeper answers with the known key again.
     IncidentCleared,
 }
 
-/// What never changes of a version.
+/// The facts about a version that never change.
 #[derive(Clone, Debug)]
-struct Born {
+struct SeenVersion {
     identity: VersionIdentity,
-    /// Derived once: Status asks for it again and again.
+    /// Computed once, because each Status reads it.
     key_id: KeyId,
 }
 
-/// All that is known of one KEK; a pure state machine fed with snapshots and times.
+/// The state of one KEK: a pure state machine. Its inputs are snapshots and times.
 #[derive(Clone, Debug)]
 pub struct KeyRing {
     identity: KeyIdentity,
@@ -93,20 +98,22 @@ pub struct KeyRing {
     accepted: BTreeMap<String, KekVersion>,
     clock: CorrectedClock,
     current: Option<KekSnapshot>,
-    /// Every version ever seen, whether it still unwraps or not.
-    born: BTreeMap<KekVersion, Born>,
-    /// When a version was first seen whose own time does not count: it is in the future, or not known.
+    /// All versions that this process has seen, also those that no longer unwrap.
+    seen: BTreeMap<KekVersion, SeenVersion>,
+    /// When this process first saw a version whose creation time is unknown or in the future. The
+    /// age of the version counts from then.
     counted_from: BTreeMap<KekVersion, UnixTime>,
+    /// When the current run of answers with an older state of the key began.
     behind_since: Option<Monotonic>,
     incident: Option<KmsError>,
-    /// The newest version that was old enough to write here: a clock that is corrected backwards
-    /// does not take the pen from it.
-    settled: Option<KekVersion>,
+    /// The newest version that was old enough to write. It stays old enough when the clock is
+    /// corrected backwards.
+    newest_aged: Option<KekVersion>,
 }
 
 impl KeyRing {
-    /// An empty ring. `delay` is the age at which a new version begins to write; `accepted` maps
-    /// ids from before a re-import to the versions that read them now.
+    /// Makes an empty ring. `delay` is the age at which a new version begins to write. `accepted`
+    /// maps key ids from before a re-import to the versions that unwrap their objects now.
     #[must_use]
     pub const fn new(
         identity: KeyIdentity,
@@ -119,29 +126,29 @@ impl KeyRing {
             accepted,
             clock: CorrectedClock::UNSET,
             current: None,
-            born: BTreeMap::new(),
+            seen: BTreeMap::new(),
             counted_from: BTreeMap::new(),
             behind_since: None,
             incident: None,
-            settled: None,
+            newest_aged: None,
         }
     }
 
-    /// Takes in one answer of the keeper, received at `now` when the local clock read `wall`.
+    /// Processes one answer of the keeper, received at `now`. `wall` is the local clock at that
+    /// moment. Returns what the answer changed.
     pub fn observe(
         &mut self,
         snapshot: KekSnapshot,
         now: Monotonic,
         wall: UnixTime,
     ) -> Vec<RingChange> {
-        self.settled = self.settled.max(self.aged_writer(now));
+        self.newest_aged = self.newest_aged.max(self.aged_writer(now));
         self.clock = CorrectedClock::set(wall, snapshot.keeper_time, now);
-        if let Some(incident) = self.replaced(&snapshot) {
+        if let Some(incident) = self.find_replacement(&snapshot) {
             return self.raise(incident);
         }
-        let known = self.born.last_key_value().map(|(version, _)| *version);
-        if let Some(known) = known.filter(|known| snapshot.latest < *known) {
-            return self.fell_behind(snapshot.latest, known, now);
+        if let Some(known) = self.newest().filter(|known| snapshot.latest < *known) {
+            return self.record_older_answer(snapshot.latest, known, now);
         }
         self.behind_since = None;
         let mut changes = Vec::new();
@@ -152,14 +159,16 @@ impl KeyRing {
         changes
     }
 
-    /// The version that writes at `now`.
+    /// Returns the version that writes at `now`.
     ///
-    /// It is the highest one at or above the keeper's minimum versions whose age is at least the
-    /// rotation delay; if none is that old, the lowest such version, at once.
+    /// It is the highest version at or above the keeper's minimum versions whose age is at least
+    /// the rotation delay. If no version is that old, it is the lowest version at or above the
+    /// minimum versions.
     ///
     /// # Errors
-    /// [`Code::Starting`] before the first observation, the incident while there is one, and
-    /// [`Code::KeyUnusable`] when the key must not wrap or has no version that may.
+    /// [`Code::Starting`] before the first answer of the keeper; the incident while there is one;
+    /// the `flaw` of the key; [`Code::KeyUnusable`] when no version is at or above the minimum
+    /// versions.
     pub fn writer(&self, now: Monotonic) -> Result<Writer, KmsError> {
         if let Some(incident) = &self.incident {
             return Err(incident.clone());
@@ -167,8 +176,8 @@ impl KeyRing {
         let snapshot = self.current.as_ref().ok_or_else(|| {
             KmsError::new(
                 Code::Starting,
-                "the keeper has not been seen since this process started",
-                "wait, or look for the cause in this process's log",
+                "the keeper has not answered since this process started",
+                "wait a few seconds; if this lasts, look for the cause in this process's log",
             )
         })?;
         if let Some(flaw) = &snapshot.flaw {
@@ -178,19 +187,19 @@ impl KeyRing {
         let mut candidates = snapshot.versions.range(snapshot.write_floor()..);
         let lowest = candidates.clone().next();
         let aged = candidates.rfind(|(version, identity)| {
-            Some(**version) <= self.settled || self.is_aged(**version, **identity, wall)
+            Some(**version) <= self.newest_aged || self.is_aged(**version, **identity, wall)
         });
         let (version, _) = aged.or(lowest).ok_or_else(|| {
             KmsError::new(
                 Code::KeyUnusable,
-                format!("no key version at or above {} can wrap", snapshot.write_floor()),
+                format!("the key has no usable version at or above {}", snapshot.write_floor()),
                 "lower the key's minimum version for encryption, or rotate the key",
             )
         })?;
         self.writer_of(*version)
     }
 
-    /// The next version that will write after `writing` does at `now`, and how long until then.
+    /// Returns the version that will write after `writing`, and the time from `now` until then.
     #[must_use]
     pub fn next_takeover(
         &self,
@@ -210,9 +219,9 @@ impl KeyRing {
             .min_by_key(|(_, wait)| *wait)
     }
 
-    /// The versions that write now or will write later, lowest first: those to be proven.
+    /// Returns the version that writes now and all versions that will write later, lowest first.
     #[must_use]
-    pub fn writers_to_be(&self, now: Monotonic) -> Vec<Writer> {
+    pub fn current_and_future_writers(&self, now: Monotonic) -> Vec<Writer> {
         let (Ok(writer), Some(snapshot)) = (self.writer(now), &self.current) else {
             return Vec::new();
         };
@@ -220,7 +229,7 @@ impl KeyRing {
         versions.filter_map(|(version, _)| self.writer_of(*version).ok()).collect()
     }
 
-    /// The versions below `version` that the keeper lets write, newest first.
+    /// Returns the versions below `version` that the keeper allows to write, newest first.
     pub fn writers_before(&self, version: KekVersion) -> impl Iterator<Item = Writer> {
         let allowed = self.current.iter().flat_map(move |snapshot| {
             let floor = snapshot.write_floor().min(version);
@@ -229,7 +238,7 @@ impl KeyRing {
         allowed.filter_map(|(version, _)| self.writer_of(*version).ok())
     }
 
-    /// Whether the keeper lets `writer` write, whatever its age.
+    /// Returns whether the keeper allows `writer` to write. Ignores the age of the version.
     #[must_use]
     pub fn may_wrap(&self, writer: &Writer) -> bool {
         self.current.as_ref().is_some_and(|snapshot| {
@@ -238,7 +247,7 @@ impl KeyRing {
         })
     }
 
-    /// What `key_id` means: see [`Resolution`].
+    /// Finds the version that `key_id` names.
     #[must_use]
     pub fn resolve(&self, key_id: &str) -> Resolution {
         if let Some(version) = self.accepted.get(key_id) {
@@ -251,8 +260,8 @@ impl KeyRing {
         let Some(claimed) = KeyId::version_claimed(key_id) else {
             return Resolution::Unknown;
         };
-        match self.born.get(&claimed) {
-            Some(born) if !self.is_named(key_id, claimed, born) => Resolution::Unknown,
+        match self.seen.get(&claimed) {
+            Some(seen) if !self.is_named(key_id, claimed, seen) => Resolution::Unknown,
             Some(_) if self.can_unwrap(claimed) => Resolution::Known(claimed),
             Some(_) => Resolution::Archived(claimed),
             None if self.newest().is_none_or(|newest| claimed > newest) => {
@@ -265,43 +274,43 @@ impl KeyRing {
         }
     }
 
-    /// The incident, while there is one.
+    /// Returns the incident while there is one: the key was replaced or rolled back.
     #[must_use]
     pub const fn incident(&self) -> Option<&KmsError> {
         self.incident.as_ref()
     }
 
-    /// The last snapshot that belonged to the known key.
+    /// Returns the last snapshot that the ring accepted.
     #[must_use]
     pub const fn snapshot(&self) -> Option<&KekSnapshot> {
         self.current.as_ref()
     }
 
-    /// The newest version ever seen.
+    /// Returns the newest version that this process has seen.
     #[must_use]
     pub fn newest(&self) -> Option<KekVersion> {
-        self.born.last_key_value().map(|(version, _)| *version)
+        self.seen.last_key_value().map(|(version, _)| *version)
     }
 
-    /// Every version ever seen, lowest first.
+    /// Returns all versions that this process has seen, lowest first.
     #[must_use]
     pub fn versions(&self) -> Vec<VersionView> {
-        let view = |(version, born): (&KekVersion, &Born)| VersionView {
+        let view = |(version, seen): (&KekVersion, &SeenVersion)| VersionView {
             version: *version,
-            key_id: born.key_id.clone(),
-            created: born.identity.created(),
-            writes_from: self.takes_over_at(*version, born.identity),
+            key_id: seen.key_id.clone(),
+            created: seen.identity.created(),
+            writes_from: self.takes_over_at(*version, seen.identity),
             unwraps: self.can_unwrap(*version),
         };
-        self.born.iter().map(view).collect()
+        self.seen.iter().map(view).collect()
     }
 
     fn accept(&mut self, snapshot: KekSnapshot, now: Monotonic, changes: &mut Vec<RingChange>) {
         let wall = self.clock.wall(now);
         for (version, identity) in &snapshot.versions {
-            if !self.born.contains_key(version) {
+            if !self.seen.contains_key(version) {
                 let key_id = self.identity.id_of(*version, *identity);
-                self.born.insert(*version, Born { identity: *identity, key_id });
+                self.seen.insert(*version, SeenVersion { identity: *identity, key_id });
                 changes.push(RingChange::Appeared(*version));
                 let counts_from_now = match identity.created() {
                     Some(created) => created > wall.after(FUTURE_TOLERANCE),
@@ -319,24 +328,27 @@ impl KeyRing {
         self.current = Some(snapshot);
     }
 
-    fn replaced(&self, snapshot: &KekSnapshot) -> Option<KmsError> {
+    /// Returns the incident when a known version has another identity in `snapshot`.
+    fn find_replacement(&self, snapshot: &KekSnapshot) -> Option<KmsError> {
         let (version, _) = snapshot.versions.iter().find(|(version, identity)| {
-            self.born.get(version).is_some_and(|known| known.identity != **identity)
+            self.seen.get(version).is_some_and(|known| known.identity != **identity)
         })?;
         Some(KmsError::new(
             Code::KeyReplaced,
             format!(
-                "key version {version} is not the one that was known ({}): another key stands under this name",
+                "key version {version} is not the known one ({}): this name now belongs to another key",
                 match snapshot.versions.get(version).and_then(|id| id.created()) {
                     Some(_) => "its creation time differs",
                     None => "its fingerprint differs",
                 }
             ),
-            "restore the former key; or, if the replacement was meant, restart this process (data under the former key is then unreadable)",
+            "restore the former key; or, if you replaced it on purpose, restart this process (data under the former key is then unreadable)",
         ))
     }
 
-    fn fell_behind(
+    /// Handles an answer whose latest version is lower than the known one: a lagging node at first,
+    /// a rollback after [`ROLLBACK_AFTER`].
+    fn record_older_answer(
         &mut self,
         answered: KekVersion,
         known: KekVersion,
@@ -349,7 +361,7 @@ impl KeyRing {
         self.raise(KmsError::new(
             Code::KeyRolledBack,
             format!("the keeper's latest key version went from {known} back to {answered}"),
-            "restore the key with its newest versions; or, if the older state is meant, restart this process",
+            "restore the key with its newest versions; or, if you restored the older state on purpose, restart this process",
         ))
     }
 
@@ -361,7 +373,7 @@ impl KeyRing {
         vec![RingChange::IncidentRaised(incident)]
     }
 
-    /// The version that writes because of its age, if that is why it does.
+    /// Returns the version that writes, when it writes because of its age.
     fn aged_writer(&self, now: Monotonic) -> Option<KekVersion> {
         let version = self.writer(now).ok()?.version;
         let identity = self.current.as_ref()?.versions.get(&version)?;
@@ -369,14 +381,15 @@ impl KeyRing {
     }
 
     fn writer_of(&self, version: KekVersion) -> Result<Writer, KmsError> {
-        let born = self.born.get(&version).ok_or_else(|| {
-            KmsError::new(Code::Internal, "a version that was never accepted", "report this")
+        let seen = self.seen.get(&version).ok_or_else(|| {
+            let cause = format!("key version {version} is missing in the key ring");
+            KmsError::new(Code::Internal, cause, "report this as a bug")
         })?;
-        Ok(Writer { version, key_id: born.key_id.clone() })
+        Ok(Writer { version, key_id: seen.key_id.clone() })
     }
 
-    fn is_named(&self, key_id: &str, version: KekVersion, born: &Born) -> bool {
-        born.key_id.as_str() == key_id || self.identity.names(key_id, version, born.identity)
+    fn is_named(&self, key_id: &str, version: KekVersion, seen: &SeenVersion) -> bool {
+        seen.key_id.as_str() == key_id || self.identity.names(key_id, version, seen.identity)
     }
 
     fn can_unwrap(&self, version: KekVersion) -> bool {
@@ -387,7 +400,7 @@ impl KeyRing {
         self.takes_over_at(version, identity).is_none_or(|at| at <= wall)
     }
 
-    /// Returns when a version is old enough to write; `None` where it counts as old.
+    /// Returns when a version is old enough to write, or `None` when it counts as old already.
     fn takes_over_at(&self, version: KekVersion, identity: VersionIdentity) -> Option<UnixTime> {
         let from = self.counted_from.get(&version).copied().or(identity.created())?;
         Some(from.after(self.delay))

@@ -1,4 +1,4 @@
-//! The three use cases of KMS v2, over ports alone.
+//! Implements Status, Encrypt and Decrypt of KMS v2. Uses only ports.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use super::{
     key::KekVersion,
     key_id::{KEY_ID_MAX, KeyId},
     proof::check_version,
-    refresh::{INTERVAL, Look, Refresh},
+    refresh::{MIN_INTERVAL, Refresh, Refresher},
     rotation::{Resolution, Writer},
     secret::Plaintext,
     time::Monotonic,
@@ -28,40 +28,41 @@ use crate::ports::{
     telemetry::Event,
 };
 
-/// How often a call looks at most for the first version that may write, and the time between two
-/// looks: 2 s in all.
-const FIRST_WRITER_LOOKS: usize = 200;
-const FIRST_WRITER_LOOK: Duration = Duration::from_millis(10);
+/// How often a call checks for the first version that may write. With the pause between two checks,
+/// a call waits for at most 2 s.
+const FIRST_WRITER_CHECKS: usize = 200;
+const FIRST_WRITER_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long metadata vouches for wraps, counted from when it was asked for.
-const VOUCHES_FOR: Duration = Duration::from_secs(1);
+/// The maximum time from the start of a read of the metadata to the end of a wrap that the read
+/// confirms.
+const READ_CONFIRMS_FOR: Duration = Duration::from_secs(1);
 
-/// How many looks one call takes part in at most: one that was under way already or was left by
-/// all others, and then one of its own.
-const LOOKS: usize = 3;
+/// How often one call asks for a refresh. It may first get one that started too early, then one
+/// that was cancelled, and then starts its own.
+const MAX_REFRESHES: usize = 3;
 
 /// KMS v2 for one key.
 #[derive(Debug)]
 pub struct KeyService {
     watch: Arc<KeyWatch>,
-    refresh: Refresh,
+    refresher: Refresher,
     legacy_decrypt: bool,
 }
 
 impl KeyService {
-    /// The use cases over what `watch` knows. `legacy_decrypt` lets them read what other plugins
-    /// wrapped with the same key.
+    /// Makes the service over the key state of `watch`. With `legacy_decrypt` it also unwraps
+    /// objects that other plugins wrote with the same key.
     #[must_use]
     pub fn new(watch: Arc<KeyWatch>, legacy_decrypt: bool) -> Self {
-        Self { watch, refresh: Refresh::default(), legacy_decrypt }
+        Self { watch, refresher: Refresher::default(), legacy_decrypt }
     }
 
     fn ports(&self) -> &Ports {
         self.watch.ports()
     }
 
-    /// The version that `key_id` names, after one look at the keeper if it may be newer than
-    /// what is known here.
+    /// Returns the version that `key_id` names. Refreshes the metadata first when the version is
+    /// unknown here but may exist.
     async fn version_named(
         &self,
         key_id: &str,
@@ -69,44 +70,46 @@ impl KeyService {
     ) -> Result<KekVersion, KmsError> {
         let mut resolution = self.watch.resolve(key_id);
         if matches!(resolution, Resolution::Newer(_) | Resolution::Retired(_)) {
-            let looked = self.look(deadline).await;
+            let refreshed = self.refresh(deadline).await;
             resolution = self.watch.resolve(key_id);
-            // Where the look failed nobody can tell whether the keeper has the version.
+            // After a failed refresh it is unknown whether the keeper has the version.
             if matches!(resolution, Resolution::Newer(_) | Resolution::Retired(_)) {
-                looked?;
+                refreshed?;
             }
         }
         match resolution {
-            // The minimum may have been lowered again since; the keeper decides.
+            // The operator may have lowered the minimum version since the last read, so ask the
+            // keeper.
             Resolution::Known(version) | Resolution::Archived(version) => Ok(version),
             Resolution::Retired(version) => Err(retired(version)),
             Resolution::Newer(version) => Err(KmsError::new(
                 Code::KeyIdUnknown,
-                format!("the key id is of key version {version}, which the keeper does not have"),
+                format!("the key id names key version {version}, which the keeper does not have"),
                 "if the key was rolled back, restore it with its newest versions",
             )),
             Resolution::Unknown => Err(KmsError::new(
                 Code::KeyIdUnknown,
-                "the key id names no version of this key",
-                "for a key that moved or was re-imported see --key-lineage and --accept-key-id",
+                "the key id does not name a version of this key",
+                "if the key was moved or re-imported, set --key-lineage or --accept-key-id",
             )),
         }
     }
 
-    /// Returns the version to wrap with. A process that starts has none until its first read of the
-    /// key and its first proof have ended; a call waits for them, so that a restart loses no write.
+    /// Returns the version to wrap with. After a start, waits for the first read of the key and for
+    /// the first proof, so that a restart loses no write.
     ///
     /// # Errors
-    /// Those of [`KeyWatch::writer`]; `starting` and `proof-pending` at `deadline` or after 2 s.
+    /// The errors of [`KeyWatch::writer`]. `starting` and `proof-pending` come at `deadline` or
+    /// after 2 s.
     async fn writer(&self, deadline: Monotonic) -> Result<Writer, KmsError> {
         let clock = &self.ports().clock;
-        for _ in 0..FIRST_WRITER_LOOKS {
+        for _ in 0..FIRST_WRITER_CHECKS {
             match self.watch.writer() {
                 Err(error)
                     if matches!(error.code(), Code::Starting | Code::ProofPending)
                         && clock.now() < deadline =>
                 {
-                    clock.sleep(FIRST_WRITER_LOOK).await;
+                    clock.sleep(FIRST_WRITER_PAUSE).await;
                 }
                 decided => return decided,
             }
@@ -114,34 +117,34 @@ impl KeyService {
         self.watch.writer()
     }
 
-    /// Reads the key's metadata, unless a look within the last second has.
+    /// Reads the key's metadata, unless a read that started within the last second has succeeded.
     ///
     /// # Errors
-    /// Those of [`Self::look_since`].
-    async fn look(&self, deadline: Monotonic) -> Result<(), KmsError> {
-        self.look_since(self.ports().clock.now().before(INTERVAL), deadline).await
+    /// The errors of [`Self::refresh_since`].
+    async fn refresh(&self, deadline: Monotonic) -> Result<(), KmsError> {
+        self.refresh_since(self.ports().clock.now().before(MIN_INTERVAL), deadline).await
     }
 
-    /// Takes part in looks at the keeper until metadata is known that was asked for at `since` or
-    /// later. A look that began before `since` does not count, so another one follows it.
+    /// Joins refreshes until one that started at `since` or later has read the metadata. A refresh
+    /// that started before `since` does not count, so the call then joins another one.
     ///
     /// # Errors
-    /// Why the metadata could not be read by `deadline`.
-    async fn look_since(&self, since: Monotonic, deadline: Monotonic) -> Result<(), KmsError> {
+    /// The reason why the metadata was not read by `deadline`.
+    async fn refresh_since(&self, since: Monotonic, deadline: Monotonic) -> Result<(), KmsError> {
         let clock = &self.ports().clock;
-        for _ in 0..LOOKS {
+        for _ in 0..MAX_REFRESHES {
             let now = clock.now();
             let watch = Arc::clone(&self.watch);
-            let look =
-                self.refresh.join(now, || async move { watch.read_metadata().await }.boxed());
+            let refresh =
+                self.refresher.join(now, || async move { watch.read_metadata().await }.boxed());
             let left = clock.sleep(deadline.since(now));
-            let last = match look {
-                Look::UnderWay(started, flight) => {
-                    first_of(flight, left).await;
+            let last = match refresh {
+                Refresh::Running(started, refresh) => {
+                    first_of(refresh, left).await;
                     started >= since
                 }
-                Look::Ended => true,
-                Look::Abandoned(wait) => {
+                Refresh::Ended => true,
+                Refresh::Cancelled(wait) => {
                     first_of(clock.sleep(wait), left).await;
                     false
                 }
@@ -153,7 +156,7 @@ impl KeyService {
                 break;
             }
         }
-        Err(self.watch.unread())
+        Err(self.watch.read_error())
     }
 
     async fn unwrap_ours(
@@ -166,8 +169,8 @@ impl KeyService {
         if named != written {
             return Err(KmsError::new(
                 Code::CiphertextRejected,
-                format!("a ciphertext of key version {written} under a key id of version {named}"),
-                "the stored object was tampered with; restore it from a backup",
+                format!("the ciphertext is of key version {written}, but its key id names {named}"),
+                "the stored object was changed; restore it from a backup",
             ));
         }
         let associated_data = AssociatedData::binding(&sealed.key_id, &sealed.annotations);
@@ -186,16 +189,17 @@ impl KeyService {
         if !self.legacy_decrypt {
             return Err(KmsError::new(
                 Code::KeyIdUnknown,
-                "the ciphertext was not written by this provider",
-                "set --legacy-decrypt=true to read what another plugin wrote under the same key",
+                "this provider did not write the ciphertext",
+                "if another plugin wrote it with the same key, set --legacy-decrypt=true",
             ));
         }
         let version = self.ports().kek.version_of(&sealed.ciphertext)?;
-        // A made-up version would be waited for at the keeper.
+        // Reject an invented version here, because a keeper may wait for a version that it does not
+        // have.
         if self.watch.is_above_the_newest(version) {
-            let looked = self.look(deadline).await;
+            let refreshed = self.refresh(deadline).await;
             if self.watch.is_above_the_newest(version) {
-                looked?;
+                refreshed?;
                 return Err(KmsError::new(
                     Code::CiphertextRejected,
                     format!(
@@ -218,15 +222,15 @@ impl KeyService {
     ) -> Result<Plaintext, KmsError> {
         let sealed = Unwrap { ciphertext: &sealed.ciphertext, associated_data };
         let plaintext = self.ports().kek.unwrap(sealed, deadline).await?;
-        // No caller can have had anything else wrapped.
+        // Encrypt accepts only these sizes.
         if plaintext.is_empty() || plaintext.len() > CIPHERTEXT_MAX {
             return Err(KmsError::new(
                 Code::KeeperAnswer,
                 format!(
-                    "the keeper unwrapped to {} bytes; KMS v2 allows 1 to {CIPHERTEXT_MAX}",
+                    "the unwrapped plaintext has {} bytes, and KMS v2 allows 1 to {CIPHERTEXT_MAX}",
                     plaintext.len()
                 ),
-                "check what stands between this process and the keeper",
+                "check that no proxy between this process and the keeper changes answers",
             ));
         }
         Ok(plaintext)
@@ -239,7 +243,8 @@ impl KeyManagement for KeyService {
         let (standing, writer) = self.watch.standing();
         let key_id = |writer: Option<Writer>| -> Result<KeyId, KmsError> {
             writer.map(|writer| writer.key_id).ok_or_else(|| {
-                KmsError::new(Code::Internal, "healthy without a key version", "report this")
+                let cause = "the key is healthy, but no key version writes";
+                KmsError::new(Code::Internal, cause, "report this as a bug")
             })
         };
         match standing {
@@ -265,20 +270,22 @@ impl KeyManagement for KeyService {
         let kek = &self.ports().kek;
         let wrapped = kek.wrap(writer.version, &plaintext, &associated_data, deadline).await;
         if wrapped.as_ref().is_err_and(|error| error.code() == Code::VersionRetired) {
-            // What Status announces is out of date; the next Status and Encrypt know better.
-            drop(self.look(deadline).await);
+            // The version that Status announces is out of date. Refresh for the next Status and
+            // Encrypt.
+            drop(self.refresh(deadline).await);
         }
         let wrapped = wrapped?;
         check_version(writer.version, wrapped.version)?;
         check_version(writer.version, kek.version_of(&wrapped.ciphertext)?)?;
-        // A version number can come to stand for another key (a restored backup that is rotated).
-        // Encrypts are rare, so metadata that was asked for after the wrap, or shortly before its
-        // end, vouches for what was just wrapped. Without it the call fails.
-        let since = self.ports().clock.now().before(VOUCHES_FOR);
+        // The version number can belong to another key by now: after the restore of a backup, a
+        // rotation makes the same number again. So a read of the metadata that started at most 1 s
+        // before the end of the wrap must confirm the version; otherwise the call fails. Encrypts
+        // are rare, so the extra read costs little.
+        let since = self.ports().clock.now().before(READ_CONFIRMS_FOR);
         if !self.watch.is_read_since(since) {
-            self.look_since(since, deadline).await?;
+            self.refresh_since(since, deadline).await?;
         }
-        self.watch.vouch_for(&writer)?;
+        self.watch.check_writer(&writer)?;
         let Wrapped { ciphertext, request_id, .. } = wrapped;
         Ok(Encrypted { ciphertext, key_id: writer.key_id, annotations, request_id })
     }
@@ -288,7 +295,7 @@ impl KeyManagement for KeyService {
             return Err(KmsError::new(
                 Code::InvalidRequest,
                 format!(
-                    "a key id of {} bytes; KMS v2 allows 1 to {KEY_ID_MAX}",
+                    "the key id has {} bytes, and KMS v2 allows 1 to {KEY_ID_MAX}",
                     sealed.key_id.len()
                 ),
                 "send the key id as this provider returned it",
@@ -299,8 +306,8 @@ impl KeyManagement for KeyService {
         } else if sealed.annotations.claim_to_be_ours() {
             Err(KmsError::new(
                 Code::CiphertextRejected,
-                "the annotations are not as this provider wrote them",
-                "the stored object was tampered with, or a newer release wrote it",
+                "the annotations are not the ones that this release writes",
+                "restore the object from a backup; or, if a newer release wrote it, use that release",
             ))
         } else {
             self.unwrap_legacy(&sealed, deadline).await
@@ -308,7 +315,7 @@ impl KeyManagement for KeyService {
     }
 }
 
-/// Waits until either has ended.
+/// Waits until one of the two futures has ended.
 async fn first_of(
     one: impl Future<Output = ()> + Unpin + Send,
     other: impl Future<Output = ()> + Unpin + Send,
@@ -322,14 +329,16 @@ fn retired(version: KekVersion) -> KmsError {
     KmsError::new(
         Code::VersionRetired,
         format!("the keeper no longer unwraps with key version {version}"),
-        "lower min_decryption_version if the version was only archived",
+        "if the version is archived, lower min_decryption_version at the keeper",
     )
 }
 
 fn wrong_size(size: usize) -> KmsError {
     KmsError::new(
         Code::InvalidRequest,
-        format!("a plaintext of {size} bytes; it and its ciphertext have 1 to {CIPHERTEXT_MAX}"),
+        format!(
+            "the plaintext has {size} bytes; it and its ciphertext must have 1 to {CIPHERTEXT_MAX}"
+        ),
         "send a DEK seed of 32 bytes",
     )
 }

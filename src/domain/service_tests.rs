@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-const BORN: i64 = 1_000_000;
+const START: i64 = 1_000_000;
 const SEED: [u8; 32] = [7; 32];
 
 fn version(number: u32) -> KekVersion {
@@ -33,18 +33,18 @@ fn identity() -> KeyIdentity {
 }
 
 fn id_of(number: u32) -> String {
-    identity().id_of(version(number), born(number)).as_str().to_owned()
+    identity().id_of(version(number), created_at(number)).as_str().to_owned()
 }
 
-fn born(number: u32) -> UnixTime {
-    UnixTime::from_secs(BORN).after(Duration::from_secs(u64::from(number)))
+fn created_at(number: u32) -> UnixTime {
+    UnixTime::from_secs(START).after(Duration::from_secs(u64::from(number)))
 }
 
 fn snapshot(latest: u32) -> KekSnapshot {
-    KekSnapshot::new((1..=latest).map(|number| (version(number), born(number).into())))
+    KekSnapshot::new((1..=latest).map(|number| (version(number), created_at(number).into())))
 }
 
-/// "Wrapping" that a test can read: version, then the bytes of the associated data.
+/// A readable ciphertext: the version in one byte, then the associated data.
 fn sealed(number: u32, associated_data: &AssociatedData) -> Ciphertext {
     let mut bytes = vec![u8::try_from(number).unwrap()];
     bytes.extend_from_slice(associated_data.as_bytes());
@@ -55,24 +55,24 @@ fn fail<T>(code: Code) -> Result<T, KmsError> {
     Err(KmsError::new(code, "test", "none"))
 }
 
-/// A keeper whose ciphertexts are bound as they should be, with `latest` versions.
-fn honest(latest: u32) -> MockKek {
+/// A keeper with `latest` versions that binds associated data.
+fn correct_keeper(latest: u32) -> MockKek {
     let mut kek = MockKek::new();
     kek.expect_describe().returning(move |_| Ok(snapshot(latest)));
     kek.expect_wrap().returning(|version, _, associated_data, _| {
         Ok(Wrapped::new(sealed(version.get(), associated_data), version))
     });
-    unwrapping(&mut kek);
+    expect_unwraps(&mut kek);
     kek
 }
 
-fn unwrapping(kek: &mut MockKek) {
+fn expect_unwraps(kek: &mut MockKek) {
     kek.expect_unwrap().returning(|item, _| {
         let (_, bound) = item.ciphertext.as_bytes().split_first().unwrap();
         if bound != item.associated_data.as_bytes() {
             return fail(Code::CiphertextRejected);
         }
-        // The proof compares its probe; all else here wraps SEED.
+        // A proof compares its probe; all other calls of these tests wrap SEED.
         let probe = String::from_utf8_lossy(bound).contains("proof");
         let bytes =
             if probe { b"vault-kube-kms proof, no secret.".to_vec() } else { SEED.to_vec() };
@@ -82,7 +82,7 @@ fn unwrapping(kek: &mut MockKek) {
         .returning(|ciphertext| Ok(version(u32::from(*ciphertext.as_bytes().first().unwrap()))));
 }
 
-/// The service over `kek` and its watch, with a clock that the test moves, in seconds.
+/// The service over `kek`, and its clock in seconds, which the test sets.
 fn service(kek: MockKek, policy: OutagePolicy) -> (KeyService, Arc<AtomicU64>) {
     let seconds = Arc::new(AtomicU64::new(0));
     let mut clock = MockClock::new();
@@ -92,7 +92,7 @@ fn service(kek: MockKek, policy: OutagePolicy) -> (KeyService, Arc<AtomicU64>) {
         let now = now.clone();
         move || Monotonic::at(now())
     });
-    clock.expect_wall().returning(move || UnixTime::from_secs(BORN).after(now()));
+    clock.expect_wall().returning(move || UnixTime::from_secs(START).after(now()));
     clock.expect_sleep().returning(|_| ());
     let mut telemetry = MockTelemetry::new();
     telemetry.expect_record().returning(|_| ());
@@ -131,8 +131,8 @@ fn code<T>(result: Result<T, KmsError>) -> Option<Code> {
 }
 
 #[tokio::test]
-async fn a_seed_goes_and_comes_back_under_the_announced_id() {
-    let service = ready(honest(1)).await;
+async fn decrypts_what_it_encrypted_under_the_announced_id() {
+    let service = ready(correct_keeper(1)).await;
     let announced = service.status().unwrap();
     let answer = service.encrypt(Plaintext::new(SEED.to_vec()), soon()).await.unwrap();
     assert_eq!((answer.key_id.as_str(), &announced.key_id), (id_of(1).as_str(), &answer.key_id));
@@ -142,7 +142,7 @@ async fn a_seed_goes_and_comes_back_under_the_announced_id() {
 
 #[tokio::test]
 async fn nothing_is_written_before_the_version_is_proven() {
-    let (service, _) = service(honest(1), OutagePolicy::StopWrites);
+    let (service, _) = service(correct_keeper(1), OutagePolicy::StopWrites);
     assert_eq!(code(service.status()), Some(Code::Starting));
     service.watch.read_metadata().await;
     assert_eq!(code(service.status()), Some(Code::ProofPending));
@@ -153,7 +153,7 @@ async fn nothing_is_written_before_the_version_is_proven() {
 }
 
 #[tokio::test]
-async fn a_keeper_that_ignores_associated_data_is_found_out() {
+async fn rejects_a_keeper_that_ignores_associated_data() {
     let mut kek = MockKek::new();
     kek.expect_describe().returning(|_| Ok(snapshot(1)));
     kek.expect_wrap()
@@ -167,7 +167,7 @@ async fn a_keeper_that_ignores_associated_data_is_found_out() {
 }
 
 #[tokio::test]
-async fn an_empty_or_oversized_seed_costs_no_call() {
+async fn rejects_an_empty_or_oversized_seed_without_a_call() {
     let (service, _) = service(MockKek::new(), OutagePolicy::StopWrites);
     for size in [0, CIPHERTEXT_MAX + 1, 1 << 20] {
         let refused = service.encrypt(Plaintext::new(vec![0; size]), soon()).await;
@@ -176,8 +176,8 @@ async fn an_empty_or_oversized_seed_costs_no_call() {
 }
 
 #[tokio::test]
-async fn any_field_that_was_changed_is_refused() {
-    let service = ready(honest(2)).await;
+async fn rejects_a_change_of_any_field() {
+    let service = ready(correct_keeper(2)).await;
     let good =
         || async { stored(service.encrypt(Plaintext::new(SEED.to_vec()), soon()).await.unwrap()) };
     let renamed = BTreeMap::from([("Format.vault-kube-kms".to_owned(), b"1".to_vec())]);
@@ -195,12 +195,12 @@ async fn any_field_that_was_changed_is_refused() {
 }
 
 #[tokio::test]
-async fn a_key_id_that_is_not_ours_is_refused_without_a_call() {
+async fn rejects_a_foreign_key_id_without_a_call() {
     let mut kek = MockKek::new();
     kek.expect_describe().times(1).returning(|_| Ok(snapshot(1)));
     kek.expect_wrap()
         .returning(|version, _, aad, _| Ok(Wrapped::new(sealed(version.get(), aad), version)));
-    // Exactly the two of the proof: none for the request.
+    // The proof makes two unwraps, the requests make none.
     kek.expect_unwrap().times(2).returning(|item, _| {
         if String::from_utf8_lossy(item.associated_data.as_bytes()).contains("another key") {
             return fail(Code::CiphertextRejected);
@@ -219,34 +219,34 @@ async fn a_key_id_that_is_not_ours_is_refused_without_a_call() {
 }
 
 #[tokio::test]
-async fn a_newer_version_is_looked_for_once() {
+async fn refreshes_once_for_a_newer_version() {
     let mut kek = MockKek::new();
     let described = Arc::new(AtomicU64::new(0));
-    let looks = Arc::clone(&described);
+    let reads = Arc::clone(&described);
     kek.expect_describe().returning(move |_| {
-        Ok(snapshot(if looks.fetch_add(1, Ordering::SeqCst) == 0 { 1 } else { 2 }))
+        Ok(snapshot(if reads.fetch_add(1, Ordering::SeqCst) == 0 { 1 } else { 2 }))
     });
     kek.expect_wrap()
         .returning(|version, _, aad, _| Ok(Wrapped::new(sealed(version.get(), aad), version)));
-    unwrapping(&mut kek);
+    expect_unwraps(&mut kek);
     let service = ready(kek).await;
-    let peer_wrote = |number: u32| {
+    let written_by_another_node = |number: u32| {
         let annotations = Annotations::ours();
         let aad = AssociatedData::binding(&id_of(number), &annotations);
         Sealed { ciphertext: sealed(number, &aad), key_id: id_of(number), annotations }
     };
-    assert!(service.decrypt(peer_wrote(2), soon()).await.is_ok());
+    assert!(service.decrypt(written_by_another_node(2), soon()).await.is_ok());
     assert_eq!(described.load(Ordering::SeqCst), 2);
     for _ in 0..100 {
-        let refused = service.decrypt(peer_wrote(3), soon()).await;
+        let refused = service.decrypt(written_by_another_node(3), soon()).await;
         assert_eq!(code(refused), Some(Code::KeyIdUnknown));
     }
-    assert_eq!(described.load(Ordering::SeqCst), 2, "the clock stands: no second look");
+    assert_eq!(described.load(Ordering::SeqCst), 2, "no time passes, so no second refresh");
 }
 
 #[tokio::test]
-async fn what_another_plugin_wrote_is_read_while_the_bridge_is_open() {
-    let service = ready(honest(1)).await;
+async fn decrypts_objects_of_another_plugin_only_when_allowed() {
+    let service = ready(correct_keeper(1)).await;
     let foreign = Sealed {
         ciphertext: sealed(1, &AssociatedData::none()),
         key_id: "their-id".to_owned(),
@@ -258,18 +258,18 @@ async fn what_another_plugin_wrote_is_read_while_the_bridge_is_open() {
 }
 
 #[tokio::test]
-async fn a_wrap_with_another_version_than_asked_for_is_no_answer() {
+async fn rejects_a_wrap_with_another_version() {
     let mut kek = MockKek::new();
     kek.expect_describe().returning(|_| Ok(snapshot(2)));
     kek.expect_wrap().returning(|_, _, aad, _| Ok(Wrapped::new(sealed(2, aad), version(2))));
-    unwrapping(&mut kek);
+    expect_unwraps(&mut kek);
     let service = ready(kek).await;
     assert_eq!(code(service.status()), Some(Code::KeeperAnswer));
 }
 
 #[tokio::test]
-async fn an_outage_is_told_after_its_grace_and_may_keep_writing_if_chosen() {
-    for (policy, told) in [
+async fn reports_an_outage_after_its_grace_time_under_each_policy() {
+    for (policy, expected) in [
         (OutagePolicy::StopWrites, Err(Code::KeeperUnreachable)),
         (OutagePolicy::KeepWriting, Ok(Some(Code::KeeperUnreachable))),
     ] {
@@ -281,7 +281,7 @@ async fn an_outage_is_told_after_its_grace_and_may_keep_writing_if_chosen() {
         });
         kek.expect_wrap()
             .returning(|version, _, aad, _| Ok(Wrapped::new(sealed(version.get(), aad), version)));
-        unwrapping(&mut kek);
+        expect_unwraps(&mut kek);
         let (service, seconds) = service(kek, policy);
         observe(&service).await;
         for second in [10, 20, 30] {
@@ -291,6 +291,6 @@ async fn an_outage_is_told_after_its_grace_and_may_keep_writing_if_chosen() {
         }
         seconds.store(31, Ordering::SeqCst);
         let answer = service.status().map(|answer| answer.ailment.map(|error| error.code()));
-        assert_eq!(answer.map_err(|error| error.code()), told);
+        assert_eq!(answer.map_err(|error| error.code()), expected);
     }
 }

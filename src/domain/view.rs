@@ -1,4 +1,4 @@
-//! What is known of the key at one moment, for those who look on. Plain values, nothing secret.
+//! The view of the key at one moment, for `/statusz`, logs and `check`. Contains no secret.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use super::{
     rotation::{VersionView, Writer},
 };
 
-/// The key as it is known now.
+/// What this process knows of the key at one moment.
 #[derive(Clone, Debug)]
 pub struct KeyView {
-    /// What `Status` answers.
+    /// The health that `Status` reports.
     pub standing: Standing,
-    /// The version that writes, where one is known.
+    /// The version that writes. `None` when no version may write.
     pub writer: Option<Writer>,
-    /// Every version that was ever seen, lowest first.
+    /// All versions that this process has seen, lowest first.
     pub versions: Vec<VersionView>,
-    /// The next version that will write, and how long until then.
+    /// The next version that will write, and the time until then.
     pub takeover: Option<(KekVersion, Duration)>,
     /// How long ago the key's metadata was last read.
     pub metadata_age: Option<Duration>,

@@ -1,5 +1,5 @@
-//! What is known of the key, kept current: the one place where a keeper's answers, our proofs
-//! and the clock come together. The use cases read it; the observer feeds it.
+//! Holds the current state of the key. The observer and refreshes update it from the keeper's
+//! answers and from proofs; the use cases read it.
 
 use std::{
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
@@ -21,10 +21,10 @@ use crate::ports::{Ports, telemetry::Event};
 #[derive(Debug)]
 struct State {
     known: Knowledge,
-    told_standing: Option<Standing>,
+    reported_standing: Option<Standing>,
 }
 
-/// The current knowledge of one key. Its lock is held only to read or replace values.
+/// The current state of one key. Its lock is never held across a call to the keeper.
 #[derive(Debug)]
 pub struct KeyWatch {
     ports: Ports,
@@ -33,7 +33,8 @@ pub struct KeyWatch {
 }
 
 impl KeyWatch {
-    /// Knowledge of nothing yet.
+    /// Makes the state before the first answer of the keeper. `outage_grace` is the time before an
+    /// outage changes the health.
     #[must_use]
     pub fn new(
         ports: Ports,
@@ -41,24 +42,24 @@ impl KeyWatch {
         outage_policy: OutagePolicy,
         outage_grace: Duration,
     ) -> Self {
-        let state = State { known: Knowledge::new(ring, outage_grace), told_standing: None };
+        let state = State { known: Knowledge::new(ring, outage_grace), reported_standing: None };
         Self { ports, outage_policy, state: RwLock::new(state) }
     }
 
-    /// The ports it works through.
+    /// Returns the ports that the domain uses.
     #[must_use]
     pub const fn ports(&self) -> &Ports {
         &self.ports
     }
 
-    /// How `Status` stands now, and the version that writes where one is known. Never waits.
+    /// Returns the health now, and the version that writes, if any. Never waits for the keeper.
     #[must_use]
     pub fn standing(&self) -> (Standing, Option<Writer>) {
         let now = self.ports.clock.now();
         self.read().known.standing(now, self.outage_policy)
     }
 
-    /// All that is known now, for those who look on. Never waits.
+    /// Returns the view of the key for `/statusz`, logs and `check`. Never waits for the keeper.
     #[must_use]
     pub fn view(&self) -> KeyView {
         let now = self.ports.clock.now();
@@ -75,24 +76,24 @@ impl KeyWatch {
         }
     }
 
-    /// The version to wrap with now, proven against the keeper.
-    ///
-    /// An outage does not refuse it: the wrap itself then tells.
+    /// Returns the proven version to wrap with now. During an outage of the keeper it still returns
+    /// the version; the wrap itself then fails.
     ///
     /// # Errors
-    /// Why nothing must be wrapped now.
+    /// The reason why nothing may be wrapped now.
     pub fn writer(&self) -> Result<Writer, KmsError> {
         let now = self.ports.clock.now();
-        self.read().known.may_write(now)
+        self.read().known.writer_if_allowed(now)
     }
 
-    /// Whether metadata is known that was asked for at `since` or later.
+    /// Returns whether a read of the metadata that started at `since` or later has succeeded.
     pub(super) fn is_read_since(&self, since: Monotonic) -> bool {
         self.read().known.is_read_since(since)
     }
 
-    /// Why the metadata could not be read just now.
-    pub(super) fn unread(&self) -> KmsError {
+    /// Returns why the last read of the metadata failed. If it has not ended yet, returns
+    /// [`Code::KeeperTimeout`].
+    pub(super) fn read_error(&self) -> KmsError {
         let failure = self.read().known.evidence.metadata_failure().cloned();
         failure.unwrap_or_else(|| {
             KmsError::new(
@@ -103,49 +104,51 @@ impl KeyWatch {
         })
     }
 
-    /// Whether `writer` still is what its id says, by all that is known now.
+    /// Checks that the key id of `writer` still names its version.
     ///
     /// # Errors
-    /// The incident if there is one, and [`Code::KeyReplaced`] when the id names its version no
-    /// more.
-    pub(super) fn vouch_for(&self, writer: &Writer) -> Result<(), KmsError> {
-        self.read().known.vouch_for(writer)
+    /// The incident if there is one; [`Code::VersionRetired`] when the version can no longer
+    /// unwrap; [`Code::KeyReplaced`] when the id no longer names the version.
+    pub(super) fn check_writer(&self, writer: &Writer) -> Result<(), KmsError> {
+        self.read().known.check_writer(writer)
     }
 
-    /// What `key_id` means now.
+    /// Finds the version that `key_id` names now.
     #[must_use]
     pub fn resolve(&self, key_id: &str) -> Resolution {
         self.read().known.ring.resolve(key_id)
     }
 
-    /// Whether `version` is above the newest version ever seen. Never while none was seen.
+    /// Returns whether `version` is above the newest version that this process has seen. Returns
+    /// `false` before the first answer of the keeper.
     pub(super) fn is_above_the_newest(&self, version: KekVersion) -> bool {
         self.read().known.ring.newest().is_some_and(|newest| version > newest)
     }
 
-    /// Reads the key's metadata and takes it in.
+    /// Reads the key's metadata, records the result and reports what changed.
     pub async fn read_metadata(&self) {
         let Ports { kek, clock, telemetry } = &self.ports;
         let asked = clock.now();
         let outcome = kek.describe(asked.after(CALL_BUDGET)).await;
         let (now, wall) = (clock.now(), clock.wall());
-        // An answer that nobody waited for while it lay there is not one of now.
+        // A call ends within its budget. If this process took much longer to read the answer (it
+        // was suspended, or had no CPU time), the answer is too old.
         let late = now.since(asked) > CALL_BUDGET.saturating_mul(2);
-        let outcome = if late { Err(overslept()) } else { outcome };
+        let outcome = if late { Err(late_answer()) } else { outcome };
         let error = outcome.as_ref().err().cloned();
-        let news = self.write().known.take_in(outcome, asked, now, wall);
+        let update = self.write().known.record_read(outcome, asked, now, wall);
         telemetry.record(Event::Observed { error: error.as_ref() });
-        for change in &news.changes {
+        for change in &update.changes {
             telemetry.record(Event::Ring(change));
         }
-        if let Some(warnings) = &news.warnings {
+        if let Some(warnings) = &update.warnings {
             telemetry.record(Event::Warned(warnings));
         }
-        self.tell();
+        self.report();
     }
 
-    /// Proves what will write: every version that has not been proven yet, and the one that
-    /// writes now if its last proof is older than `max_age`.
+    /// Proves all current and future writers that are not proven yet, and the writing version if
+    /// its last proof is older than `max_age`.
     pub async fn prove(&self, max_age: Duration) {
         let due = self.read().known.due_proofs(max_age, self.ports.clock.now());
         for (writer, was_proven) in due {
@@ -156,30 +159,31 @@ impl KeyWatch {
             let event = Event::Proven { version: writer.version, error: error.as_ref() };
             self.ports.telemetry.record(event);
         }
-        self.tell();
+        self.report();
     }
 
-    /// Whether anything fails or waits for its first proof, so that it is worth to look again soon.
+    /// Returns whether anything fails or a version waits for its first proof. The observer then
+    /// reads the metadata more often.
     #[must_use]
     pub fn is_unsettled(&self) -> bool {
         let now = self.ports.clock.now();
         self.read().known.is_unsettled(now)
     }
 
-    /// Reports what `Status` answers and which version writes, where either changed.
-    pub fn tell(&self) {
+    /// Reports the health and the writing version when they changed, and the next takeover always.
+    pub fn report(&self) {
         let now = self.ports.clock.now();
         let (standing, writer, takeover) = {
             let mut state = self.write();
-            let writer_news = state.known.note_writer(now);
+            let new_writer = state.known.note_writer(now);
             let (standing, _) = state.known.standing(now, self.outage_policy);
             let takeover = state.known.takeover(now);
-            let told = state.told_standing.as_ref().map(Standing::kind);
-            let standing_news = (told != Some(standing.kind())).then(|| {
-                state.told_standing = Some(standing.clone());
+            let reported = state.reported_standing.as_ref().map(Standing::kind);
+            let new_standing = (reported != Some(standing.kind())).then(|| {
+                state.reported_standing = Some(standing.clone());
                 standing
             });
-            (standing_news, writer_news, takeover)
+            (new_standing, new_writer, takeover)
         };
         let telemetry = &self.ports.telemetry;
         if let Some(writer) = &writer {
@@ -200,10 +204,10 @@ impl KeyWatch {
     }
 }
 
-fn overslept() -> KmsError {
+fn late_answer() -> KmsError {
     KmsError::new(
         Code::KeeperTimeout,
-        "the key was read too slowly to say what it is now",
-        "check this node's load, and the keeper's",
+        "the read of the key's metadata took so long that its answer may be out of date",
+        "check the load of this node and of the keeper",
     )
 }

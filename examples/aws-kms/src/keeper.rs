@@ -119,7 +119,8 @@ impl Kek for AwsKeeper {
         let answer = answer.map_err(|error| meaning(&error, &arn))?;
         let request = answer.request_id().map(Into::into);
         let blob = answer.ciphertext_blob.ok_or_else(|| gap(&arn))?;
-        Ok(Wrapped::new(Ciphertext::of_version(version, blob.as_ref())?, version).with_request_id(request))
+        Ok(Wrapped::new(Ciphertext::of_version(version, blob.as_ref())?, version)
+            .with_request_id(request))
     }
 
     async fn unwrap<'a>(&self, sealed: Unwrap<'a>, _: Monotonic) -> Result<Plaintext, KmsError> {
