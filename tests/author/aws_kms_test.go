@@ -157,6 +157,6 @@ func TestChecksAKeeperFromOutsideTheWorkspace(t *testing.T) {
 	}
 	expect(run(aws.variables(secret), check...), "PASS  key", "PASS  binding")
 	expect(run(aws.variables("another"), check...), "login-refused: AWS refuses the credentials")
-	expect(run(nil, "--help"), "--aws-keys-file FILE", "Who keeps the key: aws-kms [aws-kms]")
+	expect(run(nil, "--help"), "--aws-keys-file FILE", "Where the key is: aws-kms [aws-kms]")
 	expect(run(nil, "--aws-endpoint=http://kms.example"), "--aws-keys-file (", "--aws-endpoint (", "2 configuration error(s)")
 }
