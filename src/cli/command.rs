@@ -5,7 +5,7 @@ use std::{ffi::OsString, process::ExitCode, sync::Arc};
 use super::{
     check, dev, serve,
     terminal::{complain, print},
-    version::module_is_as_built,
+    version::check_fips_module,
 };
 use crate::{
     adapters::telemetry::program_name,
@@ -51,7 +51,7 @@ pub(super) fn run(
     match (words.as_slice(), sources.asked) {
         (["help"], _) | (_, Some(Asked::Help)) => print(&commands::help(catalogue, program.about)),
         (["version"], _) | (_, Some(Asked::Version)) => print(program.version),
-        _ if let Err(problem) = module_is_as_built() => {
+        _ if let Err(problem) = check_fips_module() => {
             complain(problem);
             ExitCode::FAILURE
         }

@@ -39,7 +39,7 @@ pub(super) fn is_fips() -> bool {
 ///
 /// # Errors
 /// When a FIPS build has a module without FIPS mode. No command may then run.
-pub(super) fn module_is_as_built() -> Result<(), &'static str> {
+pub(super) fn check_fips_module() -> Result<(), &'static str> {
     check_module(IS_FIPS_BUILD, is_fips())
 }
 
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn the_version_names_the_kind_of_build() {
-        assert_eq!(module_is_as_built(), Ok(()));
+        assert_eq!(check_fips_module(), Ok(()));
         assert_eq!(tls::is_fips(), IS_FIPS_BUILD);
         assert_eq!(VERSION.contains("no FIPS build"), !IS_FIPS_BUILD);
     }

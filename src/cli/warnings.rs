@@ -11,7 +11,7 @@ pub(super) fn of(settings: &Settings) -> Vec<Finding> {
     let ignored = settings.warnings.iter();
     let mut warnings: Vec<_> =
         ignored.map(|text| Finding::warn(Area::Configuration, text, "")).collect();
-    warnings.extend(of_socket(&settings.listen));
+    warnings.extend(socket_warning(&settings.listen));
     if !settings.sandbox {
         warnings.push(Finding::warn(
             Area::Sandbox,
@@ -25,7 +25,7 @@ pub(super) fn of(settings: &Settings) -> Vec<Finding> {
 
 /// Warns when another process may bind the socket's address first. kube-apiserver would then send
 /// its seeds to that process.
-fn of_socket(listen: &SocketAddress) -> Option<Finding> {
+fn socket_warning(listen: &SocketAddress) -> Option<Finding> {
     let place = match listen {
         SocketAddress::File(path) => {
             let directory = path.parent()?;

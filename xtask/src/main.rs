@@ -58,7 +58,9 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["test", flags @ ..] => test::Choice::read(flags).and_then(|choice| test::all(&choice)),
         ["cluster", action @ ("up" | "down" | "status"), flags @ ..] => cluster::ctl(action, flags),
-        ["soak", flags @ ..] => soak::Choice::read(flags).and_then(|choice| soak::run_it(&choice)),
+        ["soak", flags @ ..] => {
+            soak::Choice::read(flags).and_then(|choice| soak::run_soak(&choice))
+        }
         ["hostile"] => tools::openbao().and_then(|bao| test::hostile(bao.as_deref())),
         ["author"] => author::test(),
         ["deploy"] => tools::openbao().and_then(|bao| deploy::all(bao.as_deref())),

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_of_the_builder_is_found() {
+    fn finds_a_path_of_the_builder() {
         let folder = Path::new("/home/me");
         assert!(names(b"panicked at /home/me/src/main.rs", folder));
         assert!(!names(b"panicked at /home/men/src/main.rs", folder));

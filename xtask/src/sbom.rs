@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_package_too_few_or_too_many_is_told() {
+    fn rejects_missing_and_surplus_packages() {
         let packages = |names: &[&str]| -> Packages {
             names.iter().map(|name| ((*name).to_owned(), "1.0.0".to_owned())).collect()
         };

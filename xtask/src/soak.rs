@@ -42,7 +42,7 @@ impl<'a> Choice<'a> {
 }
 
 /// Runs the soak.
-pub(crate) fn run_it(choice: &Choice<'_>) -> Result<(), Failure> {
+pub(crate) fn run_soak(choice: &Choice<'_>) -> Result<(), Failure> {
     let bao = tools::openbao()?;
     let shipped = release::binary()?;
     say(&format!("soak: {} minutes", choice.minutes));

@@ -108,7 +108,7 @@ fn calls_are_timed_under_the_old_and_the_new_name() {
 }
 
 #[test]
-fn expiries_are_shown_once_they_are_known() {
+fn shows_only_known_expiries() {
     let metrics = metrics();
     assert!(!metrics.text().unwrap().contains("expiry_timestamp"));
     let series = "vault_kube_kms_expiry_timestamp_seconds{what=\"secret-id\"}";
@@ -122,7 +122,7 @@ fn expiries_are_shown_once_they_are_known() {
 
 /// Each rotation makes a new key id. The page must not grow with each rotation.
 #[test]
-fn only_the_key_id_that_writes_and_the_one_before_are_shown() {
+fn shows_only_the_current_and_the_previous_key_id() {
     let metrics = metrics();
     let identity = KeyIdentity::new(Lineage::named("test").unwrap(), 0);
     for number in 1..100 {

@@ -51,7 +51,7 @@ pub(super) fn of(vault: &VaultSettings) -> Vec<Finding> {
         ));
     }
     match &vault.approle.secret_id_path {
-        Some(path) => of_secret_id(path, &mut warnings),
+        Some(path) => add_secret_id_warnings(path, &mut warnings),
         None => warnings.push(Finding::warn(
             Area::Files,
             "--approle-secret-id-path is not given: logins use only the role ID",
@@ -74,7 +74,7 @@ pub(super) fn of(vault: &VaultSettings) -> Vec<Finding> {
     warnings
 }
 
-fn of_secret_id(path: &Path, warnings: &mut Vec<Finding>) {
+fn add_secret_id_warnings(path: &Path, warnings: &mut Vec<Finding>) {
     // This is a warning and not an error, because projected volumes often have mode 0644.
     if let Some(mode) = mode_of(path).filter(|mode| mode & 0o077 != 0) {
         warnings.push(Finding::warn(
