@@ -68,6 +68,7 @@ fn enforce(needs: &Needs) -> Result<RestrictionStatus, RulesetError> {
         .add_rules(path_beneath_rules(lookups, read))?
         .add_rules(path_beneath_rules(places(&needs.read, places::of_read), read))?
         .add_rules(path_beneath_rules(places(&needs.written, places::of_written), write))?
+        .add_rules(path_beneath_rules(places(&needs.trees, places::of_tree), write))?
         .add_rules(path_beneath_rules(places(&needs.sockets, places::of_socket), socket))?
         .add_rules(
             ports.map(|port| Ok::<_, RulesetError>(NetPort::new(port, AccessNet::ConnectTcp))),

@@ -35,6 +35,9 @@ pub struct Needs {
     pub read: Vec<PathBuf>,
     /// Files that are written, created or replaced.
     pub written: Vec<PathBuf>,
+    /// Directories in which files are read, written, made and removed, at any depth. A plain file counts
+    /// as one of `written`.
+    pub trees: Vec<PathBuf>,
     /// Sockets that are bound. Their directory may be replaced later.
     pub sockets: Vec<PathBuf>,
     /// TCP ports to connect to, on any host.

@@ -44,6 +44,14 @@ pub(super) fn of_written(path: &Path) -> Vec<PathBuf> {
     found.into_iter().collect()
 }
 
+/// Returns the directory at `path`, or the directories of [`of_written`] if `path` is not a directory.
+pub(super) fn of_tree(path: &Path) -> Vec<PathBuf> {
+    match fs::canonicalize(path) {
+        Ok(found) if found.is_dir() => Vec::from_iter(found.parent().is_some().then_some(found)),
+        _ => of_written(path),
+    }
+}
+
 /// Returns the directories in which a socket at `path` is bound, now and after its directory was
 /// replaced.
 pub(super) fn of_socket(path: &Path) -> Vec<PathBuf> {
@@ -139,6 +147,16 @@ mod tests {
         assert!(of_read(Path::new("/id")).is_empty());
         assert_eq!(of_read(Path::new("/etc/none")), [Path::new("/etc")]);
         assert_eq!(of_socket(Path::new("/tmp/k.sock")), [Path::new("/tmp")]);
+    }
+
+    #[test]
+    fn allows_a_tree_alone() {
+        let (_kept, root) = directory();
+        fs::create_dir(root.join("a")).unwrap();
+        assert_eq!(of_tree(&root.join("a")), [root.join("a")]);
+        fs::write(root.join("a/file"), "").unwrap();
+        assert_eq!(of_tree(&root.join("a/file")), [root.join("a")]);
+        assert!(of_tree(Path::new("/")).is_empty());
     }
 
     #[test]

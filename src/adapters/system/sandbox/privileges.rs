@@ -89,6 +89,10 @@ impl Usable {
             let directory = path.parent().unwrap_or(path);
             can(directory, Access::WRITE_OK | Access::EXEC_OK)
         });
-        Self(read.chain(changed).collect())
+        let trees = needs.trees.iter().map(|path| {
+            let access = Access::READ_OK | Access::WRITE_OK;
+            can(path, if path.is_dir() { access | Access::EXEC_OK } else { access })
+        });
+        Self(read.chain(changed).chain(trees).collect())
     }
 }
