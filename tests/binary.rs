@@ -76,6 +76,7 @@ fn get(port: u16, path: &str) -> String {
 }
 
 #[test]
+#[cfg_attr(feature = "pkcs11", ignore = "of the program as it is shipped, without that keeper")]
 fn the_help_names_every_flag_and_default() {
     let output = run(&["--help"]);
     assert!(output.status.success());

@@ -57,11 +57,13 @@ fn root() -> tempfile::TempDir {
 }
 
 #[test]
+#[cfg_attr(feature = "pkcs11", ignore = "of the program as it is shipped, without that keeper")]
 fn the_environment_file_names_every_flag_with_its_default() {
     assert_generated("systemd/vault-kube-kms.env", &environment::file());
 }
 
 #[test]
+#[cfg_attr(feature = "pkcs11", ignore = "of the program as it is shipped, without that keeper")]
 fn the_manual_page_and_the_completions_are_those_of_the_flags() {
     assert_generated("package/vault-kube-kms.8", &manual::page());
     assert_generated("package/completion.bash", &completions::bash());
@@ -168,6 +170,7 @@ fn completed(line: &[&str]) -> Vec<String> {
 }
 
 #[test]
+#[cfg_attr(feature = "pkcs11", ignore = "of the program as it is shipped, without that keeper")]
 fn bash_completes_commands_flags_and_values() {
     assert_eq!(completed(&["ch"]), ["check"]);
     assert_eq!(completed(&["local", ""]), ["init", "rotate"]);

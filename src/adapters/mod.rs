@@ -6,6 +6,7 @@ pub mod grpc;
 pub mod http;
 pub mod layers;
 pub mod local;
+pub mod pkcs11;
 pub mod system;
 pub mod telemetry;
 pub mod vault;

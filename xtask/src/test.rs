@@ -46,6 +46,8 @@ impl<'a> Choice<'a> {
 /// Runs all suites. Stops at the first failure.
 pub(crate) fn all(choice: &Choice<'_>) -> Result<(), Failure> {
     let bao = tools::openbao()?;
+    // This comes first, because the suites in Go take the program that was built last.
+    pkcs11()?;
     say("Rust: units, contract suite, provider, architecture");
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(root()).args(["test", "--locked", "--workspace", "--features", "testkit"]);
@@ -64,6 +66,19 @@ pub(crate) fn all(choice: &Choice<'_>) -> Result<(), Failure> {
     package::test(bao.as_deref())?;
     faults(bao.as_deref(), choice)?;
     e2e(bao.as_deref(), choice)
+}
+
+/// Tests the keeper on a PKCS#11 token, which has a feature of its own, over `SoftHSM`.
+fn pkcs11() -> Result<(), Failure> {
+    let packages = [("softhsm2", "2.6.1-2.1"), ("opensc", "0.23.0-0.3+deb12u2")];
+    let Some(()) = debian::packages(&packages)? else { return Ok(()) };
+    say("Rust: the keeper on a PKCS#11 token, over SoftHSM");
+    for suite in [&["--lib", "pkcs11"][..], &["--test", "pkcs11"]] {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.current_dir(root()).args(["test", "--locked", "--features", "testkit,pkcs11"]);
+        run(cargo.args(suite))?;
+    }
+    Ok(())
 }
 
 /// Runs the API server's own client code against the binary that the Rust suites were built with.

@@ -2,6 +2,8 @@
 //! chooses a keeper.
 
 pub mod local;
+#[cfg(feature = "pkcs11")]
+pub mod pkcs11;
 pub mod vault;
 
 use std::{error::Error, fmt::Debug, sync::Arc};
@@ -96,7 +98,12 @@ pub struct Surroundings {
 /// Returns the keepers of vault-kube-kms, the default first.
 #[must_use]
 pub fn registry() -> Vec<Arc<dyn KeeperKind>> {
-    vec![Arc::new(vault::Vault), Arc::new(local::Local)]
+    vec![
+        Arc::new(vault::Vault),
+        Arc::new(local::Local),
+        #[cfg(feature = "pkcs11")]
+        Arc::new(pkcs11::Pkcs11),
+    ]
 }
 
 /// Reads `--keeper` and the settings of that keeper.
