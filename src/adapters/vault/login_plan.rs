@@ -23,8 +23,8 @@ pub(super) const FAILED_FOR_MAX: Duration = Duration::from_mins(1);
 /// The shortest time between the end of one login and the start of the next.
 pub(super) const LOGIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The shortest time from one login to the next after a new token was rejected before. Doubles for
-/// each further rejection in a row, up to the last value.
+/// The shortest age of a token before its rejection leads to a login, if the token before it was
+/// rejected while it was new. Doubles for each further rejection in a row, up to the last value.
 const REJECTED_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) const REJECTED_INTERVAL_MAX: Duration = Duration::from_mins(5);
 

@@ -1,8 +1,8 @@
 //! Health checks of the endpoints (`sys/health`). They tell to which cluster each endpoint belongs,
 //! and which endpoint is active.
-//!
-//! Several endpoints are checked regularly. If the preferred endpoint fails, the next one then has
-//! an open connection. An endpoint of another cluster is reported at the start, not in an outage.
+//! Several endpoints are checked regularly, so that the next endpoint has an open connection if the
+//! preferred one fails. An endpoint of another cluster is reported at the start, not first in an
+//! outage.
 
 use std::time::Duration;
 

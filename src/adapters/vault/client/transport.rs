@@ -195,8 +195,8 @@ impl Dial for Network {
     }
 }
 
-/// Resolves names with the system's resolver, without a cache, and moves the addresses in `last` to
-/// the end.
+/// Resolves names with the system's resolver for each connection, and moves the addresses in `last`
+/// to the end.
 #[derive(Clone, Debug)]
 pub(in crate::adapters::vault) struct Resolver {
     system: GaiResolver,

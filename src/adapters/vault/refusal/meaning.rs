@@ -97,7 +97,7 @@ impl Refusal {
             KmsError::new(
                 Code::CiphertextRejected,
                 "the keeper does not recognise the ciphertext under its key id and annotations",
-                "the stored object was changed or belongs to another key; restore it from a backup",
+                "the stored object was changed or is of another key; restore it from a backup",
             )
         } else if self.says("with external key") {
             KmsError::new(
