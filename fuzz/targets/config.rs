@@ -37,7 +37,9 @@ fuzz_target!(|input: (Vec<(u8, String)>, Vec<(u8, String)>, String)| {
     let sources = Sources::of(&CATALOGUE, &args, variables);
     let mut errors = sources.errors.clone();
     errors.extend(Settings::read(&sources).err().into_iter().flatten());
-    errors.extend(settings::local_key_file(&sources).err().into_iter().flatten());
+    for command in CATALOGUE.keeper_commands() {
+        errors.extend(settings::work(&sources, command).err().into_iter().flatten());
+    }
     for error in errors {
         assert!(error.to_string().starts_with("--"), "{error}");
     }
