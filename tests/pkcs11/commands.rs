@@ -75,10 +75,10 @@ fn check_reports_module_token_login_mechanism_and_versions() {
     assert!(missing.contains("FAIL  key            key-missing"), "{missing}");
     let no_module = check(&["--pkcs11-module=/none.so"]);
     assert!(no_module.contains("FAIL  files") && no_module.contains("/none.so"), "{no_module}");
-    token.write_pin("9999");
+    token.write_pin("wrong-canary");
     let refused = check(&[]);
     assert!(refused.contains("FAIL  login          login-refused"), "{refused}");
-    assert!(!refused.contains("9999"), "{refused}");
+    assert!(!refused.contains("wrong-canary"), "{refused}");
     token.write_pin(PIN);
     let low = check(&[]);
     assert!(low.contains("WARN  login          the token was given a wrong PIN"), "{low}");

@@ -7,7 +7,7 @@ async fn sends_a_wrong_pin_once_and_heals_with_the_right_one() {
     let Some(token) = Token::behind_a_stand_in() else { return };
     token.init();
     let before = token.calls("login");
-    token.write_pin("9999");
+    token.write_pin("wrong-canary");
     let served = token.serve(&[]).await;
     served.says("the PIN is refused", |text| text.starts_with("login-refused")).await;
     assert!(token.has_fewer_tries());
@@ -19,7 +19,7 @@ async fn sends_a_wrong_pin_once_and_heals_with_the_right_one() {
         encrypt(&mut client, b"a seed of thirty-two bytes, long").await.unwrap_err();
     }
     // Neither the same PIN in a new file nor SIGHUP has it sent again.
-    token.write_pin("9999");
+    token.write_pin("wrong-canary");
     served.hang_up();
     until("the observer looked again", async || served.log().contains("SIGHUP")).await;
     served.says("the PIN is refused", |text| text.contains("is not tried again")).await;
@@ -28,7 +28,11 @@ async fn sends_a_wrong_pin_once_and_heals_with_the_right_one() {
     token.write_pin(PIN);
     served.is_healthy().await;
     assert_eq!(token.calls("login"), before + 2);
-    assert!(!served.log().contains("9999") && !served.log().contains(PIN), "{}", served.log());
+    assert!(
+        !served.log().contains("wrong-canary") && !served.log().contains(PIN),
+        "{}",
+        served.log()
+    );
 }
 
 /// The flags of the token show that the PIN was counted.
@@ -38,7 +42,7 @@ async fn sends_a_wrong_pin_once_if_the_token_answers_with_a_general_error() {
     token.init();
     let before = token.calls("login");
     token.switch("vague", true);
-    token.write_pin("9999");
+    token.write_pin("wrong-canary");
     let served = token.serve(&[]).await;
     served.says("the PIN is refused", |text| text.contains("is not tried again")).await;
     assert_eq!(token.calls("login"), before + 1);
@@ -54,7 +58,7 @@ async fn sends_a_wrong_pin_twice_if_the_token_tells_nothing() {
     let before = token.calls("login");
     token.switch("vague", true);
     token.switch("no-flags", true);
-    token.write_pin("9999");
+    token.write_pin("wrong-canary");
     let served = token.serve(&[]).await;
     served.says("the PIN may be wrong", |text| text.contains("may mean a wrong PIN")).await;
     assert_eq!(token.calls("login"), before + 2);
@@ -82,7 +86,7 @@ async fn keeps_the_last_try() {
 async fn leaves_the_last_try_to_a_new_pin() {
     let Some(token) = Token::behind_a_stand_in() else { return };
     token.init();
-    token.write_pin("9999");
+    token.write_pin("wrong-canary");
     token.switch("final-try", true);
     let served = token.serve(&[]).await;
     served.says("the PIN is kept back", |text| text.contains("would lock the token")).await;

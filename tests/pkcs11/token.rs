@@ -21,7 +21,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_vault-kube-kms");
 pub const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 
 pub const LABEL: &str = "kms";
-pub const PIN: &str = "1234";
+pub const PIN: &str = "right-canary";
 
 /// Limits every wait.
 pub const PATIENCE: Duration = Duration::from_secs(60);
