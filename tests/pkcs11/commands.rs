@@ -65,7 +65,7 @@ fn check_reports_module_token_login_mechanism_and_versions() {
         "PASS  login          the token takes the PIN",
         "PASS  policy         the token encrypts with AES-GCM",
         "PASS  key            version 1 writes",
-        "PASS  binding        version 1 wraps, unwraps, and refuses what was moved",
+        "PASS  binding        version 1 wraps, unwraps, and rejects other associated data",
     ] {
         assert!(good.contains(line), "{line}: {good}");
     }

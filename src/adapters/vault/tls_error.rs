@@ -20,7 +20,7 @@ fn explained(cause: impl Into<String>, remedy: impl Into<String>) -> Explained {
 }
 
 /// Returns the cause of `error` and its remedy. The cause continues the sentence "cannot connect to
-/// <address>: ".
+/// ADDRESS: ".
 pub(super) fn explain(error: &Error) -> Explained {
     match error {
         Error::InvalidCertificate(error) => certificate(error),
