@@ -178,7 +178,7 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 		"no certificate is verified": {1, []string{"WARN connection: any server can pose as the keeper"}, func(t *testing.T, n *tenant) []string {
 			return append(n.Flags(), "--tls-skip-verify")
 		}},
-		"a certificate that ends soon": {1, []string{"WARN connection: expires in; renew"}, func(t *testing.T, n *tenant) []string {
+		"a certificate that ends soon": {1, []string{"WARN connection: expires in"}, func(t *testing.T, n *tenant) []string {
 			return laggardUntil(t, n, 3).flags(n)
 		}},
 		"no right to decrypt": {2, []string{
