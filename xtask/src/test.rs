@@ -73,12 +73,17 @@ fn pkcs11() -> Result<(), Failure> {
     let packages = [("softhsm2", "2.6.1-2.1"), ("opensc", "0.23.0-0.3+deb12u2")];
     let Some(()) = debian::packages(&packages)? else { return Ok(()) };
     say("Rust: the keeper on a PKCS#11 token, over SoftHSM");
-    for suite in [&["--lib", "pkcs11"][..], &["--test", "pkcs11"]] {
+    for tests in [&["--lib", "pkcs11"][..], &["--test", "pkcs11"]] {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.current_dir(root()).args(["test", "--locked", "--features", "testkit,pkcs11"]);
-        run(cargo.args(suite))?;
+        run(cargo.args(tests))?;
     }
-    Ok(())
+    if !can_run(Command::new("go").arg("version")) {
+        return missing("GO", "install Go 1.26 to call it with the API server's own client")
+            .map(|_: Option<()>| ());
+    }
+    say("Go: the same, with the API server's own client");
+    run(&mut suite("token", "5m", None))
 }
 
 /// Runs the API server's own client code against the binary that the Rust suites were built with.
