@@ -10,7 +10,7 @@ use tracing_subscriber::{
     registry::Registry,
 };
 
-use super::{journal, outlets::Outlet, traces::Traces};
+use super::{journal, outlets::Outlet, program_name, traces::Traces};
 
 /// The prefix of this crate's log targets.
 const OURS: &str = "vault_kube_kms";
@@ -54,9 +54,10 @@ impl Level {
         }
     }
 
-    /// Returns the levels by log target. Libraries log less than this crate, because their lines
-    /// may contain data of requests.
-    fn targets(self) -> Targets {
+    /// Returns the levels by log target, for the program `program`. Libraries log less than this crate
+    /// and the program's own, because their lines may contain data of requests. The program's crate has
+    /// the program's name, with underscores for hyphens.
+    fn targets(self, program: &str) -> Targets {
         let (ours, others) = match self {
             Self::Error => (LevelFilter::ERROR, LevelFilter::ERROR),
             Self::Warn => (LevelFilter::WARN, LevelFilter::WARN),
@@ -64,7 +65,8 @@ impl Level {
             Self::Debug => (LevelFilter::DEBUG, LevelFilter::WARN),
             Self::Trace => (LevelFilter::TRACE, LevelFilter::INFO),
         };
-        Targets::new().with_default(others).with_target(OURS, ours)
+        let own = program.replace('-', "_");
+        Targets::new().with_default(others).with_target(OURS, ours).with_target(own, ours)
     }
 }
 
@@ -114,14 +116,15 @@ pub fn dispatch(level: Level, form: Form, traces: Option<&Traces>) -> io::Result
                 .boxed()
         }
     };
-    let mut layers = vec![lines.with_filter(level.targets()).boxed()];
+    let targets = level.targets(program_name::get());
+    let mut layers = vec![lines.with_filter(targets.clone()).boxed()];
     if journal::at_a_terminal() {
         let entries = Outlet::Journal.open()?;
         let journal = tracing_subscriber::fmt::layer()
             .event_format(journal::Entry)
             .with_ansi(false)
             .with_writer(move || entries);
-        layers.push(journal.with_filter(level.targets()).boxed());
+        layers.push(journal.with_filter(targets).boxed());
     }
     layers.extend(traces.map(Traces::layer));
     Ok(Dispatch::new(Registry::default().with(layers)))
@@ -145,5 +148,16 @@ mod tests {
             assert_eq!(Level::parse(text), Some(level), "{text}");
         }
         assert_eq!(Level::parse("loud"), None);
+    }
+
+    /// A keeper's author logs from a crate of another name.
+    #[test]
+    fn logs_the_programs_own_crate_like_this_one_and_libraries_less() {
+        let targets = Level::Info.targets("aws-kube-kms");
+        for (target, expected) in
+            [("vault_kube_kms::cli", true), ("aws_kube_kms::keeper", true), ("hyper", false)]
+        {
+            assert_eq!(targets.would_enable(target, &tracing::Level::INFO), expected, "{target}");
+        }
     }
 }
