@@ -30,7 +30,9 @@ pub(crate) fn make(date: &str) -> Result<Value, Failure> {
     let written = root().join(format!("{draft}.json"));
     let text = fs::read_to_string(&written)?;
     fs::remove_file(written)?;
-    fs::remove_file(root().join(format!("xtask/{draft}.json")))?;
+    for package in ["kms-keeper", "xtask"] {
+        fs::remove_file(root().join(package).join(format!("{draft}.json")))?;
+    }
     // The tool names the package by its path on this machine, so the name replaces the path.
     let here = format!("path+file://{}", root().canonicalize()?.display());
     let mut bom: Value = serde_json::from_str(&text.replace(&here, NAME))?;
