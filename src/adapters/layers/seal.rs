@@ -61,8 +61,8 @@ impl<K: Kek + ?Sized> Seal<K> {
     /// header says.
     fn read<'a>(&self, sealed: Unwrap<'a>) -> Result<Parts<'a>, KmsError> {
         let parts = Parts::read(sealed.ciphertext.as_bytes()).ok_or_else(rejected)?;
-        let version = &parts.wrapped_key;
-        if self.abilities.pins_versions && self.inner.version_of(version)? != parts.version {
+        let is_pinned = self.abilities.pins_versions;
+        if is_pinned && self.inner.version_of(&parts.wrapped_key)? != parts.version {
             return Err(rejected());
         }
         Ok(parts)
