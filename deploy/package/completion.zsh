@@ -19,14 +19,22 @@ _arguments -S \
     '--tls-sni=[Server name to send and to verify (default\: the host of the address)]:NAME: ' \
     '--tls-skip-verify=-[INSECURE\: accept any certificate; not for production]::truth:(true false)' \
     '--tls-require-pq=-[Refuse servers without a hybrid post-quantum key exchange]::truth:(true false)' \
-    '--auth-method=[The auth method; approle is the only one]:METHOD:(approle)' \
-    '--auth-mount=[Mount of the auth method]:MOUNT: ' \
+    '--auth-method=[How to log in]:METHOD:(approle jwt kubernetes cert token-file)' \
+    '--auth-mount=[Mount of the auth method (default\: the name of the method)]:MOUNT: ' \
+    '--login-timeout=[Most time for a login, a renewal or an unwrap of a credential. It does not extend the deadline of a call]:DURATION: ' \
     '--approle-role-id=[AppRole role ID (required, or --approle-role-id-path)]:ID: ' \
     '--approle-role-id-path=[File that holds the role ID]:FILE:_files' \
     '--approle-secret-id-path=[File that holds the AppRole secret ID (needed unless the role has bind_secret_id=false)]:FILE:_files' \
     '--approle-secret-id-wrapped=-[The file of --approle-secret-id-path holds a wrapping token of the secret ID, which is unwrapped once]::truth:(true false)' \
     '--approle-secret-id-cache=[Keep the unwrapped secret ID over restarts in this file, mode 0600; put it on tmpfs]:FILE:_files' \
-    '--login-timeout=[Most time for a login, a renewal or the unwrap of a secret ID. It does not extend the deadline of a call]:DURATION: ' \
+    '--jwt-path=[File that holds the JWT; it is read again before each login (required with this method)]:FILE:_files' \
+    '--jwt-role=[Role of the auth mount (default\: the mount'\''s default_role)]:ROLE: ' \
+    '--kubernetes-jwt-path=[File that holds the token of a service account of another cluster]:FILE:_files' \
+    '--kubernetes-role=[Role of the auth mount (required with this method)]:ROLE: ' \
+    '--cert-role=[Role of the auth mount (default\: the server selects the role by the certificate)]:ROLE: ' \
+    '--token-file=[File to which another program writes a token, such as the sink of an agent (required with this method)]:FILE:_files' \
+    '--token-file-wrapped=-[The file of --token-file holds a wrapping token of the token, which is unwrapped once]::truth:(true false)' \
+    '--token-file-renew=-[Renew the token. Without this flag, the program that writes the file renews it]::truth:(true false)' \
     '--local-key-file=[The embedded keeper'\''s key file]:FILE:_files' \
     '--rotation-delay=[Age at which a new key version begins to write, on all nodes at once]:DURATION: ' \
     '--key-lineage=[Name from which key ids are derived, for a key that was moved (default\: the place of the key)]:NAME: ' \

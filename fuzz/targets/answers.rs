@@ -23,10 +23,17 @@ use tokio::{
 use vault_kube_kms::{
     adapters::vault::{
         address::VaultAddress,
-        approle::{AppRole, AppRoleFiles, AppRoleSettings, RoleId},
         client::{BoxError, ClientSettings, Dial, KeeperConnection, VaultClient},
-        credentials::{CredentialDigest, Credentials, Lease, LoginFailure, LoginSecret, Material},
         key_path::{KeyPath, MountPath, Namespace},
+        login::{
+            Login, LoginSettings,
+            approle::{AppRoleSettings, RoleId},
+            credential_file::LoginFiles,
+            method::MethodSettings,
+            port::{
+                CredentialDigest, Lease, LoginFailure, LoginMethod, LoginSecret, Material, Tokens,
+            },
+        },
         session::VaultSession,
         tls::{TlsSettings, Trust},
         transit::{TransitKek, TransitSettings},
@@ -131,11 +138,11 @@ async fn calls(shape: u8, answers: VecDeque<Vec<u8>>) {
     let dial = Arc::new(Script(Mutex::new(answers)));
     let client = VaultClient::over(dial, settings, Arc::clone(&clock), Arc::new(Deaf));
     let client = Arc::new(client);
-    let credentials: Arc<dyn Credentials> = match shape >> 1 & 3 {
-        0 | 1 => Arc::new(Given),
-        way => Arc::new(approle(&client, &clock, way == 3)),
+    let login = match shape >> 1 & 3 {
+        0 | 1 => Login { method: Arc::new(Given), tokens: Arc::new(Given) },
+        way => approle(&client, &clock, way == 3),
     };
-    let session = Arc::new(VaultSession::new(credentials, Arc::clone(&clock), Arc::new(Deaf)));
+    let session = Arc::new(VaultSession::new(login, Arc::clone(&clock), Arc::new(Deaf)));
     let running = Arc::clone(&session);
     let running = tokio::spawn(async move { running.run().await });
     let settings = TransitSettings {
@@ -187,18 +194,24 @@ fn judge<T>(result: Result<T, KmsError>) {
     assert!(!text.contains(CANARY), "{text}");
 }
 
-fn approle(client: &Arc<VaultClient>, clock: &Arc<dyn Clock>, wrapped: bool) -> AppRole {
-    let settings = AppRoleSettings {
+fn approle(client: &Arc<VaultClient>, clock: &Arc<dyn Clock>, wrapped: bool) -> Login {
+    let settings = LoginSettings {
         mount: MountPath::parse("approle").expect("a mount"),
         namespace: Namespace::default(),
-        role_id: RoleId::Given("role".to_owned()),
-        secret_id_path: None,
-        secret_id_wrapped: wrapped,
-        secret_id_cache: None,
-        login_timeout: Duration::from_secs(2),
+        timeout: Duration::from_secs(2),
+        method: MethodSettings::AppRole(AppRoleSettings {
+            role_id: RoleId::Given("role".to_owned()),
+            secret_id_path: Some("/secret-id".into()),
+            secret_id_wrapped: wrapped,
+            secret_id_cache: None,
+        }),
+        ignored: Vec::new(),
     };
-    let files = AppRoleFiles { role_id: None, secret_id: Some(Arc::new(File)), cache: None };
-    AppRole::new(Arc::clone(client), Arc::clone(clock), settings, files)
+    let files = LoginFiles {
+        watched: &|_, _| Arc::new(File),
+        private: &|path| unreachable!("{path:?} is not configured"),
+    };
+    settings.open(Arc::clone(client), Arc::clone(clock), &files)
 }
 
 /// Servers that give these answers, one a connection; then nothing listens any more.
@@ -281,26 +294,29 @@ impl TextFile for File {
 struct Given;
 
 #[async_trait]
-impl Credentials for Given {
-    fn keeper(&self) -> String {
-        "the keeper".to_owned()
-    }
-
+impl LoginMethod for Given {
     async fn materials(&self) -> Result<Vec<Material>, KmsError> {
-        let (digest, role_id) = (CredentialDigest::NONE, Secret::new("role".to_owned()));
-        Ok(vec![Material { digest, role_id, secret: LoginSecret::NotNeeded }])
+        let (digest, role) = (CredentialDigest::NONE, Secret::new("role".to_owned()));
+        Ok(vec![Material { digest, role, secret: LoginSecret::NotNeeded }])
     }
 
     async fn login(&self, _: &Material) -> Result<Lease, LoginFailure> {
-        Ok(Lease { token: Secret::new("token".to_owned()), ttl: None, renewable: false })
-    }
-
-    async fn renew(&self, token: &Secret) -> Result<Lease, KmsError> {
-        Ok(Lease { token: token.clone(), ttl: None, renewable: false })
+        Ok(Lease { token: Secret::new("token".to_owned()), ttl: None, renewable: false, own: true })
     }
 
     async fn changed(&self) {
         std::future::pending().await
+    }
+}
+
+#[async_trait]
+impl Tokens for Given {
+    fn keeper(&self) -> String {
+        "the keeper".to_owned()
+    }
+
+    async fn renew(&self, token: &Secret) -> Result<Lease, KmsError> {
+        Ok(Lease { token: token.clone(), ttl: None, renewable: false, own: true })
     }
 
     async fn revoke(&self, _: &Secret) -> Result<(), KmsError> {

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use vault_kube_kms::{
-    adapters::vault::{approle::cache_text, credentials::CredentialDigest},
+    adapters::vault::login::{approle::cache_text, port::CredentialDigest},
     domain::{secret::Secret, time::UnixTime},
 };
 

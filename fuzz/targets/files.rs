@@ -9,7 +9,10 @@ use libfuzzer_sys::fuzz_target;
 use vault_kube_kms::{
     adapters::{
         local::file::KeyFile,
-        vault::{approle::credential_text, bundle},
+        vault::{
+            bundle,
+            login::{credential_file::CredentialPath, credential_text},
+        },
     },
     domain::secret::Plaintext,
     ports::file::TextFile,
@@ -97,7 +100,14 @@ fn authorities(bytes: &[u8]) {
 
 fn credential(bytes: &[u8]) {
     let file = File(bytes.to_vec());
-    let read = credential_text::read(&file, "flag", "secret ID").now_or_never();
+    let of = CredentialPath {
+        flag: "flag",
+        what: "secret ID",
+        path: "/etc/file".into(),
+        is_secret: true,
+        json_field: None,
+    };
+    let read = credential_text::read(&file, &of).now_or_never();
     match read.expect("the file is there") {
         Ok(secret) => {
             let text = std::str::from_utf8(bytes).expect("text");

@@ -1,5 +1,9 @@
 use super::*;
-use crate::adapters::vault::{approle::AppRoleSettings, settings::VaultSettings, tls::Trust};
+use crate::adapters::vault::{
+    login::{LoginSettings, credential_file::CredentialPath},
+    settings::VaultSettings,
+    tls::Trust,
+};
 
 #[test]
 fn accepts_only_a_plain_address_of_a_collector() {
@@ -36,7 +40,7 @@ fn reads_an_existing_manifest_unchanged() {
     let vault = vault(&sources(OPENSHIFT));
     assert_eq!(vault.client.tls.trust, Trust::InsecureSkipVerify);
     assert_eq!(vault.transit.key.to_string(), "transit/keys/my-key");
-    assert_eq!(vault.approle.namespace.as_str(), "admin");
+    assert_eq!(vault.login.namespace.as_str(), "admin");
     assert_eq!(settings.log_level, Level::Trace);
     assert_eq!(settings.peers, PeerPolicy::FileMode);
 }
@@ -68,20 +72,58 @@ fn reports_all_errors_at_once_with_flag_and_origin() {
 
 const KEY: &str = "--vault-address=https://v --vault-key-path=transit/keys/k";
 
-fn approle(line: &str) -> Result<AppRoleSettings, String> {
+fn login(line: &str) -> Result<LoginSettings, String> {
     let line = format!("{KEY} {line}");
     match read(&line) {
-        Ok(_) => Ok(vault(&sources(&line)).approle),
+        Ok(_) => Ok(vault(&sources(&line)).login),
         Err(errors) => Err(errors.iter().map(ToString::to_string).collect()),
     }
 }
 
 #[test]
 fn rejects_secret_id_flags_without_a_secret_id_file() {
-    let alone = approle("--approle-role-id=r").unwrap();
-    assert_eq!((alone.secret_id_path, alone.login_timeout.as_secs()), (None, 30));
-    let wrapped = approle("--approle-role-id=r --approle-secret-id-wrapped").unwrap_err();
+    let alone = login("--approle-role-id=r").unwrap();
+    assert_eq!(alone.timeout.as_secs(), 30);
+    assert!(alone.method.files().is_empty() && alone.mount.to_string() == "approle");
+    let wrapped = login("--approle-role-id=r --approle-secret-id-wrapped").unwrap_err();
     assert!(wrapped.contains("give --approle-secret-id-path"), "{wrapped}");
+}
+
+#[test]
+fn reads_each_auth_method_with_its_own_flags_and_default_mount() {
+    for (line, mount, files) in [
+        ("--auth-method=jwt --jwt-path=/j", "jwt", "jwt-path /j"),
+        ("--auth-method=jwt --jwt-path=/j --auth-mount=nodes", "nodes", "jwt-path /j"),
+        (
+            "--auth-method=kubernetes --kubernetes-role=r",
+            "kubernetes",
+            "kubernetes-jwt-path /var/run/secrets/kubernetes.io/serviceaccount/token",
+        ),
+        ("--auth-method=cert", "cert", ""),
+        ("--auth-method=token-file --token-file=/t", "token-file", "token-file /t"),
+    ] {
+        let settings = login(line).unwrap();
+        let of = |file: &CredentialPath| format!("{} {}", file.flag, file.path.display());
+        let read: Vec<_> = settings.method.files().iter().map(of).collect();
+        assert_eq!((settings.mount.to_string().as_str(), read.concat().as_str()), (mount, files));
+        assert!(settings.ignored.is_empty(), "{line}: {:?}", settings.ignored);
+    }
+    for (line, flags) in [
+        ("--auth-method=jwt", vec!["jwt-path"]),
+        (
+            "--auth-method=kubernetes --kubernetes-jwt-path=",
+            vec!["kubernetes-jwt-path", "kubernetes-role"],
+        ),
+        ("--auth-method=token-file --token-file-renew=no", vec!["token-file", "token-file-renew"]),
+        ("--auth-method=ldap --approle-secret-id-wrapped=x", vec!["auth-method"]),
+    ] {
+        let text = login(line).unwrap_err();
+        for flag in flags {
+            assert!(text.contains(&format!("--{flag} (")), "{line}: {text}");
+        }
+    }
+    let settings = login("--auth-method=token-file --token-file=/t --jwt-path=/j --cert-role=r");
+    assert_eq!(settings.unwrap().ignored, ["jwt-path", "cert-role"]);
 }
 
 #[test]
@@ -125,7 +167,7 @@ fn a_stronger_source_replaces_the_other_form_of_a_setting() {
     let sources = Sources::collect(&args, variables);
     let (settings, vault) = (Settings::read(&sources).unwrap(), vault(&sources));
     assert_eq!(vault.transit.key.key, "from-flag");
-    assert_eq!(vault.approle.namespace.as_str(), "admin");
+    assert_eq!(vault.login.namespace.as_str(), "admin");
     assert_eq!(settings.log_level, Level::Debug);
 }
 

@@ -38,7 +38,7 @@ async fn wrapped(faults: &[(&str, Fault)]) -> (StandIn, TransitSubject) {
     let mut provisioned = stand_in.provisioned.clone();
     provisioned.secret_id = token;
     let subject = TransitSubject::with(admin, provisioned, |wiring| {
-        wiring.approle.secret_id_wrapped = true;
+        wiring.approle().secret_id_wrapped = true;
     });
     (stand_in, subject)
 }
@@ -57,14 +57,14 @@ async fn heals(subject: &TransitSubject, most: Duration) {
 async fn a_role_without_a_secret_id_is_logged_in_to_with_the_role_id_alone() {
     let stand_in = StandIn::start().await;
     stand_in.shared.engine.lock().unwrap().bind_secret_id = false;
-    let subject = subject(&stand_in, |wiring| wiring.approle.secret_id_path = None);
+    let subject = subject(&stand_in, |wiring| wiring.approle().secret_id_path = None);
     subject.kek.describe(within(&subject, SOON)).await.unwrap();
 }
 
 #[tokio::test]
 async fn the_refusal_of_a_login_without_a_secret_id_names_the_flag() {
     let stand_in = StandIn::start().await;
-    let subject = subject(&stand_in, |wiring| wiring.approle.secret_id_path = None);
+    let subject = subject(&stand_in, |wiring| wiring.approle().secret_id_path = None);
     let error = subject.kek.describe(within(&subject, SOON)).await.unwrap_err();
     assert_eq!(error.code(), Code::LoginRefused);
     assert!(error.remedy().contains("--approle-secret-id-path"), "{error}");
@@ -87,7 +87,7 @@ async fn a_token_that_comes_after_the_time_out_is_revoked() {
     let stand_in = StandIn::start().await;
     stand_in.fail_next(1, LOGIN, &Fault::Delay(Duration::from_millis(1_500)));
     let subject = subject(&stand_in, |wiring| {
-        wiring.approle.login_timeout = Duration::from_secs(1);
+        wiring.login.timeout = Duration::from_secs(1);
     });
     let error = subject.kek.describe(within(&subject, SOON)).await.unwrap_err();
     assert!(error.to_string().contains("--login-timeout"), "{error}");

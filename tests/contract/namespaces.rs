@@ -51,7 +51,7 @@ async fn a_key_in_a_child_of_the_logins_namespace_is_used() {
     let provisioned = provision(&server.admin).await;
     let namespace = |text: &str| Namespace::parse(text).unwrap();
     let subject = TransitSubject::with(server.admin.clone(), provisioned.clone(), |wiring| {
-        wiring.approle.namespace = namespace("team");
+        wiring.login.namespace = namespace("team");
         wiring.transit.auth_namespace = namespace("team");
         wiring.transit.namespace = namespace("/team/app/");
     });
@@ -63,7 +63,7 @@ async fn a_key_in_a_child_of_the_logins_namespace_is_used() {
     assert!(subject.kek.unwrap(sealed, until()).await.unwrap() == seed);
 
     let missing = TransitSubject::with(server.admin.clone(), provisioned, |wiring| {
-        wiring.approle.namespace = namespace("no-such");
+        wiring.login.namespace = namespace("no-such");
     });
     let until = missing.clock().now().after(Duration::from_secs(5));
     let error = missing.kek.describe(until).await.unwrap_err();

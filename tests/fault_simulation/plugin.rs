@@ -13,9 +13,14 @@ use vault_kube_kms::{
         layers::{batch::Batch, coalesce::Coalesce, deadline::Deadline},
         vault::{
             address::VaultAddress,
-            approle::{AppRole, AppRoleFiles, AppRoleSettings, RoleId},
             client::{ClientSettings, VaultClient},
             key_path::{KeyPath, MountPath, Namespace},
+            login::{
+                LoginSettings,
+                approle::{AppRoleSettings, RoleId},
+                credential_file::LoginFiles,
+                method::MethodSettings,
+            },
             session::VaultSession,
             tls::{TlsSettings, Trust},
             transit::{TransitKek, TransitSettings},
@@ -64,9 +69,12 @@ impl Plugin {
             clock.clone(),
             telemetry.clone(),
         ));
-        let files = AppRoleFiles { role_id: None, secret_id: Some(file.clone()), cache: None };
-        let approle = AppRole::new(client.clone(), clock.clone(), approle_settings(), files);
-        let session = VaultSession::new(Arc::new(approle), clock.clone(), telemetry.clone());
+        let files = LoginFiles {
+            watched: &|_, _| file.clone(),
+            private: &|path| unreachable!("{path:?} is not configured"),
+        };
+        let login = login_settings().open(client.clone(), clock.clone(), &files);
+        let session = VaultSession::new(login, clock.clone(), telemetry.clone());
         let session = Arc::new(session);
         let identity = KeyIdentity::new(transit_settings().lineage(), 0);
         let lanes = if plant == Some(Plant::ManyLanes) { 12 } else { 1 };
@@ -118,15 +126,18 @@ fn client_settings(first: usize) -> ClientSettings {
     }
 }
 
-fn approle_settings() -> AppRoleSettings {
-    AppRoleSettings {
+fn login_settings() -> LoginSettings {
+    LoginSettings {
         mount: MountPath::parse("approle").unwrap(),
         namespace: Namespace::default(),
-        role_id: RoleId::Given(ROLE_ID.to_owned()),
-        secret_id_path: Some(PathBuf::from("secret-id")),
-        secret_id_wrapped: false,
-        secret_id_cache: None,
-        login_timeout: Duration::from_secs(30),
+        timeout: Duration::from_secs(30),
+        method: MethodSettings::AppRole(AppRoleSettings {
+            role_id: RoleId::Given(ROLE_ID.to_owned()),
+            secret_id_path: Some(PathBuf::from("secret-id")),
+            secret_id_wrapped: false,
+            secret_id_cache: None,
+        }),
+        ignored: Vec::new(),
     }
 }
 

@@ -10,9 +10,14 @@ use vault_kube_kms::{
         system::{clock::SystemClock, private_file::OwnerOnlyFile, watched_file::WatchedFile},
         vault::{
             address::VaultAddress,
-            approle::{AppRole, AppRoleSettings, RoleId, secret_id::CREDENTIAL_MAX},
             client::{ClientSettings, VaultClient},
             key_path::{KeyPath, MountPath, Namespace},
+            login::{
+                LoginSettings,
+                approle::{AppRoleSettings, RoleId},
+                credential_file::LoginFiles,
+                method::MethodSettings,
+            },
             session::VaultSession,
             tls::{TlsSettings, Trust},
             transit::{TransitKek, TransitSettings},
@@ -40,8 +45,18 @@ impl Telemetry for Silence {
 /// What can be set about a keeper on a server.
 pub struct Wiring {
     pub client: ClientSettings,
-    pub approle: AppRoleSettings,
+    pub login: LoginSettings,
     pub transit: TransitSettings,
+}
+
+impl Wiring {
+    /// The settings of the `AppRole`.
+    pub fn approle(&mut self) -> &mut AppRoleSettings {
+        match &mut self.login.method {
+            MethodSettings::AppRole(settings) => settings,
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 /// A Transit key on a server, and all that keeps it reachable.
@@ -75,14 +90,17 @@ impl TransitSubject {
                 connect_timeout: Duration::from_secs(2),
                 request_timeout: Duration::from_secs(2),
             },
-            approle: AppRoleSettings {
+            login: LoginSettings {
                 mount: MountPath::parse("approle").unwrap(),
                 namespace: Namespace::default(),
-                role_id: RoleId::Given(provisioned.role_id),
-                secret_id_path: Some(secret_id_path.clone()),
-                secret_id_wrapped: false,
-                secret_id_cache: None,
-                login_timeout: Duration::from_secs(30),
+                timeout: Duration::from_secs(30),
+                method: MethodSettings::AppRole(AppRoleSettings {
+                    role_id: RoleId::Given(provisioned.role_id),
+                    secret_id_path: Some(secret_id_path.clone()),
+                    secret_id_wrapped: false,
+                    secret_id_cache: None,
+                }),
+                ignored: Vec::new(),
             },
             transit: TransitSettings {
                 key: KeyPath::of_parts("transit", &provisioned.key).unwrap(),
@@ -92,15 +110,15 @@ impl TransitSubject {
             },
         };
         change(&mut wiring);
-        let Wiring { client, approle, transit } = wiring;
+        let Wiring { client, login, transit } = wiring;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let client = Arc::new(VaultClient::new(client, clock.clone(), Arc::new(Silence)).unwrap());
-        let files = approle.files(
-            |path| Arc::new(WatchedFile::new(path.to_owned(), CREDENTIAL_MAX)),
-            |path| Arc::new(OwnerOnlyFile::new(path.to_owned())),
-        );
-        let approle = Arc::new(AppRole::new(client.clone(), clock.clone(), approle, files));
-        let session = Arc::new(VaultSession::new(approle, clock.clone(), Arc::new(Silence)));
+        let files = LoginFiles {
+            watched: &|path, most| Arc::new(WatchedFile::new(path.to_owned(), most)),
+            private: &|path| Arc::new(OwnerOnlyFile::new(path.to_owned())),
+        };
+        let login = login.open(client.clone(), clock.clone(), &files);
+        let session = Arc::new(VaultSession::new(login, clock.clone(), Arc::new(Silence)));
         let kek = TransitKek::new(client.clone(), session.clone(), transit);
         Self {
             kek: Arc::new(Deadline::new(Arc::new(kek), clock.clone())),

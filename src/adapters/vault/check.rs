@@ -7,7 +7,7 @@ use super::{
     capabilities::{Capabilities, PolicyReview},
     client::ClientSettings,
     handshake::{self, Handshake},
-    key_path::MountPath,
+    login::LoginSettings,
     session::VaultSession,
     settings::VaultSettings,
 };
@@ -45,9 +45,9 @@ pub(super) async fn check(
         report.add_unchecked(&[Login, Policy, Key, Binding, Clocks]);
         return false;
     }
-    let most = settings.approle.login_timeout.saturating_add(STEP_MAX);
+    let most = settings.login.timeout.saturating_add(STEP_MAX);
     session.settled(clock.now().after(most)).await;
-    if !login(&settings.approle.mount, &session.view(), report) {
+    if !login(&settings.login, &session.view(), report) {
         report.add_unchecked(&[Policy, Key, Binding, Clocks]);
         return false;
     }
@@ -101,13 +101,13 @@ fn by(group: Option<&str>) -> String {
 }
 
 /// Returns whether the login gave a token.
-fn login(mount: &MountPath, session: &SessionView, report: &mut Report) -> bool {
+fn login(login: &LoginSettings, session: &SessionView, report: &mut Report) -> bool {
     if session.logins.is_none() {
         report.add(match &session.closed {
             Some(error) => Finding::from_error(Login, error),
             None => Finding::fail(
                 Login,
-                format!("the login at auth/{mount} did not finish in time"),
+                format!("the login at {login} did not finish in time"),
                 "see the findings about the connection above, or raise --login-timeout",
             ),
         });
@@ -117,11 +117,11 @@ fn login(mount: &MountPath, session: &SessionView, report: &mut Report) -> bool 
         // The login ended a moment ago, so rounding up gives the whole lifetime in seconds.
         Some(left) => Finding::pass(
             Login,
-            format!("auth/{mount} gives a token for {} s", left.as_millis().div_ceil(1_000)),
+            format!("{login} gives a token for {} s", left.as_millis().div_ceil(1_000)),
         ),
         None => Finding::warn(
             Login,
-            format!("auth/{mount} gives a token that never expires"),
+            format!("{login} gives a token that never expires"),
             "set token_ttl on the role, so that a stolen token expires",
         ),
     });

@@ -5,13 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    approle::{AppRole, AppRoleFiles},
-    capabilities::Capabilities,
-    check,
-    client::VaultClient,
-    session::VaultSession,
-    settings::VaultSettings,
-    transit::TransitKek,
+    capabilities::Capabilities, check, client::VaultClient, login::credential_file::LoginFiles,
+    session::VaultSession, settings::VaultSettings, transit::TransitKek,
 };
 use crate::{
     domain::key_id::Lineage,
@@ -25,15 +20,6 @@ use crate::{
     },
 };
 
-/// The files that the keeper reads again while it runs.
-#[derive(Debug)]
-pub struct VaultFiles {
-    /// The files of the login.
-    pub approle: AppRoleFiles,
-    /// The PEM bundle of the authorities, if one is given.
-    pub authorities: Option<Arc<dyn TextFile>>,
-}
-
 /// A keeper whose KEK is a key of the Transit engine.
 #[derive(Debug)]
 pub struct VaultKeeper {
@@ -46,13 +32,15 @@ pub struct VaultKeeper {
 }
 
 impl VaultKeeper {
-    /// Creates the keeper. Sends no request.
+    /// Creates the keeper. Opens the files of the login with `files`. `authorities` is the PEM
+    /// bundle of the authorities, if one is given. Sends no request.
     ///
     /// # Errors
     /// Returns why TLS cannot be set up with these settings.
     pub fn new(
         settings: VaultSettings,
-        files: VaultFiles,
+        files: &LoginFiles<'_>,
+        authorities: Option<Arc<dyn TextFile>>,
         clock: &Arc<dyn Clock>,
         telemetry: &Arc<dyn Telemetry>,
     ) -> Result<Self, String> {
@@ -61,20 +49,11 @@ impl VaultKeeper {
             Arc::clone(clock),
             Arc::clone(telemetry),
         )?);
-        let approle = AppRole::new(
-            Arc::clone(&client),
-            Arc::clone(clock),
-            settings.approle.clone(),
-            files.approle,
-        );
-        let session = Arc::new(VaultSession::new(
-            Arc::new(approle),
-            Arc::clone(clock),
-            Arc::clone(telemetry),
-        ));
+        let login = settings.login.open(Arc::clone(&client), Arc::clone(clock), files);
+        let session = Arc::new(VaultSession::new(login, Arc::clone(clock), Arc::clone(telemetry)));
         let transit = settings.transit.clone();
         let kek = Arc::new(TransitKek::new(Arc::clone(&client), Arc::clone(&session), transit));
-        let (clock, authorities) = (Arc::clone(clock), files.authorities);
+        let clock = Arc::clone(clock);
         Ok(Self { settings, client, session, kek, authorities, clock })
     }
 }

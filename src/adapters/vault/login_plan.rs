@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::credentials::CredentialDigest;
+use super::login::port::CredentialDigest;
 use crate::domain::{
     error::{Code, KmsError},
     time::Monotonic,

@@ -1,15 +1,14 @@
 //! The outbound adapter for a KEK in the Transit engine of Vault or OpenBao. It logs in with
-//! AppRole.
+//! one of several methods.
 
 pub mod address;
-pub mod approle;
 pub mod bundle;
 pub mod capabilities;
 pub mod client;
-pub mod credentials;
 pub mod handshake;
 pub mod keeper;
 pub mod key_path;
+pub mod login;
 pub mod policy;
 pub mod session;
 pub mod settings;

@@ -15,7 +15,10 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    credentials::{CredentialDigest, Credentials, Lease, LoginFailure},
+    login::{
+        Login,
+        port::{CredentialDigest, Lease, LoginFailure},
+    },
     login_plan::{LoginEvent, LoginPlan, Next, doubled},
     session_view::{SessionState, SessionToken, SharedState},
 };
@@ -45,7 +48,7 @@ const LOGIN_WAIT_MAX: Duration = Duration::from_secs(2);
 /// A session with a keeper.
 #[derive(Debug)]
 pub struct VaultSession {
-    credentials: Arc<dyn Credentials>,
+    login: Login,
     clock: Arc<dyn Clock>,
     telemetry: Arc<dyn Telemetry>,
     state: SharedState,
@@ -58,13 +61,9 @@ pub struct VaultSession {
 impl VaultSession {
     /// Creates a session without a token. [`VaultSession::run`] logs in.
     #[must_use]
-    pub fn new(
-        credentials: Arc<dyn Credentials>,
-        clock: Arc<dyn Clock>,
-        telemetry: Arc<dyn Telemetry>,
-    ) -> Self {
+    pub fn new(login: Login, clock: Arc<dyn Clock>, telemetry: Arc<dyn Telemetry>) -> Self {
         Self {
-            credentials,
+            login,
             clock,
             telemetry,
             state: SharedState::new(SessionState::Starting),
@@ -128,16 +127,22 @@ impl VaultSession {
             generation = generation.saturating_add(1);
             let token = Arc::new(lease.token.clone());
             let expires = lease.ttl.map(|ttl| sent.after(ttl));
-            self.state.replace(SessionState::Open(SessionToken { token, generation, expires }));
+            let own = lease.own;
+            let open = SessionToken { token, generation, expires, own };
+            self.state.replace(SessionState::Open(open));
             let ended = self.keep(generation, lease, sent).await;
             self.learn(&mut plan, ended);
         }
     }
 
-    /// Revokes the token with one request. Call this after `run` was cancelled.
+    /// Revokes the token with one request, if a login of this session created it. Call this after
+    /// `run` was cancelled.
     pub async fn revoke(&self) {
         let SessionState::Open(held) = self.state.now() else { return };
-        drop(self.credentials.revoke(&held.token).await);
+        if !held.own {
+            return;
+        }
+        drop(self.login.tokens.revoke(&held.token).await);
     }
 
     /// Waits for a state that is `ready`, until `deadline`. A caller with no more time than the API
@@ -153,8 +158,8 @@ impl VaultSession {
         let long = Monotonic::at(deadline.since(Monotonic::at(CALL_BUDGET)));
         let wait = deadline.min(login_end.max(long)).since(now);
         let state = tokio::select! {
-                    biased;
-                    state = self.state.until(ready) => Some(state),
+            biased;
+            state = self.state.until(ready) => Some(state),
             () = self.clock.sleep(wait) => None,
         };
         match state {
@@ -165,7 +170,7 @@ impl VaultSession {
     }
 
     fn no_token_yet(&self) -> KmsError {
-        let keeper = self.credentials.keeper();
+        let keeper = self.login.tokens.keeper();
         let cause = self.login_began().map_or_else(
             || format!("no token from {keeper} in time"),
             |began| {
@@ -186,7 +191,7 @@ impl VaultSession {
         let mut failed = None;
         loop {
             self.note_login(Some(self.clock.now()));
-            let materials = match self.credentials.materials().await {
+            let materials = match self.login.method.materials().await {
                 Ok(materials) => materials,
                 Err(error) => {
                     self.learn(plan, LoginEvent::Failed(CredentialDigest::NONE, error.clone()));
@@ -214,7 +219,7 @@ impl VaultSession {
                 }
                 Next::Now(index) => {
                     let Some(material) = materials.get(index) else { continue };
-                    let (learned, error) = match self.credentials.login(material).await {
+                    let (learned, error) = match self.login.method.login(material).await {
                         Ok(lease) => {
                             self.note_login(None);
                             self.learn(plan, LoginEvent::Granted(material.digest));
@@ -247,7 +252,7 @@ impl VaultSession {
         tokio::select! {
             biased;
             () = self.clock.sleep(at.since(self.clock.now())) => (),
-            () = self.credentials.changed() => (),
+            () = self.login.method.changed() => (),
             never = closed => match never {},
         }
     }
@@ -273,8 +278,11 @@ impl VaultSession {
         loop {
             let mut rejection = pin!(refused.wait_for(|refused| *refused >= generation));
             let Some(ttl) = lease.ttl else {
-                drop(rejection.await);
-                return LoginEvent::Rejected;
+                tokio::select! {
+                    biased;
+                    _ = &mut rejection => return LoginEvent::Rejected,
+                    () = self.replaced(lease.own) => return LoginEvent::Ended,
+                }
             };
             let expires = sent.after(ttl);
             let due = if failures == 0 {
@@ -288,7 +296,8 @@ impl VaultSession {
             tokio::select! {
                 biased;
                 () = self.clock.sleep(due) => (),
-                                _ = &mut rejection => return at_end(self.clock.now()),
+                _ = &mut rejection => return at_end(self.clock.now()),
+                () = self.replaced(lease.own) => return LoginEvent::Ended,
             }
             if !lease.renewable {
                 return LoginEvent::Ended;
@@ -298,9 +307,9 @@ impl VaultSession {
             let most = expires.since(asked) / 2;
             let renewed = tokio::select! {
                 biased;
-                renewed = self.credentials.renew(&lease.token) => renewed,
+                renewed = self.login.tokens.renew(&lease.token) => renewed,
                 _ = &mut rejection => return at_end(self.clock.now()),
-                                () = self.clock.sleep(most) => {
+                () = self.clock.sleep(most) => {
                     let (error, wait) = (&late_renewal(most), Duration::ZERO);
                     self.telemetry.record(Event::SessionFailed { error, wait });
                     return LoginEvent::Ended;
@@ -325,6 +334,19 @@ impl VaultSession {
                     failures = failures.saturating_add(1);
                 }
             }
+        }
+    }
+
+    /// Waits until the credential was replaced and the session must use it at once. Reads each new
+    /// credential, so that its expiry is reported. Never resolves for a token of a login of this
+    /// session, because that token stays valid. Safe to cancel.
+    async fn replaced(&self, own: bool) {
+        loop {
+            self.login.method.changed().await;
+            if !own {
+                return;
+            }
+            drop(self.login.method.materials().await);
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::*;
 use crate::{
-    adapters::vault::credentials::{LoginSecret, Material},
+    adapters::vault::login::port::{LoginMethod, LoginSecret, Material, Tokens},
     domain::{secret::Secret, time::UnixTime},
     ports::telemetry::MockTelemetry,
 };
@@ -47,6 +47,8 @@ struct Scripted {
     logins: Vec<Outcome>,
     renewals: Vec<Outcome>,
     renewable: bool,
+    /// Whether its tokens belong to the session.
+    own: bool,
     /// Whether failed logins are refusals of the material.
     refuses: bool,
     /// How long a login and a renewal take.
@@ -63,6 +65,7 @@ impl Scripted {
             logins,
             renewable: !renewals.is_empty(),
             renewals,
+            own: true,
             refuses: false,
             takes: Duration::ZERO,
             material: AtomicU64::new(0),
@@ -89,6 +92,7 @@ impl Scripted {
                 token: Secret::new("token".to_owned()),
                 ttl: ttl.map(Duration::from_secs),
                 renewable: self.renewable,
+                own: self.own,
             }),
             Err(code) => Err(KmsError::new(*code, "scripted", "none")),
         }
@@ -102,27 +106,39 @@ impl Scripted {
 }
 
 #[async_trait]
-impl Credentials for Scripted {
-    fn keeper(&self) -> String {
-        "https://keeper:8200".to_owned()
-    }
+impl LoginMethod for Scripted {
     async fn materials(&self) -> Result<Vec<Material>, KmsError> {
-        let role_id = Secret::new(self.material.load(Ordering::Relaxed).to_string());
-        let digest = CredentialDigest::of(&role_id);
-        Ok(vec![Material { digest, role_id, secret: LoginSecret::NotNeeded }])
+        let role = Secret::new(self.material.load(Ordering::Relaxed).to_string());
+        let digest = CredentialDigest::of(&role);
+        Ok(vec![Material { digest, role, secret: LoginSecret::NotNeeded }])
     }
     async fn login(&self, _: &Material) -> Result<Lease, LoginFailure> {
         let kind = if self.refuses { LoginFailure::Refused } else { LoginFailure::Failed };
         self.next("login", &self.logins).await.map_err(kind)
     }
-    async fn renew(&self, _: &Secret) -> Result<Lease, KmsError> {
-        self.next("renewal", &self.renewals).await
-    }
     async fn changed(&self) {
         self.changed.notified().await;
     }
+}
+
+#[async_trait]
+impl Tokens for Scripted {
+    fn keeper(&self) -> String {
+        "https://keeper:8200".to_owned()
+    }
+    async fn renew(&self, _: &Secret) -> Result<Lease, KmsError> {
+        self.next("renewal", &self.renewals).await
+    }
     async fn revoke(&self, _: &Secret) -> Result<(), KmsError> {
+        self.log.lock().unwrap().push(("revocation", self.started.elapsed().as_secs()));
         Ok(())
+    }
+}
+
+fn login(credentials: &Arc<Scripted>) -> Login {
+    Login {
+        method: Arc::<Scripted>::clone(credentials),
+        tokens: Arc::<Scripted>::clone(credentials),
     }
 }
 
@@ -131,11 +147,11 @@ fn run(credentials: &Arc<Scripted>) -> Arc<VaultSession> {
     let mut telemetry = MockTelemetry::new();
     telemetry.expect_record().returning(|_| ());
     let clock = Virtual(credentials.started);
-    let session = Arc::new(VaultSession::new(
-        Arc::<Scripted>::clone(credentials),
-        Arc::new(clock),
-        Arc::new(telemetry),
-    ));
+    let login = Login {
+        method: Arc::<Scripted>::clone(credentials),
+        tokens: Arc::<Scripted>::clone(credentials),
+    };
+    let session = Arc::new(VaultSession::new(login, Arc::new(clock), Arc::new(telemetry)));
     let running = Arc::clone(&session);
     tokio::spawn(async move { running.run().await });
     session
@@ -308,7 +324,7 @@ async fn the_first_login_is_waited_for_until_the_deadline() {
     let clock = Arc::new(Virtual(credentials.started));
     // The session does not run.
     let session =
-        VaultSession::new(credentials, Arc::<Virtual>::clone(&clock), Arc::new(telemetry));
+        VaultSession::new(login(&credentials), Arc::<Virtual>::clone(&clock), Arc::new(telemetry));
     let error = session.token(clock.now().after(Duration::from_secs(2))).await.unwrap_err();
     assert_eq!(error.code(), Code::KeeperTimeout);
 }
@@ -407,4 +423,43 @@ async fn a_renewal_that_hangs_leaves_time_for_a_login() {
     pass(80).await;
     assert_eq!(credentials.seconds("renewal"), [60]);
     assert_eq!(credentials.seconds("login"), [0, 75]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn replaces_a_token_of_another_program_as_soon_as_its_file_changes() {
+    let mut credentials = Scripted::new(vec![Ok(Some(3_600))], Vec::new());
+    credentials.own = false;
+    let credentials = Arc::new(credentials);
+    let session = run(&credentials);
+    let deadline = Monotonic::at(Duration::from_secs(5));
+    let first = session.token(deadline).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    credentials.change();
+    let second = async {
+        while session.token(Monotonic::at(Duration::from_hours(1))).await.unwrap().generation
+            == first.generation
+        {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), second).await.unwrap();
+    session.revoke().await;
+    assert_eq!(
+        (credentials.seconds("login"), credentials.seconds("revocation")),
+        (vec![0, 100], vec![])
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn keeps_its_own_token_when_the_credential_changes() {
+    let (session, credentials) = session(vec![Ok(Some(3_600))], Vec::new());
+    session.token(Monotonic::at(Duration::from_secs(5))).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    credentials.change();
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    session.revoke().await;
+    assert_eq!(
+        (credentials.seconds("login"), credentials.seconds("revocation")),
+        (vec![0], vec![200])
+    );
 }

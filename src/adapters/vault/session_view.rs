@@ -16,6 +16,8 @@ pub(super) struct SessionToken {
     pub(super) generation: u64,
     /// When the token expires unless it is renewed. `None` means that it never expires.
     pub(super) expires: Option<Monotonic>,
+    /// Whether a login of this session created the token.
+    pub(super) own: bool,
 }
 
 /// The state of the session, for requests.

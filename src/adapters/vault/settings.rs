@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{approle::AppRoleSettings, client::ClientSettings, transit::TransitSettings};
+use super::{client::ClientSettings, login::LoginSettings, transit::TransitSettings};
 
 /// All settings of the keeper.
 #[derive(Clone, Debug)]
@@ -10,7 +10,7 @@ pub struct VaultSettings {
     /// The servers, and how to connect to them.
     pub client: ClientSettings,
     /// How to log in.
-    pub approle: AppRoleSettings,
+    pub login: LoginSettings,
     /// The Transit key.
     pub transit: TransitSettings,
     /// The file of certificate authorities (`--tls-ca-file`). `None` when the system's authorities

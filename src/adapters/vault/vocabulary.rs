@@ -12,7 +12,7 @@ pub const CLUSTER_FOREIGN: Code = Code::OfKeeper("cluster-foreign");
 /// `--require-enterprise` is set and the server is not Vault Enterprise.
 pub const ENTERPRISE_REQUIRED: Code = Code::OfKeeper("enterprise-required");
 
-/// The token that wraps the secret ID was used before, or has expired.
+/// The token that wraps the credential was used before, or has expired.
 pub const WRAPPING_TOKEN_USED: Code = Code::OfKeeper("wrapping-token-used");
 
 /// The certificate in `--tls-ca-file` that expires first.
@@ -27,6 +27,20 @@ pub(super) const SECRET_ID: Expiring = Expiring::new(
     "secret-id",
     "the secret ID of the AppRole",
     "write a new one to the file of --approle-secret-id-path",
+);
+
+/// The JWT of the login.
+pub(super) const JWT: Expiring = Expiring::new(
+    "jwt",
+    "the JWT of the login",
+    "write a new one to its file; its issuer's program does that in time when it works",
+);
+
+/// The token in the file of `--token-file`.
+pub(super) const TOKEN: Expiring = Expiring::new(
+    "token",
+    "the token in the file of --token-file",
+    "start the agent that writes the file, or write a new token to it",
 );
 
 /// The certificate that the server presented.

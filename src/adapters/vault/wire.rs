@@ -28,13 +28,30 @@ pub(super) struct DecryptBody<'a> {
     pub(super) reference: String,
 }
 
-/// `POST auth/{mount}/login`.
+/// `POST auth/{mount}/login` of an `AppRole` mount.
 #[derive(Serialize)]
-pub(super) struct LoginBody<'a> {
+pub(super) struct AppRoleBody<'a> {
     pub(super) role_id: &'a str,
     /// `None` if the role needs no secret ID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) secret_id: Option<&'a str>,
+}
+
+/// `POST auth/{mount}/login` of a `jwt` or `kubernetes` mount.
+#[derive(Serialize)]
+pub(super) struct JwtBody<'a> {
+    /// Empty if the mount has a default role.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(super) role: &'a str,
+    pub(super) jwt: &'a str,
+}
+
+/// `POST auth/{mount}/login` of a `cert` mount.
+#[derive(Serialize)]
+pub(super) struct CertBody<'a> {
+    /// Empty if the server selects the role by the certificate.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(super) name: &'a str,
 }
 
 /// `POST sys/wrapping/lookup`.
@@ -108,6 +125,31 @@ pub(super) struct Auth {
     pub(super) renewable: bool,
     #[serde(default)]
     pub(super) num_uses: i64,
+}
+
+/// The `data` of a look-up of a token.
+#[derive(Deserialize)]
+pub(super) struct TokenData {
+    /// The remaining lifetime in seconds. 0 means that the token never expires.
+    pub(super) ttl: u64,
+    #[serde(default)]
+    pub(super) renewable: bool,
+    #[serde(default)]
+    pub(super) num_uses: i64,
+}
+
+/// An unwrapped token. A program that wraps a token writes it into `data`. A login whose answer is
+/// wrapped has it in `auth`.
+#[derive(Deserialize)]
+pub(super) struct UnwrappedToken {
+    pub(super) data: Option<TokenText>,
+    pub(super) auth: Option<Auth>,
+}
+
+/// The `data` of an unwrapped token.
+#[derive(Deserialize, Zeroize, ZeroizeOnDrop)]
+pub(super) struct TokenText {
+    pub(super) token: String,
 }
 
 /// The body of a refusal. A body without this shape was not sent by the keeper.
@@ -192,6 +234,8 @@ impl From<Option<serde::de::IgnoredAny>> for Nothing {
 impl<T: DeserializeOwned> Expected for Data<T> {}
 
 impl Expected for Authenticated {}
+
+impl Expected for UnwrappedToken {}
 
 impl Expected for Nothing {}
 

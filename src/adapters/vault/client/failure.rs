@@ -196,7 +196,7 @@ mod tests {
     fn reports_plain_http_to_a_tls_port_as_a_wrong_address() {
         let body = b"Client sent an HTTP request to an HTTPS server.\n";
         let failure = Failure::intermediary(&address(), 400, Some("text/plain"), None, body);
-        let error = failure.into_error(Asked::Login("approle"));
+        let error = failure.into_error(Asked::Health);
         assert_eq!(error.code(), Code::KeeperUnreachable);
         assert!(error.remedy().contains("https://"), "{error}");
     }

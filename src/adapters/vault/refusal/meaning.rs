@@ -15,18 +15,11 @@ impl Refusal {
         match (self.status, asked) {
             (_, Asked::Health | Asked::Wrapping) => self.error_of_status(),
             (400..=404, Asked::License) => enterprise_required(),
-            (400, Asked::Login(mount)) => self.login_refused(mount),
-            (403, Asked::Login(mount)) => KmsError::new(
-                Code::LoginRefused,
-                format!(
-                    "auth/{mount} refuses the login: the role is locked after failed logins, or the mount does not exist"
-                ),
-                "check --auth-mount and --vault-auth-namespace; a lock ends 15 minutes after the last failed login",
-            ),
+            (400 | 403, Asked::Login(at)) => self.login_refused(at),
             (500, Asked::Renew) if self.says("does not exist during renewal") => KmsError::new(
                 Code::LoginRefused,
                 "the role of the token no longer exists",
-                "create the AppRole role again",
+                "create the role of the login again",
             ),
             (500, Asked::Renew) if self.says("past the max ttl") => not_renewable(),
             (400..=403, Asked::Renew) => not_renewable(),
@@ -36,31 +29,6 @@ impl Refusal {
             (404, asked) => self.not_found(asked),
             _ => self.error_of_status(),
         }
-    }
-
-    fn login_refused(&self, mount: &str) -> KmsError {
-        let (cause, remedy) = if self.says("cidr") {
-            (
-                format!("auth/{mount} does not accept a login from this node's address"),
-                "extend the CIDR list of the role or of the secret ID; the login is tried again within a minute",
-            )
-        } else if self.refuses_the_pair() {
-            (
-                format!("auth/{mount} does not know this pair of role ID and secret ID"),
-                "write a new secret ID to the file of --approle-secret-id-path, or correct --approle-role-id",
-            )
-        } else if self.says("missing secret_id") {
-            (
-                format!("the role of auth/{mount} requires a secret ID, and none is configured"),
-                "give --approle-secret-id-path, or set bind_secret_id=false on the role",
-            )
-        } else {
-            (
-                format!("auth/{mount} refuses the login for an unknown reason"),
-                "see the keeper's audit log; check --auth-mount and the role",
-            )
-        };
-        KmsError::new(Code::LoginRefused, cause, remedy)
     }
 
     fn bad_request(&self, asked: Asked<'_>) -> KmsError {
@@ -278,9 +246,19 @@ pub(in crate::adapters::vault) fn plain_http(address: &VaultAddress) -> KmsError
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
+    use crate::adapters::vault::{
+        key_path::MountPath, login::method::AuthMethod, refusal::LoginAt,
+    };
 
     const PATH: &str = "transit/decrypt/k";
+
+    fn login() -> Asked<'static> {
+        static MOUNT: LazyLock<MountPath> = LazyLock::new(|| MountPath::parse("approle").unwrap());
+        Asked::Login(LoginAt { method: AuthMethod::AppRole, mount: &MOUNT })
+    }
 
     fn code(status: u16, text: &str, asked: Asked<'_>) -> Code {
         let body = serde_json::json!({ "errors": [text] }).to_string();
@@ -341,9 +319,7 @@ mod tests {
             (473, ""),
             (501, ""),
         ] {
-            for asked in
-                [Asked::Login("approle"), Asked::Unwrap(PATH), Asked::Renew, Asked::License]
-            {
+            for asked in [login(), Asked::Unwrap(PATH), Asked::Renew, Asked::License] {
                 assert!(code(status, text, asked).is_outage(), "{status} {text} {asked:?}");
             }
         }
@@ -409,7 +385,7 @@ mod tests {
     #[test]
     fn repeats_no_text_of_the_server() {
         for status in [400, 403, 404, 418, 429, 500, 503] {
-            for asked in [Asked::Login("approle"), Asked::Wrap(PATH), Asked::Renew] {
+            for asked in [login(), Asked::Wrap(PATH), Asked::Renew] {
                 let body = r#"{"errors":["invalid secret_id canary"]}"#;
                 let error = Refusal::read(status, None, body.as_bytes()).unwrap().into_error(asked);
                 assert!(!error.to_string().contains("canary"), "{error}");

@@ -4,6 +4,7 @@
 //! The texts are searched for known words and never repeated, because login errors can contain the
 //! secret ID itself.
 
+mod login;
 mod meaning;
 
 use std::{fmt, time::Duration};
@@ -11,7 +12,7 @@ use std::{fmt, time::Duration};
 use zeroize::Zeroize as _;
 
 pub(super) use self::meaning::{enterprise_required, plain_http};
-use super::wire::Errors;
+use super::{key_path::MountPath, login::method::AuthMethod, wire::Errors};
 
 /// A refusal by the keeper. Its texts may hold secrets.
 pub(super) struct Refusal {
@@ -32,8 +33,8 @@ pub(super) enum Asked<'a> {
     Wrap(&'a str),
     /// An unwrap, at this path.
     Unwrap(&'a str),
-    /// A login at this mount.
-    Login(&'a str),
+    /// A login.
+    Login(LoginAt<'a>),
     /// A renewal or a revocation.
     Renew,
     /// A read of the licence.
@@ -44,6 +45,13 @@ pub(super) enum Asked<'a> {
     Health,
     /// A look-up or an unwrap of a wrapping token.
     Wrapping,
+}
+
+/// The method and the mount of a login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LoginAt<'a> {
+    pub(super) method: AuthMethod,
+    pub(super) mount: &'a MountPath,
 }
 
 impl Refusal {

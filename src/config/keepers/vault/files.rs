@@ -2,11 +2,18 @@
 
 use tokio::{sync::watch, time::timeout};
 
-use super::approle_files;
+use super::watched;
 use crate::{
     adapters::{
         system::place::mode_of,
-        vault::{approle::credential_text, settings::VaultSettings, tls::Trust},
+        vault::{
+            login::{
+                credential_file::CredentialPath,
+                credential_text::{self, CREDENTIAL_MAX},
+            },
+            settings::VaultSettings,
+            tls::Trust,
+        },
     },
     domain::time::CALL_BUDGET,
     ports::{
@@ -26,18 +33,15 @@ pub(super) async fn check(vault: &VaultSettings, report: &mut Report) {
         }
         (_, None) => (),
     }
-    let opened = approle_files(vault, &watch::channel(()).1);
-    let what = if vault.approle.secret_id_wrapped { "wrapping token" } else { "secret ID" };
-    if let Some(file) = &opened.secret_id {
-        report.add(holds(&**file, "approle-secret-id-path", what).await);
-    }
-    if let Some(file) = &opened.role_id {
-        report.add(holds(&**file, "approle-role-id-path", "role ID").await);
+    for of in vault.login.method.files() {
+        let file = watched(&of.path, CREDENTIAL_MAX, &watch::channel(()).1);
+        report.add(holds(&*file, &of).await);
     }
 }
 
-async fn holds(file: &dyn TextFile, flag: &str, what: &str) -> Finding {
-    match timeout(CALL_BUDGET, credential_text::read(file, flag, what)).await {
+async fn holds(file: &dyn TextFile, of: &CredentialPath) -> Finding {
+    let CredentialPath { flag, what, .. } = of;
+    match timeout(CALL_BUDGET, credential_text::read(file, of)).await {
         Ok(Ok(_)) => Finding::pass(Area::Files, format!("{} holds a {what}", file.place())),
         Ok(Err(error)) => Finding::from_error(Area::Files, &error),
         Err(_elapsed) => Finding::fail(

@@ -96,11 +96,27 @@ pub(super) const GROUPS: &[Group] = &[
         &[
             flag(
                 "auth-method",
-                OneOf("METHOD", &["approle"]),
+                OneOf("METHOD", &["approle", "jwt", "kubernetes", "cert", "token-file"]),
                 "approle",
-                "The auth method; approle is the only one",
+                "How to log in",
             ),
-            flag("auth-mount", Value("MOUNT"), "approle", "Mount of the auth method"),
+            flag(
+                "auth-mount",
+                Value("MOUNT"),
+                "",
+                "Mount of the auth method (default: the name of the method)",
+            ),
+            flag(
+                "login-timeout",
+                Value("DURATION"),
+                "30s",
+                "Most time for a login, a renewal or an unwrap of a credential. It does not extend the deadline of a call",
+            ),
+        ],
+    ),
+    (
+        "Login with --auth-method=approle",
+        &[
             flag(
                 "approle-role-id",
                 Value("ID"),
@@ -126,11 +142,71 @@ pub(super) const GROUPS: &[Group] = &[
                 "",
                 "Keep the unwrapped secret ID over restarts in this file, mode 0600; put it on tmpfs",
             ),
+        ],
+    ),
+    (
+        "Login with --auth-method=jwt",
+        &[
             flag(
-                "login-timeout",
-                Value("DURATION"),
-                "30s",
-                "Most time for a login, a renewal or the unwrap of a secret ID. It does not extend the deadline of a call",
+                "jwt-path",
+                Value("FILE"),
+                "",
+                "File that holds the JWT; it is read again before each login (required with this method)",
+            ),
+            flag(
+                "jwt-role",
+                Value("ROLE"),
+                "",
+                "Role of the auth mount (default: the mount's default_role)",
+            ),
+        ],
+    ),
+    (
+        "Login with --auth-method=kubernetes",
+        &[
+            flag(
+                "kubernetes-jwt-path",
+                Value("FILE"),
+                "/var/run/secrets/kubernetes.io/serviceaccount/token",
+                "File that holds the token of a service account of another cluster",
+            ),
+            flag(
+                "kubernetes-role",
+                Value("ROLE"),
+                "",
+                "Role of the auth mount (required with this method)",
+            ),
+        ],
+    ),
+    (
+        "Login with --auth-method=cert",
+        &[flag(
+            "cert-role",
+            Value("ROLE"),
+            "",
+            "Role of the auth mount (default: the server selects the role by the certificate)",
+        )],
+    ),
+    (
+        "Login with --auth-method=token-file",
+        &[
+            flag(
+                "token-file",
+                Value("FILE"),
+                "",
+                "File to which another program writes a token, such as the sink of an agent (required with this method)",
+            ),
+            flag(
+                "token-file-wrapped",
+                Bool,
+                "false",
+                "The file of --token-file holds a wrapping token of the token, which is unwrapped once",
+            ),
+            flag(
+                "token-file-renew",
+                Bool,
+                "false",
+                "Renew the token. Without this flag, the program that writes the file renews it",
             ),
         ],
     ),

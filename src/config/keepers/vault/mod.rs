@@ -2,6 +2,7 @@
 
 mod files;
 mod flags;
+mod login;
 mod reading;
 mod warnings;
 
@@ -18,11 +19,8 @@ use crate::{
             private_file::OwnerOnlyFile, reread::Reread, sandbox::Needs, watched_file::WatchedFile,
         },
         vault::{
-            approle::{AppRoleFiles, RoleId, secret_id::CREDENTIAL_MAX},
-            bundle::BUNDLE_MAX,
-            keeper::{VaultFiles, VaultKeeper},
-            settings::VaultSettings,
-            vocabulary,
+            bundle::BUNDLE_MAX, keeper::VaultKeeper, login::credential_file::LoginFiles,
+            settings::VaultSettings, vocabulary,
         },
     },
     config::{flags::Group, reading::Reading},
@@ -73,11 +71,9 @@ impl KeeperSettings for VaultSettings {
         for address in &self.client.addresses {
             needs.connect(address.host(), address.port());
         }
-        if let RoleId::File(path) = &self.approle.role_id {
-            needs.read.push(path.clone());
-        }
-        needs.read.extend(self.approle.secret_id_path.iter().chain(&self.ca_file).cloned());
-        needs.written.extend(self.approle.secret_id_cache.clone());
+        needs.read.extend(self.login.method.files().into_iter().map(|file| file.path));
+        needs.read.extend(self.ca_file.clone());
+        needs.written.extend(self.login.method.cache().map(Path::to_owned));
     }
 
     async fn check_files(&self, report: &mut Report) {
@@ -87,17 +83,18 @@ impl KeeperSettings for VaultSettings {
     fn open(&self, with: &Surroundings) -> Result<Arc<dyn Keeper>, Box<dyn Error + Send + Sync>> {
         let authorities =
             self.ca_file.as_deref().map(|path| watched(path, BUNDLE_MAX, &with.reread));
-        let files = VaultFiles { approle: approle_files(self, &with.reread), authorities };
-        Ok(Arc::new(VaultKeeper::new(self.clone(), files, &with.clock, &with.telemetry)?))
+        let files = LoginFiles {
+            watched: &|path, most| watched(path, most, &with.reread),
+            private: &|path| Arc::new(OwnerOnlyFile::new(path.to_owned())),
+        };
+        Ok(Arc::new(VaultKeeper::new(
+            self.clone(),
+            &files,
+            authorities,
+            &with.clock,
+            &with.telemetry,
+        )?))
     }
-}
-
-/// Returns the files that a login reads.
-fn approle_files(settings: &VaultSettings, reread: &watch::Receiver<()>) -> AppRoleFiles {
-    settings.approle.files(
-        |path| watched(path, CREDENTIAL_MAX, reread),
-        |path| Arc::new(OwnerOnlyFile::new(path.to_owned())),
-    )
 }
 
 /// Returns the file at `path`, of at most `most` bytes. It is read again when it changes and at

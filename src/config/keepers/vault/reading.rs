@@ -7,14 +7,14 @@ use std::{
 
 use rustls_pki_types::ServerName;
 
+use super::login;
 use crate::adapters::{
     system::bounded_file::{self, Kinds},
     vault::{
         address::VaultAddress,
-        approle::{AppRoleSettings, RoleId, credential_text},
         bundle::{self, BUNDLE_MAX},
         client::ClientSettings,
-        key_path::{KeyPath, MountPath, Namespace},
+        key_path::{KeyPath, Namespace},
         policy::{self, Installation},
         settings::VaultSettings,
         tls::{TlsSettings, Trust},
@@ -26,18 +26,15 @@ use crate::config::reading::Reading;
 /// The most endpoints of one cluster. Each endpoint has a breaker and a metric label of its own.
 const ENDPOINTS_MAX: usize = 16;
 
-/// The longest role ID, in bytes.
-const ROLE_ID_MAX: usize = 4_096;
-
 /// Returns the settings, or `None` after an error. All errors are added to `reading`.
 pub(in crate::config) fn read(reading: &mut Reading<'_>) -> Option<VaultSettings> {
     // Reads every part before the first `?`, so that all errors are reported at once.
     let client = client(reading);
-    let approle = approle(reading);
+    let login = login::read(reading);
     let key = key(reading);
     let namespace = reading.parsed("vault-namespace", Namespace::parse);
     let require_enterprise = reading.boolean("require-enterprise");
-    let approle = approle?;
+    let login = login?;
     let client = client?;
     let ca_file = matches!(client.tls.trust, Trust::Bundle(_) | Trust::BundleUnavailable(_))
         .then(|| PathBuf::from(reading.text("tls-ca-file")));
@@ -47,10 +44,10 @@ pub(in crate::config) fn read(reading: &mut Reading<'_>) -> Option<VaultSettings
         transit: TransitSettings {
             key: key?,
             namespace: namespace?,
-            auth_namespace: approle.namespace.clone(),
+            auth_namespace: login.namespace.clone(),
             require_enterprise: require_enterprise?,
         },
-        approle,
+        login,
     })
 }
 
@@ -58,26 +55,17 @@ pub(in crate::config) fn read(reading: &mut Reading<'_>) -> Option<VaultSettings
 pub(super) fn policy(reading: &mut Reading<'_>) -> Option<String> {
     let key = key(reading);
     let namespace = reading.parsed("vault-namespace", Namespace::parse);
-    let auth_namespace = auth_namespace(reading);
+    let auth_namespace = login::namespace(reading);
     let require_enterprise = reading.boolean("require-enterprise");
-    let mount = reading.parsed("auth-mount", MountPath::parse);
-    let wrapped = reading.boolean("approle-secret-id-wrapped");
+    let wrapped_at = login::wrapped_at(reading);
     let policy = policy::policy(&Installation {
         key: key?,
         namespace: namespace?,
         auth_namespace: auth_namespace?,
         require_enterprise: require_enterprise?,
-        wrapped_at: mount.filter(|_| wrapped == Some(true)),
+        wrapped_at,
     });
     policy.map_err(|problem| reading.wrong("vault-auth-namespace", problem)).ok()
-}
-
-/// Reads the namespace of the login.
-fn auth_namespace(reading: &mut Reading<'_>) -> Option<Namespace> {
-    match reading.text("vault-auth-namespace") {
-        "" => Namespace::parse(reading.text("vault-namespace")).ok(),
-        _ => reading.parsed("vault-auth-namespace", Namespace::parse),
-    }
 }
 
 fn client(reading: &mut Reading<'_>) -> Option<ClientSettings> {
@@ -176,57 +164,6 @@ fn authorities(path: &str) -> Result<Trust, String> {
         }
         Err(problem) => Ok(Trust::BundleUnavailable(format!("--tls-ca-file: {path} {problem}"))),
     }
-}
-
-fn approle(reading: &mut Reading<'_>) -> Option<AppRoleSettings> {
-    if reading.text("auth-method") != "approle" {
-        reading.wrong("auth-method", "approle is the only auth method");
-    }
-    let mount = reading.parsed("auth-mount", MountPath::parse);
-    let namespace = auth_namespace(reading);
-    let role_id = role_id(reading);
-    let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
-    let secret_id_path = path(reading.text("approle-secret-id-path"));
-    let wrapped = reading.boolean("approle-secret-id-wrapped");
-    let cache = path(reading.text("approle-secret-id-cache"));
-    if cache.is_some() && wrapped == Some(false) {
-        let problem = "only an unwrapped secret ID is cached; give --approle-secret-id-wrapped too";
-        reading.wrong("approle-secret-id-cache", problem);
-    }
-    if wrapped == Some(true) && secret_id_path.is_none() {
-        let problem = "there is no file to unwrap; give --approle-secret-id-path too";
-        reading.wrong("approle-secret-id-wrapped", problem);
-    }
-    let (least, most) = (Duration::from_secs(1), Duration::from_mins(5));
-    let login_timeout = reading.duration("login-timeout", least, most);
-    Some(AppRoleSettings {
-        mount: mount?,
-        namespace: namespace?,
-        role_id: role_id?,
-        secret_id_path,
-        secret_id_wrapped: wrapped?,
-        secret_id_cache: cache,
-        login_timeout: login_timeout?,
-    })
-}
-
-/// Reads the role ID, or the path of its file.
-fn role_id(reading: &mut Reading<'_>) -> Option<RoleId> {
-    let (given, file) = (reading.given("approle-role-id"), reading.given("approle-role-id-path"));
-    if file > given {
-        return Some(RoleId::File(PathBuf::from(reading.text("approle-role-id-path"))));
-    }
-    if file.is_some() && file == given {
-        reading.wrong("approle-role-id", "--approle-role-id-path is given too; give one of them");
-        return None;
-    }
-    reading.required("approle-role-id", |text| {
-        if text.len() > ROLE_ID_MAX {
-            return Err(format!("it is longer than {ROLE_ID_MAX} bytes"));
-        }
-        credential_text::check(text).map_err(|form| format!("{form}; give the role ID alone"))?;
-        Ok(RoleId::Given(text.to_owned()))
-    })
 }
 
 /// Reads the path of the key. Both forms from the same source are an error. Of two sources the

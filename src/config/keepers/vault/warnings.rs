@@ -1,14 +1,20 @@
 //! Warnings about settings of Vault that are valid.
 
-use std::path::Path;
-
 use crate::{
     adapters::{
         system::{
             place::{is_mounted_by_itself, mode_of},
             private_file::is_in_memory,
         },
-        vault::{bundle, settings::VaultSettings, tls::Trust},
+        vault::{
+            bundle,
+            login::{
+                approle::AppRoleSettings, credential_file::CredentialPath, jwt::JwtSettings,
+                method::MethodSettings,
+            },
+            settings::VaultSettings,
+            tls::Trust,
+        },
     },
     ports::finding::{Area, Finding},
 };
@@ -16,6 +22,9 @@ use crate::{
 /// The variables that other programs read a proxy from. This program ignores them.
 const PROXY_VARIABLES: [&str; 6] =
     ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+
+/// Where a Pod finds the token of its service account.
+const POD_TOKENS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Returns the warnings.
 pub(super) fn of(vault: &VaultSettings) -> Vec<Finding> {
@@ -50,49 +59,76 @@ pub(super) fn of(vault: &VaultSettings) -> Vec<Finding> {
             format!("unset {name}, and make sure that the keeper can be reached without a proxy"),
         ));
     }
-    match &vault.approle.secret_id_path {
-        Some(path) => add_secret_id_warnings(path, &mut warnings),
-        None => warnings.push(Finding::warn(
+    for flag in &vault.login.ignored {
+        warnings.push(Finding::warn(
+            Area::Configuration,
+            format!("--{flag} is given and not used with this --auth-method"),
+            "leave it out, or correct --auth-method",
+        ));
+    }
+    for file in vault.login.method.files() {
+        add_file_warnings(&file, &mut warnings);
+    }
+    match &vault.login.method {
+        MethodSettings::AppRole(settings) => add_approle_warnings(settings, &mut warnings),
+        MethodSettings::Kubernetes(settings) => add_own_cluster_warning(settings, &mut warnings),
+        MethodSettings::Jwt(_) | MethodSettings::Cert(_) | MethodSettings::TokenFile(_) => (),
+    }
+    warnings
+}
+
+fn add_approle_warnings(settings: &AppRoleSettings, warnings: &mut Vec<Finding>) {
+    if settings.secret_id_path.is_none() {
+        warnings.push(Finding::warn(
             Area::Files,
             "--approle-secret-id-path is not given: logins use only the role ID",
             "give it, unless the role has bind_secret_id=false",
-        )),
+        ));
     }
-    match &vault.approle.secret_id_cache {
+    match &settings.secret_id_cache {
         Some(cache) if !is_in_memory(cache) => warnings.push(Finding::warn(
             Area::Files,
             format!("--approle-secret-id-cache: {} is not on tmpfs", cache.display()),
             "put the file on tmpfs, so that the secret ID is never on a disk",
         )),
-        None if vault.approle.secret_id_wrapped => warnings.push(Finding::warn(
+        None if settings.secret_id_wrapped => warnings.push(Finding::warn(
             Area::Files,
             "--approle-secret-id-wrapped: a wrapping token works only once, so a restart needs a new one",
             "give --approle-secret-id-cache to keep the secret ID over restarts of the process",
         )),
         _ => (),
     }
-    warnings
 }
 
-fn add_secret_id_warnings(path: &Path, warnings: &mut Vec<Finding>) {
+/// Warns if the API server that reviews the login may be the one that needs this provider. A Pod's
+/// own token is of the cluster in which the Pod runs.
+fn add_own_cluster_warning(settings: &JwtSettings, warnings: &mut Vec<Finding>) {
+    if settings.path.starts_with(POD_TOKENS) {
+        warnings.push(Finding::warn(
+            Area::Login,
+            format!(
+                "--kubernetes-jwt-path: {} is the token of this Pod, so the API server of this cluster reviews the login",
+                settings.path.display()
+            ),
+            "if that API server uses this provider, it cannot start again after a full stop: use --auth-method=jwt with the issuer's public keys in jwt_validation_pubkeys, or another method",
+        ));
+    }
+}
+
+fn add_file_warnings(file: &CredentialPath, warnings: &mut Vec<Finding>) {
+    let CredentialPath { flag, what, path, is_secret, .. } = file;
     // This is a warning and not an error, because projected volumes often have mode 0644.
-    if let Some(mode) = mode_of(path).filter(|mode| mode & 0o077 != 0) {
+    if let Some(mode) = mode_of(path).filter(|mode| *is_secret && mode & 0o077 != 0) {
         warnings.push(Finding::warn(
             Area::Files,
-            format!(
-                "--approle-secret-id-path: group or others can read {} ({mode:04o})",
-                path.display()
-            ),
+            format!("--{flag}: group or others can read {} ({mode:04o})", path.display()),
             "chmod it to 0600",
         ));
     }
     if is_mounted_by_itself(path) {
         warnings.push(Finding::warn(
             Area::Files,
-            format!(
-                "{} is a mount of its own: a new secret ID never arrives there",
-                path.display()
-            ),
+            format!("{} is a mount of its own: a new {what} never arrives there", path.display()),
             "mount its directory instead",
         ));
     }

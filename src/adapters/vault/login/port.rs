@@ -1,4 +1,4 @@
-//! The port through which a session logs in to the keeper and renews its token.
+//! The port through which a session logs in to the keeper, and keeps its token.
 
 use std::{fmt::Debug, time::Duration};
 
@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::{error::KmsError, secret::Secret};
 
-/// A token, its lifetime, and whether it can be renewed.
+/// A token, its lifetime, and what the session may do with it.
 #[derive(Clone, Debug)]
 pub struct Lease {
     /// The token itself.
@@ -15,8 +15,12 @@ pub struct Lease {
     /// How long the token is valid, counted from the moment when the request was sent. `None` means
     /// that it never expires.
     pub ttl: Option<Duration>,
-    /// Whether [`Credentials::renew`] can extend it.
+    /// Whether [`Tokens::renew`] can extend it.
     pub renewable: bool,
+    /// Whether the token belongs to this session, because a login of this session created it. The
+    /// session revokes only its own token. It replaces a token of another program as soon as the
+    /// credential changes.
+    pub own: bool,
 }
 
 /// Identifies the material of a login without its secret texts: a SHA-256 of them.
@@ -52,12 +56,23 @@ impl CredentialDigest {
 /// The secret part of a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoginSecret {
-    /// The role ID alone is enough.
+    /// The login sends no secret: the role ID or the client certificate is enough.
     NotNeeded,
-    /// A secret ID.
-    SecretId(Secret),
-    /// A token that wraps a secret ID.
-    WrappingToken(Secret),
+    /// A secret that the login sends, such as a secret ID, a JWT or a token.
+    Plain(Secret),
+    /// A token that wraps the secret.
+    Wrapped(Secret),
+}
+
+impl LoginSecret {
+    /// Returns the text in clear. It is empty if no secret is needed.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        match self {
+            Self::NotNeeded => "",
+            Self::Plain(secret) | Self::Wrapped(secret) => secret.expose(),
+        }
+    }
 }
 
 /// The credentials for one login.
@@ -65,9 +80,9 @@ pub enum LoginSecret {
 pub struct Material {
     /// Identifies this material.
     pub digest: CredentialDigest,
-    /// The role ID.
-    pub role_id: Secret,
-    /// The secret ID, or the token that wraps it.
+    /// The role ID of an `AppRole`, or the name of a role. Empty if the login names no role.
+    pub role: Secret,
+    /// The secret part.
     pub secret: LoginSecret,
 }
 
@@ -75,34 +90,55 @@ pub struct Material {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoginFailure {
     /// The keeper checked the material and refused it. Sending the same material again can lock the
-    /// role.
+    /// role, or cannot succeed.
     Refused(KmsError),
     /// The login failed for another reason. The material may be valid.
     Failed(KmsError),
 }
 
-/// Obtains, renews and revokes tokens.
-///
-/// A method that sends a request may wait for as long as the implementation allows for one request.
-#[async_trait]
-pub trait Credentials: Debug + Send + Sync + 'static {
-    /// Returns the name of the servers for error messages.
-    fn keeper(&self) -> String;
+impl LoginFailure {
+    /// Returns the same failure with the error that `change` makes of its error.
+    #[must_use]
+    pub fn map(self, change: impl FnOnce(KmsError) -> KmsError) -> Self {
+        match self {
+            Self::Refused(error) => Self::Refused(change(error)),
+            Self::Failed(error) => Self::Failed(change(error)),
+        }
+    }
+}
 
+/// A method of logging in: credentials go in, and a lease comes out.
+///
+/// A method that sends a request may wait for as long as `--login-timeout` allows.
+#[async_trait]
+pub trait LoginMethod: Debug + Send + Sync + 'static {
     /// Reads the materials for a login, the preferred one first. The list is never empty.
     ///
     /// # Errors
     /// Returns `credential-unreadable` if a file cannot be read or holds no usable credential.
     async fn materials(&self) -> Result<Vec<Material>, KmsError>;
 
-    /// Logs in and returns a new token. Do not repeat a login without checking why it failed: a
-    /// login may use up a credential, and repeated refusals may lock the role. If this future is
-    /// dropped and the keeper grants a token later, that token is revoked.
+    /// Logs in and returns a token. Do not repeat a login without checking why it failed: a login
+    /// may use up a credential, and repeated refusals may lock the role. If this future is dropped
+    /// and the keeper grants a token later, that token is revoked.
     ///
     /// # Errors
-    /// Returns [`LoginFailure::Refused`] if the keeper refuses the material itself, and
-    /// [`LoginFailure::Failed`] for any other reason.
+    /// Returns [`LoginFailure::Refused`] if the keeper refuses the material itself and the same
+    /// material must not be sent again for an hour, and [`LoginFailure::Failed`] for any other
+    /// reason. The material is then sent again within a minute.
     async fn login(&self, material: &Material) -> Result<Lease, LoginFailure>;
+
+    /// Waits until [`LoginMethod::materials`] would return other material than the last time, such
+    /// as a new secret ID in its file. Safe to cancel. Never resolves if the material cannot
+    /// change.
+    async fn changed(&self);
+}
+
+/// Keeps the token of a session.
+#[async_trait]
+pub trait Tokens: Debug + Send + Sync + 'static {
+    /// Returns the name of the servers for error messages.
+    fn keeper(&self) -> String;
 
     /// Extends the lifetime of `token`. Safe to repeat and to cancel.
     ///
@@ -110,11 +146,6 @@ pub trait Credentials: Debug + Send + Sync + 'static {
     /// Returns `permission-denied` or `login-refused` if the token cannot be renewed, and the codes
     /// of an outage.
     async fn renew(&self, token: &Secret) -> Result<Lease, KmsError>;
-
-    /// Waits until [`Credentials::materials`] would return other material than the last time, such
-    /// as a new secret ID in its file. Safe to cancel. Never resolves if the material cannot
-    /// change.
-    async fn changed(&self);
 
     /// Revokes `token`. The caller ignores failures.
     ///

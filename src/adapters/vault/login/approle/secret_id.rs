@@ -2,88 +2,30 @@
 //! last valid credential while the file is missing.
 
 use std::{
-    fmt,
+    fmt, mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{
-    cache_text,
-    credential_text::read,
-    wrapping::{Unwrapped, Unwrapper},
-};
+use super::{cache_text, wrapped};
 use crate::{
     adapters::vault::{
-        credentials::{CredentialDigest, LoginFailure, LoginSecret},
-        vocabulary::WRAPPING_TOKEN_USED,
+        login::{
+            credential_file::CredentialFile,
+            port::{CredentialDigest, LoginFailure, LoginSecret},
+            wrapping::{Unwrapper, alert},
+        },
+        vocabulary,
+        wire::{Data, SecretIdData},
     },
-    domain::{error::KmsError, secret::Secret},
-    ports::file::{PrivateFile, TextFile},
+    domain::{error::KmsError, secret::Secret, time::UnixTime},
+    ports::file::PrivateFile,
 };
 
-/// The longest accepted credential, in bytes. Vault's generated IDs have 36 bytes, and its tokens a
-/// few hundred.
-pub const CREDENTIAL_MAX: u64 = 4_096;
-
-/// A credential in a file. Keeps the last valid credential while the file is missing or holds none.
-pub(super) struct FileCredential {
-    file: Arc<dyn TextFile>,
-    flag: &'static str,
-    what: &'static str,
-    last_good: Mutex<Option<Secret>>,
-}
-
-impl FileCredential {
-    pub(super) const fn new(
-        file: Arc<dyn TextFile>,
-        flag: &'static str,
-        what: &'static str,
-    ) -> Self {
-        Self { file, flag, what, last_good: Mutex::new(None) }
-    }
-
-    /// Reads the credential. Returns the last valid one if that fails.
-    ///
-    /// # Errors
-    /// Returns the error of [`read`] if no read has ever succeeded.
-    pub(super) async fn read(&self) -> Result<Secret, KmsError> {
-        let text = read(&*self.file, self.flag, self.what).await;
-        let mut last_good = self.last_good();
-        match (text, &*last_good) {
-            (Ok(text), _) => {
-                *last_good = Some(text.clone());
-                Ok(text)
-            }
-            (Err(error), Some(text)) => {
-                let (code, cause) = (error.code().as_str(), error.cause());
-                tracing::warn!(code, cause, "the last valid {} is used", self.what);
-                Ok(text.clone())
-            }
-            (Err(error), None) => Err(error),
-        }
-    }
-
-    /// Returns whether the file now holds another valid credential than at the last read.
-    pub(super) async fn differs(&self) -> bool {
-        let text = read(&*self.file, self.flag, self.what).await.ok();
-        text.is_some_and(|text| {
-            Some(CredentialDigest::of(&text)) != self.last_good().as_ref().map(CredentialDigest::of)
-        })
-    }
-
-    /// Waits until the file may have changed.
-    pub(super) async fn changed(&self) {
-        self.file.changed().await;
-    }
-
-    fn last_good(&self) -> MutexGuard<'_, Option<Secret>> {
-        self.last_good.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for FileCredential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FileCredential").field("file", &self.file).finish_non_exhaustive()
-    }
+/// An unwrapped secret ID.
+struct Unwrapped {
+    secret_id: Secret,
+    /// When the secret ID expires, if the keeper says so.
+    end: Option<UnixTime>,
 }
 
 /// The last unwrapped secret ID, and the digest of the token that wrapped it.
@@ -95,7 +37,7 @@ struct LastUnwrapped {
 
 /// The source of the current secret ID.
 pub(super) struct SecretIds {
-    pub(super) file: FileCredential,
+    pub(super) file: CredentialFile,
     /// Set if the file holds a wrapping token.
     unwrapper: Option<Unwrapper>,
     /// Keeps the unwrapped secret ID over restarts of the process.
@@ -105,13 +47,11 @@ pub(super) struct SecretIds {
 }
 
 impl SecretIds {
-    pub(super) fn new(
-        file: Arc<dyn TextFile>,
+    pub(super) const fn new(
+        file: CredentialFile,
         unwrapper: Option<Unwrapper>,
         cache: Option<Arc<dyn PrivateFile>>,
     ) -> Self {
-        let what = if unwrapper.is_some() { "wrapping token" } else { "secret ID" };
-        let file = FileCredential::new(file, "approle-secret-id-path", what);
         Self { file, unwrapper, cache, held: Mutex::new(None) }
     }
 
@@ -127,12 +67,12 @@ impl SecretIds {
         let text = self.file.read().await?;
         let of = CredentialDigest::of(&text);
         if self.unwrapper.is_none() {
-            return Ok(vec![(of, LoginSecret::SecretId(text))]);
+            return Ok(vec![(of, LoginSecret::Plain(text))]);
         }
-        let held = self.held().clone().map(|held| (held.of, LoginSecret::SecretId(held.secret_id)));
+        let held = self.held().clone().map(|held| (held.of, LoginSecret::Plain(held.secret_id)));
         Ok(match held {
             Some(held) if held.0 == of => vec![held],
-            held => std::iter::once((of, LoginSecret::WrappingToken(text))).chain(held).collect(),
+            held => std::iter::once((of, LoginSecret::Wrapped(text))).chain(held).collect(),
         })
     }
 
@@ -147,11 +87,15 @@ impl SecretIds {
         let Unwrapped { secret_id, end } = if let Some(unwrapped) = self.cached(of).await {
             unwrapped
         } else {
-            let fresh = unwrapper.unwrap(token).await.inspect_err(alert)?;
+            let outcome = unwrapper.unwrap::<Data<SecretIdData>>(token).await;
+            let (wrapping, mut answer) = outcome.inspect_err(alert)?;
+            let end = wrapped::end(&wrapping, &answer.data);
+            let secret_id = Secret::new(mem::take(&mut answer.data.secret_id));
+            let fresh = Unwrapped { secret_id, end };
             self.keep(of, &fresh).await;
             fresh
         };
-        unwrapper.report_end(end);
+        unwrapper.requests.expires(vocabulary::SECRET_ID, end);
         *self.held() = Some(LastUnwrapped { of, secret_id: secret_id.clone() });
         Ok(secret_id)
     }
@@ -193,15 +137,5 @@ impl SecretIds {
 impl fmt::Debug for SecretIds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SecretIds").field("file", &self.file).finish_non_exhaustive()
-    }
-}
-
-/// Logs an alert for a wrapping token that was used before: the user of the token has the secret
-/// ID.
-fn alert(failure: &LoginFailure) {
-    let (LoginFailure::Refused(error) | LoginFailure::Failed(error)) = failure;
-    if error.code() == WRAPPING_TOKEN_USED {
-        let (code, cause, remedy) = (error.code().as_str(), error.cause(), error.remedy());
-        tracing::error!(code, cause, remedy, "ALERT: the secret ID may be stolen");
     }
 }

@@ -9,6 +9,7 @@ use base64::{
 };
 use zeroize::Zeroizing;
 
+use super::credential_file::CredentialPath;
 use crate::{
     domain::{
         error::{Code, KmsError},
@@ -17,15 +18,17 @@ use crate::{
     ports::file::TextFile,
 };
 
-/// Reads a credential from its file. Removes blanks and newlines at both ends, and the byte order
-/// mark that some editors write.
-///
-/// `flag` is the flag that names the file, without dashes. `what` names the credential, such as
-/// `secret ID`.
+/// The longest accepted credential, in bytes. Vault's generated IDs have 36 bytes, its tokens a few
+/// hundred, and JWTs with many claims a few thousand.
+pub const CREDENTIAL_MAX: u64 = 16_384;
+
+/// Reads the credential `of` from its opened `file`. Removes blanks and newlines at both ends, and
+/// the byte order mark that some editors write.
 ///
 /// # Errors
 /// Returns [`Code::CredentialUnreadable`] with the flag, the file, the cause and the remedy.
-pub async fn read(file: &dyn TextFile, flag: &str, what: &str) -> Result<Secret, KmsError> {
+pub async fn read(file: &dyn TextFile, of: &CredentialPath) -> Result<Secret, KmsError> {
+    let CredentialPath { flag, what, .. } = of;
     let unreadable = |why: &str, remedy: String| {
         let cause = format!("--{flag}: {} {why}", file.place());
         KmsError::new(Code::CredentialUnreadable, cause, remedy)
@@ -34,9 +37,15 @@ pub async fn read(file: &dyn TextFile, flag: &str, what: &str) -> Result<Secret,
         let remedy = format!("write the {what} to a regular file there that this process can read");
         unreadable(&why, remedy)
     })?;
-    let credential = text(bytes.expose()).and_then(|text| check(text).map(|()| text));
+    let credential = text(bytes.expose()).and_then(|text| {
+        let credential = Secret::new(match of.json_field.filter(|_| text.starts_with('{')) {
+            Some(field) => field_of(text, field)?,
+            None => text.to_owned(),
+        });
+        check(credential.expose()).map(|()| credential)
+    });
     match credential {
-        Ok(text) => Ok(Secret::new(text.to_owned())),
+        Ok(credential) => Ok(credential),
         Err(form) => Err(unreadable(
             &format!("does not hold a usable {what}: {form}"),
             format!("write the {what} alone to the file, as one line of UTF-8"),
@@ -51,6 +60,14 @@ fn text(bytes: &[u8]) -> Result<&str, &'static str> {
     }
     let text = std::str::from_utf8(bytes).map_err(|_private| "it is not UTF-8 text")?;
     Ok(text.trim_start_matches('\u{feff}').trim())
+}
+
+/// Returns the text in `field` of the JSON object `text`.
+fn field_of(text: &str, field: &str) -> Result<String, &'static str> {
+    let object: serde_json::Value =
+        serde_json::from_str(text).map_err(|_private| "it is not valid JSON")?;
+    let value = object.get(field).and_then(serde_json::Value::as_str);
+    value.map(str::to_owned).ok_or("it is JSON without a credential in it")
 }
 
 /// Checks that `text` can be a credential without any change.
@@ -144,7 +161,14 @@ mod tests {
         let mut file = MockTextFile::new();
         file.expect_place().return_const("/secret-id".to_owned());
         file.expect_read().return_once(|| Ok(Plaintext::new(bytes)));
-        read(&file, "approle-secret-id-path", "secret ID").await
+        let of = CredentialPath {
+            flag: "approle-secret-id-path",
+            what: "secret ID",
+            path: "/secret-id".into(),
+            is_secret: true,
+            json_field: None,
+        };
+        read(&file, &of).await
     }
 
     #[tokio::test]

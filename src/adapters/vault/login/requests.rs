@@ -7,30 +7,39 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
 use tokio::sync::oneshot;
 
+use super::{
+    method::AuthMethod,
+    port::{CredentialDigest, Lease, LoginFailure, Tokens},
+};
 use crate::{
     adapters::vault::{
         client::{
             CallPolicy, Expected, Failure, Repeat, Request, Target, VaultClient, json, unreadable,
         },
-        credentials::{CredentialDigest, Lease, LoginFailure},
         key_path::{MountPath, Namespace},
-        refusal::Asked,
+        refusal::{Asked, LoginAt},
         wire::{Auth, Authenticated, Nothing},
     },
     domain::{
         error::{Code, KmsError},
         secret::Secret,
+        time::UnixTime,
     },
-    ports::{clock::Clock, telemetry::KeeperOperation},
+    ports::{
+        clock::Clock,
+        telemetry::{Expiring, KeeperOperation},
+    },
 };
 
 /// One request of a login.
 pub(super) struct Ask<'a> {
     pub(super) operation: KeeperOperation,
+    pub(super) method: Method,
     /// The path below `/v1/`, made of validated parts.
     pub(super) path: &'a str,
     pub(super) token: Option<&'a Secret>,
@@ -43,6 +52,8 @@ pub(super) struct Ask<'a> {
 
 /// Sends the requests of one auth mount.
 pub(super) struct Requests {
+    /// The method of the login, for errors.
+    pub(super) method: AuthMethod,
     pub(super) client: Arc<VaultClient>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) mount: MountPath,
@@ -69,7 +80,7 @@ impl Requests {
             ..CallPolicy::new(ask.operation, deadline)
         };
         let request = Request {
-            method: Method::POST,
+            method: ask.method,
             path: ask.path,
             namespace: &self.namespace,
             token: ask.token,
@@ -112,15 +123,9 @@ impl Requests {
         }
     }
 
-    /// Returns the name of the servers for error messages: the first address, and the number of
-    /// addresses.
-    pub(super) fn keeper(&self) -> String {
-        let endpoints = self.client.endpoints();
-        let first = endpoints.first().map_or("the keeper", |endpoint| &endpoint.address);
-        match endpoints.len() {
-            0 | 1 => first.to_owned(),
-            all => format!("{first} (the first of {all} addresses)"),
-        }
+    /// Reports to telemetry when `what` expires. `None` means that the time is not known.
+    pub(super) fn expires(&self, what: Expiring, at: Option<UnixTime>) {
+        self.client.expires(what, at);
     }
 
     fn late(&self) -> KmsError {
@@ -140,6 +145,7 @@ impl Requests {
         let path = format!("auth/{}/login", self.mount);
         let ask = Ask {
             operation: KeeperOperation::Login,
+            method: Method::POST,
             path: &path,
             token: None,
             body: Some(body),
@@ -149,7 +155,8 @@ impl Requests {
         let answer: Authenticated = self.send(ask).await.map_err(|failure| {
             let is_refused =
                 matches!(&failure, Failure::Refused(refusal) if refusal.refuses_the_pair());
-            let error = failure.into_error(Asked::Login(&self.mount.to_string()));
+            let at = LoginAt { method: self.method, mount: &self.mount };
+            let error = failure.into_error(Asked::Login(at));
             if is_refused { LoginFailure::Refused(error) } else { LoginFailure::Failed(error) }
         })?;
         let auth = answer.auth;
@@ -163,23 +170,6 @@ impl Requests {
             )));
         }
         Ok(lease)
-    }
-
-    /// Extends the lifetime of `token`.
-    pub(super) async fn renew(&self, token: &Secret) -> Result<Lease, KmsError> {
-        let renewed =
-            self.of_token::<Authenticated>("auth/token/renew-self", token, Repeat::Freely);
-        let lease = lease(&renewed.await?.auth)?;
-        // A token that never expires is not renewed, so 0 means that the maximum lifetime is
-        // reached.
-        let ttl = lease.ttl.or(Some(Duration::ZERO));
-        Ok(Lease { ttl, ..lease })
-    }
-
-    /// Revokes `token`.
-    pub(super) async fn revoke(&self, token: &Secret) -> Result<(), KmsError> {
-        let Nothing = self.of_token("auth/token/revoke-self", token, Repeat::Never).await?;
-        Ok(())
     }
 
     async fn revoke_unused(&self, token: &Secret) {
@@ -197,8 +187,37 @@ impl Requests {
     ) -> Result<T, KmsError> {
         let body = Some(json(&serde_json::json!({}))?);
         let operation = KeeperOperation::Renew;
-        let ask = Ask { operation, path, token: Some(token), body, repeat, timeout_factor: 1 };
+        let (method, token) = (Method::POST, Some(token));
+        let ask = Ask { operation, method, path, token, body, repeat, timeout_factor: 1 };
         self.send(ask).await.map_err(|failure| failure.into_error(Asked::Renew))
+    }
+}
+
+#[async_trait]
+impl Tokens for Requests {
+    /// Returns the first address, and the number of addresses.
+    fn keeper(&self) -> String {
+        let endpoints = self.client.endpoints();
+        let first = endpoints.first().map_or("the keeper", |endpoint| &endpoint.address);
+        match endpoints.len() {
+            0 | 1 => first.to_owned(),
+            all => format!("{first} (the first of {all} addresses)"),
+        }
+    }
+
+    async fn renew(&self, token: &Secret) -> Result<Lease, KmsError> {
+        let renewed =
+            self.of_token::<Authenticated>("auth/token/renew-self", token, Repeat::Freely);
+        let lease = lease(&renewed.await?.auth)?;
+        // A token that never expires is not renewed, so 0 means that the maximum lifetime is
+        // reached.
+        let ttl = lease.ttl.or(Some(Duration::ZERO));
+        Ok(Lease { ttl, ..lease })
+    }
+
+    async fn revoke(&self, token: &Secret) -> Result<(), KmsError> {
+        let Nothing = self.of_token("auth/token/revoke-self", token, Repeat::Never).await?;
+        Ok(())
     }
 }
 
@@ -238,5 +257,6 @@ fn lease(auth: &Auth) -> Result<Lease, KmsError> {
         return Err(unreadable("the token has characters that are not valid in a token"));
     }
     let ttl = (auth.lease_duration > 0).then(|| Duration::from_secs(auth.lease_duration));
-    Ok(Lease { token: Secret::new(auth.client_token.clone()), ttl, renewable: auth.renewable })
+    let token = Secret::new(auth.client_token.clone());
+    Ok(Lease { token, ttl, renewable: auth.renewable, own: true })
 }

@@ -5,7 +5,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::{
-    adapters::vault::credentials::CredentialDigest,
+    adapters::vault::login::port::CredentialDigest,
     domain::{secret::Secret, time::UnixTime},
 };
 

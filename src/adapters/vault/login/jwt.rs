@@ -1,0 +1,105 @@
+//! Logs in with a JWT in a file: of any issuer that the server trusts (`jwt`), or of a Kubernetes
+//! service account (`kubernetes`). The issuer's program replaces the file before the JWT expires.
+
+use std::{path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+
+use super::{
+    credential_file::{CredentialFile, CredentialPath, LoginFiles, any_changed},
+    jwt_claims::Claims,
+    method::AuthMethod,
+    port::{CredentialDigest, Lease, LoginFailure, LoginMethod, LoginSecret, Material},
+    requests::Requests,
+};
+use crate::{
+    adapters::vault::{client::json, vocabulary, wire::JwtBody},
+    domain::{
+        error::{Code, KmsError},
+        secret::Secret,
+    },
+};
+
+/// The settings of `--auth-method=jwt` and `--auth-method=kubernetes`.
+#[derive(Clone, Debug)]
+pub struct JwtSettings {
+    /// The role. If empty, the server uses the default role of the mount.
+    pub role: String,
+    /// The file with the JWT.
+    pub path: PathBuf,
+}
+
+impl JwtSettings {
+    /// Returns the file of the JWT.
+    pub(super) fn file(&self, method: AuthMethod) -> CredentialPath {
+        CredentialPath {
+            flag: if method == AuthMethod::Kubernetes { "kubernetes-jwt-path" } else { "jwt-path" },
+            what: "JWT",
+            path: self.path.clone(),
+            is_secret: true,
+            json_field: None,
+        }
+    }
+}
+
+/// Logs in with a JWT.
+#[derive(Debug)]
+pub struct Jwt {
+    requests: Arc<Requests>,
+    role: Secret,
+    file: CredentialFile,
+}
+
+impl Jwt {
+    /// Creates the login. Reads no file and sends no request.
+    pub(super) fn new(
+        requests: Arc<Requests>,
+        settings: &JwtSettings,
+        files: &LoginFiles<'_>,
+    ) -> Self {
+        let file = CredentialFile::open(settings.file(requests.method), files);
+        Self { requests, role: Secret::new(settings.role.clone()), file }
+    }
+
+    /// Adds to a refused login what the JWT says about itself.
+    fn with_claims(&self, error: KmsError, jwt: &str) -> KmsError {
+        if error.code() != Code::LoginRefused {
+            return error;
+        }
+        let about = match Claims::read(jwt) {
+            Some(claims) => claims.describe(self.requests.clock.wall()),
+            None => format!("{} does not hold a JWT", self.file.place()),
+        };
+        KmsError::new(
+            Code::LoginRefused,
+            format!("{}; {about}", error.cause()),
+            error.remedy().to_owned(),
+        )
+    }
+}
+
+#[async_trait]
+impl LoginMethod for Jwt {
+    async fn materials(&self) -> Result<Vec<Material>, KmsError> {
+        let jwt = self.file.read().await?;
+        let end = Claims::read(jwt.expose()).and_then(|claims| claims.end);
+        self.requests.expires(vocabulary::JWT, end);
+        Ok(vec![Material {
+            digest: CredentialDigest::of(&jwt),
+            role: self.role.clone(),
+            secret: LoginSecret::Plain(jwt),
+        }])
+    }
+
+    async fn login(&self, material: &Material) -> Result<Lease, LoginFailure> {
+        let jwt = material.secret.expose();
+        let body = json(&JwtBody { role: material.role.expose(), jwt });
+        let body = body.map_err(LoginFailure::Failed)?;
+        let outcome = self.requests.log_in(material.digest, body).await;
+        outcome.map_err(|failure| failure.map(|error| self.with_claims(error, jwt)))
+    }
+
+    async fn changed(&self) {
+        any_changed(&[&self.file]).await;
+    }
+}
