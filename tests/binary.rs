@@ -119,6 +119,23 @@ fn unknown_commands_and_flags_are_refused_with_a_hint() {
 }
 
 #[test]
+fn the_log_flags_of_the_original_are_accepted() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new(BINARY);
+    command.args(local_args(directory.path())).args(["--health-port=0", "--metrics-port=0"]);
+    let ignored = ["zap-devel", "zap-stacktrace-level=error", "zap-time-encoding=iso8601"];
+    command.arg("--zap-encoder=console").args(ignored.map(|flag| format!("--{flag}")));
+    let mut provider = Running::start(&mut command);
+    let lines = provider.lines_until(" INFO healthy");
+    assert!(lines.iter().all(|line| !line.contains(['{', '\u{1b}'])), "{lines:#?}");
+    for flag in ignored.map(|flag| flag.split('=').next().unwrap()) {
+        let warning = format!(" WARN --{flag} is ignored");
+        assert!(lines.iter().any(|line| line.contains(&warning)), "{flag}: {lines:#?}");
+    }
+    assert_eq!(provider.terminate(), Some(0));
+}
+
+#[test]
 fn a_busy_port_is_a_warning_and_the_socket_serves() {
     let directory = tempfile::tempdir().unwrap();
     let busy = TcpListener::bind("0.0.0.0:0").unwrap();

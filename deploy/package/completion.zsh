@@ -51,6 +51,10 @@ _arguments -S \
     '--disable-runtime-metrics=-[Leave out the metrics of the process itself]::truth:(true false)' \
     '--zap-log-level=[error, warn, info, debug, trace, or a number (4 warn, 5 debug, 6 trace)]:LEVEL:(error warn info debug trace)' \
     '--log-level=[Older form of --zap-log-level]:LEVEL:(error warn info debug trace)' \
+    '--zap-encoder=[Format of the log lines on standard output]:FORMAT:(json console)' \
+    '--zap-devel=-[Accepted and ignored]::truth:(true false)' \
+    '--zap-stacktrace-level=[Accepted and ignored]:LEVEL: ' \
+    '--zap-time-encoding=[Accepted and ignored]:ENCODING: ' \
     '--otlp-endpoint=[Collector that receives traces by OTLP over gRPC\: http\://HOST\:PORT; empty\: off]:URL: ' \
     '--no-sandbox=-[Do not restrict the process to the files, ports and system calls that it needs]::truth:(true false)' \
     '--config=[TOML file with these names as keys; flags and variables win]:FILE:_files' \

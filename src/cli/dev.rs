@@ -140,6 +140,7 @@ fn settings(listen: SocketAddress, key_file: PathBuf) -> Settings {
         runtime_metrics: true,
         audit: None,
         log_level: Level::Warn,
+        log_form: Form::Text,
         traces: None,
         // `dev` removes its directory at the end. The sandbox would refuse that.
         sandbox: false,

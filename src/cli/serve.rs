@@ -15,11 +15,7 @@ use super::{
 use crate::{
     adapters::{
         system::hardening::{self, MissingProtection},
-        telemetry::{
-            logging::{self, Form},
-            outlets,
-            traces::Traces,
-        },
+        telemetry::{logging, outlets, traces::Traces},
     },
     config::settings::Settings,
 };
@@ -47,13 +43,17 @@ fn start(settings: &Settings, version: &'static str) -> Result<(), Box<dyn Error
     // queue.
     outlets::hold();
     let runtime = runtime()?;
-    let early = logging::dispatch(settings.log_level, Form::Json, None)?;
+    let early = logging::dispatch(settings.log_level, settings.log_form, None)?;
     let bound = dispatcher::with_default(&early, || bind(settings, version, &runtime));
     // The exporter needs the runtime and starts a thread, so it is built after the sandbox.
     let within = runtime.enter();
     let traces = settings.traces.as_deref().map(Traces::to).transpose();
     drop(within);
-    logging::init(settings.log_level, Form::Json, traces.as_ref().ok().and_then(Option::as_ref))?;
+    logging::init(
+        settings.log_level,
+        settings.log_form,
+        traces.as_ref().ok().and_then(Option::as_ref),
+    )?;
     outlets::release()?;
     let (provider, traces) = (bound?, traces?);
     let ended = runtime.block_on(async {

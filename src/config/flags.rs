@@ -166,6 +166,15 @@ pub(super) const COMMON: &[Group] = &[
             ),
             flag("log-level", OneOf("LEVEL", LEVELS), "", "Older form of --zap-log-level"),
             flag(
+                "zap-encoder",
+                OneOf("FORMAT", &["json", "console"]),
+                "json",
+                "Format of the log lines on standard output",
+            ),
+            flag("zap-devel", Bool, "false", "Accepted and ignored"),
+            flag("zap-stacktrace-level", Value("LEVEL"), "", "Accepted and ignored"),
+            flag("zap-time-encoding", Value("ENCODING"), "", "Accepted and ignored"),
+            flag(
                 "otlp-endpoint",
                 Value("URL"),
                 "",

@@ -21,7 +21,7 @@ use crate::{
         grpc::{address::SocketAddress, incoming::PeerPolicy},
         telemetry::{
             audit::{AuditPlace, OnLoss},
-            logging::Level,
+            logging::{Form, Level},
         },
     },
     domain::{
@@ -61,6 +61,8 @@ pub struct Settings {
     pub audit: Option<(AuditPlace, OnLoss)>,
     /// The level of the log.
     pub log_level: Level,
+    /// The format of the log.
+    pub log_form: Form,
     /// The address of the collector of traces, `http://HOST:PORT`.
     pub traces: Option<String>,
     /// Whether the process restricts itself to what it needs.
@@ -81,6 +83,9 @@ pub struct IdentitySettings {
     /// The age at which a version begins to write.
     pub rotation_delay: Duration,
 }
+
+/// The flags of HashiCorp's plugin for its logging library that have no effect here.
+const IGNORED: [&str; 3] = ["zap-devel", "zap-stacktrace-level", "zap-time-encoding"];
 
 impl Settings {
     /// Reads the settings from `sources`.
@@ -128,6 +133,15 @@ impl Settings {
                 )
             })
         });
+        let log_form = reading.parsed("zap-encoder", |text| match text {
+            "json" => Ok(Form::Json),
+            "console" => Ok(Form::Console),
+            _ => Err(format!("{text:?} is not a valid format; write json or console")),
+        });
+        let ignored = IGNORED.into_iter().filter(|name| reading.given(name).is_some());
+        let ignored: Vec<_> = ignored
+            .map(|name| format!("--{name} is ignored: the log has no such setting; leave it out"))
+            .collect();
         let traces = reading.parsed("otlp-endpoint", collector);
         let no_sandbox = reading.boolean("no-sandbox");
         reading.parsed("output", |text| match text {
@@ -151,9 +165,10 @@ impl Settings {
             runtime_metrics: !disabled?,
             audit: audit?.zip(on_loss),
             log_level: log_level?,
+            log_form: log_form?,
             traces: traces?,
             sandbox: !no_sandbox?,
-            warnings: sources.warnings.clone(),
+            warnings: sources.warnings.iter().cloned().chain(ignored).collect(),
         })
     }
 }

@@ -75,6 +75,8 @@ impl Level {
 pub enum Form {
     /// One JSON object for each line, on standard output.
     Json,
+    /// Text for a human reader, on standard output.
+    Console,
     /// Text for a human reader, on standard error.
     Text,
 }
@@ -107,12 +109,13 @@ pub fn dispatch(level: Level, form: Form, traces: Option<&Traces>) -> io::Result
                 .with_writer(move || stdout)
                 .boxed()
         }
-        Form::Text => {
-            let stderr = Outlet::Stderr.open()?;
+        Form::Console | Form::Text => {
+            let outlet =
+                if form == Form::Console { Outlet::Stdout } else { Outlet::Stderr }.open()?;
             tracing_subscriber::fmt::layer()
                 .compact()
                 .with_target(false)
-                .with_writer(move || stderr)
+                .with_writer(move || outlet)
                 .boxed()
         }
     };
