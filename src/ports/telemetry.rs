@@ -91,7 +91,7 @@ impl BreakerState {
     }
 }
 
-/// An item of a keeper that expires at a known time and that only an operator can renew.
+/// An item of a keeper that expires at a known time and that this program cannot renew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Expiring {
@@ -101,13 +101,27 @@ pub struct Expiring {
     pub name: &'static str,
     /// How the operator renews the item.
     pub remedy: &'static str,
+    /// A warning is logged when less than this time is left.
+    pub soon: Duration,
 }
 
 impl Expiring {
-    /// Makes the item from its metric label, its name and its remedy.
+    /// Makes the item from its metric label, its name and its remedy. An operator renews it, so the
+    /// warning comes 7 days before the end.
     #[must_use]
     pub const fn new(label: &'static str, name: &'static str, remedy: &'static str) -> Self {
-        Self { label, name, remedy }
+        Self { label, name, remedy, soon: Duration::from_hours(7 * 24) }
+    }
+
+    /// Makes an item that another program renews in time, such as a token of an hour. The warning
+    /// comes one minute before the end: that program no longer works.
+    #[must_use]
+    pub const fn short_lived(
+        label: &'static str,
+        name: &'static str,
+        remedy: &'static str,
+    ) -> Self {
+        Self { label, name, remedy, soon: Duration::from_mins(1) }
     }
 }
 

@@ -263,6 +263,17 @@ func (b *OpenBao) LogInAs(policy string) (string, error) {
 	})
 }
 
+// NewToken makes a token with these settings.
+func (b *OpenBao) NewToken(settings map[string]any) (string, error) {
+	return b.newToken("auth/token/create", settings)
+}
+
+// RevokeSelf ends the token with which the server is asked.
+func (b *OpenBao) RevokeSelf() error {
+	_, err := b.Ask("POST", "auth/token/revoke-self", nil)
+	return err
+}
+
 func (b *OpenBao) newToken(path string, body map[string]any) (string, error) {
 	var answer struct {
 		Auth struct {

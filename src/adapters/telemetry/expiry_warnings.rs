@@ -3,15 +3,14 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
-    time::Duration,
 };
 
 use tracing::warn;
 
 use crate::{adapters::rfc3339, domain::time::UnixTime, ports::telemetry::Expiring};
 
-/// A warning is logged when less than this time is left.
-const SOON: Duration = Duration::from_hours(7 * 24);
+/// The seconds of a day.
+const DAY: u64 = 86_400;
 
 /// Each expiry that is known, and whether its warning was logged.
 #[derive(Debug, Default)]
@@ -28,13 +27,17 @@ impl ExpiryWarnings {
         }
     }
 
-    /// Logs a warning for each thing that has expired or expires less than 7 days after `now`. Each
-    /// expiry is logged once.
+    /// Logs a warning for each thing that has expired or expires soon after `now`
+    /// ([`Expiring::soon`]). Each expiry is logged once.
     pub(super) fn warn(&self, now: UnixTime) {
         for (what, at) in self.due(now) {
             let at = rfc3339::seconds(at);
-            let Expiring { label, name, remedy, .. } = what;
-            warn!(what = label, at, remedy, "{name} expires in less than 7 days, or has expired");
+            let Expiring { label, name, remedy, soon, .. } = what;
+            let soon = match soon.as_secs() / DAY {
+                0 => format!("{} seconds", soon.as_secs()),
+                days => format!("{days} days"),
+            };
+            warn!(what = label, at, remedy, "{name} expires in less than {soon}, or has expired");
         }
     }
 
@@ -42,7 +45,7 @@ impl ExpiryWarnings {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut due = Vec::new();
         for (what, (at, is_logged)) in known.iter_mut() {
-            if !*is_logged && at.since(now) < SOON {
+            if !*is_logged && at.since(now) < what.soon {
                 *is_logged = true;
                 due.push((*what, *at));
             }
@@ -58,10 +61,18 @@ mod tests {
     const SECRET_ID: Expiring = Expiring::new("secret-id", "the secret ID", "write a new one");
     const AUTHORITIES: Expiring = Expiring::new("authorities", "a certificate", "renew it");
 
-    const DAY: i64 = 86_400;
-
     fn days(days: i64) -> UnixTime {
-        UnixTime::from_secs(days * DAY)
+        UnixTime::from_secs(days * 86_400)
+    }
+
+    #[test]
+    fn warns_of_a_short_lived_item_in_its_last_minute() {
+        const JWT: Expiring = Expiring::short_lived("jwt", "the JWT", "see its issuer");
+        let warnings = ExpiryWarnings::default();
+        let end = UnixTime::from_secs(3_600);
+        warnings.set(JWT, Some(end));
+        assert_eq!(warnings.due(UnixTime::from_secs(3_540)), []);
+        assert_eq!(warnings.due(UnixTime::from_secs(3_541)), [(JWT, end)]);
     }
 
     #[test]
@@ -71,7 +82,7 @@ mod tests {
         warnings.set(SECRET_ID, Some(end));
         warnings.set(AUTHORITIES, Some(days(200)));
         assert_eq!(warnings.due(days(93)), []);
-        let later = UnixTime::from_secs(93 * DAY + 1);
+        let later = UnixTime::from_secs(93 * 86_400 + 1);
         assert_eq!(warnings.due(later), [(SECRET_ID, end)]);
         warnings.set(SECRET_ID, Some(end));
         assert_eq!(warnings.due(days(101)), []);

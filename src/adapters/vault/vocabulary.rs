@@ -30,14 +30,14 @@ pub(super) const SECRET_ID: Expiring = Expiring::new(
 );
 
 /// The JWT of the login.
-pub(super) const JWT: Expiring = Expiring::new(
+pub(super) const JWT: Expiring = Expiring::short_lived(
     "jwt",
     "the JWT of the login",
     "write a new one to its file; its issuer's program does that in time when it works",
 );
 
 /// The token in the file of `--token-file`.
-pub(super) const TOKEN: Expiring = Expiring::new(
+pub(super) const TOKEN: Expiring = Expiring::short_lived(
     "token",
     "the token in the file of --token-file",
     "start the agent that writes the file, or write a new token to it",
