@@ -139,7 +139,7 @@ async fn calls(shape: u8, answers: VecDeque<Vec<u8>>) {
     let client = VaultClient::over(dial, settings, Arc::clone(&clock), Arc::new(Deaf));
     let client = Arc::new(client);
     let login = match shape >> 1 & 3 {
-        0 | 1 => Login { method: Arc::new(Given), tokens: Arc::new(Given) },
+        0 | 1 => Login { place: String::new(), method: Arc::new(Given), tokens: Arc::new(Given) },
         way => approle(&client, &clock, way == 3),
     };
     let session = Arc::new(VaultSession::new(login, Arc::clone(&clock), Arc::new(Deaf)));

@@ -120,6 +120,7 @@ fn version(view: &VersionView, writes: Option<KekVersion>) -> Version {
 
 fn session(view: &SessionView) -> SessionStatus {
     SessionStatus {
+        login: view.login.clone(),
         state: match (view.logins, &view.closed) {
             (Some(_), _) => "open",
             (None, Some(_)) => "closed",

@@ -84,6 +84,8 @@ impl KeeperView {
 /// The state of a session.
 #[derive(Clone, Debug)]
 pub struct SessionView {
+    /// The place of the login, such as `auth/jwt (jwt)`.
+    pub login: String,
     /// The number of logins. `None` without a token.
     pub logins: Option<u64>,
     /// The remaining time of the token. `None` without a token, or when the token never expires.

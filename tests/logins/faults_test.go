@@ -93,7 +93,10 @@ func TestRefusedCredentialIsReplaced(t *testing.T) {
 						t.Error("the credential is printed")
 					}
 				}
-				if printed := p.check(t); strings.Contains(printed, "FAIL") {
+				if !strings.Contains(p.statusz(t), l.place) {
+					t.Errorf("the status page does not name the login %s:\n%s", l.place, p.statusz(t))
+				}
+				if printed := p.check(t); strings.Contains(printed, "FAIL") || !strings.Contains(printed, l.place) {
 					t.Errorf("check prints:\n%s", printed)
 				}
 			})

@@ -25,6 +25,8 @@ type login struct {
 	tenant *parts.Tenant
 	// flags are those of the method.
 	flags []string
+	// place is what check and the status page call the login.
+	place string
 	// file holds the credential. Empty if the method has none.
 	file string
 	// good makes a valid credential.
@@ -82,7 +84,7 @@ func ask(t *testing.T, b *parts.OpenBao, method, path string, body map[string]an
 func approle(t *testing.T) *login {
 	n := newTenant(t)
 	l := &login{
-		tenant: n, file: n.SecretIDFile,
+		tenant: n, file: n.SecretIDFile, place: "auth/approle (approle)",
 		flags: []string{"--approle-role-id=" + n.RoleID, "--approle-secret-id-path=" + n.SecretIDFile},
 		bad:   func(*testing.T) string { return "11111111-2222-3333-4444-555555555555" },
 		told:  "does not know this pair of role ID and secret ID",
@@ -145,7 +147,7 @@ func jwt(t *testing.T) *login {
 	claims := map[string]any{"iss": "https://issuer.test", "sub": "node-1", "aud": "vault"}
 	file := filepath.Join(shortDir(t), "jwt")
 	return &login{
-		tenant: n, file: file,
+		tenant: n, file: file, place: "auth/" + mount + " (jwt)",
 		flags: []string{"--auth-method=jwt", "--auth-mount=" + mount, "--jwt-role=kms", "--jwt-path=" + file},
 		good:  func(t *testing.T) string { return by.sign(t, time.Hour, claims) },
 		// The server allows 150 s for clocks that differ.
@@ -204,7 +206,7 @@ func kubernetes(t *testing.T) *login {
 	}
 	file := filepath.Join(shortDir(t), "token")
 	return &login{
-		tenant: n, file: file,
+		tenant: n, file: file, place: "auth/" + mount + " (kubernetes)",
 		flags: []string{
 			"--auth-method=kubernetes", "--auth-mount=" + mount, "--kubernetes-role=kms", "--kubernetes-jwt-path=" + file,
 		},
@@ -244,7 +246,7 @@ func tokenFile(t *testing.T) *login {
 		return made
 	}
 	return &login{
-		tenant: n, file: file,
+		tenant: n, file: file, place: file,
 		flags: []string{"--auth-method=token-file", "--token-file=" + file},
 		good:  token,
 		bad: func(t *testing.T) string {

@@ -177,7 +177,8 @@ impl Login {
     pub(super) fn view(&self) -> SessionView {
         let outcome = self.outcome();
         let logins = (outcome.problem.is_none() && outcome.logins > 0).then_some(outcome.logins);
-        SessionView { logins, token_left: None, closed: outcome.problem.clone() }
+        let login = "the PIN of the token".to_owned();
+        SessionView { login, logins, token_left: None, closed: outcome.problem.clone() }
     }
 
     fn outcome(&self) -> MutexGuard<'_, Outcome> {

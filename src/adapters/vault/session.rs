@@ -115,7 +115,7 @@ impl VaultSession {
     /// Returns the current state for observers.
     #[must_use]
     pub fn view(&self) -> SessionView {
-        self.state.now().for_observers(self.clock.now())
+        self.state.now().for_observers(&self.login.place, self.clock.now())
     }
 
     /// Logs in, renews the token and logs in again when needed. Never returns. Call this once. Safe

@@ -137,6 +137,7 @@ impl Tokens for Scripted {
 
 fn login(credentials: &Arc<Scripted>) -> Login {
     Login {
+        place: "auth/approle (approle)".to_owned(),
         method: Arc::<Scripted>::clone(credentials),
         tokens: Arc::<Scripted>::clone(credentials),
     }
@@ -147,11 +148,8 @@ fn run(credentials: &Arc<Scripted>) -> Arc<VaultSession> {
     let mut telemetry = MockTelemetry::new();
     telemetry.expect_record().returning(|_| ());
     let clock = Virtual(credentials.started);
-    let login = Login {
-        method: Arc::<Scripted>::clone(credentials),
-        tokens: Arc::<Scripted>::clone(credentials),
-    };
-    let session = Arc::new(VaultSession::new(login, Arc::new(clock), Arc::new(telemetry)));
+    let session =
+        Arc::new(VaultSession::new(login(credentials), Arc::new(clock), Arc::new(telemetry)));
     let running = Arc::clone(&session);
     tokio::spawn(async move { running.run().await });
     session

@@ -32,16 +32,18 @@ pub(super) enum SessionState {
 }
 
 impl SessionState {
-    /// Returns the state for observers, such as metrics and `/statusz`, at `now`.
-    pub(super) fn for_observers(&self, now: Monotonic) -> SessionView {
-        let nothing = SessionView { logins: None, token_left: None, closed: None };
+    /// Returns the state for observers, such as metrics and `/statusz`, at `now`. `login` names the
+    /// place of the login.
+    pub(super) fn for_observers(&self, login: &str, now: Monotonic) -> SessionView {
+        let login = login.to_owned();
+        let nothing = SessionView { login, logins: None, token_left: None, closed: None };
         match self {
             Self::Starting => nothing,
             Self::Closed(error) => SessionView { closed: Some(error.clone()), ..nothing },
             Self::Open(held) => SessionView {
                 logins: Some(held.generation),
                 token_left: held.expires.map(|at| at.since(now)),
-                closed: None,
+                ..nothing
             },
         }
     }

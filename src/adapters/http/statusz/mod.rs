@@ -49,6 +49,8 @@ pub struct Takeover {
 /// The session with the keeper.
 #[derive(Clone, Debug, Serialize)]
 pub struct SessionStatus {
+    /// The place of the login, such as `auth/jwt (jwt)`.
+    pub login: String,
     /// `open`, `starting` or `closed`.
     pub state: &'static str,
     /// The number of logins so far. Absent unless the session is open.

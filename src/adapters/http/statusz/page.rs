@@ -105,6 +105,7 @@ fn session(s: &Statusz) -> Markup {
             h2 { "Session" }
             p {
                 span class=(session.state) { (session.state) }
+                "; login: " (session.login)
                 @if let Some(logins) = session.logins { "; logins: " (logins) }
                 @if let Some(left) = session.token_left_s { "; the token lasts " (span(left)) }
             }

@@ -28,6 +28,7 @@ fn statusz() -> Statusz {
         key_read_s_ago: Some(4),
         proven_s_ago: None,
         session: Some(SessionStatus {
+            login: "auth/approle (approle)".to_owned(),
             state: "closed",
             logins: None,
             token_left_s: None,

@@ -49,6 +49,8 @@ pub struct LoginSettings {
 /// A login with its settings, and the requests that keep its token.
 #[derive(Clone, Debug)]
 pub struct Login {
+    /// Names where the token comes from, for observers.
+    pub place: String,
     /// Logs in.
     pub method: Arc<dyn LoginMethod>,
     /// Renews and revokes the token.
@@ -74,7 +76,7 @@ impl LoginSettings {
             refused_late: Mutex::default(),
         });
         let method = self.method.open(Arc::clone(&requests), files);
-        Login { method, tokens: requests }
+        Login { place: self.to_string(), method, tokens: requests }
     }
 }
 
