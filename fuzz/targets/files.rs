@@ -106,6 +106,7 @@ fn credential(bytes: &[u8]) {
         path: "/etc/file".into(),
         is_secret: true,
         json_field: None,
+        hint: "",
     };
     let read = credential_text::read(&file, &of).now_or_never();
     match read.expect("the file is there") {

@@ -32,6 +32,8 @@ pub struct CredentialPath {
     /// The field with the credential, if the file may hold a JSON object instead of the credential
     /// alone.
     pub json_field: Option<&'static str>,
+    /// The end of the remedy for a file with unusable content. May be empty.
+    pub hint: &'static str,
 }
 
 /// Opens the files of a login.

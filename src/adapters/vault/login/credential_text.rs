@@ -48,7 +48,7 @@ pub async fn read(file: &dyn TextFile, of: &CredentialPath) -> Result<Secret, Km
         Ok(credential) => Ok(credential),
         Err(form) => Err(unreadable(
             &format!("does not hold a usable {what}: {form}"),
-            format!("write the {what} alone to the file, as one line of UTF-8"),
+            format!("write the {what} alone to the file, as one line of UTF-8{}", of.hint),
         )),
     }
 }
@@ -167,6 +167,7 @@ mod tests {
             path: "/secret-id".into(),
             is_secret: true,
             json_field: None,
+            hint: "",
         };
         read(&file, &of).await
     }

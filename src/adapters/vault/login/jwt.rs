@@ -38,6 +38,7 @@ impl JwtSettings {
             path: self.path.clone(),
             is_secret: true,
             json_field: None,
+            hint: "",
         }
     }
 }

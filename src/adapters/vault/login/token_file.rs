@@ -52,6 +52,11 @@ impl TokenFileSettings {
             is_secret: true,
             // An agent writes a wrapping token with its accessor and lifetime.
             json_field: self.wrapped.then_some("token"),
+            hint: if self.wrapped {
+                ""
+            } else {
+                ", or give --token-file-wrapped if an agent wraps it"
+            },
         }
     }
 }

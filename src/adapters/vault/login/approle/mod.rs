@@ -67,6 +67,7 @@ impl AppRoleSettings {
             path: self.secret_id_path.clone()?,
             is_secret: true,
             json_field: None,
+            hint: "",
         })
     }
 }
@@ -78,6 +79,7 @@ fn role_id_file(path: &Path) -> CredentialPath {
         path: path.to_owned(),
         is_secret: false,
         json_field: None,
+        hint: "",
     }
 }
 
