@@ -11,7 +11,8 @@ use vault_kube_kms::{
         local::file::KeyFile,
         vault::{
             bundle,
-            login::{credential_file::CredentialPath, credential_text},
+            login::{credential_file::{CredentialForm, CredentialPath},
+                credential_text},
         },
     },
     domain::secret::Plaintext,
@@ -105,8 +106,7 @@ fn credential(bytes: &[u8]) {
         what: "secret ID",
         path: "/etc/file".into(),
         is_secret: true,
-        json_field: None,
-        hint: "",
+        form: CredentialForm::Text(""),
     };
     let read = credential_text::read(&file, &of).now_or_never();
     match read.expect("the file is there") {

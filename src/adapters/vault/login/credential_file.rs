@@ -29,11 +29,19 @@ pub struct CredentialPath {
     pub path: PathBuf,
     /// Whether the content is secret, so that only its owner should read it.
     pub is_secret: bool,
-    /// The field with the credential, if the file may hold a JSON object instead of the credential
-    /// alone.
-    pub json_field: Option<&'static str>,
-    /// The end of the remedy for a file with unusable content. May be empty.
-    pub hint: &'static str,
+    /// The form of the content.
+    pub form: CredentialForm,
+}
+
+/// The form in which a file holds its credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CredentialForm {
+    /// The credential alone. The text is the end of the remedy for other content, and may be empty.
+    Text(&'static str),
+    /// The credential alone, or a JSON object with the credential in this field.
+    TextOrJson(&'static str),
+    /// A JWT in the compact form.
+    Jwt,
 }
 
 /// Opens the files of a login.

@@ -9,7 +9,10 @@ use base64::{
 };
 use zeroize::Zeroizing;
 
-use super::credential_file::CredentialPath;
+use super::{
+    credential_file::{CredentialForm, CredentialPath},
+    jwt_claims::Claims,
+};
 use crate::{
     domain::{
         error::{Code, KmsError},
@@ -37,20 +40,29 @@ pub async fn read(file: &dyn TextFile, of: &CredentialPath) -> Result<Secret, Km
         let remedy = format!("write the {what} to a regular file there that this process can read");
         unreadable(&why, remedy)
     })?;
-    let credential = text(bytes.expose()).and_then(|text| {
-        let credential = Secret::new(match of.json_field.filter(|_| text.starts_with('{')) {
-            Some(field) => field_of(text, field)?,
-            None => text.to_owned(),
-        });
-        check(credential.expose()).map(|()| credential)
-    });
-    match credential {
+    match text(bytes.expose()).and_then(|text| credential_in(text, of.form)) {
         Ok(credential) => Ok(credential),
-        Err(form) => Err(unreadable(
-            &format!("does not hold a usable {what}: {form}"),
-            format!("write the {what} alone to the file, as one line of UTF-8{}", of.hint),
-        )),
+        Err(form) => {
+            let end = if let CredentialForm::Text(end) = of.form { end } else { "" };
+            Err(unreadable(
+                &format!("does not hold a usable {what}: {form}"),
+                format!("write the {what} alone to the file, as one line of UTF-8{end}"),
+            ))
+        }
     }
+}
+
+/// Returns the credential in `text`, which has this form.
+fn credential_in(text: &str, form: CredentialForm) -> Result<Secret, &'static str> {
+    let credential = Secret::new(match form {
+        CredentialForm::TextOrJson(field) if text.starts_with('{') => field_of(text, field)?,
+        _ => text.to_owned(),
+    });
+    check(credential.expose())?;
+    if form == CredentialForm::Jwt && Claims::read(credential.expose()).is_none() {
+        return Err("it is not a JWT of three parts with a JSON payload");
+    }
+    Ok(credential)
 }
 
 /// Returns the text in `bytes`, without the byte order mark and surrounding blanks.
@@ -166,8 +178,7 @@ mod tests {
             what: "secret ID",
             path: "/secret-id".into(),
             is_secret: true,
-            json_field: None,
-            hint: "",
+            form: CredentialForm::Text(""),
         };
         read(&file, &of).await
     }
@@ -187,6 +198,26 @@ mod tests {
             (PADDED.encode([7; 32]), &PADDED.encode([7; 32])),
         ] {
             assert_eq!(read_from(text.into_bytes()).await.unwrap().expose(), expected);
+        }
+    }
+
+    #[test]
+    fn reads_each_form() {
+        let jwt = "e30.e30.c2ln";
+        let json = CredentialForm::TextOrJson("token");
+        for (form, text, expected) in [
+            (CredentialForm::Jwt, jwt, Some(jwt)),
+            (CredentialForm::Jwt, ID, None),
+            (CredentialForm::Jwt, "e30.e30", None),
+            (json, r#"{"token":"s.abc","ttl":300}"#, Some("s.abc")),
+            (json, "s.abc", Some("s.abc")),
+            (json, r#"{"ttl":300}"#, None),
+            (json, r#"{"token":7}"#, None),
+            (json, r#"{"token":"a b"}"#, None),
+            (json, "{", None),
+        ] {
+            let read = credential_in(text, form).ok();
+            assert_eq!(read.as_ref().map(Secret::expose), expected, "{form:?} {text}");
         }
     }
 

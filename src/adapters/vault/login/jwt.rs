@@ -6,7 +6,7 @@ use std::{path::PathBuf, sync::Arc};
 use async_trait::async_trait;
 
 use super::{
-    credential_file::{CredentialFile, CredentialPath, LoginFiles, any_changed},
+    credential_file::{CredentialFile, CredentialForm, CredentialPath, LoginFiles, any_changed},
     jwt_claims::Claims,
     method::AuthMethod,
     port::{CredentialDigest, Lease, LoginFailure, LoginMethod, LoginSecret, Material},
@@ -37,8 +37,7 @@ impl JwtSettings {
             what: "JWT",
             path: self.path.clone(),
             is_secret: true,
-            json_field: None,
-            hint: "",
+            form: CredentialForm::Jwt,
         }
     }
 }
@@ -67,15 +66,10 @@ impl Jwt {
         if error.code() != Code::LoginRefused {
             return error;
         }
-        let about = match Claims::read(jwt) {
-            Some(claims) => claims.describe(self.requests.clock.wall()),
-            None => format!("{} does not hold a JWT", self.file.place()),
-        };
-        KmsError::new(
-            Code::LoginRefused,
-            format!("{}; {about}", error.cause()),
-            error.remedy().to_owned(),
-        )
+        let Some(claims) = Claims::read(jwt) else { return error };
+        let about = claims.describe(self.requests.clock.wall());
+        let cause = format!("{}; {about}", error.cause());
+        KmsError::new(Code::LoginRefused, cause, error.remedy().to_owned())
     }
 }
 

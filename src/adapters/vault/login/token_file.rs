@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use http::Method;
 
 use super::{
-    credential_file::{CredentialFile, CredentialPath, LoginFiles, any_changed},
+    credential_file::{CredentialFile, CredentialForm, CredentialPath, LoginFiles, any_changed},
     port::{CredentialDigest, Lease, LoginFailure, LoginMethod, LoginSecret, Material},
     requests::{Ask, Requests},
     wrapping::{Unwrapper, Wrapped, alert},
@@ -50,12 +50,11 @@ impl TokenFileSettings {
             what: if self.wrapped { "wrapping token" } else { "token" },
             path: self.path.clone(),
             is_secret: true,
-            // An agent writes a wrapping token with its accessor and lifetime.
-            json_field: self.wrapped.then_some("token"),
-            hint: if self.wrapped {
-                ""
+            form: if self.wrapped {
+                // An agent writes a wrapping token with its accessor and lifetime.
+                CredentialForm::TextOrJson("token")
             } else {
-                ", or give --token-file-wrapped if an agent wraps it"
+                CredentialForm::Text(", or give --token-file-wrapped if an agent wraps it")
             },
         }
     }

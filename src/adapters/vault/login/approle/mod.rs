@@ -13,7 +13,7 @@ use async_trait::async_trait;
 
 use self::secret_id::SecretIds;
 use super::{
-    credential_file::{CredentialFile, CredentialPath, LoginFiles, any_changed},
+    credential_file::{CredentialFile, CredentialForm, CredentialPath, LoginFiles, any_changed},
     port::{CredentialDigest, Lease, LoginFailure, LoginMethod, LoginSecret, Material},
     requests::Requests,
     wrapping::Unwrapper,
@@ -66,8 +66,7 @@ impl AppRoleSettings {
             what: if self.secret_id_wrapped { "wrapping token" } else { "secret ID" },
             path: self.secret_id_path.clone()?,
             is_secret: true,
-            json_field: None,
-            hint: "",
+            form: CredentialForm::Text(""),
         })
     }
 }
@@ -78,8 +77,7 @@ fn role_id_file(path: &Path) -> CredentialPath {
         what: "role ID",
         path: path.to_owned(),
         is_secret: false,
-        json_field: None,
-        hint: "",
+        form: CredentialForm::Text(""),
     }
 }
 
