@@ -3,43 +3,13 @@ package e2e_test
 import (
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 
 	"vault-kube-kms.test/cluster"
 	"vault-kube-kms.test/parts"
+	"vault-kube-kms.test/suite"
 )
-
-// typed is what a document tells one to type, and what is printed then.
-type typed struct{ command, printed string }
-
-// consoles are the console blocks of a document.
-func consoles(t *testing.T, file string) (blocks [][]typed) {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join("../../docs", file))
-	must(t, err)
-	for _, part := range strings.Split(string(text), "\n```console\n")[1:] {
-		body, _, ended := strings.Cut(part, "```\n")
-		if !ended || !strings.HasPrefix(body, "$ ") {
-			t.Fatalf("%s: a console block is not one: %s", file, part)
-		}
-		var block []typed
-		for _, line := range strings.Split(strings.TrimPrefix("\n"+body, "\n$ "), "\n$ ") {
-			command, printed, _ := strings.Cut(line, "\n")
-			block = append(block, typed{command, strings.TrimSuffix(printed, "\n")})
-		}
-		blocks = append(blocks, block)
-	}
-	return blocks
-}
-
-// matches says whether a text is as a document has it, where … stands for anything.
-func matches(expected, text string) bool {
-	pattern := strings.ReplaceAll(regexp.QuoteMeta(expected), "…", ".*")
-	// A document may leave out what follows the first lines.
-	return regexp.MustCompile(`(?s)^` + pattern).MatchString(text)
-}
 
 // All that the documents for operators tell one to type works as it is told, in the order of the documents, on a
 // control plane whose names stand for those of the documents.
@@ -69,21 +39,8 @@ func TestWhatTheDocumentsTellOneToType(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	for _, file := range []string{"install.md", "failure-modes.md", "operations.md"} {
-		for _, block := range consoles(t, file) {
-			script := prelude
-			for _, step := range block {
-				script += here.Replace(step.command) + "\nprintf '\\1'\n"
-			}
-			out, err := parts.Command("timeout", "300", "bash", "-c", script).CombinedOutput()
-			printed := strings.Split(string(out), "\x01")
-			for index, step := range block {
-				switch {
-				case index >= len(printed)-1:
-					t.Fatalf("%s: %s: %v: %s", file, step.command, err, out)
-				case !matches(here.Replace(step.printed), strings.TrimSuffix(printed[index], "\n")):
-					t.Errorf("%s: %s prints\n%s\nand not\n%s", file, step.command, printed[index], step.printed)
-				}
-			}
+		for _, block := range suite.Consoles(t, file) {
+			suite.Type(t, file, block, prelude, here)
 		}
 	}
 	if id := c.onlyKeyID(t); !strings.HasPrefix(id, "v2.") {

@@ -164,10 +164,26 @@ func jwt(t *testing.T) *login {
 	}
 }
 
-// kubernetes has a reviewer of tokens that accepts what one issuer signed.
-func kubernetes(t *testing.T) *login {
-	n, by := newTenant(t), newIssuer(t)
-	reviewer := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+// serviceAccount is what the token of a service account claims.
+var serviceAccount = map[string]any{
+	"iss": "https://kubernetes.default.svc", "sub": "system:serviceaccount:kms:provider",
+	"aud": []string{"https://kubernetes.default.svc"},
+	"kubernetes.io": map[string]any{
+		"namespace": "kms", "serviceaccount": map[string]any{"name": "provider", "uid": "u-1"},
+	},
+}
+
+// reviewer is an API server that reviews tokens.
+type reviewer struct {
+	*httptest.Server
+	// authority is that of its certificate, as PEM.
+	authority string
+}
+
+// newReviewer starts a reviewer that accepts what an issuer signed.
+func newReviewer(t *testing.T, by *issuer) reviewer {
+	t.Helper()
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var review struct {
 			Spec struct {
 				Token     string
@@ -188,30 +204,28 @@ func kubernetes(t *testing.T) *login {
 			},
 		})
 	}))
-	t.Cleanup(reviewer.Close)
+	t.Cleanup(server.Close)
+	return reviewer{server, pemOf(server.Certificate())}
+}
+
+// kubernetes has a reviewer of tokens that accepts what one issuer signed.
+func kubernetes(t *testing.T) *login {
+	n, by := newTenant(t), newIssuer(t)
+	reviewer := newReviewer(t, by)
 	mount := "kubernetes-" + n.Key
 	ask(t, n.Bao, "POST", "sys/auth/"+mount, map[string]any{"type": "kubernetes"})
 	ask(t, n.Bao, "POST", "auth/"+mount+"/config", map[string]any{
 		"kubernetes_host": reviewer.URL, "disable_local_ca_jwt": true,
-		"kubernetes_ca_cert": string(pem.EncodeToMemory(&pem.Block{
-			Type: "CERTIFICATE", Bytes: reviewer.Certificate().Raw,
-		})),
+		"kubernetes_ca_cert": reviewer.authority,
 	})
-	claims := map[string]any{
-		"iss": "https://kubernetes.default.svc", "sub": "system:serviceaccount:kms:provider",
-		"aud": []string{"https://kubernetes.default.svc"},
-		"kubernetes.io": map[string]any{
-			"namespace": "kms", "serviceaccount": map[string]any{"name": "provider", "uid": "u-1"},
-		},
-	}
 	file := filepath.Join(shortDir(t), "token")
 	return &login{
 		tenant: n, file: file, place: "auth/" + mount + " (kubernetes)",
 		flags: []string{
 			"--auth-method=kubernetes", "--auth-mount=" + mount, "--kubernetes-role=kms", "--kubernetes-jwt-path=" + file,
 		},
-		good: func(t *testing.T) string { return by.sign(t, time.Hour, claims) },
-		bad:  func(t *testing.T) string { return newIssuer(t).sign(t, time.Hour, claims) },
+		good: func(t *testing.T) string { return by.sign(t, time.Hour, serviceAccount) },
+		bad:  func(t *testing.T) string { return newIssuer(t).sign(t, time.Hour, serviceAccount) },
 		told: "the reviewing API server rejects the JWT or cannot be reached",
 		makeRole: func(t *testing.T, seconds int) {
 			ask(t, n.Bao, "POST", "auth/"+mount+"/role/kms", map[string]any{
