@@ -99,7 +99,15 @@ fn sums(folder: &Path) -> Result<String, Failure> {
 /// Returns the SHA-256 of the bytes of `from`, in hexadecimal.
 pub(crate) fn sha256(from: &mut impl io::Read) -> Result<String, Failure> {
     let mut digest = Sha256::new();
-    io::copy(from, &mut digest)?;
+    let mut buffer = vec![0; 65_536];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => digest.update(buffer.get(..count).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            Err(error) => return Err(error.into()),
+        }
+    }
     let mut text = String::new();
     for byte in digest.finalize() {
         write!(text, "{byte:02x}")?;
