@@ -1,12 +1,10 @@
 //! Parses the certificate authorities of `--tls-ca-file`, in all encodings and layouts that
 //! operators use. [`read`] runs at the start and each time the file changes.
 
-use std::borrow::Cow;
-
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, UnixTime as TlsTime};
 
+use super::pem::{self, Section};
 use crate::domain::time::UnixTime;
 
 /// The largest bundle, in bytes: the public authorities take about 250 KiB.
@@ -37,14 +35,14 @@ pub struct Bundle {
 /// Returns why the bundle has no usable certificate, and the remedy. The text continues a sentence
 /// that starts with the file's path.
 pub fn read(bytes: &[u8]) -> Result<Bundle, String> {
-    if is_der(bytes) {
+    if pem::is_der(bytes) {
         return Err(format!("is {}; give a PEM bundle", binary(bytes)));
     }
-    let text = plain(bytes);
+    let text = pem::plain(bytes);
     let mut bundle =
         Bundle { roots: RootCertStore::empty(), warnings: Vec::new(), first_end: None };
     let mut count = 0;
-    for section in sections(&text) {
+    for section in pem::sections(&text) {
         let problem = match section {
             Section { label: b"CERTIFICATE" | b"X509 CERTIFICATE", body } => {
                 count += 1;
@@ -97,67 +95,10 @@ pub fn read(bytes: &[u8]) -> Result<Bundle, String> {
     Err(format!("holds no certificate that can be used ({problems}); give a PEM bundle"))
 }
 
-/// One section of a PEM file: the label after `BEGIN`, and the text up to the matching `END`.
-/// `body` is `None` if the section has no matching `END`.
-struct Section<'a> {
-    label: &'a [u8],
-    body: Option<&'a [u8]>,
-}
-
-/// Returns the sections of `text`. Searches for the marks `-----` and not for lines, because
-/// templates can join lines.
-fn sections(text: &[u8]) -> impl Iterator<Item = Section<'_>> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        let (_, after) = split(rest, b"-----BEGIN ")?;
-        rest = after;
-        let (label, after) = split(after, b"-----")?;
-        rest = after;
-        let Some((body, tail)) = split(after, b"-----") else {
-            return Some(Section { label, body: None });
-        };
-        let end = tail.strip_prefix(b"END ").and_then(|tail| tail.strip_prefix(label));
-        if let Some(tail) = end {
-            rest = tail;
-        }
-        Some(Section { label, body: end.map(|_| body) })
-    })
-}
-
-/// Returns the text before and the text after the first `mark`.
-fn split<'a>(text: &'a [u8], mark: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
-    let at = text.windows(mark.len()).position(|window| window == mark)?;
-    Some((text.get(..at)?, text.get(at + mark.len()..)?))
-}
-
-fn certificate(body: &[u8]) -> Option<CertificateDer<'static>> {
-    let body: Vec<_> = body.iter().copied().filter(|b| !b.is_ascii_whitespace()).collect();
-    STANDARD.decode(body).ok().map(CertificateDer::from)
-}
-
-/// Returns the text without the zero bytes that UTF-16 puts between ASCII characters, and with line
-/// ends instead of `\n`. This can damage text around the certificates, but not the certificates,
-/// which are ASCII.
-fn plain(bytes: &[u8]) -> Cow<'_, [u8]> {
-    if !bytes.contains(&0) && !bytes.contains(&b'\\') {
-        return Cow::Borrowed(bytes);
-    }
-    let mut text: Vec<_> = bytes.iter().copied().filter(|b| *b != 0).collect();
-    let mut after = text.clone().into_iter().skip(1).chain([0]);
-    let mut escaped = false;
-    for b in &mut text {
-        let next = after.next().unwrap_or_default();
-        if escaped || (*b == b'\\' && matches!(next, b'n' | b'r')) {
-            escaped = !escaped;
-            *b = b'\n';
-        }
-    }
-    Cow::Owned(text)
-}
-
-/// Returns whether `bytes` begin with a DER sequence, like binary certificates and key stores.
-fn is_der(bytes: &[u8]) -> bool {
-    matches!(bytes, [0x30, 0x80..=0x84, ..])
+/// Returns the certificate in the body of a section. Does not check its content.
+pub(super) fn certificate(body: &[u8]) -> Option<CertificateDer<'static>> {
+    let mut der = pem::decoded(body)?;
+    Some(CertificateDer::from(std::mem::take(&mut *der)))
 }
 
 /// Returns what the DER in `bytes` is, and how to convert it.
@@ -169,13 +110,13 @@ fn binary(bytes: &[u8]) -> &'static str {
     }
 }
 
-fn earlier(one: Option<UnixTime>, other: Option<UnixTime>) -> Option<UnixTime> {
+pub(super) fn earlier(one: Option<UnixTime>, other: Option<UnixTime>) -> Option<UnixTime> {
     [one, other].into_iter().flatten().min()
 }
 
 /// Returns the end of a certificate. Verifies the certificate at the latest possible time: the
 /// library checks the time first, and its error contains the end.
-fn end(der: &CertificateDer<'_>) -> Option<UnixTime> {
+pub(super) fn end(der: &CertificateDer<'_>) -> Option<UnixTime> {
     let certificate = webpki::EndEntityCert::try_from(der).ok()?;
     let late = TlsTime::since_unix_epoch(std::time::Duration::from_secs(LAST_SECOND));
     let usage = webpki::KeyUsage::server_auth();

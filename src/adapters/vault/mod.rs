@@ -18,6 +18,7 @@ pub mod vocabulary;
 
 mod check;
 mod login_plan;
+mod pem;
 mod post_quantum;
 mod refusal;
 mod session_view;
