@@ -10,7 +10,11 @@ _vault_kube_kms() {
     # One dash or two.
     [[ $before == -[!-]* ]] && before=-$before
     case $assigned$before in
+<<<<<<< HEAD
     --tls-ca-file | --approle-role-id-path | --approle-secret-id-path | --approle-secret-id-cache | --jwt-path | --kubernetes-jwt-path | --token-file | --local-key-file | --config | yes--tls-ca-file | yes--approle-role-id-path | yes--approle-secret-id-path | yes--approle-secret-id-cache | yes--jwt-path | yes--kubernetes-jwt-path | yes--token-file | yes--local-key-file | yes--config)
+=======
+    --tls-ca-file | --tls-client-cert-file | --tls-client-key-file | --tls-client-key-password-file | --approle-role-id-path | --approle-secret-id-path | --approle-secret-id-cache | --local-key-file | --config | yes--tls-ca-file | yes--tls-client-cert-file | yes--tls-client-key-file | yes--tls-client-key-password-file | yes--approle-role-id-path | yes--approle-secret-id-path | yes--approle-secret-id-cache | yes--local-key-file | yes--config)
+>>>>>>> 4d27f09 (feat(vault): client certificates on connections to the keeper)
         compopt -o filenames 2>/dev/null
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         return
@@ -49,7 +53,11 @@ _vault_kube_kms() {
         words='init rotate'
         ;;
     *)
+<<<<<<< HEAD
         words='--listen-address --allowed-uid --keeper --vault-address --vault-namespace --vault-auth-namespace --vault-key-path --transit-mount --transit-key --vault-connection-timeout --vault-request-timeout --require-enterprise --tls-ca-file --tls-sni --tls-skip-verify --tls-require-pq --auth-method --auth-mount --login-timeout --approle-role-id --approle-role-id-path --approle-secret-id-path --approle-secret-id-wrapped --approle-secret-id-cache --jwt-path --jwt-role --kubernetes-jwt-path --kubernetes-role --cert-role --token-file --token-file-wrapped --token-file-renew --local-key-file --rotation-delay --key-lineage --key-generation --accept-key-id --legacy-decrypt --outage-policy --outage-grace --health-port --health-address --metrics-port --audit-log --audit-on-loss --disable-runtime-metrics --zap-log-level --log-level --zap-encoder --zap-devel --zap-stacktrace-level --zap-time-encoding --otlp-endpoint --no-sandbox --config --output --help --version'
+=======
+        words='--listen-address --allowed-uid --keeper --vault-address --vault-namespace --vault-auth-namespace --vault-key-path --transit-mount --transit-key --vault-connection-timeout --vault-request-timeout --require-enterprise --tls-ca-file --tls-client-cert-file --tls-client-key-file --tls-client-key-password-file --tls-sni --tls-skip-verify --tls-require-pq --auth-method --auth-mount --approle-role-id --approle-role-id-path --approle-secret-id-path --approle-secret-id-wrapped --approle-secret-id-cache --login-timeout --local-key-file --rotation-delay --key-lineage --key-generation --accept-key-id --legacy-decrypt --outage-policy --outage-grace --health-port --health-address --metrics-port --audit-log --audit-on-loss --disable-runtime-metrics --zap-log-level --log-level --otlp-endpoint --no-sandbox --config --output --help --version'
+>>>>>>> 4d27f09 (feat(vault): client certificates on connections to the keeper)
         [[ $COMP_CWORD == 1 ]] && words+=' serve check policy dev local'
         ;;
     esac

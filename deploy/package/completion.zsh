@@ -16,6 +16,9 @@ _arguments -S \
     '--vault-request-timeout=[Most time for one request, within the caller'\''s deadline]:DURATION: ' \
     '--require-enterprise=-[Refuse servers without a Vault Enterprise licence]::truth:(true false)' \
     '--tls-ca-file=[PEM bundle of the only authorities to trust (default\: the authorities of the system)]:FILE:_files' \
+    '--tls-client-cert-file=[PEM chain of the client certificate, its own certificate first, for servers that want one]:FILE:_files' \
+    '--tls-client-key-file=[PEM file of its private key (default\: the file of --tls-client-cert-file)]:FILE:_files' \
+    '--tls-client-key-password-file=[File that holds the password of an encrypted key]:FILE:_files' \
     '--tls-sni=[Server name to send and to verify (default\: the host of the address)]:NAME: ' \
     '--tls-skip-verify=-[INSECURE\: accept any certificate; not for production]::truth:(true false)' \
     '--tls-require-pq=-[Refuse servers without a hybrid post-quantum key exchange]::truth:(true false)' \

@@ -35,7 +35,7 @@ use vault_kube_kms::{
             },
         },
         session::VaultSession,
-        tls::{TlsSettings, Trust},
+        tls::{Identity, TlsSettings, Trust},
         transit::{TransitKek, TransitSettings},
     },
     domain::{
@@ -131,7 +131,12 @@ async fn calls(shape: u8, answers: VecDeque<Vec<u8>>) {
     let addresses = ["http://a:8200", "http://b:8200"].map(VaultAddress::parse);
     let settings = ClientSettings {
         addresses: addresses.into_iter().take(1 + usize::from(shape & 1)).flatten().collect(),
-        tls: TlsSettings { trust: Trust::System, server_name: None, require_pq: false },
+        tls: TlsSettings {
+            trust: Trust::System,
+            identity: Identity::None,
+            server_name: None,
+            require_pq: false,
+        },
         connect_timeout: Duration::from_secs(1),
         request_timeout: Duration::from_secs(2),
     };

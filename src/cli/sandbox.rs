@@ -72,12 +72,13 @@ mod tests {
              --vault-key-path=transit/keys/k --approle-role-id-path=/a/role \
              --approle-secret-id-path=/b/secret --approle-secret-id-wrapped \
              --approle-secret-id-cache=/c/cache --tls-ca-file=/d/ca \
+             --tls-client-cert-file=/e/cert --tls-client-key-file=/e/key \
              --otlp-endpoint=http://127.0.0.1:4317",
         );
         let shown = |paths: &[std::path::PathBuf]| {
             paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>()
         };
-        assert_eq!(shown(&needs.read), ["/a/role", "/b/secret", "/d/ca"]);
+        assert_eq!(shown(&needs.read), ["/a/role", "/b/secret", "/d/ca", "/e/cert", "/e/key"]);
         assert_eq!(shown(&needs.written), ["/c/cache"]);
         assert_eq!(shown(&needs.sockets), ["/run/kms/k.sock"]);
         assert_eq!(needs.ports, [443, 8200, 4317]);

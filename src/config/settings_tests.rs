@@ -99,7 +99,7 @@ fn reads_each_auth_method_with_its_own_flags_and_default_mount() {
             "kubernetes",
             "kubernetes-jwt-path /var/run/secrets/kubernetes.io/serviceaccount/token",
         ),
-        ("--auth-method=cert", "cert", ""),
+        ("--auth-method=cert --tls-client-cert-file=/no-such/pair.pem", "cert", ""),
         ("--auth-method=token-file --token-file=/t", "token-file", "token-file /t"),
     ] {
         let settings = login(line).unwrap();
@@ -115,6 +115,7 @@ fn reads_each_auth_method_with_its_own_flags_and_default_mount() {
             vec!["kubernetes-jwt-path", "kubernetes-role"],
         ),
         ("--auth-method=token-file --token-file-renew=no", vec!["token-file", "token-file-renew"]),
+        ("--auth-method=cert", vec!["tls-client-cert-file"]),
         ("--auth-method=ldap --approle-secret-id-wrapped=x", vec!["auth-method"]),
     ] {
         let text = login(line).unwrap_err();

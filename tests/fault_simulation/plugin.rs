@@ -22,7 +22,7 @@ use vault_kube_kms::{
                 method::MethodSettings,
             },
             session::VaultSession,
-            tls::{TlsSettings, Trust},
+            tls::{Identity, TlsSettings, Trust},
             transit::{TransitKek, TransitSettings},
         },
     },
@@ -120,7 +120,12 @@ fn client_settings(first: usize) -> ClientSettings {
     let node = |offset| VaultAddress::parse(&address((first + offset) % NODES)).unwrap();
     ClientSettings {
         addresses: (0..NODES).map(node).collect(),
-        tls: TlsSettings { trust: Trust::InsecureSkipVerify, server_name: None, require_pq: false },
+        tls: TlsSettings {
+            trust: Trust::InsecureSkipVerify,
+            identity: Identity::None,
+            server_name: None,
+            require_pq: false,
+        },
         connect_timeout: Duration::from_secs(30),
         request_timeout: Duration::from_millis(2_500),
     }

@@ -11,7 +11,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use serde_json::{Value, json};
-use vault_kube_kms::adapters::vault::tls::{TlsSettings, Trust};
+use vault_kube_kms::adapters::vault::tls::{Identity, TlsSettings, Trust};
 
 /// A server and the power to change it.
 #[derive(Clone)]
@@ -34,7 +34,9 @@ impl Admin {
     pub fn new(address: &str, token: &str, ca: Option<Vec<u8>>) -> Self {
         let trust = ca.clone().map_or(Trust::System, Trust::Bundle);
         let tls =
-            TlsSettings { trust, server_name: None, require_pq: false }.client_config().unwrap();
+            TlsSettings { trust, identity: Identity::None, server_name: None, require_pq: false }
+                .client_config()
+                .unwrap();
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()

@@ -19,7 +19,7 @@ use vault_kube_kms::{
                 method::MethodSettings,
             },
             session::VaultSession,
-            tls::{TlsSettings, Trust},
+            tls::{Identity, TlsSettings, Trust},
             transit::{TransitKek, TransitSettings},
         },
     },
@@ -86,7 +86,12 @@ impl TransitSubject {
         let mut wiring = Wiring {
             client: ClientSettings {
                 addresses: vec![VaultAddress::parse(&admin.address).unwrap()],
-                tls: TlsSettings { trust, server_name: None, require_pq: false },
+                tls: TlsSettings {
+                    trust,
+                    identity: Identity::None,
+                    server_name: None,
+                    require_pq: false,
+                },
                 connect_timeout: Duration::from_secs(2),
                 request_timeout: Duration::from_secs(2),
             },

@@ -10,6 +10,7 @@ use super::{
     login::LoginSettings,
     session::VaultSession,
     settings::VaultSettings,
+    tls::Identity,
 };
 use crate::{
     domain::{
@@ -59,6 +60,9 @@ pub(super) async fn check(
 async fn connection(client: &ClientSettings, now: UnixTime, report: &mut Report) -> bool {
     if !client.is_tls() {
         return true;
+    }
+    if let Identity::Pair(pair) = &client.tls.identity {
+        report.add(pair.finding(now, DAYS_LEFT_MIN));
     }
     let mut any = false;
     for address in &client.addresses {

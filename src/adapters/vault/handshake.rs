@@ -12,7 +12,7 @@ use tower::ServiceExt as _;
 use super::{
     address::VaultAddress,
     client::{ClientSettings, unreachable},
-    post_quantum,
+    client_pair, post_quantum,
 };
 use crate::domain::{
     error::{Code, KmsError},
@@ -75,7 +75,7 @@ async fn handshake(
     let tcp = settings.connector(&[]).oneshot(uri).await.map_err(|e| failed(&e))?.into_inner();
     let connector = TlsConnector::from(Arc::new(config));
     let tls = connector.connect(name.clone(), tcp).await.map_err(|error| {
-        let error = error.into();
+        let error = client_pair::note(error.into(), settings.tls.identity.presented());
         let error = if settings.tls.require_pq {
             post_quantum::name_missing_hybrid_group(error)
         } else {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    capabilities::Capabilities, check, client::VaultClient, login::credential_file::LoginFiles,
-    session::VaultSession, settings::VaultSettings, transit::TransitKek,
+    capabilities::Capabilities, check, client::VaultClient, client_pair::PairFiles,
+    login::credential_file::LoginFiles, session::VaultSession, settings::VaultSettings,
+    transit::TransitKek,
 };
 use crate::{
     domain::key_id::Lineage,
@@ -20,6 +21,15 @@ use crate::{
     },
 };
 
+/// The files of the TLS settings that the keeper reads again while it runs.
+#[derive(Debug, Default)]
+pub struct TlsFiles {
+    /// The PEM bundle of the authorities, if one is given.
+    pub authorities: Option<Arc<dyn TextFile>>,
+    /// The files of the client certificate, if they are given.
+    pub client_pair: Option<PairFiles>,
+}
+
 /// A keeper whose KEK is a key of the Transit engine.
 #[derive(Debug)]
 pub struct VaultKeeper {
@@ -27,20 +37,20 @@ pub struct VaultKeeper {
     client: Arc<VaultClient>,
     session: Arc<VaultSession>,
     kek: Arc<TransitKek>,
-    authorities: Option<Arc<dyn TextFile>>,
+    tls: TlsFiles,
     clock: Arc<dyn Clock>,
 }
 
 impl VaultKeeper {
-    /// Creates the keeper. Opens the files of the login with `files`. `authorities` is the PEM
-    /// bundle of the authorities, if one is given. Sends no request.
+    /// Creates the keeper. Opens the files of the login with `files`. Follows the files of `tls`.
+    /// Sends no request.
     ///
     /// # Errors
     /// Returns why TLS cannot be set up with these settings.
     pub fn new(
         settings: VaultSettings,
         files: &LoginFiles<'_>,
-        authorities: Option<Arc<dyn TextFile>>,
+        tls: TlsFiles,
         clock: &Arc<dyn Clock>,
         telemetry: &Arc<dyn Telemetry>,
     ) -> Result<Self, String> {
@@ -54,7 +64,7 @@ impl VaultKeeper {
         let transit = settings.transit.clone();
         let kek = Arc::new(TransitKek::new(Arc::clone(&client), Arc::clone(&session), transit));
         let clock = Arc::clone(clock);
-        Ok(Self { settings, client, session, kek, authorities, clock })
+        Ok(Self { settings, client, session, kek, tls, clock })
     }
 }
 
@@ -79,10 +89,15 @@ impl Keeper for VaultKeeper {
             ("session", Box::pin(async move { session.run().await })),
             ("health checks", Box::pin(health_checks)),
         ];
-        if let Some(file) = self.authorities.clone() {
+        if let Some(file) = self.tls.authorities.clone() {
             let client = Arc::clone(&self.client);
             let watch = async move { client.follow_authorities(file).await };
             tasks.push(("authorities", Box::pin(watch)));
+        }
+        if let Some(files) = self.tls.client_pair.clone() {
+            let client = Arc::clone(&self.client);
+            let watch = async move { client.follow_client_pair(files).await };
+            tasks.push(("client certificate", Box::pin(watch)));
         }
         tasks
     }

@@ -5,6 +5,7 @@ pub mod address;
 pub mod bundle;
 pub mod capabilities;
 pub mod client;
+pub mod client_pair;
 pub mod handshake;
 pub mod keeper;
 pub mod key_path;

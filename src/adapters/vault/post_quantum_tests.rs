@@ -18,7 +18,7 @@ use crate::{
         address::VaultAddress,
         client::ClientSettings,
         handshake::{self, Handshake},
-        tls::{TlsSettings, Trust},
+        tls::{Identity, TlsSettings, Trust},
     },
     domain::{
         error::{Code, KmsError},
@@ -50,7 +50,12 @@ async fn seen(
     let address = format!("https://{}", listener.local_addr().unwrap());
     let settings = ClientSettings {
         addresses: vec![VaultAddress::parse(&address).unwrap()],
-        tls: TlsSettings { trust: Trust::InsecureSkipVerify, server_name: None, require_pq },
+        tls: TlsSettings {
+            trust: Trust::InsecureSkipVerify,
+            identity: Identity::None,
+            server_name: None,
+            require_pq,
+        },
         connect_timeout: Duration::from_secs(20),
         request_timeout: Duration::from_secs(20),
     };

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::{client::ClientSettings, login::LoginSettings, transit::TransitSettings};
+use super::{
+    client::ClientSettings, client_pair::PairPaths, login::LoginSettings, transit::TransitSettings,
+};
 
 /// All settings of the keeper.
 #[derive(Clone, Debug)]
@@ -16,4 +18,7 @@ pub struct VaultSettings {
     /// The file of certificate authorities (`--tls-ca-file`). `None` when the system's authorities
     /// or no authorities are used.
     pub ca_file: Option<PathBuf>,
+    /// The files of the client certificate (`--tls-client-cert-file`). `None` without a client
+    /// certificate.
+    pub client_pair: Option<PairPaths>,
 }

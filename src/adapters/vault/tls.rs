@@ -11,8 +11,10 @@ use rustls::{
 use rustls_pki_types::ServerName;
 
 use super::{
-    bundle, post_quantum,
-    verifier::{Accepts, Verifier},
+    bundle,
+    client_pair::{ClientPair, Presented},
+    post_quantum,
+    verifier::{Accepts, Rejection, Verifier},
 };
 
 /// How a server's certificate is verified.
@@ -29,11 +31,53 @@ pub enum Trust {
     InsecureSkipVerify,
 }
 
+/// The certificate that this client presents to servers that ask for one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Identity {
+    /// No certificate.
+    #[default]
+    None,
+    /// This certificate.
+    Pair(ClientPair),
+    /// A certificate that is not known yet. No server is trusted until it is, because a connection
+    /// without it would be useless.
+    Unavailable {
+        /// Why the certificate is not known. Names the source.
+        why: String,
+        /// How to make it known.
+        remedy: &'static str,
+    },
+}
+
+impl Identity {
+    /// The remedy for files that cannot be read or used.
+    pub const WRITE_THE_FILES: &str = "write the client certificate and its key to regular files \
+                                       there; they are read as soon as they exist";
+
+    /// Returns the SHA-256 of the chain. `None` if there is no certificate.
+    pub(super) fn digest(&self) -> Option<[u8; 32]> {
+        match self {
+            Self::Pair(pair) => Some(pair.digest()),
+            Self::None | Self::Unavailable { .. } => None,
+        }
+    }
+
+    /// Returns what an error of a connection may name of the certificate.
+    pub(super) fn presented(&self) -> Option<Presented> {
+        match self {
+            Self::Pair(pair) => Some(pair.presented()),
+            Self::None | Self::Unavailable { .. } => None,
+        }
+    }
+}
+
 /// The TLS settings of a client.
 #[derive(Clone, Debug)]
 pub struct TlsSettings {
     /// How a server's certificate is verified.
     pub trust: Trust,
+    /// The client certificate (`--tls-client-cert-file`).
+    pub identity: Identity,
     /// The name to send and to verify instead of the address's host (`--tls-sni`).
     pub server_name: Option<ServerName<'static>>,
     /// Requires a hybrid post-quantum key exchange, and therefore TLS 1.3 (`--tls-require-pq`).
@@ -53,10 +97,13 @@ impl TlsSettings {
     /// # Errors
     /// Returns why no authority can be used: the bundle or the system has no certificate.
     pub fn client_config(&self) -> Result<ClientConfig, String> {
-        Ok(builder(self.require_pq)?
+        let builder = builder(self.require_pq)?
             .dangerous()
-            .with_custom_certificate_verifier(self.verifier()?)
-            .with_no_client_auth())
+            .with_custom_certificate_verifier(self.verifier()?);
+        Ok(match &self.identity {
+            Identity::Pair(pair) => builder.with_client_cert_resolver(pair.resolver()),
+            Identity::None | Identity::Unavailable { .. } => builder.with_no_client_auth(),
+        })
     }
 
     /// Returns the verifier of server certificates.
@@ -65,6 +112,10 @@ impl TlsSettings {
     /// Same as [`TlsSettings::client_config`].
     pub(super) fn verifier(&self) -> Result<Arc<Verifier>, String> {
         let provider = Arc::new(post_quantum::provider(self.require_pq));
+        if let Identity::Unavailable { why, remedy } = &self.identity {
+            let rejection = Rejection::NoClientCertificate { why: why.clone(), remedy };
+            return Ok(Arc::new(Verifier { accepts: Accepts::None(rejection), provider }));
+        }
         let accepts = match &self.trust {
             Trust::System => {
                 let system = rustls_platform_verifier::Verifier::new(Arc::clone(&provider));
@@ -81,7 +132,7 @@ impl TlsSettings {
                         .map_err(|error| format!("cannot be used: {error}"))?;
                 Accepts::By(webpki, "the authorities in --tls-ca-file")
             }
-            Trust::BundleUnavailable(why) => Accepts::None(why.clone()),
+            Trust::BundleUnavailable(why) => Accepts::None(Rejection::NoAuthorities(why.clone())),
             Trust::InsecureSkipVerify => Accepts::All,
         };
         Ok(Arc::new(Verifier { accepts, provider }))
@@ -122,9 +173,14 @@ mod tests {
         for pem in ["", "hello", "-----BEGIN CERTIFICATE-----\nnope\n-----END CERTIFICATE-----\n"] {
             let trust = Trust::Bundle(pem.into());
             assert!(
-                TlsSettings { trust, server_name: None, require_pq: false }
-                    .client_config()
-                    .is_err(),
+                TlsSettings {
+                    trust,
+                    identity: Identity::None,
+                    server_name: None,
+                    require_pq: false
+                }
+                .client_config()
+                .is_err(),
                 "{pem:?}"
             );
         }

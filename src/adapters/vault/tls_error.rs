@@ -3,7 +3,7 @@
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 use rustls_pki_types::{ServerName, UnixTime};
 
-use super::verifier::Rejection;
+use super::{client_pair::Presented, verifier::Rejection};
 use crate::{adapters::rfc3339, domain::time};
 
 /// The largest number of a certificate's names in one message.
@@ -20,11 +20,14 @@ fn explained(cause: impl Into<String>, remedy: impl Into<String>) -> Explained {
 }
 
 /// Returns the cause of `error` and its remedy. The cause continues the sentence "cannot connect to
-/// ADDRESS: ".
-pub(super) fn explain(error: &Error) -> Explained {
+/// ADDRESS: ". `presented` is the client certificate of the connection, if one is configured.
+pub(super) fn explain(error: &Error, presented: Option<Presented>) -> Explained {
     match error {
         Error::InvalidCertificate(error) => certificate(error),
-        Error::AlertReceived(alert) => alerted(*alert),
+        Error::AlertReceived(alert) => match presented {
+            Some(presented) => of_pair(*alert, presented).unwrap_or_else(|| alerted(*alert)),
+            None => alerted(*alert),
+        },
         Error::PeerIncompatible(lacks) => explained(
             match lacks {
                 PeerIncompatible::ServerDoesNotSupportTls12Or13
@@ -198,6 +201,9 @@ fn rejected(rejection: &Rejection) -> Explained {
             "write the PEM bundle of CA certificates to a regular file there; it is read as soon \
                          as it exists",
         ),
+        Rejection::NoClientCertificate { why, remedy } => {
+            explained(format!("the client certificate is not known: {why}"), *remedy)
+        }
         Rejection::UnknownIssuer { by, is_self_signed, is_alone } => {
             untrusted(by, *is_self_signed, *is_alone)
         }
@@ -261,8 +267,8 @@ fn alerted(alert: AlertDescription) -> Explained {
     match alert {
         AlertDescription::CertificateRequired | AlertDescription::NoCertificate => explained(
             "the server wants a client certificate, and this client has none",
-            "set tls_require_and_verify_client_cert = false on the listener, or give the address \
-                         of a listener without it: client certificates are not supported",
+            "give --tls-client-cert-file, or set tls_require_and_verify_client_cert = false on the \
+             listener",
         ),
         AlertDescription::BadCertificate
         | AlertDescription::UnsupportedCertificate
@@ -276,16 +282,16 @@ fn alerted(alert: AlertDescription) -> Explained {
                  certificate was sent",
                 u8::from(alert)
             ),
-            "set tls_require_and_verify_client_cert = false on the listener: client certificates \
-             are not supported; if it is false, a proxy in between does not accept the keeper's \
-                          own certificate: see the log of the proxy",
+            "give --tls-client-cert-file if the listener has tls_require_and_verify_client_cert = \
+             true; if not, a proxy in between does not accept the keeper's own certificate: see \
+             the log of the proxy",
         ),
         AlertDescription::HandshakeFailure
         | AlertDescription::ProtocolVersion
         | AlertDescription::InsufficientSecurity => explained(
             "the server found no TLS version or cipher in common",
-            "allow TLS 1.3, or TLS 1.2 with ECDHE and AES-GCM, on the server; if it does, see \
-             whether it wants a client certificate",
+            "allow TLS 1.3, or TLS 1.2 with ECDHE and AES-GCM, on the server; if it does, it may \
+             want a client certificate: give --tls-client-cert-file",
         ),
         AlertDescription::UnrecognisedName => explained(
             "the server has no site with the requested name",
@@ -296,6 +302,53 @@ fn alerted(alert: AlertDescription) -> Explained {
             "see the server's log for the reason (RFC 8446, section 6, names the alerts)",
         ),
     }
+}
+
+/// Explains an alert about the client certificate `presented`. Returns `None` for another alert.
+fn of_pair(alert: AlertDescription, presented: Presented) -> Option<Explained> {
+    let Presented { name, end } = presented;
+    Some(match alert {
+        AlertDescription::CertificateRequired | AlertDescription::NoCertificate => explained(
+            format!(
+                "the server wants a client certificate and does not accept the signature \
+                 algorithms of {name}"
+            ),
+            "use a key that the server accepts: ECDSA P-256 or RSA of 2048 bits",
+        ),
+        AlertDescription::UnknownCA => explained(
+            format!("the server does not know the authority that signed {name} (alert 48)"),
+            "add that authority to the file of the listener's tls_client_ca_file, or append the \
+             intermediate certificates to the file of --tls-client-cert-file",
+        ),
+        AlertDescription::CertificateExpired => explained(
+            match end {
+                Some(end) => format!(
+                    "the server says that {name}, which is valid until {}, has expired or is not \
+                     valid yet (alert 45)",
+                    rfc3339::seconds(end)
+                ),
+                None => format!("the server says that {name} has expired (alert 45)"),
+            },
+            "write a new certificate and its key to the files; if it is valid, correct the clocks \
+             of this node and of the server",
+        ),
+        AlertDescription::CertificateRevoked => explained(
+            format!("the server says that {name} is revoked (alert 44)"),
+            "write a new certificate and its key to the files",
+        ),
+        AlertDescription::AccessDenied => explained(
+            format!("the server does not allow {name} (alert 49)"),
+            "allow this certificate on the server, or on the proxy that ends TLS before it",
+        ),
+        AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateUnknown => explained(
+            format!("the server does not accept {name} (alert {})", u8::from(alert)),
+            "issue it with the extended key usage clientAuth, signed by an authority in the file \
+             of the listener's tls_client_ca_file; the server's log has the reason",
+        ),
+        _ => return None,
+    })
 }
 
 fn date(time: UnixTime) -> String {

@@ -27,8 +27,9 @@ use tokio_rustls::TlsAcceptor;
 use crate::adapters::vault::{
     address::VaultAddress,
     client::ClientSettings,
+    client_pair::{ClientPair, Presented},
     handshake,
-    tls::{TlsSettings, Trust},
+    tls::{Identity, TlsSettings, Trust},
     tls_error::explain,
     unreachable::unreachable,
 };
@@ -109,7 +110,7 @@ impl Server {
 fn settings(port: u16, trust: Trust) -> ClientSettings {
     ClientSettings {
         addresses: vec![VaultAddress::parse(&format!("https://127.0.0.1:{port}")).unwrap()],
-        tls: TlsSettings { trust, server_name: None, require_pq: false },
+        tls: TlsSettings { trust, identity: Identity::None, server_name: None, require_pq: false },
         connect_timeout: Duration::from_secs(20),
         request_timeout: Duration::from_secs(20),
     }
@@ -253,7 +254,7 @@ async fn detects_a_server_that_requires_a_client_certificate() {
         server.versions = vec![version];
         server.wants = Some(root.der().clone());
         let error = error_from(server, trusting(&root)).await;
-        says(&error, "wants a client certificate", "tls_require_and_verify_client_cert");
+        says(&error, "wants a client certificate", "give --tls-client-cert-file");
     }
 }
 
@@ -263,6 +264,73 @@ async fn names_the_reason_if_the_bundle_is_unavailable() {
     let why = "--tls-ca-file: /ca.pem cannot be read: No such file or directory";
     let error = error_from(server, Trust::BundleUnavailable(why.to_owned())).await;
     says(&error, why, "write the PEM bundle");
+}
+
+#[tokio::test]
+async fn names_the_reason_if_the_client_certificate_is_unavailable() {
+    let root = authority("root");
+    let server = Server::signed(&params(&["127.0.0.1"]), &root);
+    let why = "--tls-client-cert-file: /c.pem cannot be read: No such file or directory";
+    let identity = Identity::Unavailable { why: why.to_owned(), remedy: Identity::WRITE_THE_FILES };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut settings = settings(listener.local_addr().unwrap().port(), trusting(&root));
+    settings.tls.identity = identity;
+    let acceptor = server.acceptor();
+    let serving = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        assert!(acceptor.accept(stream).await.is_err());
+    };
+    let now = time::UnixTime::from_secs(0);
+    let looking = handshake::inspect(&settings, &settings.addresses[0], now);
+    let (seen, ()) = tokio::join!(looking, serving);
+    says(&seen.unwrap_err(), why, "write the client certificate");
+}
+
+/// With TLS 1.2 the alert arrives in the handshake.
+#[tokio::test]
+async fn names_the_client_certificate_that_a_server_does_not_accept() {
+    let (root, other) = (authority("root"), authority("other"));
+    let mut server = Server::signed(&params(&["127.0.0.1"]), &root);
+    server.versions = vec![&TLS12];
+    server.wants = Some(root.der().clone());
+    let acceptor = server.acceptor();
+    let key = KeyPair::generate().unwrap();
+    let own = params(&["client"]).signed_by(&key, &other).unwrap();
+    let der = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let pair = ClientPair::new(vec![own.der().clone()], &der, "the client certificate").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut settings = settings(listener.local_addr().unwrap().port(), trusting(&root));
+    settings.tls.identity = Identity::Pair(pair);
+    let serving = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        assert!(acceptor.accept(stream).await.is_err());
+    };
+    let now = time::UnixTime::from_secs(0);
+    let looking = handshake::inspect(&settings, &settings.addresses[0], now);
+    let (seen, ()) = tokio::join!(looking, serving);
+    let cause = "does not know the authority that signed the client certificate";
+    says(&seen.unwrap_err(), cause, "tls_client_ca_file");
+}
+
+#[test]
+fn explains_alerts_about_a_client_certificate_that_was_sent() {
+    let end = Some(time::UnixTime::from_secs(0));
+    let presented = Presented { name: "the client certificate", end };
+    for (alert, cause, remedy) in [
+        (AlertDescription::CertificateRequired, "signature algorithms of the client", "ECDSA"),
+        (AlertDescription::BadCertificate, "does not accept the client", "clientAuth"),
+        (AlertDescription::UnsupportedCertificate, "(alert 43)", "clientAuth"),
+        (AlertDescription::CertificateRevoked, "is revoked", "write a new certificate"),
+        (AlertDescription::CertificateExpired, "valid until 1970-01-01T00:00:00Z", "clocks"),
+        (AlertDescription::CertificateUnknown, "(alert 46)", "clientAuth"),
+        (AlertDescription::UnknownCA, "does not know the authority", "tls_client_ca_file"),
+        (AlertDescription::AccessDenied, "does not allow the client", "allow this certificate"),
+        (AlertDescription::UnrecognisedName, "no site", "--tls-sni"),
+    ] {
+        let (text, told) = explain(&Error::AlertReceived(alert), Some(presented));
+        assert!(text.contains(cause) && told.contains(remedy), "{cause}: {text}; {told}");
+        assert_plain(&text);
+    }
 }
 
 /// Waits for the first bytes of a handshake, and then sends `answer`.
@@ -365,7 +433,7 @@ fn explains_every_other_error() {
         (Error::General("SomeText".to_owned()), "unknown reason"),
         (Error::AlertReceived(AlertDescription::Unknown(200)), "alert 200"),
     ] {
-        let (text, remedy) = explain(&error);
+        let (text, remedy) = explain(&error, None);
         assert!(text.contains(cause) && !remedy.is_empty(), "{cause}: {text}; {remedy}");
         assert_plain(&text);
     }
@@ -373,7 +441,7 @@ fn explains_every_other_error() {
         time: UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX)),
         not_after: UnixTime::since_unix_epoch(Duration::ZERO),
     };
-    assert!(explain(&expired.into()).0.contains("expired on 1970-01-01T00:00:00Z"));
+    assert!(explain(&expired.into(), None).0.contains("expired on 1970-01-01T00:00:00Z"));
 }
 
 /// The server chooses the names, so any other text in them must not reach the message.
@@ -388,7 +456,7 @@ fn leaves_out_hostile_names() {
     ];
     let presented = presented.map(str::to_owned).to_vec();
     let error = CertificateError::NotValidForNameContext { expected, presented };
-    assert!(explain(&error.into()).0.ends_with("not for a.example but for b.example"));
+    assert!(explain(&error.into(), None).0.ends_with("not for a.example but for b.example"));
 }
 
 #[tokio::test]

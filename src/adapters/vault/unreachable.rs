@@ -4,6 +4,7 @@ use std::{error::Error, io};
 
 use super::{
     address::VaultAddress,
+    client_pair::noted_on,
     post_quantum::NoHybridGroup,
     tls_error::{self, Explained, explain},
 };
@@ -31,10 +32,11 @@ pub(super) fn inner<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Err
 
 fn explained(error: &(dyn Error + 'static), in_handshake: bool) -> Explained {
     let mut root = error;
-    let mut last_io = None;
+    let (mut last_io, mut presented) = (None, None);
     loop {
+        presented = noted_on(root).or(presented);
         if let Some(tls) = root.downcast_ref::<rustls::Error>() {
-            return explain(tls);
+            return explain(tls, presented);
         }
         if root.is::<NoHybridGroup>() {
             return tls_error::no_hybrid_group();
@@ -86,7 +88,7 @@ mod tests {
     use super::*;
     use crate::adapters::vault::{
         client::ClientSettings,
-        tls::{TlsSettings, Trust},
+        tls::{Identity, TlsSettings, Trust},
     };
 
     /// Returns a port that drops the packets of further connections: its queue is full and nothing
@@ -110,7 +112,12 @@ mod tests {
         let address = VaultAddress::parse(&format!("https://{port}")).unwrap();
         let settings = ClientSettings {
             addresses: vec![address.clone()],
-            tls: TlsSettings { trust: Trust::System, server_name: None, require_pq: false },
+            tls: TlsSettings {
+                trust: Trust::System,
+                identity: Identity::None,
+                server_name: None,
+                require_pq: false,
+            },
             connect_timeout: Duration::from_millis(100),
             request_timeout: Duration::from_secs(20),
         };

@@ -20,8 +20,8 @@ pub(super) enum Accepts {
     By(Arc<dyn ServerCertVerifier>, &'static str),
     /// All certificates (`--tls-skip-verify`).
     All,
-    /// No certificate, because the authorities are not known. The text says why.
-    None(String),
+    /// No certificate, for this reason.
+    None(Rejection),
 }
 
 /// Why a certificate was rejected, with details that the TLS library does not give.
@@ -29,6 +29,13 @@ pub(super) enum Accepts {
 pub(super) enum Rejection {
     /// The authorities are not known. The text says why.
     NoAuthorities(String),
+    /// The certificate of this client is not known, so no server is of use.
+    NoClientCertificate {
+        /// Why it is not known. Names its source.
+        why: String,
+        /// How to make it known.
+        remedy: &'static str,
+    },
     /// No known authority signed the certificate.
     UnknownIssuer {
         /// The authorities that were tried.
@@ -43,7 +50,7 @@ pub(super) enum Rejection {
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoAuthorities(why) => f.write_str(why),
+            Self::NoAuthorities(why) | Self::NoClientCertificate { why, .. } => f.write_str(why),
             Self::UnknownIssuer { .. } => f.write_str("unknown issuer"),
         }
     }
@@ -102,7 +109,7 @@ impl ServerCertVerifier for Verifier {
         let (verifier, by) = match &self.accepts {
             Accepts::By(verifier, by) => (verifier, *by),
             Accepts::All => return Ok(ServerCertVerified::assertion()),
-            Accepts::None(why) => return Err(Rejection::NoAuthorities(why.clone()).into()),
+            Accepts::None(rejection) => return Err(rejection.clone().into()),
         };
         let judged =
             verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);

@@ -22,6 +22,14 @@ pub(super) const AUTHORITIES: Expiring = Expiring::new(
     "add the new certificate to the file, and remove certificates that are no longer needed",
 );
 
+/// The certificate of `--tls-client-cert-file`, with the certificates above it, that expires first.
+pub(super) const CLIENT_CERTIFICATE: Expiring = Expiring::new(
+    "client-certificate",
+    "the client certificate",
+    "write a new certificate and its key to the files of --tls-client-cert-file and \
+     --tls-client-key-file",
+);
+
 /// The secret ID.
 pub(super) const SECRET_ID: Expiring = Expiring::new(
     "secret-id",

@@ -2,7 +2,6 @@
 //! result for the next choice. It repeats failed requests by the table in `retry`, until the
 //! deadline of the call.
 
-mod authorities;
 mod breaker;
 mod connections;
 mod exchange;
@@ -11,6 +10,7 @@ mod failure;
 mod nodes;
 mod policy;
 mod probe;
+mod replaced;
 mod retry;
 mod secondaries;
 mod trace;
@@ -24,6 +24,7 @@ use std::{
 };
 
 use http::HeaderValue;
+use tokio::sync::watch;
 use tracing::{Instrument as _, warn};
 
 pub use self::transport::{BoxError, Dial, KeeperConnection};
@@ -45,7 +46,7 @@ pub(super) use self::{
 use super::{
     address::VaultAddress,
     bundle,
-    tls::{TlsSettings, Trust},
+    tls::{Identity, TlsSettings, Trust},
     vocabulary::{self, RetryReason},
 };
 use crate::{
@@ -103,8 +104,10 @@ impl ClientSettings {
 pub struct VaultClient {
     nodes: Mutex<Nodes>,
     connections: Connections,
-    /// The bundle of authorities in use. `None` if none is configured or none could be read yet.
-    bundle: Mutex<Option<Vec<u8>>>,
+    /// The TLS settings of new connections.
+    tls: Mutex<TlsSettings>,
+    /// The SHA-256 of the client certificate that new connections present.
+    presents: watch::Sender<Option<[u8; 32]>>,
     certificates: Arc<ServerCertificates>,
     /// The cluster state (`X-Vault-Index`) of the last success. Removed if no node reaches that
     /// state.
@@ -130,6 +133,9 @@ impl VaultClient {
         if let Trust::Bundle(bundle) = &client.settings.tls.trust {
             client.expires(vocabulary::AUTHORITIES, bundle::read(bundle)?.first_end);
         }
+        if let Identity::Pair(pair) = &client.settings.tls.identity {
+            client.expires(vocabulary::CLIENT_CERTIFICATE, pair.end());
+        }
         Ok(client)
     }
 
@@ -141,15 +147,12 @@ impl VaultClient {
         clock: Arc<dyn Clock>,
         telemetry: Arc<dyn Telemetry>,
     ) -> Self {
-        let bundle = match &settings.tls.trust {
-            Trust::Bundle(bundle) => Some(bundle.clone()),
-            Trust::System | Trust::BundleUnavailable(_) | Trust::InsecureSkipVerify => None,
-        };
         let count = settings.addresses.len();
         Self {
             nodes: Mutex::new(Nodes::new(settings.addresses.clone())),
             connections: Connections::new(count, dial, settings.connect_timeout),
-            bundle: Mutex::new(bundle),
+            presents: watch::Sender::new(settings.tls.identity.digest()),
+            tls: Mutex::new(settings.tls.clone()),
             certificates: Arc::new(ServerCertificates::new(Arc::clone(&telemetry))),
             index: Mutex::new(None),
             settings,

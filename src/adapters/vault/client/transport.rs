@@ -24,7 +24,12 @@ use tower::{Service, ServiceExt as _};
 
 use super::{ClientSettings, expiry::ServerCertificates};
 use crate::{
-    adapters::vault::{post_quantum, tls::TlsSettings, verifier::Verifier},
+    adapters::vault::{
+        client_pair::{Presented, note, note_io},
+        post_quantum,
+        tls::TlsSettings,
+        verifier::Verifier,
+    },
     domain::time::UnixTime,
 };
 
@@ -50,6 +55,9 @@ pub trait Dial: fmt::Debug + Send + Sync + 'static {
 pub struct KeeperConnection {
     stream: Pin<Box<dyn Stream>>,
     peer: Option<SocketAddr>,
+    /// The client certificate of this connection. Noted on its errors, because a server of TLS 1.3
+    /// refuses a client certificate after the handshake.
+    presented: Option<Presented>,
 }
 
 /// The address of the server at the other end of a connection.
@@ -64,7 +72,7 @@ impl<T: Read + Write + Send> Stream for T {}
 impl KeeperConnection {
     /// Creates a connection over `stream`. `peer` is the server's address, if it is known.
     pub fn new(stream: impl Read + Write + Send + 'static, peer: Option<SocketAddr>) -> Self {
-        Self { stream: Box::pin(stream), peer }
+        Self { stream: Box::pin(stream), peer, presented: None }
     }
 }
 
@@ -83,7 +91,8 @@ impl Read for KeeperConnection {
         cx: &mut Context<'_>,
         buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_read(cx, buf)
+        let presented = self.presented;
+        self.stream.as_mut().poll_read(cx, buf).map_err(|error| note_io(error, presented))
     }
 }
 
@@ -93,11 +102,13 @@ impl Write for KeeperConnection {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.stream.as_mut().poll_write(cx, buf)
+        let presented = self.presented;
+        self.stream.as_mut().poll_write(cx, buf).map_err(|error| note_io(error, presented))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_flush(cx)
+        let presented = self.presented;
+        self.stream.as_mut().poll_flush(cx).map_err(|error| note_io(error, presented))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -113,7 +124,8 @@ impl Write for KeeperConnection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream.as_mut().poll_write_vectored(cx, bufs)
+        let presented = self.presented;
+        self.stream.as_mut().poll_write_vectored(cx, bufs).map_err(|e| note_io(e, presented))
     }
 }
 
@@ -177,7 +189,9 @@ impl Dial for Network {
         let connector = builder.enable_http1().wrap_connector(self.settings.connector(last));
         let network = self.clone();
         Box::pin(async move {
+            let presented = network.settings.tls.identity.presented();
             let connected = connector.oneshot(to.clone()).await;
+            let connected = connected.map_err(|error| note(error, presented));
             let stream = match connected {
                 Err(error) if network.settings.tls.require_pq => {
                     return Err(post_quantum::name_missing_hybrid_group(error));
@@ -190,7 +204,7 @@ impl Dial for Network {
             let mut extensions = http::Extensions::new();
             stream.connected().get_extras(&mut extensions);
             let peer = extensions.get::<HttpInfo>().map(HttpInfo::remote_addr);
-            Ok(KeeperConnection::new(stream, peer))
+            Ok(KeeperConnection { presented, ..KeeperConnection::new(stream, peer) })
         })
     }
 }

@@ -1,8 +1,12 @@
 //! Logs in with the client certificate of the connection.
 
-use std::{future::pending, sync::Arc};
+use std::{
+    future::pending,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use super::{
     port::{CredentialDigest, Lease, LoginFailure, LoginMethod, LoginSecret, Material},
@@ -25,20 +29,33 @@ pub struct CertSettings {
 pub struct Cert {
     requests: Arc<Requests>,
     role: Secret,
+    /// The SHA-256 of the certificate that new connections present.
+    presents: watch::Receiver<Option<[u8; 32]>>,
+    /// The value at the last read.
+    read: Mutex<Option<[u8; 32]>>,
 }
 
 impl Cert {
     /// Creates the login. Sends no request.
     pub(super) fn new(requests: Arc<Requests>, settings: &CertSettings) -> Self {
-        Self { requests, role: Secret::new(settings.role.clone()) }
+        let presents = requests.client.presents();
+        let role = Secret::new(settings.role.clone());
+        Self { requests, role, presents, read: Mutex::new(None) }
+    }
+
+    fn last_read(&self) -> MutexGuard<'_, Option<[u8; 32]>> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait]
 impl LoginMethod for Cert {
     async fn materials(&self) -> Result<Vec<Material>, KmsError> {
-        let (digest, role) = (CredentialDigest::NONE, self.role.clone());
-        Ok(vec![Material { digest, role, secret: LoginSecret::NotNeeded }])
+        let presented = *self.presents.borrow();
+        *self.last_read() = presented;
+        let digest =
+            presented.map_or(CredentialDigest::NONE, |bytes| CredentialDigest::of_bytes(&bytes));
+        Ok(vec![Material { digest, role: self.role.clone(), secret: LoginSecret::NotNeeded }])
     }
 
     async fn login(&self, material: &Material) -> Result<Lease, LoginFailure> {
@@ -47,6 +64,10 @@ impl LoginMethod for Cert {
     }
 
     async fn changed(&self) {
-        pending::<()>().await;
+        let last = *self.last_read();
+        let mut presents = self.presents.clone();
+        if presents.wait_for(|now| *now != last).await.is_err() {
+            pending::<()>().await;
+        }
     }
 }

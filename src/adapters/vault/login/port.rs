@@ -34,7 +34,13 @@ impl CredentialDigest {
     /// Returns the digest of a secret text.
     #[must_use]
     pub fn of(secret: &Secret) -> Self {
-        Self(Sha256::digest(secret.expose().as_bytes()).into())
+        Self::of_bytes(secret.expose().as_bytes())
+    }
+
+    /// Returns the digest of bytes, such as a certificate.
+    #[must_use]
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
     }
 
     /// Returns the digest of this digest followed by `text`.

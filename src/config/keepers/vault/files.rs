@@ -12,7 +12,7 @@ use crate::{
                 credential_text::{self, CREDENTIAL_MAX},
             },
             settings::VaultSettings,
-            tls::Trust,
+            tls::{Identity, Trust},
         },
     },
     domain::time::CALL_BUDGET,
@@ -32,6 +32,9 @@ pub(super) async fn check(vault: &VaultSettings, report: &mut Report) {
             report.add(Finding::writable_by_owner_only("tls-ca-file", path, mode_of(path)));
         }
         (_, None) => (),
+    }
+    if let Identity::Unavailable { why, remedy } = &vault.client.tls.identity {
+        report.add(Finding::fail(Area::Files, why, *remedy));
     }
     for of in vault.login.method.files() {
         let file = watched(&of.path, CREDENTIAL_MAX, &watch::channel(()).1);

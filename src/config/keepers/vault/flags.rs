@@ -72,6 +72,24 @@ pub(super) const GROUPS: &[Group] = &[
                 "PEM bundle of the only authorities to trust (default: the authorities of the system)",
             ),
             flag(
+                "tls-client-cert-file",
+                Value("FILE"),
+                "",
+                "PEM chain of the client certificate, its own certificate first, for servers that want one",
+            ),
+            flag(
+                "tls-client-key-file",
+                Value("FILE"),
+                "",
+                "PEM file of its private key (default: the file of --tls-client-cert-file)",
+            ),
+            flag(
+                "tls-client-key-password-file",
+                Value("FILE"),
+                "",
+                "File that holds the password of an encrypted key",
+            ),
+            flag(
                 "tls-sni",
                 Value("NAME"),
                 "",

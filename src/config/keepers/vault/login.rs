@@ -51,9 +51,7 @@ pub(super) fn read(reading: &mut Reading<'_>) -> Option<LoginSettings> {
         AuthMethod::AppRole => approle(reading).map(MethodSettings::AppRole),
         AuthMethod::Jwt => jwt(reading).map(MethodSettings::Jwt),
         AuthMethod::Kubernetes => kubernetes(reading).map(MethodSettings::Kubernetes),
-        AuthMethod::Cert => {
-            role(reading, "cert-role").map(|role| MethodSettings::Cert(CertSettings { role }))
-        }
+        AuthMethod::Cert => cert(reading).map(MethodSettings::Cert),
         AuthMethod::TokenFile => token_file(reading).map(MethodSettings::TokenFile),
     };
     let others = FLAGS.iter().filter(|(of, _)| *of != method).flat_map(|(_, flags)| *flags);
@@ -148,6 +146,15 @@ fn kubernetes(reading: &mut Reading<'_>) -> Option<JwtSettings> {
     let path = required_path(reading, "kubernetes-jwt-path");
     let role = reading.required("kubernetes-role", role_name);
     Some(JwtSettings { role: role?, path: path? })
+}
+
+fn cert(reading: &mut Reading<'_>) -> Option<CertSettings> {
+    let role = role(reading, "cert-role");
+    if reading.text("tls-client-cert-file").is_empty() {
+        reading.wrong("tls-client-cert-file", "it is required with --auth-method=cert");
+        return None;
+    }
+    Some(CertSettings { role: role? })
 }
 
 fn token_file(reading: &mut Reading<'_>) -> Option<TokenFileSettings> {

@@ -6,7 +6,11 @@ mod login;
 mod reading;
 mod warnings;
 
-use std::{error::Error, path::Path, sync::Arc};
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -19,8 +23,12 @@ use crate::{
             private_file::OwnerOnlyFile, reread::Reread, sandbox::Needs, watched_file::WatchedFile,
         },
         vault::{
-            bundle::BUNDLE_MAX, keeper::VaultKeeper, login::credential_file::LoginFiles,
-            settings::VaultSettings, vocabulary,
+            bundle::BUNDLE_MAX,
+            client_pair::{PAIR_MAX, PairPaths},
+            keeper::{TlsFiles, VaultKeeper},
+            login::credential_file::LoginFiles,
+            settings::VaultSettings,
+            vocabulary,
         },
     },
     config::{flags::Group, reading::Reading},
@@ -73,6 +81,7 @@ impl KeeperSettings for VaultSettings {
         }
         needs.read.extend(self.login.method.files().into_iter().map(|file| file.path));
         needs.read.extend(self.ca_file.clone());
+        needs.read.extend(self.client_pair.iter().flat_map(PairPaths::iter).cloned());
         needs.written.extend(self.login.method.cache().map(Path::to_owned));
     }
 
@@ -83,17 +92,15 @@ impl KeeperSettings for VaultSettings {
     fn open(&self, with: &Surroundings) -> Result<Arc<dyn Keeper>, Box<dyn Error + Send + Sync>> {
         let authorities =
             self.ca_file.as_deref().map(|path| watched(path, BUNDLE_MAX, &with.reread));
-        let files = LoginFiles {
+        let pair = |path: &PathBuf| watched(path, PAIR_MAX, &with.reread);
+        let client_pair = self.client_pair.as_ref().map(|paths| paths.map(pair));
+        let login = LoginFiles {
             watched: &|path, most| watched(path, most, &with.reread),
             private: &|path| Arc::new(OwnerOnlyFile::new(path.to_owned())),
         };
-        Ok(Arc::new(VaultKeeper::new(
-            self.clone(),
-            &files,
-            authorities,
-            &with.clock,
-            &with.telemetry,
-        )?))
+        let tls = TlsFiles { authorities, client_pair };
+        let keeper = VaultKeeper::new(self.clone(), &login, tls, &with.clock, &with.telemetry)?;
+        Ok(Arc::new(keeper))
     }
 }
 

@@ -14,10 +14,11 @@ use crate::adapters::{
         address::VaultAddress,
         bundle::{self, BUNDLE_MAX},
         client::ClientSettings,
+        client_pair::{PAIR_MAX, PairFailure, PairPaths, Problem},
         key_path::{KeyPath, Namespace},
         policy::{self, Installation},
         settings::VaultSettings,
-        tls::{TlsSettings, Trust},
+        tls::{Identity, TlsSettings, Trust},
         transit::TransitSettings,
     },
 };
@@ -38,9 +39,11 @@ pub(in crate::config) fn read(reading: &mut Reading<'_>) -> Option<VaultSettings
     let client = client?;
     let ca_file = matches!(client.tls.trust, Trust::Bundle(_) | Trust::BundleUnavailable(_))
         .then(|| PathBuf::from(reading.text("tls-ca-file")));
+    let client_pair = client_pair_paths(reading);
     Some(VaultSettings {
         client,
         ca_file,
+        client_pair,
         transit: TransitSettings {
             key: key?,
             namespace: namespace?,
@@ -84,6 +87,13 @@ fn client(reading: &mut Reading<'_>) -> Option<ClientSettings> {
         (Some(tls), Some(_)) if tls.require_pq => {
             reading
                 .wrong("tls-require-pq", "http:// has no TLS; write https:// in --vault-address");
+            None
+        }
+        (Some(tls), Some(_)) if tls.identity != Identity::None => {
+            reading.wrong(
+                "tls-client-cert-file",
+                "http:// has no TLS; write https:// in --vault-address",
+            );
             None
         }
         (tls, _) => tls,
@@ -150,8 +160,14 @@ fn tls(reading: &mut Reading<'_>) -> Option<TlsSettings> {
             })
             .map(Some),
     };
+    let identity = identity(reading);
     skip?;
-    Some(TlsSettings { trust: trust?, server_name: server_name?, require_pq: require_pq? })
+    Some(TlsSettings {
+        trust: trust?,
+        identity: identity?,
+        server_name: server_name?,
+        require_pq: require_pq?,
+    })
 }
 
 /// Reads the authorities in the file at `path`. A file that cannot be read may be mounted later, so
@@ -164,6 +180,49 @@ fn authorities(path: &str) -> Result<Trust, String> {
         }
         Err(problem) => Ok(Trust::BundleUnavailable(format!("--tls-ca-file: {path} {problem}"))),
     }
+}
+
+/// Reads the client certificate. Files that cannot be read may be mounted later, so the keeper waits
+/// for them. Files with unusable content are an error.
+fn identity(reading: &mut Reading<'_>) -> Option<Identity> {
+    let Some(paths) = client_pair_paths(reading) else {
+        let mut is_wrong = false;
+        for flag in ["tls-client-key-file", "tls-client-key-password-file"] {
+            if !reading.text(flag).is_empty() {
+                reading.wrong(flag, "there is no certificate; give --tls-client-cert-file too");
+                is_wrong = true;
+            }
+        }
+        return (!is_wrong).then_some(Identity::None);
+    };
+    let named = |(file, text): &Problem| {
+        let (flag, path) = paths.named(*file);
+        (flag, format!("{} {text}", path.display()))
+    };
+    match paths.load(|path| bounded_file::read_in_time(path, PAIR_MAX, Kinds::Plain)) {
+        Ok(pair) => Some(Identity::Pair(pair)),
+        Err(PairFailure::Unreadable(problem)) => {
+            let (flag, text) = named(&problem);
+            let why = format!("--{flag}: {text}");
+            Some(Identity::Unavailable { why, remedy: Identity::WRITE_THE_FILES })
+        }
+        Err(PairFailure::Unusable(problems)) => {
+            for (flag, text) in problems.iter().map(named) {
+                reading.wrong(flag, text);
+            }
+            None
+        }
+    }
+}
+
+/// Returns the paths of the client certificate, or `None` without one.
+fn client_pair_paths(reading: &Reading<'_>) -> Option<PairPaths> {
+    let path = |flag| Some(reading.text(flag)).filter(|text| !text.is_empty()).map(PathBuf::from);
+    Some(PairPaths {
+        certificate: path("tls-client-cert-file")?,
+        key: path("tls-client-key-file"),
+        password: path("tls-client-key-password-file"),
+    })
 }
 
 /// Reads the path of the key. Both forms from the same source are an error. Of two sources the
@@ -208,5 +267,61 @@ mod tests {
         let errors = of("http://v").unwrap_err();
         let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
         assert!(texts.concat().contains("--tls-require-pq") && texts.len() == 1, "{texts:#?}");
+    }
+
+    /// Returns the texts of the errors with these flags of a client certificate.
+    fn errors_of_pair(flags: &str) -> Vec<String> {
+        let needed = "--vault-key-path=transit/keys/k --approle-role-id=r --tls-skip-verify";
+        let errors = read(&format!("{needed} {flags}")).err().unwrap_or_default();
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn rejects_a_client_certificate_that_cannot_be_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name).display().to_string();
+        std::fs::write(at("empty"), "").unwrap();
+        let empty = at("empty");
+        for (flags, expected) in [
+            (
+                "--vault-address=https://v --tls-client-key-file=/k".to_owned(),
+                &["tls-client-key-file"][..],
+            ),
+            (
+                "--vault-address=https://v --tls-client-key-password-file=/p".to_owned(),
+                &["tls-client-key-password-file"],
+            ),
+            (
+                format!("--vault-address=http://v --tls-client-cert-file={}", at("missing")),
+                &["http:// has no TLS"],
+            ),
+            (
+                format!(
+                    "--vault-address=https://v --tls-client-cert-file={empty} \
+                     --tls-client-key-file={empty}"
+                ),
+                &["holds no certificate", "holds no private key"],
+            ),
+        ] {
+            let errors = errors_of_pair(&flags);
+            assert_eq!(errors.len(), expected.len(), "{errors:#?}");
+            for (error, expected) in errors.iter().zip(expected) {
+                assert!(error.contains(expected), "{errors:#?}");
+            }
+        }
+    }
+
+    #[test]
+    fn waits_for_a_client_certificate_that_is_missing() {
+        let settings = read(
+            "--vault-address=https://v --vault-key-path=transit/keys/k --approle-role-id=r \
+             --tls-client-cert-file=/none/c --tls-client-key-file=/none/k \
+             --tls-client-key-password-file=/none/p",
+        )
+        .unwrap();
+        let Identity::Unavailable { why, .. } = settings.client.tls.identity else { panic!() };
+        assert!(why.starts_with("--tls-client-cert-file: /none/c cannot be read"), "{why}");
+        let paths: Vec<_> = settings.client_pair.iter().flat_map(PairPaths::iter).collect();
+        assert_eq!(paths, [Path::new("/none/c"), Path::new("/none/k"), Path::new("/none/p")]);
     }
 }

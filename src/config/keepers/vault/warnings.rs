@@ -1,5 +1,7 @@
 //! Warnings about settings of Vault that are valid.
 
+use std::path::Path;
+
 use crate::{
     adapters::{
         system::{
@@ -8,6 +10,7 @@ use crate::{
         },
         vault::{
             bundle,
+            client_pair::PairFile,
             login::{
                 approle::AppRoleSettings, credential_file::CredentialPath, jwt::JwtSettings,
                 method::MethodSettings,
@@ -66,8 +69,15 @@ pub(super) fn of(vault: &VaultSettings) -> Vec<Finding> {
             "leave it out, or correct --auth-method",
         ));
     }
-    for file in vault.login.method.files() {
-        add_file_warnings(&file, &mut warnings);
+    if let Some(pair) = &vault.client_pair {
+        let password = pair.password.as_ref().map(|_| (PairFile::Password, "password"));
+        for (file, what) in [(PairFile::Key, "private key")].into_iter().chain(password) {
+            let (flag, path) = pair.named(file);
+            add_file_warnings(flag, what, path, true, &mut warnings);
+        }
+    }
+    for CredentialPath { flag, what, path, is_secret, .. } in vault.login.method.files() {
+        add_file_warnings(flag, what, &path, is_secret, &mut warnings);
     }
     match &vault.login.method {
         MethodSettings::AppRole(settings) => add_approle_warnings(settings, &mut warnings),
@@ -115,10 +125,16 @@ fn add_own_cluster_warning(settings: &JwtSettings, warnings: &mut Vec<Finding>) 
     }
 }
 
-fn add_file_warnings(file: &CredentialPath, warnings: &mut Vec<Finding>) {
-    let CredentialPath { flag, what, path, is_secret, .. } = file;
+/// Adds the warnings about the file at `path`, which `flag` names and which holds a `what`.
+fn add_file_warnings(
+    flag: &str,
+    what: &str,
+    path: &Path,
+    is_secret: bool,
+    warnings: &mut Vec<Finding>,
+) {
     // This is a warning and not an error, because projected volumes often have mode 0644.
-    if let Some(mode) = mode_of(path).filter(|mode| *is_secret && mode & 0o077 != 0) {
+    if let Some(mode) = mode_of(path).filter(|mode| is_secret && mode & 0o077 != 0) {
         warnings.push(Finding::warn(
             Area::Files,
             format!("--{flag}: group or others can read {} ({mode:04o})", path.display()),
