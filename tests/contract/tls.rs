@@ -1,16 +1,26 @@
-//! Whom the Vault adapter believes that it is Vault.
+//! Whom the Vault adapter believes that it is Vault, and which client certificate it presents.
 
-use std::time::Duration;
+use std::{sync::Mutex, time::Duration};
 
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    date_time_ymd,
+};
 use rustls_pki_types::ServerName;
+use tokio::time::{interval, timeout};
 use vault_kube_kms::{
-    adapters::vault::tls::Trust,
+    adapters::vault::{
+        address::VaultAddress,
+        client_pair::{ClientPair, PairParts},
+        tls::{Identity, Trust},
+    },
     domain::error::{Code, KmsError},
     testkit::Subject,
 };
 
 use crate::support::{
     admin::Admin,
+    openbao::{OpenBao, free_port},
     stand_in::StandIn,
     transit::{TransitSubject, Wiring},
 };
@@ -84,4 +94,114 @@ async fn tls_that_is_asked_for_in_plain_http_is_named() {
     let until = subject.clock().now().after(Duration::from_secs(5));
     let error = subject.kek.describe(until).await.unwrap_err();
     assert_eq!(error.code(), Code::KeeperUnreachable, "{error}");
+}
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+fn authority() -> Authority {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// A client certificate of `by`, with some fields changed.
+fn client_of(by: &Authority, change: impl FnOnce(&mut CertificateParams)) -> ClientPair {
+    let mut params = CertificateParams::new(vec!["a client".to_owned()]).unwrap();
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    change(&mut params);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, by).unwrap().pem();
+    let both = certificate + &key.serialize_pem();
+    let parts = PairParts { certificate: both.as_bytes(), key: None, password: None };
+    ClientPair::read(&parts).unwrap()
+}
+
+/// A real server whose further listeners want a client certificate of `by`: one with TLS 1.3, one
+/// with TLS 1.2. Returns the addresses of these.
+async fn wanting_clients_of(by: &Authority) -> Option<(OpenBao, [String; 2])> {
+    let ports = Mutex::new([0; 2]);
+    let server = OpenBao::start_with(|directory| {
+        let ca = directory.join("clients.pem");
+        std::fs::write(&ca, by.pem()).unwrap();
+        *ports.lock().unwrap() = [free_port(), free_port()];
+        let ports = ports.lock().unwrap();
+        let versions = ports.iter().zip(["tls13", "tls12"]);
+        let listeners = versions.map(|(port, version)| {
+            format!(
+                "listener \"tcp\" {{\n address = \"127.0.0.1:{port}\"\n \
+                 tls_cert_file = \"{folder}/vault-cert.pem\"\n \
+                 tls_key_file = \"{folder}/vault-key.pem\"\n \
+                 tls_max_version = \"{version}\"\n \
+                 tls_require_and_verify_client_cert = true\n \
+                 tls_client_ca_file = \"{ca}\"\n}}\n",
+                folder = directory.display(),
+                ca = ca.display(),
+            )
+        });
+        listeners.collect()
+    });
+    let server = server.await?;
+    let addresses = ports.into_inner().unwrap().map(|port| format!("https://127.0.0.1:{port}"));
+    Some((server, addresses))
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_presented_replaced_and_named_when_the_server_refuses_it() {
+    let (known, unknown) = (authority(), authority());
+    let Some((server, addresses)) = wanting_clients_of(&known).await else { return };
+    server.admin.mount().await;
+    let provisioned = server.admin.provision("clients").await;
+    for address in &addresses {
+        let subject = |identity: Identity| {
+            TransitSubject::with(server.admin.clone(), provisioned.clone(), |wiring| {
+                wiring.client.addresses = vec![VaultAddress::parse(address).unwrap()];
+                wiring.client.tls.identity = identity;
+            })
+        };
+        let describe = async |subject: &TransitSubject| {
+            let until = subject.clock().now().after(Duration::from_secs(5));
+            subject.kek.describe(until).await.map(drop)
+        };
+
+        let none = describe(&subject(Identity::None)).await.unwrap_err();
+        assert_eq!(none.code(), Code::KeeperUnreachable);
+        assert!(none.remedy().contains("--tls-client-cert-file"), "{none}");
+
+        for (pair, cause, remedy) in [
+            (client_of(&unknown, |_| ()), "does not know the authority", "tls_client_ca_file"),
+            (
+                client_of(&known, |params| params.not_after = date_time_ymd(2020, 1, 1)),
+                "valid until 2020-01-01T00:00:00Z, has expired",
+                "write a new certificate",
+            ),
+            (
+                client_of(&known, |params| {
+                    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+                }),
+                "does not accept the client certificate in --tls-client-cert-file",
+                "clientAuth",
+            ),
+        ] {
+            let subject = subject(Identity::Pair(pair));
+            let refused = describe(&subject).await.unwrap_err();
+            assert_eq!(refused.code(), Code::KeeperUnreachable);
+            assert!(refused.cause().contains(cause), "{address}: {refused}");
+            assert!(refused.remedy().contains(remedy), "{address}: {refused}");
+        }
+
+        let subject = subject(Identity::Pair(client_of(&known, |_| ())));
+        assert_eq!(describe(&subject).await, Ok(()), "{address}");
+        // The next request uses a new connection, so the server sees the other certificate.
+        assert_eq!(subject.client.present(client_of(&unknown, |_| ())), Ok(true));
+        assert!(describe(&subject).await.is_err(), "{address}");
+        assert_eq!(subject.client.present(client_of(&known, |_| ())), Ok(true));
+        // The breaker of the endpoint stays open for at most two seconds.
+        let mut look = interval(Duration::from_millis(50));
+        let heals = async {
+            while describe(&subject).await.is_err() {
+                look.tick().await;
+            }
+        };
+        assert!(timeout(Duration::from_secs(20), heals).await.is_ok(), "{address}");
+    }
 }

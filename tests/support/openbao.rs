@@ -5,7 +5,7 @@ use std::{
     env, fs,
     io::{self, Write},
     net::TcpListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -28,11 +28,18 @@ impl OpenBao {
     /// Starts a server and waits until it serves. `None`, loudly, where there is no program; on
     /// CI that fails.
     pub async fn start() -> Option<Self> {
+        Self::start_with(|_| String::new()).await
+    }
+
+    /// The same, with a configuration beside that of dev mode. It is made from the folder of the
+    /// server's certificate, `vault-cert.pem` and `vault-key.pem`.
+    pub async fn start_with(configuration: impl Fn(&Path) -> String) -> Option<Self> {
         let program = program()?;
         let directory = tempfile::tempdir().unwrap();
         // Another program may take the free port before the server does, so try again.
         for _ in 0..3 {
             let port = free_port();
+            fs::write(directory.path().join("more.hcl"), configuration(directory.path())).unwrap();
             let process = spawn(&program, &directory, port);
             if let Some(server) = Self::ready(process, &directory, port).await {
                 let (process, admin) = server;
@@ -93,6 +100,7 @@ fn spawn(program: &PathBuf, directory: &tempfile::TempDir, port: u16) -> Child {
         .arg(format!("-dev-tls-cert-dir={}", directory.path().display()))
         .arg(format!("-dev-listen-address=127.0.0.1:{port}"))
         .arg(format!("-dev-root-token-id={ROOT_TOKEN}"))
+        .arg(format!("-config={}", directory.path().join("more.hcl").display()))
         .env("HOME", directory.path())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -114,6 +122,6 @@ fn program() -> Option<PathBuf> {
     None
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
