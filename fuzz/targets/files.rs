@@ -10,9 +10,14 @@ use vault_kube_kms::{
     adapters::{
         local::file::KeyFile,
         vault::{
+        vault::{
             bundle,
-            login::{credential_file::{CredentialForm, CredentialPath},
-                credential_text},
+            client_pair::{ClientPair, PairParts},
+            login::{
+                credential_file::{CredentialForm, CredentialPath},
+                credential_text,
+            },
+        },
         },
     },
     domain::secret::Plaintext,
@@ -53,6 +58,7 @@ fuzz_target!(|input: (u8, u16, u8, &[u8])| {
         2 => pem(&changed(at, change, bytes)),
         _ => [bytes, &pem(&changed(at, change, &[])), bytes].concat(),
     });
+    client_pair(shape, &changed(at, change, &[]), bytes);
     credential(bytes);
     key_file(at, change, bytes);
 });
@@ -96,6 +102,25 @@ fn authorities(bytes: &[u8]) {
             read.warnings.iter().for_each(|warning| one_line(warning));
         }
         Err(problem) => one_line(&problem),
+    }
+}
+
+/// A private key is never repeated in a problem.
+fn client_pair(shape: u8, certificate: &[u8], bytes: &[u8]) {
+    const LABELS: [&str; 4] =
+        ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "ENCRYPTED PRIVATE KEY"];
+    let label = LABELS[usize::from(shape) % LABELS.len()];
+    let body = STANDARD.encode(bytes);
+    let key = format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n");
+    let certificate = pem(certificate);
+    for (certificate, key) in
+        [(bytes, None), (&certificate, Some(bytes)), (&certificate, Some(key.as_bytes()))]
+    {
+        let read = ClientPair::read(&PairParts { certificate, key, password: None });
+        for (_, problem) in read.err().iter().flatten() {
+            one_line(problem);
+            assert!(body.len() < 100 || !problem.contains(&body));
+        }
     }
 }
 
