@@ -2,16 +2,20 @@
 
 use std::{sync::Mutex, time::Duration};
 
+use http::Method;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     date_time_ymd,
 };
 use rustls_pki_types::ServerName;
+use serde_json::json;
 use tokio::time::{interval, timeout};
 use vault_kube_kms::{
     adapters::vault::{
         address::VaultAddress,
         client_pair::{ClientPair, PairParts},
+        key_path::MountPath,
+        login::{cert::CertSettings, method::MethodSettings},
         tls::{Identity, Trust},
     },
     domain::error::{Code, KmsError},
@@ -203,5 +207,42 @@ async fn a_client_certificate_is_presented_replaced_and_named_when_the_server_re
             }
         };
         assert!(timeout(Duration::from_secs(20), heals).await.is_ok(), "{address}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_certificate_logs_in_and_its_renewed_one_keeps_the_session() {
+    let known = authority();
+    let Some((server, [address, _])) = wanting_clients_of(&known).await else { return };
+    server.admin.mount().await;
+    let provisioned = server.admin.provision("certified").await;
+    server.admin.must(Method::POST, "sys/auth/cert", json!({"type": "cert"})).await;
+    let role = json!({
+        "certificate": known.pem(),
+        "token_policies": "certified",
+        "token_ttl": "3s",
+    });
+    server.admin.must(Method::POST, "auth/cert/certs/certified", role).await;
+    let (first, second) = (client_of(&known, |_| ()), client_of(&known, |_| ()));
+    let subject = TransitSubject::with(server.admin.clone(), provisioned, |wiring| {
+        wiring.client.addresses = vec![VaultAddress::parse(&address).unwrap()];
+        wiring.client.tls.identity = Identity::Pair(first);
+        wiring.login.mount = MountPath::parse("cert").unwrap();
+        let role = "certified".to_owned();
+        wiring.login.method = MethodSettings::Cert(CertSettings { role });
+    });
+    let clock = subject.clock();
+    let describe = async || {
+        let until = clock.now().after(Duration::from_secs(10));
+        subject.kek.describe(until).await.map(drop)
+    };
+    assert_eq!(describe().await, Ok(()));
+    assert_eq!(subject.client.present(second), Ok(true));
+    // The token of the first certificate ends meanwhile.
+    let end = clock.now().after(Duration::from_secs(6));
+    let mut look = interval(Duration::from_millis(50));
+    while clock.now() < end {
+        assert_eq!(describe().await, Ok(()));
+        look.tick().await;
     }
 }
