@@ -306,7 +306,7 @@ impl LoginMethod for Given {
     }
 
     async fn login(&self, _: &Material) -> Result<Lease, LoginFailure> {
-        Ok(Lease { token: Secret::new("token".to_owned()), ttl: None, renewable: false, own: true })
+        Ok(Lease { token: Secret::new("token".to_owned()), ttl: None, renewable: false, own: true, ends_with_credential: false })
     }
 
     async fn changed(&self) {
@@ -321,7 +321,7 @@ impl Tokens for Given {
     }
 
     async fn renew(&self, token: &Secret) -> Result<Lease, KmsError> {
-        Ok(Lease { token: token.clone(), ttl: None, renewable: false, own: true })
+        Ok(Lease { token: token.clone(), ttl: None, renewable: false, own: true, ends_with_credential: false })
     }
 
     async fn revoke(&self, _: &Secret) -> Result<(), KmsError> {

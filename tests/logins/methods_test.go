@@ -61,6 +61,7 @@ func (l *login) write(t *testing.T, credential string) {
 // methods are all methods, by name.
 var methods = map[string]func(t *testing.T) *login{
 	"approle":    approle,
+	"cert":       cert,
 	"jwt":        jwt,
 	"kubernetes": kubernetes,
 	"token-file": tokenFile,
@@ -161,6 +162,50 @@ func jwt(t *testing.T) *login {
 		},
 		deleteRole: func(t *testing.T) { ask(t, n.Bao, "DELETE", "auth/"+mount+"/role/kms", nil) },
 		noRole:     "has no such role",
+	}
+}
+
+// cert has the chain and the key of a client certificate in one file.
+func cert(t *testing.T) *login {
+	n, dir := newTenant(t), shortDir(t)
+	mount := "cert-" + n.Key
+	ask(t, n.Bao, "POST", "sys/auth/"+mount, map[string]any{"type": "cert"})
+	issue := func(t *testing.T, by *parts.Authority) string {
+		t.Helper()
+		pair, err := by.IssueAs(shortDir(t), func(c *x509.Certificate) {
+			c.Subject.CommonName = "node-1"
+			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+		})
+		must(t, err)
+		certificate, err := os.ReadFile(pair.CertFile)
+		must(t, err)
+		key, err := os.ReadFile(pair.KeyFile)
+		must(t, err)
+		return string(certificate) + string(key)
+	}
+	authority, err := parts.NewAuthority(dir, 365)
+	must(t, err)
+	trusted, err := os.ReadFile(authority.File)
+	must(t, err)
+	file := filepath.Join(dir, "pair.pem")
+	return &login{
+		tenant: n, file: file, place: "auth/" + mount + " (cert)",
+		flags: []string{"--auth-method=cert", "--auth-mount=" + mount, "--cert-role=kms", "--tls-client-cert-file=" + file},
+		good:  func(t *testing.T) string { return issue(t, authority) },
+		bad: func(t *testing.T) string {
+			other, err := parts.NewAuthority(shortDir(t), 365)
+			must(t, err)
+			return issue(t, other)
+		},
+		told: "does not accept the client certificate",
+		makeRole: func(t *testing.T, seconds int) {
+			ask(t, n.Bao, "POST", "auth/"+mount+"/certs/kms", map[string]any{
+				"certificate": string(trusted), "allowed_common_names": "node-1",
+				"token_policies": n.Key, "token_ttl": seconds, "token_max_ttl": 2 * seconds,
+			})
+		},
+		deleteRole: func(t *testing.T) { ask(t, n.Bao, "DELETE", "auth/"+mount+"/certs/kms", nil) },
+		noRole:     "does not accept the client certificate, or has no such role",
 	}
 }
 

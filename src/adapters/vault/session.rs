@@ -281,7 +281,7 @@ impl VaultSession {
                 tokio::select! {
                     biased;
                     _ = &mut rejection => return LoginEvent::Rejected,
-                    () = self.replaced(lease.own) => return LoginEvent::Ended,
+                    () = self.replaced(lease.ends_with_credential) => return LoginEvent::Ended,
                 }
             };
             let expires = sent.after(ttl);
@@ -297,7 +297,7 @@ impl VaultSession {
                 biased;
                 () = self.clock.sleep(due) => (),
                 _ = &mut rejection => return at_end(self.clock.now()),
-                () = self.replaced(lease.own) => return LoginEvent::Ended,
+                () = self.replaced(lease.ends_with_credential) => return LoginEvent::Ended,
             }
             if !lease.renewable {
                 return LoginEvent::Ended;
@@ -323,7 +323,11 @@ impl VaultSession {
                     let capped = renewed.ttl.is_some() && renewed.ttl < full.map(|ttl| ttl / 2);
                     (sent, failures) = (asked, 0);
                     self.state.set_expiry(renewed.ttl.map(|ttl| sent.after(ttl)));
-                    lease = Lease { renewable: renewed.renewable && !capped, ..renewed };
+                    lease = Lease {
+                        ttl: renewed.ttl,
+                        renewable: renewed.renewable && !capped,
+                        ..lease
+                    };
                 }
                 Err(error) => {
                     let wait = renewal_wait(failures);
@@ -337,13 +341,12 @@ impl VaultSession {
         }
     }
 
-    /// Waits until the credential was replaced and the session must use it at once. Reads each new
-    /// credential, so that its expiry is reported. Never resolves for a token of a login of this
-    /// session, because that token stays valid. Safe to cancel.
-    async fn replaced(&self, own: bool) {
+    /// Waits until the credential changes, if the token ends with it. Otherwise reads each new
+    /// credential, so that its expiry is reported, and never returns. Safe to cancel.
+    async fn replaced(&self, ends_with_credential: bool) {
         loop {
             self.login.method.changed().await;
-            if !own {
+            if ends_with_credential {
                 return;
             }
             drop(self.login.method.materials().await);

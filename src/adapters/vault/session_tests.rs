@@ -93,6 +93,7 @@ impl Scripted {
                 ttl: ttl.map(Duration::from_secs),
                 renewable: self.renewable,
                 own: self.own,
+                ends_with_credential: !self.own,
             }),
             Err(code) => Err(KmsError::new(*code, "scripted", "none")),
         }

@@ -18,9 +18,11 @@ pub struct Lease {
     /// Whether [`Tokens::renew`] can extend it.
     pub renewable: bool,
     /// Whether the token belongs to this session, because a login of this session created it. The
-    /// session revokes only its own token. It replaces a token of another program as soon as the
-    /// credential changes.
+    /// session revokes only its own token.
     pub own: bool,
+    /// Whether the session logs in again as soon as the credential changes. Otherwise the token
+    /// outlives the credential.
+    pub ends_with_credential: bool,
 }
 
 /// Identifies the material of a login without its secret texts: a SHA-256 of them.

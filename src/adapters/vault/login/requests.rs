@@ -258,5 +258,7 @@ fn lease(auth: &Auth) -> Result<Lease, KmsError> {
     }
     let ttl = (auth.lease_duration > 0).then(|| Duration::from_secs(auth.lease_duration));
     let token = Secret::new(auth.client_token.clone());
-    Ok(Lease { token, ttl, renewable: auth.renewable, own: true })
+    let lease =
+        Lease { token, ttl, renewable: auth.renewable, own: true, ends_with_credential: false };
+    Ok(lease)
 }

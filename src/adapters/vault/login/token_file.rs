@@ -146,7 +146,13 @@ impl TokenFile {
         let ttl = (found.ttl > 0).then(|| Duration::from_secs(found.ttl));
         let end = ttl.map(|ttl| self.requests.clock.wall().after(ttl));
         self.requests.expires(vocabulary::TOKEN, end);
-        Ok(Lease { token, ttl, renewable: self.renew && found.renewable, own: false })
+        Ok(Lease {
+            token,
+            ttl,
+            renewable: self.renew && found.renewable,
+            own: false,
+            ends_with_credential: true,
+        })
     }
 }
 
