@@ -1,12 +1,15 @@
 //! Reads single values and collects their errors.
 
-use std::{fmt::Display, time::Duration};
+use std::{fmt::Display, net::IpAddr, time::Duration};
+
+use http::Uri;
 
 use super::{
     catalogue::Catalogue,
     error::{ConfigError, Origin},
     sources::Sources,
 };
+use crate::adapters::system::parsed_file::ParsedFile;
 
 /// Reads values and collects errors.
 #[derive(Debug)]
@@ -90,6 +93,26 @@ impl<'a> Reading<'a> {
         self.parsed(name, parse)
     }
 
+    /// Reads the file that `name` names, of at most `most` bytes, and parses its text. An empty
+    /// value is an error.
+    pub fn file<T: Send + Sync>(
+        &mut self,
+        name: &str,
+        most: u64,
+        parse: fn(&str) -> Result<T, String>,
+    ) -> Option<ParsedFile<T>> {
+        self.required(name, |path| ParsedFile::open(path.into(), most, parse))
+    }
+
+    /// Reads the URL of a server that receives secrets: `https`, or `http` with a loopback address.
+    /// `Some(None)` means that the value is empty.
+    pub fn url(&mut self, name: &str) -> Option<Option<Uri>> {
+        self.parsed(name, |text| match text {
+            "" => Ok(None),
+            _ => private_url(text).map(Some),
+        })
+    }
+
     /// Reads `true` or `false`, in the spellings of Go's `strconv.ParseBool`.
     pub fn boolean(&mut self, name: &str) -> Option<bool> {
         self.parsed(name, |text| match text {
@@ -131,6 +154,30 @@ impl<'a> Reading<'a> {
     }
 }
 
+/// Parses a URL without credentials, query and fragment. The error does not repeat `text`, which may
+/// contain a password.
+fn private_url(text: &str) -> Result<Uri, String> {
+    let is_loopback = |host: &str| {
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        address.is_ok_and(|address| address.is_loopback())
+    };
+    let is_private = |uri: &Uri| match (uri.scheme_str(), uri.authority()) {
+        (Some(scheme), Some(authority)) => {
+            let host = authority.host();
+            let has_port = authority.as_str().len() > host.len();
+            !host.is_empty()
+                && (!has_port || uri.port_u16().is_some_and(|port| port != 0))
+                && (scheme == "https" || scheme == "http" && is_loopback(host))
+        }
+        _ => false,
+    };
+    let uri = text.parse().ok().filter(|_| !text.contains(['@', '?', '#']));
+    uri.filter(is_private).ok_or_else(|| {
+        "it is not a valid URL; write https://HOST or https://HOST:PORT (http:// only with a loopback address)"
+            .to_owned()
+    })
+}
+
 /// Reads a duration in the form of Go, without a sign, such as `1m30s` or `2.5s`. Rejects units
 /// above the hour and blanks, as Go does. The parser itself would accept them.
 fn go_duration(text: &str) -> Result<Duration, String> {
@@ -144,6 +191,36 @@ fn go_duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn accepts_urls_over_which_a_secret_may_go() {
+        for text in [
+            "https://kms.example",
+            "https://kms.example:8443/path",
+            "https://10.0.0.1",
+            "http://127.0.0.1:8080",
+            "http://[::1]:8080",
+        ] {
+            assert!(private_url(text).is_ok(), "{text}");
+        }
+        for text in [
+            "kms.example",
+            "https://",
+            "https://kms.example:0",
+            "https://kms.example:port",
+            "https://kms.example:65536",
+            "https://user:password@kms.example",
+            "https://kms.example?query",
+            "https://kms.example/#fragment",
+            "ftp://kms.example",
+            "http://10.0.0.1",
+            "http://localhost",
+            "http://127.0.0.1.example",
+        ] {
+            let problem = private_url(text).unwrap_err();
+            assert!(!problem.contains("password"), "{text}: {problem}");
+        }
+    }
 
     #[test]
     fn reads_durations_as_go_does() {

@@ -30,6 +30,12 @@ impl KekVersion {
         self.0.get()
     }
 
+    /// Returns the place of the version in a list of all versions, where version 1 is at 0.
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::try_from(self.get().saturating_sub(1)).unwrap_or(usize::MAX)
+    }
+
     /// Returns the version after this one. At `u32::MAX` it returns the same version.
     #[must_use]
     pub const fn next(self) -> Self {
@@ -152,6 +158,16 @@ impl KekSnapshot {
         }
     }
 
+    /// Makes the description of a key from the identities of all its versions, version 1 first.
+    /// `None` stands for a version that can no longer unwrap. Sets `latest` to the last one.
+    #[must_use]
+    pub fn of_all_versions(identities: impl IntoIterator<Item = Option<VersionIdentity>>) -> Self {
+        let all: Vec<_> = KekVersion::all().zip(identities).collect();
+        let latest = all.last().map_or(KekVersion::FIRST, |(version, _)| *version);
+        let usable = all.into_iter().filter_map(|(version, identity)| Some((version, identity?)));
+        Self::new(usable).with_latest(latest)
+    }
+
     /// Sets the newest version. Use it for a key whose newest version cannot unwrap.
     #[must_use]
     pub fn with_latest(self, latest: KekVersion) -> Self {
@@ -272,6 +288,15 @@ mod tests {
     fn prefers_the_first_node_when_both_know_the_same_versions() {
         let strict = snapshot(&[10, 20]).with_min_decryption(KekVersion::FIRST.next());
         assert_eq!(strict.clone().newer(snapshot(&[10, 20])), strict);
+    }
+
+    #[test]
+    fn describes_a_list_of_all_versions() {
+        let created = |at| Some(UnixTime::from_secs(at).into());
+        let described = KekSnapshot::of_all_versions([None, created(20), None]);
+        let versions: Vec<_> = described.versions.keys().map(|version| version.get()).collect();
+        assert_eq!((versions, described.latest.get()), (vec![2], 3));
+        assert_eq!(described.min_decryption.index(), 1);
     }
 
     #[test]

@@ -52,6 +52,31 @@ pub trait Keeper: Debug + Send + Sync + 'static {
     async fn close(&self) {}
 }
 
+/// A keeper that consists of its KEK: it has no tasks and no sessions.
+#[derive(Debug)]
+pub struct PlainKeeper {
+    kek: Arc<dyn Kek>,
+    lineage: Lineage,
+}
+
+impl PlainKeeper {
+    /// Returns the keeper of `kek`. [`Keeper::lineage`] says what `lineage` must be.
+    #[must_use]
+    pub fn of(kek: impl Kek, lineage: Lineage) -> Arc<dyn Keeper> {
+        Arc::new(Self { kek: Arc::new(kek), lineage })
+    }
+}
+
+impl Keeper for PlainKeeper {
+    fn kek(self: Arc<Self>) -> Arc<dyn Kek> {
+        Arc::clone(&self.kek)
+    }
+
+    fn lineage(&self) -> Lineage {
+        self.lineage.clone()
+    }
+}
+
 /// The values of metric labels that only this keeper uses. Each series exists from the start with
 /// the value 0, because an alert on an increase does not notice a series that starts with 1.
 #[derive(Clone, Copy, Debug, Default)]

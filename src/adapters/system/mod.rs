@@ -4,6 +4,7 @@ pub mod bounded_file;
 pub mod clock;
 pub mod hardening;
 pub mod notify;
+pub mod parsed_file;
 pub mod place;
 pub mod private_file;
 pub mod reread;
