@@ -9,7 +9,6 @@
 
 use std::{
     collections::BTreeMap,
-    error::Error,
     process::ExitCode,
     sync::{Arc, Mutex},
 };
@@ -77,43 +76,22 @@ fn rejected() -> KmsError {
     KmsError::new(Code::CiphertextRejected, "not a ciphertext of this key", "restore a backup")
 }
 
-impl Keeper for MemoryKek {
-    fn kek(self: Arc<Self>) -> Arc<dyn Kek> {
-        self
-    }
-
-    fn lineage(&self) -> Lineage {
-        Lineage::of_place("memory", &[])
-    }
-}
-
 /// `--keeper=memory`, with one flag of its own.
-#[derive(Debug)]
-struct Memory;
+const MEMORY: KeeperKind = KeeperKind::new("memory", FLAGS, read);
 
 const FLAGS: &[Group] = &[(
     "Memory",
     &[flag("memory-versions", Takes::Value("N"), "1", "Key versions that are there at the start")],
 )];
 
-impl KeeperKind for Memory {
-    fn name(&self) -> &'static str {
-        "memory"
-    }
-
-    fn flags(&self) -> &'static [Group] {
-        FLAGS
-    }
-
-    fn read(&self, reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperSettings>> {
-        let versions = reading.parsed("memory-versions", |text| {
-            text.parse()
-                .ok()
-                .filter(|n| (1..=9).contains(n))
-                .ok_or_else(|| format!("{text:?} is not in 1 to 9; write 1 for a new key"))
-        });
-        Some(Arc::new(MemorySettings { versions: versions? }))
-    }
+fn read(reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperSettings>> {
+    let versions = reading.parsed("memory-versions", |text| {
+        text.parse()
+            .ok()
+            .filter(|n| (1..=9).contains(n))
+            .ok_or_else(|| format!("{text:?} is not in 1 to 9; write 1 for a new key"))
+    });
+    Some(Arc::new(MemorySettings { versions: versions? }))
 }
 
 #[derive(Debug)]
@@ -129,12 +107,12 @@ impl KeeperSettings for MemorySettings {
     // It reads no file and connects to nothing, so that the sandbox allows neither.
     fn needs(&self, _needs: &mut Needs) {}
 
-    fn open(&self, _: &Surroundings) -> Result<Arc<dyn Keeper>, Box<dyn Error + Send + Sync>> {
+    fn open(&self, _: &Surroundings) -> Opened {
         let kek = MemoryKek::default();
         for _ in 0..self.versions {
             kek.rotate();
         }
-        Ok(Arc::new(kek))
+        Ok(PlainKeeper::of(kek, Lineage::of_place("memory", &[])))
     }
 }
 
@@ -144,7 +122,7 @@ fn main() -> ExitCode {
         "memory-kube-kms 1.0.0",
         "A KMS v2 provider with a key in memory.",
     )
-    .keeper(Memory)
+    .keeper(MEMORY)
     .run(std::env::args_os())
 }
 

@@ -1,13 +1,12 @@
 //! `vault-kube-kms`: see `vault-kube-kms --help`.
 
-use std::{alloc::System, process::ExitCode};
+use std::process::ExitCode;
 
-use vault_kube_kms::cli::program::Program;
-use zeroizing_alloc::ZeroAlloc;
+use vault_kube_kms::cli::program::{Program, WIPING, WipingAllocator};
 
 /// Zeroes every block of memory when it is freed, so that libraries leave no copy of a seed.
 #[global_allocator]
-static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
+static ALLOCATOR: WipingAllocator = WIPING;
 
 fn main() -> ExitCode {
     Program::vault_kube_kms().run(std::env::args_os())

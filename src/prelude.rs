@@ -1,13 +1,14 @@
 //! Re-exports what the author of a keeper needs: `use vault_kube_kms::prelude::*;`.
 
 pub use async_trait::async_trait;
+pub use http::Uri;
 
 pub use crate::{
-    adapters::system::{sandbox::Needs, watched_file::WatchedFile},
+    adapters::system::{parsed_file::ParsedFile, sandbox::Needs, watched_file::WatchedFile},
     cli::program::Program,
     config::{
         flags::{Flag, Group, Takes, flag},
-        keepers::{KeeperKind, KeeperSettings, Surroundings},
+        keepers::{KeeperKind, KeeperSettings, Opened, Surroundings},
         reading::Reading,
     },
     domain::{
@@ -23,7 +24,7 @@ pub use crate::{
         clock::Clock,
         file::TextFile,
         finding::{Area, Finding, Report},
-        keeper::{Keeper, KeeperView, Task},
+        keeper::{Keeper, KeeperView, PlainKeeper, Task},
         kek::{Kek, Unwrap, Wrapped},
     },
 };

@@ -301,9 +301,6 @@ const KEEPERS: &[&str] = &["vault", "local", "pkcs11"];
 /// Files that name one keeper, each with why.
 const NAMED_ON_PURPOSE: &[(&str, &str)] = &[
     ("src/config/keepers/mod.rs", "the registry"),
-    ("src/cli/dev.rs", "`dev` is the embedded keeper with a directory of its own"),
-    ("src/cli/command.rs", "`dev` exists where that keeper does"),
-    ("src/config/commands.rs", "the same"),
     ("src/cli/version.rs", "the adapter's TLS library says whether it is the validated one"),
 ];
 

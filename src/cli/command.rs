@@ -64,8 +64,13 @@ pub(super) fn run(
             Ok(policy) => print(policy.trim_end()),
             Err(errors) => misconfigured(&errors),
         },
-        (["dev"], None) if rest.is_empty() && catalogue.has("local") => dev::run(),
-        (["dev"], None) if catalogue.has("local") => wrong_usage("dev takes no flags"),
+        (["dev"], None) if let Some(dev) = catalogue.dev() => {
+            if rest.is_empty() {
+                dev::run(program, dev)
+            } else {
+                wrong_usage("dev takes no flags")
+            }
+        }
         (words, None) if let Some(command) = keeper_command(catalogue, words) => {
             match settings::work(&sources, command) {
                 Ok(work) => print_outcome(work()),

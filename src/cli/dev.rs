@@ -1,5 +1,5 @@
-//! `dev`: runs the provider with an embedded keeper in a temporary directory, and shows a round
-//! trip through its socket.
+//! `dev`: runs the provider with a new key in a temporary directory, and shows a round trip through
+//! its socket.
 
 use std::{
     collections::BTreeMap,
@@ -14,10 +14,10 @@ use std::{
 };
 
 use super::{
+    command::Identity,
     provider::Provider,
     runtime::{runtime, signals},
     terminal::{announce, complain},
-    version::VERSION,
 };
 use crate::{
     adapters::{
@@ -27,12 +27,11 @@ use crate::{
             incoming::PeerPolicy,
             wire::{DecryptRequest, EncryptRequest, StatusRequest},
         },
-        local::file::KeyFile,
         system::clock::SystemClock,
         telemetry::logging::{self, Form, Level},
     },
     config::{
-        keepers::local::LocalSettings,
+        keepers::{Dev, KeeperSettings},
         settings::{IdentitySettings, Settings},
     },
     domain::health::OutagePolicy,
@@ -45,8 +44,9 @@ const STATUS_WAIT: Duration = Duration::from_millis(20);
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-pub(super) fn run() -> ExitCode {
-    match run_in_new_directory() {
+/// Serves the key that `dev` makes, until a stop.
+pub(super) fn run(program: Identity, dev: Dev) -> ExitCode {
+    match run_in_new_directory(program, dev) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error.to_string());
@@ -55,17 +55,17 @@ pub(super) fn run() -> ExitCode {
     }
 }
 
-fn run_in_new_directory() -> Result<(), Failure> {
+fn run_in_new_directory(program: Identity, dev: Dev) -> Result<(), Failure> {
     logging::init(Level::Warn, Form::Text, None)?;
-    run_in(&Directory::create()?)
+    run_in(&Directory::create(program.name)?, program, dev)
 }
 
 /// A private directory that is removed when the value is dropped.
 struct Directory(PathBuf);
 
 impl Directory {
-    fn create() -> Result<Self, Failure> {
-        let name = format!("vault-kube-kms-dev.{}", std::process::id());
+    fn create(program: &str) -> Result<Self, Failure> {
+        let name = format!("{program}-dev.{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         DirBuilder::new().mode(0o700).create(&path).map_err(|error| {
             format!(
@@ -84,15 +84,14 @@ impl Drop for Directory {
     }
 }
 
-fn run_in(directory: &Directory) -> Result<(), Failure> {
+fn run_in(directory: &Directory, program: Identity, dev: Dev) -> Result<(), Failure> {
     let clock = SystemClock::new();
-    let key_file = directory.0.join("key.json");
-    KeyFile::create(&key_file, clock.wall())?;
+    let keeper = dev(&directory.0)?;
     let listen = SocketAddress::parse(&directory.0.join("kms.sock").display().to_string())?;
     let runtime = runtime()?;
     let signals = signals(&runtime)?;
     let (stop, mut hangup) = (signals.stop.clone(), signals.hangup.clone());
-    let provider = Provider::bind(settings(listen.clone(), key_file.clone()), VERSION, signals)?;
+    let provider = Provider::bind(settings(listen.clone(), keeper), program.version, signals)?;
     let (health, metrics) = provider.ports();
     runtime.block_on(async {
         let serving = tokio::spawn(provider.run());
@@ -104,7 +103,7 @@ fn run_in(directory: &Directory) -> Result<(), Failure> {
             }
         }));
         announce(&format!("socket    {listen}"))?;
-        announce(&format!("key file  {}", key_file.display()))?;
+        announce(&format!("key       in {}", directory.0.display()))?;
         if let (Some(health), Some(metrics)) = (health, metrics) {
             announce(&format!("probes    http://{health}/healthz http://{health}/readyz"))?;
             announce(&format!("metrics   http://{metrics}/metrics"))?;
@@ -113,19 +112,19 @@ fn run_in(directory: &Directory) -> Result<(), Failure> {
         // that as an error.
         if let Some(tried) = stop.run_until_cancelled(round_trip(&clock, &listen)).await {
             tried?;
-            announce(&encryption_configuration(&listen))?;
+            announce(&encryption_configuration(program.name, &listen))?;
             announce("Serving until stopped (Ctrl-C). The key and the socket are then removed.")?;
         }
         serving.await?
     })
 }
 
-fn settings(listen: SocketAddress, key_file: PathBuf) -> Settings {
+fn settings(listen: SocketAddress, keeper: Arc<dyn KeeperSettings>) -> Settings {
     let free_port = Some((Ipv4Addr::LOCALHOST, 0).into());
     Settings {
         listen,
         peers: PeerPolicy::FileMode,
-        keeper: Arc::new(LocalSettings(key_file)),
+        keeper,
         identity: IdentitySettings {
             lineage: None,
             generation: 0,
@@ -202,7 +201,7 @@ async fn wait_until_ok(clock: &SystemClock, kms: &mut KmsClient) -> Result<Strin
     Err(format!("Status is not ok after {STATUS_TRIES} tries: {last}").into())
 }
 
-fn encryption_configuration(listen: &SocketAddress) -> String {
+fn encryption_configuration(program: &str, listen: &SocketAddress) -> String {
     format!(
         "
 For kube-apiserver --encryption-provider-config:
@@ -215,7 +214,7 @@ resources:
     providers:
       - kms:
           apiVersion: v2
-          name: vault-kube-kms
+          name: {program}
           endpoint: {listen}
           timeout: 3s
       - identity: {{}}

@@ -1,7 +1,9 @@
 //! A program with a name and keepers. vault-kube-kms is such a program. An author of a keeper can
 //! build another one.
 
-use std::{ffi::OsString, process::ExitCode, sync::Arc};
+use std::{alloc::System, ffi::OsString, process::ExitCode, sync::Arc};
+
+use zeroizing_alloc::ZeroAlloc;
 
 use super::{
     command::{self, Identity},
@@ -16,6 +18,38 @@ use crate::{
     },
 };
 
+/// An allocator that wipes each block of memory when it is freed, so that libraries leave no copy of
+/// a seed behind.
+pub type WipingAllocator = ZeroAlloc<System>;
+
+/// The allocator of a program, for its `#[global_allocator]`.
+pub const WIPING: WipingAllocator = ZeroAlloc(System);
+
+/// Writes the `main` of a program with the given keepers, the default first. The program has the
+/// name of its file, and the version and description of its package. Its memory is wiped when it is
+/// freed.
+///
+/// ```ignore
+/// vault_kube_kms::program!(MY_KEEPER);
+/// ```
+#[macro_export]
+macro_rules! program {
+    ($($kind:expr),+ $(,)?) => {
+        #[global_allocator]
+        static ALLOCATOR: $crate::cli::program::WipingAllocator = $crate::cli::program::WIPING;
+
+        fn main() -> ::std::process::ExitCode {
+            $crate::cli::program::Program::new(
+                ::std::env!("CARGO_BIN_NAME"),
+                ::std::concat!(::std::env!("CARGO_BIN_NAME"), " ", ::std::env!("CARGO_PKG_VERSION")),
+                ::std::env!("CARGO_PKG_DESCRIPTION"),
+            )
+            $(.keeper($kind))+
+            .run(::std::env::args_os())
+        }
+    };
+}
+
 /// A KMS v2 provider with the keepers that its author chooses.
 ///
 /// The program has the commands `serve`, `check` and `policy`. It reads flags, variables and a
@@ -24,7 +58,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Program {
     identity: Identity,
-    kinds: Vec<Arc<dyn KeeperKind>>,
+    kinds: Vec<KeeperKind>,
 }
 
 impl Program {
@@ -43,8 +77,8 @@ impl Program {
 
     /// Adds a keeper. The first keeper is the default of `--keeper`.
     #[must_use]
-    pub fn keeper(mut self, kind: impl KeeperKind + 'static) -> Self {
-        self.kinds.push(Arc::new(kind));
+    pub fn keeper(mut self, kind: KeeperKind) -> Self {
+        self.kinds.push(kind);
         self
     }
 

@@ -1,11 +1,11 @@
 //! The flags of one program: the flags that every program has, and the flags of its keepers.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::fmt::Write as _;
 
 use super::{
     commands::KeeperCommand,
     flags::{COMMON, Flag, Group, SOCKET, Takes, flag},
-    keepers::{self, KeeperKind},
+    keepers::{self, Dev, KeeperKind},
 };
 
 /// The flags and the keepers of a program.
@@ -13,7 +13,7 @@ use super::{
 pub struct Catalogue {
     program: &'static str,
     prefix: String,
-    kinds: Vec<Arc<dyn KeeperKind>>,
+    kinds: Vec<KeeperKind>,
     groups: Vec<(&'static str, Vec<Flag>)>,
 }
 
@@ -22,8 +22,8 @@ impl Catalogue {
     /// program's variables begin with its name in capitals. Call this once, because the names of
     /// the keepers are leaked: their memory is never freed.
     #[must_use]
-    pub fn new(program: &'static str, kinds: Vec<Arc<dyn KeeperKind>>) -> Self {
-        let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
+    pub fn new(program: &'static str, kinds: Vec<KeeperKind>) -> Self {
+        let names: Vec<_> = kinds.iter().map(|kind| kind.name).collect();
         let default = names.first().copied().unwrap_or_default();
         let names: &'static [&'static str] = Vec::leak(names);
         let help = "Where the key is";
@@ -31,7 +31,7 @@ impl Catalogue {
         let owned = |group: &Group| (group.0, group.1.to_vec());
         let mut groups: Vec<_> = SOCKET.iter().map(owned).collect();
         groups.push(("Keeper", vec![keeper]));
-        groups.extend(kinds.iter().flat_map(|kind| kind.flags()).map(owned));
+        groups.extend(kinds.iter().flat_map(|kind| kind.flags).map(owned));
         groups.extend(COMMON.iter().map(owned));
         let prefix = program.replace('-', "_").to_uppercase();
         Self { program, prefix, kinds, groups }
@@ -57,19 +57,20 @@ impl Catalogue {
 
     /// Returns the keepers, the default first.
     #[must_use]
-    pub fn kinds(&self) -> &[Arc<dyn KeeperKind>] {
+    pub fn kinds(&self) -> &[KeeperKind] {
         &self.kinds
     }
 
-    /// Returns whether the program has a keeper named `keeper`.
+    /// Returns what the command `dev` serves: the first keeper with a key for that. Returns `None`
+    /// when the program has no such command.
     #[must_use]
-    pub fn has(&self, keeper: &str) -> bool {
-        self.kinds.iter().any(|kind| kind.name() == keeper)
+    pub fn dev(&self) -> Option<Dev> {
+        self.kinds.iter().find_map(|kind| kind.dev)
     }
 
     /// Returns the commands of the keepers.
     pub fn keeper_commands(&self) -> impl Iterator<Item = &'static KeeperCommand> {
-        self.kinds.iter().flat_map(|kind| kind.commands())
+        self.kinds.iter().flat_map(|kind| kind.commands)
     }
 
     /// Returns all flags, grouped under the titles of the help.

@@ -40,7 +40,7 @@ const COMMANDS: [Command; 3] = [
     command("policy", "policy [FLAGS]", "print the policy that the role needs"),
 ];
 
-/// The command of programs that have the embedded keeper.
+/// The command of programs with a keeper that has a key for it.
 const DEV: Command = command("dev", "dev", "try it: embedded keeper, no server, no configuration");
 
 /// The description of vault-kube-kms.
@@ -50,7 +50,7 @@ pub const ABOUT: &str =
 /// Returns the commands of the program of `catalogue`. The commands of its keepers come last.
 #[must_use]
 pub fn commands(catalogue: &Catalogue) -> Vec<Command> {
-    let dev = catalogue.has("local").then_some(DEV);
+    let dev = catalogue.dev().map(|_dev| DEV);
     let of_keepers = catalogue.keeper_commands().map(|of_keeper| of_keeper.command);
     COMMANDS.into_iter().chain(dev).chain(of_keepers).collect()
 }

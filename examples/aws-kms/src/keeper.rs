@@ -1,6 +1,6 @@
-//! The keeper: keys of AWS KMS as the versions of one KEK.
+//! Keys of AWS KMS as the versions of one KEK.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use aws_config::{SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_kms::{
@@ -8,102 +8,73 @@ use aws_sdk_kms::{
     config::Builder,
     operation::RequestId as _,
     primitives::Blob,
-    types::{KeyMetadata, KeySpec, KeyState},
+    types::{KeySpec, KeyState},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use futures_util::future::join_all;
+use futures_util::future::try_join_all;
 use sha2::{Digest as _, Sha256};
 use vault_kube_kms::prelude::*;
 
-use crate::{failure::meaning, keys};
-
-/// The largest list of keys, in bytes.
-pub(crate) const LIST_MAX: u64 = 65_536;
+use crate::failure::meaning;
 
 /// A KEK whose versions are keys of AWS KMS.
 #[derive(Debug)]
-pub struct AwsKeeper {
+pub struct AwsKek {
     client: Client,
-    list: WatchedFile,
-    /// The ARN of version 1.
-    first: String,
+    /// The ARNs of all versions, version 1 first.
+    keys: ParsedFile<Vec<String>>,
 }
 
-impl AwsKeeper {
-    /// Makes the keeper of the keys whose ARNs are in the file `list`. `first` is the ARN of version 1.
-    /// Each call reads the file again, so that a rotation needs no restart.
+impl AwsKek {
+    /// Makes the KEK of the keys whose ARNs are in the file `keys`. Each call reads the file again,
+    /// so that a rotation needs no restart.
     #[must_use]
-    pub fn new(config: &SdkConfig, list: PathBuf, first: String) -> Self {
+    pub fn new(config: &SdkConfig, keys: ParsedFile<Vec<String>>) -> Self {
         // Two attempts and the pause between them take less than the usual deadline of 2.8 s.
         let (attempt, pause) = (Duration::from_millis(1_200), Duration::from_millis(100));
         let retries = RetryConfig::standard().with_max_attempts(2).with_initial_backoff(pause);
         let config = Builder::from(config)
             .retry_config(retries)
             .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(attempt).build());
-        let client = Client::from_conf(config.build());
-        Self { client, list: WatchedFile::new(list, LIST_MAX), first }
-    }
-
-    /// Reads the ARNs of all versions.
-    async fn arns(&self) -> Result<Vec<String>, KmsError> {
-        let text = self.list.read().await;
-        let arns = text.and_then(|text| keys::parse(&String::from_utf8_lossy(text.expose())));
-        arns.map_err(|problem| {
-            unusable(format!("--aws-keys-file {}: {problem}", self.list.place()))
-        })
-    }
-
-    /// Reads the metadata of the key `arn`.
-    async fn key(&self, arn: &str) -> Result<KeyMetadata, KmsError> {
-        let answer = self.client.describe_key().key_id(arn).send().await;
-        answer.map_err(|error| meaning(&error, arn))?.key_metadata.ok_or_else(|| gap(arn))
+        Self { client: Client::from_conf(config.build()), keys }
     }
 
     /// Returns the ARN of `version`.
     async fn arn(&self, version: KekVersion) -> Result<String, KmsError> {
-        let mut arns = KekVersion::all().zip(self.arns().await?);
-        let found = arns.find(|(listed, _)| *listed == version);
-        found.map(|(_, arn)| arn).ok_or_else(|| {
+        let arns = self.keys.read().await.map_err(unusable)?;
+        arns.into_iter().nth(version.index()).ok_or_else(|| {
             let cause = format!("--aws-keys-file has no key for version {version}");
             KmsError::new(Code::VersionNotYet, cause, "append the ARN of the key to the file")
         })
     }
+
+    /// Returns the identity of the key `arn`, or `None` when the key cannot wrap and unwrap.
+    async fn identity(&self, arn: &str) -> Result<Option<VersionIdentity>, KmsError> {
+        let answer = self.client.describe_key().key_id(arn).send().await;
+        let answer = match answer.map_err(|error| meaning(&error, arn)) {
+            Err(gone) if gone.code() == Code::VersionRetired => return Ok(None),
+            answer => answer?,
+        };
+        let key = answer.key_metadata.ok_or_else(|| gap(arn))?;
+        let is_usable = key.key_spec == Some(KeySpec::SymmetricDefault)
+            && key.key_state == Some(KeyState::Enabled);
+        let identity = VersionIdentity::Fingerprint(Fingerprint::of(arn.as_bytes()));
+        Ok(is_usable.then_some(identity))
+    }
 }
 
 #[async_trait]
-impl Kek for AwsKeeper {
+impl Kek for AwsKek {
     fn abilities(&self) -> Abilities {
         Abilities::default().with_calls(32)
     }
 
     async fn describe(&self, _: Monotonic) -> Result<KekSnapshot, KmsError> {
-        let arns = self.arns().await?;
-        let keys = join_all(arns.iter().map(|arn| self.key(arn))).await;
-        let latest = u32::try_from(arns.len()).ok().and_then(KekVersion::new);
-        let latest = latest.unwrap_or(KekVersion::FIRST);
-        let (mut versions, mut flaw) = (Vec::new(), None);
-        for (version, key) in KekVersion::all().zip(keys) {
-            let key = match key {
-                // An older key may be deleted. An ARN in the last line without a key is wrong.
-                Err(gone) if gone.code() == Code::VersionRetired && version < latest => continue,
-                Err(gone) if gone.code() == Code::VersionRetired => {
-                    let cause = gone.cause().to_owned();
-                    return Err(KmsError::new(Code::KeyMissing, cause, "correct the ARN"));
-                }
-                key => key?,
-            };
-            if key.key_spec != Some(KeySpec::SymmetricDefault) {
-                flaw = Some(unusable(format!("{} cannot bind associated data", key.key_id)));
-            }
-            if key.key_state == Some(KeyState::Enabled) {
-                let created = key.creation_date.ok_or_else(|| gap(&key.key_id))?;
-                versions.push((version, UnixTime::from_secs(created.secs()).into()));
-            }
-        }
-        if versions.is_empty() {
-            flaw = Some(unusable("no key of --aws-keys-file is enabled".to_owned()));
-        }
-        Ok(KekSnapshot::new(versions).with_latest(latest).with_flaw(flaw))
+        let arns = self.keys.read().await.map_err(unusable)?;
+        let identities = try_join_all(arns.iter().map(|arn| self.identity(arn))).await?;
+        let newest = arns.last().filter(|_| matches!(identities.last(), Some(None)));
+        let flaw = newest.map(|arn| unusable(format!("the newest key {arn} cannot be used")));
+        Ok(KekSnapshot::of_all_versions(identities).with_flaw(flaw))
     }
 
     async fn wrap(
@@ -135,16 +106,6 @@ impl Kek for AwsKeeper {
     }
 }
 
-impl Keeper for AwsKeeper {
-    fn kek(self: Arc<Self>) -> Arc<dyn Kek> {
-        self
-    }
-
-    fn lineage(&self) -> Lineage {
-        Lineage::of_place("aws-kms", &[&self.first])
-    }
-}
-
 /// Returns the encryption context: one entry with the SHA-256 of `associated_data` in base64, because
 /// AWS limits the size of a context. Returns `None` when there is no associated data.
 fn context(associated_data: &AssociatedData) -> Option<HashMap<String, String>> {
@@ -155,7 +116,7 @@ fn context(associated_data: &AssociatedData) -> Option<HashMap<String, String>> 
 
 /// Makes the error for a list whose keys cannot be used.
 fn unusable(cause: String) -> KmsError {
-    let remedy = "write the ARN of an enabled key of the type SYMMETRIC_DEFAULT in each line";
+    let remedy = "write the ARN of an enabled key of the type SYMMETRIC_DEFAULT in the last line";
     KmsError::new(Code::KeyUnusable, cause, remedy)
 }
 

@@ -1,5 +1,8 @@
 //! The list of the KMS keys that are the versions of the KEK.
 
+/// The largest list of keys, in bytes.
+pub const LIST_MAX: u64 = 65_536;
+
 /// Parses `text`, which holds the ARN of one key in each line. Skips blank lines and lines that begin
 /// with `#`. Returns the ARNs, version 1 first, and at least one.
 ///

@@ -7,12 +7,12 @@ use vault_kube_kms::prelude::*;
 use crate::device::Device;
 
 /// A KEK whose versions are the keys of a device, the oldest first.
-pub struct DeviceKeeper {
+pub struct DeviceKek {
     device: Arc<Device>,
 }
 
-impl DeviceKeeper {
-    /// Makes the keeper of the keys of `device`.
+impl DeviceKek {
+    /// Makes the KEK of the keys of `device`.
     #[must_use]
     pub const fn new(device: Arc<Device>) -> Self {
         Self { device }
@@ -20,8 +20,8 @@ impl DeviceKeeper {
 
     /// Returns the index of the key of `version`.
     fn index(&self, version: KekVersion) -> Result<usize, KmsError> {
-        let found = KekVersion::all().take(self.device.made_at().len()).position(|v| v == version);
-        found.ok_or_else(|| {
+        let index = Some(version.index()).filter(|index| *index < self.device.made_at().len());
+        index.ok_or_else(|| {
             let cause = format!("the device has no version {version} of the key yet");
             KmsError::new(Code::VersionNotYet, cause, "wait until the new key is on this device")
         })
@@ -29,7 +29,7 @@ impl DeviceKeeper {
 }
 
 #[async_trait]
-impl Kek for DeviceKeeper {
+impl Kek for DeviceKek {
     async fn describe(&self, _: Monotonic) -> Result<KekSnapshot, KmsError> {
         let made = self.device.made_at().into_iter().map(VersionIdentity::Created);
         let snapshot = KekSnapshot::new(KekVersion::all().zip(made));
@@ -66,19 +66,8 @@ impl Kek for DeviceKeeper {
     }
 }
 
-impl Keeper for DeviceKeeper {
-    fn kek(self: Arc<Self>) -> Arc<dyn Kek> {
-        self
-    }
-
-    fn lineage(&self) -> Lineage {
-        // Replace this by the name of the key, such as the address of the device and a label.
-        Lineage::of_place("device", &["key"])
-    }
-}
-
-impl fmt::Debug for DeviceKeeper {
+impl fmt::Debug for DeviceKek {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeviceKeeper").finish_non_exhaustive()
+        f.debug_struct("DeviceKek").finish_non_exhaustive()
     }
 }

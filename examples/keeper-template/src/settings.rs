@@ -1,10 +1,10 @@
 //! Settings of `--keeper=device`.
 
-use std::{error::Error, sync::Arc};
+use std::sync::Arc;
 
 use vault_kube_kms::prelude::*;
 
-use crate::{device, keeper::DeviceKeeper};
+use crate::{device::Device, keeper::DeviceKek};
 
 const FLAGS: &[Group] = &[(
     "Device",
@@ -17,25 +17,14 @@ const FLAGS: &[Group] = &[(
 )];
 
 /// `--keeper=device`.
-#[derive(Debug)]
-pub struct Device;
+pub const DEVICE: KeeperKind = KeeperKind::new("device", FLAGS, read);
 
-impl KeeperKind for Device {
-    fn name(&self) -> &'static str {
-        "device"
-    }
-
-    fn flags(&self) -> &'static [Group] {
-        FLAGS
-    }
-
-    fn read(&self, reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperSettings>> {
-        let keys = reading.parsed("device-keys", |text| {
-            let number = text.parse::<u8>().ok().filter(|number| (1..=9).contains(number));
-            number.ok_or_else(|| format!("{text:?} is not a number from 1 to 9"))
-        })?;
-        Some(Arc::new(DeviceSettings { keys }))
-    }
+fn read(reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperSettings>> {
+    let keys = reading.parsed("device-keys", |text| {
+        let number = text.parse::<u8>().ok().filter(|number| (1..=9).contains(number));
+        number.ok_or_else(|| format!("{text:?} is not a number from 1 to 9"))
+    })?;
+    Some(Arc::new(DeviceSettings { keys }))
 }
 
 #[derive(Debug)]
@@ -52,11 +41,13 @@ impl KeeperSettings for DeviceSettings {
         // needs.connect("device.example", 443);
     }
 
-    fn open(&self, _: &Surroundings) -> Result<Arc<dyn Keeper>, Box<dyn Error + Send + Sync>> {
-        let device = device::Device::default();
+    fn open(&self, _: &Surroundings) -> Opened {
+        let device = Device::default();
         for _ in 0..self.keys {
             device.make_key().map_err(|_unspecified| "the system gives no random bytes")?;
         }
-        Ok(Arc::new(DeviceKeeper::new(Arc::new(device))))
+        // Replace this by the name of the key, such as the address of the device and a label.
+        let lineage = Lineage::of_place("device", &["key"]);
+        Ok(PlainKeeper::of(DeviceKek::new(Arc::new(device)), lineage))
     }
 }

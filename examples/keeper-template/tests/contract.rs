@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use {{crate_name}}::{device::Device, keeper::DeviceKeeper};
+use {{crate_name}}::{device::Device, keeper::DeviceKek};
 use vault_kube_kms::{
     adapters::system::clock::SystemClock,
     ports::{clock::Clock, kek::Kek},
@@ -15,7 +15,7 @@ struct Held(Arc<Device>);
 #[async_trait]
 impl Subject for Held {
     fn kek(&self) -> Arc<dyn Kek> {
-        Arc::new(DeviceKeeper::new(Arc::clone(&self.0)))
+        Arc::new(DeviceKek::new(Arc::clone(&self.0)))
     }
 
     async fn rotate(&self) {

@@ -21,10 +21,7 @@ use crate::{
         secret::Plaintext,
         time::Monotonic,
     },
-    ports::{
-        keeper::Keeper,
-        kek::{Kek, Unwrap, Wrapped},
-    },
+    ports::kek::{Kek, Unwrap, Wrapped},
 };
 
 /// The prefix of each ciphertext. The form is `local:v<version>:` and then base64 of nonce,
@@ -51,6 +48,12 @@ impl LocalKek {
     pub fn open(path: PathBuf) -> Result<Self, KmsError> {
         let file = RwLock::new(Arc::new(KeyFile::load(&path)?));
         Ok(Self(Arc::new(Shared { path, file, reload_lock: Mutex::default() })))
+    }
+
+    /// Returns the lineage that follows from the identity of the key.
+    #[must_use]
+    pub fn lineage(&self) -> Lineage {
+        Lineage::of_place("local", &[self.current().id()])
     }
 
     fn current(&self) -> Arc<KeyFile> {
@@ -118,17 +121,6 @@ impl Shared {
         let file = Arc::new(file);
         *self.file.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&file);
         Ok(file)
-    }
-}
-
-impl Keeper for LocalKek {
-    fn kek(self: Arc<Self>) -> Arc<dyn Kek> {
-        self
-    }
-
-    /// Returns the lineage that follows from the identity of the key.
-    fn lineage(&self) -> Lineage {
-        Lineage::of_place("local", &[self.current().id()])
     }
 }
 

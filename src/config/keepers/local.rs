@@ -1,8 +1,11 @@
 //! The embedded keeper: this process holds the key, which it reads from a file.
 
-use std::{error::Error, path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use super::{KeeperKind, KeeperSettings, Surroundings};
+use super::{KeeperKind, KeeperSettings, Opened, Surroundings};
 use crate::{
     adapters::{
         local::{file::KeyFile, keeper::LocalKek},
@@ -13,10 +16,11 @@ use crate::{
         flags::{Group, Takes::Value, flag},
         reading::Reading,
     },
+    domain::error::KmsError,
     ports::{
         clock::Clock as _,
         finding::{Area, Finding},
-        keeper::Keeper,
+        keeper::PlainKeeper,
     },
 };
 
@@ -52,25 +56,17 @@ const COMMANDS: &[KeeperCommand] = &[
 ];
 
 /// `--keeper=local`.
-#[derive(Clone, Copy, Debug)]
-pub struct Local;
+pub const LOCAL: KeeperKind =
+    KeeperKind::new("local", GROUPS, read).with_commands(COMMANDS).with_dev(dev);
 
-impl KeeperKind for Local {
-    fn name(&self) -> &'static str {
-        "local"
-    }
+fn read(reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperSettings>> {
+    key_file(reading).map(|path| -> Arc<dyn KeeperSettings> { Arc::new(LocalSettings(path)) })
+}
 
-    fn flags(&self) -> &'static [Group] {
-        GROUPS
-    }
-
-    fn commands(&self) -> &'static [KeeperCommand] {
-        COMMANDS
-    }
-
-    fn read(&self, reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperSettings>> {
-        key_file(reading).map(|path| -> Arc<dyn KeeperSettings> { Arc::new(LocalSettings(path)) })
-    }
+fn dev(directory: &Path) -> Result<Arc<dyn KeeperSettings>, KmsError> {
+    let path = directory.join("key.json");
+    KeyFile::create(&path, SystemClock::new().wall())?;
+    Ok(Arc::new(LocalSettings(path)))
 }
 
 /// Reads the path of the key file.
@@ -97,7 +93,7 @@ fn rotate(reading: &mut Reading<'_>) -> Option<Work> {
 
 /// The path of the key file.
 #[derive(Clone, Debug)]
-pub struct LocalSettings(pub PathBuf);
+struct LocalSettings(PathBuf);
 
 impl KeeperSettings for LocalSettings {
     fn connection(&self) -> String {
@@ -116,7 +112,9 @@ impl KeeperSettings for LocalSettings {
         needs.read.push(self.0.clone());
     }
 
-    fn open(&self, _: &Surroundings) -> Result<Arc<dyn Keeper>, Box<dyn Error + Send + Sync>> {
-        Ok(Arc::new(LocalKek::open(self.0.clone())?))
+    fn open(&self, _: &Surroundings) -> Opened {
+        let kek = LocalKek::open(self.0.clone())?;
+        let lineage = kek.lineage();
+        Ok(PlainKeeper::of(kek, lineage))
     }
 }

@@ -6,16 +6,18 @@ pub mod local;
 pub mod pkcs11;
 pub mod vault;
 
-use std::{error::Error, fmt::Debug, sync::Arc};
+use std::{error::Error, fmt::Debug, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::{commands::KeeperCommand, flags::Group, reading::Reading};
 use crate::{
-    adapters::system::sandbox::Needs,
+    adapters::system::{reread::Reread, sandbox::Needs, watched_file::WatchedFile},
+    domain::error::KmsError,
     ports::{
         clock::Clock,
+        file::TextFile,
         finding::{Finding, Report},
         keeper::{Keeper, Labels},
         telemetry::Telemetry,
@@ -23,32 +25,69 @@ use crate::{
 };
 
 /// A kind of keeper, before its settings are read.
-pub trait KeeperKind: Debug + Send + Sync {
-    /// Returns the value of `--keeper` for this keeper.
-    fn name(&self) -> &'static str;
+#[derive(Clone, Copy, Debug)]
+pub struct KeeperKind {
+    pub(super) name: &'static str,
+    pub(super) flags: &'static [Group],
+    read: Read<Arc<dyn KeeperSettings>>,
+    pub(super) commands: &'static [KeeperCommand],
+    policy: Option<Read<String>>,
+    pub(super) dev: Option<Dev>,
+}
 
-    /// Returns the keeper's flags, in groups of the help. A flag's name begins with the keeper's
-    /// name, or no other keeper may have that flag.
-    fn flags(&self) -> &'static [Group];
+/// Reads values. Returns `None` after an error. All errors are added to the reading.
+type Read<T> = fn(&mut Reading<'_>) -> Option<T>;
 
-    /// Reads the keeper's settings. Returns `None` after an error. All errors are added to
-    /// `reading`.
-    fn read(&self, reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperSettings>>;
+/// Makes a new key in an empty directory. Returns the settings of the keeper of that key.
+pub type Dev = fn(&Path) -> Result<Arc<dyn KeeperSettings>, KmsError>;
 
-    /// Returns the keeper's own commands, such as a command that creates a key. Most keepers have
-    /// none.
-    fn commands(&self) -> &'static [KeeperCommand] {
-        &[]
+impl KeeperKind {
+    /// Makes a kind without commands and without a policy.
+    ///
+    /// `name` is the value of `--keeper`. `flags` are the keeper's flags, in groups of the help: the
+    /// name of a flag begins with `name`, or no other keeper may have that flag. `read` reads the
+    /// settings; it returns `None` after an error and adds all errors to the reading.
+    #[must_use]
+    pub const fn new(
+        name: &'static str,
+        flags: &'static [Group],
+        read: fn(&mut Reading<'_>) -> Option<Arc<dyn KeeperSettings>>,
+    ) -> Self {
+        Self { name, flags, read, commands: &[], policy: None, dev: None }
     }
 
-    /// Returns the policy that this program needs at the keeper, in the keeper's own language.
-    /// Needs only the settings that name the key. Returns `None` after an error. All errors are
-    /// added to `reading`.
-    fn policy(&self, reading: &mut Reading<'_>) -> Option<String> {
-        reading.wrong("keeper", format!("the keeper {} has no policies", self.name()));
+    /// Adds the keeper's own commands, such as a command that creates a key.
+    #[must_use]
+    pub const fn with_commands(self, commands: &'static [KeeperCommand]) -> Self {
+        Self { commands, ..self }
+    }
+
+    /// Adds the command `policy`. `policy` returns the policy that this program needs at the
+    /// keeper, in the keeper's own language. It needs only the settings that name the key. It
+    /// returns `None` after an error and adds all errors to the reading.
+    #[must_use]
+    pub const fn with_policy(self, policy: fn(&mut Reading<'_>) -> Option<String>) -> Self {
+        Self { policy: Some(policy), ..self }
+    }
+
+    /// Adds the command `dev`, which serves a new key from a temporary directory.
+    #[must_use]
+    pub const fn with_dev(self, dev: Dev) -> Self {
+        Self { dev: Some(dev), ..self }
+    }
+
+    /// Returns the keeper's policy. Returns `None` after an error, which is added to `reading`.
+    pub(super) fn policy(self, reading: &mut Reading<'_>) -> Option<String> {
+        if let Some(policy) = self.policy {
+            return policy(reading);
+        }
+        reading.wrong("keeper", format!("the keeper {} has no policies", self.name));
         None
     }
 }
+
+/// A keeper, or the reason why it cannot be opened.
+pub type Opened = Result<Arc<dyn Keeper>, Box<dyn Error + Send + Sync>>;
 
 /// The settings of one keeper, which open the keeper.
 #[async_trait]
@@ -74,14 +113,12 @@ pub trait KeeperSettings: Debug + Send + Sync {
     /// Checks the files of the settings and adds the findings to `report`. Ends in bounded time.
     async fn check_files(&self, _report: &mut Report) {}
 
-    /// Opens the keeper. Sends no request to a server.
+    /// Opens the keeper. Sends no request to a server, and starts no thread: the sandbox does not
+    /// apply to a thread that starts before it. So this function is not async.
     ///
     /// # Errors
     /// When the keeper cannot be opened. The text is the last line of the log.
-    fn open(
-        &self,
-        surroundings: &Surroundings,
-    ) -> Result<Arc<dyn Keeper>, Box<dyn Error + Send + Sync>>;
+    fn open(&self, surroundings: &Surroundings) -> Opened;
 }
 
 /// What a keeper needs in addition to its settings.
@@ -95,29 +132,39 @@ pub struct Surroundings {
     pub reread: watch::Receiver<()>,
 }
 
+impl Surroundings {
+    /// Returns the text file at `path`, of at most `most` bytes. It reports a change when it is
+    /// replaced or written, and at each SIGHUP.
+    #[must_use]
+    pub fn watched_file(&self, path: &Path, most: u64) -> Arc<dyn TextFile> {
+        let file = Arc::new(WatchedFile::new(path.to_owned(), most));
+        Arc::new(Reread::new(file, self.reread.clone()))
+    }
+}
+
 /// Returns the keepers of vault-kube-kms, the default first.
 #[must_use]
-pub fn registry() -> Vec<Arc<dyn KeeperKind>> {
+pub fn registry() -> Vec<KeeperKind> {
     vec![
-        Arc::new(vault::Vault),
-        Arc::new(local::Local),
+        vault::VAULT,
+        local::LOCAL,
         #[cfg(feature = "pkcs11")]
-        Arc::new(pkcs11::Pkcs11),
+        pkcs11::PKCS11,
     ]
 }
 
 /// Reads `--keeper` and the settings of that keeper.
 pub(super) fn read(reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperSettings>> {
-    wanted(reading)?.read(reading)
+    (wanted(reading)?.read)(reading)
 }
 
 /// Reads `--keeper`.
-pub(super) fn wanted(reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperKind>> {
+pub(super) fn wanted(reading: &mut Reading<'_>) -> Option<KeeperKind> {
     let (wanted, kinds) = (reading.text("keeper"), reading.catalogue().kinds());
-    if let Some(kind) = kinds.iter().find(|kind| kind.name() == wanted) {
-        return Some(Arc::clone(kind));
+    if let Some(kind) = kinds.iter().find(|kind| kind.name == wanted) {
+        return Some(*kind);
     }
-    let names = kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(" or ");
+    let names = kinds.iter().map(|kind| kind.name).collect::<Vec<_>>().join(" or ");
     reading.wrong("keeper", format!("there is no keeper {wanted:?}; write {names}"));
     None
 }

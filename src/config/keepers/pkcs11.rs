@@ -1,15 +1,14 @@
 //! Registers the keeper on a PKCS#11 token (feature `pkcs11`): its flags, settings and commands.
 
 use std::{
-    error::Error,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use async_trait::async_trait;
-use tokio::{runtime::Builder, sync::watch, time::timeout};
+use tokio::{runtime::Builder, time::timeout};
 
-use super::{KeeperKind, KeeperSettings, Surroundings};
+use super::{KeeperKind, KeeperSettings, Opened, Surroundings};
 use crate::{
     adapters::{
         pkcs11::{
@@ -17,10 +16,7 @@ use crate::{
             operator::Operator,
             settings::{KeyLabel, Pkcs11Settings, TokenName},
         },
-        system::{
-            clock::SystemClock, place::mode_of, reread::Reread, sandbox::Needs,
-            watched_file::WatchedFile,
-        },
+        system::{clock::SystemClock, place::mode_of, sandbox::Needs, watched_file::WatchedFile},
     },
     config::{
         commands::{Command, KeeperCommand, Work},
@@ -39,7 +35,6 @@ use crate::{
     ports::{
         file::TextFile,
         finding::{Area, Finding, Report},
-        keeper::Keeper,
     },
 };
 
@@ -114,26 +109,11 @@ const COMMANDS: &[KeeperCommand] = &[
 ];
 
 /// Is the keeper of `--keeper=pkcs11`.
-#[derive(Clone, Copy, Debug)]
-pub struct Pkcs11;
+pub const PKCS11: KeeperKind = KeeperKind::new("pkcs11", GROUPS, read).with_commands(COMMANDS);
 
-impl KeeperKind for Pkcs11 {
-    fn name(&self) -> &'static str {
-        "pkcs11"
-    }
-
-    fn flags(&self) -> &'static [Group] {
-        GROUPS
-    }
-
-    fn commands(&self) -> &'static [KeeperCommand] {
-        COMMANDS
-    }
-
-    fn read(&self, reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperSettings>> {
-        let (token, needs) = (settings(reading), places(reading));
-        Some(Arc::new(Settings { token: token?, needs: needs? }))
-    }
+fn read(reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperSettings>> {
+    let (token, needs) = (settings(reading), places(reading));
+    Some(Arc::new(Settings { token: token?, needs: needs? }))
 }
 
 /// Names something that the library uses under the sandbox.
@@ -234,8 +214,7 @@ impl KeeperSettings for Settings {
     async fn check_files(&self, report: &mut Report) {
         let (module, pin) = (&self.token.module, &self.token.pin_file);
         report.add(Finding::writable_by_owner_only("pkcs11-module", module, mode_of(module)));
-        let reread = watch::channel(()).1;
-        let read = timeout(CALL_BUDGET, pin_file(pin, &reread).read()).await;
+        let read = timeout(CALL_BUDGET, pin_file(pin).read()).await;
         report.add(match (read, mode_of(pin)) {
             (Ok(Ok(_)), Some(mode)) if mode & 0o077 != 0 => Finding::warn(
                 Area::Files,
@@ -253,8 +232,8 @@ impl KeeperSettings for Settings {
         });
     }
 
-    fn open(&self, with: &Surroundings) -> Result<Arc<dyn Keeper>, Box<dyn Error + Send + Sync>> {
-        let pin = pin_file(&self.token.pin_file, &with.reread);
+    fn open(&self, with: &Surroundings) -> Opened {
+        let pin = with.watched_file(&self.token.pin_file, PIN_MAX);
         Ok(Arc::new(Pkcs11Keeper::new(&self.token, pin, Arc::clone(&with.clock))?))
     }
 }
@@ -264,9 +243,9 @@ fn unreadable(pin: &Path, why: &str) -> Finding {
     Finding::fail(Area::Files, text, "write the user PIN alone into that file")
 }
 
-fn pin_file(path: &Path, reread: &watch::Receiver<()>) -> Arc<dyn TextFile> {
-    let file = Arc::new(WatchedFile::new(path.to_owned(), PIN_MAX));
-    Arc::new(Reread::new(file, reread.clone()))
+/// Returns the file of the PIN, which does not follow SIGHUP.
+fn pin_file(path: &Path) -> WatchedFile {
+    WatchedFile::new(path.to_owned(), PIN_MAX)
 }
 
 fn init(reading: &mut Reading<'_>) -> Option<Work> {
@@ -298,7 +277,7 @@ fn run(
         let cause = format!("no runtime: {error}");
         KmsError::new(Code::Internal, cause, "raise the limits of this process")
     })?;
-    let pin = pin_file(&settings.pin_file, &watch::channel(()).1);
+    let pin = Arc::new(pin_file(&settings.pin_file));
     let operator = Operator::new(settings, pin, Arc::new(SystemClock::new()))?;
     let ended = runtime.block_on(work(&operator));
     // Do not wait for a library that hangs.
@@ -354,7 +333,7 @@ mod tests {
         let with = Surroundings {
             clock: Arc::new(SystemClock::new()),
             telemetry: Arc::new(crate::ports::telemetry::MockTelemetry::new()),
-            reread: watch::channel(()).1,
+            reread: tokio::sync::watch::channel(()).1,
         };
         let told = read(&[]).unwrap().keeper.open(&with).unwrap_err().to_string();
         assert!(told.contains("/m.so") && told.contains("--pkcs11-module"), "{told}");

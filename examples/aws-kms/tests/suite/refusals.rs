@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use aws_config::profile::ProfileFileCredentialsProvider;
-use aws_kube_kms::keeper::AwsKeeper;
+use aws_kube_kms::keeper::AwsKek;
 use aws_sdk_kms::types::KeySpec;
 use vault_kube_kms::{
     adapters::system::clock::SystemClock,
@@ -26,20 +26,20 @@ fn soon() -> Monotonic {
     SystemClock::new().now().after(Duration::from_secs(10))
 }
 
-async fn wrap(keeper: &Arc<AwsKeeper>, version: u32) -> Result<Ciphertext, KmsError> {
+async fn wrap(keeper: &Arc<AwsKek>, version: u32) -> Result<Ciphertext, KmsError> {
     let (seed, unbound) = (Plaintext::new(b"a seed".to_vec()), AssociatedData::none());
     let version = KekVersion::new(version).unwrap();
     let wrapped = keeper.wrap(version, &seed, &unbound, soon()).await;
     wrapped.map(|wrapped| wrapped.ciphertext)
 }
 
-async fn unwrap(keeper: &Arc<AwsKeeper>, ciphertext: &Ciphertext) -> Result<Plaintext, KmsError> {
+async fn unwrap(keeper: &Arc<AwsKek>, ciphertext: &Ciphertext) -> Result<Plaintext, KmsError> {
     let associated_data = &AssociatedData::none();
     keeper.unwrap(Unwrap { ciphertext, associated_data }, soon()).await
 }
 
 /// Returns the versions that `describe` shows.
-async fn described(keeper: &Arc<AwsKeeper>) -> Vec<u32> {
+async fn described(keeper: &Arc<AwsKek>) -> Vec<u32> {
     let snapshot = keeper.describe(soon()).await.unwrap();
     snapshot.versions.keys().map(|version| version.get()).collect()
 }
@@ -89,10 +89,13 @@ async fn describes_a_flaw_when_no_key_is_enabled() {
 const NOWHERE: &str = "arn:aws:kms:eu-west-1:111122223333:key/00000000-0000-0000-0000-000000000000";
 
 #[tokio::test]
-async fn reports_a_wrong_arn_in_the_last_line_as_a_missing_key() {
+async fn describes_a_flaw_for_a_wrong_arn_in_the_last_line() {
     let server = Server::start().await;
     server.append(NOWHERE);
-    assert_eq!(code(server.keeper().await.describe(soon()).await), Some(Code::KeyMissing));
+    let keeper = server.keeper().await;
+    let flaw = keeper.describe(soon()).await.unwrap().flaw.unwrap();
+    assert!(flaw.code() == Code::KeyUnusable && flaw.cause().contains(NOWHERE), "{flaw}");
+    assert_eq!(described(&keeper).await, [1]);
 }
 
 #[tokio::test]
@@ -193,8 +196,9 @@ async fn returns_the_id_of_each_request() {
 #[tokio::test]
 async fn names_the_line_that_is_not_an_arn() {
     let server = Server::start().await;
+    let keeper = server.keeper().await;
     server.append("alias/kubernetes");
-    let error = server.keeper().await.describe(soon()).await.unwrap_err();
+    let error = keeper.describe(soon()).await.unwrap_err();
     assert_eq!(error.code(), Code::KeyUnusable);
     assert!(error.cause().contains("alias/kubernetes"), "{error}");
 }

@@ -10,13 +10,14 @@ use std::{
 };
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_kube_kms::keeper::AwsKeeper;
+use aws_kube_kms::{keeper::AwsKek, keys};
 use aws_sdk_kms::{
     Client,
     config::{Credentials, ProvideCredentials},
     types::KeySpec,
 };
 use tempfile::TempDir;
+use vault_kube_kms::prelude::ParsedFile;
 
 /// Makes credentials from an access key ID and a secret.
 pub fn credentials(id: &str, secret: &str) -> Credentials {
@@ -95,17 +96,15 @@ impl Server {
     }
 
     /// Makes the keeper with valid credentials.
-    pub async fn keeper(&self) -> Arc<AwsKeeper> {
+    pub async fn keeper(&self) -> Arc<AwsKek> {
         self.keeper_with(known()).await
     }
 
     /// Makes the keeper with these credentials.
-    pub async fn keeper_with(
-        &self,
-        credentials: impl ProvideCredentials + 'static,
-    ) -> Arc<AwsKeeper> {
+    pub async fn keeper_with(&self, credentials: impl ProvideCredentials + 'static) -> Arc<AwsKek> {
         let config = self.config(credentials).await;
-        Arc::new(AwsKeeper::new(&config, self.list(), self.first()))
+        let keys = ParsedFile::open(self.list(), keys::LIST_MAX, keys::parse);
+        Arc::new(AwsKek::new(&config, keys.unwrap()))
     }
 
     /// Returns the ARN of version 1.

@@ -7,7 +7,6 @@ mod reading;
 mod warnings;
 
 use std::{
-    error::Error,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -16,7 +15,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 pub(in crate::config) use self::reading::read;
-use super::{KeeperKind, KeeperSettings, Surroundings};
+use super::{KeeperKind, KeeperSettings, Opened, Surroundings};
 use crate::{
     adapters::{
         system::{
@@ -31,34 +30,20 @@ use crate::{
             vocabulary,
         },
     },
-    config::{flags::Group, reading::Reading},
+    config::reading::Reading,
     ports::{
         file::TextFile,
         finding::{Finding, Report},
-        keeper::{Keeper, Labels},
+        keeper::Labels,
     },
 };
 
 /// `--keeper=vault`, the default.
-#[derive(Clone, Copy, Debug)]
-pub struct Vault;
+pub const VAULT: KeeperKind =
+    KeeperKind::new("vault", flags::GROUPS, read_settings).with_policy(reading::policy);
 
-impl KeeperKind for Vault {
-    fn name(&self) -> &'static str {
-        "vault"
-    }
-
-    fn flags(&self) -> &'static [Group] {
-        flags::GROUPS
-    }
-
-    fn read(&self, reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperSettings>> {
-        read(reading).map(|settings| -> Arc<dyn KeeperSettings> { Arc::new(settings) })
-    }
-
-    fn policy(&self, reading: &mut Reading<'_>) -> Option<String> {
-        reading::policy(reading)
-    }
+fn read_settings(reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperSettings>> {
+    read(reading).map(|settings| -> Arc<dyn KeeperSettings> { Arc::new(settings) })
 }
 
 #[async_trait]
@@ -89,7 +74,7 @@ impl KeeperSettings for VaultSettings {
         files::check(self, report).await;
     }
 
-    fn open(&self, with: &Surroundings) -> Result<Arc<dyn Keeper>, Box<dyn Error + Send + Sync>> {
+    fn open(&self, with: &Surroundings) -> Opened {
         let authorities =
             self.ca_file.as_deref().map(|path| watched(path, BUNDLE_MAX, &with.reread));
         let pair = |path: &PathBuf| watched(path, PAIR_MAX, &with.reread);
