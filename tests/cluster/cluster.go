@@ -17,6 +17,7 @@ type Keeper string
 const (
 	OpenBao Keeper = "openbao"
 	Local   Keeper = "local"
+	PKCS11  Keeper = "pkcs11"
 )
 
 // Key is the name of the key, of its policy and of its role.
@@ -59,8 +60,10 @@ type Cluster struct {
 	// Bao and Tenant are nil where the keeper is another one.
 	Bao    *parts.OpenBao
 	Tenant *parts.Tenant
-	Etcd   *parts.Etcd
-	Nodes  []*Node
+	// Token is nil unless the keeper is PKCS11.
+	Token *parts.Token
+	Etcd  *parts.Etcd
+	Nodes []*Node
 
 	way   parts.Way
 	state State
@@ -122,6 +125,12 @@ func (c *Cluster) startKeeper() ([]string, error) {
 		}
 		return []string{"--keeper=local", file}, nil
 	}
+	if c.Keeper == PKCS11 {
+		if c.Token, err = parts.NewToken(dir); err != nil {
+			return nil, err
+		}
+		return c.Token.Flags, c.Token.Init(c.Programs.Plugin)
+	}
 	if c.Bao, err = parts.StartOpenBao(c.way, c.Programs.OpenBao, dir); err != nil {
 		return nil, err
 	}
@@ -148,7 +157,11 @@ func (c *Cluster) startNode(number int, flags []string) error {
 	c.Nodes = append(c.Nodes, node)
 	endpoint := "unix://" + filepath.Join(dir, "kms.sock")
 	plugin := fmt.Sprintf("plugin-%d", number)
-	if node.Plugin, err = parts.StartPlugin(c.way, plugin, c.Programs.Plugin, endpoint, flags...); err != nil {
+	way := c.way
+	if c.Token != nil {
+		way.Variables = []string{c.Token.Variable}
+	}
+	if node.Plugin, err = parts.StartPlugin(way, plugin, c.Programs.Plugin, endpoint, flags...); err != nil {
 		return err
 	}
 	c.say(plugin, endpoint)
@@ -183,6 +196,9 @@ func (n *Node) Configure(encryption string) error {
 func (c *Cluster) Rotate() error {
 	if c.Tenant != nil {
 		return c.Tenant.Rotate()
+	}
+	if c.Token != nil {
+		return c.Token.Rotate(c.Programs.Plugin)
 	}
 	file := "--local-key-file=" + filepath.Join(c.Dir, "keeper", "key.json")
 	if out, err := parts.Command(c.Programs.Plugin, "local", "rotate", file).CombinedOutput(); err != nil {

@@ -26,7 +26,7 @@ func TestExistingCommandLines(t *testing.T) {
 		return
 	}
 	dir, way := shortDir(t), parts.Way{Logs: shortDir(t)}
-	bao, err := parts.StartOpenBao(way, programs(t).OpenBao, dir)
+	bao, err := parts.StartOpenBao(way, needed(t, "BAO"), dir)
 	must(t, err)
 	t.Cleanup(bao.Kill)
 	root, err := bao.NewTenant("my-key", shortDir(t), 60, parts.UseOfKey...)

@@ -28,7 +28,7 @@ var (
 func programs(t *testing.T) cluster.Programs {
 	t.Helper()
 	return cluster.Programs{
-		Plugin: needed(t, "PROVIDER"), OpenBao: needed(t, "BAO"),
+		Plugin:     needed(t, "PROVIDER"),
 		Kubernetes: needed(t, "KUBERNETES"), Etcd: needed(t, "ETCD"),
 	}
 }
@@ -52,6 +52,9 @@ func start(t *testing.T, changes ...func(*cluster.Settings)) *controlPlane {
 	}
 	for _, change := range changes {
 		change(&settings)
+	}
+	if settings.Keeper == cluster.OpenBao {
+		settings.Programs.OpenBao = needed(t, "BAO")
 	}
 	c, err := cluster.Up(settings)
 	must(t, err)

@@ -27,6 +27,8 @@ type Way struct {
 	Outlive bool
 	// Passed are files that each gets as descriptors, from 3 on.
 	Passed []*os.File
+	// Variables are those of each, beside PATH.
+	Variables []string
 	// Started is told of each as soon as it runs, long before it is ready.
 	Started func(name string, pid int) error
 }
@@ -69,7 +71,7 @@ func Command(args ...string) *exec.Cmd {
 // Start runs args under a name for its log, with variables beside PATH.
 func (w Way) Start(name string, args []string, variables ...string) (*Process, error) {
 	p := &Process{cmd: Command(args...), exited: make(chan struct{})}
-	p.cmd.Env = append(p.cmd.Env, variables...)
+	p.cmd.Env = append(append(p.cmd.Env, w.Variables...), variables...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.Stdout, &p.Stderr
 	p.cmd.ExtraFiles = w.Passed
 	if w.Logs != "" {

@@ -3,8 +3,6 @@ package token_test
 import (
 	"bytes"
 	"crypto/rand"
-	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,41 +13,14 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// newToken makes a token of SoftHSM with a user PIN and no key. It returns the flags for it and the
-// variable that names its configuration.
-func newToken(t *testing.T) (flags []string, variable string) {
-	t.Helper()
-	dir := t.TempDir()
-	tokens, pin, configuration := filepath.Join(dir, "tokens"), filepath.Join(dir, "pin"), filepath.Join(dir, "softhsm2.conf")
-	must(t, os.Mkdir(tokens, 0o700))
-	must(t, os.WriteFile(pin, []byte("right-canary\n"), 0o600))
-	must(t, os.WriteFile(configuration, fmt.Appendf(nil, "directories.tokendir = %s\n", tokens), 0o600))
-	variable = "SOFTHSM2_CONF=" + configuration
-	run(t, variable, "softhsm2-util", "--init-token", "--free", "--label=kms", "--so-pin=12345678", "--pin=right-canary")
-	return []string{
-		"--keeper=pkcs11", "--pkcs11-module=/usr/lib/softhsm/libsofthsm2.so", "--pkcs11-token-label=kms",
-		"--pkcs11-pin-file=" + pin, "--pkcs11-needs=" + configuration, "--pkcs11-needs=" + tokens,
-	}, variable
-}
-
-// run runs a command that must succeed.
-func run(t *testing.T, variable string, args ...string) {
-	t.Helper()
-	command := parts.Command(args...)
-	command.Env = append(command.Env, variable)
-	if out, err := command.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %v: %s", args, err, out)
-	}
-}
-
 func TestTheAPIServersClientUsesATokenThroughARotation(t *testing.T) {
 	program := needed(t, "PROVIDER")
-	flags, variable := newToken(t)
-	with := func(words ...string) []string { return append(append([]string{program}, words...), flags...) }
-	run(t, variable, with("pkcs11", "init")...)
+	token, err := parts.NewToken(t.TempDir())
+	must(t, err)
+	must(t, token.Init(program))
 	socket := "unix://" + filepath.Join(shortDir(t), "kms.sock")
-	serve := with("--listen-address="+socket, "--health-port=0", "--metrics-port=0", "--rotation-delay=0s")
-	process, err := parts.Way{}.Start("provider", serve, variable)
+	serve := token.With(program, "--listen-address="+socket, "--health-port=0", "--metrics-port=0", "--rotation-delay=0s")
+	process, err := parts.Way{}.Start("provider", serve, token.Variable)
 	must(t, err)
 	t.Cleanup(func() {
 		if !process.Stop() {
@@ -73,7 +44,7 @@ func TestTheAPIServersClientUsesATokenThroughARotation(t *testing.T) {
 		return sealed
 	}
 	before := wrap("v1")
-	run(t, variable, with("pkcs11", "rotate")...)
+	must(t, token.Rotate(program))
 	for _, sealed := range []*service.EncryptResponse{before, wrap("v2")} {
 		request := &service.DecryptRequest{Ciphertext: sealed.Ciphertext, KeyID: sealed.KeyID, Annotations: sealed.Annotations}
 		opened, err := client.Decrypt(t.Context(), "unwrap", request)

@@ -47,7 +47,7 @@ impl<'a> Choice<'a> {
 pub(crate) fn all(choice: &Choice<'_>) -> Result<(), Failure> {
     let bao = tools::openbao()?;
     // This comes first, because the suites in Go take the program that was built last.
-    pkcs11()?;
+    pkcs11(choice)?;
     say("Rust: units, contract suite, provider, architecture");
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(root()).args(["test", "--locked", "--workspace", "--features", "testkit"]);
@@ -69,7 +69,7 @@ pub(crate) fn all(choice: &Choice<'_>) -> Result<(), Failure> {
 }
 
 /// Tests the keeper on a PKCS#11 token, which has a feature of its own, over `SoftHSM`.
-fn pkcs11() -> Result<(), Failure> {
+fn pkcs11(choice: &Choice<'_>) -> Result<(), Failure> {
     let packages = [("softhsm2", "2.6.1-2.1"), ("opensc", "0.23.0-0.3+deb12u2")];
     let Some(()) = debian::packages(&packages)? else { return Ok(()) };
     say("Rust: the keeper on a PKCS#11 token, over SoftHSM");
@@ -83,7 +83,12 @@ fn pkcs11() -> Result<(), Failure> {
             .map(|_: Option<()>| ());
     }
     say("Go: the same, with the API server's own client");
-    run(&mut suite("token", "5m", None))
+    run(&mut suite("token", "5m", None))?;
+    let parts = control_plane::build(choice.kubernetes)?;
+    say(&format!("Go: the same, in a control plane with kube-apiserver {}", choice.kubernetes));
+    let mut go = suite("e2e", "5m", None);
+    go.args(["-run", "OnAToken$"]).env("TOKEN", "1");
+    run(go.env("KUBERNETES", parts.kubernetes).env("ETCD", parts.etcd))
 }
 
 /// Runs the API server's own client code against the binary that the Rust suites were built with.
