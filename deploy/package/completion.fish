@@ -3,7 +3,7 @@ complete -c vault-kube-kms -f
 complete -c vault-kube-kms -n '__fish_use_subcommand' -a serve -d 'serve kube-apiserver on a Unix socket'
 complete -c vault-kube-kms -n '__fish_use_subcommand' -a check -d 'check the installation with those flags'
 complete -c vault-kube-kms -n '__fish_use_subcommand' -a policy -d 'print the policy that the role needs'
-complete -c vault-kube-kms -n '__fish_use_subcommand' -a dev -d 'try it: embedded keeper, no server, no configuration'
+complete -c vault-kube-kms -n '__fish_use_subcommand' -a dev -d 'try it: a new key, no server, no configuration'
 complete -c vault-kube-kms -n '__fish_seen_subcommand_from local' -a init -d 'create the embedded keeper\'s key file'
 complete -c vault-kube-kms -n '__fish_seen_subcommand_from local' -a rotate -d 'add a version to that file'
 complete -c vault-kube-kms -n __fish_use_subcommand -a local -d 'commands of --keeper=local'

@@ -41,7 +41,7 @@ const COMMANDS: [Command; 3] = [
 ];
 
 /// The command of programs with a keeper that has a key for it.
-const DEV: Command = command("dev", "dev", "try it: embedded keeper, no server, no configuration");
+const DEV: Command = command("dev", "dev", "try it: a new key, no server, no configuration");
 
 /// The description of vault-kube-kms.
 pub const ABOUT: &str =
