@@ -8,7 +8,8 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// The keeper is below a path of a proxy: with a slash at its end or without, and below two segments.
+// TestAddressWithAPath expects that the provider reaches a keeper below the path of a proxy: with and without a
+// slash at the end, and below two segments.
 func TestAddressWithAPath(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ prefix, written string }{
@@ -35,8 +36,8 @@ func TestAddressWithAPath(t *testing.T) {
 	}
 }
 
-// Addresses as they come from files: each works, or the process ends with 64 and names the flag and
-// the form.
+// TestAddressInOtherDress expects that each form of an address works, or that the process ends with exit code 64
+// and names the flag and the right form.
 func TestAddressInOtherDress(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -78,7 +79,8 @@ func TestAddressInOtherDress(t *testing.T) {
 	}
 }
 
-// Wrong paths of the key: refused at the start with the form, or the error is about the path.
+// TestKeyPathMistakes expects that the start refuses a wrong path of the key and names the right form, or that
+// the error names the path.
 func TestKeyPathMistakes(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -11,7 +11,7 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// bundled starts a plugin whose authorities are in a file of its own.
+// bundled starts a plugin with its own file of authorities.
 func bundled(t *testing.T, text func(pem []byte) []byte) (p *plugin, f *front, bundle string) {
 	t.Helper()
 	n := newTenant(t)
@@ -27,7 +27,8 @@ func asItIs(pem []byte) []byte { return pem }
 
 const bom = "\ufeff"
 
-// A bundle as editors, portals and scripts write it is read alike at the start and when it changes.
+// TestCABundleInOtherDress expects that bundles as editors, portals and scripts write them are read at the start
+// and after a change.
 func TestCABundleInOtherDress(t *testing.T) {
 	t.Parallel()
 	crlf := func(pem []byte) []byte { return bytes.ReplaceAll(pem, []byte("\n"), []byte("\r\n")) }
@@ -62,8 +63,8 @@ func TestCABundleInOtherDress(t *testing.T) {
 	}
 }
 
-// What is not a bundle of certificates is refused at the start: the error names the flag, the file
-// and the form.
+// TestCABundleThatIsNone expects that the start refuses a file without certificates. The error names the flag,
+// the file and the right form.
 func TestCABundleThatIsNone(t *testing.T) {
 	t.Parallel()
 	labelled := func(label string) func([]byte) []byte {
@@ -102,7 +103,8 @@ func TestCABundleThatIsNone(t *testing.T) {
 	}
 }
 
-// A certificate that cannot be read beside a good one is a warning that names the file.
+// TestCABundleWithOneBadCertificate expects a warning that names the file, if one of two certificates cannot be
+// read.
 func TestCABundleWithOneBadCertificate(t *testing.T) {
 	t.Parallel()
 	for name, bad := range map[string]string{
@@ -143,7 +145,8 @@ func anyLine(text string, holds func(line string) bool) bool {
 	return false
 }
 
-// The file is there a moment later: the socket serves meanwhile, and Status names the flag.
+// TestCAFileComesLater expects that the socket serves while the file does not exist yet, and that Status names
+// the flag.
 func TestCAFileComesLater(t *testing.T) {
 	t.Parallel()
 	p, f, bundle := bundled(t, nil)
@@ -156,8 +159,8 @@ func TestCAFileComesLater(t *testing.T) {
 	p.waitHealthy(t, "after the file is there", fileBound+slack)
 }
 
-// Something that is not a plain file, where the bundle is expected at the start: it is named, by a
-// process that ends with 64 or by Status, and a plain file heals it.
+// TestOddFilesAsCABundle starts with a bundle that is not a plain file. It expects that the process ends with
+// exit code 64 and names the file, or that Status names it and a plain file ends the fault.
 func TestOddFilesAsCABundle(t *testing.T) {
 	t.Parallel()
 	for what, create := range oddFiles {
@@ -191,8 +194,8 @@ func TestOddFilesAsCABundle(t *testing.T) {
 	}
 }
 
-// The bundle turns into something else while the process runs: what was last read counts, and the
-// next good bundle is taken up.
+// TestOddFilesAsCABundleWhileRunning replaces the bundle by something else. It expects that the last bundle stays
+// in use, and that the next good bundle is read.
 func TestOddFilesAsCABundleWhileRunning(t *testing.T) {
 	t.Parallel()
 	for what, create := range oddFiles {
@@ -202,7 +205,7 @@ func TestOddFilesAsCABundleWhileRunning(t *testing.T) {
 			p.waitHealthy(t, "at the start", startBound)
 			must(t, os.Remove(bundle))
 			must(t, create(bundle))
-			// It is looked at every two seconds.
+			// The plugin checks the file every two seconds.
 			parts.Eventually(fileBound, func() bool { return strings.Contains(p.Printed(), "ca.pem") })
 			p.waitHealthy(t, "with the last good bundle", callTimeout)
 			f.Renew(t)
@@ -212,7 +215,8 @@ func TestOddFilesAsCABundleWhileRunning(t *testing.T) {
 	}
 }
 
-// A machine without a bundle of its own: the error names the flag, and SSL_CERT_FILE counts.
+// TestNoSystemAuthorities expects that the error names the flag on a machine without a bundle, and that
+// SSL_CERT_FILE is used.
 func TestNoSystemAuthorities(t *testing.T) {
 	t.Parallel()
 	n := newTenant(t)

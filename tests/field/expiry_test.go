@@ -11,14 +11,14 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// expiry is the gauge of what expires, in seconds since the epoch; 0 without one.
+// expiry returns the expiry gauge with this label, in seconds since the epoch, or 0 when it is absent.
 func expiry(p *plugin, what string) int64 {
 	_, text := p.get(p.inside + "/metrics")
 	at, _ := parts.Metrics(text).Sum("vault_kube_kms_expiry_timestamp_seconds", `what="`+what+`"`)
 	return int64(at)
 }
 
-// endOf is when the first certificate of a file ends.
+// endOf returns the time at which the first certificate of a file expires.
 func endOf(t *testing.T, path string) int64 {
 	t.Helper()
 	block, _ := pem.Decode(readFile(t, path))
@@ -27,7 +27,8 @@ func endOf(t *testing.T, path string) int64 {
 	return certificate.NotAfter.Unix()
 }
 
-// What an operator has to renew is a gauge each. A warning is logged once when less than a week is left.
+// TestExpiries expects a gauge for each thing that an operator must renew, and one warning when less than a week
+// is left.
 func TestExpiries(t *testing.T) {
 	t.Parallel()
 	n := newTenant(t)
@@ -46,7 +47,7 @@ func TestExpiries(t *testing.T) {
 	must(t, n.WriteSecretID(token))
 	p := start(t, append(n.FlagsVia(f.Address), "--tls-ca-file="+ca, "--approle-secret-id-wrapped"))
 
-	// The keeper keeps whole seconds of some of these times.
+	// The keeper rounds some of these times to seconds.
 	if at := expiry(p, "secret-id"); at < before-1 || at > after+1 {
 		t.Errorf("the secret ID expires at %d, and not from %d to %d", at, before, after)
 	}
@@ -56,7 +57,7 @@ func TestExpiries(t *testing.T) {
 		}
 	}
 
-	// A second authority, which ends earlier, comes into the file.
+	// The file gets a second authority, which expires earlier.
 	other, err := parts.NewNamedAuthority(shortDir(t), "another authority", 100)
 	must(t, err)
 	replace(t, ca, append(readFile(t, ca), readFile(t, other.File)...))

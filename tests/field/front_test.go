@@ -11,10 +11,10 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// canary is in the body of every answer that a front gives. It must never be repeated.
+// canary is in the body of every answer of a front. The plugin must never repeat it.
 const canary = "canary-of-the-page"
 
-// answer is what a front answers in the place of the OpenBao.
+// answer is an answer of a front in place of OpenBao.
 type answer struct {
 	status            int
 	contentType, body string
@@ -25,7 +25,7 @@ func page(status int) answer {
 	return answer{status: status, contentType: "text/html; charset=utf-8", body: "<html><body>" + canary + "</body></html>"}
 }
 
-// refusal is an answer in the form of the OpenBao's own.
+// refusal returns an answer in the form of OpenBao.
 func refusal(status int, text string) answer {
 	return answer{status: status, contentType: "application/json", body: fmt.Sprintf(`{"errors":[%q]}`, text)}
 }
@@ -39,18 +39,18 @@ func (a answer) write(w http.ResponseWriter) {
 	_, _ = w.Write([]byte(a.body))
 }
 
-// front stands between a plugin and the OpenBao, and can be told what to answer.
+// front is a proxy between a plugin and OpenBao. A test sets its answers.
 type front struct {
 	*suite.Served
 	bao *parts.OpenBao
-	// asked counts the requests to log in, given those that the front answered itself.
+	// asked returns the number of login requests.
 	asked, given atomic.Int32
 
 	says atomic.Pointer[ruled]
 	held atomic.Pointer[chan struct{}]
 }
 
-// ruled is an answer to those requests that it is for.
+// ruled is an answer and the requests that get it.
 type ruled struct {
 	to     func(*http.Request) bool
 	answer answer
@@ -87,7 +87,7 @@ func newFrontAs(t *testing.T, b *parts.OpenBao, as suite.Front) *front {
 	return f
 }
 
-// say gives an answer to some requests from now on.
+// say makes some requests get this answer from now on.
 func (f *front) say(what answer, to func(*http.Request) bool) {
 	f.given.Store(0)
 	f.says.Store(&ruled{to, what})
@@ -96,10 +96,10 @@ func (f *front) say(what answer, to func(*http.Request) bool) {
 // hold keeps all answers back until a channel is closed.
 func (f *front) hold(until chan struct{}) { f.held.Store(&until) }
 
-// heal lets the OpenBao answer again.
+// heal lets OpenBao answer again.
 func (f *front) heal() { f.says.Store(nil) }
 
-// flags are those of a plugin of a tenant that reaches the OpenBao through the front.
+// flags returns the flags of a plugin that reaches OpenBao through the front.
 func (f *front) flags(n *parts.Tenant, more ...string) []string {
 	return append(append(n.FlagsVia(f.Address), "--tls-ca-file="+f.CAFile), more...)
 }

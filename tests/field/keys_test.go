@@ -13,7 +13,8 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// A policy grants update, and denies by the parameters that a request has: the error names that.
+// TestPolicyWithAllowedParameters expects that the error names the parameters, if a policy grants update and
+// denies by parameters.
 func TestPolicyWithAllowedParameters(t *testing.T) {
 	t.Parallel()
 	for name, rule := range map[string]string{
@@ -38,7 +39,7 @@ path "transit/encrypt/%[1]s" { capabilities = ["update"]
 	}
 }
 
-// memoryMax is larger than anything that a plugin of this size should hold, in KiB.
+// memoryMax limits the resident memory of the plugin, in KiB.
 const memoryMax = 64 << 10
 
 func TestKeyOf2000Versions(t *testing.T) {
@@ -56,7 +57,8 @@ func TestKeyOf2000Versions(t *testing.T) {
 	}
 }
 
-// The Date of a balancer is off: calls work, a rotation takes over in time, and `check` tells it.
+// TestDateOfABalancerThatIsOff sends a wrong Date header. It expects that calls work, that a rotation takes over
+// in time, and that `check` reports the difference.
 func TestDateOfABalancerThatIsOff(t *testing.T) {
 	t.Parallel()
 	for name, off := range map[string]time.Duration{"ahead": 2 * time.Hour, "behind": -2 * time.Hour} {

@@ -14,7 +14,7 @@ func withoutFlag(flags []string, name string) []string {
 	return slices.DeleteFunc(slices.Clone(flags), func(flag string) bool { return strings.HasPrefix(flag, name+"=") })
 }
 
-// A role with bind_secret_id=false wants the role ID alone.
+// TestRoleWithoutSecretID expects that a role with bind_secret_id=false needs only the role ID.
 func TestRoleWithoutSecretID(t *testing.T) {
 	t.Parallel()
 	n := newTenant(t)
@@ -26,7 +26,8 @@ func TestRoleWithoutSecretID(t *testing.T) {
 	}
 }
 
-// The role wants a secret ID, and no file for one is named: the error names the flag.
+// TestRoleThatWantsTheSecretIDThatIsNotGiven expects that the error names the flag, if the role needs a secret ID
+// and no file is configured.
 func TestRoleThatWantsTheSecretIDThatIsNotGiven(t *testing.T) {
 	t.Parallel()
 	n := newTenant(t)
@@ -47,8 +48,8 @@ func TestWrappedCustomSecretID(t *testing.T) {
 	p.requireNeverTold(t, custom, token)
 }
 
-// The keeper refuses logins for a reason that is not the pair, and an operator corrects that: the
-// same secret ID is tried again soon.
+// TestRefusalsThatAreNotAboutThePair expects that the same secret ID is tried again soon, after the keeper has
+// refused it for a reason that an operator then corrects.
 func TestRefusalsThatAreNotAboutThePair(t *testing.T) {
 	t.Parallel()
 	for trial, c := range map[string]struct {
@@ -110,13 +111,13 @@ func TestRefusalsThatAreNotAboutThePair(t *testing.T) {
 	}
 }
 
-// role changes the role of a tenant.
+// role changes settings of the role of a tenant.
 func role(settings map[string]any) func(*testing.T, *parts.Tenant) {
 	return func(t *testing.T, n *parts.Tenant) { must(t, n.MakeRole(settings)) }
 }
 
-// Somebody's failed logins lock the role while two plugins use it. Their secret ID is good: once the
-// lock ends both are well again, and neither has made the lock last.
+// TestTwoPluginsOnARoleWhileItLocks locks the role by failed logins of another client, while two plugins use it.
+// It expects that both recover when the lock ends, and that neither prolongs the lock.
 func TestTwoPluginsOnARoleWhileItLocks(t *testing.T) {
 	t.Parallel()
 	n := newTenant(t)
@@ -126,7 +127,7 @@ func TestTwoPluginsOnARoleWhileItLocks(t *testing.T) {
 		_, err := n.Bao.Ask("POST", "auth/approle/login", map[string]any{"role_id": n.RoleID, "secret_id": secretID})
 		return err
 	}
-	// A login of a plugin in between starts the count anew.
+	// A login of a plugin in this time resets the count.
 	if !parts.Eventually(startBound, func() bool {
 		for range 5 {
 			_ = login(parts.RandomName())

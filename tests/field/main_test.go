@@ -1,6 +1,5 @@
-// Package field_test rebuilds what users of Vault, of its clients and of KMS plugins reported: one
-// test or subtest a trial, by the trial's name. README.md lists all trials and the tests that hold
-// them.
+// Package field_test repeats faults that users of Vault, of its clients and of KMS plugins reported. Each trial
+// is a test or subtest with the name of the trial. README.md lists all trials and their tests.
 package field_test
 
 import (
@@ -11,21 +10,21 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// Within how long the plugin must be well again after the cause has ended.
+// These limit the time from the end of the cause until the plugin is healthy.
 const (
-	// An outage of the keeper, or of what stands in front of it.
+	// An outage of the keeper, or of a proxy in front of it.
 	outageBound = 30 * time.Second
-	// A refusal of the keeper's own that is not about the pair of role ID and secret ID.
+	// A refusal by the keeper that is not about the pair of role ID and secret ID.
 	refusalBound = 60 * time.Second
-	// A name that moved, a socket file that was removed.
+	// A name with a new address, or a removed socket file.
 	moveBound = 5 * time.Second
-	// A file that was corrected: it is looked at every two seconds.
+	// A corrected file, which the plugin checks every two seconds.
 	fileBound = 5 * time.Second
-	// What a test adds to each of these. An overloaded machine may add more: see parts.Watch.
+	// Each test adds this to the limit. An overloaded machine may add more: see parts.Watch.
 	slack = 3 * time.Second
 )
 
-// How long a plugin may take to start, or to name a cause, on a busy machine.
+// startBound limits the time in which a plugin starts or names a cause, on a busy machine.
 const startBound = 20 * time.Second
 
 var (
@@ -57,5 +56,5 @@ func ask(t *testing.T, b *parts.OpenBao, method, path string, body map[string]an
 	return data
 }
 
-// rolePath is the path of a tenant's role.
+// rolePath returns the path of a tenant's role.
 func rolePath(n *parts.Tenant) string { return "auth/approle/role/" + n.Key }

@@ -14,7 +14,7 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// name is what the fronts of these tests are called, in the hosts file of the plugin alone.
+// name is the host name of the fronts in these tests. Only the hosts file of the plugin has it.
 const name = "vault.lab.test"
 
 // named are two fronts on the same port of two addresses, and a hosts file that can be changed.
@@ -58,16 +58,16 @@ func listeners(t *testing.T) (one, two net.Listener, port int) {
 	return nil, nil, 0
 }
 
-// resolvesTo makes the name one of these addresses, in their order. The file is written in place and in one
-// step, as it is mounted.
+// resolvesTo writes these addresses for the name, in this order. It writes the file in place and in one step,
+// because the file is mounted.
 func (w *named) resolvesTo(t *testing.T, addresses ...string) {
 	t.Helper()
 	var text strings.Builder
 	for _, address := range addresses {
-		// An absolute name is looked for with its dot.
+		// The resolver looks for an absolute name with its dot.
 		fmt.Fprintf(&text, "%s %s %s.\n", address, name, name)
 	}
-	// A shorter text must leave nothing of a longer one.
+	// A shorter text must not leave the end of a longer one.
 	for text.Len() < 200 {
 		text.WriteString("\n")
 	}
@@ -83,7 +83,7 @@ func (w *named) wrapper(t *testing.T) wrapper {
 	return apart(t, fmt.Sprintf("mount --bind %s /etc/hosts", w.hosts))
 }
 
-// departed is what a node answers that does not serve any more and is still there.
+// departed is the answer of a node that runs and does not serve any more.
 var departed = map[string]answer{
 	"sealed":     refusal(503, "Vault is sealed"),
 	"standby":    refusal(500, "local node not active but active cluster node not found"),
@@ -92,8 +92,8 @@ var departed = map[string]answer{
 	"dr_standby": refusal(472, ""),
 }
 
-// The name moves while connections to the node that it named are kept: the node answers that it does not
-// serve, and the other one is asked within 5 s.
+// TestDNSMovesFromANodeThatStillAnswers moves the name while connections to the former node are open. That node
+// answers that it does not serve. The plugin must use the other node within 5 s.
 func TestDNSMovesFromANodeThatStillAnswers(t *testing.T) {
 	t.Parallel()
 	for what, answer := range departed {
@@ -115,7 +115,7 @@ func TestDNSMovesFromANodeThatStillAnswers(t *testing.T) {
 	}
 }
 
-// The node has the old address still, and does not answer at all: its connections hang.
+// TestDNSMovesFromANodeThatHangs does the same with a former node whose connections hang.
 func TestDNSMovesFromANodeThatHangs(t *testing.T) {
 	t.Parallel()
 	w := newNamed(t)
@@ -129,8 +129,8 @@ func TestDNSMovesFromANodeThatHangs(t *testing.T) {
 	p.waitHealthy(t, "after the name has moved", moveBound+slack)
 }
 
-// A name with two addresses, of which the first is a node that does not serve, from the start on or
-// later: the other one is asked, though the first goes on answering.
+// TestNameWithTwoAddresses expects that the plugin uses the second address of a name while the node at the first
+// address answers that it does not serve, from the start on or later.
 func TestNameWithTwoAddresses(t *testing.T) {
 	t.Parallel()
 	for what, answer := range departed {
@@ -159,7 +159,7 @@ func TestNameWithTwoAddresses(t *testing.T) {
 	}
 }
 
-// An absolute name, with the dot at its end, is verified as the name that it is.
+// TestNameWithAFinalDot expects that the certificate is verified for the name without the final dot.
 func TestNameWithAFinalDot(t *testing.T) {
 	t.Parallel()
 	w := newNamed(t)
@@ -173,14 +173,14 @@ func TestNameWithAFinalDot(t *testing.T) {
 	requireNone(t, strings.Split(printed, "\n"), "FAIL")
 }
 
-// Without IPv6 the ports and the socket serve all the same.
+// TestIPv6IsOff expects that the ports and the socket serve without IPv6.
 func TestIPv6IsOff(t *testing.T) {
 	if !suite.ApartFromNetwork(t) {
 		return
 	}
 	for _, scope := range []string{"all", "default", "lo"} {
 		err := os.WriteFile("/proc/sys/net/ipv6/conf/"+scope+"/disable_ipv6", []byte("1"), 0)
-		// A kernel without IPv6 is what is wanted.
+		// A kernel without IPv6 needs no change.
 		if err != nil && !os.IsNotExist(err) {
 			t.Skipf("IPv6 cannot be switched off: %v", err)
 		}

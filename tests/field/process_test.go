@@ -20,10 +20,10 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// defaultHangUp makes SIGHUP end a program that does not handle it, also where the tests run under nohup.
+// defaultHangUp makes SIGHUP end a program that does not handle it, even if the tests run under nohup.
 var defaultHangUp = wrapper{"env", "--default-signal=HUP"}
 
-// SIGHUP reads anew what can be read anew, and never ends the process.
+// TestHangUpSignal expects that SIGHUP makes the process read its files again and does not end it.
 func TestHangUpSignal(t *testing.T) {
 	t.Parallel()
 	n := newTenant(t)
@@ -54,7 +54,8 @@ func TestHangUpSignal(t *testing.T) {
 	}
 }
 
-// SIGHUP before the first login, with the keeper away, ends nothing either.
+// TestHangUpSignalWithoutTheKeeper expects that SIGHUP does not end the process before its first login, while the
+// keeper is down.
 func TestHangUpSignalWithoutTheKeeper(t *testing.T) {
 	t.Parallel()
 	n := newTenant(t)
@@ -70,12 +71,12 @@ func TestHangUpSignalWithoutTheKeeper(t *testing.T) {
 	}
 }
 
-// piped runs a plugin whose standard output is a pipe, and returns the end that reads it.
+// piped runs a plugin whose standard output is a pipe. It returns the reading end.
 func piped(t *testing.T, size int, flags []string) (*plugin, *os.File) {
 	t.Helper()
 	fifo := filepath.Join(shortDir(t), "stdout")
 	must(t, unix.Mkfifo(fifo, 0o600))
-	// Its size stays for as long as an end is open.
+	// The pipe keeps its size while one end is open.
 	stalled, err := os.OpenFile(fifo, os.O_RDWR, 0)
 	must(t, err)
 	_, err = unix.FcntlInt(stalled.Fd(), unix.F_SETPIPE_SZ, size)
@@ -89,11 +90,11 @@ func piped(t *testing.T, size int, flags []string) (*plugin, *os.File) {
 	return p, read
 }
 
-// Nobody reads standard output, at level debug: all calls are answered, lines are dropped and counted,
-// and the process ends when it is told to.
+// TestLogReaderStalls stops the reader of standard output, at level debug. It expects that all calls are
+// answered, that dropped lines are counted, and that the process ends on SIGTERM.
 func TestLogReaderStalls(t *testing.T) {
 	t.Parallel()
-	// The calls are enough to fill the pipe and any queue of a reasonable size behind it.
+	// These calls fill the pipe and a queue of reasonable size behind it.
 	for size, calls := range map[int]int32{4 << 10: 20_000, 64 << 10: 100_000} {
 		t.Run(fmt.Sprintf("%d_bytes", size), func(t *testing.T) {
 			t.Parallel()
@@ -118,11 +119,11 @@ func TestLogReaderStalls(t *testing.T) {
 				t.Errorf("%v log lines are counted as dropped", dropped)
 			}
 			if t.Failed() {
-				// It would not end either.
+				// A process that blocks on its log would not end either.
 				p.Kill()
 				return
 			}
-			// Somebody reads again, and once the queue is empty new lines come.
+			// The reader continues. New lines come after the queue is empty.
 			var read parts.Output
 			go func() { _, _ = io.Copy(&read, reader) }()
 			before := -1
@@ -142,7 +143,7 @@ func TestLogReaderStalls(t *testing.T) {
 	}
 }
 
-// Nobody reads standard output, and a stop is asked for.
+// TestLogReaderStallsAtTheEnd expects that the process ends on SIGTERM while its standard output is not read.
 func TestLogReaderStallsAtTheEnd(t *testing.T) {
 	t.Parallel()
 	p, _ := piped(t, 4<<10, append(localFlags(t), "--log-level=debug"))
@@ -159,7 +160,7 @@ func TestLogReaderStallsAtTheEnd(t *testing.T) {
 
 var droppedMetric = regexp.MustCompile(`(?m)^(\w*log\w*drop\w*|\w*drop\w*log\w*)(\{[^}]*\})? ([0-9.e+]+)$`)
 
-// droppedLines is what the metric of dropped log lines counts; -1 without one.
+// droppedLines returns the metric of dropped log lines, or -1 when it is absent.
 func droppedLines(p *plugin) float64 {
 	_, text := p.get(p.inside + "/metrics")
 	sum := -1.0
@@ -171,7 +172,7 @@ func droppedLines(p *plugin) float64 {
 	return sum
 }
 
-// The reader of standard output ends: calls are answered on.
+// TestLogReaderGoesAway expects that calls are answered after the reader of standard output has ended.
 func TestLogReaderGoesAway(t *testing.T) {
 	t.Parallel()
 	p := launch(t, append(localFlags(t), "--log-level=debug"), "bash", "-c", `exec "$0" "$@" > >(head -c 100 >/dev/null)`)
@@ -186,7 +187,7 @@ func TestLogReaderGoesAway(t *testing.T) {
 	}
 }
 
-// notified listens where a service of systemd's is told.
+// notified listens at the notification socket of a systemd service.
 func notified(t *testing.T) (*net.UnixConn, string) {
 	t.Helper()
 	path := filepath.Join(shortDir(t), "notify")
@@ -196,8 +197,8 @@ func notified(t *testing.T) (*net.UnixConn, string) {
 	return listener, path
 }
 
-// WatchdogSec= ends what sends no keep-alive: it comes in time, with the keeper or without, and with
-// nobody calling.
+// TestWatchdogOfSystemd expects that the keep-alive for WatchdogSec= comes in time, with and without the keeper,
+// and without calls.
 func TestWatchdogOfSystemd(t *testing.T) {
 	t.Parallel()
 	for name, flags := range map[string]func(t *testing.T) []string{
@@ -226,7 +227,7 @@ func TestWatchdogOfSystemd(t *testing.T) {
 	}
 }
 
-// The keep-alive is for another process: WATCHDOG_PID says so.
+// TestWatchdogOfAnotherProcess expects no keep-alive when WATCHDOG_PID names another process.
 func TestWatchdogOfAnotherProcess(t *testing.T) {
 	t.Parallel()
 	listener, path := notified(t)

@@ -14,14 +14,14 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// foreignAnswer is what something else than a serving OpenBao answers: an outage.
+// foreignAnswer is an answer of another server in place of OpenBao. The plugin must treat it as an outage.
 type foreignAnswer struct {
 	answer answer
-	// told are patterns of the cause, wrong are remedies and blames that mislead.
+	// told has patterns of the cause. wrong has misleading causes and remedies.
 	told, wrong []string
 }
 
-// blames are remedies for what is not the cause: each is about the key, the policy, the pair or a backup.
+// blames are remedies for other causes: the key, the policy, the pair or a backup.
 var blames = []string{
 	"backup", "create it", "has no key", "grant ", "does not know this pair", "refused this pair", "locked after",
 	"15 minutes", "write a new secret ID", "no mount at this path", "the mount does not exist", "revoked", "ALERT",
@@ -39,7 +39,7 @@ var foreignAnswers = map[string]foreignAnswer{
 		answer{status: 404, contentType: "text/plain; charset=utf-8", body: "default backend - 404 " + canary},
 		[]string{`\b404\b`, `text/plain`}, nil,
 	},
-	// JSON of a gateway, which is not the keeper's form.
+	// JSON of a gateway, in another form than the keeper's.
 	"json_403_of_a_gateway": {
 		answer{status: 403, contentType: "application/json", body: `{"message":"Forbidden ` + canary + `"}`},
 		[]string{`\b403\b`}, nil,
@@ -63,7 +63,7 @@ var foreignAnswers = map[string]foreignAnswer{
 	},
 }
 
-// trials renames an answer to the trial that reported it.
+// trials maps an answer to the name of the trial that reported it.
 func trials(names map[string]string) map[string]foreignAnswer {
 	named := map[string]foreignAnswer{}
 	for name, what := range foreignAnswers {
@@ -75,7 +75,7 @@ func trials(names map[string]string) map[string]foreignAnswer {
 	return named
 }
 
-// The answers come to logins, before the plugin was ever well.
+// TestForeignAnswersToLogins gives the answers to logins, before the plugin was ever healthy.
 func TestForeignAnswersToLogins(t *testing.T) {
 	t.Parallel()
 	for trial, what := range trials(map[string]string{
@@ -88,7 +88,7 @@ func TestForeignAnswersToLogins(t *testing.T) {
 			f.say(what.answer, isLogin)
 			p := launch(t, f.flags(n))
 			p.waitTold(t, startBound, what.told...)
-			// The cause lasts for several tries, or for ten seconds where there is but one.
+			// The cause lasts for several tries, or for ten seconds if there is only one try.
 			parts.Eventually(10*time.Second, func() bool { _ = p.status(t.Context()); return f.given.Load() >= 4 })
 			p.notes()
 			p.checks(t)
@@ -99,7 +99,7 @@ func TestForeignAnswersToLogins(t *testing.T) {
 	}
 }
 
-// All requests get the answer while a session is open.
+// TestForeignAnswersWhileRunning gives the answer to all requests while a session is open.
 func TestForeignAnswersWhileRunning(t *testing.T) {
 	t.Parallel()
 	for trial, what := range trials(map[string]string{
@@ -128,7 +128,7 @@ func TestForeignAnswersWhileRunning(t *testing.T) {
 	}
 }
 
-// requireOutage fails unless a call failed as in an outage, with the cause.
+// requireOutage requires that a call failed with the code of an outage and with the cause.
 func requireOutage(t *testing.T, call string, err error, told []string) {
 	t.Helper()
 	if code := status.Code(err); code != codes.Unavailable && code != codes.DeadlineExceeded {
@@ -137,7 +137,8 @@ func requireOutage(t *testing.T, call string, err error, told []string) {
 	requireTold(t, call+": "+status.Convert(err).Message(), told...)
 }
 
-// The answers come to the renewal of a token. It is good until it ends, and a login follows.
+// TestForeignAnswersToRenewals gives the answers to the renewal of a token. It expects that the token is used
+// until it expires, and that a login follows.
 func TestForeignAnswersToRenewals(t *testing.T) {
 	t.Parallel()
 	for name, what := range foreignAnswers {
@@ -164,8 +165,8 @@ func TestForeignAnswersToRenewals(t *testing.T) {
 	}
 }
 
-// A proxy answers in the place of the keeper what a wrapping token is: nobody has stolen anything,
-// and the token is still good.
+// TestForeignAnswersToAWrappingToken gives a proxy's answer to the lookup of a wrapping token. It expects no
+// ALERT, and that the token is used afterwards.
 func TestForeignAnswersToAWrappingToken(t *testing.T) {
 	t.Parallel()
 	for name, what := range foreignAnswers {

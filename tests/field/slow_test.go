@@ -11,8 +11,8 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// late makes a front's requests reach the OpenBao although their client has gone, after a delay:
-// such a login still makes a token.
+// late delays requests at the front, and sends them to OpenBao even after their client has gone. Such a login
+// still makes a token.
 func late(delay time.Duration, to func(*http.Request) bool) func(http.ResponseWriter, *http.Request) bool {
 	return func(_ http.ResponseWriter, r *http.Request) bool {
 		if to(r) {
@@ -23,14 +23,14 @@ func late(delay time.Duration, to func(*http.Request) bool) func(http.ResponseWr
 	}
 }
 
-// tokensOf counts the tokens of a tenant's role.
+// tokensOf returns the number of tokens of a tenant's role.
 func tokensOf(t *testing.T, n *parts.Tenant) (count int) {
 	t.Helper()
 	accessors := ask(t, n.Bao, "LIST", "auth/token/accessors", nil)
 	keys, _ := accessors["keys"].([]any)
 	for _, accessor := range keys {
 		about, err := n.Bao.Ask("POST", "auth/token/lookup-accessor", map[string]any{"accessor": accessor})
-		// It may have ended meanwhile.
+		// The token may have expired since the list was read.
 		if err != nil {
 			continue
 		}
@@ -42,7 +42,7 @@ func tokensOf(t *testing.T, n *parts.Tenant) (count int) {
 	return count
 }
 
-// A login that takes four seconds succeeds, the first time, and leaves no other token behind.
+// TestSlowLogin expects that a login of four seconds succeeds at the first try, and that no second token remains.
 func TestSlowLogin(t *testing.T) {
 	t.Parallel()
 	n := newTenant(t)
@@ -65,7 +65,7 @@ func TestSlowLogin(t *testing.T) {
 	}
 }
 
-// A check waits for a login as long as serve does.
+// TestCheckWithASlowLogin expects that `check` waits for a login as long as `serve` does.
 func TestCheckWithASlowLogin(t *testing.T) {
 	t.Parallel()
 	n := newTenant(t)
@@ -76,7 +76,7 @@ func TestCheckWithASlowLogin(t *testing.T) {
 	}
 }
 
-// A renewal that takes four seconds succeeds too: no login follows.
+// TestSlowRenewal expects that a renewal of four seconds succeeds and no login follows.
 func TestSlowRenewal(t *testing.T) {
 	t.Parallel()
 	n := newTenant(t)
@@ -100,8 +100,8 @@ func TestSlowRenewal(t *testing.T) {
 	}
 }
 
-// A login that is never answered: the error names the flag for its time, and a keeper that answers
-// again heals it.
+// TestLoginThatIsNeverAnswered expects an error that names the flag of the time limit, and a recovery as soon as
+// the keeper answers.
 func TestLoginThatIsNeverAnswered(t *testing.T) {
 	t.Parallel()
 	n := newTenant(t)

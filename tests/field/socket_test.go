@@ -10,8 +10,8 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// The socket file goes away while the process lives: it is bound anew within 5 s, and what /readyz
-// says is never that all is well while nobody can connect.
+// TestSocketFileRemoved expects that a removed socket file is bound again within 5 s, and that /readyz fails
+// while no client can connect.
 func TestSocketFileRemoved(t *testing.T) {
 	t.Parallel()
 	for name, remove := range map[string]func(path string) error{
@@ -42,8 +42,8 @@ func TestSocketFileRemoved(t *testing.T) {
 	}
 }
 
-// Something that is not ours to remove takes the place of the socket file: /readyz tells it within 5 s, it is
-// left alone, and once it is gone the socket is bound anew.
+// TestSocketFileReplaced puts a foreign file in place of the socket file. It expects that /readyz fails within 5
+// s, that the file stays, and that the socket is bound again after the file is gone.
 func TestSocketFileReplaced(t *testing.T) {
 	t.Parallel()
 	for name, place := range map[string]func(t *testing.T, path string){
@@ -69,7 +69,7 @@ func TestSocketFileReplaced(t *testing.T) {
 			if after, err := os.Lstat(p.path()); err != nil || !os.SameFile(before, after) {
 				t.Errorf("what took the place of the socket was not left alone: %v", err)
 			}
-			// The first line that names it is that of the start.
+			// The first line that names the file is the line of the start.
 			if !parts.Eventually(moveBound+slack, func() bool { return strings.Count(p.Stdout.String(), p.path()) >= 2 }) {
 				t.Errorf("the log does not name %s", p.path())
 			}
@@ -81,8 +81,8 @@ func TestSocketFileReplaced(t *testing.T) {
 	}
 }
 
-// The directory of the socket is missing, or a directory is in its place: the process ends with one
-// line that names the path and the remedy.
+// TestSocketDirectoryMissing expects that the process ends with one line that names the path and the remedy, if
+// the socket's directory is missing or a directory has the socket's path.
 func TestSocketDirectoryMissing(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(shortDir(t), "missing", "kms.sock")
@@ -96,7 +96,7 @@ func TestSocketDirectoryMissing(t *testing.T) {
 	}
 }
 
-// Paths as people write them.
+// TestSocketPathForms expects that each form of the socket's path works.
 func TestSocketPathForms(t *testing.T) {
 	t.Parallel()
 	of := func(length int) func(dir string) string {
@@ -104,7 +104,7 @@ func TestSocketPathForms(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		path func(dir string) string
-		// form is how the flag says the path.
+		// form returns the path in the form of the flag.
 		form func(path string) string
 		good bool
 	}{

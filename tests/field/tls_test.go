@@ -13,7 +13,8 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// shown is the configuration of a server that shows a certificate, and the file that a client trusts.
+// shown has the configuration of a server with a certificate, and the file of the authorities that a client
+// trusts.
 func shown(t *testing.T, certificate parts.Certificate, err error) (*tls.Config, string) {
 	t.Helper()
 	must(t, err)
@@ -34,8 +35,8 @@ func issued(t *testing.T, change func(*x509.Certificate)) (*tls.Config, string) 
 
 func unchanged(*x509.Certificate) {}
 
-// What keeps a TLS connection from being made: the error names the cause and a remedy that helps,
-// in words that are not those of a library.
+// TestCausesOfTLS expects that the error names the cause of a failed TLS connection and a true remedy, without
+// texts of the TLS library.
 func TestCausesOfTLS(t *testing.T) {
 	t.Parallel()
 	for trial, c := range map[string]struct {
@@ -92,7 +93,7 @@ func TestCausesOfTLS(t *testing.T) {
 			wrong: []string{"check the network", "--tls-sni"},
 		},
 		"certificate_of_an_authority_that_was_made_anew": {
-			// It has the name of the one that is trusted, and another key.
+			// This authority has the name of the trusted one, and another key.
 			serve: func(t *testing.T) (*tls.Config, string) {
 				config, _ := issued(t, unchanged)
 				_, former := issued(t, unchanged)
@@ -177,7 +178,7 @@ func withoutIntermediate(t *testing.T) (*tls.Config, string) {
 	return config, root.File
 }
 
-// The real server on a plain port, and the address with https://.
+// TestHTTPSToAPlainPortOfOpenBao connects with https:// to a plain port of a real server.
 func TestHTTPSToAPlainPortOfOpenBao(t *testing.T) {
 	t.Parallel()
 	b, err := parts.StartPlainOpenBao(parts.Way{}, needed(t, "BAO"), shortDir(t))
@@ -190,14 +191,15 @@ func TestHTTPSToAPlainPortOfOpenBao(t *testing.T) {
 	p.requireNeverTold(t, "give the CA")
 }
 
-// The real server with TLS, and the address with http://. The cause stays the same for as long as it lasts.
+// TestPlainHTTPToATLSPortOfOpenBao connects with http:// to a TLS port of a real server. It expects the same
+// cause at each try.
 func TestPlainHTTPToATLSPortOfOpenBao(t *testing.T) {
 	t.Parallel()
 	n := newTenant(t)
 	flags := append(withoutFlag(n.Flags(), "--vault-address"), "--vault-address=http://"+n.Bao.Address)
 	p := launch(t, flags)
 	p.waitTold(t, startBound, `https://`, `(?i)plain|TLS`)
-	// Two tries later.
+	// Wait for two more tries.
 	parts.Eventually(5*time.Second, func() bool { return p.status(t.Context()) == nil })
 	p.waitTold(t, startBound, `https://`, `(?i)plain|TLS`)
 	requireTold(t, p.checks(t), `https://`)
@@ -219,7 +221,7 @@ func TestIPv6Address(t *testing.T) {
 	}
 }
 
-// readFile returns what a file holds.
+// readFile returns the content of a file.
 func readFile(t *testing.T, path string) []byte {
 	t.Helper()
 	text, err := os.ReadFile(path)

@@ -10,14 +10,14 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// debugTexts are what Rust's Debug form and rustls's own words look like: no operator can use them.
+// debugTexts match texts of Rust's Debug form and of rustls. They do not help an operator.
 var debugTexts = []string{
 	"Other(", "OtherError", "CaUsedAsEndEntity", "InvalidContentType", "corrupt message",
 	"received fatal alert", "UnknownIssuer", "NotValidForName", "peer is incompatible",
 	"BadSignature", "BadEncoding", "InvalidCharacter", "DnsName(", "Some(", "Err(",
 }
 
-// waitTold waits until Status fails with a text that matches all patterns.
+// waitTold waits until the error of Status matches all patterns.
 func (p *plugin) waitTold(t *testing.T, bound time.Duration, patterns ...string) {
 	t.Helper()
 	var last string
@@ -40,7 +40,7 @@ func matchesAll(text string, patterns []string) bool {
 	})
 }
 
-// everything is all that an operator could read so far: errors of calls, /statusz, the log.
+// everything returns all texts that an operator could read so far: errors of calls, /statusz, the log.
 func (p *plugin) everything() []string {
 	p.notes()
 	p.mu.Lock()
@@ -48,13 +48,13 @@ func (p *plugin) everything() []string {
 	return append(slices.Clone(p.told), strings.Split(p.Printed(), "\n")...)
 }
 
-// requireNeverTold fails where a text of these, or one of debugTexts, was told to the operator.
+// requireNeverTold fails if the operator could read one of these texts or one of debugTexts.
 func (p *plugin) requireNeverTold(t *testing.T, texts ...string) {
 	t.Helper()
 	requireNone(t, p.everything(), append(texts, debugTexts...)...)
 }
 
-// requireNone fails where one of the texts is in one of the lines, once a text.
+// requireNone fails once for each text that is in one of the lines.
 func requireNone(t *testing.T, lines []string, texts ...string) {
 	t.Helper()
 	for _, text := range texts {
@@ -67,7 +67,7 @@ func requireNone(t *testing.T, lines []string, texts ...string) {
 	}
 }
 
-// requireTold fails unless a text matches all patterns.
+// requireTold fails if no text matches all patterns.
 func requireTold(t *testing.T, text string, patterns ...string) {
 	t.Helper()
 	if !matchesAll(text, patterns) {

@@ -16,8 +16,8 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// bundle makes a bundle of an image for runc: a root that the process sees read-only, no capabilities, no new privileges, and the
-// directory at /work. Returns the command that runs it as a user.
+// bundle makes a bundle of an image for runc: a read-only root, no capabilities, no new privileges, and the
+// directory at /work. It returns the command that runs the bundle as a user.
 func (n *node) bundle(image, id string, uid, gid int, dir string, args ...string) []string {
 	n.t.Helper()
 	bundle := suite.ShortDir(n.t)
@@ -46,8 +46,8 @@ func (n *node) bundle(image, id string, uid, gid int, dir string, args ...string
 	return []string{"runc", "--root=" + filepath.Join(n.dir, "runc"), "run", "--bundle=" + bundle, id}
 }
 
-// tryImages runs the image as any uid with gid 0, as OpenShift does, with the API server's own client at its
-// socket; and the image with a shell, in which the program is at the same place.
+// tryImages runs the image as a random uid with gid 0, as OpenShift does, and calls its socket with the API
+// server's own client. It also requires that the image with a shell has the program at the same path.
 func (n *node) tryImages() {
 	t := n.t
 	dir := suite.ShortDir(t)

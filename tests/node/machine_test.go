@@ -20,11 +20,11 @@ const (
 	manifests  = "/etc/kubernetes/manifests"
 	runtime    = "/run/containerd/containerd.sock"
 	kubeletURL = "https://127.0.0.1:10250"
-	// changeBound is how long a Pod may take to be made, to end, or to become ready.
+	// changeBound limits the time in which a Pod starts, ends or becomes ready.
 	changeBound = 2 * time.Minute
 )
 
-// containerdConfig keeps containerd to what such a machine allows: no AppArmor, no raising of limits.
+// containerdConfig makes containerd work without AppArmor and without higher limits, which this machine forbids.
 const containerdConfig = `version = 2
 root = "/var/lib/containerd"
 state = "/run/containerd"
@@ -44,7 +44,7 @@ oom_score = 0
   conf_dir = "/etc/cni/net.d"
 `
 
-// kubeletConfig is that of a kubelet without an API server, which runs static Pods.
+// kubeletConfig configures a kubelet without an API server. It runs static Pods.
 const kubeletConfig = `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 staticPodPath: ` + manifests + `
@@ -96,7 +96,7 @@ func newMachine(t *testing.T, dir string) *machine {
 	return m
 }
 
-// until waits until it holds; not longer than a change may take, and not while no kubelet runs.
+// until waits until the condition holds. It fails after changeBound, or when no kubelet runs.
 func (m *machine) until(holds func() bool) bool {
 	held := false
 	parts.EventuallyEvery(200*time.Millisecond, changeBound, func() bool {
@@ -121,7 +121,7 @@ func (m *machine) run(args ...string) string {
 	return out
 }
 
-// startKubelet starts the kubelet; Pods appear as the manifests say.
+// startKubelet starts the kubelet, which starts the Pods of the manifests.
 func (m *machine) startKubelet() {
 	m.t.Helper()
 	process, err := m.way.Start("kubelet", []string{
@@ -159,8 +159,8 @@ func (m *machine) end() {
 	}
 }
 
-// removeCgroups removes the empty groups that containers leave: those of containerd's namespace, and those
-// of Pods. One that is in use stays.
+// removeCgroups removes the empty groups that containers leave: the groups of containerd's namespace, and those
+// of Pods. It keeps a group that is in use.
 func removeCgroups() {
 	for _, pattern := range []string{"/sys/fs/cgroup/*/k8s.io", "/sys/fs/cgroup/k8s.io"} {
 		roots, _ := filepath.Glob(pattern)
@@ -175,7 +175,7 @@ func (m *machine) containers() []string {
 	return strings.Fields(out)
 }
 
-// pod is what the kubelet says of a Pod.
+// pod has what the kubelet reports about a Pod.
 type pod struct {
 	Metadata struct{ Name string }
 	Status   struct {
@@ -190,7 +190,7 @@ type pod struct {
 	}
 }
 
-// pod returns the Pod whose name begins so; nil while there is none.
+// pod returns the Pod whose name begins with the prefix, or nil.
 func (m *machine) pod(name string) *pod {
 	response, err := m.http.Get(kubeletURL + "/pods")
 	if err != nil {
@@ -209,7 +209,7 @@ func (m *machine) pod(name string) *pod {
 	return nil
 }
 
-// running returns the id of the Pod's container that runs, and how often it was restarted.
+// running returns the id of the Pod's running container, and the number of its restarts.
 func (m *machine) running(name string) (id string, restarts int, ready bool) {
 	p := m.pod(name)
 	if p == nil || len(p.Status.ContainerStatuses) != 1 || p.Status.ContainerStatuses[0].State.Running == nil {
@@ -219,7 +219,7 @@ func (m *machine) running(name string) (id string, restarts int, ready bool) {
 	return strings.TrimPrefix(status.ContainerID, "containerd://"), status.RestartCount, status.Ready
 }
 
-// untilReady waits until the Pod is ready, in a container other than the former one.
+// untilReady waits until the Pod is ready in another container than the former one.
 func (m *machine) untilReady(name, former string) string {
 	m.t.Helper()
 	var id string
@@ -233,7 +233,7 @@ func (m *machine) untilReady(name, former string) string {
 	return id
 }
 
-// pid returns the process of a container.
+// pid returns the process id of a container.
 func (m *machine) pid(container string) string {
 	m.t.Helper()
 	for _, line := range strings.Split(m.run("ctr", "--namespace=k8s.io", "tasks", "list"), "\n") {
@@ -251,7 +251,7 @@ func (m *machine) kill(container string) {
 	m.run("kill", "-9", m.pid(container))
 }
 
-// write replaces a manifest in one step, as operators are told to.
+// write replaces a manifest in one step, as the documents tell operators to.
 func (m *machine) write(name, text string) {
 	m.t.Helper()
 	draft := filepath.Join("/etc/kubernetes", name+".draft")
@@ -259,7 +259,7 @@ func (m *machine) write(name, text string) {
 	suite.Must(m.t, os.Rename(draft, filepath.Join(manifests, name)))
 }
 
-// get returns what a page says; nothing where it does not answer.
+// get returns the text of a page, or an empty text when the server does not answer.
 func (m *machine) get(url string) string {
 	response, err := m.http.Get(url)
 	if err != nil {

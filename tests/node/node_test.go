@@ -1,5 +1,5 @@
-// Package node_test boots a control-plane node: a real kubelet with containerd runs etcd, kube-apiserver and
-// the provider's image as static Pods, from the files of deploy/ and from what kubeadm makes with them.
+// Package node_test boots a control-plane node: a real kubelet with containerd runs etcd, kube-apiserver and the
+// provider's image as static Pods. The manifests are the files of deploy/ and those that kubeadm makes from them.
 package node_test
 
 import (
@@ -26,17 +26,17 @@ const (
 	apiServer = "kube-apiserver"
 )
 
-// node is a machine with what a control plane needs.
+// node is a machine with the files and programs of a control plane.
 type node struct {
 	*machine
 	bao    *parts.OpenBao
 	tenant *parts.Tenant
-	// podOfProvider is the manifest of deploy/, with the marked lines changed, and image what it names.
+	// podOfProvider is the manifest of deploy/ with the marked lines changed. image is the image that it names.
 	podOfProvider, image                          string
 	podOfEtcd, podOfAPIServer, podByClusterConfig string
 }
 
-// prepare starts a keeper and makes all files of the node, and starts no Pod.
+// prepare starts a keeper and makes all files of the node. It does not start a Pod.
 func prepare(t *testing.T, dir string) *node {
 	t.Helper()
 	ownNode(t, dir)
@@ -54,12 +54,12 @@ func prepare(t *testing.T, dir string) *node {
 	manifest = strings.Replace(manifest, "https://vault.example.com:8200", "https://"+bao.Address, 1)
 	manifest = strings.Replace(manifest, "transit/keys/kubernetes", n.tenant.Mount+"/keys/"+n.tenant.Key, 1)
 	n.image = regexp.MustCompile(`localhost/vault-kube-kms:\S+`).FindString(manifest)
-	// A test does not wait for a minute.
+	// The default of one minute is too long for a test.
 	n.podOfProvider = strings.Replace(manifest, "        - --health-address", "        - --rotation-delay=5s\n        - --health-address", 1)
 	return n
 }
 
-// deploy returns a file of deploy/.
+// deploy returns the text of a file of deploy/.
 func (n *node) deploy(name string) string {
 	n.t.Helper()
 	text, err := os.ReadFile(filepath.Join("../../deploy", name))
@@ -67,7 +67,7 @@ func (n *node) deploy(name string) string {
 	return string(text)
 }
 
-// settle types what docs/install.md tells an operator to type on a node.
+// settle types the commands of docs/install.md for a node.
 func (n *node) settle() {
 	n.t.Helper()
 	dir := suite.ShortDir(n.t)
@@ -91,8 +91,8 @@ func (n *node) settle() {
 	n.run("sh", "-ec", "cd "+dir+"\n"+block)
 }
 
-// kubeadm makes certificates and the manifests of etcd and the API server, the latter in both ways that
-// deploy/kubeadm has: with our patch, and with our part of the ClusterConfiguration.
+// kubeadm makes the certificates, the manifest of etcd and the manifest of the API server. It makes the latter in
+// both ways of deploy/kubeadm: with our patch, and with our part of the ClusterConfiguration.
 func (n *node) kubeadm() {
 	n.t.Helper()
 	kubeadm := filepath.Join(suite.Needed(n.t, "NODE"), "kubeadm")
@@ -123,7 +123,7 @@ etcd: {local: {imageTag: %q}}
 	n.podByClusterConfig = n.take("kube-apiserver.yaml")
 }
 
-// take moves a manifest out of the kubelet's directory.
+// take moves a manifest out of the directory of the kubelet.
 func (n *node) take(name string) string {
 	n.t.Helper()
 	path := filepath.Join(manifests, name)
@@ -136,13 +136,13 @@ func (n *node) take(name string) string {
 // etcdTag is the tag of the image of etcd, which is the version of its folder.
 func etcdTag() string { return os.Getenv("ETCD_VERSION") }
 
-// kubectl runs kubectl as the administrator that kubeadm makes before there are roles.
+// kubectl runs kubectl as the administrator that kubeadm makes before any role exists.
 func (n *node) kubectl(args ...string) (string, error) {
 	return n.try(append([]string{filepath.Join(suite.Needed(n.t, "KUBERNETES"), "kubectl"),
 		"--kubeconfig=/etc/kubernetes/super-admin.conf", "--request-timeout=10s", "--cache-dir=" + filepath.Join(n.dir, "kubectl")}, args...)...)
 }
 
-// untilServes waits until the API server is ready, with what it says of its KMS provider.
+// untilServes waits until the API server is ready and reports its KMS provider as ready.
 func (n *node) untilServes() {
 	n.t.Helper()
 	var last error
@@ -167,7 +167,7 @@ func (n *node) store(name string) {
 	n.read(name)
 }
 
-// read reads a Secret that was stored.
+// read reads a stored Secret.
 func (n *node) read(name string) {
 	n.t.Helper()
 	var got string
@@ -180,7 +180,7 @@ func (n *node) read(name string) {
 	}
 }
 
-// stored returns what etcd holds of a Secret.
+// stored returns the bytes of a Secret in etcd.
 func (n *node) stored(name string) string {
 	n.t.Helper()
 	return n.run(filepath.Join(suite.Needed(n.t, "ETCD"), "etcdctl"), "--endpoints=https://127.0.0.1:2379",
@@ -189,7 +189,7 @@ func (n *node) stored(name string) string {
 		"get", "--print-value-only", "/registry/secrets/default/"+name)
 }
 
-// requireEncrypted requires that etcd holds a Secret encrypted, by this version of the key.
+// requireEncrypted requires that the Secret in etcd is encrypted by this version of the key.
 func (n *node) requireEncrypted(name, version string) {
 	n.t.Helper()
 	stored := n.stored(name)
@@ -198,9 +198,11 @@ func (n *node) requireEncrypted(name, version string) {
 	}
 }
 
-// A node boots in any order, and survives what happens to nodes.
+// TestNode boots a node in each order of its parts. The node recovers from killed parts, a restarted kubelet, a
+// stopped keeper, a rotation and an upgrade.
 func TestNode(t *testing.T) {
-	// The process outside makes the directory and removes it, once the mounts below it are gone.
+	// The process outside of the namespaces makes the directory. It removes the directory after the mounts below
+	// it are gone.
 	const dirVariable = "NODE_DIR"
 	if os.Getenv(dirVariable) == "" {
 		t.Setenv(dirVariable, suite.ShortDir(t))
@@ -279,7 +281,7 @@ func TestNode(t *testing.T) {
 	n.store("at-the-end")
 }
 
-// untilRuns waits until the Pod's container runs.
+// untilRuns waits until the container of the Pod runs.
 func (n *node) untilRuns(name string) {
 	n.t.Helper()
 	if !n.until(func() bool { id, _, _ := n.running(name); return id != "" }) {
@@ -287,7 +289,8 @@ func (n *node) untilRuns(name string) {
 	}
 }
 
-// requireRestricted requires that the process of a container has no user, no right and no disk of the node.
+// requireRestricted requires that the process of a container has no user, no capability and no writable disk of
+// the node.
 func (n *node) requireRestricted(container string) {
 	n.t.Helper()
 	status, err := os.ReadFile("/proc/" + n.pid(container) + "/status")
@@ -305,8 +308,8 @@ func (n *node) requireRestricted(container string) {
 	}
 }
 
-// requireStays requires that three liveness probes succeed, and that the container is the same and ready, after
-// the provider has told that its keeper is away.
+// requireStays requires that three liveness probes succeed after the provider has reported an outage of its
+// keeper, and that the container is still the same and ready.
 func (n *node) requireStays(container string) {
 	n.t.Helper()
 	told := func() bool {
@@ -327,7 +330,7 @@ func (n *node) requireStays(container string) {
 	}
 }
 
-// probes returns how many liveness probes of the provider's container were successful, and how many failed.
+// probes returns the numbers of successful and failed liveness probes of the provider's container.
 func (n *node) probes() (successful, failed int) {
 	for _, line := range strings.Split(n.get(kubeletURL+"/metrics/probes"), "\n") {
 		labels, value, found := strings.Cut(line, "} ")
@@ -362,7 +365,7 @@ func (n *node) untilWritesWith(version string) {
 	}
 }
 
-// whileWriting does something while Secrets are written; each write must succeed.
+// whileWriting runs an action while Secrets are written. Each write must succeed.
 func (n *node) whileWriting(do func()) {
 	n.t.Helper()
 	ctx, stop := context.WithCancel(n.t.Context())
@@ -393,7 +396,7 @@ func (n *node) whileWriting(do func()) {
 	n.t.Logf("%d Secrets were written meanwhile, and are read", written.Load())
 }
 
-// stopAll ends the kubelet and every container, as a shutdown does.
+// stopAll ends the kubelet and every container, as a shutdown of the node does.
 func (n *node) stopAll() {
 	n.t.Helper()
 	n.kubelet.Stop()

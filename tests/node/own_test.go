@@ -14,12 +14,12 @@ import (
 // nodeAddress is the address of the node in its network namespace.
 const nodeAddress = "192.0.2.10"
 
-// ownNode gives this process, which has a mount and a network namespace of its own, the directories and
-// the address of a new node: what a control plane writes below /etc, /var, /opt and /run is in dir alone.
+// ownNode gives this process the directories and the address of a new node. The process has its own mount and
+// network namespaces. Files that a control plane writes below /etc, /var, /opt and /run are only in dir.
 func ownNode(t *testing.T, dir string) {
 	t.Helper()
 	suite.Must(t, unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
-	// An overlay cannot be the upper layer of another one, so containers live beside it.
+	// An overlay cannot be the upper layer of another overlay, so the files of containers are beside it.
 	containers := filepath.Join(dir, "containerd")
 	suite.Must(t, os.MkdirAll(containers, 0o711))
 	upper := filepath.Join(dir, "upper")

@@ -10,8 +10,8 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// stay keeps the node for a person (cargo xtask node up): writes what to type to a file of the place, and waits
-// for SIGTERM at the process that another file names.
+// stay keeps the node for a person (cargo xtask node up). It writes a file with the commands to type, writes the
+// process id to another file, and waits for SIGTERM.
 func (n *node) stay(place string) {
 	n.t.Helper()
 	ended := make(chan os.Signal, 1)

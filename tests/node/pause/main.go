@@ -1,4 +1,4 @@
-// Command pause is what keeps a Pod's sandbox: it waits until it is told to end.
+// Command pause keeps the sandbox of a Pod: it waits until it gets a signal to end.
 package main
 
 import (
