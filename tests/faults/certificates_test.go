@@ -11,8 +11,8 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// All nodes get new certificates of the same authority. Connections that are open go on; then the node
-// is lost that they lead to, so that new ones have to be made.
+// The test gives all nodes new certificates of the same authority. Open connections go on. Then the node of these
+// connections ends, so that the plugin must connect again.
 func certificatesRenewed(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	follower := raft.Followers(leader)[0]
 	x := newTrial(t, newTenant(t, raft), raft.Addresses(follower))
@@ -24,8 +24,8 @@ func certificatesRenewed(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) 
 	must(t, follower.Rejoin())
 }
 
-// The authority itself is replaced as operators do it: first both are trusted, then the nodes change,
-// then only the new one is.
+// The test replaces the authority as operators do: the plugin trusts both, then the nodes change, then the plugin
+// trusts only the new one.
 func authorityReplaced(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	bundle := newBundle(t, raft)
 	former := raft.Authority
@@ -45,8 +45,7 @@ func authorityReplaced(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	must(t, follower.Rejoin())
 }
 
-// Without that care no new connection can be made for a while: calls fail until the file holds the new
-// authority, and not longer.
+// The test replaces the authority at once. Calls must fail only until the file holds the new authority.
 func authorityReplacedAtOnce(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	bundle := newBundle(t, raft)
 	next, err := raft.NextAuthority()
@@ -54,7 +53,7 @@ func authorityReplacedAtOnce(t *testing.T, raft *parts.Raft, leader *parts.OpenB
 	x := newTrial(t, newTenant(t, raft), raft.Addresses(leader), bundle.flag())
 	x.begin()
 	must(t, raft.Renew(next))
-	// No connection of before stays open.
+	// No former connection stays open.
 	raft.Kill()
 	must(t, raft.Each((*parts.OpenBao).Rejoin))
 	_, err = raft.UntilWhole()
@@ -69,14 +68,14 @@ func authorityReplacedAtOnce(t *testing.T, raft *parts.Raft, leader *parts.OpenB
 	})
 }
 
-// reconnect ends a node, and waits until calls work by new connections to others.
+// reconnect ends a node, and waits until calls succeed over new connections to other nodes.
 func (x *trial) reconnect(node *parts.OpenBao) {
 	x.t.Helper()
 	node.Kill()
 	x.untilCallsWork(time.Now())
 }
 
-// bundle is the plugin's file of authorities.
+// bundle returns the plugin's file of authorities.
 type bundle struct {
 	t    *testing.T
 	file string
@@ -91,7 +90,7 @@ func newBundle(t *testing.T, raft *parts.Raft) bundle {
 
 func (b bundle) flag() string { return "--tls-ca-file=" + b.file }
 
-// trust makes these all that are trusted.
+// trust makes the plugin trust only these authorities.
 func (b bundle) trust(authorities ...*parts.Authority) {
 	b.t.Helper()
 	var pem []byte
@@ -104,7 +103,7 @@ func (b bundle) trust(authorities ...*parts.Authority) {
 	must(b.t, os.Rename(b.file+".new", b.file))
 }
 
-// untilTrusts waits until the plugin has taken up so many bundles.
+// untilTrusts waits until the plugin has read this number of bundles.
 func (x *trial) untilTrusts(bundles int) {
 	x.t.Helper()
 	if !parts.Eventually(startBound, func() bool {

@@ -7,8 +7,8 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// aged is a trial whose token is not new any more: one that is refused moments after it was given is
-// replaced with a pause.
+// aged waits until the token of a trial is some seconds old. A token that is refused soon after its login is
+// replaced only after a pause.
 func aged(t *testing.T) *trial {
 	t.Helper()
 	raft := sharedRaft(t)
@@ -24,7 +24,7 @@ func aged(t *testing.T) *trial {
 	return x
 }
 
-// A token that is revoked costs one login, and no call.
+// TestTokenRevoked expects that a revoked token costs one login, and no failed call.
 func TestTokenRevoked(t *testing.T) {
 	t.Parallel()
 	x := aged(t)
@@ -41,8 +41,8 @@ func TestTokenRevoked(t *testing.T) {
 	}
 }
 
-// Without its role no login is possible; one that is made again, with a new secret ID in the file,
-// heals it at once.
+// TestRoleDeletedAndMadeAgain deletes the role, so that no login is possible. It expects an immediate recovery
+// after the role is made again and the file has a new secret ID.
 func TestRoleDeletedAndMadeAgain(t *testing.T) {
 	t.Parallel()
 	x := aged(t)
@@ -61,20 +61,20 @@ func TestRoleDeletedAndMadeAgain(t *testing.T) {
 	must(t, err)
 	must(t, n.WriteSecretID(n.SecretID))
 	x.end()
-	// Nothing is asked without a token: a failed call costs nothing.
+	// Without a token no request is sent, so a failed call costs no request.
 	x.require(promise{
 		failures: unbounded, statusFailures: unbounded, logins: 1, sessionFailures: 2, perFailure: 0.1, own: 40,
 	})
 }
 
-// The former secret ID is dead before the new one is in the file, and a login falls in between: the
-// token that is held is used on.
+// TestSecretIDReplaced destroys the secret ID before the file has the new one. A login fails in this time. The
+// test expects that the present token stays in use.
 func TestSecretIDReplaced(t *testing.T) {
 	t.Parallel()
 	raft := sharedRaft(t)
 	n := newTenant(t, raft)
-	// A batch token cannot be renewed: there is a login every ten seconds. The five seconds after a refused one
-	// are enough to see the new file, even on a busy machine.
+	// A batch token cannot be renewed, so there is a login every ten seconds. The plugin sees the new file within
+	// five seconds after a refused login, even on a busy machine.
 	must(t, n.MakeRole(map[string]any{"token_type": "batch", "token_ttl": "15s", "token_max_ttl": "15s"}))
 	x := newTrial(t, n, raft.Addresses(n.Bao))
 	x.begin()
@@ -94,8 +94,8 @@ func TestSecretIDReplaced(t *testing.T) {
 	x.require(promise{logins: 3, sessionFailures: 1, own: 30})
 }
 
-// What the policy no longer allows fails with that cause, asks for no login, and works as soon as it
-// is allowed again.
+// TestPolicyTakenAwayAndBack expects that denied calls fail with that cause and without a login, and succeed as
+// soon as the policy allows them again.
 func TestPolicyTakenAwayAndBack(t *testing.T) {
 	t.Parallel()
 	raft := sharedRaft(t)

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// The suite is worth what its judges are: they are judged by calls that are made up.
+// These tests check the functions that judge recorded calls, with made-up calls.
 func TestRecoveryIsTheEndOfTheLastFailureAndOneSuccessOfEach(t *testing.T) {
 	t.Parallel()
 	over := time.Now()

@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// call is one call of the API server, and what came of it.
+// call is one call of the API server and its result.
 type call struct {
 	method       string
 	asked, ended time.Time
-	// code is empty where it worked.
+	// code is empty if the call succeeded.
 	code, message string
 }
 
-// ledger is all calls, in the order in which they ended.
+// ledger has all calls, in the order of their ends.
 type ledger struct {
 	mu    sync.Mutex
 	calls []call
@@ -29,7 +29,7 @@ func (l *ledger) note(method string, asked time.Time, code, message string) {
 	l.calls = append(l.calls, call{method, asked, time.Now(), code, message})
 }
 
-// since are the calls that ended after a moment.
+// since returns the calls that ended after this time.
 func (l *ledger) since(moment time.Time) []call {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -42,8 +42,8 @@ func (l *ledger) since(moment time.Time) []call {
 
 var methods = []string{"Encrypt", "Decrypt", "Status"}
 
-// recovered is when all was well again after a moment: each method has worked, with a call that was
-// made after it, and no call fails any more. It is the moment itself where nothing ever failed.
+// recovered returns the time of the recovery after `from`: each method has succeeded with a call that began after
+// it, and no later call has failed. Without any failure it returns `from` itself.
 func recovered(calls []call, moment time.Time) (at time.Time, complete bool) {
 	worked, failed := map[string]bool{}, false
 	at = moment
@@ -54,7 +54,7 @@ func recovered(calls []call, moment time.Time) (at time.Time, complete bool) {
 			at, failed = c.ended, true
 		case c.asked.After(moment) && !worked[c.method]:
 			worked[c.method] = true
-			// Where a call had failed, it is well again only now.
+			// After a failed call, the recovery is not earlier than this success.
 			if failed {
 				at = c.ended
 			}
@@ -63,18 +63,18 @@ func recovered(calls []call, moment time.Time) (at time.Time, complete bool) {
 	return at, len(worked) == len(methods)
 }
 
-// account is what came of many calls.
+// account has the totals of many calls.
 type account struct {
 	calls, failed map[string]int
 	codes         map[string]int
-	// said is each message, with how often it was said.
+	// said has each error message with its count.
 	said map[string]int
-	// gap is the longest time in which no Encrypt, or no Decrypt, worked though some were tried; slowest
-	// is the longest call that worked.
+	// gap is the longest time without a successful Encrypt, or Decrypt, while some were tried. slowest is the
+	// duration of the longest successful call.
 	gap, slowest time.Duration
 }
 
-// accountOf is the account of calls that were made from a moment on.
+// accountOf returns the totals of the calls that began after this time.
 func accountOf(calls []call, from time.Time) account {
 	a := account{calls: map[string]int{}, failed: map[string]int{}, codes: map[string]int{}, said: map[string]int{}}
 	since, failing := map[string]time.Time{"Encrypt": from, "Decrypt": from}, map[string]bool{}
@@ -99,7 +99,7 @@ func accountOf(calls []call, from time.Time) account {
 	return a
 }
 
-// keeperCalls are those that need the keeper.
+// keeperCalls returns the calls that need the keeper.
 func (a account) keeperCalls() int { return a.calls["Encrypt"] + a.calls["Decrypt"] }
 
 func (a account) keeperFailures() int { return a.failed["Encrypt"] + a.failed["Decrypt"] }

@@ -15,22 +15,22 @@ import (
 )
 
 const (
-	// What kube-apiserver allows for a call by default.
+	// callTimeout is kube-apiserver's default time limit of a call.
 	callTimeout = 3 * time.Second
-	// An API server has as much to do as this on a busy day.
+	// These numbers are the load of a busy API server.
 	workers = 4
 	pause   = 80 * time.Millisecond
 	// What is stored before a fault.
 	storedFirst = 64
 )
 
-// stored is what one Encrypt gave, and for what.
+// stored is the plaintext and the answer of one Encrypt.
 type stored struct {
 	sealed    *service.EncryptResponse
 	plaintext []byte
 }
 
-// load calls a plugin all the time as API servers do, and checks every plaintext.
+// load calls a plugin without pause, as API servers do, and checks every plaintext.
 type load struct {
 	t      *testing.T
 	client service.Service
@@ -44,7 +44,7 @@ type load struct {
 	stored []stored
 }
 
-// newLoad is a load that has stored something and goes on until it is ended.
+// newLoad stores some objects and starts a load, which runs until its end is called.
 func newLoad(t *testing.T, endpoint string) *load {
 	t.Helper()
 	client, err := kmsv2.NewGRPCService(t.Context(), endpoint, "test", callTimeout)
@@ -60,7 +60,7 @@ func newLoad(t *testing.T, endpoint string) *load {
 	return l
 }
 
-// work adds so many workers.
+// work starts this number of workers.
 func (l *load) work(workers int) {
 	for range workers {
 		l.forEver(func() {
@@ -78,7 +78,7 @@ func (l *load) forEver(do func()) {
 			do()
 			select {
 			case <-l.ctx.Done():
-			// Workers that go in step would leave the keeper idle in between.
+			// Workers with equal pauses would leave the keeper idle between their calls.
 			case <-time.After(pause/2 + mathrand.N(pause)):
 			}
 		}
@@ -107,7 +107,7 @@ func (l *load) seal() (one stored, ok bool) {
 	return one, true
 }
 
-// open reads something stored. A wrong answer ends the test: nothing is worse.
+// open decrypts a stored object. A wrong plaintext ends the test at once.
 func (l *load) open(one stored) {
 	if one.sealed == nil {
 		return
@@ -131,7 +131,7 @@ func (l *load) status() {
 	l.note("Status", asked, err)
 }
 
-// note writes down what came of a call, unless the load's end cut it off.
+// note records the result of a call, except for a call that the end of the load has cancelled.
 func (l *load) note(method string, asked time.Time, err error) {
 	switch {
 	case err == nil:
@@ -141,7 +141,7 @@ func (l *load) note(method string, asked time.Time, err error) {
 	}
 }
 
-// some is something stored, now or long ago.
+// some returns a random stored object, old or new.
 func (l *load) some() stored {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -151,7 +151,7 @@ func (l *load) some() stored {
 	return l.stored[mathrand.IntN(len(l.stored))]
 }
 
-// firstAndNewest are what was stored before the fault, and what was stored last.
+// firstAndNewest returns the objects that were stored before the fault, and the last one.
 func (l *load) firstAndNewest(count int) []stored {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -161,7 +161,7 @@ func (l *load) firstAndNewest(count int) []stored {
 	return append(append([]stored(nil), l.stored[:count]...), l.stored[len(l.stored)-count:]...)
 }
 
-// read reads one stored thing, outside the load.
+// read decrypts one stored object, outside of the load.
 func (l *load) read(one stored) error {
 	opened, err := l.client.Decrypt(l.t.Context(), "after", asStored(one.sealed))
 	if err == nil && !bytes.Equal(opened, one.plaintext) {
@@ -170,7 +170,7 @@ func (l *load) read(one stored) error {
 	return err
 }
 
-// requireReads fails unless all of it is read, and right.
+// requireReads requires that all these objects decrypt to their plaintexts.
 func (l *load) requireReads(all []stored) {
 	l.t.Helper()
 	for _, one := range all {
@@ -181,7 +181,7 @@ func (l *load) requireReads(all []stored) {
 	}
 }
 
-// asStored is what the API server asks with for what it got before.
+// asStored returns the Decrypt request that the API server makes from an answer of Encrypt.
 func asStored(sealed *service.EncryptResponse) *service.DecryptRequest {
 	return &service.DecryptRequest{
 		Ciphertext: sealed.Ciphertext, KeyID: sealed.KeyID, Annotations: sealed.Annotations,

@@ -1,5 +1,5 @@
-// Package faults_test runs the plugin against a real OpenBao of three nodes on Raft, under the load of
-// the API server's own client, through one fault after the other. A checker compares every plaintext.
+// Package faults_test runs the plugin against a real OpenBao of three Raft nodes, under the load of the API
+// server's own client. It makes one fault after the other, and compares every plaintext.
 package faults_test
 
 import (
@@ -20,7 +20,7 @@ var (
 
 var shared = suite.Shared[*parts.Raft]{Start: parts.StartRaft}
 
-// sharedRaft is the cluster of all tests whose fault is that of one tenant.
+// sharedRaft is the cluster of all tests whose fault concerns one tenant.
 func sharedRaft(t *testing.T) *parts.Raft {
 	t.Helper()
 	raft := shared.Use(t)
@@ -28,7 +28,7 @@ func sharedRaft(t *testing.T) *parts.Raft {
 	return raft
 }
 
-// ownRaft is a cluster for faults that all of it feels.
+// ownRaft starts a cluster for faults that concern all its tenants.
 func ownRaft(t *testing.T) *parts.Raft {
 	t.Helper()
 	raft, err := parts.StartRaft(parts.Way{}, needed(t, "BAO"), shortDir(t))
@@ -49,13 +49,13 @@ func tellOnFailure(t *testing.T, raft *parts.Raft) {
 	}
 }
 
-// newTenant is a tenant with a mount and a key of its own.
+// newTenant makes a tenant with its own mount and key.
 func newTenant(t *testing.T, raft *parts.Raft) *parts.Tenant {
 	t.Helper()
 	leader, err := raft.UntilWhole()
 	must(t, err)
 	n := newTenantAt(t, leader)
-	// The key was made last: a node that knows it is not behind.
+	// The key was made last, so a node that knows it has all other changes too.
 	must(t, raft.Each(func(node *parts.OpenBao) error {
 		return node.Until(func() error {
 			_, err := node.Ask("GET", n.Mount+"/keys/"+n.Key, nil)
@@ -65,7 +65,7 @@ func newTenant(t *testing.T, raft *parts.Raft) *parts.Tenant {
 	return n
 }
 
-// newTenantAt is newTenant, and some nodes may not know of it yet.
+// newTenantAt is newTenant without the wait for all nodes: some nodes may not know the tenant yet.
 func newTenantAt(t *testing.T, leader *parts.OpenBao) *parts.Tenant {
 	t.Helper()
 	name := parts.RandomName()
@@ -77,5 +77,5 @@ func newTenantAt(t *testing.T, leader *parts.OpenBao) *parts.Tenant {
 	return n
 }
 
-// Tokens are renewed while faults go on, and end in those that last.
+// Tokens are renewed during short faults, and expire in long ones.
 const tokenSeconds = 60

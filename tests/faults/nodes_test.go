@@ -9,10 +9,10 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// held is how long a fault lasts at least: several looks at the key and several breakers' rests.
+// held is the minimum duration of a fault: several key reads and several open times of a breaker.
 const held = 5 * time.Second
 
-// All of these are felt by everybody, so they come one after the other.
+// TestNodes makes faults that concern the whole cluster, one after the other.
 func TestNodes(t *testing.T) {
 	t.Parallel()
 	raft := ownRaft(t)
@@ -20,7 +20,8 @@ func TestNodes(t *testing.T) {
 		name string
 		test func(t *testing.T, raft *parts.Raft, leader *parts.OpenBao)
 	}{
-		// First: one that became leader when another was lost does not step down in OpenBao 2.7.2.
+		// This comes first: in OpenBao 2.7.2 a node that became leader by the loss of another node does not step
+		// down.
 		{"LeaderSteppedDown", leaderSteppedDown},
 		{"FollowerKilled", followerKilled},
 		{"LeaderKilled", leaderKilled},
@@ -39,7 +40,7 @@ func TestNodes(t *testing.T) {
 	}
 }
 
-// The plugin prefers the node that is lost; others are there, so no call fails.
+// The plugin prefers the node that ends. It uses the other nodes, so no call fails.
 func followerKilled(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	follower := raft.Followers(leader)[0]
 	x := newTrial(t, newTenant(t, raft), raft.Addresses(follower))
@@ -51,7 +52,7 @@ func followerKilled(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	x.require(promise{own: 30})
 }
 
-// While there is no leader, standbys serve what needs none.
+// Without a leader, standbys answer the requests that do not need one.
 func leaderKilled(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	x := newTrial(t, newTenant(t, raft), raft.Addresses(leader))
 	x.begin()
@@ -64,10 +65,10 @@ func leaderKilled(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	x.require(promise{own: 60, sessionFailures: 6, logins: 1})
 }
 
-// For a moment the former leader serves nothing: it answers with 500 that it knows of no leader.
+// For a short time the former leader answers with status 500 that there is no leader.
 func leaderSteppedDown(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	x := newTrial(t, newTenant(t, raft), raft.Addresses(leader))
-	// So short a moment shows only to many.
+	// Only many workers notice such a short time.
 	x.work(3 * workers)
 	x.begin()
 	_, err := leader.Ask("PUT", "sys/step-down", nil)
@@ -91,7 +92,7 @@ func leaderSealed(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	x.require(promise{own: 60, sessionFailures: 6, logins: 1})
 }
 
-// A standby cannot be sealed by a request; it comes back sealed when it is started again.
+// A standby cannot be sealed by a request. It is sealed after a restart.
 func allSealed(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	x := newTrial(t, newTenant(t, raft), raft.Addresses(leader))
 	x.begin()
@@ -113,8 +114,8 @@ func allSealed(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	})
 }
 
-// A follower stands still while the key is rotated. The plugin that prefers it goes elsewhere; one that
-// has no other node reads what was written meanwhile as soon as it has caught up.
+// A follower is paused while the key is rotated. A plugin that prefers it uses other nodes. A plugin with only
+// this node reads new objects as soon as the node has caught up.
 func followerLags(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	follower := raft.Followers(leader)[0]
 	n := newTenant(t, raft)
@@ -133,7 +134,7 @@ func followerLags(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	follower.Signal(syscall.SIGCONT)
 	x.end()
 	reader.end()
-	// The reader is held to it at once, be the node behind or not.
+	// The reader must succeed at once, even if the node is behind.
 	reader.untilReads(rotated)
 	x.require(promise{own: 60})
 	reader.require(promise{
@@ -142,12 +143,12 @@ func followerLags(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	reader.requireReads(x.firstAndNewest(200))
 }
 
-// A follower that comes back does not know a new secret ID for some seconds, and refuses it. That is not
-// the cluster's last word.
+// A follower that comes back does not know a new secret ID for some seconds, and refuses it. The plugin must then
+// ask another node.
 func loginBehind(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	follower := raft.Followers(leader)[0]
 	follower.Kill()
-	// The longer it is away, the later the leader tries again to reach it.
+	// After a longer absence the leader waits longer before it connects to the follower again.
 	time.Sleep(held)
 	n := newTenantAt(t, leader)
 	must(t, follower.Rejoin())
@@ -159,7 +160,7 @@ func loginBehind(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	x.require(promise{own: 30})
 }
 
-// It knows the secret ID, and passes the login on; but the token that comes of it is new to it.
+// The follower knows the secret ID and forwards the login, but does not know the new token yet.
 func tokenBehind(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	follower := raft.Followers(leader)[0]
 	n := newTenant(t, raft)
@@ -176,7 +177,7 @@ func tokenBehind(t *testing.T, raft *parts.Raft, leader *parts.OpenBao) {
 	x.require(promise{own: 30})
 }
 
-// untilWrites waits for something stored under a version.
+// untilWrites waits until an object is stored under this version.
 func (x *trial) untilWrites(version string) stored {
 	x.t.Helper()
 	var newest stored
@@ -190,7 +191,7 @@ func (x *trial) untilWrites(version string) stored {
 	return newest
 }
 
-// untilReads waits until it reads something that another plugin stored.
+// untilReads waits until the plugin decrypts an object of another plugin.
 func (x *trial) untilReads(one stored) {
 	x.t.Helper()
 	var last error

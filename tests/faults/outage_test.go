@@ -9,12 +9,12 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// requestsOfOutage is what a plugin may ask for in a second of an outage, be its load what it may: each
-// of three endpoints is asked once in one to four seconds.
+// requestsOfOutage limits the requests of a plugin per second of an outage, at any load: it asks each of three
+// endpoints once in one to four seconds.
 const requestsOfOutage = 3
 
-// Nothing answers any more, and connections stay open: as when the network swallows everything. The
-// token ends meanwhile, so only a new login heals it.
+// TestAllNodesStalledFor100s stops all nodes while connections stay open, as a network does that drops all
+// packets. The token expires in this time, so the recovery needs a new login.
 func TestAllNodesStalledFor100s(t *testing.T) {
 	t.Parallel()
 	raft := ownRaft(t)
@@ -32,7 +32,7 @@ func TestAllNodesStalledFor100s(t *testing.T) {
 		})
 }
 
-// Nobody listens any more.
+// TestAllNodesGoneFor5min ends all nodes, so that connections are refused.
 func TestAllNodesGoneFor5min(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -64,7 +64,7 @@ func outage(t *testing.T, raft *parts.Raft, lasts time.Duration, cause func(), e
 	x.requireFailedFast(a)
 }
 
-// requireFailedFast fails if calls waited for the client's own clock.
+// requireFailedFast requires that no call ended by the time limit of the client.
 func (x *trial) requireFailedFast(a account) {
 	x.t.Helper()
 	for message, times := range a.said {

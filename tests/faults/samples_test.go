@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// sample is what a process holds at a moment.
+// sample has the memory, descriptors, threads and tasks of a process at one time.
 type sample struct {
 	at                          time.Time
 	memoryKiB                   float64
@@ -19,18 +19,18 @@ type sample struct {
 
 type samples []sample
 
-// Until then, buffers and pools grow to the size that they keep.
+// During the warm-up, buffers and pools grow to their final size.
 const warmUp = 2 * time.Minute
 
-// What a process that lasts may hold more at the end than at the start, connections that come and go
-// included, and how fast its memory may grow over a run that is long enough to tell.
+// These limit the growth of the plugin that is never restarted: from the start to the end, open connections
+// included, and per minute over a long run.
 const (
 	moreDescriptors, moreTasks = 12, 12
 	growthKiBPerMinute         = 32
 	longEnough                 = 10 * time.Minute
 )
 
-// sample takes note of what the plugin that lasts holds now.
+// sample records the present sizes of the plugin that is never restarted.
 func (s *soak) sample() {
 	s.t.Helper()
 	process := fmt.Sprintf("/proc/%d", s.lasts.plugin.Pid())
@@ -56,8 +56,7 @@ func statusField(status, name string) int {
 	return 0
 }
 
-// growth is how fast memory grows after the warm-up, in KiB a minute: the slope of the line that fits
-// best.
+// growth returns the growth of memory after the warm-up, in KiB a minute: the slope of the regression line.
 func (s samples) growth() float64 {
 	var n, sumX, sumY, sumXX, sumXY float64
 	for _, one := range s {

@@ -7,13 +7,13 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// soakFault is something that happens. It returns when its cause has ended.
+// soakFault makes a fault. It returns when the cause has ended.
 type soakFault struct {
 	name string
 	run  func(s *soak)
 }
 
-// lagBound is how long a node may be behind the others: 0.1 s was seen.
+// lagBound limits the time that a node lags behind the others. 0.1 s was measured.
 const lagBound = 5 * time.Second
 
 var soakFaults = []soakFault{
@@ -32,13 +32,13 @@ var soakFaults = []soakFault{
 	{"all nodes stall", (*soak).stallAll},
 }
 
-// some is a time between so many seconds.
+// some returns a random duration between these numbers of seconds.
 func (s *soak) some(least, most int) time.Duration {
 	return time.Duration(least)*time.Second + time.Duration(s.chance.Int64N(int64(most-least)*int64(time.Second)))
 }
 
-// tenant is asked through a node that leads, and did so a moment ago: one that comes back may take
-// itself for the leader until it hears of another.
+// tenant returns the tenant at a node that leads, and led at the check before. A node that comes back may take
+// itself for the leader until it hears from another one.
 func (s *soak) tenant() *parts.Tenant {
 	s.t.Helper()
 	n := s.lasts.tenant
@@ -54,7 +54,8 @@ func (s *soak) tenant() *parts.Tenant {
 	return n
 }
 
-// insist does something that may be done twice until it works: an election may come between.
+// insist repeats an action until it succeeds, because an election may interrupt it. The action must be safe to
+// repeat.
 func (s *soak) insist(do func(n *parts.Tenant) error) {
 	s.t.Helper()
 	var last error
@@ -66,8 +67,8 @@ func (s *soak) insist(do func(n *parts.Tenant) error) {
 	}
 }
 
-// rotate first does what docs/outages.md says of a node that is stale for good: through it, a version
-// would be made that there is already.
+// rotate first restarts a permanently stale node, as docs/outages.md says. A rotation through such a node would
+// make a version that already exists.
 func (s *soak) rotate() {
 	s.restartStale()
 	s.insist((*parts.Tenant).Rotate)
@@ -89,7 +90,7 @@ func (s *soak) restartStale() {
 	}
 }
 
-// latestAt is the newest key version that a node knows of, or none.
+// latestAt returns the newest key version that a node knows, or 0.
 func (s *soak) latestAt(node *parts.OpenBao) float64 {
 	about, err := node.Ask("GET", s.lasts.tenant.Mount+"/keys/"+s.lasts.tenant.Key, nil)
 	if err != nil {
@@ -99,7 +100,7 @@ func (s *soak) latestAt(node *parts.OpenBao) float64 {
 	return latest
 }
 
-// killPlugin ends one plugin in the middle of its calls, and starts it again.
+// killPlugin kills one plugin during its calls, and starts it again.
 func (s *soak) killPlugin() {
 	s.killed.plugin.Kill()
 	must(s.t, s.killed.plugin.Restart())
@@ -115,7 +116,7 @@ func (s *soak) killLeader() {
 	must(s.t, leader.Rejoin())
 }
 
-// stepDown lets a leader be chosen anew; it may be the same one.
+// stepDown makes the leader step down. The election may choose the same node again.
 func (s *soak) stepDown() {
 	_, err := s.tenant().Bao.Ask("PUT", "sys/step-down", nil)
 	must(s.t, err)

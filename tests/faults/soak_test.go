@@ -11,8 +11,8 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// A soak shows what only time shows: memory, descriptors and tasks that grow, and faults that meet each
-// other. cargo xtask soak runs it for as long as it is told.
+// TestSoak finds faults that need time: memory, descriptors and tasks that grow, and faults that overlap. cargo
+// xtask soak sets its duration.
 func TestSoak(t *testing.T) {
 	minutes, err := strconv.ParseFloat(os.Getenv("SOAK_MINUTES"), 64)
 	if err != nil {
@@ -31,8 +31,8 @@ func TestSoak(t *testing.T) {
 	s.conclude()
 }
 
-// soak is two plugins that share a key: one is never restarted, so that what grows shows, and the other
-// is killed now and then.
+// soak has two plugins that share a key. One is never restarted, so that leaks show. The other is killed at
+// times.
 type soak struct {
 	t      *testing.T
 	chance *rand.Rand
@@ -64,13 +64,13 @@ func newSoak(t *testing.T, chance *rand.Rand) *soak {
 	return s
 }
 
-// round is one fault and what comes after it, or a rotation.
+// round runs one fault and checks the recovery, or makes a rotation.
 func (s *soak) round() {
 	s.t.Helper()
 	fault := soakFaults[s.chance.IntN(len(soakFaults))]
 	s.t.Logf("SOAK | %v | %s", time.Since(s.samples[0].at).Round(time.Second), fault.name)
 	fault.run(s)
-	// What heals is healed from here on.
+	// The cause has ended at this point.
 	over, since := time.Now(), parts.StartWatch()
 	for _, x := range []*trial{s.lasts, s.killed} {
 		x.over = over
@@ -86,7 +86,7 @@ func (s *soak) round() {
 	s.sample()
 }
 
-// shareStored lets each plugin read what the other one stored last.
+// shareStored makes each plugin decrypt the last object of the other one.
 func (s *soak) shareStored() {
 	s.t.Helper()
 	s.lasts.requireReads(s.killed.firstAndNewest(10))
@@ -99,7 +99,7 @@ func (s *soak) conclude() {
 		x.load.end()
 	}
 	s.lasts.requireSameProcess()
-	// What ends by itself has ended.
+	// All connections and tasks that end by themselves have ended now.
 	time.Sleep(quiet)
 	s.sample()
 	s.tell()

@@ -8,7 +8,8 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// The mount is moved away, and back: the key is the same one again, and nothing is an incident.
+// TestMountGoneAndBack moves the mount away and back. The key is the same afterwards, so the test expects no
+// incident.
 func TestMountGoneAndBack(t *testing.T) {
 	t.Parallel()
 	raft := sharedRaft(t)
@@ -28,7 +29,7 @@ func TestMountGoneAndBack(t *testing.T) {
 	})
 }
 
-// remount moves a mount, and waits until it is moved.
+// remount moves a mount, and waits until the move has ended.
 func remount(t *testing.T, bao *parts.OpenBao, from, to string) {
 	t.Helper()
 	started, err := bao.Ask("POST", "sys/remount", map[string]any{"from": from, "to": to})
@@ -45,8 +46,8 @@ func remount(t *testing.T, bao *parts.OpenBao, from, to string) {
 	}))
 }
 
-// A quota lets a few requests through and refuses the others: they are not sent again and again, and
-// no endpoint is given up for it.
+// TestRateLimitQuota sets a quota that refuses most requests. It expects few repeats, and that no endpoint's
+// breaker opens.
 func TestRateLimitQuota(t *testing.T) {
 	t.Parallel()
 	raft := sharedRaft(t)
@@ -62,7 +63,7 @@ func TestRateLimitQuota(t *testing.T) {
 	_, err = n.Bao.Ask("DELETE", quota, nil)
 	must(t, err)
 	x.end()
-	// Each is sent once more after the second that the keeper asks for.
+	// Each refused request is sent once more, after the second that the keeper asks for.
 	x.require(promise{failures: unbounded, perFailure: 2.2, own: 60})
 	for endpoint := range raft.Nodes {
 		if state, err := x.counted("vault_kube_kms_endpoint_breaker", fmt.Sprintf(`endpoint="%d"`, endpoint)); err != nil || state != 0 {

@@ -10,11 +10,11 @@ import (
 )
 
 const (
-	// What the design promises after a fault's end, however long it lasted.
+	// recoveryBound is the design's limit of the recovery after a fault of any length.
 	recoveryBound = 10 * time.Second
-	// How long nothing may fail until it counts as recovered.
+	// After this time without a failed call the plugin counts as recovered.
 	quiet = 3 * time.Second
-	// Two shared cores take a while to start a debug build.
+	// The start of a debug build is slow on two shared cores.
 	startBound = 30 * time.Second
 )
 
@@ -27,36 +27,36 @@ type trial struct {
 	pid    int
 
 	began, over time.Time
-	// since began with the end of the fault's cause.
+	// since measures the time from the end of the fault's cause.
 	since  parts.Watch
 	before counters
 }
 
-// counters are the plugin's own.
+// counters has metrics of the plugin.
 type counters struct {
 	logins, refused, retries, writes, reads, refusedLogins float64
 }
 
-// promise is what the design says of a fault.
+// promise has the limits of the design for a fault.
 type promise struct {
-	// failures of Encrypt and Decrypt, and of Status, at most.
+	// The maximum of failed calls: of Encrypt and Decrypt, and of Status.
 	failures, statusFailures int
-	// logins that worked, and logins and renewals that did not, at most.
+	// The maximum of successful logins, and of failed logins and renewals.
 	logins, sessionFailures int
-	// requests to the keeper, at most: for each Encrypt and Decrypt that failed, and on the plugin's own
-	// account, for logins, looks at the key and proofs. One that worked costs perSuccess.
+	// The maximum of requests to the keeper: for each failed Encrypt and Decrypt, and for the plugin's own
+	// logins, key reads and proofs. A successful call costs perSuccess.
 	perFailure float64
 	own        int
 }
 
-// unbounded is for a fault that nothing could ride out.
+// unbounded is the number of failures for a fault in which all calls fail.
 const unbounded = 1 << 30
 
-// What a call that worked may cost in requests, retries included.
+// perSuccess limits the requests of a successful call, retries included.
 const perSuccess = 1.1
 
-// newTrial is a healthy plugin under a load of which no call has failed. Its flags are those of the
-// tenant, and it reaches the cluster by the addresses in their order.
+// newTrial starts a plugin under load and waits until calls succeed. The plugin has the tenant's flags and the
+// addresses of the cluster in this order.
 func newTrial(t *testing.T, tenant *parts.Tenant, addresses []string, flags ...string) *trial {
 	t.Helper()
 	endpoint := "unix://" + filepath.Join(shortDir(t), "kms.sock")
@@ -83,7 +83,7 @@ func newTrial(t *testing.T, tenant *parts.Tenant, addresses []string, flags ...s
 	return x
 }
 
-// untilCallsWork waits for a round of calls, made after a moment, that all work.
+// untilCallsWork waits for a round of calls after this time that all succeed.
 func (x *trial) untilCallsWork(moment time.Time) {
 	x.t.Helper()
 	if !parts.EventuallyEvery(50*time.Millisecond, startBound, func() bool {
@@ -125,13 +125,13 @@ func (x *trial) counters() counters {
 	}
 }
 
-// begin is to be called right before the fault.
+// begin records the state. Call it right before the fault.
 func (x *trial) begin() {
 	x.t.Helper()
 	x.before, x.began = x.counters(), time.Now()
 }
 
-// end is to be called right after the fault's cause has ended.
+// end records the end of the fault's cause. Call it right after that.
 func (x *trial) end() { x.over, x.since = time.Now(), parts.StartWatch() }
 
 // untilFails waits until calls of a method fail.
@@ -144,7 +144,7 @@ func (x *trial) untilFails(method string) {
 	}
 }
 
-// require waits until all is well, and holds the plugin to what is promised.
+// require waits for the recovery, and checks the limits of the promise.
 func (x *trial) require(p promise) {
 	x.t.Helper()
 	x.untilQuiet()
@@ -163,7 +163,7 @@ func (x *trial) require(p promise) {
 	x.requireReads(x.firstAndNewest(200))
 }
 
-// untilQuiet waits until nothing has failed for a while, or recovery has taken too long.
+// untilQuiet waits until no call has failed for some time, or until the recovery has taken too long.
 func (x *trial) untilQuiet() {
 	x.t.Helper()
 	if !parts.EventuallyEvery(100*time.Millisecond, recoveryBound+startBound, func() bool {
@@ -196,7 +196,7 @@ func (x *trial) requireFailures(a account, p promise) {
 
 func (x *trial) requireBounded(a account, p promise, after counters) {
 	x.t.Helper()
-	// A trial that takes long outlives a token, and looks at the key more often.
+	// A long trial outlives a token, and reads the key more often.
 	tokens := int(time.Since(x.began).Seconds()) / (tokenSeconds * 4 / 3)
 	p.logins, p.own = p.logins+tokens, p.own+20*tokens
 	if logins := after.logins - x.before.logins; logins > float64(p.logins) {
@@ -217,7 +217,7 @@ func (x *trial) requireBounded(a account, p promise, after counters) {
 	}
 }
 
-// Five refused logins within 15 minutes lock a role for all nodes that share it.
+// Five refused logins within 15 minutes lock a role for all its nodes.
 const refusalsMax = 2
 
 func (x *trial) requireSameProcess() {

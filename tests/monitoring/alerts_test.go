@@ -1,5 +1,5 @@
-// Package monitoring_test lets a real Prometheus watch real providers by the files of deploy/monitoring, and
-// provokes each alert.
+// Package monitoring_test watches real providers with a real Prometheus and the files of deploy/monitoring. It
+// makes each alert fire.
 package monitoring_test
 
 import (
@@ -20,7 +20,8 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// fireBound is how long an alert may take to fire: an endpoint is called stale after a minute, a proof after 90 s.
+// fireBound limits the time until an alert fires. An endpoint is stale after a minute, and a proof is old after
+// 90 s.
 const fireBound = 3 * time.Minute
 
 var shared = suite.Shared[*parts.OpenBao]{Start: parts.StartDevOpenBao}
@@ -33,7 +34,7 @@ type provider struct {
 	job, address, socket string
 }
 
-// start starts a provider; through starts it by a shell line in which "$0" "$@" is the provider.
+// start starts a provider. through is a shell line that starts it, in which "$0" "$@" is the provider.
 func start(t *testing.T, job string, flags []string, through ...string) provider {
 	t.Helper()
 	port := parts.FreePort()
@@ -50,7 +51,7 @@ func start(t *testing.T, job string, flags []string, through ...string) provider
 	return p
 }
 
-// metrics returns what it shows; nothing while it does not answer.
+// metrics returns its page of metrics, or an empty text while it does not answer.
 func (p provider) metrics() string {
 	response, err := http.Get("http://" + p.address + "/metrics")
 	if err != nil {
@@ -69,8 +70,8 @@ func tenant(t *testing.T, bao *parts.OpenBao) *parts.Tenant {
 	return made
 }
 
-// shortened makes the times of rules.yaml those of a test, and changes nothing else: each `for` is a second,
-// an old proof is one of 90 s (a healthy provider proves once a minute), and increase() looks back for a minute.
+// shortened returns rules.yaml with shorter times and no other change: each `for` is a second, a proof is old
+// after 90 s (a healthy provider makes one every 50 s), and increase() covers one minute.
 func shortened(t *testing.T) string {
 	t.Helper()
 	text, err := os.ReadFile("../../deploy/monitoring/rules.yaml")
@@ -115,7 +116,7 @@ func prometheus(t *testing.T, jobs map[string][]string) (url string) {
 	return url
 }
 
-// firing returns the alerts that fire, each as its name and the job that it is about.
+// firing returns the alerts that fire, each as its name and its job.
 func firing(t *testing.T, url string) []string {
 	t.Helper()
 	response, err := http.Get(url + "/api/v1/alerts")
@@ -140,7 +141,7 @@ func firing(t *testing.T, url string) []string {
 	return slices.Compact(names)
 }
 
-// Each alert fires for what it is about; none fires for a healthy provider.
+// TestEachAlertFires expects that each alert fires for its cause, and that no alert fires for a healthy provider.
 func TestEachAlertFires(t *testing.T) {
 	bao := shared.Use(t)
 	own, err := parts.StartDevOpenBao(parts.Way{}, suite.Needed(t, "BAO"), suite.ShortDir(t))
@@ -154,7 +155,7 @@ func TestEachAlertFires(t *testing.T) {
 	}
 	grace := "--outage-grace=1s"
 
-	// A healthy one, and those to which something happens later.
+	// One provider stays healthy. The others get a fault later.
 	storm(t, run("healthy", tenant(t, bao).Flags()))
 	down := run("vault-kube-kms", tenant(t, bao).Flags())
 	run("outage", append(tenant(t, own).Flags(), grace))
@@ -171,7 +172,7 @@ func TestEachAlertFires(t *testing.T) {
 	run("ids", append(two.Flags(), "--key-lineage=another"))
 	run("endpoint", tenant(t, bao).FlagsVia(bao.Address, parts.FreeAddress()))
 
-	// A certificate that ends in 5 days, and a server that stays behind in key versions.
+	// One certificate expires in 5 days, and one server stays behind in key versions.
 	front := suite.Front{Days: 5}.Serve(t, bao)
 	run("certificate", viaFront(tenant(t, bao), front, front.Address))
 	lagging := tenant(t, bao)
@@ -179,7 +180,7 @@ func TestEachAlertFires(t *testing.T) {
 	ahead := suite.Front{Days: 365}.Serve(t, bao)
 	run("stale", append(viaFront(lagging, stale, ahead.Address, stale.Address), "--tls-skip-verify"))
 
-	// Nothing reads its log.
+	// The log of this provider is not read.
 	stalled := filepath.Join(suite.ShortDir(t), "stdout")
 	suite.Must(t, mkfifo(t, stalled))
 	unread := run("unread", append(suite.LocalFlags(t), "--zap-log-level=trace"), "sh", "-c",
@@ -241,7 +242,7 @@ func TestEachAlertFires(t *testing.T) {
 	requireDocumented(t, providers)
 }
 
-// requireEveryAlert requires that each alert of rules.yaml is provoked.
+// requireEveryAlert requires that the test covers each alert of rules.yaml.
 func requireEveryAlert(t *testing.T, wanted map[string]func()) {
 	t.Helper()
 	for _, found := range regexp.MustCompile(`(?m)- alert: (\w+)$`).FindAllStringSubmatch(shortened(t), -1) {

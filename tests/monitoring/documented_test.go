@@ -10,8 +10,8 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// requireDocumented requires that docs/metrics.md names just the metrics that providers show, and that rules and
-// dashboard use no others.
+// requireDocumented requires that docs/metrics.md names exactly the metrics that providers show, and that rules
+// and dashboard use only these.
 func requireDocumented(t *testing.T, providers []provider) {
 	t.Helper()
 	shown := map[string]bool{}

@@ -19,12 +19,12 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// viaFront returns the flags of a provider that reaches its keeper by fronts.
+// viaFront returns the flags of a provider that reaches its keeper through fronts.
 func viaFront(n *parts.Tenant, trusted *suite.Served, addresses ...string) []string {
 	return append(n.FlagsVia(addresses...), "--tls-ca-file="+trusted.CAFile)
 }
 
-// refuse ends the tenant's tokens, and makes its secret ID one of no use.
+// refuse revokes the tenant's tokens and makes its secret ID invalid.
 func refuse(t *testing.T, n *parts.Tenant) {
 	t.Helper()
 	suite.Must(t, n.DeleteRole())
@@ -41,7 +41,7 @@ func remove(t *testing.T, n *parts.Tenant) {
 	suite.Must(t, err)
 }
 
-// hideVersion2 makes a server show the key as it was before its first rotation.
+// hideVersion2 makes a front show the key without its first rotation.
 func hideVersion2(response *http.Response) error {
 	if response.Request.Method != http.MethodGet || !strings.Contains(response.Request.URL.Path, "/keys/") {
 		return nil
@@ -69,7 +69,7 @@ func mkfifo(t *testing.T, path string) error {
 	return unix.Mkfifo(path, 0o600)
 }
 
-// storm has so many seeds unwrapped at once that some wait and go to the keeper together.
+// storm unwraps many seeds at once, so that some wait and go to the keeper in one batch.
 func storm(t *testing.T, p provider) {
 	t.Helper()
 	client, err := kmsv2.NewGRPCService(t.Context(), "unix://"+p.socket, "monitoring", 10*time.Second)
@@ -91,7 +91,7 @@ func storm(t *testing.T, p provider) {
 	group.Wait()
 }
 
-// fill makes a provider log more than its queue and the pipe behind it take.
+// fill makes a provider log more than its queue and the pipe behind it can hold.
 func fill(t *testing.T, p provider) {
 	t.Helper()
 	client, err := kmsv2.NewGRPCService(t.Context(), "unix://"+p.socket, "monitoring", 10*time.Second)

@@ -142,7 +142,7 @@ func (n *node) kubectl(args ...string) (string, error) {
 		"--kubeconfig=/etc/kubernetes/super-admin.conf", "--request-timeout=10s", "--cache-dir=" + filepath.Join(n.dir, "kubectl")}, args...)...)
 }
 
-// untilServes waits until the API server is ready and reports its KMS provider as ready.
+// untilServes waits until the API server is ready, its KMS provider included.
 func (n *node) untilServes() {
 	n.t.Helper()
 	var last error

@@ -25,7 +25,7 @@ const (
 	socket = "/run/vault-kube-kms/vault-kube-kms.sock"
 )
 
-// A kubelet that notes what it finds when it starts.
+// This unit stands for a kubelet. It records the state that it finds at its start.
 const kubelet = `[Unit]
 Description=A stand-in for the kubelet
 
@@ -38,9 +38,10 @@ ExecStart=/bin/sh -ec 'test -S ` + socket + `; systemctl is-active ` + unit + ` 
 WantedBy=multi-user.target
 `
 
-// In a booted machine: the service is ready before the kubelet starts, takes up a new secret ID without a
-// restart, and is started again when it is killed. An upgrade restarts nothing; behind the socket unit the new
-// program takes over without a refused dial or a lost call. A purge ends it and leaves the credential.
+// TestTheServiceOnABootedMachine expects that the service is ready before the kubelet starts, uses a new secret
+// ID without a restart, and is started again after a kill. An upgrade restarts nothing. Behind the socket unit
+// the new program takes over without a refused connection or a lost call. A purge ends the service and keeps the
+// credential.
 func TestTheServiceOnABootedMachine(t *testing.T) {
 	needRoot(t)
 	bao := suite.Needed(t, "BAO")
@@ -66,7 +67,7 @@ func TestTheServiceOnABootedMachine(t *testing.T) {
 	if !strings.Contains(log, "the sandbox is in force") || strings.Contains(log, `"level":"WARN"`) {
 		t.Errorf("the log of the service: %s", log)
 	}
-	// Each step begins with what the one before it left.
+	// Each step begins with the state that the previous step left.
 	_ = t.Run("a new secret ID is taken up without a restart", func(t *testing.T) { m.renewSecretID(t, tenant, client) }) &&
 		t.Run("what is killed is started again", func(t *testing.T) { m.kill(t, client) }) &&
 		t.Run("what hangs is started again", func(t *testing.T) { m.hang(t, client) }) &&
@@ -76,7 +77,7 @@ func TestTheServiceOnABootedMachine(t *testing.T) {
 		t.Run("purge", func(t *testing.T) { m.purge(t) })
 }
 
-// install installs the deb before the machine is booted, and configures it as an administrator would.
+// install installs the deb before the machine boots, and writes the settings as an administrator would.
 func install(t *testing.T, root string, server *parts.OpenBao) *parts.Tenant {
 	t.Helper()
 	dpkg("--install")(t, root, file(t, first, "*.deb"))
@@ -191,7 +192,7 @@ func (m *machine) kill(t *testing.T, client service.Service) {
 	requireRoundTrip(t, client)
 }
 
-// hang stops the process without ending it. The watchdog is made fast, so that the test is.
+// hang stops the process with SIGSTOP. It shortens the time of the watchdog to keep the test short.
 func (m *machine) hang(t *testing.T, client service.Service) {
 	write(t, "[Service]\nWatchdogSec=2\n", 0o644, m.path("/run/systemd/system/"+unit+".d/fast.conf"))
 	m.run(t, "systemctl", "daemon-reload")

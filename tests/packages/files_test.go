@@ -14,7 +14,7 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// Neither linter has anything to say beside what deploy/package explains.
+// TestTheLintersAreSilent expects that the linters report only the tags that deploy/package explains.
 func TestTheLintersAreSilent(t *testing.T) {
 	t.Parallel()
 	say := run(t, "lintian", "--no-user-dirs", "--allow-root", "--display-info", "--pedantic", "--tag-display-limit=0",
@@ -26,7 +26,7 @@ func TestTheLintersAreSilent(t *testing.T) {
 	if !strings.Contains(say, "1 packages and 0 specfiles checked; 0 errors, 0 warnings") {
 		t.Errorf("rpmlint: %s", say)
 	}
-	// What mandoc prints on standard error is about other pages that this machine lacks.
+	// mandoc prints errors about other manual pages, which this machine lacks, to standard error.
 	page, err := exec.Command("mandoc", "-Tlint", "-Wall", shipped(t, "package/vault-kube-kms.8")).Output()
 	if err != nil || len(page) > 0 {
 		t.Errorf("mandoc: %v: %s", err, page)
@@ -58,7 +58,8 @@ func listed(list string) map[string]string {
 	return files
 }
 
-// The deb and the rpm hold the same files, but for what each distribution has elsewhere.
+// TestTheDebAndTheRpmHoldTheSameFiles expects the same files in both, except for paths that differ between the
+// distributions.
 func TestTheDebAndTheRpmHoldTheSameFiles(t *testing.T) {
 	t.Parallel()
 	deb := listed(run(t, "dpkg-deb", "--contents", file(t, first, "*.deb")))
@@ -108,7 +109,8 @@ func TestTheDebAndTheRpmHoldTheSameFiles(t *testing.T) {
 	}
 }
 
-// The archive has the units with the original's path in config/systemd, and the same program.
+// TestTheArchiveHoldsTheProgramAndItsUnits expects the same program in the archive, and in config/systemd the
+// units with the original's path.
 func TestTheArchiveHoldsTheProgramAndItsUnits(t *testing.T) {
 	t.Parallel()
 	dir := suite.ShortDir(t)
@@ -131,7 +133,8 @@ func TestTheArchiveHoldsTheProgramAndItsUnits(t *testing.T) {
 	}
 }
 
-// The units of the packages differ from those of the archive in the program's path alone.
+// TestTheUnitsOfThePackagesDifferInOnePath expects that units of packages and of the archive differ only in the
+// path of the program.
 func TestTheUnitsOfThePackagesDifferInOnePath(t *testing.T) {
 	t.Parallel()
 	dir := suite.ShortDir(t)
@@ -145,7 +148,7 @@ func TestTheUnitsOfThePackagesDifferInOnePath(t *testing.T) {
 	}
 }
 
-// Each shell completes a value of a flag; bash is tested in tests/deploy.rs, by more.
+// TestFishAndZshComplete expects that each shell completes a value of a flag. tests/deploy.rs tests bash.
 func TestFishAndZshComplete(t *testing.T) {
 	t.Parallel()
 	offered := func(line string) string {
@@ -164,7 +167,7 @@ func TestFishAndZshComplete(t *testing.T) {
 	}
 	dir := suite.ShortDir(t)
 	write(t, read(t, shipped(t, "package/completion.zsh")), 0o644, dir, "_vault-kube-kms")
-	// A terminal of its own, where zsh is typed to. Each read waits for its pattern.
+	// zsh runs in its own terminal, which gets the keys. Each read waits for its pattern.
 	const typed = `zmodload zsh/zpty
 zpty shell zsh -f -i
 zpty -w shell "PS1=; fpath=($1 \$fpath); autoload -Uz compinit; compinit -u -D; print ready\$((1 + 1))"

@@ -15,19 +15,19 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// How long a booted machine may take for a step, on a busy one.
+// bound limits the time of one step in a booted machine, on a busy host.
 const bound = 20 * time.Second
 
 // machine is a Debian that systemd has booted in a container. It shares the network namespace of the test.
 type machine struct {
 	nspawn *parts.Process
 	root   string
-	// init is the id of its first process, seen from here.
+	// init is the id of its first process in the test's namespace.
 	init int
 }
 
-// apart runs the test in namespaces of its own. Whatever ends it ends the container: it is the first process of
-// its namespace. What systemd-nspawn leaves in /run is seen here alone.
+// apart runs the test in its own namespaces. The test is the first process of its namespace, so its end also ends
+// the container. Files that systemd-nspawn leaves in /run exist only in these namespaces.
 func apart(t *testing.T) bool {
 	t.Helper()
 	if !suite.ApartFrom(t, unix.CLONE_NEWNS|unix.CLONE_NEWPID) {
@@ -39,7 +39,7 @@ func apart(t *testing.T) bool {
 	return true
 }
 
-// boot boots what is unpacked in a folder, for a test that is apart.
+// boot boots the system that is unpacked in a folder, for a test in its own namespaces.
 func boot(t *testing.T, root string) *machine {
 	t.Helper()
 	groups := groups(t)
@@ -59,7 +59,7 @@ func boot(t *testing.T, root string) *machine {
 			log, _ := m.attempt("journalctl", "--no-pager", "--lines=200", "--output=short-monotonic")
 			t.Logf("the journal:\n%s", log)
 		}
-		// A SIGTERM is an orderly end for the container, a second one an immediate one.
+		// The first SIGTERM shuts the container down. A second one ends it at once.
 		nspawn.Signal(syscall.SIGTERM)
 		if !nspawn.EndsWithin(bound) {
 			t.Error("the container had to be killed")
@@ -82,11 +82,11 @@ func boot(t *testing.T, root string) *machine {
 	return m
 }
 
-// groups makes a control group in each hierarchy that systemd uses, so that what the container makes there
-// has a place that nothing else uses.
+// groups makes a control group in each hierarchy that systemd uses. The container makes its groups below these,
+// apart from all others.
 func groups(t *testing.T) (made []string) {
 	t.Helper()
-	// systemd-nspawn makes the group of one hierarchy in the other one too.
+	// systemd-nspawn also makes the group of one hierarchy in the other hierarchy.
 	name := "vkk-" + parts.RandomName()
 	for _, line := range strings.Split(strings.TrimSpace(read(t, "/proc/self/cgroup")), "\n") {
 		_, rest, _ := strings.Cut(line, ":")
@@ -109,7 +109,7 @@ func groups(t *testing.T) (made []string) {
 	return made
 }
 
-// removeGroup removes a control group, once all that was in it has ended.
+// removeGroup removes a control group after all its processes have ended.
 func removeGroup(t *testing.T, group string) {
 	t.Helper()
 	var last error
@@ -121,7 +121,7 @@ func removeGroup(t *testing.T, group string) {
 	}
 }
 
-// found says whether the first process of the container runs systemd.
+// found reports whether the first process of the container runs systemd.
 func (m *machine) found() bool {
 	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", m.nspawn.Pid(), m.nspawn.Pid()))
 	if err != nil {
@@ -156,12 +156,12 @@ func (m *machine) run(t *testing.T, args ...string) string {
 	return strings.TrimSpace(out)
 }
 
-// path is a file of the container, as the test reaches it.
+// path returns the path of a container's file on the host.
 func (m *machine) path(name string) string {
 	return fmt.Sprintf("/proc/%d/root/%s", m.init, strings.TrimPrefix(name, "/"))
 }
 
-// property is one of a unit's.
+// property returns a property of a unit.
 func (m *machine) property(t *testing.T, unit, name string) string {
 	t.Helper()
 	return m.run(t, "systemctl", "show", "--value", "--property="+name, unit)

@@ -1,4 +1,5 @@
-// Package packages_test installs what is shipped: linters, roots of their own, a booted container.
+// Package packages_test checks the shipped packages with linters, and installs them in separate roots and in a
+// booted container.
 package packages_test
 
 import (
@@ -14,14 +15,14 @@ import (
 
 func TestMain(m *testing.M) { suite.Main(m, 4) }
 
-// One of the folders of packages: of the version as it is, and of the next one, whose environment file has
-// another line.
+// These are folders of packages: of the present version, and of a next version whose environment file has one
+// more line.
 const (
 	first = "first"
 	next  = "next"
 )
 
-// file is a file of the packages, such as "*.deb" of first.
+// file returns the path of a package file, such as "*.deb" of first.
 func file(t *testing.T, folder, pattern string) string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(suite.Needed(t, "PACKAGES"), folder, pattern))
@@ -31,13 +32,13 @@ func file(t *testing.T, folder, pattern string) string {
 	return found[0]
 }
 
-// shipped is a file of the repository's deploy folder.
+// shipped returns the path of a file of the repository's deploy folder.
 func shipped(t *testing.T, name string) string {
 	t.Helper()
 	return filepath.Join(suite.Needed(t, "DEPLOY"), name)
 }
 
-// attempt runs a command, and returns what it prints.
+// attempt runs a command and returns its output.
 func attempt(args ...string) (string, error) {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8"}
@@ -45,7 +46,7 @@ func attempt(args ...string) (string, error) {
 	return string(out), err
 }
 
-// run is attempt where it must work.
+// run is attempt for a command that must succeed.
 func run(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := attempt(args...)
@@ -55,7 +56,7 @@ func run(t *testing.T, args ...string) string {
 	return out
 }
 
-// needRoot ends a test that cannot run as another user. On CI that is a failure.
+// needRoot skips a test that needs root. On CI the test fails instead.
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Getuid() == 0 {
@@ -69,7 +70,7 @@ func needRoot(t *testing.T) {
 	t.Skip(text)
 }
 
-// unpacked is a Debian with systemd, in a folder of its own.
+// unpacked returns the folder of a Debian with systemd, unpacked for this test.
 func unpacked(t *testing.T) string {
 	t.Helper()
 	needRoot(t)

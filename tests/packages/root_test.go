@@ -18,11 +18,11 @@ const (
 	edited   = "VAULT_KUBE_KMS_VAULT_ADDRESS=\"https://vault:8200\"\n"
 )
 
-// packager is how one of the distributions installs and removes.
+// packager has the commands by which a distribution installs and removes packages.
 type packager struct {
 	install, upgrade, remove func(t *testing.T, root, file string) string
 	pattern                  string
-	// beside is where the settings of a new version are put where the old ones were edited.
+	// beside is the path of the new settings when the installed ones were edited.
 	beside string
 }
 
@@ -54,8 +54,8 @@ func rpm(args ...string) func(t *testing.T, root, file string) string {
 	}
 }
 
-// In a root of its own, each package makes the user and the folder, enables and starts nothing, keeps what was
-// edited over an upgrade, and leaves credentials when it is removed.
+// TestEachPackageInARootOfItsOwn expects that each package makes the user and the folder, does not enable or
+// start the service, keeps edited settings in an upgrade, and keeps credentials when it is removed.
 func TestEachPackageInARootOfItsOwn(t *testing.T) {
 	t.Parallel()
 	for name, how := range packagers {
@@ -120,13 +120,13 @@ func TestEachPackageInARootOfItsOwn(t *testing.T) {
 func requirePurged(t *testing.T, root string) {
 	t.Helper()
 	say := run(t, "find", root, "-xdev", "-path", root+"/proc", "-prune", "-o", "-name", "*vault-kube-kms*", "-print")
-	// The folder holds a credential. dpkg keeps its own lists of a package that is not whole.
+	// The folder holds a credential. dpkg keeps its own lists of an incomplete package.
 	if want := filepath.Join(root, "etc/vault-kube-kms") + "\n"; say != want {
 		t.Errorf("the purge left %s", say)
 	}
 }
 
-// requireFolder fails unless the folder of settings is open to the service's user alone.
+// requireFolder requires that only the service's user may enter the folder of settings.
 func requireFolder(t *testing.T, root string) {
 	t.Helper()
 	found := run(t, "chroot", root, "stat", "--format=%a %U %G", "/etc/vault-kube-kms")
