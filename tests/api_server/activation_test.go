@@ -27,12 +27,12 @@ func activate(t *testing.T, endpoint string, sockets []*os.File, flags ...string
 	return launchBy(t, parts.Way{Passed: sockets}, endpoint, flags, "sh", "-ec", pass, "-", count)
 }
 
-// systemSocket listens as systemd would, with a mode of its own.
+// systemSocket listens as systemd does, with its own mode.
 func systemSocket(t *testing.T, path string) *os.File {
 	t.Helper()
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	must(t, err)
-	// The file stays, and another descriptor of the socket with it.
+	// The file stays, and so does another descriptor of the socket.
 	listener.SetUnlinkOnClose(false)
 	defer listener.Close()
 	must(t, os.Chmod(path, 0o750))
@@ -42,8 +42,9 @@ func systemSocket(t *testing.T, path string) *os.File {
 	return file
 }
 
-// While plugins take turns behind systemd's socket, no dial is refused and no call of the API server's
-// client fails. The socket's file and its mode stay as they are, and nothing is written beside it.
+// TestANewPluginBehindSystemdsSocketTakesOverWithoutARefusedDial replaces plugins behind systemd's socket. It
+// expects that no connection is refused, that no call of the API server's client fails, that the socket file and
+// its mode stay, and that no other file appears beside it.
 func TestANewPluginBehindSystemdsSocketTakesOverWithoutARefusedDial(t *testing.T) {
 	t.Parallel()
 	const changes, clients = 8, 4
@@ -66,12 +67,12 @@ func TestANewPluginBehindSystemdsSocketTakesOverWithoutARefusedDial(t *testing.T
 			}
 			_ = conn.Close()
 			dials.Add(1)
-			// A backlog takes 4096 that nobody accepts.
+			// The backlog holds 4096 connections that are not accepted yet.
 			pause(ctx, 5*time.Millisecond)
 		}
 	})
 	for range clients {
-		// Longer than any change takes on a busy machine: the test is about lost calls.
+		// This limit is longer than any change on a busy machine, because the test is about lost calls.
 		client := clientOf(t, endpoint, 2*startBound)
 		group.Go(func() {
 			for ctx.Err() == nil && tookOver(t, client) {
@@ -88,7 +89,7 @@ func TestANewPluginBehindSystemdsSocketTakesOverWithoutARefusedDial(t *testing.T
 		if t.Failed() {
 			return
 		}
-		// One in two ends without a word, as after a crash.
+		// Every second plugin is killed, as in a crash.
 		if change%2 == 0 && !current.Stop() {
 			t.Error("the plugin had to be killed")
 		} else if change%2 == 1 {
@@ -112,8 +113,8 @@ func TestANewPluginBehindSystemdsSocketTakesOverWithoutARefusedDial(t *testing.T
 	}
 }
 
-// tookOver encrypts and decrypts, and says whether both worked. A call that was in hand when its plugin was
-// killed is asked again once, as an API server's own caller does.
+// tookOver reports whether Encrypt and Decrypt succeed. It repeats a call once if the plugin was killed during
+// it, as callers in an API server do.
 func tookOver(t *testing.T, client service.Service) bool {
 	plaintext := randomBytes(32)
 	sealed, err := client.Encrypt(t.Context(), "taken over", plaintext)
@@ -135,7 +136,8 @@ func tookOver(t *testing.T, client service.Service) bool {
 	return true
 }
 
-// What systemd passes must be one socket at the configured address; the error names what it was, and a remedy.
+// TestWhatSystemdPassesIsRefusedUnlessItIsTheSocketOfTheSettings expects exactly one socket at the configured
+// address from systemd. Otherwise the error names the passed descriptor and a remedy.
 func TestWhatSystemdPassesIsRefusedUnlessItIsTheSocketOfTheSettings(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
@@ -173,7 +175,8 @@ func TestWhatSystemdPassesIsRefusedUnlessItIsTheSocketOfTheSettings(t *testing.T
 	}
 }
 
-// The file of systemd's socket is not bound anew: the log and /readyz name what to type.
+// TestSystemdsSocketThatWasRemovedIsToldOf expects that the plugin does not bind the removed file of systemd's
+// socket, and that the log and /readyz name the command to type.
 func TestSystemdsSocketThatWasRemovedIsToldOf(t *testing.T) {
 	t.Parallel()
 	endpoint := newEndpoint(t)
@@ -190,7 +193,8 @@ func TestSystemdsSocketThatWasRemovedIsToldOf(t *testing.T) {
 	}
 }
 
-// With systemd's socket the first call waits for the first look at the keeper, but not for one that hangs.
+// TestASocketOfSystemdAnswersWhileTheKeeperHangs expects that the first call waits for the first read of the key,
+// but not when the keeper hangs.
 func TestASocketOfSystemdAnswersWhileTheKeeperHangs(t *testing.T) {
 	t.Parallel()
 	endpoint := newEndpoint(t)

@@ -24,7 +24,7 @@ type entry struct {
 	RequestID                 string `json:"keeper_request_id"`
 }
 
-// waitEntries waits until the file has so many lines, and returns them.
+// waitEntries waits until the file has this number of lines, and returns them.
 func waitEntries(t *testing.T, file string, count int) (entries []entry) {
 	t.Helper()
 	written := parts.Eventually(startBound, func() bool {
@@ -48,7 +48,8 @@ func waitEntries(t *testing.T, file string, count int) (entries []entry) {
 	return entries
 }
 
-// Each wrap and unwrap is one line that names the caller, the key and the keeper's request, and holds no data.
+// TestEachCallIsAnEntryOfTheAuditLog expects one line for each wrap and unwrap. The line names the caller, the
+// key and the keeper's request, and has no data.
 func TestEachCallIsAnEntryOfTheAuditLog(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(shortDir(t), "audit.log")
@@ -88,7 +89,8 @@ func TestEachCallIsAnEntryOfTheAuditLog(t *testing.T) {
 	}
 }
 
-// Where entries cannot be written, calls are refused if the operator wants that, and work again by themselves.
+// TestCallsAreRefusedWhileTheAuditLogFails expects that calls fail while entries cannot be written, with
+// --audit-on-loss=refuse, and that they succeed again by themselves.
 func TestCallsAreRefusedWhileTheAuditLogFails(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(shortDir(t), "log")

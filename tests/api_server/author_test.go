@@ -10,7 +10,7 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// A program of another author, with a keeper of its own and nothing of ours but the public interface
+// TestAnAuthorsKeeperIsServed tests a program with its own keeper that uses only our public interface
 // (examples/custom_keeper.rs): serve, check, help, flags, variables, errors, metrics and statusz.
 func TestAnAuthorsKeeperIsServed(t *testing.T) {
 	t.Parallel()

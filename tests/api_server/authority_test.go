@@ -29,11 +29,11 @@ func TestChecklist03_AuthorityOfOldAPIServers(t *testing.T) {
 	abstract := launch(t, "unix:///@vkk-"+parts.RandomName(), flags)
 	abstract.waitHealthy(t)
 	for _, p := range []*plugin{file, abstract} {
-		// Without an authority of our own, grpc-go makes one of what it dials.
+		// Without this option, grpc-go derives the authority from the address.
 		client := kmsapi.NewKeyManagementServiceClient(p.conn(t))
 		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 		defer cancel()
-		// So many that the authority leaves the peer's dynamic table and comes again as a literal.
+		// After this number of calls the authority leaves the peer's dynamic table and comes again as a literal.
 		for n := range 500 {
 			if _, err := client.Status(ctx, &kmsapi.StatusRequest{}, grpc.WaitForReady(true)); err != nil {
 				t.Fatalf("call %d on %s: %v", n, p.endpoint, err)
@@ -43,7 +43,8 @@ func TestChecklist03_AuthorityOfOldAPIServers(t *testing.T) {
 	}
 }
 
-// The forms of an authority that clients send for a Unix socket, each in every way to send it.
+// TestAuthoritiesAsRawFrames sends each form of an authority for a Unix socket, in each encoding, and expects an
+// answer.
 func TestAuthoritiesAsRawFrames(t *testing.T) {
 	t.Parallel()
 	p := start(t, localFlags(t))
@@ -67,7 +68,7 @@ func TestAuthoritiesAsRawFrames(t *testing.T) {
 	}
 }
 
-// What is no authority, and cannot become one, is refused as if nothing were ever mended.
+// TestAuthoritiesThatNothingMends expects that an invalid authority that cannot be corrected is refused.
 func TestAuthoritiesThatNothingMends(t *testing.T) {
 	t.Parallel()
 	p := start(t, localFlags(t))
@@ -83,7 +84,7 @@ func TestAuthoritiesThatNothingMends(t *testing.T) {
 	}
 }
 
-// Frames that are made to confuse end their own connection, and nothing else.
+// TestHostileFrames expects that malformed frames end only their own connection.
 func TestHostileFrames(t *testing.T) {
 	t.Parallel()
 	p := start(t, localFlags(t))
@@ -134,7 +135,7 @@ func TestHostileFrames(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := dialRaw(t, p)
-			// The server may end the connection before all is sent.
+			// The server may end the connection before the test has sent everything.
 			_ = send(c)
 			if answer := c.read(); answer == "200" || answer == "silence" {
 				t.Errorf("it is answered with %s", answer)
@@ -147,16 +148,16 @@ func TestHostileFrames(t *testing.T) {
 	}
 }
 
-// none stands for no authority.
+// none means no authority.
 const none = "none"
 
-// way is a way to send the same header fields.
+// way is an encoding of the same header fields.
 type way struct {
 	name             string
 	plain, unindexed bool
 	padding          uint8
 	priority         bool
-	// pieces are the sizes of the frames that the block is cut into; the last one takes the rest.
+	// pieces are the sizes of the frames of the block. The last frame takes the rest.
 	pieces []int
 }
 
@@ -169,7 +170,7 @@ var ways = []way{
 	{name: "plain in CONTINUATION frames", plain: true, pieces: []int{1, 1, 9}},
 }
 
-// rawConn is a connection on which frames are made by hand.
+// rawConn is a connection on which the test writes its own frames.
 type rawConn struct {
 	conn    net.Conn
 	framer  *http2.Framer
@@ -198,7 +199,7 @@ func dialRaw(t *testing.T, p *plugin) *rawConn {
 	return c
 }
 
-// block is the header block of a Status call.
+// block returns the header block of a Status call.
 func (c *rawConn) block(authority string, way way) []byte {
 	c.encoded.Reset()
 	fields := []hpack.HeaderField{
@@ -223,7 +224,7 @@ func (c *rawConn) block(authority string, way way) []byte {
 				c.encoded.Write([]byte{0x7f, byte(len(authority) - 0x7f)})
 			}
 			c.encoded.WriteString(authority)
-			// Now the encoder's table differs from the server's, so nothing else may be indexed.
+			// Now the encoder's table differs from the server's, so no further field may be indexed.
 			continue
 		}
 		if way.plain {
@@ -256,7 +257,7 @@ func (c *rawConn) ask(t *testing.T, authority string, way way) string {
 	}
 	// An empty message.
 	err = errors.Join(err, c.framer.WriteData(c.stream, true, make([]byte, 5)))
-	// A server that refuses the headers may be gone before the rest is written; it has said why.
+	// A server that refuses the headers may close before the rest is written. It has sent the reason.
 	if err != nil && !errors.Is(err, syscall.EPIPE) {
 		t.Fatal(err)
 	}
@@ -264,8 +265,8 @@ func (c *rawConn) ask(t *testing.T, authority string, way way) string {
 	return c.read()
 }
 
-// read is what the server says to the last request: a status, the reason of a reset, or how the
-// connection ends.
+// read returns the server's answer to the last request: a status, the reason of a reset, or the end of the
+// connection.
 func (c *rawConn) read() string {
 	if err := c.conn.SetReadDeadline(time.Now().Add(startBound)); err != nil {
 		return err.Error()

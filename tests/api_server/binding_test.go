@@ -10,7 +10,7 @@ import (
 	"k8s.io/kms/pkg/service"
 )
 
-// requireRefused fails if a request that was made from a stored object opens.
+// requireRefused requires that a request made from a stored object is refused.
 func requireRefused(t *testing.T, client service.Service, what string, request *service.DecryptRequest, code codes.Code) {
 	t.Helper()
 	opened, err := client.Decrypt(t.Context(), "changed", request)
@@ -31,7 +31,7 @@ func TestChecklist33_TheVersionMarkerCannotBeSwapped(t *testing.T) {
 				t.Fatal("nothing was swapped")
 			}
 			requireRefused(t, client, "the marker "+to, request, codes.InvalidArgument)
-			// With the key id of that version beside it too.
+			// With the key id of that version too.
 			request.KeyID = all[1-at].sealed.KeyID
 			requireRefused(t, client, "the marker and key id "+to, request, codes.InvalidArgument)
 		}
@@ -44,7 +44,7 @@ func TestChecklist33_TheVersionMarkerCannotBeSwapped(t *testing.T) {
 func TestChecklist34_TheKeyIDCannotBeSwapped(t *testing.T) {
 	onEachKey(t, func(t *testing.T, key rotatable) {
 		all := storeEach(t, key, 2)
-		// The same version under the name of the next generation: just the binding tells.
+		// The same version under the key id of the next generation. Only the binding differs.
 		next := start(t, delayed(with(key.flags, "--key-generation=1"), 0))
 		all = append(all, store(t, next.client(t)))
 		client := start(t, key.flags).client(t)
@@ -96,7 +96,7 @@ func TestChecklist35_TheAnnotationsCannotBeChanged(t *testing.T) {
 	})
 }
 
-// Without its annotations an object may be another plugin's; that it was bound gives it away.
+// An object without annotations may be another plugin's. Its binding shows that it is not.
 func TestChecklist36_TheAnnotationsCannotBeTakenAway(t *testing.T) {
 	onEachKeeper(t, func(t *testing.T, flags []string) {
 		for bridge, code := range map[string]codes.Code{"true": codes.InvalidArgument, "false": codes.NotFound} {

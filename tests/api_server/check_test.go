@@ -17,7 +17,7 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// checked is what `check` prints of an installation, and its exit code.
+// checked returns the output of `check` and its exit code.
 func checked(t *testing.T, flags []string, more ...string) (string, int) {
 	t.Helper()
 	out, err := parts.Command(slices.Concat([]string{needed(t, "PROVIDER"), "check"}, flags, more)...).CombinedOutput()
@@ -31,8 +31,8 @@ func checked(t *testing.T, flags []string, more ...string) (string, int) {
 	return string(out), 0
 }
 
-// requireChecked fails unless the worst verdict and just these lines, beside those that pass, are
-// printed. A line is its verdict, its area and a part of its text.
+// requireChecked requires this worst verdict and exactly these lines beside the lines that pass. A line is a
+// verdict, an area and a part of the text.
 func requireChecked(t *testing.T, flags []string, code int, expected ...string) string {
 	t.Helper()
 	printed, exit := checked(t, flags)
@@ -73,7 +73,7 @@ func TestCheckOfAGoodInstallation(t *testing.T) {
 	}
 }
 
-// Beside a running provider, whose key id is the one that is told.
+// TestCheckBesideARunningProvider expects that `check` reports the key id of the running provider.
 func TestCheckBesideARunningProvider(t *testing.T) {
 	onEachPlugin(t, func(t *testing.T, p *plugin) {
 		id := keyID(t, p.client(t))
@@ -93,7 +93,7 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 	for name, c := range map[string]struct {
 		code     int
 		expected []string
-		// spoil makes an installation bad, and returns its flags.
+		// spoil breaks an installation and returns its flags.
 		spoil func(t *testing.T, n *tenant) []string
 	}{
 		"a flag that does not exist": {2, []string{"FAIL configuration: did you mean --vault-address?"}, func(t *testing.T, n *tenant) []string {

@@ -29,11 +29,11 @@ resources:
 
 var secretsPlace = value.DefaultContext("/registry/secrets/default/canary")
 
-// apiServer is what an API server with one provider does with Secrets.
+// apiServer runs the code by which an API server with one provider stores and reads Secrets.
 type apiServer struct {
 	id          string
 	transformer value.Transformer
-	// check asks for Status, and on a new key id for Encrypt, as often as an API server does.
+	// check asks for Status, and for Encrypt on a new key id, as often as an API server does.
 	check func() error
 }
 
@@ -68,7 +68,7 @@ func (s *apiServer) write(ctx context.Context, secret []byte) ([]byte, error) {
 	return s.transformer.TransformToStorage(ctx, secret, secretsPlace)
 }
 
-// read is what is read of a stored Secret, and whether the next update would write it anew.
+// read returns the plaintext of a stored Secret, and whether the next update would write it again.
 func (s *apiServer) read(ctx context.Context, stored []byte) (secret []byte, stale bool, err error) {
 	return s.transformer.TransformFromStorage(ctx, stored, secretsPlace)
 }
@@ -82,7 +82,7 @@ func (s *apiServer) mustWrite(t *testing.T, secret []byte) []byte {
 	return stored
 }
 
-// requireReads fails unless a stored Secret is read as it was written, and as stale or not.
+// requireReads requires that a stored Secret is read as it was written, and that it is stale or not.
 func (s *apiServer) requireReads(t *testing.T, stored, secret []byte, stale bool) {
 	t.Helper()
 	read, isStale, err := s.read(t.Context(), stored)
@@ -91,7 +91,7 @@ func (s *apiServer) requireReads(t *testing.T, stored, secret []byte, stale bool
 	}
 }
 
-// storedUnder is the key id under which a Secret is stored.
+// storedUnder returns the key id under which a Secret is stored.
 func storedUnder(t *testing.T, provider string, stored []byte) string {
 	t.Helper()
 	encoded, found := bytes.CutPrefix(stored, []byte("k8s:enc:kms:v2:"+provider+":"))
@@ -102,7 +102,8 @@ func storedUnder(t *testing.T, provider string, stored []byte) string {
 	return object.KeyID
 }
 
-// The whole way of a Secret: what one API server stores, it and a second one read back.
+// TestAnEncryptionConfiguration expects that an API server and a second one read the Secret that the first one
+// stored.
 func TestAnEncryptionConfiguration(t *testing.T) {
 	onEachPlugin(t, func(t *testing.T, p *plugin) {
 		provider := parts.RandomName()
@@ -116,7 +117,7 @@ func TestAnEncryptionConfiguration(t *testing.T) {
 			t.Error("the Secret is stored in clear")
 		}
 		writer.requireReads(t, stored, secret, false)
-		// The second one has its own seed and must ask the plugin for the first one's.
+		// The second API server has its own seed, and must ask the plugin for the seed of the first one.
 		newAPIServer(t, provider, "api-server-2", p).requireReads(t, stored, secret, false)
 
 		elsewhere := value.DefaultContext("/registry/secrets/default/other")

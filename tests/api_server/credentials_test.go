@@ -12,7 +12,7 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// wrap is a wrapping token for a new secret ID of the role.
+// wrap returns a wrapping token for a new secret ID of the role.
 func (n *tenant) wrap(t *testing.T) string {
 	t.Helper()
 	token, err := n.Bao.Wrap("POST", "auth/approle/role/"+n.Key+"/secret-id", nil)
@@ -35,14 +35,15 @@ func TestAWrappedSecretIDIsUnwrappedOnce(t *testing.T) {
 	if _, err := n.bao.Ask("POST", "sys/wrapping/lookup", map[string]any{"token": token}); err == nil {
 		t.Error("the wrapping token is still good")
 	}
-	// Logins go on with what was unwrapped, and with what the next one wraps.
+	// Logins go on with the unwrapped secret ID, and then with that of the next wrapping token.
 	read := readAllTheTime(t, client, store(t, client))
 	requireMoreLogins(t, metrics, 1)
 	must(t, n.WriteSecretID(n.wrap(t)))
 	requireMoreLogins(t, metrics, 2)
 	read.requireFailures(t, 0)
 
-	// A token that somebody else has used: an alert, and the last good secret ID.
+	// TestAUsedWrappingTokenIsReportedAndANewOneHeals expects an ALERT for a used wrapping token, and that the
+	// last good secret ID stays in use.
 	stolen := n.wrap(t)
 	_, err := n.bao.Ask("POST", "sys/wrapping/unwrap", map[string]any{"token": stolen})
 	must(t, err)
@@ -73,7 +74,8 @@ func TestAUsedWrappingTokenIsReportedAndANewOneHeals(t *testing.T) {
 	}
 }
 
-// A token that wraps something else is not unwrapped: whoever wrote it wanted something with it.
+// TestATokenThatWrapsSomethingElseIsLeftAlone expects that a token which wraps another kind of secret is not
+// unwrapped.
 func TestATokenThatWrapsSomethingElseIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	n := sharedBao(t).tenant(t)
@@ -105,7 +107,7 @@ func TestTheCacheKeepsTheSecretIDOverRestarts(t *testing.T) {
 		t.Errorf("the used token was tried again: %s", p.Printed())
 	}
 	p.Stop()
-	// Without the cache the token is used up, and that is told.
+	// Without the cache the token is used up, and the error says so.
 	bare := launch(t, newEndpoint(t), wrapped(n))
 	bare.waitAccepts(t)
 	requireStatusSays(t, bare.client(t), "wrapping-token-used")
@@ -113,7 +115,7 @@ func TestTheCacheKeepsTheSecretIDOverRestarts(t *testing.T) {
 		t.Error("nothing was said at the start")
 	}
 	bare.Stop()
-	// A new wrap replaces what is cached.
+	// A new wrapping token replaces the cached secret ID.
 	must(t, n.WriteSecretID(n.wrap(t)))
 	start(t, flags).Stop()
 	start(t, flags)
@@ -132,7 +134,8 @@ func TestAWrappedSecretIDOfANamespace(t *testing.T) {
 	start(t, wrapped(n, "--vault-namespace=admin"))
 }
 
-// A file in which a role ID stands, as a projected volume is updated: the kubelet swaps a link.
+// TestARoleIDFileOfAProjectedVolume updates the file of the role ID as the kubelet updates a projected volume: it
+// replaces a link.
 func TestARoleIDFileOfAProjectedVolume(t *testing.T) {
 	t.Parallel()
 	n, other := sharedBao(t).tenant(t), sharedBao(t).tenant(t)
@@ -164,14 +167,15 @@ func TestARoleIDFileOfAProjectedVolume(t *testing.T) {
 	project("..2", other.RoleID, other.SecretID)
 	n.bao.must(t, "DELETE", "auth/approle/role/"+n.Key, nil)
 	requireMoreLogins(t, metrics, 2)
-	// The volume goes away for a while, as when a node's disk is full: what was last good is kept.
+	// The volume is missing for some time, as when a node's disk is full. The last good role ID stays in use.
 	must(t, os.Rename(filepath.Join(volume, "..data"), filepath.Join(volume, "away")))
 	requireMoreLogins(t, metrics, 2)
 	must(t, os.Rename(filepath.Join(volume, "away"), filepath.Join(volume, "..data")))
 	read.requireFailures(t, 0)
 }
 
-// The role ID is not there yet, but the secret ID is: it is waited for, and not in a hurry.
+// TestARoleIDFileThatComesLater expects that the plugin waits for the role ID without a busy loop, if only the
+// secret ID exists.
 func TestARoleIDFileThatComesLater(t *testing.T) {
 	t.Parallel()
 	n := sharedBao(t).tenant(t)
@@ -199,8 +203,8 @@ func TestARoleIDFileThatComesLater(t *testing.T) {
 	p.waitHealthy(t)
 }
 
-// The server's certificate is renewed by another authority: the new bundle is taken up without a
-// restart, and a bad one changes nothing.
+// TestTheAuthoritiesAreReplacedWithoutARestart gives the server a certificate of another authority. It expects
+// that a new bundle is read without a restart, and that a bad bundle changes nothing.
 func TestTheAuthoritiesAreReplacedWithoutARestart(t *testing.T) {
 	t.Parallel()
 	n := sharedBao(t).tenant(t)

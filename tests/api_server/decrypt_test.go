@@ -92,7 +92,7 @@ func TestChecklist32_EveryChangeOfTheCiphertextIsRefused(t *testing.T) {
 			flipped := bytes.Clone(sealed.Ciphertext)
 			flipped[i] ^= 1 << rand.IntN(8)
 			requireRefused("flip", i, flipped)
-			// Just the case of a letter, which a lenient base64 decoder might not mind.
+			// Only the case of one letter changes, which a lenient base64 decoder might accept.
 			flipped = bytes.Clone(sealed.Ciphertext)
 			flipped[i] ^= 0x20
 			requireRefused("flip of case", i, flipped)

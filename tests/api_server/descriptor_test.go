@@ -14,7 +14,8 @@ import (
 	kmsapi "k8s.io/kms/apis/v2"
 )
 
-// The contract is written out anew in this project, so it is held against the published one.
+// TestDescriptorEqualsThePublishedOne compares this project's own text of the KMS v2 contract with the published
+// one.
 func TestDescriptorEqualsThePublishedOne(t *testing.T) {
 	t.Parallel()
 	content, err := os.ReadFile(needed(t, "DESCRIPTOR"))
@@ -50,7 +51,7 @@ func TestDescriptorEqualsThePublishedOne(t *testing.T) {
 	}
 }
 
-// facts are the statements of a file that show on the wire, in no particular order.
+// facts returns the statements of a file that decide the bytes on the wire, in any order.
 func facts(file protoreflect.FileDescriptor) []string {
 	all := []string{fmt.Sprintf("package %s, %s", file.Package(), file.Syntax())}
 	for i := range file.Services().Len() {

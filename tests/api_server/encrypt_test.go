@@ -20,7 +20,7 @@ import (
 
 const ciphertextMax = 1024
 
-// asStored is what an API server sends back for an answer that it has stored.
+// asStored returns the Decrypt request that an API server makes from an answer of Encrypt.
 func asStored(sealed *service.EncryptResponse) *service.DecryptRequest {
 	return &service.DecryptRequest{
 		Ciphertext: sealed.Ciphertext, KeyID: sealed.KeyID, Annotations: sealed.Annotations,
@@ -49,7 +49,7 @@ func roundTrip(t *testing.T, client service.Service, plaintext []byte) {
 	requireOpens(t, client, encrypt(t, client, plaintext), plaintext)
 }
 
-// requireStorable holds an answer to the rules of the API server.
+// requireStorable requires that an answer follows the rules of the API server.
 func requireStorable(t *testing.T, sealed *service.EncryptResponse) {
 	t.Helper()
 	object := &kmstypes.EncryptedObject{
@@ -124,7 +124,7 @@ func TestChecklist24_PlaintextsOfManySizes(t *testing.T) {
 		for _, size := range []int{1, 16, 31, 32, 33, 64, 512, 700, 720, 750, 800, 1024, 1025, 32 << 10, 1 << 20} {
 			plaintext := randomBytes(size)
 			sealed, err := client.Encrypt(t.Context(), "sizes", plaintext)
-			// With a third more for base64, and nonce, tag and version, this can never fit.
+			// With base64, nonce, tag and version, this is always too large.
 			switch tooLarge := size > ciphertextMax*3/4; {
 			case status.Code(err) == codes.InvalidArgument && size > 512:
 			case err != nil:
@@ -158,7 +158,7 @@ func TestChecklist25_UIDs(t *testing.T) {
 		if opened, err := client.Decrypt(t.Context(), hostile, asStored(sealed)); err != nil || !bytes.Equal(opened, plaintext) {
 			t.Errorf("Decrypt: %v", err)
 		}
-		// Failures are logged with their uid too.
+		// The log has the uid of failed calls too.
 		sealed.Ciphertext[len(sealed.Ciphertext)-8] ^= 1
 		if _, err := client.Decrypt(t.Context(), hostile, asStored(sealed)); err == nil {
 			t.Error("a changed ciphertext was opened")
@@ -207,7 +207,7 @@ func TestChecklist27_NothingSecretIsTold(t *testing.T) {
 		scraped := string(scrape(t, metrics))
 		p.Stop()
 
-		// Otherwise there would be nothing to search.
+		// Otherwise the test would search an empty log.
 		for text, expected := range map[string]string{
 			p.Stdout.String(): `"DEBUG"`, scraped: "rpc_server_duration", told.String(): "invalid-request: ",
 		} {
@@ -233,7 +233,7 @@ func TestChecklist27_NothingSecretIsTold(t *testing.T) {
 	})
 }
 
-// onEachSecret runs a test against every keeper with what it must keep to itself.
+// onEachSecret runs a test against every keeper, with its secrets.
 func onEachSecret(t *testing.T, test func(t *testing.T, flags []string, secrets map[string]string)) {
 	t.Parallel()
 	t.Run("openbao", func(t *testing.T) {
@@ -247,8 +247,8 @@ func onEachSecret(t *testing.T, test func(t *testing.T, flags []string, secrets 
 	})
 }
 
-// forms are the ways in which a secret would show. Of base64 the part that does not depend on
-// what follows it.
+// forms returns the encodings in which a secret could appear. For base64 it is the part that does not depend on
+// the bytes after the secret.
 func forms(secret string) []string {
 	bytes := []byte(secret)
 	whole := bytes[:len(bytes)/3*3]

@@ -10,7 +10,7 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// forwarder stands between a plugin and its keeper. It can be away, and it can hold answers back.
+// forwarder is a TCP proxy between a plugin and its keeper. It can refuse connections, and can hold answers back.
 type forwarder struct {
 	address, target string
 	holding         atomic.Int32
@@ -22,7 +22,7 @@ type forwarder struct {
 	conns    map[net.Conn]bool
 }
 
-// newForwarder is a forwarder on whose address nobody listens yet.
+// newForwarder returns a forwarder that does not listen yet.
 func newForwarder(t *testing.T, target string) *forwarder {
 	t.Helper()
 	f := &forwarder{
@@ -83,7 +83,7 @@ func (f *forwarder) setHeld(held bool) {
 	f.gate.Broadcast()
 }
 
-// waiting is the number of connections with an answer that is held back.
+// waiting returns the number of connections whose answer is held back.
 func (f *forwarder) waiting() int { return int(f.holding.Load()) }
 
 func (f *forwarder) serve(client net.Conn) {
@@ -106,7 +106,7 @@ func (f *forwarder) serve(client net.Conn) {
 	delete(f.conns, server)
 }
 
-// pass returns once answers may go on.
+// pass returns when answers may go on.
 func (f *forwarder) pass() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -117,7 +117,7 @@ func (f *forwarder) pass() {
 	}
 }
 
-// pipe copies until either end is closed, and asks before it passes anything on.
+// pipe copies until either end is closed. It calls `ask` before each write.
 func pipe(to, from net.Conn, ask func()) {
 	defer to.Close()
 	defer from.Close()

@@ -12,8 +12,8 @@ import (
 	"k8s.io/kms/pkg/service"
 )
 
-// Whoever can write to etcd decides what Decrypt gets. None of it may open, and none of it may
-// change what the plugin tells about itself.
+// TestHostileObjectsAreRefusedAndChangeNothing sends objects that an attacker with access to etcd can make. It
+// expects that none of them decrypts, and that none changes the plugin's Status.
 func TestHostileObjectsAreRefusedAndChangeNothing(t *testing.T) {
 	onEachKey(t, func(t *testing.T, key rotatable) {
 		all := storeEach(t, key, 2)
@@ -34,7 +34,7 @@ func TestHostileObjectsAreRefusedAndChangeNothing(t *testing.T) {
 			switch code := status.Code(err); {
 			case code == codes.InvalidArgument, code == codes.NotFound:
 			case code == codes.Unavailable && strings.HasPrefix(message(err), "version-not-yet: ") && request.KeyID == "1":
-				// What another plugin wrote may be of a version that the keeper does not have yet.
+				// An object of another plugin may have a version that the keeper does not have yet.
 			default:
 				t.Errorf("%s: %d bytes, %v", what, len(opened), err)
 			}
@@ -46,8 +46,8 @@ func TestHostileObjectsAreRefusedAndChangeNothing(t *testing.T) {
 	})
 }
 
-// hostile makes requests out of two objects of two versions, and one that a process wrote whose
-// generation is far above.
+// hostile returns requests made from two objects of two versions, and from one of a process with a much higher
+// generation.
 func hostile(one, two, later *service.EncryptResponse) map[string]*service.DecryptRequest {
 	requests := map[string]*service.DecryptRequest{}
 	add := func(what, keyID string, ciphertext []byte, annotations map[string][]byte) {

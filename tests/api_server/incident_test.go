@@ -13,7 +13,8 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// A replica that lags answers with version 1 after version 2 was seen.
+// TestChecklist58_TheKeyIDNeverGoesBack makes a lagging replica answer with version 1 after the plugin has seen
+// version 2.
 func TestChecklist58_TheKeyIDNeverGoesBack(t *testing.T) {
 	t.Parallel()
 	tenant := sharedBao(t).tenant(t)
@@ -61,7 +62,8 @@ func requireWritesUnder(t *testing.T, client service.Service, id string) {
 	}
 }
 
-// What lasts is no lag: somebody restored an older state of the key.
+// TestAKeyThatWentBackIsAnIncident expects an incident if the older state lasts, because somebody has then
+// restored an older key.
 func TestAKeyThatWentBackIsAnIncident(t *testing.T) {
 	t.Parallel()
 	tenant := sharedBao(t).tenant(t)
@@ -93,12 +95,12 @@ func TestAKeyThatWentBackIsAnIncident(t *testing.T) {
 	if _, err := client.Encrypt(t.Context(), "refused", randomBytes(32)); status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("Encrypt: %v", err)
 	}
-	// Reads go on as far as the key does.
+	// Reads go on with the versions that the key still has.
 	requireAllOpen(t, client, one)
 	if count, _ := counted(t, metrics, "vault_kube_kms_incidents_total", `reason="key-rolled-back"`); count != 1 {
 		t.Errorf("%v incidents are counted", count)
 	}
-	// A restart accepts the older state; what needs the newer one says so.
+	// A restart accepts the older state. A read that needs the newer version says so.
 	restarted := start(t, delayed(via.flags(tenant), 0)).client(t)
 	if now := keyID(t, restarted); !strings.HasPrefix(now, "v1.") {
 		t.Errorf("after a restart it writes under %s", now)
@@ -107,7 +109,7 @@ func TestAKeyThatWentBackIsAnIncident(t *testing.T) {
 	if status.Code(err) != codes.NotFound || !strings.Contains(message(err), "version 2") {
 		t.Errorf("data of the lost version: %v", err)
 	}
-	// Without one it is over when the known key is back.
+	// Without a restart the incident ends when the known key is back.
 	via.answer(nil)
 	p.waitHealthy(t)
 	requireWritesUnder(t, client, id)
@@ -128,7 +130,7 @@ func TestAReplacedKeyThatComesBackEndsTheIncident(t *testing.T) {
 	}) {
 		t.Fatal("nobody asked")
 	}
-	// Not at the next poll but at once.
+	// The incident ends at once, and not at the next poll.
 	if text := waitUnhealthy(t, client, time.Second); !strings.HasPrefix(text, "key-replaced: ") {
 		t.Errorf("Status: %s", text)
 	}
@@ -138,7 +140,7 @@ func TestAReplacedKeyThatComesBackEndsTheIncident(t *testing.T) {
 	requireWritesUnder(t, client, id)
 }
 
-// bornEarlier is the state of a key whose first version was made a second before.
+// bornEarlier returns the state of a key whose first version was made one second earlier.
 func bornEarlier(t *testing.T, state []byte) []byte {
 	t.Helper()
 	var answer map[string]any
@@ -178,7 +180,7 @@ func TestChecklist63_AKeyThatWasReplacedIsAnIncident(t *testing.T) {
 	}
 	p.Stop()
 
-	// The operator accepts the new key by a restart.
+	// A restart accepts the new key.
 	again := start(t, tenant.Flags())
 	client = again.client(t)
 	if id := keyID(t, client); id == old.sealed.KeyID {

@@ -9,7 +9,7 @@ import (
 	"k8s.io/kms/pkg/service"
 )
 
-// plainly is what a plugin stored that calls Transit without associated data.
+// plainly returns an object as a plugin stores it that calls Transit without associated data.
 func (n *tenant) plainly(t *testing.T, plaintext []byte, keyID string, annotations map[string][]byte) *service.DecryptRequest {
 	t.Helper()
 	answer := n.bao.must(t, "POST", "transit/encrypt/"+n.Key, map[string]any{
@@ -20,7 +20,7 @@ func (n *tenant) plainly(t *testing.T, plaintext []byte, keyID string, annotatio
 	}
 }
 
-// foreign are objects of other plugins, written with the versions that there are.
+// foreign returns objects of other plugins by the form of their key ids.
 func (n *tenant) foreign(t *testing.T, plaintext []byte) map[string]*service.DecryptRequest {
 	t.Helper()
 	hash := "sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
@@ -62,7 +62,7 @@ func TestOtherPluginsObjectsAreReadAndCounted(t *testing.T) {
 	}
 	requireLegacyReads(len(objects))
 
-	// None of these is one of them.
+	// These requests are refused, and none counts as a legacy read.
 	request := tenant.plainly(t, plaintext, "1", nil)
 	request.Ciphertext[len(request.Ciphertext)-8] ^= 1
 	requireRefused(t, client, "a changed one", request, codes.InvalidArgument)
@@ -78,7 +78,7 @@ func TestOtherPluginsObjectsAreRefusedWithoutTheBridge(t *testing.T) {
 	t.Parallel()
 	tenant := sharedBao(t).tenant(t)
 	objects := tenant.foreign(t, randomBytes(32))
-	// Without a delay just one version is proven, and before the plugin is healthy.
+	// Without a delay only one version is proven, before the plugin is healthy.
 	p, metrics := metered(t, delayed(with(tenant.Flags(), "--legacy-decrypt=false"), 0))
 	client := p.client(t)
 	writes := keeperWrites(t, metrics)

@@ -15,7 +15,7 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// Not parallel: it measures how fast the process is.
+// Not parallel, because it measures the start time of the process.
 func TestChecklist43_TheSocketIsThereBeforeTheKeeper(t *testing.T) {
 	tenant := sharedBao(t).tenant(t)
 	via := newForwarder(t, tenant.bao.Address)
@@ -206,7 +206,7 @@ func TestChecklist49_CallsInFlightFinish(t *testing.T) {
 	via.hold()
 	var group sync.WaitGroup
 	group.Go(func() { finish(t, client, sealed, plaintext) })
-	// Unlike unwraps, wraps never share a call, so that each is seen on its way.
+	// Wraps never share a call, unlike unwraps, so the test sees each one.
 	for range calls - 1 {
 		group.Go(func() {
 			if _, err := client.Encrypt(t.Context(), "in flight", plaintext); err != nil {
@@ -227,7 +227,7 @@ func TestChecklist49_CallsInFlightFinish(t *testing.T) {
 	if !p.EndsWithin(stopBound) || p.ExitCode() != 0 {
 		t.Errorf("it ends with %d", p.ExitCode())
 	}
-	// Five seconds for the calls, one for the token.
+	// The limits are five seconds for the calls and one for the token.
 	if asked.Calm() > 7*time.Second {
 		t.Errorf("it ends after %v", asked)
 	}
@@ -272,7 +272,7 @@ func lstat(t *testing.T, path string) os.FileMode {
 	return info.Mode()
 }
 
-// listing tells all there is in a directory: names, modes and what files hold.
+// listing returns the names, modes and contents of all files of a directory.
 func listing(t *testing.T, dir string) string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)

@@ -1,5 +1,5 @@
 // Package apiserver_test drives the binary over its socket with the API server's own client.
-// The tests bear the numbers of the KMS v2 conformance checklist.
+// The names of tests have the numbers of the KMS v2 conformance checklist.
 package apiserver_test
 
 import (
@@ -18,7 +18,7 @@ var (
 	localFlags = suite.LocalFlags
 )
 
-// keeper is a place for keys; flags makes a new key there and tells how a plugin finds it.
+// keeper is a kind of keeper. flags makes a new key there and returns the flags of a plugin that uses it.
 type keeper struct {
 	name  string
 	flags func(t *testing.T) []string

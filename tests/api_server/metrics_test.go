@@ -7,7 +7,7 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// metered starts a healthy plugin that shows its metrics, and returns where.
+// metered starts a healthy plugin with a metrics port, and returns the address of its metrics.
 func metered(t *testing.T, flags []string) (*plugin, string) {
 	t.Helper()
 	port := parts.FreePort()
@@ -22,14 +22,13 @@ func scrape(t *testing.T, url string) parts.Metrics {
 	return metrics
 }
 
-// counted is the sum of a metric over its label sets that hold all of the labels, and whether
-// there is any.
+// counted returns the sum of a metric over its series with all of these labels, and whether there is any.
 func counted(t *testing.T, url, metric string, labels ...string) (sum float64, found bool) {
 	t.Helper()
 	return scrape(t, url).Sum(metric, labels...)
 }
 
-// keeperCalls is how often the keeper was asked, with success or without.
+// keeperCalls returns the number of requests to the keeper, with or without success.
 func keeperCalls(t *testing.T, url string, labels ...string) int {
 	t.Helper()
 	worked, found := counted(t, url, "vso_client_operations_total", labels...)
@@ -40,19 +39,19 @@ func keeperCalls(t *testing.T, url string, labels ...string) int {
 	return int(worked + failed)
 }
 
-// keeperWrites is how often the keeper was asked to wrap or to unwrap.
+// keeperWrites returns the number of wraps and unwraps at the keeper.
 func keeperWrites(t *testing.T, url string) int {
 	t.Helper()
 	return keeperCalls(t, url, `operation="write"`)
 }
 
-// keeperReads is how often the keeper was asked for the key's metadata.
+// keeperReads returns the number of reads of the key's metadata.
 func keeperReads(t *testing.T, url string) int {
 	t.Helper()
 	return keeperCalls(t, url, `operation="read"`)
 }
 
-// requireNoIncident fails if the plugin ever thought that its key was replaced or rolled back.
+// requireNoIncident requires that the plugin never reported a replaced or rolled-back key.
 func requireNoIncident(t *testing.T, url string) {
 	t.Helper()
 	if count, _ := counted(t, url, "vault_kube_kms_incidents_total"); count != 0 {
@@ -60,8 +59,8 @@ func requireNoIncident(t *testing.T, url string) {
 	}
 }
 
-// An increase() over a series that begins with 1 never fires: counters that alerts need are 0 from
-// the start, also while the keeper was never reached.
+// TestCountersExistFromTheStart expects that counters for alerts are 0 from the start, even if the keeper was
+// never reached. An increase() over a series that begins with 1 never fires.
 func TestCountersExistFromTheStart(t *testing.T) {
 	t.Parallel()
 	port := parts.FreePort()

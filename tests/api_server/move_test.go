@@ -33,7 +33,7 @@ func TestAKeyThatMovedKeepsItsLineage(t *testing.T) {
 	}
 	requireAllOpen(t, there, old, store(t, there))
 
-	// A key is named by its place unless it has a lineage.
+	// Key ids derive from the place of a key unless it has a lineage.
 	elsewhere := start(t, moved).client(t)
 	if now := keyID(t, elsewhere); now == id || now == unnamed.sealed.KeyID {
 		t.Errorf("%s names a key of another place", now)
@@ -62,13 +62,13 @@ func TestAnAcceptedKeyIDIsReadWithTheNamedVersion(t *testing.T) {
 		"--accept-key-id="+one+"=1", "--accept-key-id="+two+"=2", "--accept-key-id="+invented+"=1")).client(t)
 	requireAllOpen(t, lenient, all[0], all[1], store(t, lenient))
 
-	// The flag lets a name in; what it was bound to must still match.
+	// The flag accepts a key id. The binding must still match.
 	for _, name := range []string{invented, two} {
 		request := asStored(all[0].sealed)
 		request.KeyID = name
 		requireRefused(t, lenient, "under "+name, request, codes.InvalidArgument)
 	}
-	// Another version than the one that wrote it is not tried.
+	// Only the named version is tried.
 	wrong := start(t, with(b, "--accept-key-id="+one+"=2")).client(t)
 	requireRefused(t, wrong, "with another version", asStored(all[0].sealed), codes.InvalidArgument)
 	requireRefused(t, wrong, "not named", asStored(all[1].sealed), codes.NotFound)

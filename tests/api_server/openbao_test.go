@@ -7,18 +7,18 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// bao is an OpenBao server whose requests must work.
+// bao is an OpenBao server. Its requests must succeed.
 type bao struct{ *parts.OpenBao }
 
 var shared = suite.Shared[*parts.OpenBao]{Start: parts.StartDevOpenBao}
 
-// sharedBao is the server that all tests share which do not harm it.
+// sharedBao is the server of all tests that do not disturb it.
 func sharedBao(t *testing.T) bao {
 	t.Helper()
 	return bao{shared.Use(t)}
 }
 
-// ownBao is a server for a test that harms it.
+// ownBao starts a server for a test that disturbs it.
 func ownBao(t *testing.T) bao {
 	t.Helper()
 	b, err := parts.StartDevOpenBao(parts.Way{}, needed(t, "BAO"), shortDir(t))
@@ -38,13 +38,13 @@ func (b bao) must(t *testing.T, method, path string, body map[string]any) map[st
 	return data
 }
 
-// tenant is one key with a role that may use it.
+// tenant is a key, and a role that may use it.
 type tenant struct {
 	*parts.Tenant
 	bao bao
 }
 
-// tenant makes a key and a role with all that a plugin needs.
+// tenant makes a key, and a role with all rights that a plugin needs.
 func (b bao) tenant(t *testing.T) *tenant {
 	t.Helper()
 	tenant := b.role(t, parts.UseOfKey...)
@@ -52,8 +52,8 @@ func (b bao) tenant(t *testing.T) *tenant {
 	return tenant
 }
 
-// role makes a role that may do just this with a key, and not the key. Its tokens are short-lived,
-// so that they are renewed and replaced while the tests run.
+// role makes a role with exactly these rights to a key. It does not make the key. The tokens of the role are
+// short-lived, so that they are renewed and replaced during the tests.
 func (b bao) role(t *testing.T, grants ...string) *tenant {
 	t.Helper()
 	made, err := b.NewTenant(parts.RandomName(), shortDir(t), 60, grants...)

@@ -10,8 +10,9 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// The keeper goes away just before a new version takes over. Status goes on telling the truth,
-// and the API server writes with its old seed until the plugin can wrap a new one.
+// TestChecklist64_EncryptFailsRightAfterARotation stops the keeper just before a new version takes over. It
+// expects that Status stays true, and that the API server writes with its old seed until the plugin can wrap a
+// new one.
 func TestChecklist64_EncryptFailsRightAfterARotation(t *testing.T) {
 	t.Parallel()
 	tenant := sharedBao(t).tenant(t)
@@ -28,7 +29,7 @@ func TestChecklist64_EncryptFailsRightAfterARotation(t *testing.T) {
 	writes := keeperWrites(t, metrics)
 	if !parts.Eventually(pollBound, func() bool {
 		waiting, _ := counted(t, metrics, "vault_kube_kms_next_version_seconds")
-		// A wrap, an unwrap and one that must fail.
+		// A wrap, an unwrap, and an unwrap that must fail.
 		return waiting > 0 && keeperWrites(t, metrics) >= writes+3
 	}) {
 		t.Fatal("the new version was not seen")
@@ -51,7 +52,7 @@ func TestChecklist64_EncryptFailsRightAfterARotation(t *testing.T) {
 	}) || !strings.Contains(err.Error(), "failed to rotate DEK") {
 		t.Fatalf("the API server does not notice: %v", err)
 	}
-	// Told all the while: the outage is younger than its grace time.
+	// Status stays ok, because the outage is younger than the grace time.
 	var answer *service.StatusResponse
 	if answer, err = client.Status(t.Context()); err != nil || answer.KeyID != told {
 		t.Errorf("Status: %v, %v", answer, err)

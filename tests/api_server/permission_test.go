@@ -12,7 +12,7 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// A permission may be taken away at any time, and only a proof finds out.
+// TestChecklist16_ALostPermissionShowsWithin75Seconds expects that the next proof finds a lost permission.
 func TestChecklist16_ALostPermissionShowsWithin75Seconds(t *testing.T) {
 	t.Parallel()
 	for lost, left := range map[string]string{"encrypt": "decrypt", "decrypt": "encrypt"} {
@@ -51,7 +51,7 @@ func TestChecklist16_ALostPermissionShowsWithin75Seconds(t *testing.T) {
 	}
 }
 
-// waitUnhealthy waits until Status fails and returns how.
+// waitUnhealthy waits until Status fails and returns the error.
 func waitUnhealthy(t *testing.T, client service.Service, bound time.Duration) string {
 	t.Helper()
 	var err error
@@ -77,7 +77,7 @@ func TestChecklist42_WithoutTheRightToEncryptDecryptWorks(t *testing.T) {
 	tenant.allow(t, "read keys", "update decrypt")
 	requireAllOpen(t, before.client(t), one)
 
-	// It has never been healthy, and decrypts all the same.
+	// The plugin has never been healthy, and decrypts.
 	after := launch(t, newEndpoint(t), tenant.Flags())
 	after.waitAccepts(t)
 	client := after.client(t)
@@ -115,7 +115,7 @@ func TestChecklist41_AnArchivedVersionIsNamed(t *testing.T) {
 		requireAllOpen(t, client, all[1])
 		p.requireHealthy(t)
 	}
-	// What was only archived comes back, and nobody has to wait for a poll.
+	// An archived version that comes back can be used at once, before the next poll.
 	tenant.bao.must(t, "POST", config, map[string]any{"min_decryption_version": 1})
 	for name, p := range map[string]*plugin{"that knew the version": known, "that never knew it": late} {
 		client := p.client(t)

@@ -20,12 +20,12 @@ import (
 )
 
 const (
-	// What kube-apiserver allows for a call by default.
+	// callTimeout is kube-apiserver's default time limit of a call.
 	callTimeout = 3 * time.Second
-	// How long a plugin may take to become healthy, and to end, on a busy machine.
+	// These limit the start and the end of a plugin on a busy machine.
 	startBound = 20 * time.Second
 	stopBound  = parts.StopBound
-	// For calls that a test holds until all of them are under way, which takes a while on a busy machine.
+	// For calls that a test holds until all of them run, which takes some time on a busy machine.
 	patient        = "--vault-request-timeout=25s"
 	patientTimeout = 30 * time.Second
 )
@@ -37,8 +37,8 @@ type plugin struct {
 	flags    []string
 }
 
-// launch starts a plugin and does not wait for anything. A wrapper is the start of a command
-// line that ends by running its arguments, such as a shell's.
+// launch starts a plugin and does not wait. A wrapper is the start of a command line that runs its last
+// arguments, such as a shell.
 func launch(t *testing.T, endpoint string, flags []string, wrapper ...string) *plugin {
 	t.Helper()
 	return launchBy(t, parts.Way{}, endpoint, flags, wrapper...)
@@ -75,7 +75,7 @@ func start(t *testing.T, flags []string) *plugin {
 	return p
 }
 
-// address is what a client dials: a path, or an abstract name with its @.
+// address returns the address for a client: a path, or an abstract name with its @.
 func (p *plugin) address() string { return dialled(p.endpoint) }
 
 func dialled(endpoint string) string {
@@ -86,7 +86,7 @@ func dialled(endpoint string) string {
 	return path
 }
 
-// client is the API server's own client.
+// client returns the API server's own client.
 func (p *plugin) client(t *testing.T) service.Service {
 	t.Helper()
 	return clientOf(t, p.endpoint, callTimeout)
@@ -101,8 +101,8 @@ func clientOf(t *testing.T, endpoint string, timeout time.Duration) service.Serv
 	return client
 }
 
-// conn is a connection of plain grpc-go, with the authority of API servers since 1.32 unless
-// the options say otherwise.
+// conn returns a connection of plain grpc-go, with the authority of API servers since 1.32 unless the options set
+// another one.
 func (p *plugin) conn(t *testing.T, options ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
 	dial := func(ctx context.Context, _ string) (net.Conn, error) {
@@ -142,7 +142,7 @@ func (p *plugin) waitHealthy(t *testing.T) {
 	}
 }
 
-// waitAccepts lets a client that comes next connect at once instead of after a pause.
+// waitAccepts waits until the socket accepts, so that the next client connects without a pause.
 func (p *plugin) waitAccepts(t *testing.T) {
 	t.Helper()
 	if !parts.Eventually(startBound, func() bool { return p.accepts() || !p.Alive() }) || !p.Alive() {
@@ -150,7 +150,7 @@ func (p *plugin) waitAccepts(t *testing.T) {
 	}
 }
 
-// accepts says whether somebody listens on the socket.
+// accepts reports whether a process listens on the socket.
 func (p *plugin) accepts() bool {
 	conn, err := net.Dial("unix", p.address())
 	if err == nil {
@@ -159,7 +159,7 @@ func (p *plugin) accepts() bool {
 	return err == nil
 }
 
-// requireHealthy fails unless the plugin lives and answers ok to a new connection.
+// requireHealthy requires that the plugin runs and answers ok on a new connection.
 func (p *plugin) requireHealthy(t *testing.T) {
 	t.Helper()
 	if answer, err := p.client(t).Status(t.Context()); err != nil || answer.Healthz != "ok" || !p.Alive() {

@@ -12,21 +12,23 @@ import (
 )
 
 const (
-	// How long OpenShift's preflight asks a plugin for its Status, and how often.
+	// The duration and the interval of the Status calls of OpenShift's preflight.
 	preflightBound, preflightPause = 30 * time.Second, time.Second
-	// What OpenShift takes of a Status.
+	// The limits that OpenShift sets for an answer of Status.
 	preflightLongest = 1024
 )
 
-// OpenShift tries a plugin, with the command line of its operators, before an API server uses it. What is wrong
-// with the installation is in Status within its 30 seconds, and the process stays: an administrator sees the
-// cause and not a Pod that restarts. What can be mended without other flags heals by itself.
+// TestOpenShiftPreflightNamesWhatIsWrong starts a plugin with the command line of OpenShift's operators.
+// OpenShift tries a plugin for 30 seconds before an API server uses it. The test expects the fault in Status
+// within this time, and that the process stays, so that an administrator sees the cause and not a Pod that
+// restarts. The plugin recovers by itself if the repair needs no other flags.
 func TestOpenShiftPreflightNamesWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	silent, full := listen(t).Addr().String(), blackHole(t)
 	for name, c := range map[string]struct {
 		code, cause string
-		// spoil makes an installation bad; its flags, and what mends it, if anything does.
+		// spoil breaks an installation. It returns the flags, and a function that repairs the installation, if
+		// there is one.
 		spoil func(t *testing.T, n *tenant) (flags []string, mend func())
 	}{
 		"an address that never answers": {"keeper-timeout", silent, func(_ *testing.T, n *tenant) ([]string, func()) {
@@ -87,8 +89,8 @@ func TestOpenShiftPreflightNamesWhatIsWrong(t *testing.T) {
 	}
 }
 
-// openShift is the command line of OpenShift's operators: single dashes, the older form of the key, the keeper's
-// authority, and no port for probes.
+// openShift returns the command line of OpenShift's operators: single dashes, the older form of the key, the
+// keeper's authority, and no port for probes.
 func openShift(n *tenant, address string, more ...string) []string {
 	return append([]string{
 		"-vault-address=https://" + address, "-transit-mount=" + n.Mount, "-transit-key=" + n.Key,
@@ -97,7 +99,7 @@ func openShift(n *tenant, address string, more ...string) []string {
 	}, more...)
 }
 
-// listen accepts connections in the kernel alone: nothing reads them.
+// listen opens a port that never reads: only the kernel accepts its connections.
 func listen(t *testing.T) *net.TCPListener {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -106,7 +108,8 @@ func listen(t *testing.T) *net.TCPListener {
 	return listener.(*net.TCPListener)
 }
 
-// blackHole is an address that drops the packets of further connections, as a firewall does: its queue is full.
+// blackHole returns an address with a full queue. It drops the packets of further connections, as a firewall
+// does.
 func blackHole(t *testing.T) string {
 	t.Helper()
 	listener := listen(t)

@@ -16,7 +16,7 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// What a kubelet allows for a probe by default.
+// probeTimeout is the kubelet's default time limit of a probe.
 const probeTimeout = time.Second
 
 // probed launches a healthy plugin with a health port, and returns a function that probes it once.
@@ -36,7 +36,8 @@ func probed(t *testing.T, flags []string) (*plugin, func(path string) (status in
 	}
 }
 
-// A liveness probe that fails kills the plugin: connections that say nothing must not keep it out.
+// TestProbesWorkWhileIdleConnectionsPourIn expects that probes succeed during a flood of silent connections. A
+// failed liveness probe kills the plugin.
 func TestProbesWorkWhileIdleConnectionsPourIn(t *testing.T) {
 	t.Parallel()
 	port := parts.FreePort()
@@ -69,7 +70,8 @@ func TestProbesWorkWhileIdleConnectionsPourIn(t *testing.T) {
 	}
 }
 
-// A socket whose file is gone takes no new connection: it is bound anew, and said so meanwhile.
+// TestASocketThatWasRemovedIsBoundAnew expects that a removed socket file is bound again, and that /readyz fails
+// until then.
 func TestASocketThatWasRemovedIsBoundAnew(t *testing.T) {
 	t.Parallel()
 	p, probe := probed(t, localFlags(t))
@@ -113,7 +115,7 @@ func TestASocketThatAnotherProcessReplacedIsNotReadyAndLeftAlone(t *testing.T) {
 	if status, _, err := probe("/healthz"); status != http.StatusOK {
 		t.Errorf("it must live on: %d, %v", status, err)
 	}
-	// It goes without its file, as that of a process that was killed.
+	// The listener ends and its file stays, as after a kill.
 	other.(*net.UnixListener).SetUnlinkOnClose(false)
 	must(t, other.Close())
 	if !parts.Eventually(startBound, func() bool {
@@ -138,7 +140,8 @@ func TestSIGHUPReadsFilesAnewAndEndsNothing(t *testing.T) {
 	p.requireHealthy(t)
 }
 
-// dev is tried by people: what it cannot do it must name.
+// TestDevNamesTheDirectoryThatItCannotMake expects that the error of `dev` names the directory that it cannot
+// make.
 func TestDevNamesTheDirectoryThatItCannotMake(t *testing.T) {
 	t.Parallel()
 	missing := filepath.Join(shortDir(t), "missing")

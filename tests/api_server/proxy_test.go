@@ -10,8 +10,8 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// laggard stands in front of an OpenBao and can answer with an older state of one key, as a
-// replica does that has not caught up.
+// laggard is a proxy in front of OpenBao. It can answer with an older state of one key, as a lagging replica
+// does.
 type laggard struct {
 	address, caFile string
 
@@ -23,7 +23,7 @@ type laggard struct {
 
 func newLaggard(t *testing.T, n *tenant) *laggard { return laggardUntil(t, n, 365) }
 
-// laggardUntil is one whose certificate is good for so many days.
+// laggardUntil starts a laggard whose certificate is valid for this number of days.
 func laggardUntil(t *testing.T, n *tenant, days int) *laggard {
 	t.Helper()
 	l := &laggard{}
@@ -54,7 +54,7 @@ func isKeyRead(r *http.Request, key string) bool {
 	return r.Method == http.MethodGet && r.URL.Path == "/v1/transit/keys/"+key
 }
 
-// replay answers with the older state, if that is wanted.
+// replay answers with the older state, if one is set.
 func (l *laggard) replay(w http.ResponseWriter) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -67,7 +67,7 @@ func (l *laggard) replay(w http.ResponseWriter) bool {
 	return true
 }
 
-// remember is the state of the key that was answered last.
+// remember returns the last answered state of the key.
 func (l *laggard) remember(t *testing.T) []byte {
 	t.Helper()
 	l.mu.Lock()
@@ -78,14 +78,14 @@ func (l *laggard) remember(t *testing.T) []byte {
 	return l.last
 }
 
-// answer sets the older state to answer with, or none.
+// answer sets the older state for later answers, or none.
 func (l *laggard) answer(old []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.old = old
 }
 
-// replays is how often the older state was answered.
+// replays returns the number of answers with the older state.
 func (l *laggard) replays() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

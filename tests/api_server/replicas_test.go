@@ -22,18 +22,18 @@ type replica struct {
 
 	mu    sync.Mutex
 	looks []told
-	// sealed and served count what this node has written and both nodes have read.
+	// sealed and served count objects that this node has written and both nodes have read.
 	sealed, served int
 }
 
-// told is what one Status told.
+// told is the answer of one Status.
 type told struct {
 	asked, answered time.Time
 	keyID           string
 	version         int
 }
 
-// controlPlane is two nodes with one key, and all that they have written.
+// controlPlane has two nodes with one key, and all objects that they have written.
 type controlPlane struct {
 	t        *testing.T
 	provider string
@@ -58,11 +58,12 @@ func newControlPlane(t *testing.T, flags []string) *controlPlane {
 	return plane
 }
 
-// Checklist 58 and 26 too: key ids neither repeat nor go back, and Encrypt holds to Status.
+// TestChecklist60_TwoReplicasReadEachOtherAtEveryMoment also covers checklist 58 and 26: key ids neither repeat
+// nor go back, and Encrypt uses the key id of Status.
 func TestChecklist60_TwoReplicasReadEachOtherAtEveryMoment(t *testing.T) {
 	t.Parallel()
-	// Rotations, and how many key ids both nodes must have told then, at least: those of the same second take
-	// over together.
+	// The number of rotations, and the minimum number of key ids that both nodes must show: versions of the same
+	// second take over together.
 	const rotations, keyIDs = 22, 8
 	tenant := sharedBao(t).tenant(t)
 	plane := newControlPlane(t, delayed(tenant.Flags(), delay))
@@ -77,13 +78,13 @@ func TestChecklist60_TwoReplicasReadEachOtherAtEveryMoment(t *testing.T) {
 	}
 	versions := 1
 	for range rotations {
-		// Whenever it comes, also several times within a second.
+		// Rotations come at random times, also several within a second.
 		time.Sleep(time.Duration(rand.IntN(4_000)) * time.Millisecond)
 		tenant.rotate(t)
 		versions++
 	}
 	plane.until("told the newest key id", func(node *replica) bool { return node.newest().version == versions })
-	// On a slow machine a key id may be over before a node was asked.
+	// On a slow machine, a key id may be replaced before the test asks a node.
 	for ; plane.common() < keyIDs; versions++ {
 		tenant.rotate(t)
 		plane.until("told the newest key id", func(node *replica) bool { return node.newest().version == versions+1 })
@@ -97,8 +98,8 @@ func TestChecklist60_TwoReplicasReadEachOtherAtEveryMoment(t *testing.T) {
 	plane.requireOneRewrite()
 }
 
-// until waits until something is true of each node. It is about what happens, not about how soon: only a
-// node that hangs takes as long as this.
+// until waits until the condition holds for each node. Its limit is long, so that only a node that hangs exceeds
+// it.
 func (c *controlPlane) until(what string, holds func(node *replica) bool) {
 	c.t.Helper()
 	for _, node := range c.nodes {
@@ -116,7 +117,7 @@ func (c *controlPlane) until(what string, holds func(node *replica) bool) {
 	}
 }
 
-// newest is what the node told last. The caller holds the lock.
+// newest returns the last answer of the node's Status. The caller holds the lock.
 func (r *replica) newest() told {
 	if len(r.looks) == 0 {
 		return told{}
@@ -130,7 +131,7 @@ func (r *replica) writesUnder() string {
 	return r.newest().keyID
 }
 
-// keyIDs are all that the node has told, by version.
+// keyIDs returns all key ids of the node's Status, by version.
 func (r *replica) keyIDs() map[int]string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -141,7 +142,7 @@ func (r *replica) keyIDs() map[int]string {
 	return ids
 }
 
-// common is how many key ids both nodes have told.
+// common returns the number of key ids that both nodes have shown.
 func (c *controlPlane) common() (count int) {
 	b := c.nodes[1].keyIDs()
 	for version := range c.nodes[0].keyIDs() {
@@ -152,7 +153,7 @@ func (c *controlPlane) common() (count int) {
 	return count
 }
 
-// watch notes which key ids Status tells, and that they do not go back.
+// watch records the key ids of Status, and requires that they do not go back.
 func (c *controlPlane) watch(ctx context.Context, node *replica) {
 	for ; ctx.Err() == nil; pause(ctx, 50*time.Millisecond) {
 		look := told{asked: time.Now()}
@@ -178,7 +179,7 @@ func (c *controlPlane) watch(ctx context.Context, node *replica) {
 	}
 }
 
-// seal lets a node encrypt, and both nodes decrypt that and something of before.
+// seal encrypts on one node. Both nodes decrypt the result and an older object.
 func (c *controlPlane) seal(ctx context.Context, node *replica) {
 	for ; ctx.Err() == nil; pause(ctx, 40*time.Millisecond) {
 		plaintext := randomBytes(32)
@@ -216,10 +217,10 @@ func (c *controlPlane) seal(ctx context.Context, node *replica) {
 	}
 }
 
-// serve lets a node's API server write Secrets, and both API servers read that and another one.
+// serve writes Secrets by the API server of a node. Both API servers read them and an older one.
 func (c *controlPlane) serve(ctx context.Context, node *replica) {
 	for ; ctx.Err() == nil; pause(ctx, 200*time.Millisecond) {
-		// A new version may come between its Status and its Encrypt; it asks again after 3 s.
+		// A new version may take over between its Status and its Encrypt. It asks again after 3 s.
 		var unhealthy error
 		if !parts.EventuallyEvery(200*time.Millisecond, 5*time.Second, func() bool {
 			unhealthy = node.server.check()
@@ -255,9 +256,9 @@ func (c *controlPlane) serve(ctx context.Context, node *replica) {
 	}
 }
 
-// requireSameSwitches holds both nodes to the same key id for each version, and to switching within a second
-// of each other: what one has told for a second, the other does not fall behind. It judges by when a Status
-// was asked and answered, so that a node that is asked late is not taken for one that switches late.
+// requireSameSwitches requires that both nodes have the same key id for each version, and switch within a second
+// of each other. It compares the times of request and answer of each Status, so that a late request does not
+// count as a late switch.
 func (c *controlPlane) requireSameSwitches() {
 	c.t.Helper()
 	other := c.nodes[1].keyIDs()
@@ -281,13 +282,13 @@ func (c *controlPlane) requireSameSwitches() {
 	}
 }
 
-// requireOneRewrite is checklist 61: once both API servers write under the newest key id, an old
-// Secret is written anew once, whichever of them gets the update.
+// requireOneRewrite is checklist 61: after both API servers write under the newest key id, an old Secret is
+// written again exactly once, by either API server.
 func (c *controlPlane) requireOneRewrite() {
 	newest := c.nodes[0].writesUnder()
 	for _, node := range c.nodes {
 		var err error
-		// An API server asks for Status again 20 s after a good answer; only one that hangs takes longer than this.
+		// An API server asks for Status again 20 s after a good answer. Only one that hangs exceeds this limit.
 		if !parts.EventuallyEvery(100*time.Millisecond, 2*time.Minute, func() bool {
 			err = node.server.check()
 			return storedUnder(c.t, c.provider, node.server.mustWrite(c.t, aSecret)) == newest
@@ -304,7 +305,7 @@ func (c *controlPlane) requireOneRewrite() {
 	b.requireReads(c.t, rewritten, aSecret, false)
 }
 
-// pause is the time between two calls of a load.
+// pause waits between two calls of a load.
 func pause(ctx context.Context, between time.Duration) {
 	select {
 	case <-ctx.Done():

@@ -15,8 +15,8 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// takeover asks Status and Encrypt in turn until the key id has changed, and a while longer. It
-// returns all key ids that Status told, in order, what was written under each, and when the second one was told.
+// takeover calls Status and Encrypt in turn until the key id has changed, and some time longer. It returns all
+// key ids of Status in order, the objects written under each, and the time of the second key id.
 func takeover(t *testing.T, client service.Service, bound time.Duration) (ids []string, all []stored, at time.Time) {
 	t.Helper()
 	tell := func() string {
@@ -40,7 +40,8 @@ func takeover(t *testing.T, client service.Service, bound time.Duration) (ids []
 	return ids, all, at
 }
 
-// Checklist 26, too: what Encrypt uses is what Status told before it, or tells after it.
+// TestChecklist57_ARotationChangesTheKeyIDOnce also covers checklist 26: Encrypt uses the key id of the Status
+// before it or after it.
 func TestChecklist57_ARotationChangesTheKeyIDOnce(t *testing.T) {
 	onEachKey(t, func(t *testing.T, key rotatable) {
 		p := start(t, delayed(key.flags, delay))
@@ -52,7 +53,7 @@ func TestChecklist57_ARotationChangesTheKeyIDOnce(t *testing.T) {
 		if len(ids) != 2 || !strings.HasPrefix(ids[1], "v2.") {
 			t.Fatalf("key ids: %v", ids)
 		}
-		// Creation times have whole seconds.
+		// Creation times are whole seconds.
 		if took < delay-2*time.Second || took > delay+watch.Stretched(2*time.Second) {
 			t.Errorf("version 2 writes after %v", took)
 		}
@@ -63,8 +64,8 @@ func TestChecklist57_ARotationChangesTheKeyIDOnce(t *testing.T) {
 	})
 }
 
-// A rotation that nobody has seen yet changes nothing: Encrypt holds to what Status told, and
-// never to the keeper's newest version.
+// TestChecklist26_ARotationBetweenStatusAndEncrypt expects that Encrypt uses the version of Status, and not the
+// keeper's newest version, which the plugin has not read yet.
 func TestChecklist26_ARotationBetweenStatusAndEncrypt(t *testing.T) {
 	onEachKey(t, func(t *testing.T, key rotatable) {
 		p := start(t, key.flags)
@@ -74,7 +75,7 @@ func TestChecklist26_ARotationBetweenStatusAndEncrypt(t *testing.T) {
 		if one := store(t, client); one.sealed.KeyID != id || !strings.Contains(string(one.sealed.Ciphertext), ":v1:") {
 			t.Errorf("Status told %s, Encrypt uses %s and %.9s", id, one.sealed.KeyID, one.sealed.Ciphertext)
 		}
-		// Neither does one that has just been seen.
+		// A version that the plugin has just read does not change this either.
 		look(t, client)
 		if one := store(t, client); one.sealed.KeyID != id || keyID(t, client) != id {
 			t.Errorf("Status told %s, Encrypt uses %s", id, one.sealed.KeyID)
@@ -84,18 +85,18 @@ func TestChecklist26_ARotationBetweenStatusAndEncrypt(t *testing.T) {
 
 func TestChecklist59_TwoRotationsBetweenPollsAreOneChange(t *testing.T) {
 	onEachKey(t, func(t *testing.T, key rotatable) {
-		// Both versions are old enough by the time they are seen.
+		// Both versions are old enough when the plugin reads them.
 		p := start(t, delayed(key.flags, time.Second))
 		client := p.client(t)
 		first := store(t, client)
-		// It must not look in between.
+		// The plugin must not read the key in between.
 		p.Signal(syscall.SIGSTOP)
 		key.rotate(t)
 		peer := start(t, delayed(key.flags, 0))
 		second := store(t, peer.client(t))
 		peer.Stop()
 		key.rotate(t)
-		// Until the newer one too is old enough to write here.
+		// Wait until the newer version is old enough to write here too.
 		pause(t.Context(), 2*time.Second)
 		p.Signal(syscall.SIGCONT)
 
@@ -126,7 +127,8 @@ func TestChecklist31_APeerRotatedFirst(t *testing.T) {
 	client := p.client(t)
 	id := keyID(t, client)
 	peer := start(t, delayed(tenant.Flags(), 0)).client(t)
-	// In most rounds it does not look of itself between the rotation and the reads; one of these is enough.
+	// In most rounds the plugin does not read the key by itself between the rotation and the reads. One such
+	// round is enough.
 	for version := 2; ; version++ {
 		tenant.rotate(t)
 		var theirs stored
@@ -167,7 +169,7 @@ func TestChecklist31_AFloodOfNewerKeyIDsIsBounded(t *testing.T) {
 			t.Fatalf("%s: %v", request.KeyID, err)
 		}
 	}
-	// One a second, one at the start, and the observer's own with their proofs.
+	// One read a second, one at the start, and those of the observer with their proofs.
 	own := ownWithin(time.Since(started))
 	most := int(time.Since(started).Seconds()) + 2 + own
 	if more := keeperReads(t, metrics) - reads; more > most || more == 0 {
@@ -180,8 +182,8 @@ func TestChecklist31_AFloodOfNewerKeyIDsIsBounded(t *testing.T) {
 	p.requireHealthy(t)
 }
 
-// A plugin may learn of a version from a peer's object when that version should write already.
-// It then has to prove it, which must not keep the API server from writing for a whole poll.
+// TestAVersionThatIsLearntLateWritesSoon makes a plugin learn of a version from a peer's object when that version
+// should write already. The plugin must prove it without a pause of the API server's writes for a whole poll.
 func TestAVersionThatIsLearntLateWritesSoon(t *testing.T) {
 	t.Parallel()
 	tenant := sharedBao(t).tenant(t)
@@ -191,7 +193,7 @@ func TestAVersionThatIsLearntLateWritesSoon(t *testing.T) {
 	peer := start(t, delayed(tenant.Flags(), 0))
 	peers := peer.client(t)
 	theirs := store(t, peers)
-	// Until the version is old enough to write here too.
+	// Wait until the version is old enough to write here too.
 	pause(t.Context(), 2*time.Second)
 	requireAllOpen(t, client, theirs)
 	learnt := parts.StartWatch()

@@ -12,7 +12,7 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// reading unwraps one object again and again, and counts failures and wrong answers.
+// reading decrypts one object again and again, and counts failures and wrong plaintexts.
 type reading struct {
 	done, failed, wrong atomic.Int32
 	last                atomic.Value
@@ -54,7 +54,7 @@ func (r *reading) end() {
 	<-r.stopped
 }
 
-// requireFailures ends it, and fails unless at most so many failed and none was wrong.
+// requireFailures ends it. It requires at most this number of failures and no wrong plaintext.
 func (r *reading) requireFailures(t *testing.T, most int32) {
 	t.Helper()
 	r.end()
@@ -70,12 +70,13 @@ func (n *tenant) withRole(t *testing.T, settings map[string]any) {
 	must(t, n.MakeRole(settings))
 }
 
-// Every kind of token that a role can give is renewed or replaced in time: no call ever fails.
+// TestChecklist53_EveryKindOfToken expects that each kind of token is renewed or replaced in time, so that no
+// call fails.
 func TestChecklist53_EveryKindOfToken(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		role map[string]any
-		// What keeps the session up, and how often it must have been seen.
+		// The event that keeps the session valid, and its minimum number.
 		by    string
 		times float64
 	}{
@@ -100,7 +101,7 @@ func TestChecklist53_EveryKindOfToken(t *testing.T) {
 				t.Errorf("it does not come to %v %s", c.times, c.by)
 			}
 			read.requireFailures(t, 0)
-			// None lives for less than five seconds.
+			// No token lives for less than five seconds.
 			most := 4 + time.Since(began).Seconds()/2
 			if logins, _ := counted(t, metrics, "vault_kube_kms_logins_total"); logins > most {
 				t.Errorf("%v logins", logins)
@@ -122,12 +123,13 @@ func TestChecklist53_ATokenOfFewUsesIsRefusedWithTheReason(t *testing.T) {
 	client := p.client(t)
 	requireStatusSays(t, client, "token_num_uses=0")
 	n.withRole(t, map[string]any{"token_num_uses": 0, "token_ttl": "60s"})
-	// Nobody tried the secret ID in vain, but nothing else changed either.
+	// The secret ID was not refused, and nothing else has changed.
 	must(t, n.WriteSecretID(n.newSecretID(t)))
 	p.waitHealthy(t)
 }
 
-// A token that is revoked is replaced by one login, and no call fails.
+// TestChecklist53_ARevokedTokenIsReplacedAtOnce expects that one login replaces a revoked token, and that no call
+// fails.
 func TestChecklist53_ARevokedTokenIsReplacedAtOnce(t *testing.T) {
 	t.Parallel()
 	n := sharedBao(t).tenant(t)
@@ -135,7 +137,7 @@ func TestChecklist53_ARevokedTokenIsReplacedAtOnce(t *testing.T) {
 	client := p.client(t)
 	read := readAllTheTime(t, client, store(t, client))
 	logins := func() float64 { count, _ := counted(t, metrics, "vault_kube_kms_logins_total"); return count }
-	// A token that is refused moments after it was given is replaced with a pause.
+	// A token that is refused soon after its login is replaced only after a pause.
 	time.Sleep(12 * time.Second)
 	n.revokeTokens(t)
 	if !parts.Eventually(5*time.Second, func() bool { return logins() == 2 }) {
@@ -147,7 +149,8 @@ func TestChecklist53_ARevokedTokenIsReplacedAtOnce(t *testing.T) {
 	}
 }
 
-// When no login is possible Status says so, with the remedy; a new secret ID heals it at once.
+// TestChecklist53_NoLoginIsPossible expects that Status names the refused login and the remedy, and that a new
+// secret ID ends the fault at once.
 func TestChecklist53_NoLoginIsPossible(t *testing.T) {
 	t.Parallel()
 	n := sharedBao(t).tenant(t)
@@ -160,7 +163,7 @@ func TestChecklist53_NoLoginIsPossible(t *testing.T) {
 	refused, _ := counted(t, metrics, "vso_client_operations_errors_total", `operation="login"`)
 
 	n.withRole(t, map[string]any{"role_id": n.RoleID, "token_ttl": "60s"})
-	// The same secret ID is not tried again, though the file was written to.
+	// The same secret ID is not tried again, although the file was written.
 	must(t, n.WriteSecretID(n.SecretID))
 	time.Sleep(3 * time.Second)
 	if again, _ := counted(t, metrics, "vso_client_operations_errors_total", `operation="login"`); again != refused {
@@ -178,7 +181,7 @@ func TestChecklist53_NoLoginIsPossible(t *testing.T) {
 	requireOpens(t, client, one.sealed, one.plaintext)
 }
 
-// The secret ID is replaced while all goes on, by the ways in which files are replaced.
+// TestASecretIDIsReplacedWithoutARestart replaces the file of the secret ID in each usual way, during calls.
 func TestASecretIDIsReplacedWithoutARestart(t *testing.T) {
 	t.Parallel()
 	n := sharedBao(t).tenant(t)
@@ -199,7 +202,7 @@ func TestASecretIDIsReplacedWithoutARestart(t *testing.T) {
 	}
 }
 
-// requireMoreLogins waits for so many more logins.
+// requireMoreLogins waits for this number of further logins.
 func requireMoreLogins(t *testing.T, metrics string, more float64) {
 	t.Helper()
 	before, _ := counted(t, metrics, "vault_kube_kms_logins_total")
@@ -218,14 +221,14 @@ func (n *tenant) newSecretID(t *testing.T) string {
 	return secretID
 }
 
-// revokeTokens ends all tokens of the tenant's role.
+// revokeTokens revokes all tokens of the tenant's role.
 func (n *tenant) revokeTokens(t *testing.T) {
 	t.Helper()
 	_, err := n.RevokeTokens()
 	must(t, err)
 }
 
-// requireStatusSays fails unless Status comes to fail with this text.
+// requireStatusSays waits until Status fails with this text.
 func requireStatusSays(t *testing.T, client service.Service, text string) {
 	t.Helper()
 	var last string

@@ -12,8 +12,8 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// setUp runs deploy/vault/setup.sh against the shared server, with more variables, and returns the folder of
-// the files that it wrote. The only CLI that the script finds is OpenBao's, under the name cli.
+// setUp runs deploy/vault/setup.sh against the shared server, with these variables, and returns the folder of its
+// files. The script finds only OpenBao's CLI, under the name cli.
 func setUp(t *testing.T, cli, name string, variables ...string) (dir string) {
 	t.Helper()
 	bao, programs := sharedBao(t), shortDir(t)
@@ -31,7 +31,7 @@ func setUp(t *testing.T, cli, name string, variables ...string) (dir string) {
 	return dir
 }
 
-// setUpFlags are those for a provider of what the script made in its folder.
+// setUpFlags returns the flags of a provider that uses the files of the script.
 func setUpFlags(t *testing.T, name, dir string) []string {
 	t.Helper()
 	bao := sharedBao(t)
@@ -41,8 +41,9 @@ func setUpFlags(t *testing.T, name, dir string) []string {
 	}
 }
 
-// The script makes all that the program needs, twice without harm, and the role may do nothing else. It calls
-// `vault`, and `bao` where it is told to.
+// TestSetupGrantsWhatIsNeededAndNothingElse expects that the script makes all that the program needs, that a
+// second run changes nothing, and that the role may do nothing else. The script calls `vault`, or `bao` if CLI
+// says so.
 func TestSetupGrantsWhatIsNeededAndNothingElse(t *testing.T) {
 	t.Parallel()
 	bao, name := sharedBao(t), parts.RandomName()
@@ -81,7 +82,8 @@ func TestSetupGrantsWhatIsNeededAndNothingElse(t *testing.T) {
 	suite.RequireJustTheUse(t, bao.OpenBao, token, name, name, name)
 }
 
-// A wrapped secret ID serves, and what hands more of them out sees none, and may do nothing else.
+// TestSetupWrapsSecretIDs expects that a wrapped secret ID works, and that the issuer's policy allows only new
+// wrapped secret IDs.
 func TestSetupWrapsSecretIDs(t *testing.T) {
 	t.Parallel()
 	bao, name := sharedBao(t), parts.RandomName()
@@ -109,7 +111,8 @@ func TestSetupWrapsSecretIDs(t *testing.T) {
 	}...)
 }
 
-// The policy that is printed for a login in a namespace above that of the key serves there.
+// TestThePolicyServesFromTheNamespaceOfTheLogin expects that the printed policy works for a login in a namespace
+// above the key's namespace.
 func TestThePolicyServesFromTheNamespaceOfTheLogin(t *testing.T) {
 	t.Parallel()
 	bao, name := sharedBao(t), parts.RandomName()

@@ -35,18 +35,19 @@ func TestChecklist18_StatusNeverReachesTheKeeper(t *testing.T) {
 			keyID(t, client)
 		}
 	}
-	// The observer's own.
+	// The requests of the observer.
 	if calls := keeperCalls(t, metrics) - before; calls > 4+ownWithin(time.Since(began)) {
 		t.Errorf("%d calls of the keeper during 200 of Status", calls)
 	}
 }
 
-// By this operators join the API server's metrics to the plugin's.
+// TestChecklist19_TheHashIsThatOfTheAPIServer compares the hashes by which operators join the API server's
+// metrics with the plugin's.
 func TestChecklist19_TheHashIsThatOfTheAPIServer(t *testing.T) {
 	onEachKeeper(t, func(t *testing.T, flags []string) {
 		p, metrics := metered(t, flags)
 		hash := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(keyID(t, p.client(t)))))
-		// The metric follows within a tick.
+		// The metric changes within a second.
 		var value float64
 		if !parts.Eventually(callTimeout, func() bool {
 			value, _ = counted(t, metrics, "vault_kube_kms_key_id_info", `key_id_hash="`+hash+`"`)

@@ -18,11 +18,11 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// statusBound is less than a request to the keeper may take (2.5 s): a Status that waited for one
-// would be later. It is no bar on speed; the benchmarks hold that.
+// statusBound is shorter than the time limit of a request to the keeper (2.5 s), so a Status that waits for a
+// request is too late. The benchmarks measure the speed of Status.
 const statusBound = 2 * time.Second
 
-// What a token of OpenBao or Vault looks like.
+// tokenShape matches a token of OpenBao or Vault.
 var tokenShape = regexp.MustCompile(`\b(hv)?[sb]\.[A-Za-z0-9_-]{24,}`)
 
 func TestChecklist12_StatusOfAHealthyPlugin(t *testing.T) {
@@ -40,7 +40,8 @@ func TestChecklist12_StatusOfAHealthyPlugin(t *testing.T) {
 	})
 }
 
-// An API server holds a plugin to the first version it has seen, in whatever state it was.
+// TestChecklist13_TheVersionIsTheSameInEveryState expects one version in each state: an API server rejects a
+// plugin whose version changes.
 func TestChecklist13_TheVersionIsTheSameInEveryState(t *testing.T) {
 	t.Parallel()
 	tenant := sharedBao(t).tenant(t)
@@ -127,7 +128,7 @@ func TestChecklist17_EveryCauseHasAStatusOfItsOwn(t *testing.T) {
 				"path": "transit/keys/" + tenant.Key, "rate": 1, "interval": "1h",
 			})
 			t.Cleanup(func() { tenant.bao.must(t, "DELETE", quota, nil) })
-			// This takes what the quota allows.
+			// These requests use up the quota.
 			tenant.bao.must(t, "GET", "transit/keys/"+tenant.Key, nil)
 			return tenant.Flags(), tenant.SecretID
 		}},
@@ -182,7 +183,7 @@ func TestChecklist17_EveryCauseHasAStatusOfItsOwn(t *testing.T) {
 	}
 }
 
-// keyWith makes a key and a role that may do just this with it.
+// keyWith makes a key and a role with exactly these rights to it.
 func keyWith(t *testing.T, grants ...string) (flags []string, secretID string) {
 	t.Helper()
 	b := sharedBao(t)
@@ -191,7 +192,7 @@ func keyWith(t *testing.T, grants ...string) (flags []string, secretID string) {
 	return role.Flags(), role.SecretID
 }
 
-// foreignAuthority is a CA file that has nothing to do with any OpenBao.
+// foreignAuthority returns a CA file of an authority that no OpenBao uses.
 func foreignAuthority(t *testing.T) string {
 	t.Helper()
 	server := httptest.NewTLSServer(nil)

@@ -14,7 +14,7 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// statusz is what tests read of the page, in its form for machines.
+// statusz has the fields of the JSON page that tests read.
 type statusz struct {
 	Version, State string
 	Problem        *struct{ Code, Cause, Remedy string }
@@ -47,7 +47,7 @@ type lastError struct {
 	Times      int
 }
 
-// shown starts a healthy plugin that shows its status page, and returns where.
+// shown starts a healthy plugin with a status page, and returns the address of the page.
 func shown(t *testing.T, flags []string) (*plugin, string) {
 	t.Helper()
 	port := parts.FreePort()
@@ -107,7 +107,7 @@ func TestStatuszOfAHealthyPlugin(t *testing.T) {
 	}
 }
 
-// A keeper that is away: the page says what is wrong, and holds no secret while it does.
+// TestStatuszInAnOutage expects that the page names the fault while the keeper is down, and shows no secret.
 func TestStatuszInAnOutage(t *testing.T) {
 	t.Parallel()
 	tenant := sharedBao(t).tenant(t)

@@ -28,7 +28,7 @@ import (
 
 const seedsOfAStorm = 2_000
 
-// sealMany are so many different objects, each with its plaintext.
+// sealMany returns this number of different objects with their plaintexts.
 func sealMany(t *testing.T, client service.Service, count int) (all []stored) {
 	t.Helper()
 	all = make([]stored, count)
@@ -72,17 +72,17 @@ func TestChecklist39_TwoThousandDifferentSeeds(t *testing.T) {
 		if connections := connectionsOf(t, p); connections > connectionsMax {
 			t.Errorf("%d connections are open", connections)
 		}
-		// The embedded keeper answers before anybody has to wait.
+		// The embedded keeper answers so fast that no call waits.
 		if calls, _ := counted(t, metrics, "vault_kube_kms_batch_size_count"); calls == 0 && !strings.Contains(flags[0], "local") {
 			t.Error("nothing went together")
 		}
 	})
 }
 
-// connectionsMax is what unwraps, wraps, looks at the key and the session may have open at once.
+// connectionsMax limits the open connections of unwraps, wraps, key reads and the session.
 const connectionsMax = 2 + 8 + 3
 
-// openAll unwraps all, so many at a time, and returns how long each took.
+// openAll decrypts all objects, this number at a time, and returns the duration of each call.
 func openAll(t *testing.T, client service.Service, all []stored, width int) []time.Duration {
 	t.Helper()
 	took := make([]time.Duration, len(all))
@@ -104,7 +104,7 @@ func openAll(t *testing.T, client service.Service, all []stored, width int) []ti
 	return took
 }
 
-// connectionsOf is how many TCP connections a plugin has open.
+// connectionsOf returns the number of open TCP connections of a plugin.
 func connectionsOf(t *testing.T, p *plugin) (count int) {
 	t.Helper()
 	inodes := map[string]bool{}
@@ -150,13 +150,13 @@ func TestChecklist40_EqualSeedsShareCalls(t *testing.T) {
 	}
 	via.release()
 	group.Wait()
-	// One, and perhaps a proof's.
+	// One request, and possibly one of a proof.
 	if calls := keeperWrites(t, metrics) - before; calls > 4 {
 		t.Errorf("64 equal calls cost %d requests", calls)
 	}
 }
 
-// Three processes would be three connections: what one of them does is nothing to the others.
+// TestChecklist06_OneClientMisbehaves expects that a misbehaving connection does not disturb two others.
 func TestChecklist06_OneClientMisbehaves(t *testing.T) {
 	onEachPlugin(t, func(t *testing.T, p *plugin) {
 		ctx, stop := context.WithCancel(t.Context())
@@ -198,8 +198,8 @@ func TestChecklist06_OneClientMisbehaves(t *testing.T) {
 	})
 }
 
-// A process that opens connections in a loop and keeps them costs nobody else a call: neither a
-// client that dials anew for each call, nor one whose connection is idle in between.
+// TestChecklist06_OneClientDialsWithoutEnd opens connections in a loop and keeps them. It expects that other
+// clients lose no call: neither one that connects for each call, nor one whose connection is idle between calls.
 func TestChecklist06_OneClientDialsWithoutEnd(t *testing.T) {
 	const dials, pause = 4_000, time.Millisecond
 	for name, greeting := range map[string]string{
@@ -228,7 +228,7 @@ func TestChecklist06_OneClientDialsWithoutEnd(t *testing.T) {
 				for range dials {
 					if conn, err := net.Dial("unix", p.address()); err == nil {
 						_, _ = conn.Write([]byte(greeting))
-						// Until the other side ends it.
+						// Read until the server ends the connection.
 						go func() { _, _ = io.Copy(io.Discard, conn); _ = conn.Close() }()
 					}
 					<-ticker.C
@@ -255,7 +255,7 @@ func TestChecklist06_OneClientDialsWithoutEnd(t *testing.T) {
 	}
 }
 
-// requireAnswers fails unless Status answers within the API server's time.
+// requireAnswers requires that Status answers within the API server's time limit.
 func requireAnswers(t *testing.T, who string, client kmsapi.KeyManagementServiceClient) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), callTimeout)
@@ -305,8 +305,8 @@ func TestChecklist08_AThousandCallsAreCancelled(t *testing.T) {
 	p.requireHealthy(t)
 }
 
-// The keeper holds every answer: each call ends in time with its cause, and none by the client's own
-// clock.
+// TestChecklist09_AKeeperThatStalls holds every answer of the keeper. It expects that each call ends in time with
+// its cause, before the time limit of the client.
 func TestChecklist09_AKeeperThatStalls(t *testing.T) {
 	t.Parallel()
 	tenant := sharedBao(t).tenant(t)
@@ -331,14 +331,14 @@ func TestChecklist09_AKeeperThatStalls(t *testing.T) {
 				if asked.Calm() > 2_850*time.Millisecond {
 					t.Errorf("round %d: %s takes %v: %v", round, name, asked, err)
 				}
-				// On an overloaded machine the client's clock may be the first.
+				// On an overloaded machine the client's time limit may come first.
 				if name == "Status" || asked.Overloaded() && strings.Contains(message(err), "context deadline exceeded") {
 					return
 				}
 				if code := status.Code(err); code != codes.DeadlineExceeded && code != codes.Unavailable {
 					t.Errorf("round %d: %s: %v", round, name, err)
 				}
-				// A new connection stalls as well as one that is open.
+				// New connections stall, as open ones do.
 				named := err == nil || strings.Contains(message(err), "no answer from") || strings.Contains(message(err), "no connection to")
 				if !named {
 					t.Errorf("round %d: %s does not name the cause: %v", round, name, err)

@@ -17,8 +17,8 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// onEachFileSystem runs a test with a socket on a disk, where ext4 gives the inode number of a removed
-// file to the next one, and with a socket in memory, where tmpfs does not.
+// onEachFileSystem runs a test with a socket on a disk and with a socket in memory. ext4 gives the inode number
+// of a removed file to the next file. tmpfs does not.
 func onEachFileSystem(t *testing.T, test func(t *testing.T, endpoint string)) {
 	t.Parallel()
 	for name, place := range map[string]string{"disk": "/var/tmp", "memory": "/dev/shm"} {
@@ -32,7 +32,8 @@ func onEachFileSystem(t *testing.T, test func(t *testing.T, endpoint string)) {
 	}
 }
 
-// A plugin that still has a call in hand when its successor starts leaves the successor's socket alone.
+// TestASuccessorThatStartsDuringTheDrainKeepsItsSocket expects that a plugin which still runs a call does not
+// remove the socket of its successor.
 func TestASuccessorThatStartsDuringTheDrainKeepsItsSocket(t *testing.T) {
 	onEachFileSystem(t, func(t *testing.T, endpoint string) {
 		tenant := sharedBao(t).tenant(t)
@@ -71,8 +72,8 @@ func TestASuccessorThatStartsDuringTheDrainKeepsItsSocket(t *testing.T) {
 	})
 }
 
-// Plugins that take turns at one address, each started while the one before it stops, lose no socket
-// and no call of clients that connect anew.
+// TestPluginsThatChangePlacesLoseNoCall starts each plugin at one address while the one before it stops. It
+// expects that the socket file stays, and that no call of new connections fails.
 func TestPluginsThatChangePlacesLoseNoCall(t *testing.T) {
 	onEachFileSystem(t, func(t *testing.T, endpoint string) {
 		const changes, clients = 12, 4
@@ -85,7 +86,7 @@ func TestPluginsThatChangePlacesLoseNoCall(t *testing.T) {
 		defer stop()
 		var calls atomic.Int64
 		for range clients {
-			// Longer than any change takes: the test is about lost calls, not about their speed.
+			// This limit is longer than any change, because the test is about lost calls and not about speed.
 			client := clientOf(t, endpoint, 2*startBound)
 			group.Go(func() {
 				for ctx.Err() == nil {
@@ -117,15 +118,15 @@ func TestPluginsThatChangePlacesLoseNoCall(t *testing.T) {
 	})
 }
 
-// succeed stops a plugin and starts the next one at its address, both at once. It holds the lock on the
-// directory for a moment, as a third process would: when it lets go, the removal of the old socket and the
-// bind of the new one compete for the lock, and come in either order.
+// succeed stops a plugin and starts the next one at its address at the same time. It first holds the lock on the
+// directory, as a third process could. After its release, the removal of the old socket and the bind of the new
+// one compete for the lock, so both orders occur.
 func succeed(t *testing.T, former *plugin) *plugin {
 	t.Helper()
 	directory, err := os.Open(filepath.Dir(former.address()))
 	must(t, err)
 	defer directory.Close()
-	// The plugins wait for it and let go of it soon.
+	// The plugins wait for the lock, and hold it only for a short time.
 	must(t, syscall.Flock(int(directory.Fd()), syscall.LOCK_EX))
 	former.Signal(syscall.SIGTERM)
 	if !parts.Eventually(startBound, func() bool { return !former.accepts() }) {

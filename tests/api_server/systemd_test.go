@@ -17,7 +17,7 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// datagrams listens where a service of systemd's would.
+// datagrams listens at a notification socket, as systemd does.
 func datagrams(t *testing.T, path string) *net.UnixConn {
 	t.Helper()
 	listener, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
@@ -26,7 +26,7 @@ func datagrams(t *testing.T, path string) *net.UnixConn {
 	return listener
 }
 
-// heard reads datagrams until one holds a text.
+// heard reads datagrams until one contains the text.
 func heard(t *testing.T, listener *net.UnixConn, text string) string {
 	t.Helper()
 	must(t, listener.SetReadDeadline(time.Now().Add(parts.Stretched(startBound))))
@@ -42,7 +42,8 @@ func heard(t *testing.T, listener *net.UnixConn, text string) string {
 	}
 }
 
-// Ready means that the socket is bound: an API server must be able to start without the keeper.
+// TestSystemdIsToldWhenTheSocketIsBound expects READY when the socket is bound, because an API server must be
+// able to start without the keeper.
 func TestSystemdIsToldWhenTheSocketIsBound(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(shortDir(t), "notify")
@@ -60,12 +61,13 @@ func TestSystemdIsToldWhenTheSocketIsBound(t *testing.T) {
 	heard(t, listener, "STOPPING=1")
 }
 
-// Started at a terminal of a systemd host, its lines are in the journal.
+// TestTheJournalHasWhatIsStartedByHand expects the lines of a process in the journal, if a person starts it in a
+// terminal of a systemd host.
 func TestTheJournalHasWhatIsStartedByHand(t *testing.T) {
 	if !suite.Apart(t, unix.CLONE_NEWNS) {
 		return
 	}
-	// Nothing of what follows is to be seen outside.
+	// The mounts below exist only in this namespace.
 	must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
 	must(t, unix.Mount("tmpfs", "/run", "tmpfs", 0, ""))
 	must(t, os.MkdirAll("/run/systemd/journal", 0o755))
@@ -84,7 +86,7 @@ func TestTheJournalHasWhatIsStartedByHand(t *testing.T) {
 	}
 }
 
-// openTerminal opens a terminal that nobody sits at; what is written to it is thrown away.
+// openTerminal opens a pseudo-terminal and discards its output.
 func openTerminal(t *testing.T) *os.File {
 	t.Helper()
 	behind, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)

@@ -17,7 +17,7 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// spans is a collector that keeps what it gets.
+// spans is a collector that keeps the spans that it gets.
 type spans struct {
 	collector.UnimplementedTraceServiceServer
 	mu  sync.Mutex
@@ -35,7 +35,7 @@ func (s *spans) Export(_ context.Context, request *collector.ExportTraceServiceR
 	return &collector.ExportTraceServiceResponse{}, nil
 }
 
-// of is the spans of one trace.
+// of returns the spans of one trace.
 func (s *spans) of(traceID string) (all []*trace.Span) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -124,7 +124,7 @@ func TestTracesJoinTheCallers(t *testing.T) {
 	}
 }
 
-// A collector that is away harms nobody, and delays no stop.
+// TestTracesWithoutACollector expects that calls and the shutdown work without the collector.
 func TestTracesWithoutACollector(t *testing.T) {
 	t.Parallel()
 	tenant := sharedBao(t).tenant(t)

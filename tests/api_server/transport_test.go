@@ -23,7 +23,7 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// Larger than anything a plugin of this size should ever hold.
+// memoryMax limits the resident memory of the plugin.
 const memoryMax = 64 << 20
 
 func TestChecklist01_StatusOverAFileSocket(t *testing.T) {
@@ -140,7 +140,7 @@ func TestChecklist10_OtherProtocolsEndTheirOwnConnection(t *testing.T) {
 		}
 		defer conn.Close()
 		_ = conn.SetDeadline(time.Now().Add(startBound))
-		// It may be closed before all is written.
+		// The server may close the connection before all is written.
 		_, _ = conn.Write(bytes)
 		if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("%s: the connection stays open", name)
@@ -176,7 +176,7 @@ func TestChecklist11_LargeRequestsAreRefusedInBoundedMemory(t *testing.T) {
 	})
 }
 
-// resident is the memory that the plugin occupies, in bytes.
+// resident returns the resident memory of the plugin, in bytes.
 func (p *plugin) resident(t *testing.T) int {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid()))

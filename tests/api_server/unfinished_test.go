@@ -13,15 +13,15 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// Fewer requests than those from which on a connection ends (512), with messages of nearly the largest size.
+// Fewer requests than the number at which a connection ends (512), with messages of nearly the maximum size.
 const (
 	conns     = 7
 	callsMost = 64
 	sentBytes = 35_000
 )
 
-// Requests that never end, without a time-out of their own, are given up after 30 s; meanwhile they hold what
-// the limits allow and no more, and the API server's client is served.
+// TestRequestsThatNeverEndAreGivenUp expects that unfinished requests without a time-out end after 30 s. Until
+// then they hold no more memory than the limits allow, and the API server's client is served.
 func TestRequestsThatNeverEndAreGivenUp(t *testing.T) {
 	t.Parallel()
 	p := launch(t, newEndpoint(t), localFlags(t))
@@ -44,7 +44,8 @@ func TestRequestsThatNeverEndAreGivenUp(t *testing.T) {
 	}
 }
 
-// Connections that say what HTTP/2 wants at first, and then nothing, keep no newcomer out, and end.
+// TestConnectionsThatSayNothingMoreEnd opens connections that send only the HTTP/2 preface. It expects that new
+// connections are accepted, and that the silent ones end.
 func TestConnectionsThatSayNothingMoreEnd(t *testing.T) {
 	t.Parallel()
 	p := launch(t, newEndpoint(t), localFlags(t))
@@ -56,7 +57,7 @@ func TestConnectionsThatSayNothingMoreEnd(t *testing.T) {
 	}
 	served(t, p.client(t))
 	for _, conn := range all {
-		// They do not answer the PING.
+		// These connections do not answer the PING.
 		if err := conn.conn.SetReadDeadline(time.Now().Add(watch.Stretched(time.Minute))); err != nil {
 			t.Fatal(err)
 		}
@@ -70,13 +71,13 @@ func TestConnectionsThatSayNothingMoreEnd(t *testing.T) {
 	}
 }
 
-// leaveUnfinished begins so many calls and sends a part of each message.
+// leaveUnfinished begins this number of calls and sends a part of each message.
 func (c *rawConn) leaveUnfinished(t *testing.T, calls int) {
 	t.Helper()
-	// What may be sent before the server says that there is room for more.
+	// The number of bytes that may be sent before the server opens the window further.
 	window := 65_535
 	message := make([]byte, 5+sentBytes)
-	// One byte is never sent.
+	// The last byte is never sent.
 	binary.BigEndian.PutUint32(message[1:], sentBytes+1)
 	for range calls {
 		block := c.block("localhost", way{})
@@ -97,7 +98,7 @@ func (c *rawConn) leaveUnfinished(t *testing.T, calls int) {
 	}
 }
 
-// readRoom reads one frame, and returns for how many bytes more it says that the connection has room.
+// readRoom reads one frame, and returns the number of bytes by which it opens the connection's window.
 func (c *rawConn) readRoom(t *testing.T) int {
 	t.Helper()
 	if err := c.conn.SetReadDeadline(time.Now().Add(parts.Stretched(startBound))); err != nil {
@@ -145,7 +146,7 @@ func (c *rawConn) waitUntilGivenUp(t *testing.T, watch parts.Watch) {
 	}
 }
 
-// served checks that a call of the API server's own client succeeds.
+// served requires that a call of the API server's own client succeeds.
 func served(t *testing.T, client service.Service) {
 	t.Helper()
 	if _, err := client.Encrypt(t.Context(), "beside", randomBytes(32)); err != nil {

@@ -14,18 +14,18 @@ import (
 )
 
 const (
-	// More than two looks at the keeper are apart, so that every plugin knows a version, and has
-	// proven it, before it writes.
+	// The delay is longer than two key reads, so that every plugin knows a version, and has proven it, before it
+	// writes.
 	delay = 20 * time.Second
-	// A plugin looks at least this often, with some time for the look itself.
+	// A plugin reads the key at least this often, with some time for the read itself.
 	pollBound = 18 * time.Second
 )
 
-// ownWithin is at most how many requests a plugin makes of itself within a time, beyond those of one look with
-// its proof: a look every 15 s, a proof of three requests every 50 s, renewals.
+// ownWithin returns the maximum number of a plugin's own requests within this time, beside those of one key read
+// with its proof: a key read every 15 s, a proof of three requests every 50 s, renewals.
 func ownWithin(took time.Duration) int { return int(took / (5 * time.Second)) }
 
-// rotatable is a key of which a test can make new versions.
+// rotatable is a key that a test can rotate.
 type rotatable struct {
 	flags  []string
 	rotate func(t *testing.T)
@@ -51,14 +51,14 @@ func onEachKey(t *testing.T, test func(t *testing.T, key rotatable)) {
 	})
 }
 
-// with are the flags and some more; of a flag that is given twice the latter counts.
+// with returns the flags and some more. The last value of a flag counts.
 func with(flags []string, more ...string) []string { return slices.Concat(flags, more) }
 
 func delayed(flags []string, by time.Duration) []string {
 	return with(flags, "--rotation-delay="+by.String())
 }
 
-// stored is what one Encrypt gave, and for what.
+// stored is the plaintext and the answer of one Encrypt.
 type stored struct {
 	sealed    *service.EncryptResponse
 	plaintext []byte
@@ -70,7 +70,7 @@ func store(t *testing.T, client service.Service) stored {
 	return stored{encrypt(t, client, plaintext), plaintext}
 }
 
-// storeEach writes something with each of so many versions, the first of which exists.
+// storeEach writes an object with each version up to this number. The first version exists.
 func storeEach(t *testing.T, key rotatable, versions int) []stored {
 	t.Helper()
 	var all []stored
@@ -78,7 +78,7 @@ func storeEach(t *testing.T, key rotatable, versions int) []stored {
 		if len(all) > 0 {
 			key.rotate(t)
 		}
-		// A process that has just started knows the newest version, and no delay holds it back.
+		// A new process reads the newest version at its start, and has no delay.
 		p := start(t, delayed(key.flags, 0))
 		all = append(all, store(t, p.client(t)))
 		p.Stop()
@@ -93,7 +93,7 @@ func requireAllOpen(t *testing.T, client service.Service, all ...stored) {
 	}
 }
 
-// keyID is what a healthy plugin's Status tells.
+// keyID returns the key id of a healthy plugin's Status.
 func keyID(t *testing.T, client service.Service) string {
 	t.Helper()
 	answer, err := client.Status(t.Context())
@@ -103,7 +103,7 @@ func keyID(t *testing.T, client service.Service) string {
 	return answer.KeyID
 }
 
-// madeUp is a request with a key id of the right form that nobody ever issued.
+// madeUp returns a request with a key id of the right form that no plugin has issued.
 func madeUp(version string) *service.DecryptRequest {
 	return &service.DecryptRequest{
 		KeyID:       "v" + version + "." + strings.Repeat("A", 22),
@@ -112,8 +112,8 @@ func madeUp(version string) *service.DecryptRequest {
 	}
 }
 
-// look lets a plugin look at its keeper, unless it has within the last second: for all that it
-// knows, a peer may have seen such a version.
+// look makes a plugin read its key, unless it did so within the last second. It sends a key id that a peer could
+// have issued.
 func look(t *testing.T, client service.Service) {
 	t.Helper()
 	if _, err := client.Decrypt(t.Context(), "look", madeUp("4000000000")); status.Code(err) != codes.NotFound {
@@ -129,7 +129,8 @@ func TestChecklist29_DataOfEveryRetainedVersionDecrypts(t *testing.T) {
 	})
 }
 
-// A restored etcd holds what was written before the last rotations.
+// TestChecklist65_OldKeyIDsDecryptAfterRotations decrypts objects from before the last rotations, as a restored
+// etcd holds them.
 func TestChecklist65_OldKeyIDsDecryptAfterRotations(t *testing.T) {
 	onEachKey(t, func(t *testing.T, key rotatable) {
 		provider, secret := parts.RandomName(), []byte("a Secret")
@@ -148,8 +149,8 @@ func TestChecklist65_OldKeyIDsDecryptAfterRotations(t *testing.T) {
 	})
 }
 
-// Going back to an older KEK must give a name that was never used, so that every object is
-// rewritten once more.
+// TestChecklist62_ThereAndBackIsAThirdKeyID expects a new key id after a return to an older KEK, so that every
+// object is written again.
 func TestChecklist62_ThereAndBackIsAThirdKeyID(t *testing.T) {
 	onEachKeeper(t, func(t *testing.T, flags []string) {
 		var other []string
@@ -171,7 +172,7 @@ func TestChecklist62_ThereAndBackIsAThirdKeyID(t *testing.T) {
 		}
 		requireAllOpen(t, again.client(t), ofA, ofC)
 		requireAllOpen(t, b.client(t), ofB)
-		// Nodes restart one after the other.
+		// The nodes restart one after the other.
 		requireAllOpen(t, first.client(t), ofA, ofC)
 	})
 }
