@@ -1,5 +1,5 @@
-// Package cluster puts a control plane together on the loopback interface: a keeper, etcd, and on
-// each node a plugin and an API server.
+// Package cluster runs a control plane on the loopback interface: a keeper, etcd, and on each node a plugin and
+// an API server.
 package cluster
 
 import (
@@ -10,10 +10,10 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// Keeper is who keeps the key.
+// Keeper is the kind of keeper.
 type Keeper string
 
-// The keepers that there are.
+// These are the kinds of keepers.
 const (
 	OpenBao Keeper = "openbao"
 	Local   Keeper = "local"
@@ -23,11 +23,10 @@ const (
 // Key is the name of the key, of its policy and of its role.
 const Key = "cluster"
 
-// How long a token of the plugins lives, in seconds, so that it is renewed and replaced while one
-// looks on.
+// The life of the plugins' tokens, in seconds. It is short, so that a person sees renewals and logins.
 const tokenSeconds = 120
 
-// Programs are the files and folders of what a control plane consists of.
+// Programs has the files and folders of the programs of a control plane.
 type Programs struct {
 	// Plugin and OpenBao are programs.
 	Plugin, OpenBao string
@@ -35,29 +34,30 @@ type Programs struct {
 	Kubernetes, Etcd string
 }
 
-// Settings is what can be chosen.
+// Settings has the settings of a control plane.
 type Settings struct {
 	Programs Programs
-	// Dir is for all files. It should be short: sockets are below it.
+	// Dir is the folder of all files. Its path should be short, because sockets are below it.
 	Dir string
-	// Outlive lets the cluster live on when this process ends.
+	// Outlive lets the cluster run on after the end of this process.
 	Outlive  bool
 	Keeper   Keeper
 	Replicas int
-	// Encryption is the EncryptionConfiguration for the socket of a plugin.
+	// Encryption returns the EncryptionConfiguration for the socket of a plugin.
 	Encryption func(endpoint string) string
-	// Route is how a plugin reaches the OpenBao, where not directly: an address and whom to trust.
+	// Route is an address, and the file of its authority, by which a plugin reaches OpenBao. Without it, plugins
+	// connect directly.
 	Route func(*parts.OpenBao) (address, caFile string)
-	// PluginFlags and APIServerFlags are added to those that are needed.
+	// PluginFlags and APIServerFlags are further flags.
 	PluginFlags, APIServerFlags []string
-	// Say is told what is being done.
+	// Say is called with a text for each step.
 	Say func(string)
 }
 
 // Cluster is a running control plane.
 type Cluster struct {
 	Settings
-	// Bao and Tenant are nil where the keeper is another one.
+	// Bao and Tenant are nil for other keepers.
 	Bao    *parts.OpenBao
 	Tenant *parts.Tenant
 	// Token is nil unless the keeper is PKCS11.
@@ -77,7 +77,7 @@ type Node struct {
 	Encryption string
 }
 
-// Up starts a control plane, and ends what it started where something fails.
+// Up starts a control plane. If a step fails, it ends all that it has started.
 func Up(settings Settings) (*Cluster, error) {
 	c := &Cluster{Settings: settings}
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
@@ -112,7 +112,7 @@ func (c *Cluster) start() error {
 	return nil
 }
 
-// startKeeper starts a keeper with a key; the flags for a plugin to find it.
+// startKeeper starts a keeper with a key. It returns the flags of a plugin that uses the key.
 func (c *Cluster) startKeeper() ([]string, error) {
 	dir, err := c.folder("keeper")
 	if err != nil {
@@ -207,11 +207,11 @@ func (c *Cluster) Rotate() error {
 	return nil
 }
 
-// Down ends everything, those first that depend on others.
+// Down ends all processes, in the order of their dependencies.
 func (c *Cluster) Down() {
 	for _, node := range c.Nodes {
 		if node.APIServer != nil && node.APIServer.Process != nil {
-			// It would wait for its connections to end.
+			// On SIGTERM it would wait for the end of its connections.
 			node.APIServer.Kill()
 		}
 		if node.Plugin != nil && node.Plugin.Process != nil {
@@ -233,5 +233,5 @@ func (c *Cluster) folder(name string) (string, error) {
 
 func (c *Cluster) say(name, where string) { c.Say(fmt.Sprintf("%-17s %s", name, where)) }
 
-// started notes a process, so that it can be ended even if this one does not live to do it.
+// started records a process, so that a later process can end it.
 func (c *Cluster) started(name string, pid int) error { return c.state.add(c.Dir, name, pid) }

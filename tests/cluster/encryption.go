@@ -5,24 +5,24 @@ import (
 	"strings"
 )
 
-// Provider is the name under which the plugin stands in an EncryptionConfiguration.
+// Provider is the name of the plugin in an EncryptionConfiguration.
 const Provider = "vault"
 
-// KMS is the plugin as a provider.
+// KMS returns the plugin as a provider.
 func KMS(endpoint string) string { return NamedKMS(Provider, endpoint) }
 
-// NamedKMS is a plugin as a provider of another name.
+// NamedKMS returns a plugin as a provider of another name.
 func NamedKMS(name, endpoint string) string {
 	return fmt.Sprintf("kms: {apiVersion: v2, name: %s, endpoint: %q, timeout: 3s}", name, endpoint)
 }
 
-// AESCBC is a provider whose key stands in the file itself.
+// AESCBC returns a provider with its key in the file.
 const AESCBC = "aescbc: {keys: [{name: key1, secret: MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=}]}"
 
-// Identity is the provider that encrypts nothing.
+// Identity returns the provider that does not encrypt.
 const Identity = "identity: {}"
 
-// Rule is how some resources are encrypted: the first provider writes, all read.
+// Rule has the providers of some resources: the first one writes, all of them read.
 type Rule struct {
 	Resources string
 	Providers []string
@@ -41,10 +41,10 @@ func Encryption(rules ...Rule) string {
 	return text.String()
 }
 
-// Encrypting is an EncryptionConfiguration of one rule.
+// Encrypting returns an EncryptionConfiguration of one rule.
 func Encrypting(resources string, providers ...string) string {
 	return Encryption(Rule{resources, providers})
 }
 
-// Secrets is the usual one: Secrets are encrypted by the plugin, and what is in clear is read.
+// Secrets returns the usual EncryptionConfiguration: the plugin encrypts Secrets, and clear objects are read.
 func Secrets(endpoint string) string { return Encrypting("secrets", KMS(endpoint), Identity) }

@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// EnvironmentFile is the file that a shell sources to work with the cluster of a folder.
+// EnvironmentFile returns the file that a shell sources to use the cluster of a folder.
 func EnvironmentFile(dir string) string { return filepath.Join(dir, "env") }
 
-// WriteEnvironment writes a kubeconfig, and the file for a shell: paths, addresses, tokens.
+// WriteEnvironment writes a kubeconfig, and the file for a shell with paths, addresses and tokens.
 func (c *Cluster) WriteEnvironment() error {
 	kubeconfig := filepath.Join(c.Dir, "kubeconfig")
 	if err := os.WriteFile(kubeconfig, []byte(c.kubeconfig()), 0o600); err != nil {
@@ -35,10 +35,10 @@ func (c *Cluster) WriteEnvironment() error {
 	return os.WriteFile(EnvironmentFile(c.Dir), []byte(text.String()), 0o600)
 }
 
-// Step is something to try: why, and what to type.
+// Step is a reason and a command to type.
 type Step struct{ Why, Type string }
 
-// Guide is what to try on the cluster, in this order, in a shell that has its environment.
+// Guide returns the commands to try on the cluster, in this order, in a shell with its environment.
 func (c *Cluster) Guide() []Step {
 	steps := []Step{
 		{

@@ -15,24 +15,24 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// State is what is written down of a cluster, for those who come later.
+// State is the recorded state of a cluster, for later processes.
 type State struct {
 	Processes  []Running
 	OpenBao    *Access `json:",omitempty"`
 	APIServers []Access
 }
 
-// Running is a process, told apart from a later one of the same id by when it began.
+// Running is a process. Its start time tells it apart from a later process with the same id.
 type Running struct {
 	Name  string
 	Pid   int
 	Began string
 }
 
-// Access is a server, whom to trust for it, and a token that may do everything.
+// Access is a server, the file of its authority, and a token with all rights.
 type Access struct{ URL, CAFile, Token string }
 
-// Load reads what is written down in a folder; fs.ErrNotExist where nothing is.
+// Load reads the state from a folder. It returns fs.ErrNotExist if there is none.
 func Load(dir string) (*State, error) {
 	text, err := os.ReadFile(stateFile(dir))
 	if err != nil {
@@ -42,11 +42,10 @@ func Load(dir string) (*State, error) {
 	return state, json.Unmarshal(text, state)
 }
 
-// Alive says whether any of its processes runs.
+// Alive reports whether any of its processes runs.
 func (s *State) Alive() bool { return slices.ContainsFunc(s.Processes, Running.Alive) }
 
-// End ends the cluster of a folder, and removes the folder. Nothing is ended but what is written
-// down there.
+// End ends the cluster of a folder, and removes the folder. It ends only the recorded processes.
 func End(dir string, say func(string)) error {
 	state, err := Load(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -65,7 +64,7 @@ func End(dir string, say func(string)) error {
 	return os.RemoveAll(dir)
 }
 
-// Alive says whether it runs.
+// Alive reports whether it runs.
 func (r Running) Alive() bool { return r.Began != "" && r.Began == began(r.Pid) }
 
 func (r Running) end() string {
@@ -99,14 +98,14 @@ func (s *State) add(dir, name string, pid int) error {
 
 func stateFile(dir string) string { return filepath.Join(dir, "state.json") }
 
-// began is when a process began, in ticks since the machine did; empty where it does not run.
+// began returns the start time of a process, in ticks since the boot. It is empty if the process does not run.
 func began(pid int) string {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return ""
 	}
-	// The second field is the program's name, which may hold anything; then come the state and,
-	// as the 22nd, the time.
+	// The second field is the program's name, which may contain any character. After it come the state and, as
+	// the 22nd field, the time.
 	_, rest, _ := strings.Cut(string(text[strings.LastIndexByte(string(text), ')')+1:]), " ")
 	fields := strings.Fields(rest)
 	if len(fields) < 20 || fields[0] == "Z" {

@@ -13,7 +13,7 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// kubectl is what kubectl prints, with a text on its standard input.
+// kubectl returns the output of kubectl with this standard input.
 func (c *controlPlane) kubectl(input string, args ...string) (string, error) {
 	cmd := parts.Command(append([]string{filepath.Join(c.Programs.Kubernetes, "kubectl")}, args...)...)
 	cmd.Env = append(cmd.Env, "KUBECONFIG="+filepath.Join(c.Dir, "kubeconfig"), "KUBECACHEDIR="+filepath.Join(c.Dir, "kubectl-cache"))
@@ -25,7 +25,7 @@ func (c *controlPlane) kubectl(input string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// mustKubectl is kubectl where it has to work.
+// mustKubectl is kubectl for a command that must succeed.
 func (c *controlPlane) mustKubectl(t *testing.T, input string, args ...string) string {
 	t.Helper()
 	out, err := c.kubectl(input, args...)
@@ -33,7 +33,7 @@ func (c *controlPlane) mustKubectl(t *testing.T, input string, args ...string) s
 	return out
 }
 
-// startPlain is a control plane for tests of what API servers take, with kubectl.
+// startPlain starts a control plane with kubectl and the embedded keeper.
 func startPlain(t *testing.T) *controlPlane {
 	t.Helper()
 	c := start(t, func(s *cluster.Settings) { s.Keeper = cluster.Local })
@@ -41,10 +41,10 @@ func startPlain(t *testing.T) *controlPlane {
 	return c
 }
 
-// tries are the flags for a server that checks everything and stores nothing.
+// tries has the flags of a dry run at the server with full validation.
 var tries = []string{"create", "--dry-run=server", "--validate=strict", "-f"}
 
-// mounting is a Pod with one volume.
+// mounting returns a Pod with one volume.
 func mounting(namespace, annotation, volume string) string {
 	return fmt.Sprintf(`apiVersion: v1
 kind: Pod
@@ -56,7 +56,7 @@ spec:
 `, namespace, annotation, volume)
 }
 
-// keeping is a PersistentVolume with a source.
+// keeping returns a PersistentVolume with this source.
 func keeping(source string) string {
 	return fmt.Sprintf(`apiVersion: v1
 kind: PersistentVolume
@@ -82,7 +82,7 @@ func TestOnlyStaticPodsMayMountTheDirectoriesOfTheProvider(t *testing.T) {
 	c.mustKubectl(t, "", "label", "namespace", "exporters", "vault-kube-kms/host-mounts=allowed")
 	must(t, c.api.UntilOK("/api/v1/namespaces/kube-system"))
 	forbidden := mounting("default", "", host(socketDirectory))
-	// Without the policy, the Pod is allowed: what refuses it below is the policy.
+	// Without the policy the Pod is allowed, so the refusal below comes from the policy.
 	c.mustKubectl(t, forbidden, append(tries, "-")...)
 	c.mustKubectl(t, "", "create", "-f", deployed(t, policy))
 	if !parts.EventuallyEvery(250*time.Millisecond, converges, func() bool {
@@ -98,11 +98,11 @@ func TestOnlyStaticPodsMayMountTheDirectoriesOfTheProvider(t *testing.T) {
 	text, err := os.ReadFile(deployed(t, "static-pod/vault-kube-kms.yaml"))
 	must(t, err)
 	ours := string(text)
-	// What a kubelet adds.
+	// A kubelet adds this annotation.
 	asMirrored := strings.NewReplacer("metadata:\n", "metadata:\n  annotations: {"+mirror+"}\n", "spec:\n", "spec:\n  nodeName: node-1\n")
 	for _, tried := range []struct {
 		name, object string
-		// refused is a part of the reason; empty where it is allowed.
+		// refused is a part of the reason, or empty if the object is allowed.
 		refused string
 		flags   []string
 	}{

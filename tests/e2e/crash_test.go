@@ -15,7 +15,7 @@ func TestChecklist50_ThePluginIsKilledUnderWrites(t *testing.T) {
 	reads := repeatedly(t, 2, 20*time.Millisecond, func(string) error { _, err := c.api.list(); return err })
 	for range 3 {
 		c.plugin.Kill()
-		// A supervisor needs a moment, and the API server finds nobody meanwhile.
+		// A supervisor takes some time. Until then, the API server cannot connect.
 		c.api.waitFor(t, kmsReady, http.StatusInternalServerError, converges)
 		must(t, c.plugin.Restart())
 		back := time.Now()
@@ -42,14 +42,14 @@ func TestChecklist71_ThePluginIsAway(t *testing.T) {
 	}
 	c.api.requireReads(t, "before")
 	c.api.mustCreate(t, "meanwhile")
-	// The API server writes for three minutes after the last good Status, which is at most one
-	// minute older than the plugin's end.
+	// The API server writes for three minutes after the last good Status, which was at most one minute before the
+	// plugin's end.
 	writes := repeatedly(t, 1, 500*time.Millisecond, c.api.create)
 	time.Sleep(time.Until(gone.Add(110 * time.Second)))
 	writes.requireNoFailure(t)
 	c.api.requireReads(t, "before", "meanwhile")
 	must(t, c.plugin.Restart())
-	// It dials ever more seldom: at 113 s, then at 181 s.
+	// Its connection tries become rarer: at 113 s, then at 181 s.
 	c.api.waitFor(t, kmsReady, http.StatusOK, 2*time.Minute)
 	c.api.mustCreate(t, "after")
 }

@@ -11,8 +11,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// No Talos runs here. An API server takes the static Pod of its notes all the same, the provider its flags, and
-// the code of API servers the EncryptionConfiguration.
+// TestWhatTheNotesOnTalosTellOneToType checks the notes without Talos: an API server accepts the static Pod, the
+// provider its flags, and the API server's code the EncryptionConfiguration.
 func TestWhatTheNotesOnTalosTellOneToType(t *testing.T) {
 	t.Parallel()
 	c := startPlain(t)

@@ -11,8 +11,8 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// All that the documents for operators tell one to type works as it is told, in the order of the documents, on a
-// control plane whose names stand for those of the documents.
+// TestWhatTheDocumentsTellOneToType types all commands of the documents for operators, in the order of the
+// documents, and compares the output. The names of the control plane replace those of the documents.
 func TestWhatTheDocumentsTellOneToType(t *testing.T) {
 	t.Parallel()
 	c := start(t, delayed(0))

@@ -18,8 +18,8 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// Existing installations start our binary as they started the original: with the command lines of
-// their manifests, several side by side in one network namespace, all with the default ports.
+// TestExistingCommandLines starts our binary as existing installations start the original: with the command lines
+// of their manifests, several in one network namespace, all with the default ports.
 func TestExistingCommandLines(t *testing.T) {
 	t.Parallel()
 	if !suite.ApartFromNetwork(t) {
@@ -51,7 +51,7 @@ func TestExistingCommandLines(t *testing.T) {
 			},
 		},
 		{
-			// The newer documentation, with a bare path as socket and every flag that it names.
+			// The newer documentation, with a plain path as socket and every flag that it names.
 			resource: "configmaps", socket: filepath.Join(dir, "kms-2.sock"),
 			args: []string{
 				"--listen-address=" + filepath.Join(dir, "kms-2.sock"), "--vault-address=" + address,
@@ -63,7 +63,7 @@ func TestExistingCommandLines(t *testing.T) {
 			},
 		},
 		{
-			// An environment file, as a systemd unit has one.
+			// An environment file, as in a systemd unit.
 			resource: "serviceaccounts", socket: filepath.Join(dir, "kms-3.sock"),
 			variables: []string{
 				"VAULT_KUBE_KMS_LISTEN_ADDRESS=unix://" + filepath.Join(dir, "kms-3.sock"),
@@ -84,7 +84,7 @@ func TestExistingCommandLines(t *testing.T) {
 			Resources: i.resource, Providers: []string{cluster.NamedKMS(i.resource, "unix://"+i.socket)},
 		})
 	}
-	// The first one has the default ports; the others say so, and serve all the same.
+	// The first one has the default ports. The others log that the ports are in use, and serve without them.
 	for _, url := range []string{"http://127.0.0.1:8081/healthz", "http://127.0.0.1:8081/readyz", "http://127.0.0.1:9090/metrics"} {
 		response, err := http.Get(url)
 		must(t, err)
@@ -103,8 +103,8 @@ func TestExistingCommandLines(t *testing.T) {
 	requireServed(t, way, cluster.Encryption(rules...))
 }
 
-// requireServed fails unless an API server stores each kind of object through its own plugin, and
-// reads it after a restart.
+// requireServed requires that an API server stores each kind of object through its own plugin, and reads it after
+// a restart.
 func requireServed(t *testing.T, way parts.Way, encryption string) {
 	t.Helper()
 	dir := shortDir(t)
@@ -135,15 +135,15 @@ func requireServed(t *testing.T, way parts.Way, encryption string) {
 	}
 }
 
-// installation is a way in which a plugin is started, and what it encrypts.
+// installation is a command line of a plugin and the resources that it encrypts.
 type installation struct {
 	resource, socket string
 	args, variables  []string
 	process          *parts.Process
 }
 
-// preflight is what OpenShift asks of a plugin before it uses it: Status until it is ok within
-// half a minute, then a round trip of 32 random bytes.
+// preflight makes the calls of OpenShift's preflight: Status until it is ok, for half a minute at most, then a
+// round trip of 32 random bytes.
 func (i installation) preflight(t *testing.T) {
 	t.Helper()
 	must(t, i.process.Until(func() error { _, err := os.Stat(i.socket); return err }))

@@ -15,7 +15,8 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// What a user is told of a failure is what the plugin made of it, whatever the keeper said.
+// TestChecklist73_WhatTheKeeperSaysIsNotPassedOn expects that a user gets the plugin's text of a failure, and
+// never a text of the keeper.
 func TestChecklist73_WhatTheKeeperSaysIsNotPassedOn(t *testing.T) {
 	t.Parallel()
 	const marker = "canary-of-the-keeper"
@@ -30,7 +31,7 @@ func TestChecklist73_WhatTheKeeperSaysIsNotPassedOn(t *testing.T) {
 	seed := c.stored(t)[0].object(t, cluster.Provider).EncryptedDEKSource
 	for _, status := range []int{400, 403, 500, 502} {
 		via.answer(seed, status)
-		// An API server that has restarted knows no seed and must ask.
+		// A restarted API server has no seed and must ask the plugin.
 		c.api.Kill()
 		must(t, c.api.Launch())
 		must(t, c.api.UntilOK(serves))
@@ -49,7 +50,7 @@ func TestChecklist73_WhatTheKeeperSaysIsNotPassedOn(t *testing.T) {
 	c.api.requireReads(t, "one")
 }
 
-// liar stands in front of an OpenBao, and answers for one ciphertext what it likes.
+// liar is a proxy in front of OpenBao. It gives its own answer for one ciphertext.
 type liar struct {
 	address, caFile string
 
@@ -76,7 +77,7 @@ func newLiar(t *testing.T, b *parts.OpenBao, marker string) *liar {
 	return l
 }
 
-// answer makes this the answer to all requests with a ciphertext; 0 is the truth.
+// answer sets the status for all requests with the ciphertext. 0 forwards them.
 func (l *liar) answer(ciphertext []byte, status int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

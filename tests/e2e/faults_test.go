@@ -8,8 +8,8 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// What happens to a keeper and to its credentials, one thing after the other, while Secrets are written
-// all the time: no write fails, and the API server keeps the seed that it has.
+// TestFaultsUnderConstantWrites makes faults of the keeper and of the credentials, one after the other, under
+// constant writes. It expects that no write fails, and that the API server keeps its seed.
 func TestFaultsUnderConstantWrites(t *testing.T) {
 	t.Parallel()
 	c := start(t)
@@ -42,7 +42,8 @@ func TestFaultsUnderConstantWrites(t *testing.T) {
 	}
 }
 
-// The worst moment for a restart: its plugin holds a token that was just revoked.
+// TestTheAPIServerRestartsAsTheTokenIsRevoked restarts the API server right after the token of its plugin was
+// revoked.
 func TestTheAPIServerRestartsAsTheTokenIsRevoked(t *testing.T) {
 	t.Parallel()
 	c := start(t)
@@ -65,13 +66,14 @@ func revokeTokens(t *testing.T, c *controlPlane) {
 	}
 }
 
-// untilTheTokenIsOld waits for a token that is not new any more: the next one would be given with a pause.
+// untilTheTokenIsOld waits until the token is some seconds old. A younger token would be replaced only after a
+// pause.
 func (c *controlPlane) untilTheTokenIsOld(t *testing.T) {
 	t.Helper()
 	if !parts.Eventually(time.Minute, func() bool {
 		metrics, err := c.plugin.Metrics()
 		left, found := metrics.Sum("vault_kube_kms_token_left_seconds")
-		// They live for 120 s.
+		// Tokens live for 120 s.
 		return err == nil && found && left < 109
 	}) {
 		t.Fatal("the token does not grow older")
@@ -92,7 +94,7 @@ func sealAndUnseal(t *testing.T, c *controlPlane) {
 	t.Helper()
 	_, err := c.Bao.Ask("PUT", "sys/seal", nil)
 	must(t, err)
-	// Longer than an outage that Status says nothing of.
+	// This is longer than the grace time, in which Status does not report an outage.
 	if !parts.Eventually(time.Minute, func() bool { return !c.plugin.Healthy() }) {
 		t.Error("the plugin is healthy without its keeper")
 	}

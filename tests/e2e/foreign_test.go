@@ -17,9 +17,9 @@ import (
 
 const legacyReads = "vault_kube_kms_legacy_reads_total"
 
-// Another plugin wrapped its seeds by plain Transit calls, under a key id of its own. Ours takes
-// its place with nothing else changed, reads what it wrote, and after a storage migration nobody
-// asks for that any more.
+// TestMovingFromAnotherVaultPlugin replaces a plugin that wraps seeds by plain Transit calls under its own key
+// id. It expects that our plugin reads its objects without any other change, and that no legacy read follows a
+// storage migration.
 func TestMovingFromAnotherVaultPlugin(t *testing.T) {
 	t.Parallel()
 	other := serveForeign(t)
@@ -47,7 +47,7 @@ func TestMovingFromAnotherVaultPlugin(t *testing.T) {
 		sum, _ := metrics.Sum(legacyReads)
 		return int(sum)
 	}
-	// The API server has no other way to know: it takes up the new key id by itself.
+	// The API server learns the new key id from Status, without a restart.
 	id := c.writesUnder(t, c.api, foreignKeyID)
 	c.api.requireList(t, len(c.stored(t)))
 	c.restartAPIServer(t)
@@ -71,8 +71,8 @@ func TestMovingFromAnotherVaultPlugin(t *testing.T) {
 
 const foreignKeyID = "transit-key-1"
 
-// foreign is a plugin as others wrote them: it calls Transit without associated data, and names
-// keys as it likes.
+// foreign is a plugin like those of other authors: it calls Transit without associated data, and has its own form
+// of key ids.
 type foreign struct {
 	kmsapi.UnimplementedKeyManagementServiceServer
 	endpoint string
@@ -91,7 +91,7 @@ func serveForeign(t *testing.T) *foreign {
 	return f
 }
 
-// meets makes the other plugin know the keeper, which ours then reaches directly.
+// meets gives the other plugin the keeper, which ours then reaches directly.
 func (f *foreign) meets(b *parts.OpenBao) (address, caFile string) {
 	f.bao = b
 	return b.Address, b.CAFile

@@ -10,7 +10,7 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// What `cargo xtask cluster up` tells one to try works as it is told.
+// TestTheGuide types the commands that `cargo xtask cluster up` prints, and expects that they work.
 func TestTheGuide(t *testing.T) {
 	t.Parallel()
 	for _, keeper := range []cluster.Keeper{cluster.OpenBao, cluster.Local} {
@@ -37,7 +37,8 @@ func TestTheGuide(t *testing.T) {
 	}
 }
 
-// A cluster is ended by what is written down of it, and nothing else is.
+// TestAClusterIsEndedByThoseWhoComeLater expects that a later process ends the cluster by its state file, and
+// ends no other process.
 func TestAClusterIsEndedByThoseWhoComeLater(t *testing.T) {
 	t.Parallel()
 	c := start(t, func(s *cluster.Settings) { s.Keeper = cluster.Local })

@@ -1,5 +1,5 @@
-// Package e2e_test stores real Secrets in a real etcd through a real kube-apiserver, the plugin
-// and a real keeper. Tests that bear a number are those of the KMS v2 conformance checklist.
+// Package e2e_test stores real Secrets in a real etcd through a real kube-apiserver, the plugin and a real
+// keeper. Numbers in the names of tests are those of the KMS v2 conformance checklist.
 package e2e_test
 
 import (
@@ -14,8 +14,7 @@ import (
 
 func TestMain(m *testing.M) { suite.Main(m, 16) }
 
-// How long an API server may take to ask Status again and to switch to a new key id: it asks at
-// least once a minute.
+// converges limits the time until an API server uses a new key id. It asks Status at least once a minute.
 const converges = 100 * time.Second
 
 var (
@@ -33,16 +32,16 @@ func programs(t *testing.T) cluster.Programs {
 	}
 }
 
-// controlPlane is a cluster of one test.
+// controlPlane is the cluster of one test.
 type controlPlane struct {
 	*cluster.Cluster
-	// api is the first API server, plugin the one beside it.
+	// api is the first API server. plugin is the plugin on its node.
 	api    api
 	plugin *parts.Plugin
 }
 
-// start is a control plane whose Secrets are encrypted by a key in an OpenBao of its own, unless
-// the test changes that.
+// start starts a control plane whose Secrets are encrypted by a key in its own OpenBao, unless the test changes
+// that.
 func start(t *testing.T, changes ...func(*cluster.Settings)) *controlPlane {
 	t.Helper()
 	settings := cluster.Settings{
@@ -70,24 +69,24 @@ func start(t *testing.T, changes ...func(*cluster.Settings)) *controlPlane {
 	return &controlPlane{c, api{c.Nodes[0].APIServer}, c.Nodes[0].Plugin}
 }
 
-// delayed makes new key versions write after so long.
+// delayed sets the delay after which a new key version writes.
 func delayed(by time.Duration) func(*cluster.Settings) {
 	return func(s *cluster.Settings) {
 		s.PluginFlags = append(s.PluginFlags, fmt.Sprintf("--rotation-delay=%s", by))
 	}
 }
 
-// encrypting is another EncryptionConfiguration.
+// encrypting sets another EncryptionConfiguration.
 func encrypting(encryption func(endpoint string) string) func(*cluster.Settings) {
 	return func(s *cluster.Settings) { s.Encryption = encryption }
 }
 
-// reloading lets the API server take up a changed EncryptionConfiguration by itself.
+// reloading makes the API server read a changed EncryptionConfiguration by itself.
 func reloading(s *cluster.Settings) {
 	s.APIServerFlags = append(s.APIServerFlags, "--encryption-provider-config-automatic-reload=true")
 }
 
-// reconfigure gives the API server another EncryptionConfiguration, by a restart.
+// reconfigure gives the API server another EncryptionConfiguration and restarts it.
 func (c *controlPlane) reconfigure(t *testing.T, providers ...string) {
 	t.Helper()
 	must(t, c.Nodes[0].Configure(cluster.Encrypting("secrets", providers...)))
@@ -100,7 +99,7 @@ func (c *controlPlane) restartAPIServer(t *testing.T) {
 	must(t, c.api.Start())
 }
 
-// calls is how often a method of the plugin was called since it was started.
+// calls returns the number of calls of a method since the plugin's start.
 func (c *controlPlane) calls(t *testing.T, method string) int {
 	t.Helper()
 	calls, err := c.plugin.Calls(method)

@@ -8,11 +8,11 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// serves is answered as soon as an API server serves at all. Without its Secrets it is neither ready
-// nor, as it sees it, alive.
+// serves is a path that an API server answers as soon as it serves. Without its Secrets, /readyz and /livez fail.
 const serves = "/version"
 
-// The keeper is away for 100 s: the API server writes on, and never learns of another seed.
+// TestChecklist51_TheKeeperIsAwayForAHundredSeconds stops the keeper for 100 s. It expects that the API server
+// goes on writing with its seed.
 func TestChecklist51_TheKeeperIsAwayForAHundredSeconds(t *testing.T) {
 	t.Parallel()
 	c := start(t)
@@ -37,8 +37,8 @@ func TestChecklist51_TheKeeperIsAwayForAHundredSeconds(t *testing.T) {
 	}
 }
 
-// The API server restarts while the keeper is away: it serves what is not encrypted, and heals by
-// itself once the keeper is back.
+// TestTheAPIServerRestartsWhileTheKeeperIsAway expects that a restarted API server serves resources that are not
+// encrypted, and recovers by itself when the keeper is back.
 func TestTheAPIServerRestartsWhileTheKeeperIsAway(t *testing.T) {
 	t.Parallel()
 	c := start(t)
@@ -55,7 +55,7 @@ func TestTheAPIServerRestartsWhileTheKeeperIsAway(t *testing.T) {
 	if _, err := c.api.read("one"); err == nil {
 		t.Error("a Secret is read without the keeper")
 	}
-	// Nor does a plugin heal it that was started without a keeper.
+	// A plugin that was started without the keeper does not change this.
 	c.plugin.Kill()
 	must(t, c.plugin.Restart())
 	if status, text := c.api.answers(kmsReady); status != http.StatusInternalServerError {
@@ -68,13 +68,13 @@ func TestTheAPIServerRestartsWhileTheKeeperIsAway(t *testing.T) {
 	c.api.waitFor(t, "/readyz", http.StatusOK, time.Minute)
 	c.api.requireReads(t, "one", "two")
 	c.api.mustCreate(t, "three")
-	// And the other way round: it restarts when all is well again.
+	// Now the API server restarts after the recovery.
 	c.restartAPIServer(t)
 	c.api.requireList(t, 3)
 }
 
-// The keeper is away for six minutes: writes fail once the API server's seed has expired, what is
-// cached is read, and all heals by itself.
+// TestChecklist52_TheKeeperIsAwayForSixMinutes stops the keeper for six minutes. It expects that writes fail
+// after the API server's seed has expired, that cached objects are read, and that all recovers by itself.
 func TestChecklist52_TheKeeperIsAwayForSixMinutes(t *testing.T) {
 	long(t)
 	t.Parallel()

@@ -10,8 +10,8 @@ import (
 
 const reloads = "apiserver_encryption_config_controller_automatic_reloads_total"
 
-// Data in clear becomes encrypted without a restart, and a configuration that does not work
-// changes nothing.
+// TestChecklist72_AConfigurationIsTakenUpByItself expects that clear data becomes encrypted without a restart,
+// and that a configuration that does not work changes nothing.
 func TestChecklist72_AConfigurationIsTakenUpByItself(t *testing.T) {
 	t.Parallel()
 	c := start(t, reloading, encrypting(func(string) string { return cluster.Encrypting("secrets", cluster.Identity) }))
@@ -34,14 +34,14 @@ func TestChecklist72_AConfigurationIsTakenUpByItself(t *testing.T) {
 	c.api.requireList(t, 3)
 	c.onlyKeyID(t)
 
-	// The former way to encrypt is given up, and nothing of it is left to be read.
+	// The former provider is removed. No object of it is left.
 	c.reload(t, "success", cluster.KMS(endpoint))
 	c.api.requireList(t, 3)
 	c.api.mustCreate(t, "four")
 	c.onlyKeyID(t)
 }
 
-// reload gives the API server another configuration, and waits until it has tried it.
+// reload gives the API server another configuration, and waits until the API server has tried it.
 func (c *controlPlane) reload(t *testing.T, outcome string, providers ...string) {
 	t.Helper()
 	label := `status="` + outcome + `"`
@@ -56,7 +56,8 @@ func (c *controlPlane) reload(t *testing.T, outcome string, providers ...string)
 	t.Logf("%s after %v", outcome, time.Since(began).Round(time.Second))
 }
 
-// From another provider to the plugin, and back to data in clear.
+// TestMovingFromAnotherProviderAndBackToIdentity moves data from another provider to the plugin, and back to
+// clear data.
 func TestMovingFromAnotherProviderAndBackToIdentity(t *testing.T) {
 	t.Parallel()
 	c := start(t, encrypting(func(string) string {
@@ -64,7 +65,7 @@ func TestMovingFromAnotherProviderAndBackToIdentity(t *testing.T) {
 	}))
 	kms := cluster.KMS(c.plugin.Endpoint)
 	createMany(t, c.api, 0, 20)
-	// First every API server must be able to read what the first one will write.
+	// First every API server must be able to read with the provider.
 	c.reconfigure(t, cluster.AESCBC, kms)
 	c.api.requireList(t, 20)
 	c.reconfigure(t, kms, cluster.AESCBC)

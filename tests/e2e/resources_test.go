@@ -9,13 +9,13 @@ import (
 	"vault-kube-kms.test/cluster"
 )
 
-// Every resource is encrypted, custom ones too, and an API server that knows no seed yet reads
-// them, all at once, when it starts.
+// TestEveryResourceIsEncrypted expects that every resource is encrypted, custom resources too, and that an API
+// server without a seed reads all of them at its start.
 func TestEveryResourceIsEncrypted(t *testing.T) {
 	t.Parallel()
 	c := start(t, encrypting(func(endpoint string) string { return cluster.Encrypting("*.*", cluster.KMS(endpoint)) }))
 	for _, kind := range kinds {
-		// Widgets can be made once the API server has taken up their definition.
+		// Widgets can be made after the API server has read their definition.
 		c.api.waitFor(t, kind.path, http.StatusOK, time.Minute)
 		must(t, c.api.ask("POST", kind.path, http.StatusCreated, kind.object, nil))
 	}
@@ -42,7 +42,8 @@ func TestEveryResourceIsEncrypted(t *testing.T) {
 			t.Errorf("no %s is encrypted", kind.stored)
 		}
 	}
-	// What is no resource is not: allocations of addresses and ports, and who serves.
+	// Data that is not a resource is not encrypted: allocations of addresses and ports, and the list of API
+	// servers.
 	for _, key := range clear {
 		if !strings.HasPrefix(key, "/registry/ranges/") && !strings.HasPrefix(key, "/registry/peerserverleases/") {
 			t.Errorf("%s is not encrypted", key)
@@ -54,7 +55,7 @@ func TestEveryResourceIsEncrypted(t *testing.T) {
 
 type object = map[string]any
 
-// resource is a kind of object: where one is made, one of it, and where etcd holds it.
+// resource is a kind of object: the path to create one, an example, and its place in etcd.
 type resource struct {
 	path, stored string
 	object       object

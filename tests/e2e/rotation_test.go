@@ -11,14 +11,14 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// Long enough that one sees both sides of it.
+// This delay is long enough to see the state before and after it.
 const delay = 5 * time.Second
 
 // writesUnder waits until an API server writes under another key id than before, and returns it.
 func (c *controlPlane) writesUnder(t *testing.T, a api, before string) (id string) {
 	t.Helper()
 	if !parts.EventuallyEvery(time.Second, converges, func() bool {
-		// Its health is why it asks for Status more often than once a minute.
+		// Requests for its health make it ask for Status more often than once a minute.
 		_, _ = a.answers(kmsReady)
 		name := parts.RandomName()
 		must(t, a.create(name))
@@ -44,7 +44,8 @@ func (c *controlPlane) keyIDOf(t *testing.T, name string) string {
 	return object.KeyID
 }
 
-// A rotation, and a storage migration after it: nothing is left under the former key id.
+// TestARotationAndAStorageMigration expects that no object is left under the former key id after a rotation and a
+// storage migration.
 func TestARotationAndAStorageMigration(t *testing.T) {
 	t.Parallel()
 	c := start(t, delayed(delay))
@@ -65,7 +66,7 @@ func TestARotationAndAStorageMigration(t *testing.T) {
 	if rewritten := c.api.migrate(t); rewritten != 0 {
 		t.Errorf("a second migration stores %d anew", rewritten)
 	}
-	// Now the former version is not needed any more.
+	// The former version is no longer needed.
 	_, err := c.Bao.Ask("POST", "transit/keys/"+cluster.Key+"/config", map[string]any{"min_decryption_version": 2})
 	must(t, err)
 	c.restartAPIServer(t)
@@ -75,8 +76,8 @@ func TestARotationAndAStorageMigration(t *testing.T) {
 	}
 }
 
-// Two API servers on one etcd, through rotations under load: each reads what the other wrote at
-// every moment, and in the end they agree.
+// TestTwoAPIServersThroughRotations runs two API servers on one etcd through rotations under load. It expects
+// that each always reads the objects of the other, and that both use the same key id at the end.
 func TestTwoAPIServersThroughRotations(t *testing.T) {
 	t.Parallel()
 	c := start(t, delayed(delay), func(s *cluster.Settings) { s.Replicas = 2 })
@@ -116,7 +117,7 @@ func TestTwoAPIServersThroughRotations(t *testing.T) {
 	if ids := c.keyIDs(t); len(ids) != 3 {
 		t.Errorf("two rotations: %v", ids)
 	}
-	// Each object is written anew once, by whichever comes first, and then never again.
+	// Each object is written again exactly once, by the API server that comes first.
 	first := servers[0].migrate(t)
 	if again := servers[1].migrate(t) + servers[0].migrate(t); first == 0 || again != 0 {
 		t.Errorf("%d objects are stored anew at first, and %d again", first, again)
@@ -126,7 +127,8 @@ func TestTwoAPIServersThroughRotations(t *testing.T) {
 	}
 }
 
-// etcd goes back to before a rotation: what it then holds is read, and is not written any more.
+// TestEtcdIsRestoredToBeforeARotation restores etcd to a state before a rotation. It expects that its objects are
+// read, and that new ones are written under the present key id.
 func TestEtcdIsRestoredToBeforeARotation(t *testing.T) {
 	t.Parallel()
 	c := start(t, delayed(0))

@@ -16,7 +16,7 @@ import (
 
 const secrets = "/api/v1/namespaces/default/secrets"
 
-// api is an API server as one who stores Secrets sees it.
+// api is an API server and the calls that store and read Secrets.
 type api struct{ *parts.APIServer }
 
 // secret is a Secret with one value.
@@ -32,10 +32,10 @@ type metadata struct {
 	ResourceVersion string `json:"resourceVersion,omitempty"`
 }
 
-// value is what tests write into the Secret of that name.
+// value returns the text that tests write into the Secret of this name.
 func value(name string) string { return "canary-of-" + name }
 
-// valueKey is where in the Secret it stands.
+// valueKey is the key of the value in the Secret's data.
 const valueKey = "value"
 
 // create writes a new Secret.
@@ -56,7 +56,7 @@ func (a api) read(name string) (secret, error) {
 	return read, err
 }
 
-// touch writes a Secret as it was read. Says whether the API server stored it anew.
+// touch writes a Secret as it was read. It reports whether the API server stored it again.
 func (a api) touch(name string) (bool, error) {
 	before, err := a.read(name)
 	if err != nil {
@@ -84,7 +84,7 @@ func (a api) list() ([]string, error) {
 	return names, nil
 }
 
-// ask sends a request that must be answered with a status.
+// ask sends a request and requires this status of the answer.
 func (a api) ask(method, path string, expected int, body, answer any) error {
 	status, text, err := a.Ask(method, path, body)
 	if err != nil {
@@ -106,7 +106,7 @@ func (a api) mustCreate(t *testing.T, names ...string) {
 	}
 }
 
-// requireReads fails unless each of these is read as it was written.
+// requireReads requires that each of these Secrets is read as it was written.
 func (a api) requireReads(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
@@ -116,7 +116,7 @@ func (a api) requireReads(t *testing.T, names ...string) {
 	}
 }
 
-// requireList fails unless there are so many Secrets, all as they were written.
+// requireList requires this number of Secrets, each as it was written.
 func (a api) requireList(t *testing.T, count int) []string {
 	t.Helper()
 	names, err := a.list()
@@ -126,7 +126,8 @@ func (a api) requireList(t *testing.T, count int) []string {
 	return names
 }
 
-// migrate writes all Secrets anew, as a storage migration does. Returns how many were stored anew.
+// migrate writes all Secrets again, as a storage migration does. It returns the number of Secrets that the API
+// server stored again.
 func (a api) migrate(t *testing.T) (rewritten int) {
 	t.Helper()
 	names, err := a.list()
@@ -141,7 +142,7 @@ func (a api) migrate(t *testing.T) (rewritten int) {
 	return rewritten
 }
 
-// metric is the sum of a metric over the label sets that hold all of the labels.
+// metric returns the sum of a metric over its series with all of these labels.
 func (a api) metric(t *testing.T, name string, labels ...string) float64 {
 	t.Helper()
 	metrics, err := a.Metrics()
@@ -150,7 +151,7 @@ func (a api) metric(t *testing.T, name string, labels ...string) float64 {
 	return sum
 }
 
-// answers is the status of a path, and what it says.
+// answers returns the status and the text of a path.
 func (a api) answers(path string) (int, string) {
 	status, text, err := a.Ask("GET", path, nil)
 	return status, errors.Join(err, errors.New(string(text))).Error()
@@ -179,7 +180,7 @@ type load struct {
 	failed []error
 }
 
-// repeatedly does something again and again, with a pause after each time, in so many workers.
+// repeatedly repeats an action in this number of workers, with a pause after each run.
 func repeatedly(t *testing.T, workers int, pause time.Duration, work func(name string) error) *load {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -209,7 +210,7 @@ func (l *load) stop() {
 	l.workers.Wait()
 }
 
-// requireNoFailure ends it, and fails if anything of it failed or nothing was done.
+// requireNoFailure ends it. It requires at least one run and no failure.
 func (l *load) requireNoFailure(t *testing.T) {
 	t.Helper()
 	l.stop()

@@ -20,8 +20,8 @@ func TestTheNetworkPolicyIsTaken(t *testing.T) {
 	c.mustKubectl(t, "", append(tries, deployed(t, "kubernetes/network-policy.yaml"))...)
 }
 
-// The sidecar component turns an API server of either kind into one with a provider beside it, as an API
-// server takes it, and with settings that the provider takes.
+// TestTheSidecarComponent applies the component to a Deployment and to a StatefulSet. It expects that an API
+// server accepts the result, and that the provider accepts the settings.
 func TestTheSidecarComponent(t *testing.T) {
 	t.Parallel()
 	c := startPlain(t)
@@ -40,7 +40,7 @@ func TestTheSidecarComponent(t *testing.T) {
 	}
 }
 
-// hosted is a kube-apiserver that runs as a workload of another cluster.
+// hosted is a kube-apiserver that runs as a workload in another cluster.
 func hosted(kind string) string {
 	return fmt.Sprintf(`apiVersion: apps/v1
 kind: %s
@@ -59,8 +59,8 @@ spec:
 `, kind)
 }
 
-// requireSidecar fails unless the provider stands beside the API server, shares the socket's directory with it,
-// and takes the settings that it is given.
+// requireSidecar requires that the provider is beside the API server, shares the socket's directory with it, and
+// accepts its settings.
 func requireSidecar(t *testing.T, c *controlPlane, rendered string) {
 	t.Helper()
 	var settings struct {
@@ -98,15 +98,15 @@ func requireSidecar(t *testing.T, c *controlPlane, rendered string) {
 	for _, variable := range provider.Env {
 		variables = append(variables, variable.Name+"="+variable.Value)
 	}
-	// Not the keeper of the example: that would be asked.
+	// The provider would connect to the keeper of the example, so another address replaces it.
 	variables = append(variables, "VAULT_KUBE_KMS_VAULT_ADDRESS="+nowhere())
 	requireSettings(t, c, nil, variables)
 }
 
-// nowhere is the address of a keeper that does not exist.
+// nowhere is an address without a keeper.
 func nowhere() string { return "https://" + parts.FreeAddress() }
 
-// requireSettings fails unless the provider takes these flags and variables.
+// requireSettings requires that the provider accepts these flags and variables.
 func requireSettings(t *testing.T, c *controlPlane, flags, variables []string) {
 	t.Helper()
 	check := parts.Command(append([]string{c.Programs.Plugin, "check"}, flags...)...)

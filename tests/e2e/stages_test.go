@@ -11,10 +11,10 @@ import (
 	"vault-kube-kms.test/cluster"
 )
 
-// socketDirectory is where the files of deploy/ expect the socket.
+// socketDirectory is the directory of the socket in the files of deploy/.
 const socketDirectory = "/run/vault-kube-kms"
 
-// deployed is the path of a file of deploy/.
+// deployed returns the path of a file of deploy/.
 func deployed(t *testing.T, file string) string {
 	t.Helper()
 	path, err := filepath.Abs(filepath.Join("../../deploy", file))
@@ -22,7 +22,7 @@ func deployed(t *testing.T, file string) string {
 	return path
 }
 
-// stage is a shipped EncryptionConfiguration, for another socket and under the name of the suite's provider.
+// stage returns a shipped EncryptionConfiguration with another socket and the name of the suite's provider.
 func stage(t *testing.T, file, endpoint string) string {
 	t.Helper()
 	text, err := os.ReadFile(deployed(t, "kubernetes/encryption-config/"+file))
@@ -40,8 +40,8 @@ func stage(t *testing.T, file, endpoint string) string {
 	return stage
 }
 
-// The shipped files take Secrets from clear text to the provider alone. Two API servers get each file one
-// after the other, and each reads all Secrets at every moment.
+// TestTheStagesOfTheEncryptionConfiguration moves Secrets from clear text to the provider with the shipped files.
+// Two API servers get each file one after the other. The test expects that both always read all Secrets.
 func TestTheStagesOfTheEncryptionConfiguration(t *testing.T) {
 	t.Parallel()
 	c := start(t, func(s *cluster.Settings) { s.Replicas = 2 }, encrypting(func(string) string {

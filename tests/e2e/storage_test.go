@@ -12,7 +12,7 @@ import (
 	"vault-kube-kms.test/cluster"
 )
 
-// What the original's users look at, and what the design allows.
+// The sizes that users of the original see, and those that the design allows.
 const (
 	operations = "apiserver_envelope_encryption_kms_operations_latency_seconds_count"
 	keyIDHash  = "apiserver_envelope_encryption_key_id_hash_total"
@@ -37,7 +37,7 @@ func TestChecklist68_WhatEtcdHoldsOfASecret(t *testing.T) {
 	if s.isClear() || bytes.Contains(s.raw, []byte(valueKey)) {
 		t.Error("it can be read without a key")
 	}
-	// The key id is the plugin's: the API server counts under its hash, and the plugin logs it.
+	// The API server's metrics have the hash of the plugin's key id, and the plugin logs the key id.
 	hash := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(object.KeyID)))
 	if c.api.metric(t, keyIDHash, hash, "to_storage") != 1 {
 		t.Errorf("the API server does not count it under %s", hash)
@@ -48,8 +48,8 @@ func TestChecklist68_WhatEtcdHoldsOfASecret(t *testing.T) {
 	t.Logf("a Secret takes %d bytes, of which %d are the key id, the wrapped seed and the annotation", len(s.raw), len(object.KeyID)+len(object.EncryptedDEKSource)+len("format.vault-kube-kms")+1)
 }
 
-// 5,000 Secrets cost one Encrypt, and a restart of the API server as many Decrypts as there are
-// seeds, or as many times that as it decodes objects at once.
+// TestChecklist69And70_CallsForFiveThousandSecrets expects one Encrypt for 5,000 Secrets. A restart of the API
+// server costs one Decrypt for each seed, multiplied by the number of objects that it decodes at once.
 func TestChecklist69And70_CallsForFiveThousandSecrets(t *testing.T) {
 	t.Parallel()
 	const count, starts = 5_000, 4
@@ -90,8 +90,9 @@ func TestChecklist69And70_CallsForFiveThousandSecrets(t *testing.T) {
 		count, starts, c.calls(t, "Encrypt")-1, seeds, more, c.shared(t)-shared)
 }
 
-// decodesAtOnce is how many objects an API server decodes at once when it reads them from etcd. Since 1.37 that is
-// more than one (ConcurrentWatchObjectDecode), and each asks for the seed while the API server does not have it.
+// decodesAtOnce returns the number of objects that an API server decodes at once when it reads them from etcd.
+// Since 1.37 it is more than one (ConcurrentWatchObjectDecode). Each of them asks for the seed while the API
+// server does not have it.
 func (a api) decodesAtOnce(t *testing.T) int {
 	t.Helper()
 	var version struct{ Minor string }
@@ -104,7 +105,7 @@ func (a api) decodesAtOnce(t *testing.T) int {
 	return 10
 }
 
-// shared is how many unwraps of the plugin shared the keeper's answer to another.
+// shared returns the number of unwraps that shared the keeper's answer to another unwrap.
 func (c *controlPlane) shared(t *testing.T) int {
 	t.Helper()
 	metrics, err := c.plugin.Metrics()
@@ -113,7 +114,7 @@ func (c *controlPlane) shared(t *testing.T) int {
 	return int(shared)
 }
 
-// createMany writes so many Secrets, some at a time.
+// createMany writes this number of Secrets, several at a time.
 func createMany(t *testing.T, a api, from, count int) {
 	t.Helper()
 	const workers = 16
@@ -134,8 +135,8 @@ func createMany(t *testing.T, a api, from, count int) {
 	}
 }
 
-// A provider that comes second only reads, and must be asked for Status and Encrypt all the same
-// before anything of it is read.
+// TestChecklist67_ASecondProviderIsPrimedAndRead expects that the API server calls Status and Encrypt of the
+// second provider, which only reads, before it reads its objects.
 func TestChecklist67_ASecondProviderIsPrimedAndRead(t *testing.T) {
 	t.Parallel()
 	c := start(t)

@@ -14,14 +14,14 @@ import (
 	"vault-kube-kms.test/cluster"
 )
 
-// stored is what etcd holds of a Secret.
+// stored is the value of a Secret in etcd.
 type stored struct {
 	name     string
 	raw      []byte
 	revision int64
 }
 
-// stored is what etcd holds of all Secrets.
+// stored returns the values of all Secrets in etcd.
 func (c *controlPlane) stored(t *testing.T) []stored {
 	t.Helper()
 	const prefix = "/registry/secrets/default/"
@@ -34,7 +34,7 @@ func (c *controlPlane) stored(t *testing.T) []stored {
 	return all
 }
 
-// object is the encrypted object of a provider; nil where it is stored otherwise.
+// object returns the encrypted object of a provider, or nil if it is stored in another form.
 func (s stored) object(t *testing.T, provider string) *kmstypes.EncryptedObject {
 	t.Helper()
 	encoded, found := bytes.CutPrefix(s.raw, []byte("k8s:enc:kms:v2:"+provider+":"))
@@ -47,11 +47,11 @@ func (s stored) object(t *testing.T, provider string) *kmstypes.EncryptedObject 
 	return object
 }
 
-// isClear says whether it can be read without any key.
+// isClear reports whether it can be read without a key.
 func (s stored) isClear() bool { return bytes.Contains(s.raw, []byte(value(s.name))) }
 
-// keyIDs are the key ids under which Secrets are stored, each with how many there are; the empty
-// one stands for what is not encrypted by the plugin.
+// keyIDs returns the number of Secrets under each key id. The empty key id counts Secrets that the plugin did not
+// encrypt.
 func (c *controlPlane) keyIDs(t *testing.T) map[string]int {
 	t.Helper()
 	ids := map[string]int{}
@@ -65,7 +65,7 @@ func (c *controlPlane) keyIDs(t *testing.T) map[string]int {
 	return ids
 }
 
-// onlyKeyID is the key id under which all Secrets are stored.
+// onlyKeyID returns the key id under which all Secrets are stored.
 func (c *controlPlane) onlyKeyID(t *testing.T) string {
 	t.Helper()
 	ids := c.keyIDs(t)
@@ -75,7 +75,7 @@ func (c *controlPlane) onlyKeyID(t *testing.T) string {
 	return slices.Collect(maps.Keys(ids))[0]
 }
 
-// seeds is how many different seeds there are.
+// seeds returns the number of different seeds.
 func (c *controlPlane) seeds(t *testing.T) int {
 	t.Helper()
 	seeds := map[string]bool{}

@@ -16,17 +16,17 @@ import (
 )
 
 const (
-	// How long each flood lasts.
+	// The duration of each flood.
 	floodTime = 4 * time.Second
-	// What it may cost in memory: the product of all limits (src/adapters/grpc/server.rs).
+	// The maximum of memory: the product of all limits (src/adapters/grpc/server.rs).
 	memoryMost = 80 << 20
-	// How many connections a flood opens in a second.
+	// The number of connections that a flood opens in a second.
 	dialMost = 1_000
 	// Connections that are served, calls on each of them, and bytes of a message: the server's limits.
 	servedMost, callsMost, messageMost = 256, 64, 36 << 10
 )
 
-// flood is one kind of attack. It goes on until `done` is closed, and returns what it managed to do.
+// flood is one kind of attack. It runs until `done` is closed, and returns what it has done.
 type flood struct {
 	name string
 	run  func(p *plugin, done <-chan struct{}) string
@@ -139,8 +139,8 @@ var floods = []flood{
 	}},
 }
 
-// Each flood costs little memory, and the API server's client beside it is answered within its deadline,
-// also on a new connection.
+// TestFloods expects that each flood costs little memory, and that the API server's client is answered within its
+// deadline, also on a new connection.
 func TestFloods(t *testing.T) {
 	raiseLimit(t)
 	flags := localFlags(t)
@@ -192,7 +192,8 @@ func seed() []byte {
 	return seed
 }
 
-// repeat runs `act` in so many loops until `done` is closed or it returns false. Returns how often it ran.
+// repeat runs `act` in this number of loops until `done` is closed or `act` returns false. It returns the number
+// of runs.
 func repeat(done <-chan struct{}, loops int, act func() bool) int {
 	var group sync.WaitGroup
 	var mu sync.Mutex
@@ -221,7 +222,7 @@ func open(done <-chan struct{}) bool {
 	}
 }
 
-// count runs `act` until it fails or `done` is closed. Returns how often it succeeded.
+// count runs `act` until it fails or `done` is closed. It returns the number of successes.
 func count(done <-chan struct{}, act func() error) int {
 	times := 0
 	for open(done) && act() == nil {
@@ -230,12 +231,12 @@ func count(done <-chan struct{}, act func() error) int {
 	return times
 }
 
-// each opens so many connections, and a new one for each that ends; `act` does its harm on each.
+// each opens this number of connections, and a new one for each that ends. It runs `act` on each.
 func each(p *plugin, done <-chan struct{}, conns int, act func(*frames) int, settings ...http2.Setting) string {
 	return attack(p, done, conns, (*frames).read, act, settings...)
 }
 
-// deaf is each for connections on which nothing is read.
+// deaf is each for connections that the test does not read.
 func deaf(p *plugin, done <-chan struct{}, conns int, act func(*frames) int) string {
 	return attack(p, done, conns, func(f *frames) { f.unread(done) }, act)
 }

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// frames is a connection on which frames are made by hand. Its methods return the error that ends the
+// frames is a connection on which the test writes its own frames. Its methods return the error that ends the
 // connection.
 type frames struct {
 	net.Conn
@@ -20,14 +20,14 @@ type frames struct {
 	encoder *hpack.Encoder
 	encoded bytes.Buffer
 	stream  uint32
-	// room is how much the peer lets the connection send, in bytes.
+	// room is the number of bytes that the peer's window allows.
 	mu   sync.Mutex
 	room int
 	more *sync.Cond
 	gone bool
 }
 
-// dial connects, and says what HTTP/2 wants at first.
+// dial connects and sends the HTTP/2 preface.
 func (p *plugin) dial(settings ...http2.Setting) (*frames, error) {
 	conn, err := net.DialTimeout("unix", p.socket, callTimeout)
 	if err != nil {
@@ -46,7 +46,7 @@ func (p *plugin) dial(settings ...http2.Setting) (*frames, error) {
 	return f, err
 }
 
-// read reads what comes until the connection ends, answers PINGs, and notes what may be sent.
+// read reads frames until the connection ends. It answers PINGs and records the window.
 func (f *frames) read() {
 	for {
 		frame, err := f.ReadFrame()
@@ -83,7 +83,7 @@ func (f *frames) block(method string, more ...hpack.HeaderField) []byte {
 	return f.encoded.Bytes()
 }
 
-// begin begins a call, and returns its stream.
+// begin begins a call and returns its stream.
 func (f *frames) begin(method string) (uint32, error) {
 	stream := f.stream
 	f.stream += 2
@@ -92,7 +92,7 @@ func (f *frames) begin(method string) (uint32, error) {
 	return stream, f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: f.block(method), EndHeaders: true})
 }
 
-// send sends a part of a call's message, as fast as the peer lets it.
+// send sends a part of a call's message, as fast as the peer's window allows.
 func (f *frames) send(stream uint32, message []byte, end bool) error {
 	for len(message) > 0 {
 		size := min(16_384, len(message))
@@ -115,14 +115,14 @@ func (f *frames) send(stream uint32, message []byte, end bool) error {
 	return nil
 }
 
-// message is a gRPC message that says it has so many bytes, and has `sent` of them.
+// message returns the first `sent` bytes of a gRPC message whose head announces more.
 func message(length, sent int) []byte {
 	message := make([]byte, 5+sent)
 	binary.BigEndian.PutUint32(message[1:], uint32(length))
 	return message
 }
 
-// unread closes when the flood ends, so that what blocks in a write ends too.
+// unread closes the connection when the flood ends, so that a blocked write ends too.
 func (f *frames) unread(done <-chan struct{}) {
 	<-done
 	_ = f.SetDeadline(time.Now())

@@ -1,4 +1,4 @@
-// Package hostile_test attacks the release binary by its socket and its ports, and looks into its memory.
+// Package hostile_test attacks the release binary through its socket and its ports, and searches its memory.
 package hostile_test
 
 import (
@@ -19,7 +19,7 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// callTimeout is what kube-apiserver allows for a call by default.
+// callTimeout is kube-apiserver's default time limit of a call.
 const callTimeout = 3 * time.Second
 
 var (
@@ -73,14 +73,14 @@ func start(t *testing.T, flags ...string) *plugin {
 	return p
 }
 
-// client is the API server's own client, on a connection of its own.
+// client returns the API server's own client on a new connection.
 func (p *plugin) client(t *testing.T) service.Service {
 	t.Helper()
 	client, _ := p.newcomer(t)
 	return client
 }
 
-// newcomer is client, and what closes its connection before the end of the test.
+// newcomer returns a client and a function that closes its connection before the end of the test.
 func (p *plugin) newcomer(t *testing.T) (service.Service, context.CancelFunc) {
 	t.Helper()
 	ctx, leave := context.WithCancel(t.Context())
@@ -89,7 +89,7 @@ func (p *plugin) newcomer(t *testing.T) (service.Service, context.CancelFunc) {
 	return client, leave
 }
 
-// file returns what a file of /proc/PID holds.
+// file returns the content of a file of /proc/PID.
 func (p *plugin) file(t *testing.T, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.Pid(), name))
@@ -97,7 +97,7 @@ func (p *plugin) file(t *testing.T, name string) string {
 	return string(text)
 }
 
-// forgetPeak makes the kernel count the peak of the resident memory anew.
+// forgetPeak resets the kernel's peak of the resident memory.
 func (p *plugin) forgetPeak(t *testing.T) {
 	t.Helper()
 	must(t, os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.Pid()), []byte("5"), 0))
@@ -112,7 +112,7 @@ func (p *plugin) memory(t *testing.T, name string) int {
 	return kibibytes << 10
 }
 
-// cpu returns the CPU time that it has used.
+// cpu returns its CPU time.
 func (p *plugin) cpu(t *testing.T) time.Duration {
 	t.Helper()
 	stat := p.file(t, "stat")
@@ -130,7 +130,7 @@ func (p *plugin) cpu(t *testing.T) time.Duration {
 // userHz is the unit of times in /proc, on all Linux systems.
 const userHz = 100
 
-// descriptors returns how many it has open.
+// descriptors returns the number of its open descriptors.
 func (p *plugin) descriptors(t *testing.T) int {
 	t.Helper()
 	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.Pid()))
@@ -138,7 +138,7 @@ func (p *plugin) descriptors(t *testing.T) int {
 	return len(open)
 }
 
-// raiseLimit lets this process hold many connections.
+// raiseLimit raises the limit of open descriptors of this process.
 func raiseLimit(t *testing.T) {
 	t.Helper()
 	var limit unix.Rlimit

@@ -14,8 +14,8 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// What is in memory after 200 seeds were sealed and opened, and then one more so often that it fills the
-// buffers of its connections: what live buffers hold, and nothing of the rest (SECURITY.md).
+// TestSecretsDoNotStayInMemory wraps and unwraps 200 seeds, and then one more until it fills the buffers of its
+// connections. It expects that memory holds only the seeds in live buffers (SECURITY.md).
 const (
 	seeds       = 200
 	markerTimes = 60
@@ -23,13 +23,13 @@ const (
 	markerRawMost = 44
 	// The HTTP/1 buffers to the keeper hold its last answer and request.
 	markerBase64Most = 4
-	// One copy is held on purpose, to know whether its file has changed.
+	// One copy stays on purpose, to detect a change of its file.
 	secretIDMost = 2
-	// One copy is held on purpose, others are in the heads of the last requests.
+	// One copy stays on purpose. Others are in the heads of the last requests.
 	tokenMost = 8
 )
 
-// token is the form of OpenBao's tokens.
+// token matches OpenBao's tokens.
 var token = regexp.MustCompile(`\bs\.[A-Za-z0-9]{24}\b`)
 
 func TestSecretsDoNotStayInMemory(t *testing.T) {
@@ -93,13 +93,13 @@ func TestSecretsDoNotStayInMemory(t *testing.T) {
 			t.Errorf("%s: %d times in memory, at most %d are expected", bar.what, bar.found, bar.bar)
 		}
 	}
-	// The scan itself finds what is there.
+	// The scan itself must find secrets that are in memory.
 	if count(marker) == 0 || count([]byte(secretID)) == 0 {
 		t.Error("the scan finds neither the last seed in live buffers nor the secret ID")
 	}
 }
 
-// writable returns all of the process's memory that it can write to.
+// writable returns all writable memory of the process.
 func (p *plugin) writable(t *testing.T) []byte {
 	t.Helper()
 	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", p.Pid()))
@@ -116,7 +116,7 @@ func (p *plugin) writable(t *testing.T) []byte {
 			continue
 		}
 		part := make([]byte, to-from)
-		// A mapping may have gone meanwhile.
+		// A mapping may have ended since the list was read.
 		if _, err := mem.ReadAt(part, int64(from)); err == nil {
 			all = append(all, part...)
 		}

@@ -12,10 +12,11 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// How many clients send nothing, or a byte now and then, and come back when they are ended.
+// The number of clients that send nothing, or a byte from time to time, and connect again when the server ends
+// them.
 const slowClients = 100
 
-// Slow clients from anywhere starve no probe of 1 s and no scrape.
+// TestSlowClientsStarveNoProbe expects that probes of 1 s and scrapes succeed during connections of slow clients.
 func TestSlowClientsStarveNoProbe(t *testing.T) {
 	p := start(t, localFlags(t)...)
 	for port, url := range map[string]string{
@@ -57,8 +58,8 @@ func probe(prober http.Client, url string) error {
 	return err
 }
 
-// dawdle keeps one connection open as long as it can, and then the next: a third of the clients say nothing,
-// a third half a head, and a third send a byte of it every 200 ms.
+// dawdle keeps one connection open as long as it can, and then opens the next. A third of the clients send
+// nothing, a third send half a head, and a third send a byte of the head every 200 ms.
 func dawdle(address string, client int, done <-chan struct{}) {
 	for open(done) {
 		conn, err := net.DialTimeout("tcp", address, time.Second)

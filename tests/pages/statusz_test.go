@@ -1,4 +1,4 @@
-// Package pages_test looks at /statusz as a person does: through Chromium.
+// Package pages_test opens /statusz in Chromium, as a person does.
 package pages_test
 
 import (
@@ -20,9 +20,9 @@ import (
 )
 
 const (
-	// drawBound is how long Chromium may take for one page.
+	// drawBound limits the time of Chromium for one page.
 	drawBound = time.Minute
-	// changeBound is how long the provider may take to show what happened to it.
+	// changeBound limits the time until the provider shows a change.
 	changeBound = 30 * time.Second
 )
 
@@ -37,7 +37,7 @@ type browser struct {
 	url     string
 }
 
-// ask runs Chromium on the page and returns what it prints.
+// ask runs Chromium on the page and returns its output.
 func (b browser) ask(flags ...string) string {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.t.Context(), parts.Stretched(drawBound))
@@ -75,7 +75,7 @@ func (b browser) screen(name string) image.Image {
 	return picture
 }
 
-// has tells whether a pixel of the picture has exactly this colour.
+// has reports whether a pixel of the picture has exactly this colour.
 func has(picture image.Image, red, green, blue uint32) bool {
 	bounds := picture.Bounds()
 	for y := bounds.Min.Y; y < bounds.Max.Y; y++ {
@@ -89,7 +89,7 @@ func has(picture image.Image, red, green, blue uint32) bool {
 	return false
 }
 
-// read returns what the page says, or nothing while it does not answer.
+// read returns the text of the page, or an empty text while it does not answer.
 func read(url string) string {
 	response, err := http.Get(url)
 	if err != nil {
@@ -100,7 +100,8 @@ func read(url string) string {
 	return string(text)
 }
 
-// The page shows a person the state in its colour, what happens next in minutes, and where to read on.
+// TestStatuszAsAPersonSeesIt expects the colour of the state, the next event in minutes, and a link to the
+// document.
 func TestStatuszAsAPersonSeesIt(t *testing.T) {
 	tenant, err := shared.Use(t).NewTenant(parts.RandomName(), suite.ShortDir(t), 3600, parts.UseOfKey...)
 	suite.Must(t, err)

@@ -14,18 +14,18 @@ import (
 	"path/filepath"
 )
 
-// APIServer is a kube-apiserver that takes one user, who may do everything.
+// APIServer is a kube-apiserver with one user, who may do everything.
 type APIServer struct {
 	*Process
-	// URL is where it serves, CAFile the authority of its certificate, Token the user's.
+	// URL is its address, CAFile the authority of its certificate, and Token the token of the user.
 	URL, CAFile, Token string
 
 	http  *http.Client
 	start func() (*Process, error)
 }
 
-// NewAPIServer is an API server that was not started yet. Its files are in a folder, its data in
-// the store, and encryption is the file of its EncryptionConfiguration.
+// NewAPIServer returns an API server that is not started yet. Its files are in a folder and its data in etcd.
+// encryption is the file of its EncryptionConfiguration.
 func NewAPIServer(way Way, name, program, dir string, store *Etcd, encryption string, flags ...string) (*APIServer, error) {
 	certificate, err := NewCertificate(dir, 365)
 	if err != nil {
@@ -52,7 +52,7 @@ func NewAPIServer(way Way, name, program, dir string, store *Etcd, encryption st
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-key-file=" + accounts, "--service-account-signing-key-file=" + accounts,
 		"--service-cluster-ip-range=10.0.0.0/24",
-		// There is nobody to make service accounts, and no service to have endpoints.
+		// No controller makes service accounts, and no service has endpoints.
 		"--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none",
 		"--encryption-provider-config=" + encryption,
 	}, flags...)
@@ -60,20 +60,20 @@ func NewAPIServer(way Way, name, program, dir string, store *Etcd, encryption st
 	return a, nil
 }
 
-// ReachAPIServer is an API server that somebody else started.
+// ReachAPIServer returns an API server that another process started.
 func ReachAPIServer(url, caFile, token string) (*APIServer, error) {
 	client, err := trusting(caFile)
 	return &APIServer{URL: url, CAFile: caFile, Token: token, http: client}, err
 }
 
-// Launch starts it, again after its end, and does not wait for anything.
+// Launch starts it, also again after its end, and does not wait.
 func (a *APIServer) Launch() error {
 	var err error
 	a.Process, err = a.start()
 	return err
 }
 
-// Start starts it, again after its end, and waits until it is ready.
+// Start starts it, also again after its end, and waits until it is ready.
 func (a *APIServer) Start() error {
 	if err := a.Launch(); err != nil {
 		return err
@@ -96,7 +96,7 @@ func (a *APIServer) UntilOK(path string) error {
 	return nil
 }
 
-// Ask sends a request; the status and the body of the answer.
+// Ask sends a request and returns the status and the body of the answer.
 func (a *APIServer) Ask(method, path string, body any) (int, []byte, error) {
 	var payload io.Reader
 	if body != nil {
@@ -121,7 +121,7 @@ func (a *APIServer) Ask(method, path string, body any) (int, []byte, error) {
 	return response.StatusCode, text, err
 }
 
-// Metrics are those of the moment.
+// Metrics returns its present metrics.
 func (a *APIServer) Metrics() (Metrics, error) {
 	_, text, err := a.Ask("GET", "/metrics", nil)
 	return Metrics(text), err

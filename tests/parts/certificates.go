@@ -17,28 +17,29 @@ import (
 	"time"
 )
 
-// Certificate is a server's certificate for the loopback interface, and whom to trust for it. The
-// authority is not the certificate itself: not every client takes that.
+// Certificate is a server's certificate for the loopback interface, with its authority. The authority has another
+// certificate, because some clients refuse a self-signed server certificate.
 type Certificate struct {
-	// CAFile is the authority; CertFile and KeyFile are the server's.
+	// CAFile has the authority. CertFile and KeyFile are the server's.
 	CAFile, CertFile, KeyFile string
 }
 
 // Authority issues certificates.
 type Authority struct {
-	// File is the authority itself.
+	// File has the certificate of the authority.
 	File string
 
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
 }
 
-// NewAuthority makes an authority in a folder. It is good for so many days, and so is what it issues.
+// NewAuthority makes an authority in a folder. The authority and its certificates are valid for this number of
+// days.
 func NewAuthority(dir string, days int) (*Authority, error) {
 	return NewNamedAuthority(dir, "test authority", days)
 }
 
-// NewNamedAuthority is NewAuthority for an authority of another name.
+// NewNamedAuthority is NewAuthority with another name.
 func NewNamedAuthority(dir, name string, days int) (*Authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -52,7 +53,7 @@ func NewNamedAuthority(dir, name string, days int) (*Authority, error) {
 	return a, sign(a.File, a.certificate, a.certificate, &key.PublicKey, key)
 }
 
-// Below makes an authority in a folder that this one has signed.
+// Below makes an intermediate authority in a folder, signed by this one.
 func (a *Authority) Below(dir string) (*Authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -66,12 +67,12 @@ func (a *Authority) Below(dir string) (*Authority, error) {
 	return below, sign(below.File, below.certificate, a.certificate, &key.PublicKey, a.key)
 }
 
-// Issue makes a certificate in a folder, in place of the one that is there.
+// Issue makes a certificate in a folder, and replaces an existing one.
 func (a *Authority) Issue(dir string) (Certificate, error) {
 	return a.IssueAs(dir, func(*x509.Certificate) {})
 }
 
-// IssueAs is Issue for a certificate with other fields, which change sets.
+// IssueAs is Issue for a certificate whose fields `change` sets.
 func (a *Authority) IssueAs(dir string, change func(*x509.Certificate)) (Certificate, error) {
 	server := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "test server"},
@@ -96,7 +97,8 @@ func (a *Authority) IssueAs(dir string, change func(*x509.Certificate)) (Certifi
 	)
 }
 
-// NewCertificate makes an authority and a certificate of it in a folder. Both are good for so many days.
+// NewCertificate makes an authority and one of its certificates in a folder. Both are valid for this number of
+// days.
 func NewCertificate(dir string, days int) (Certificate, error) {
 	authority, err := NewAuthority(dir, days)
 	if err != nil {
@@ -105,8 +107,7 @@ func NewCertificate(dir string, days int) (Certificate, error) {
 	return authority.Issue(dir)
 }
 
-// SelfSigned makes a certificate that is an authority, a server's, and signed by itself, as
-// `openssl req -x509` does.
+// SelfSigned makes a self-signed certificate of a server that is its own authority, as `openssl req -x509` does.
 func SelfSigned(dir string) (Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -139,7 +140,7 @@ func writePEM(file, kind string, der []byte) error {
 	return os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
 }
 
-// trusting is a client that trusts the authority in a file, and keeps connections.
+// trusting returns a client that trusts the authority in a file and keeps connections.
 func trusting(caFile string) (*http.Client, error) {
 	text, err := os.ReadFile(caFile)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// RemoveCgroup removes a control group and those below it, the innermost first. A group that is in use stays,
-// and is in the error.
+// RemoveCgroup removes a control group and those below it, the innermost first. It keeps a group that is in use,
+// and names it in the error.
 func RemoveCgroup(group string) error {
 	var all []string
 	_ = filepath.WalkDir(group, func(path string, entry os.DirEntry, err error) error {

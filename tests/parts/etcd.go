@@ -10,10 +10,10 @@ import (
 	"path/filepath"
 )
 
-// Etcd is a store of one member.
+// Etcd is an etcd of one member.
 type Etcd struct {
 	*Process
-	// URL is where clients ask.
+	// URL is the address for clients.
 	URL string
 
 	way      Way
@@ -22,8 +22,7 @@ type Etcd struct {
 	data     string
 }
 
-// StartEtcd starts a store with its data in a folder; programs is the folder of etcd, etcdctl and
-// etcdutl.
+// StartEtcd starts etcd with its data in a folder. programs is the folder of etcd, etcdctl and etcdutl.
 func StartEtcd(way Way, programs, dir string) (*Etcd, error) {
 	e := &Etcd{
 		URL: "http://" + FreeAddress(), way: way, programs: programs, dir: dir,
@@ -40,7 +39,7 @@ func (e *Etcd) start() error {
 		"--listen-client-urls=" + e.URL, "--advertise-client-urls=" + e.URL,
 		"--listen-peer-urls=" + peers, "--initial-advertise-peer-urls=" + peers,
 		"--initial-cluster=etcd=" + peers,
-		// Nobody pulls the plug on this machine.
+		// No power failure happens in a test, so etcd need not sync its files.
 		"--unsafe-no-fsync",
 	})
 	if err != nil {
@@ -64,12 +63,12 @@ func (e *Etcd) start() error {
 	return nil
 }
 
-// Save writes a snapshot to a file, as an operator does.
+// Save writes a snapshot to a file, with the command of operators.
 func (e *Etcd) Save(file string) error {
 	return run(filepath.Join(e.programs, "etcdctl"), "--endpoints="+e.URL, "snapshot", "save", file)
 }
 
-// Restore goes back to a snapshot. Its clients must have ended.
+// Restore goes back to a snapshot. End its clients before.
 func (e *Etcd) Restore(file string) error {
 	e.Kill()
 	e.data = filepath.Join(e.dir, RandomName())
@@ -86,14 +85,14 @@ func run(args ...string) error {
 	return nil
 }
 
-// Entry is what is stored under a key.
+// Entry is a key and its stored value.
 type Entry struct {
 	Key         string
 	Value       []byte
 	ModRevision int64
 }
 
-// Under is all that is stored under a prefix, in the order of keys.
+// Under returns all entries under a prefix, in the order of keys.
 func (e *Etcd) Under(prefix string) ([]Entry, error) {
 	end := []byte(prefix)
 	end[len(end)-1]++

@@ -26,8 +26,7 @@ func Scrape(url string) (Metrics, error) {
 	return Metrics(text), nil
 }
 
-// Sum is the sum of a metric over its label sets that hold all of the labels, and whether there
-// is any.
+// Sum returns the sum of a metric over its series with all of these labels, and whether there is any.
 func (m Metrics) Sum(metric string, labels ...string) (sum float64, found bool) {
 	for line := range strings.Lines(string(m)) {
 		series, value, _ := strings.Cut(strings.TrimSpace(line), " ")

@@ -17,22 +17,22 @@ type OpenBao struct {
 	*Process
 	// Address is its host and port, CAFile the authority of its certificate.
 	Address, CAFile string
-	// Token is root's.
+	// Token is the root token.
 	Token string
-	// HTTP trusts it.
+	// HTTP is a client that trusts its certificate.
 	HTTP *http.Client
 
 	start  func() (*Process, error)
 	unseal string
-	// cluster is where other nodes reach it.
+	// cluster is its address for other nodes.
 	cluster string
-	// standsBy says that it serves also where another node leads.
+	// standsBy means that it also serves while another node leads.
 	standsBy bool
-	// prefix is that of all paths: a namespace.
+	// prefix is the namespace before all paths.
 	prefix string
 }
 
-// StartDevOpenBao starts a server that keeps everything in memory, with its files in a folder.
+// StartDevOpenBao starts a server that keeps its data in memory, with its files in a folder.
 func StartDevOpenBao(way Way, program, dir string) (*OpenBao, error) {
 	b := &OpenBao{
 		Address: FreeAddress(), CAFile: filepath.Join(dir, "vault-ca.pem"), Token: "root-" + RandomName(),
@@ -46,7 +46,7 @@ func StartDevOpenBao(way Way, program, dir string) (*OpenBao, error) {
 	return b, b.firstStart(func() error { return nil })
 }
 
-// StartPlainOpenBao starts a server as StartDevOpenBao does, without TLS and with nothing mounted.
+// StartPlainOpenBao is StartDevOpenBao without TLS and without mounts.
 func StartPlainOpenBao(way Way, program, dir string) (*OpenBao, error) {
 	b := &OpenBao{Address: FreeAddress()}
 	var err error
@@ -70,8 +70,7 @@ func StartPlainOpenBao(way Way, program, dir string) (*OpenBao, error) {
 	return b, nil
 }
 
-// StartOpenBao starts a server that keeps its data, sealed, in a folder, so that it can be started
-// again.
+// StartOpenBao starts a server that keeps its data in a folder, so that it can be started again.
 func StartOpenBao(way Way, program, dir string) (*OpenBao, error) {
 	certificate, err := NewCertificate(dir, 365)
 	if err != nil {
@@ -84,7 +83,7 @@ func StartOpenBao(way Way, program, dir string) (*OpenBao, error) {
 	return b, b.firstStart(b.initialise)
 }
 
-// configure writes its configuration and makes its folders. It joins those peers that there are.
+// configure writes its configuration and makes its folders. The server joins the peers, if there are any.
 func (b *OpenBao) configure(way Way, name, program, dir string, certificate Certificate, peers []map[string]any) error {
 	data := filepath.Join(dir, "data")
 	if err := os.MkdirAll(data, 0o700); err != nil {
@@ -117,7 +116,7 @@ func (b *OpenBao) configure(way Way, name, program, dir string, certificate Cert
 	return nil
 }
 
-// clusterAddress is where other nodes reach it; it is given once.
+// clusterAddress returns its address for other nodes. It chooses the address once.
 func (b *OpenBao) clusterAddress() string {
 	if b.cluster == "" {
 		b.cluster = FreeAddress()
@@ -136,7 +135,7 @@ func (b *OpenBao) Restart() error {
 	return b.untilServes()
 }
 
-// RestartSealed starts it again and leaves it sealed.
+// RestartSealed starts it again without unsealing it.
 func (b *OpenBao) RestartSealed() error {
 	var err error
 	if b.Process, err = b.start(); err != nil {
@@ -145,7 +144,7 @@ func (b *OpenBao) RestartSealed() error {
 	return b.untilAnswers()
 }
 
-// Unseal opens it with the key that it was initialised with.
+// Unseal unseals it with the key of its initialisation.
 func (b *OpenBao) Unseal() error {
 	var state struct{ Sealed bool }
 	if err := b.send("PUT", "sys/unseal", map[string]any{"key": b.unseal}, &state); err != nil {
@@ -182,8 +181,8 @@ func (b *OpenBao) tryFirstStart(initialise func() error) error {
 	return b.mount()
 }
 
-// Within makes a namespace, with the same mounts as at the root. What is asked of what it returns
-// is asked there.
+// Within makes a namespace with the same mounts as the root. Requests of the returned server go to that
+// namespace.
 func (b *OpenBao) Within(namespace string) (*OpenBao, error) {
 	if _, err := b.Ask("POST", "sys/namespaces/"+namespace, nil); err != nil {
 		return nil, err
@@ -202,8 +201,7 @@ func (b *OpenBao) mount() error {
 	return nil
 }
 
-// untilAnswers waits until it says anything, be it that it is sealed. In development mode it
-// makes its own authority first.
+// untilAnswers waits until it answers, even if it is sealed. In development mode it makes its authority first.
 func (b *OpenBao) untilAnswers() error {
 	return b.Until(func() error {
 		var err error
@@ -246,7 +244,7 @@ func (b *OpenBao) Ask(method, path string, body map[string]any) (map[string]any,
 	return answer.Data, err
 }
 
-// As is the server as the bearer of a token sees it.
+// As returns the server with another token.
 func (b *OpenBao) As(token string) *OpenBao {
 	return &OpenBao{Address: b.Address, HTTP: b.HTTP, Token: token, prefix: b.prefix}
 }
@@ -256,7 +254,7 @@ func (b *OpenBao) LogIn(mount string, credentials map[string]any) (string, error
 	return b.newToken("auth/"+mount+"/login", credentials)
 }
 
-// LogInAs returns a token that has just one policy.
+// LogInAs returns a token with only this policy.
 func (b *OpenBao) LogInAs(policy string) (string, error) {
 	return b.newToken("auth/token/create", map[string]any{
 		"policies": []string{policy}, "no_default_policy": true, "ttl": "10m",
@@ -284,7 +282,7 @@ func (b *OpenBao) newToken(path string, body map[string]any) (string, error) {
 	return answer.Auth.ClientToken, err
 }
 
-// Wrap asks like Ask, and returns a token that wraps the answer for a minute.
+// Wrap sends a request as Ask does, and returns a token that wraps the answer for a minute.
 func (b *OpenBao) Wrap(method, path string, body map[string]any) (string, error) {
 	var answer struct {
 		WrapInfo struct{ Token string } `json:"wrap_info"`
@@ -293,7 +291,7 @@ func (b *OpenBao) Wrap(method, path string, body map[string]any) (string, error)
 	return answer.WrapInfo.Token, err
 }
 
-// send sends a request with more headers, a name and a value each.
+// send sends a request with further headers, given as names and values.
 func (b *OpenBao) send(method, path string, body map[string]any, answer any, headers ...string) error {
 	payload, err := json.Marshal(body)
 	if err != nil {

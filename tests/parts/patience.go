@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// A limit in a test is a promise on a machine that has a processor for every process that wants to run.
-// Where there are fewer, all that the test and the program do takes longer, and so may they: by so many times
-// as there are processes for each processor, and by no more than this.
+// The limits of tests hold on a machine with a processor for every runnable process. With fewer processors all
+// work takes longer, so the limits are multiplied by the number of runnable processes for each processor, and at
+// most by slowestFactor.
 const slowestFactor = 6
 
-// How often the machine is looked at.
+// The interval of the measurements.
 const lookEvery = 100 * time.Millisecond
 
-// Watch measures time as it would have passed on a machine that is not overloaded.
+// Watch measures time without the delay of an overloaded machine.
 type Watch struct{ began, calm time.Duration }
 
 // StartWatch starts a watch.
@@ -32,7 +32,7 @@ func (w Watch) Calm() time.Duration {
 	return calm - w.calm
 }
 
-// Stretched returns a limit that began with the watch as it is on this machine.
+// Stretched returns a limit that began with the watch, adjusted to the load of this machine.
 func (w Watch) Stretched(limit time.Duration) time.Duration {
 	wall, calm := machine.now()
 	if calm <= w.calm {
@@ -41,17 +41,17 @@ func (w Watch) Stretched(limit time.Duration) time.Duration {
 	return time.Duration(float64(limit) * float64(wall-w.began) / float64(calm-w.calm))
 }
 
-// Overloaded says whether the machine was too busy, since the start of the watch, for limits that are none of
-// the test's own, such as the API server's for a call.
+// Overloaded reports whether the machine was too busy since the start of the watch for limits that a test cannot
+// change, such as the API server's limit of a call.
 func (w Watch) Overloaded() bool { return w.Stretched(time.Second) > 5*time.Second/4 }
 
-// String is the time as it was and as it counts.
+// String returns the real time and the time that counts.
 func (w Watch) String() string {
 	wall, _ := machine.now()
 	return fmt.Sprintf("%v (%v on a calm machine)", (wall - w.began).Round(lookEvery), w.Calm().Round(lookEvery))
 }
 
-// Stretched returns a limit that begins now as it is on this machine at the moment.
+// Stretched returns a limit that begins now, adjusted to the present load of this machine.
 func Stretched(limit time.Duration) time.Duration {
 	return time.Duration(float64(limit) * machine.current())
 }
@@ -97,15 +97,15 @@ func (c *clock) start() {
 	}()
 }
 
-// advance adds the time since the last look. The caller holds the lock.
+// advance adds the time since the last measurement. The caller holds the lock.
 func (c *clock) advance() {
 	now := time.Now()
 	c.calm += time.Duration(float64(now.Sub(c.looked)) / c.factor)
 	c.looked = now
 }
 
-// crowding is how many processes want to run for each processor: at least 1, at most slowestFactor, and 1
-// where that is not known.
+// crowding returns the number of runnable processes for each processor: at least 1, at most slowestFactor, and 1
+// if it is unknown.
 func crowding() float64 {
 	text, err := os.ReadFile("/proc/loadavg")
 	fields := strings.Fields(string(text))
@@ -116,6 +116,6 @@ func crowding() float64 {
 	if _, err := fmt.Sscanf(fields[3], "%d/", &running); err != nil {
 		return 1
 	}
-	// One of them is the thread that reads this.
+	// One of them is the thread that reads the file.
 	return min(slowestFactor, max(1, float64(running-1)/float64(runtime.NumCPU())))
 }

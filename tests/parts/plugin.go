@@ -9,15 +9,14 @@ import (
 // Plugin is the program under test, on a file socket.
 type Plugin struct {
 	*Process
-	// Endpoint is what an EncryptionConfiguration calls its socket.
+	// Endpoint returns its socket in the form of an EncryptionConfiguration.
 	Endpoint string
 
 	metrics string
 	start   func() (*Process, error)
 }
 
-// StartPlugin starts a plugin and waits until its socket accepts. It may have more flags than
-// where it listens.
+// StartPlugin starts a plugin with these flags and its socket, and waits until the socket accepts.
 func StartPlugin(way Way, name, program, endpoint string, flags ...string) (*Plugin, error) {
 	metrics := FreePort()
 	args := append([]string{
@@ -31,7 +30,7 @@ func StartPlugin(way Way, name, program, endpoint string, flags ...string) (*Plu
 	return p, p.Restart()
 }
 
-// Restart starts it again, as it was, after it was stopped or killed.
+// Restart starts it again with the same flags, after it was stopped or killed.
 func (p *Plugin) Restart() error {
 	var err error
 	if p.Process, err = p.start(); err != nil {
@@ -51,22 +50,22 @@ func (p *Plugin) Restart() error {
 	return nil
 }
 
-// Metrics are those of the moment.
+// Metrics returns its present metrics.
 func (p *Plugin) Metrics() (Metrics, error) { return Scrape(p.metrics) }
 
-// MetricsAddress is the host and port of its metrics.
+// MetricsAddress returns the host and port of its metrics.
 func (p *Plugin) MetricsAddress() string {
 	return strings.TrimSuffix(strings.TrimPrefix(p.metrics, "http://"), "/metrics")
 }
 
-// Healthy says whether its Status answers ok.
+// Healthy reports whether its Status answers ok.
 func (p *Plugin) Healthy() bool {
 	metrics, err := p.Metrics()
 	healthy, _ := metrics.Sum("vault_kube_kms_healthy")
 	return err == nil && healthy == 1
 }
 
-// Calls is how often a method of it was called.
+// Calls returns the number of calls of a method.
 func (p *Plugin) Calls(method string) (int, error) {
 	metrics, err := p.Metrics()
 	calls, _ := metrics.Sum("rpc_server_duration_milliseconds_count", fmt.Sprintf("rpc_method=%q", method))

@@ -1,5 +1,5 @@
-// Package parts runs the parts of a control plane, each as a process of its own: the plugin, the
-// keeper of its key, etcd and the API server. All of it is on the loopback interface.
+// Package parts runs the parts of a control plane, each in its own process: the plugin, its keeper, etcd and the
+// API server. All of them use only the loopback interface.
 package parts
 
 import (
@@ -13,27 +13,27 @@ import (
 	"time"
 )
 
-// How long a part may take to become ready, and to end, on a busy machine.
+// These limit the start and the end of a part on a busy machine.
 const (
 	StartBound = 60 * time.Second
 	StopBound  = 10 * time.Second
 )
 
-// Way is how processes are run.
+// Way has the settings with which processes run.
 type Way struct {
-	// Logs is the folder for what they print, a file for each; empty keeps it in memory.
+	// Logs is the folder for their output, with a file for each. Empty keeps the output in memory.
 	Logs string
-	// Outlive lets them live on when this process ends.
+	// Outlive lets them run on after the end of this process.
 	Outlive bool
-	// Passed are files that each gets as descriptors, from 3 on.
+	// Passed has files that each process gets as descriptors, from 3 on.
 	Passed []*os.File
-	// Variables are those of each, beside PATH.
+	// Variables are environment variables of each process, besides PATH.
 	Variables []string
-	// Started is told of each as soon as it runs, long before it is ready.
+	// Started is called with each process as soon as it runs, before it is ready.
 	Started func(name string, pid int) error
 }
 
-// Process is a running program. It is ended by its own id.
+// Process is a running program. Signals go to its own id.
 type Process struct {
 	Stdout, Stderr Output
 	cmd            *exec.Cmd
@@ -41,7 +41,7 @@ type Process struct {
 	exited         chan struct{}
 }
 
-// Output collects what a process prints, and may be read meanwhile.
+// Output collects the output of a process. It may be read while the process runs.
 type Output struct {
 	mu    sync.Mutex
 	bytes bytes.Buffer
@@ -59,7 +59,7 @@ func (o *Output) String() string {
 	return o.bytes.String()
 }
 
-// Command is a process that cannot outlive this one and sees none of its variables.
+// Command returns a command that cannot outlive this process and gets none of its variables.
 func Command(args ...string) *exec.Cmd {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
@@ -102,13 +102,13 @@ func (w Way) Start(name string, args []string, variables ...string) (*Process, e
 	return p, nil
 }
 
-// Pid is its id.
+// Pid returns its id.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
 // Signal sends it a signal.
 func (p *Process) Signal(signal syscall.Signal) { _ = p.cmd.Process.Signal(signal) }
 
-// Stop ends it and says whether it went by itself.
+// Stop sends SIGTERM and reports whether the process ended by it.
 func (p *Process) Stop() bool {
 	p.Signal(syscall.SIGTERM)
 	if p.EndsWithin(StopBound) {
@@ -118,18 +118,18 @@ func (p *Process) Stop() bool {
 	return false
 }
 
-// Kill ends it without asking.
+// Kill ends it with SIGKILL.
 func (p *Process) Kill() {
 	p.Signal(syscall.SIGKILL)
 	<-p.exited
 }
 
-// EndsWithin waits for its end.
+// EndsWithin waits for its end and reports whether it came in time.
 func (p *Process) EndsWithin(bound time.Duration) bool {
 	return Eventually(bound, func() bool { return !p.Alive() })
 }
 
-// Alive says whether it runs.
+// Alive reports whether it runs.
 func (p *Process) Alive() bool {
 	select {
 	case <-p.exited:
@@ -139,10 +139,10 @@ func (p *Process) Alive() bool {
 	}
 }
 
-// ExitCode is what it ended with.
+// ExitCode returns its exit code.
 func (p *Process) ExitCode() int { return p.cmd.ProcessState.ExitCode() }
 
-// EndSignal is the signal that ended it; -1 where it ended by itself.
+// EndSignal returns the signal that ended it, or -1 if it ended by itself.
 func (p *Process) EndSignal() syscall.Signal {
 	if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ok {
 		return status.Signal()
@@ -150,7 +150,7 @@ func (p *Process) EndSignal() syscall.Signal {
 	return -1
 }
 
-// Printed is all that it printed.
+// Printed returns all its output.
 func (p *Process) Printed() string {
 	if p.log == "" {
 		return p.Stdout.String() + p.Stderr.String()
@@ -162,7 +162,7 @@ func (p *Process) Printed() string {
 	return string(text)
 }
 
-// Until waits until it is ready; the last reason why not is told where it never is.
+// Until waits until it is ready. On failure the error has the last reason.
 func (p *Process) Until(ready func() error) error {
 	var last error
 	done := Eventually(StartBound, func() bool {
@@ -179,7 +179,7 @@ func (p *Process) Until(ready func() error) error {
 	}
 }
 
-// Tail is the end of a long text.
+// Tail returns the end of a long text.
 func Tail(text string) string {
 	const most = 4_000
 	if len(text) <= most {

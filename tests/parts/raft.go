@@ -13,23 +13,22 @@ import (
 	"time"
 )
 
-// nodes are enough for one to be lost.
+// nodes is the smallest number that survives the loss of one node.
 const nodes = 3
 
-// A joining node takes its unseal only after a while: each try costs it some work.
+// A joining node accepts its unseal key only after some time, and each try costs it work.
 const unsealPause = 250 * time.Millisecond
 
-// Raft is an OpenBao of several nodes that share their data, each with a certificate of one
-// authority.
+// Raft is an OpenBao of several nodes that share their data. Each node has a certificate of the same authority.
 type Raft struct {
 	Nodes []*OpenBao
-	// Authority is that of all certificates.
+	// Authority issues all certificates.
 	Authority *Authority
 
 	dir string
 }
 
-// StartRaft starts a cluster with its data in a folder; all nodes are unsealed.
+// StartRaft starts a cluster with its data in a folder, and unseals all nodes.
 func StartRaft(way Way, program, dir string) (*Raft, error) {
 	authority, err := NewAuthority(dir, 365)
 	if err != nil {
@@ -82,7 +81,7 @@ func (r *Raft) firstStart() error {
 		return err
 	}
 	first.standsBy = true
-	// A node that joins has no vote until it was there for ten seconds.
+	// A node that joins gets its vote after ten seconds.
 	if _, err := first.Ask("POST", "sys/storage/raft/autopilot/configuration", map[string]any{
 		"server_stabilization_time": "1s",
 	}); err != nil {
@@ -98,7 +97,7 @@ func (r *Raft) firstStart() error {
 	return err
 }
 
-// Rejoin starts a node of a cluster, again after its end, and unseals it.
+// Rejoin starts a node of a cluster again after its end, and unseals it.
 func (b *OpenBao) Rejoin() error {
 	if err := b.RestartSealed(); err != nil {
 		return err
@@ -118,7 +117,7 @@ func (b *OpenBao) UntilUnsealed() error {
 	return b.untilServes()
 }
 
-// Each does something to all nodes at the same time.
+// Each runs an action on all nodes at the same time.
 func (r *Raft) Each(do func(node *OpenBao) error) error { return each(r.Nodes, do) }
 
 func each(nodes []*OpenBao, do func(node *OpenBao) error) error {
@@ -131,7 +130,7 @@ func each(nodes []*OpenBao, do func(node *OpenBao) error) error {
 	return errors.Join(failures...)
 }
 
-// Kill ends all nodes without asking.
+// Kill kills all nodes with SIGKILL.
 func (r *Raft) Kill() {
 	for _, node := range r.Nodes {
 		if node.Process != nil {
@@ -140,10 +139,10 @@ func (r *Raft) Kill() {
 	}
 }
 
-// Leader waits until a node leads, and serves as such.
+// Leader waits until a node leads and serves as leader.
 func (r *Raft) Leader() (*OpenBao, error) { return r.LeaderBut(nil) }
 
-// LeaderBut is Leader, once that is another node than one that led.
+// LeaderBut waits until another node than the former leader leads.
 func (r *Raft) LeaderBut(former *OpenBao) (leader *OpenBao, err error) {
 	if !Eventually(StartBound, func() bool {
 		for _, node := range r.Nodes {
@@ -159,8 +158,8 @@ func (r *Raft) LeaderBut(former *OpenBao) (leader *OpenBao, err error) {
 	return leader, nil
 }
 
-// leads says whether it answers at once that it does, and can write: one that stood still may take itself
-// for the leader until it hears of another, and for longer.
+// leads reports whether it answers at once that it leads, and can write. A node that was paused may take itself
+// for the leader until it hears from another one, and for longer.
 func (b *OpenBao) leads() bool {
 	if !b.Alive() {
 		return false
@@ -186,7 +185,7 @@ func (r *Raft) UntilWhole() (leader *OpenBao, err error) {
 	return leader, leader.Until(func() error { return leader.requireVotes(len(r.Nodes)) })
 }
 
-// requireVotes fails unless so many nodes have a vote: without them the loss of one is the loss of all.
+// requireVotes requires that this number of nodes has a vote. Otherwise the loss of one node stops the cluster.
 func (b *OpenBao) requireVotes(count int) error {
 	about, err := b.Ask("GET", "sys/storage/raft/configuration", nil)
 	if err != nil {
@@ -206,7 +205,7 @@ func (b *OpenBao) requireVotes(count int) error {
 	return nil
 }
 
-// Followers are the nodes beside one that leads.
+// Followers returns all nodes except the leader.
 func (r *Raft) Followers(leader *OpenBao) (others []*OpenBao) {
 	for _, node := range r.Nodes {
 		if node != leader {
@@ -216,7 +215,7 @@ func (r *Raft) Followers(leader *OpenBao) (others []*OpenBao) {
 	return others
 }
 
-// Addresses are those of all nodes, that of one of them first.
+// Addresses returns the addresses of all nodes, that of this node first.
 func (r *Raft) Addresses(first *OpenBao) []string {
 	addresses := []string{first.Address}
 	for _, node := range r.Followers(first) {
@@ -225,7 +224,7 @@ func (r *Raft) Addresses(first *OpenBao) []string {
 	return addresses
 }
 
-// NextAuthority makes an authority that may take the place of the one that there is.
+// NextAuthority makes an authority that can replace the present one.
 func (r *Raft) NextAuthority() (*Authority, error) {
 	dir, err := os.MkdirTemp(r.dir, "authority")
 	if err != nil {
@@ -234,7 +233,7 @@ func (r *Raft) NextAuthority() (*Authority, error) {
 	return NewAuthority(dir, 365)
 }
 
-// Renew gives all nodes new certificates of an authority, without a restart.
+// Renew gives all nodes new certificates of this authority, without a restart.
 func (r *Raft) Renew(authority *Authority) error {
 	r.Authority = authority
 	trust, err := trusting(authority.File)
@@ -270,9 +269,9 @@ func (b *OpenBao) renew(authority *Authority, dir string) error {
 	})
 }
 
-// shown is the certificate that it shows to whoever connects.
+// shown returns the certificate that a node sends to clients.
 func (b *OpenBao) shown() ([]byte, error) {
-	// It is not trusted, but compared.
+	// The certificate is only compared, so it need not be trusted.
 	conn, err := tls.Dial("tcp", b.Address, &tls.Config{InsecureSkipVerify: true})
 	if err != nil {
 		return nil, err

@@ -9,26 +9,26 @@ import (
 	"strings"
 )
 
-// Tenant is a key of an OpenBao, and a role that may use it.
+// Tenant is a key of an OpenBao and a role that may use it.
 type Tenant struct {
 	Bao *OpenBao
-	// Mount is that of the Transit engine.
+	// Mount is the mount of the Transit engine.
 	Mount                 string
 	Key, RoleID, SecretID string
 	// SecretIDFile holds the secret ID.
 	SecretIDFile string
 }
 
-// UseOfKey is what the least policy grants.
+// UseOfKey has the rights of the minimal policy.
 var UseOfKey = []string{"read keys", "update encrypt", "update decrypt"}
 
-// NewTenant makes a role that may do just this with a key, and not the key. Its secret ID is
-// written to a file in a folder. A token lives for the time to live, and at most twice as long.
+// NewTenant makes a role with exactly these rights to a key. It does not make the key. It writes the secret ID to
+// a file in a folder. A token lives for the time to live, and with renewals at most twice as long.
 func (b *OpenBao) NewTenant(key, dir string, seconds int, grants ...string) (*Tenant, error) {
 	return b.NewTenantOf("transit", key, dir, seconds, grants...)
 }
 
-// NewTenantOf is NewTenant for a key of another mount.
+// NewTenantOf is NewTenant for a key in another mount.
 func (b *OpenBao) NewTenantOf(mount, key, dir string, seconds int, grants ...string) (*Tenant, error) {
 	n := &Tenant{Bao: b, Mount: mount, Key: key, SecretIDFile: filepath.Join(dir, "secret-id")}
 	if err := n.Allow(grants...); err != nil {
@@ -58,13 +58,13 @@ func (n *Tenant) MakeRole(settings map[string]any) error {
 	return err
 }
 
-// DeleteRole ends its role.
+// DeleteRole deletes its role.
 func (n *Tenant) DeleteRole() error {
 	_, err := n.Bao.Ask("DELETE", n.role(), nil)
 	return err
 }
 
-// NewSecretID is one more secret ID of its role.
+// NewSecretID returns a further secret ID of its role.
 func (n *Tenant) NewSecretID() (string, error) {
 	made, err := n.Bao.Ask("POST", n.role()+"/secret-id", nil)
 	if err != nil {
@@ -73,13 +73,13 @@ func (n *Tenant) NewSecretID() (string, error) {
 	return made["secret_id"].(string), nil
 }
 
-// DestroySecretID ends a secret ID of its role.
+// DestroySecretID destroys a secret ID of its role.
 func (n *Tenant) DestroySecretID(secretID string) error {
 	_, err := n.Bao.Ask("POST", n.role()+"/secret-id/destroy", map[string]any{"secret_id": secretID})
 	return err
 }
 
-// RevokeTokens ends all tokens of its role, and says how many.
+// RevokeTokens revokes all tokens of its role, and returns their number.
 func (n *Tenant) RevokeTokens() (revoked int, err error) {
 	accessors, err := n.Bao.Ask("LIST", "auth/token/accessors", nil)
 	if err != nil {
@@ -88,7 +88,7 @@ func (n *Tenant) RevokeTokens() (revoked int, err error) {
 	keys, _ := accessors["keys"].([]any)
 	for _, accessor := range keys {
 		about, err := n.Bao.Ask("POST", "auth/token/lookup-accessor", map[string]any{"accessor": accessor})
-		// It may have ended meanwhile.
+		// The token may have expired since the list was read.
 		if err != nil {
 			continue
 		}
@@ -96,7 +96,7 @@ func (n *Tenant) RevokeTokens() (revoked int, err error) {
 			continue
 		}
 		_, err = n.Bao.Ask("POST", "auth/token/revoke-accessor", map[string]any{"accessor": accessor})
-		// So may this one; an accessor was seen that outlived its token.
+		// This token may have expired too. OpenBao may list an accessor after the end of its token.
 		if err != nil && strings.Contains(err.Error(), "token not found") {
 			continue
 		}
@@ -108,7 +108,7 @@ func (n *Tenant) RevokeTokens() (revoked int, err error) {
 	return revoked, nil
 }
 
-// MakeKey makes the key, as a plugin needs it.
+// MakeKey makes the key with the settings that a plugin needs.
 func (n *Tenant) MakeKey() error {
 	_, err := n.Bao.Ask("POST", n.Mount+"/keys/"+n.Key, map[string]any{"type": "aes256-gcm96"})
 	return err
@@ -120,7 +120,7 @@ func (n *Tenant) Rotate() error {
 	return err
 }
 
-// Allow makes this all that the role may do with its key, from now on.
+// Allow sets the rights of the role to its key.
 func (n *Tenant) Allow(grants ...string) error {
 	var policy strings.Builder
 	for _, grant := range grants {
@@ -131,7 +131,7 @@ func (n *Tenant) Allow(grants ...string) error {
 	return err
 }
 
-// Forbid takes its policy away: the role may do nothing any more.
+// Forbid removes its policy, so that the role has no rights.
 func (n *Tenant) Forbid() error {
 	_, err := n.Bao.Ask("DELETE", "sys/policies/acl/"+n.Key, nil)
 	return err
@@ -142,10 +142,10 @@ func (n *Tenant) WriteSecretID(secretID string) error {
 	return os.WriteFile(n.SecretIDFile, []byte(secretID+"\n"), 0o600)
 }
 
-// Flags are those for a plugin.
+// Flags returns the flags of a plugin that uses the tenant.
 func (n *Tenant) Flags() []string { return n.FlagsVia(n.Bao.Address) }
 
-// FlagsVia are the flags for a plugin that reaches the server by other addresses.
+// FlagsVia returns the flags of a plugin that reaches the server by other addresses.
 func (n *Tenant) FlagsVia(addresses ...string) []string {
 	return []string{
 		"--vault-address=https://" + strings.Join(addresses, ",https://"),

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// Eventually polls until it holds or the bound has passed. The bound is longer on an overloaded machine.
+// Eventually polls until the condition holds or the bound has passed. It reports whether the condition holds. The
+// bound is longer on an overloaded machine.
 func Eventually(bound time.Duration, holds func() bool) bool {
 	return EventuallyEvery(10*time.Millisecond, bound, holds)
 }
@@ -18,7 +19,7 @@ func EventuallyEvery(pause, bound time.Duration, holds func() bool) bool {
 	ticker := time.NewTicker(pause)
 	defer ticker.Stop()
 	for watch := StartWatch(); ; <-ticker.C {
-		// It polls once more after the bound: the test itself may have been held up.
+		// Poll once more after the bound, because the test itself may have been delayed.
 		late := watch.Calm() > bound
 		if holds() {
 			return true
@@ -29,14 +30,14 @@ func EventuallyEvery(pause, bound time.Duration, holds func() bool) bool {
 	}
 }
 
-// The ports below the range from which a kernel takes those of outgoing connections: nobody
-// gets one of these by chance before it is listened on.
+// These ports are below the kernel's range for outgoing connections, so no connection takes one of them before a
+// test listens on it.
 const firstPort, lastPort = 15_000, 32_000
 
 var givenPorts sync.Map
 
-// FreePort is a port of the loopback interface that nothing listens on, and that this process
-// did not give away before.
+// FreePort returns a port of the loopback interface on which no process listens, and which this process has not
+// returned before.
 func FreePort() int {
 	for {
 		port := firstPort + rand.IntN(lastPort-firstPort)
@@ -51,8 +52,8 @@ func FreePort() int {
 	}
 }
 
-// FreeAddress is FreePort with its host.
+// FreeAddress returns a free port with its host.
 func FreeAddress() string { return fmt.Sprintf("127.0.0.1:%d", FreePort()) }
 
-// RandomName is a name that nothing else has.
+// RandomName returns a unique name.
 func RandomName() string { return fmt.Sprintf("k%016x", rand.Uint64()) }

@@ -10,8 +10,8 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// Apart runs the test in namespaces of its own (CLONE_NEWNET, CLONE_NEWNS), and says whether this
-// is there.
+// Apart runs the test in its own namespaces (CLONE_NEWNET, CLONE_NEWNS). It reports whether the caller is inside
+// of them.
 func Apart(t *testing.T, namespaces uintptr) bool {
 	t.Helper()
 	const variable = "IN_NAMESPACES_OF_ITS_OWN"
@@ -31,7 +31,8 @@ func Apart(t *testing.T, namespaces uintptr) bool {
 	return false
 }
 
-// bound is how long a test may take in its namespaces: 5 minutes, or for ever (0) as APART_BOUND says.
+// bound returns the time limit of a test in its namespaces: 5 minutes, or the value of APART_BOUND. 0 means no
+// limit.
 func bound() string {
 	if bound := os.Getenv("APART_BOUND"); bound != "" {
 		return bound
@@ -39,7 +40,7 @@ func bound() string {
 	return "5m"
 }
 
-// ApartFromNetwork is Apart in a network namespace, where all ports are free and the loopback interface is up.
+// ApartFromNetwork is Apart with a network namespace. All ports are free in it, and the loopback interface is up.
 func ApartFromNetwork(t *testing.T) bool {
 	t.Helper()
 	return ApartFrom(t, unix.CLONE_NEWNET)

@@ -7,8 +7,8 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// RequireJustTheUse requires that a token may use a key (wrap, unwrap, read about it), and may do nothing else
-// at a server: neither with the key, nor with another key, nor with the role that it came from.
+// RequireJustTheUse requires that a token may use a key (wrap, unwrap, read its metadata), and may do nothing
+// else at a server: not with the key, not with another key, and not with its own role.
 func RequireJustTheUse(t *testing.T, bao *parts.OpenBao, token, mount, key, role string) {
 	t.Helper()
 	as := bao.As(token)
@@ -45,7 +45,7 @@ func RequireJustTheUse(t *testing.T, bao *parts.OpenBao, token, mount, key, role
 	}...)
 }
 
-// RequireDenied requires that the server denies each request, a method and a path.
+// RequireDenied requires that the server denies each request. A request is a method and a path.
 func RequireDenied(t *testing.T, as *parts.OpenBao, requests ...[2]string) {
 	t.Helper()
 	for _, request := range requests {

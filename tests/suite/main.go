@@ -10,8 +10,8 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// Main runs a suite with so many tests at once, since most of them wait most of the time. It then ends what
-// the tests shared, and the process.
+// Main runs a suite with this number of tests at once, because most tests wait most of the time. It then ends the
+// shared servers and the process.
 func Main(m *testing.M, parallel int, ends ...func()) {
 	flag.Parse()
 	if err := flag.Set("test.parallel", strconv.Itoa(parallel)); err != nil {
@@ -24,8 +24,7 @@ func Main(m *testing.M, parallel int, ends ...func()) {
 	os.Exit(code)
 }
 
-// Shared is what all tests of a suite share: the first test that uses it starts it, in a folder of its own,
-// by the program of OpenBao.
+// Shared is a server that all tests of a suite share. The first test that uses it starts it in its own folder.
 type Shared[T interface{ Kill() }] struct {
 	// Start starts it.
 	Start func(way parts.Way, program, dir string) (T, error)
@@ -37,7 +36,7 @@ type Shared[T interface{ Kill() }] struct {
 	err     error
 }
 
-// Use returns it. A test must not harm it.
+// Use returns it, and starts it at the first call. A test must not disturb it.
 func (s *Shared[T]) Use(t *testing.T) T {
 	t.Helper()
 	program := Needed(t, "BAO")

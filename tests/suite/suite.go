@@ -1,4 +1,5 @@
-// Package suite is what the suites share as tests: what they need, and how they fail without it.
+// Package suite has what the suites share: the programs that they need, how they fail without them, and the
+// front.
 package suite
 
 import (
@@ -16,7 +17,8 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// Needed is the value of a variable without which a test cannot run. On CI that is a failure.
+// Needed returns the value of a variable. It skips the test when the variable is not set. On CI the test fails
+// instead.
 func Needed(t *testing.T, variable string) string {
 	t.Helper()
 	if value := os.Getenv(variable); value != "" {
@@ -31,7 +33,7 @@ func Needed(t *testing.T, variable string) string {
 	return ""
 }
 
-// Long keeps a test for cargo xtask test --long.
+// Long skips a test unless cargo xtask test runs with --long.
 func Long(t *testing.T) {
 	t.Helper()
 	if os.Getenv("LONG") == "" {
@@ -39,7 +41,7 @@ func Long(t *testing.T) {
 	}
 }
 
-// Must ends a test for which something did not work that is not under test.
+// Must ends a test when a step fails that is not under test.
 func Must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -47,7 +49,7 @@ func Must(t *testing.T, err error) {
 	}
 }
 
-// ShortDir is a folder whose path leaves room for a socket's 107 bytes.
+// ShortDir returns a folder with a short path: the path of a socket has at most 107 bytes.
 func ShortDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "vkk")
@@ -66,13 +68,13 @@ func LocalFlags(t *testing.T) []string {
 	return []string{"--keeper=local", file}
 }
 
-// Front stands in front of an OpenBao, with a certificate of its own.
+// Front is a proxy in front of OpenBao, with its own certificate.
 type Front struct {
-	// Answer answers a request itself, or says that it does not.
+	// Answer answers a request itself, or returns false.
 	Answer func(w http.ResponseWriter, r *http.Request) bool
-	// See is shown each answer of the OpenBao, and may change it.
+	// See gets each answer of OpenBao, and may change it.
 	See func(*http.Response) error
-	// Days is how long its certificate is good for.
+	// Days is the number of days for which its certificate is valid.
 	Days int
 	// Listener accepts its connections. By default it is on a free port of 127.0.0.1.
 	Listener net.Listener
@@ -84,7 +86,7 @@ type Front struct {
 
 // Served is a running Front.
 type Served struct {
-	// Address is where it listens, CAFile whom to trust for it.
+	// Address is its host and port. CAFile has the authority of its certificate.
 	Address, CAFile string
 
 	server      *httptest.Server
@@ -137,7 +139,7 @@ func (f Front) listen(t *testing.T, s *Served) net.Listener {
 	if f.Plain {
 		return listener
 	}
-	// httptest would show a certificate of its own.
+	// httptest would use its own certificate.
 	return tls.NewListener(listener, config)
 }
 

@@ -25,13 +25,13 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// The names that the module is given, none of them its default.
+// The names for the module. None of them is its default.
 const (
 	mount, key, role, authMount = "kms-transit", "cluster", "kms-node", "kms-approle"
 	issuer, audience, subject   = "https://issuer.example", "kms", "system:node:n1"
 )
 
-// main is a configuration that uses the module as a person would.
+// main is a configuration that uses the module as an operator would.
 const main = `
 variable "public_key" { type = string }
 variable "authority" { type = string }
@@ -49,7 +49,7 @@ module "kms" {
 output "flags" { value = module.kms.flags }
 `
 
-// workspace is a folder in which tofu works for the root user of a server.
+// workspace is a folder in which tofu runs as the root user of a server.
 type workspace struct {
 	dir       string
 	variables []string
@@ -75,7 +75,7 @@ func newWorkspace(t *testing.T, bao *parts.OpenBao, variables ...string) workspa
 		"VAULT_ADDR=https://"+bao.Address, "VAULT_CACERT="+bao.CAFile, "VAULT_TOKEN="+bao.Token)}
 }
 
-// run runs tofu, and returns what it printed.
+// run runs tofu and returns its output.
 func (w workspace) run(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	command := parts.Command(append([]string{suite.Needed(t, "TOFU")}, args...)...)
@@ -93,8 +93,9 @@ func (w workspace) must(t *testing.T, args ...string) string {
 	return out
 }
 
-// The module makes what the program needs; each of its roles may use the key and do nothing else; nothing is to
-// be changed after a rotation; and it does not destroy the key.
+// TestTheModuleMakesWhatIsNeeded expects that the module makes all that the program needs, that each of its roles
+// may only use the key, that a plan after a rotation has no changes, and that the module does not destroy the
+// key.
 func TestTheModuleMakesWhatIsNeeded(t *testing.T) {
 	bao, err := parts.StartDevOpenBao(parts.Way{}, suite.Needed(t, "BAO"), suite.ShortDir(t))
 	suite.Must(t, err)
@@ -110,7 +111,7 @@ func TestTheModuleMakesWhatIsNeeded(t *testing.T) {
 	began := time.Now()
 	w.must(t, "apply", "-auto-approve", "-no-color")
 	t.Logf("applied in %.1f s", time.Since(began).Seconds())
-	// It exits with 2 where something is to be changed.
+	// The exit code is 2 if the plan has changes.
 	w.must(t, "plan", "-detailed-exitcode", "-no-color")
 
 	secretID, err := bao.Ask("POST", "auth/"+authMount+"/role/"+role+"/secret-id", nil)
@@ -154,7 +155,7 @@ func TestTheModuleMakesWhatIsNeeded(t *testing.T) {
 	}
 }
 
-// requireChecked requires that `check` finds nothing wrong with the flags that the module gives.
+// requireChecked requires that `check` passes with the flags of the module.
 func requireChecked(t *testing.T, bao *parts.OpenBao, w workspace, secretID string) {
 	t.Helper()
 	var flags []string
@@ -169,7 +170,8 @@ func requireChecked(t *testing.T, bao *parts.OpenBao, w workspace, secretID stri
 	}
 }
 
-// clientCertificate returns a client with the certificate of a node, and the authority of that in PEM.
+// clientCertificate returns a client with the certificate of a node, and the authority of this certificate in
+// PEM.
 func clientCertificate(t *testing.T) (node *http.Client, authority string) {
 	t.Helper()
 	dir := suite.ShortDir(t)
@@ -184,7 +186,7 @@ func clientCertificate(t *testing.T) (node *http.Client, authority string) {
 	suite.Must(t, err)
 	text, err := os.ReadFile(made.File)
 	suite.Must(t, err)
-	// The server is trusted by the other clients already; what is shown to it counts here.
+	// The other clients verify the server. Here only the client certificate matters.
 	trust := &tls.Config{Certificates: []tls.Certificate{pair}, InsecureSkipVerify: true}
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: trust}, Timeout: time.Minute}, string(text)
 }
@@ -196,7 +198,7 @@ func publicKey(t *testing.T, signer *ecdsa.PrivateKey) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 }
 
-// signed returns a JWT for a subject, good for a minute.
+// signed returns a JWT for a subject, valid for a minute.
 func signed(t *testing.T, signer *ecdsa.PrivateKey, subject string) string {
 	t.Helper()
 	encode := base64.RawURLEncoding.EncodeToString

@@ -1,4 +1,4 @@
-// Command ctl starts a control plane that lives on, tells how it is, and ends it: the Go half of
+// Command ctl starts a control plane that outlives it, reports its state, and ends it. It is the Go half of
 // `cargo xtask cluster`, which builds the programs.
 package main
 
@@ -94,7 +94,7 @@ func up(settings cluster.Settings) error {
 	return nil
 }
 
-// fromHere is a path as one would type it here.
+// fromHere returns a path relative to the current directory, if it is below it.
 func fromHere(path string) string {
 	here, err := os.Getwd()
 	if err != nil {
@@ -106,7 +106,7 @@ func fromHere(path string) string {
 	return path
 }
 
-// status says what runs, and asks each API server what it thinks of its plugin.
+// status prints the running processes, and the state of the plugin at each API server.
 func status(dir string) error {
 	state, err := cluster.Load(dir)
 	if errors.Is(err, fs.ErrNotExist) {
