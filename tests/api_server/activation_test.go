@@ -84,14 +84,14 @@ func TestANewPluginBehindSystemdsSocketTakesOverWithoutARefusedDial(t *testing.T
 	for change := range changes {
 		before := calls.Load()
 		if !parts.Eventually(startBound, func() bool { return calls.Load() > before+clients || t.Failed() }) {
-			t.Errorf("change %d: no call is answered any more", change)
+			t.Errorf("change %d: calls are no longer answered", change)
 		}
 		if t.Failed() {
 			return
 		}
 		// Every second plugin is killed, as in a crash.
 		if change%2 == 0 && !current.Stop() {
-			t.Error("the plugin had to be killed")
+			t.Error("the plugin did not end on SIGTERM")
 		} else if change%2 == 1 {
 			current.Kill()
 		}
@@ -167,7 +167,7 @@ func TestWhatSystemdPassesIsRefusedUnlessItIsTheSocketOfTheSettings(t *testing.T
 		}
 		last := p.Stderr.String()
 		if !strings.Contains(last, "inherited-socket: ") || !strings.Contains(last, trial.say) {
-			t.Errorf("%s: it says %s", name, last)
+			t.Errorf("%s: the error is %s", name, last)
 		}
 	}
 	if mode := lstat(t, filepath.Join(dir, "one.sock")); mode != os.ModeSocket|0o750 {
@@ -186,7 +186,7 @@ func TestSystemdsSocketThatWasRemovedIsToldOf(t *testing.T) {
 	must(t, os.Remove(dialled(endpoint)))
 	told := func() bool { return strings.Contains(p.Printed(), "run `systemctl restart` for the socket unit") }
 	if !parts.Eventually(startBound, told) {
-		t.Errorf("nothing is said of it: %s", p.Printed())
+		t.Errorf("the log does not report it: %s", p.Printed())
 	}
 	if _, err := os.Lstat(dialled(endpoint)); !os.IsNotExist(err) {
 		t.Errorf("a socket was bound in its place: %v", err)

@@ -115,6 +115,6 @@ func TestCallsAreRefusedWhileTheAuditLogFails(t *testing.T) {
 		return err == nil
 	})
 	if !healed {
-		t.Error("calls are still refused though entries can be written")
+		t.Error("calls are still refused although entries can be written")
 	}
 }

@@ -33,7 +33,7 @@ func TestAnAuthorsKeeperIsServed(t *testing.T) {
 	wrong := run("--memory-versions=0", "--vault-address=https://v", "--outage-grace=soon")
 	for _, text := range []string{"memory-kube-kms: --memory-versions (", "--vault-address (", "--outage-grace (", "3 configuration error(s)"} {
 		if !strings.Contains(wrong, text) {
-			t.Errorf("what is wrong is not told with %q:\n%s", text, wrong)
+			t.Errorf("the error does not contain %q:\n%s", text, wrong)
 		}
 	}
 
@@ -45,7 +45,7 @@ func TestAnAuthorsKeeperIsServed(t *testing.T) {
 	must(t, err)
 	t.Cleanup(func() {
 		if !process.Stop() {
-			t.Error("it had to be killed")
+			t.Error("the program did not end on SIGTERM")
 		}
 	})
 	client := clientOf(t, "unix://"+socket, startBound)
@@ -53,7 +53,7 @@ func TestAnAuthorsKeeperIsServed(t *testing.T) {
 		answer, err := client.Status(t.Context())
 		return err == nil && answer.Healthz == "ok" && strings.HasPrefix(answer.KeyID, "v2.")
 	}) {
-		t.Fatalf("Status never was ok: %s", process.Printed())
+		t.Fatalf("Status was never ok: %s", process.Printed())
 	}
 	seed := randomBytes(32)
 	sealed, err := client.Encrypt(t.Context(), "author", seed)

@@ -77,7 +77,7 @@ func TestAuthoritiesThatNothingMends(t *testing.T) {
 			t.Parallel()
 			c := dialRaw(t, p)
 			if answer := c.ask(t, authority, ways[0]); !strings.HasSuffix(answer, "PROTOCOL_ERROR") {
-				t.Errorf("it is answered with %s", answer)
+				t.Errorf("the answer is %s", answer)
 			}
 			p.requireHealthy(t)
 		})
@@ -138,7 +138,7 @@ func TestHostileFrames(t *testing.T) {
 			// The server may end the connection before the test has sent everything.
 			_ = send(c)
 			if answer := c.read(); answer == "200" || answer == "silence" {
-				t.Errorf("it is answered with %s", answer)
+				t.Errorf("the answer is %s", answer)
 			}
 			if answer := bystander.ask(t, "%2Frun%2Fx", ways[0]); answer != "200" {
 				t.Errorf("another connection is answered with %s", answer)

@@ -28,7 +28,7 @@ func TestChecklist33_TheVersionMarkerCannotBeSwapped(t *testing.T) {
 			request := asStored(all[at].sealed)
 			request.Ciphertext = bytes.Replace(request.Ciphertext, []byte(from), []byte(to), 1)
 			if bytes.Equal(request.Ciphertext, all[at].sealed.Ciphertext) {
-				t.Fatal("nothing was swapped")
+				t.Fatal("the test has changed nothing")
 			}
 			requireRefused(t, client, "the marker "+to, request, codes.InvalidArgument)
 			// With the key id of that version too.

@@ -121,7 +121,7 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 				_, err := p.client(t).Status(t.Context())
 				return err != nil && strings.Contains(err.Error(), "keeper-unreachable")
 			}) {
-				t.Fatal("it never says so")
+				t.Fatal("the log never says so")
 			}
 			return append(n.Flags(), "--listen-address="+p.endpoint)
 		}},

@@ -97,7 +97,7 @@ func storedUnder(t *testing.T, provider string, stored []byte) string {
 	encoded, found := bytes.CutPrefix(stored, []byte("k8s:enc:kms:v2:"+provider+":"))
 	var object kmstypes.EncryptedObject
 	if err := proto.Unmarshal(encoded, &object); err != nil || !found {
-		t.Fatalf("not stored by %s: %v", provider, err)
+		t.Fatalf("the Secret is not stored by %s: %v", provider, err)
 	}
 	return object.KeyID
 }
@@ -122,7 +122,7 @@ func TestAnEncryptionConfiguration(t *testing.T) {
 
 		elsewhere := value.DefaultContext("/registry/secrets/default/other")
 		if _, _, err := writer.transformer.TransformFromStorage(t.Context(), stored, elsewhere); err == nil {
-			t.Error("the Secret opens under another name")
+			t.Error("the Secret decrypts under another name")
 		}
 	})
 }

@@ -86,7 +86,7 @@ func TestATokenThatWrapsSomethingElseIsLeftAlone(t *testing.T) {
 	p.waitAccepts(t)
 	requireStatusSays(t, p.client(t), "does not wrap a secret ID")
 	if _, err := n.bao.Ask("POST", "sys/wrapping/lookup", map[string]any{"token": other}); err != nil {
-		t.Errorf("it was used up: %v", err)
+		t.Errorf("the token was used up: %v", err)
 	}
 }
 
@@ -112,7 +112,7 @@ func TestTheCacheKeepsTheSecretIDOverRestarts(t *testing.T) {
 	bare.waitAccepts(t)
 	requireStatusSays(t, bare.client(t), "wrapping-token-used")
 	if !strings.Contains(bare.Stdout.String(), "a restart needs a new one") {
-		t.Error("nothing was said at the start")
+		t.Error("the start logged nothing about it")
 	}
 	bare.Stop()
 	// A new wrapping token replaces the cached secret ID.
@@ -227,7 +227,7 @@ func TestTheAuthoritiesAreReplacedWithoutARestart(t *testing.T) {
 	one := store(t, client)
 	install([]byte("no certificate at all"))
 	if !parts.Eventually(startBound, func() bool { return strings.Contains(p.Stdout.String(), "the previous authorities are still used") }) {
-		t.Errorf("the bad bundle is not told of: %s", p.Printed())
+		t.Errorf("the log does not report the bad bundle: %s", p.Printed())
 	}
 	requireOpens(t, client, one.sealed, one.plaintext)
 
@@ -238,8 +238,8 @@ func TestTheAuthoritiesAreReplacedWithoutARestart(t *testing.T) {
 		_, err := client.Decrypt(t.Context(), "renewed", asStored(one.sealed))
 		return err == nil
 	}) {
-		t.Errorf("the new authority is not believed: %s", p.Printed())
+		t.Errorf("the new authority is not trusted: %s", p.Printed())
 	}
-	t.Logf("the new authority counts after %v", renewed)
+	t.Logf("the new authority is used after %v", renewed)
 	p.requireHealthy(t)
 }

@@ -59,7 +59,7 @@ func requireForeignKeyIDsRefused(t *testing.T, p *plugin) {
 	request := asStored(sealed)
 	request.KeyID = ""
 	if _, err := client.Decrypt(t.Context(), "none", request); status.Code(err) != codes.InvalidArgument {
-		t.Errorf("no key id: %v", err)
+		t.Errorf("without a key id: %v", err)
 	}
 }
 

@@ -161,7 +161,7 @@ func TestChecklist25_UIDs(t *testing.T) {
 		// The log has the uid of failed calls too.
 		sealed.Ciphertext[len(sealed.Ciphertext)-8] ^= 1
 		if _, err := client.Decrypt(t.Context(), hostile, asStored(sealed)); err == nil {
-			t.Error("a changed ciphertext was opened")
+			t.Error("a changed ciphertext was decrypted")
 		}
 		p.Stop()
 		lines := strings.Split(strings.TrimRight(p.Stdout.String(), "\n"), "\n")
@@ -171,7 +171,7 @@ func TestChecklist25_UIDs(t *testing.T) {
 		for _, line := range lines {
 			var object map[string]any
 			if err := json.Unmarshal([]byte(line), &object); err != nil || len(line) > 2_000 {
-				t.Errorf("no line of JSON: %v: %.200s", err, line)
+				t.Errorf("a line is not valid JSON: %v: %.200s", err, line)
 			}
 		}
 	})

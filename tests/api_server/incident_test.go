@@ -37,7 +37,7 @@ func TestChecklist58_TheKeyIDNeverGoesBack(t *testing.T) {
 			look(t, client)
 			return via.replays() > before
 		}) {
-			t.Fatal("nobody asked the replica that lags")
+			t.Fatal("the plugin did not ask the replica that lags")
 		}
 		requireWritesUnder(t, client, id)
 		via.answer(nil)
@@ -46,7 +46,7 @@ func TestChecklist58_TheKeyIDNeverGoesBack(t *testing.T) {
 			look(t, client)
 			return keeperReads(t, metrics) > reads
 		}) {
-			t.Fatal("nobody asked again")
+			t.Fatal("the plugin did not read the key again")
 		}
 		requireWritesUnder(t, client, id)
 		all = append(all, store(t, client))
@@ -81,7 +81,7 @@ func TestAKeyThatWentBackIsAnIncident(t *testing.T) {
 		look(t, client)
 		return via.replays() > 0
 	}) {
-		t.Fatal("nobody asked")
+		t.Fatal("the plugin did not read the key")
 	}
 	since := time.Now()
 	text := waitUnhealthy(t, client, 60*time.Second+pollBound)
@@ -128,7 +128,7 @@ func TestAReplacedKeyThatComesBackEndsTheIncident(t *testing.T) {
 		look(t, client)
 		return via.replays() > 0
 	}) {
-		t.Fatal("nobody asked")
+		t.Fatal("the plugin did not read the key")
 	}
 	// The incident ends at once, and not at the next poll.
 	if text := waitUnhealthy(t, client, time.Second); !strings.HasPrefix(text, "key-replaced: ") {

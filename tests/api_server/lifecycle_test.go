@@ -67,7 +67,7 @@ func TestChecklist45_AStaleSocketIsReplaced(t *testing.T) {
 		sealed := encrypt(t, client, plaintext)
 		first.Kill()
 		if mode := lstat(t, first.address()); mode.Type() != os.ModeSocket {
-			t.Fatalf("the socket did not stay behind: %v", mode)
+			t.Fatalf("the socket file was removed: %v", mode)
 		}
 		second := launch(t, first.endpoint, flags)
 		second.waitHealthy(t)
@@ -134,7 +134,7 @@ func TestChecklist47_WhatIsNoSocketIsNeverDeleted(t *testing.T) {
 				t.Errorf("it ends with %d: %s", p.ExitCode(), &p.Stderr)
 			}
 			if after := listing(t, filepath.Dir(path)); after != before {
-				t.Errorf("there was\n%sand now is\n%s", before, after)
+				t.Errorf("the directory had\n%sand now has\n%s", before, after)
 			}
 		})
 	}
@@ -173,7 +173,7 @@ func TestChecklist48_TheModeIsRightFromTheFirstMoment(t *testing.T) {
 				t.Errorf("seen: %v", modes)
 			}
 			if found := listing(t, filepath.Dir(path)); strings.Count(found, "\n") != 1 {
-				t.Errorf("something is left behind: %s", found)
+				t.Errorf("files are left: %s", found)
 			}
 		})
 	}
@@ -210,12 +210,12 @@ func TestChecklist49_CallsInFlightFinish(t *testing.T) {
 	for range calls - 1 {
 		group.Go(func() {
 			if _, err := client.Encrypt(t.Context(), "in flight", plaintext); err != nil {
-				t.Errorf("a call in flight: %v", err)
+				t.Errorf("a call that was running: %v", err)
 			}
 		})
 	}
 	if !parts.Eventually(startBound, func() bool { return via.waiting() >= calls }) {
-		t.Fatalf("only %d calls are under way", via.waiting())
+		t.Fatalf("only %d calls are running", via.waiting())
 	}
 	asked := parts.StartWatch()
 	p.Signal(syscall.SIGTERM)
@@ -232,14 +232,14 @@ func TestChecklist49_CallsInFlightFinish(t *testing.T) {
 		t.Errorf("it ends after %v", asked)
 	}
 	if _, err := os.Lstat(p.address()); !os.IsNotExist(err) {
-		t.Errorf("the socket is left behind: %v", err)
+		t.Errorf("the socket file is left: %v", err)
 	}
 }
 
 func finish(t *testing.T, client service.Service, sealed *service.EncryptResponse, plaintext []byte) {
 	opened, err := client.Decrypt(t.Context(), "in flight", asStored(sealed))
 	if err != nil || string(opened) != string(plaintext) {
-		t.Errorf("a call in flight: %v", err)
+		t.Errorf("a call that was running: %v", err)
 	}
 }
 

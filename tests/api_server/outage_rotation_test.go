@@ -67,7 +67,7 @@ func TestChecklist64_EncryptFailsRightAfterARotation(t *testing.T) {
 		err = server.check()
 		return err == nil
 	}) {
-		t.Fatalf("the API server does not heal: %v", err)
+		t.Fatalf("the API server does not recover: %v", err)
 	}
 	after := server.mustWrite(t, secret)
 	if under := storedUnder(t, provider, after); under != told {

@@ -58,7 +58,7 @@ func launchBy(t *testing.T, way parts.Way, endpoint string, flags []string, wrap
 	p := &plugin{process, endpoint, flags}
 	t.Cleanup(func() {
 		if !p.Stop() {
-			t.Error("the plugin had to be killed")
+			t.Error("the plugin did not end on SIGTERM")
 		}
 		if t.Failed() {
 			t.Logf("plugin %d printed:\n%s", p.Pid(), parts.Tail(p.Printed()))
@@ -138,7 +138,7 @@ func (p *plugin) waitHealthy(t *testing.T) {
 		return last == nil || !p.Alive()
 	})
 	if !healthy || last != nil {
-		t.Fatalf("the plugin never was healthy: %v", last)
+		t.Fatalf("the plugin was never healthy: %v", last)
 	}
 }
 
@@ -163,7 +163,7 @@ func (p *plugin) accepts() bool {
 func (p *plugin) requireHealthy(t *testing.T) {
 	t.Helper()
 	if answer, err := p.client(t).Status(t.Context()); err != nil || answer.Healthz != "ok" || !p.Alive() {
-		t.Fatalf("the plugin does not work any more: %v, %v", answer, err)
+		t.Fatalf("the plugin no longer works: %v, %v", answer, err)
 	}
 }
 

@@ -83,7 +83,7 @@ func TestOpenShiftPreflightNamesWhatIsWrong(t *testing.T) {
 				return
 			}
 			if parts.EventuallyEvery(preflightPause, 5*time.Second, func() bool { return !p.Alive() || !named() }) {
-				t.Errorf("it does not stay: %s", text)
+				t.Errorf("the process has ended: %s", text)
 			}
 		})
 	}

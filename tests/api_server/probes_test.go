@@ -79,7 +79,7 @@ func TestASocketThatWasRemovedIsBoundAnew(t *testing.T) {
 	requireAnswers(t, "a client of before", client)
 	must(t, os.Remove(p.address()))
 	if !parts.Eventually(startBound, func() bool { return p.accepts() }) {
-		t.Fatal("the socket never comes back")
+		t.Fatal("the socket is not bound again")
 	}
 	p.requireHealthy(t)
 	requireAnswers(t, "a client of before", client)
@@ -107,13 +107,13 @@ func TestASocketThatAnotherProcessReplacedIsNotReadyAndLeftAlone(t *testing.T) {
 		status, body, _ = probe("/readyz")
 		return status == http.StatusInternalServerError
 	}) {
-		t.Fatalf("it stays ready: %s", body)
+		t.Fatalf("/readyz does not fail: %s", body)
 	}
 	if !strings.Contains(body, "socket") {
-		t.Errorf("the reason is not told: %s", body)
+		t.Errorf("/readyz does not name the reason: %s", body)
 	}
 	if status, _, err := probe("/healthz"); status != http.StatusOK {
-		t.Errorf("it must live on: %d, %v", status, err)
+		t.Errorf("/healthz fails: %d, %v", status, err)
 	}
 	// The listener ends and its file stays, as after a kill.
 	other.(*net.UnixListener).SetUnlinkOnClose(false)
@@ -135,7 +135,7 @@ func TestSIGHUPReadsFilesAnewAndEndsNothing(t *testing.T) {
 		p.Signal(syscall.SIGHUP)
 	}
 	if !parts.Eventually(startBound, func() bool { return strings.Contains(p.Stdout.String(), "SIGHUP") || !p.Alive() }) {
-		t.Error("the signal is not told of")
+		t.Error("the log does not name the signal")
 	}
 	p.requireHealthy(t)
 }

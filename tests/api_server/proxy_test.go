@@ -73,7 +73,7 @@ func (l *laggard) remember(t *testing.T) []byte {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.last == nil {
-		t.Fatal("nothing was asked yet")
+		t.Fatal("the server has not answered yet")
 	}
 	return l.last
 }

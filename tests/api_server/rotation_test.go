@@ -147,8 +147,8 @@ func TestChecklist31_APeerRotatedFirst(t *testing.T) {
 		if looks == 1 {
 			break
 		}
-		if t.Logf("%d looks at the keeper", looks); version > 10 {
-			t.Fatal("it does not look just once")
+		if t.Logf("%d reads of the key", looks); version > 10 {
+			t.Fatal("it does not read the key exactly once")
 		}
 	}
 	if now := keyID(t, client); now != id {
@@ -173,7 +173,7 @@ func TestChecklist31_AFloodOfNewerKeyIDsIsBounded(t *testing.T) {
 	own := ownWithin(time.Since(started))
 	most := int(time.Since(started).Seconds()) + 2 + own
 	if more := keeperReads(t, metrics) - reads; more > most || more == 0 {
-		t.Errorf("%d looks at the keeper in %v", more, time.Since(started))
+		t.Errorf("%d reads of the key in %v", more, time.Since(started))
 	}
 	if more := keeperWrites(t, metrics) - writes; more > 2+own {
 		t.Errorf("%d of the made-up ciphertexts reached the keeper", more)
@@ -204,7 +204,7 @@ func TestAVersionThatIsLearntLateWritesSoon(t *testing.T) {
 		return err == nil && answer.KeyID == theirs.sealed.KeyID
 	})
 	if err != nil || learnt.Calm() > 3*time.Second {
-		t.Errorf("it writes %v after it was learnt: %v", learnt, err)
+		t.Errorf("the version writes %v after the plugin has read it: %v", learnt, err)
 	}
 	roundTrip(t, client, randomBytes(32))
 }

@@ -175,7 +175,7 @@ func TestChecklist53_NoLoginIsPossible(t *testing.T) {
 		answer, err := client.Status(t.Context())
 		return err == nil && answer.Healthz == "ok"
 	}) {
-		t.Error("a new secret ID does not heal it")
+		t.Error("a new secret ID does not end the fault")
 	}
 	t.Logf("healthy %v after the new secret ID was written", time.Since(written).Round(time.Second/10))
 	requireOpens(t, client, one.sealed, one.plaintext)

@@ -60,10 +60,10 @@ func TestChecklist13_TheVersionIsTheSameInEveryState(t *testing.T) {
 		ailing, err = client.Status(t.Context())
 		return err != nil || ailing.Healthz != "ok"
 	}) || err != nil {
-		t.Fatalf("with the keeper away: %v, %v", ailing, err)
+		t.Fatalf("with the keeper down: %v, %v", ailing, err)
 	}
 	if healthy.Version != "v2" || ailing.Version != "v2" || ailing.KeyID != healthy.KeyID {
-		t.Errorf("healthy %v, ailing %v", healthy, ailing)
+		t.Errorf("healthy %v, with a fault %v", healthy, ailing)
 	}
 	requireOneLine(t, ailing.Healthz)
 }
@@ -166,7 +166,7 @@ func TestChecklist17_EveryCauseHasAStatusOfItsOwn(t *testing.T) {
 				}
 				return !strings.HasPrefix(text, "starting: ") && !strings.HasPrefix(text, "proof-pending: ")
 			}) {
-				t.Fatalf("no cause in time: %s", text)
+				t.Fatalf("Status names no cause in time: %s", text)
 			}
 			t.Log(text)
 			if !strings.HasPrefix(text, c.code+": ") || !strings.Contains(text, c.cause) {
@@ -177,7 +177,7 @@ func TestChecklist17_EveryCauseHasAStatusOfItsOwn(t *testing.T) {
 				t.Errorf("a credential is in %q", text)
 			}
 			if other, double := seen.LoadOrStore(text, c.name); double {
-				t.Errorf("%q is told for %q too", text, other)
+				t.Errorf("the same text %q is reported for %q too", text, other)
 			}
 		})
 	}
@@ -208,6 +208,6 @@ func foreignAuthority(t *testing.T) string {
 func requireOneLine(t *testing.T, text string) {
 	t.Helper()
 	if text == "" || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' }) {
-		t.Errorf("not one line: %q", text)
+		t.Errorf("more than one line: %q", text)
 	}
 }

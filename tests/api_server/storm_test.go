@@ -74,7 +74,7 @@ func TestChecklist39_TwoThousandDifferentSeeds(t *testing.T) {
 		}
 		// The embedded keeper answers so fast that no call waits.
 		if calls, _ := counted(t, metrics, "vault_kube_kms_batch_size_count"); calls == 0 && !strings.Contains(flags[0], "local") {
-			t.Error("nothing went together")
+			t.Error("no batch had more than one item")
 		}
 	})
 }
@@ -299,7 +299,7 @@ func TestChecklist08_AThousandCallsAreCancelled(t *testing.T) {
 		t.Errorf("%d connections are open", connections)
 	}
 	if waiting, _ := counted(t, metrics, "vault_kube_kms_queue_depth"); waiting != 0 {
-		t.Errorf("%v calls wait for ever", waiting)
+		t.Errorf("%v calls still wait", waiting)
 	}
 	openAll(t, client, all, 8)
 	p.requireHealthy(t)
@@ -352,6 +352,6 @@ func TestChecklist09_AKeeperThatStalls(t *testing.T) {
 		_, err := client.Decrypt(t.Context(), "heals", asStored(sealed))
 		return err == nil
 	}) {
-		t.Error("it does not heal within 10 s")
+		t.Error("it does not recover within 10 s")
 	}
 }

@@ -49,7 +49,7 @@ func TestASuccessorThatStartsDuringTheDrainKeepsItsSocket(t *testing.T) {
 			_, _ = client.Encrypt(t.Context(), "in hand", randomBytes(32))
 		}()
 		if !parts.Eventually(startBound, func() bool { return via.waiting() >= 1 }) {
-			t.Fatal("no call is under way")
+			t.Fatal("no call is running")
 		}
 		first.Signal(syscall.SIGTERM)
 		if !parts.Eventually(startBound, func() bool {
@@ -109,7 +109,7 @@ func TestPluginsThatChangePlacesLoseNoCall(t *testing.T) {
 			current = succeed(t, current)
 			before := calls.Load()
 			if !parts.Eventually(startBound, func() bool { return calls.Load() > before || t.Failed() }) {
-				t.Errorf("change %d: no call is answered any more", change)
+				t.Errorf("change %d: calls are no longer answered", change)
 			}
 			if t.Failed() {
 				return

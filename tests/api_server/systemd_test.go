@@ -34,7 +34,7 @@ func heard(t *testing.T, listener *net.UnixConn, text string) string {
 	for {
 		count, err := listener.Read(buffer)
 		if err != nil {
-			t.Fatalf("nobody says %q: %v", text, err)
+			t.Fatalf("no datagram contains %q: %v", text, err)
 		}
 		if said := string(buffer[:count]); strings.Contains(said, text) {
 			return said
@@ -56,7 +56,7 @@ func TestSystemdIsToldWhenTheSocketIsBound(t *testing.T) {
 		t.Errorf("ready without a socket: %v", err)
 	}
 	if !p.Stop() {
-		t.Error("the plugin had to be killed")
+		t.Error("the plugin did not end on SIGTERM")
 	}
 	heard(t, listener, "STOPPING=1")
 }

@@ -86,7 +86,7 @@ func TestTracesJoinTheCallers(t *testing.T) {
 	must(t, err)
 	request.Ciphertext = []byte("vault:v1:" + strings.Repeat("A", 64))
 	if _, err := client.Decrypt(ctx, request); err == nil {
-		t.Fatal("a false ciphertext is taken")
+		t.Fatal("a changed ciphertext is accepted")
 	}
 
 	if !parts.Eventually(startBound, func() bool { return len(kept.of(traceID)) == 4 }) {
@@ -133,6 +133,6 @@ func TestTracesWithoutACollector(t *testing.T) {
 		roundTrip(t, p.client(t), randomBytes(32))
 	}
 	if !p.Stop() {
-		t.Error("the plugin had to be killed")
+		t.Error("the plugin did not end on SIGTERM")
 	}
 }

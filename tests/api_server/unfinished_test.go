@@ -106,7 +106,7 @@ func (c *rawConn) readRoom(t *testing.T) int {
 	}
 	frame, err := c.framer.ReadFrame()
 	if err != nil {
-		t.Fatal("no room for more: ", err)
+		t.Fatal("the window is full: ", err)
 	}
 	if update, is := frame.(*http2.WindowUpdateFrame); is && update.StreamID == 0 {
 		return int(update.Increment)

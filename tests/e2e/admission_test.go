@@ -89,7 +89,7 @@ func TestOnlyStaticPodsMayMountTheDirectoriesOfTheProvider(t *testing.T) {
 		_, err := c.kubectl(forbidden, append(tries, "-")...)
 		return err != nil
 	}) {
-		t.Fatal("the policy never is in force")
+		t.Fatal("the policy does not take effect")
 	}
 
 	node := []string{"--as=system:node:node-1", "--as-group=system:nodes"}
@@ -147,6 +147,6 @@ func TestOnlyStaticPodsMayMountTheDirectoriesOfTheProvider(t *testing.T) {
 	}
 	status, _ := c.api.answers("/api/v1/namespaces/default/pods/one")
 	if status != http.StatusNotFound {
-		t.Errorf("something was stored: %d", status)
+		t.Errorf("the dry run stored objects: %d", status)
 	}
 }

@@ -20,7 +20,7 @@ func TestChecklist50_ThePluginIsKilledUnderWrites(t *testing.T) {
 		must(t, c.plugin.Restart())
 		back := time.Now()
 		c.api.waitFor(t, kmsReady, http.StatusOK, 20*time.Second)
-		t.Logf("the API server is content %v after the plugin is back", time.Since(back).Round(time.Second/10))
+		t.Logf("the API server is ready %v after the plugin is back", time.Since(back).Round(time.Second/10))
 	}
 	writes.requireNoFailure(t)
 	reads.requireNoFailure(t)

@@ -153,7 +153,7 @@ func (i installation) preflight(t *testing.T) {
 		status, err := client.Status(t.Context())
 		return err == nil && status.Healthz == "ok"
 	}) {
-		t.Fatalf("Status never is ok: %s", i.process.Printed())
+		t.Fatalf("Status was never ok: %s", i.process.Printed())
 	}
 	seed := make([]byte, 32)
 	_, _ = rand.Read(seed)

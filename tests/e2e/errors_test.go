@@ -37,12 +37,12 @@ func TestChecklist73_WhatTheKeeperSaysIsNotPassedOn(t *testing.T) {
 		must(t, c.api.UntilOK(serves))
 		c.api.waitFor(t, kmsReady, http.StatusOK, time.Minute)
 		code, text := c.api.answers(secrets + "/one")
-		t.Logf("the keeper says %d, and a user is told: %d %s", status, code, text)
+		t.Logf("the keeper answers %d, and a user gets: %d %s", status, code, text)
 		if code != http.StatusInternalServerError || !strings.Contains(text, "failed to decrypt DEK") {
-			t.Errorf("a user is told %d %s", code, text)
+			t.Errorf("a user gets %d %s", code, text)
 		}
 		if strings.Contains(text+c.plugin.Printed(), marker) {
-			t.Errorf("the keeper's words are passed on: %s", text)
+			t.Errorf("a text of the keeper is passed on: %s", text)
 		}
 	}
 	via.answer(nil, 0)

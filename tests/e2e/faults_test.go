@@ -76,7 +76,7 @@ func (c *controlPlane) untilTheTokenIsOld(t *testing.T) {
 		// Tokens live for 120 s.
 		return err == nil && found && left < 109
 	}) {
-		t.Fatal("the token does not grow older")
+		t.Fatal("the token is renewed or replaced too often")
 	}
 }
 
@@ -105,7 +105,7 @@ func forbidAndAllow(t *testing.T, c *controlPlane) {
 	t.Helper()
 	must(t, c.Tenant.Forbid())
 	if !parts.Eventually(time.Minute, func() bool { return !c.plugin.Healthy() }) {
-		t.Error("the plugin is healthy though it may do nothing")
+		t.Error("the plugin is healthy although it has no rights")
 	}
 	must(t, c.Tenant.Allow(parts.UseOfKey...))
 }

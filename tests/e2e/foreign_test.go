@@ -56,10 +56,10 @@ func TestMovingFromAnotherVaultPlugin(t *testing.T) {
 		t.Errorf("%d reads of %d foreign seeds, and not up to %d", reads, starts, most)
 	}
 	if rewritten := c.api.migrate(t); rewritten < count {
-		t.Errorf("%d of %d were stored anew", rewritten, count)
+		t.Errorf("%d of %d were stored again", rewritten, count)
 	}
 	if c.onlyKeyID(t) != id {
-		t.Error("something is left under another key id")
+		t.Error("objects are left under another key id")
 	}
 	before := legacy()
 	c.restartAPIServer(t)

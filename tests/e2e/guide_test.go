@@ -46,16 +46,16 @@ func TestAClusterIsEndedByThoseWhoComeLater(t *testing.T) {
 	state, err := cluster.Load(c.Dir)
 	must(t, err)
 	if !state.Alive() || len(state.Processes) != 3 {
-		t.Errorf("it is written down that %v run", state.Processes)
+		t.Errorf("the state file says that %v run", state.Processes)
 	}
 	must(t, cluster.End(c.Dir, func(text string) { t.Log(text) }))
 	for _, process := range []*parts.Process{c.plugin.Process, c.api.Process, c.Etcd.Process} {
 		if !process.EndsWithin(parts.StopBound) {
-			t.Errorf("process %d lives on", process.Pid())
+			t.Errorf("process %d still runs", process.Pid())
 		}
 	}
 	if !bystander.plugin.Alive() || !bystander.api.Alive() {
-		t.Error("another one was ended")
+		t.Error("another process was ended")
 	}
 	// It can be done twice.
 	must(t, cluster.End(c.Dir, func(text string) { t.Log(text) }))

@@ -24,12 +24,12 @@ func TestChecklist51_TheKeeperIsAwayForAHundredSeconds(t *testing.T) {
 	c.Bao.Kill()
 	time.Sleep(100 * time.Second)
 	if status, text := c.api.answers(kmsReady); status != http.StatusInternalServerError {
-		t.Errorf("the API server knows of nothing: %d %s", status, text)
+		t.Errorf("the API server reports no fault: %d %s", status, text)
 	}
 	must(t, c.Bao.Restart())
 	back := time.Now()
 	c.api.waitFor(t, kmsReady, http.StatusOK, 30*time.Second)
-	t.Logf("the API server is content %v after the keeper is back", time.Since(back).Round(time.Second/10))
+	t.Logf("the API server is ready %v after the keeper is back", time.Since(back).Round(time.Second/10))
 	writes.requireNoFailure(t)
 	reads.requireNoFailure(t)
 	if c.onlyKeyID(t) != id || c.calls(t, "Encrypt") != encrypts {
@@ -59,12 +59,12 @@ func TestTheAPIServerRestartsWhileTheKeeperIsAway(t *testing.T) {
 	c.plugin.Kill()
 	must(t, c.plugin.Restart())
 	if status, text := c.api.answers(kmsReady); status != http.StatusInternalServerError {
-		t.Errorf("the API server is content: %d %s", status, text)
+		t.Errorf("the API server is ready: %d %s", status, text)
 	}
 	must(t, c.Bao.Restart())
 	back := time.Now()
 	c.api.waitFor(t, kmsReady, http.StatusOK, time.Minute)
-	t.Logf("the API server is content %v after the keeper is back", time.Since(back).Round(time.Second/10))
+	t.Logf("the API server is ready %v after the keeper is back", time.Since(back).Round(time.Second/10))
 	c.api.waitFor(t, "/readyz", http.StatusOK, time.Minute)
 	c.api.requireReads(t, "one", "two")
 	c.api.mustCreate(t, "three")
@@ -101,7 +101,7 @@ func TestChecklist52_TheKeeperIsAwayForSixMinutes(t *testing.T) {
 	must(t, c.Bao.Restart())
 	back := time.Now()
 	c.api.waitFor(t, kmsReady, http.StatusOK, time.Minute)
-	t.Logf("the API server is content %v after the keeper is back", time.Since(back).Round(time.Second/10))
+	t.Logf("the API server is ready %v after the keeper is back", time.Since(back).Round(time.Second/10))
 	c.api.mustCreate(t, "after")
 	if c.onlyKeyID(t) != id {
 		t.Error("the outage led to another key id")

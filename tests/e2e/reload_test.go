@@ -25,7 +25,7 @@ func TestChecklist72_AConfigurationIsTakenUpByItself(t *testing.T) {
 	c.reload(t, "success", cluster.KMS(endpoint), cluster.Identity)
 	c.api.requireReads(t, "one", "two")
 	if rewritten := c.api.migrate(t); rewritten != 2 {
-		t.Errorf("%d of 2 were stored anew", rewritten)
+		t.Errorf("%d of 2 were stored again", rewritten)
 	}
 	c.onlyKeyID(t)
 
@@ -71,7 +71,7 @@ func TestMovingFromAnotherProviderAndBackToIdentity(t *testing.T) {
 	c.reconfigure(t, kms, cluster.AESCBC)
 	c.api.requireList(t, 20)
 	if rewritten := c.api.migrate(t); rewritten != 20 {
-		t.Errorf("%d of 20 were stored anew", rewritten)
+		t.Errorf("%d of 20 were stored again", rewritten)
 	}
 	c.reconfigure(t, kms)
 	c.api.requireList(t, 20)

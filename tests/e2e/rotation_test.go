@@ -25,7 +25,7 @@ func (c *controlPlane) writesUnder(t *testing.T, a api, before string) (id strin
 		id = c.keyIDOf(t, name)
 		return id != before
 	}) {
-		t.Fatalf("it writes under %s after %v", before, converges)
+		t.Fatalf("the API server writes under %s after %v", before, converges)
 	}
 	return id
 }
@@ -58,13 +58,13 @@ func TestARotationAndAStorageMigration(t *testing.T) {
 		t.Errorf("before the migration: %v", before)
 	}
 	if rewritten := c.api.migrate(t); rewritten != before[first] {
-		t.Errorf("%d of %d were stored anew", rewritten, before[first])
+		t.Errorf("%d of %d were stored again", rewritten, before[first])
 	}
 	if c.onlyKeyID(t) != second {
-		t.Error("they are not stored under the new key id")
+		t.Error("the Secrets are not stored under the new key id")
 	}
 	if rewritten := c.api.migrate(t); rewritten != 0 {
-		t.Errorf("a second migration stores %d anew", rewritten)
+		t.Errorf("a second migration stores %d objects again", rewritten)
 	}
 	// The former version is no longer needed.
 	_, err := c.Bao.Ask("POST", "transit/keys/"+cluster.Key+"/config", map[string]any{"min_decryption_version": 2})
@@ -108,7 +108,7 @@ func TestTwoAPIServersThroughRotations(t *testing.T) {
 		must(t, c.Rotate())
 		next := c.writesUnder(t, servers[0], id)
 		if other := c.writesUnder(t, servers[1], id); other != next {
-			t.Fatalf("one writes under %s, the other under %s", next, other)
+			t.Fatalf("one API server writes under %s, the other under %s", next, other)
 		}
 		id = next
 	}
@@ -120,10 +120,10 @@ func TestTwoAPIServersThroughRotations(t *testing.T) {
 	// Each object is written again exactly once, by the API server that comes first.
 	first := servers[0].migrate(t)
 	if again := servers[1].migrate(t) + servers[0].migrate(t); first == 0 || again != 0 {
-		t.Errorf("%d objects are stored anew at first, and %d again", first, again)
+		t.Errorf("%d objects are stored again at first, and %d in the second migration", first, again)
 	}
 	if c.onlyKeyID(t) != id {
-		t.Error("they are not stored under the last key id")
+		t.Error("the Secrets are not stored under the last key id")
 	}
 }
 
@@ -140,7 +140,7 @@ func TestEtcdIsRestoredToBeforeARotation(t *testing.T) {
 	second := c.writesUnder(t, c.api, first)
 	c.api.migrate(t)
 	if c.onlyKeyID(t) != second {
-		t.Fatal("the migration left something")
+		t.Fatal("the migration left objects")
 	}
 	c.api.Kill()
 	must(t, c.Etcd.Restore(snapshot))
@@ -155,6 +155,6 @@ func TestEtcdIsRestoredToBeforeARotation(t *testing.T) {
 	}
 	c.api.migrate(t)
 	if c.onlyKeyID(t) != second {
-		t.Error("the migration left something")
+		t.Error("the migration left objects")
 	}
 }

@@ -88,7 +88,7 @@ func requireSidecar(t *testing.T, c *controlPlane, rendered string) {
 		t.Errorf("%v is not mounted in both %v and %v", shared, server.VolumeMounts, provider.VolumeMounts)
 	}
 	if len(pod.Containers) != 2 || len(server.VolumeMounts) != 3 || len(pod.Volumes) != 4 {
-		t.Errorf("the API server's own is lost or doubled: %v", pod)
+		t.Errorf("the API server's own entry is lost or doubled: %v", pod)
 	}
 
 	var variables []string

@@ -33,7 +33,7 @@ func stage(t *testing.T, file, endpoint string) string {
 		"name: vault-kube-kms\n": "name: " + cluster.Provider + "\n",
 	} {
 		if strings.Count(stage, shipped) != 1 {
-			t.Fatalf("%s does not have %q once", file, shipped)
+			t.Fatalf("%s does not have %q exactly once", file, shipped)
 		}
 		stage = strings.Replace(stage, shipped, here, 1)
 	}
@@ -77,7 +77,7 @@ func TestTheStagesOfTheEncryptionConfiguration(t *testing.T) {
 		}
 	}
 	if rewritten := c.api.migrate(t); rewritten != 3 {
-		t.Errorf("%d of the 3 Secrets in clear text were stored anew", rewritten)
+		t.Errorf("%d of the 3 Secrets in clear text were stored again", rewritten)
 	}
 	advance("3-only.yaml", "only")
 	c.onlyKeyID(t)

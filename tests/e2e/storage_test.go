@@ -26,7 +26,7 @@ func TestChecklist68_WhatEtcdHoldsOfASecret(t *testing.T) {
 	s := c.stored(t)[0]
 	object := s.object(t, cluster.Provider)
 	if object == nil {
-		t.Fatalf("it is stored as %.60q", s.raw)
+		t.Fatalf("the Secret is stored as %.60q", s.raw)
 	}
 	if object.EncryptedDEKSourceType != 1 {
 		t.Errorf("the seed is of type %d", object.EncryptedDEKSourceType)
@@ -35,7 +35,7 @@ func TestChecklist68_WhatEtcdHoldsOfASecret(t *testing.T) {
 		t.Errorf("the annotations are %q", object.Annotations)
 	}
 	if s.isClear() || bytes.Contains(s.raw, []byte(valueKey)) {
-		t.Error("it can be read without a key")
+		t.Error("the Secret can be read without a key")
 	}
 	// The API server's metrics have the hash of the plugin's key id, and the plugin logs the key id.
 	hash := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(object.KeyID)))

@@ -19,7 +19,7 @@ func aged(t *testing.T) *trial {
 		left, err := x.counted("vault_kube_kms_token_left_seconds")
 		return err == nil && left < tokenSeconds-pauseOfNew-1
 	}) {
-		t.Fatal("the token does not grow older")
+		t.Fatal("the token is renewed or replaced too often")
 	}
 	return x
 }
@@ -37,7 +37,7 @@ func TestTokenRevoked(t *testing.T) {
 	}
 	x.require(promise{logins: 1, own: 30})
 	if after := x.counters(); after.logins == x.before.logins {
-		t.Error("no login follows: there was no fault")
+		t.Error("no login follows, so the test made no fault")
 	}
 }
 
@@ -87,7 +87,7 @@ func TestSecretIDReplaced(t *testing.T) {
 		refused, err := x.counted("vault_kube_kms_session_failures_total", `code="login-refused"`)
 		return err == nil && refused > x.before.refusedLogins
 	}) {
-		t.Error("no login is refused: there is no fault")
+		t.Error("no login is refused, so the test made no fault")
 	}
 	must(t, n.WriteSecretID(n.SecretID))
 	x.end()

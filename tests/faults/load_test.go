@@ -175,7 +175,7 @@ func (l *load) requireReads(all []stored) {
 	l.t.Helper()
 	for _, one := range all {
 		if err := l.read(one); err != nil {
-			l.t.Errorf("what was stored under %s is not read: %v", one.sealed.KeyID, err)
+			l.t.Errorf("an object that was stored under %s is not read: %v", one.sealed.KeyID, err)
 			return
 		}
 	}

@@ -186,7 +186,7 @@ func (x *trial) untilWrites(version string) stored {
 		newest = all[len(all)-1]
 		return strings.HasPrefix(newest.sealed.KeyID, version)
 	}) {
-		x.t.Errorf("it never writes with %s but under %s", version, newest.sealed.KeyID)
+		x.t.Errorf("the plugin never writes with %s, only under %s", version, newest.sealed.KeyID)
 	}
 	return newest
 }
@@ -199,7 +199,7 @@ func (x *trial) untilReads(one stored) {
 		last = x.read(one)
 		return last == nil
 	}) {
-		x.t.Errorf("it does not read it within %v: %v", recoveryBound, last)
+		x.t.Errorf("the plugin does not read the object within %v: %v", recoveryBound, last)
 	}
-	x.t.Logf("what was stored meanwhile is read %v after the fault", time.Since(x.over).Round(10*time.Millisecond))
+	x.t.Logf("an object that was stored during the fault is read %v after it", time.Since(x.over).Round(10*time.Millisecond))
 }

@@ -69,7 +69,7 @@ func (x *trial) requireFailedFast(a account) {
 	x.t.Helper()
 	for message, times := range a.said {
 		if strings.Contains(message, "context deadline exceeded") {
-			x.t.Errorf("%d calls run into the client's own clock: %s", times, message)
+			x.t.Errorf("%d calls end by the client's own time limit: %s", times, message)
 		}
 	}
 }

@@ -88,7 +88,7 @@ func (s samples) requireFlat(t *testing.T) {
 	t.Helper()
 	first, last := s[0], s[len(s)-1]
 	if last.descriptors > first.descriptors+moreDescriptors || last.tasks > first.tasks+moreTasks || last.threads > first.threads+2 {
-		t.Errorf("it holds more and more: %s", s)
+		t.Errorf("its descriptors, threads or tasks grow: %s", s)
 	}
 	if last.tasks == 0 {
 		t.Error("tasks are not counted")

@@ -79,7 +79,7 @@ func (s *soak) round() {
 		recovery := at.Sub(over)
 		s.recoveries[fault.name] = append(s.recoveries[fault.name], recovery)
 		if recovery > since.Stretched(recoveryBound) {
-			s.t.Errorf("%s: it recovers after %v", fault.name, recovery)
+			s.t.Errorf("%s: the plugin recovers after %v", fault.name, recovery)
 		}
 	}
 	s.shareStored()

@@ -40,7 +40,7 @@ func remount(t *testing.T, bao *parts.OpenBao, from, to string) {
 			return err
 		}
 		if info, _ := about["migration_info"].(map[string]any); info["status"] != "success" {
-			return fmt.Errorf("it is not moved: %v", info)
+			return fmt.Errorf("the mount is not moved: %v", info)
 		}
 		return nil
 	}))
@@ -67,7 +67,7 @@ func TestRateLimitQuota(t *testing.T) {
 	x.require(promise{failures: unbounded, perFailure: 2.2, own: 60})
 	for endpoint := range raft.Nodes {
 		if state, err := x.counted("vault_kube_kms_endpoint_breaker", fmt.Sprintf(`endpoint="%d"`, endpoint)); err != nil || state != 0 {
-			t.Errorf("endpoint %d is given up: %v, %v", endpoint, state, err)
+			t.Errorf("the breaker of endpoint %d is open: %v, %v", endpoint, state, err)
 		}
 	}
 }

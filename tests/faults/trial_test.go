@@ -66,14 +66,14 @@ func newTrial(t *testing.T, tenant *parts.Tenant, addresses []string, flags ...s
 	x := &trial{t: t, plugin: plugin, tenant: tenant, pid: plugin.Pid()}
 	t.Cleanup(func() {
 		if !plugin.Stop() {
-			t.Error("the plugin had to be killed")
+			t.Error("the plugin did not end on SIGTERM")
 		}
 		if t.Failed() {
 			t.Logf("the plugin printed:\n%s", parts.Tail(plugin.Printed()))
 		}
 	})
 	if !parts.Eventually(startBound, plugin.Healthy) {
-		t.Fatal("the plugin never is healthy")
+		t.Fatal("the plugin was never healthy")
 	}
 	x.load = newLoad(t, endpoint)
 	x.untilCallsWork(time.Now())
@@ -140,7 +140,7 @@ func (x *trial) untilFails(method string) {
 	if !parts.EventuallyEvery(50*time.Millisecond, startBound, func() bool {
 		return x.account(x.began).failed[method] > 0
 	}) {
-		x.t.Errorf("no %s ever fails: there is no fault", method)
+		x.t.Errorf("no %s fails, so the test made no fault", method)
 	}
 }
 
@@ -155,7 +155,7 @@ func (x *trial) require(p promise) {
 	recovery := at.Sub(x.over)
 	x.tell(a, recovery, after)
 	if recovery > x.since.Stretched(recoveryBound) {
-		x.t.Errorf("it recovers after %v", recovery)
+		x.t.Errorf("the plugin recovers after %v", recovery)
 	}
 	x.requireFailures(a, p)
 	x.requireBounded(a, p, after)
@@ -170,7 +170,7 @@ func (x *trial) untilQuiet() {
 		at, complete := recovered(x.ledger.since(x.over), x.over)
 		return complete && time.Since(at) > quiet
 	}) {
-		x.t.Error("it never recovers")
+		x.t.Error("the plugin never recovers")
 	}
 }
 

@@ -104,7 +104,7 @@ func TestDNSMovesFromANodeThatStillAnswers(t *testing.T) {
 			w.resolvesTo(t, addressOne)
 			p := start(t, w.flags, w.wrapper(t)...)
 			if asked := w.two.asked.Load(); asked != 0 {
-				t.Fatalf("the other node was asked for %d logins", asked)
+				t.Fatalf("the other node got %d logins", asked)
 			}
 			w.one.say(answer, isAny)
 			_ = p.works(t.Context())

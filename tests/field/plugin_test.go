@@ -73,7 +73,7 @@ func launchForm(t *testing.T, form, endpoint string, flags []string, wrapped ...
 	p.client = clientOf(t, endpoint)
 	t.Cleanup(func() {
 		if !p.Stop() {
-			t.Error("the plugin had to be killed")
+			t.Error("the plugin did not end on SIGTERM")
 		}
 		if t.Failed() {
 			t.Logf("plugin %d printed:\n%s", p.Pid(), parts.Tail(p.Printed()))

@@ -37,7 +37,7 @@ func TestHangUpSignal(t *testing.T) {
 			t.Fatalf("it has ended: %s", parts.Tail(p.Printed()))
 		}
 		if !p.acceptsNewConnections(t) {
-			t.Error("nobody can connect")
+			t.Error("no client can connect")
 		}
 		if err := p.works(t.Context()); err != nil {
 			t.Errorf("after SIGHUP: %v", err)
@@ -134,7 +134,7 @@ func TestLogReaderStalls(t *testing.T) {
 			})
 			p.Signal(syscall.SIGTERM)
 			if !parts.Eventually(startBound, func() bool { return strings.Contains(read.String()[before:], "SIGTERM") }) {
-				t.Error("no new line comes once the pipe is read")
+				t.Error("no new line comes after the pipe is read")
 			}
 			if !p.EndsWithin(parts.StopBound) || p.ExitCode() != 0 {
 				t.Errorf("it ends with %d", p.ExitCode())

@@ -58,7 +58,7 @@ func TestSlowLogin(t *testing.T) {
 		t.Errorf("%d tokens are left", tokens)
 	}
 	if !p.Stop() {
-		t.Error("the plugin had to be killed")
+		t.Error("the plugin did not end on SIGTERM")
 	}
 	if tokens := tokensOf(t, n); tokens != 0 {
 		t.Errorf("%d tokens are left after the stop", tokens)

@@ -30,13 +30,13 @@ func TestSocketFileRemoved(t *testing.T) {
 			p := start(t, localFlags(t))
 			must(t, remove(p.path()))
 			if !parts.Eventually(moveBound+slack, func() bool { return p.acceptsNewConnections(t) && p.isReady() }) {
-				t.Errorf("NOT WELL: a new connection works: %v; /readyz is well: %v", p.acceptsNewConnections(t), p.isReady())
+				t.Errorf("NOT WELL: a new connection works: %v; /readyz is ok: %v", p.acceptsNewConnections(t), p.isReady())
 			}
 			if info, err := os.Stat(p.path()); err == nil && info.Mode() != os.ModeSocket|0o770 {
 				t.Errorf("the socket file has mode %v", info.Mode())
 			}
 			if err := p.works(t.Context()); err != nil {
-				t.Errorf("on the connection that was there: %v", err)
+				t.Errorf("on the open connection: %v", err)
 			}
 		})
 	}
@@ -64,10 +64,10 @@ func TestSocketFileReplaced(t *testing.T) {
 			before, err := os.Lstat(p.path())
 			must(t, err)
 			if !parts.Eventually(moveBound+slack, func() bool { return !p.isReady() }) {
-				t.Error("NOT TOLD: /readyz is well, and nobody can connect")
+				t.Error("NOT TOLD: /readyz is ok, and no client can connect")
 			}
 			if after, err := os.Lstat(p.path()); err != nil || !os.SameFile(before, after) {
-				t.Errorf("what took the place of the socket was not left alone: %v", err)
+				t.Errorf("the file in place of the socket was changed: %v", err)
 			}
 			// The first line that names the file is the line of the start.
 			if !parts.Eventually(moveBound+slack, func() bool { return strings.Count(p.Stdout.String(), p.path()) >= 2 }) {
@@ -75,7 +75,7 @@ func TestSocketFileReplaced(t *testing.T) {
 			}
 			must(t, os.Remove(p.path()))
 			if !parts.Eventually(moveBound+slack, func() bool { return p.acceptsNewConnections(t) && p.isReady() }) {
-				t.Error("NOT WELL: the socket is not bound anew")
+				t.Error("NOT WELL: the socket is not bound again")
 			}
 		})
 	}

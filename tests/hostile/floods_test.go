@@ -175,7 +175,7 @@ func TestFloods(t *testing.T) {
 			fmt.Fprintf(rows, "%s\t%s\t%d -> %d\t%.1f\t%d\t%d\n", flood.name, <-flooded, before>>20,
 				(before+grown)>>20, (p.cpu(t) - cpu).Seconds(), calls, slowest.Milliseconds())
 			if grown > memoryMost {
-				t.Errorf("it held %d MiB", grown>>20)
+				t.Errorf("the plugin held %d MiB", grown>>20)
 			}
 			if !p.Alive() {
 				t.Error("the plugin has ended")

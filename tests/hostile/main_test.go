@@ -56,7 +56,7 @@ func start(t *testing.T, flags ...string) *plugin {
 	p.Process = process
 	t.Cleanup(func() {
 		if !p.Stop() {
-			t.Error("the plugin had to be killed")
+			t.Error("the plugin did not end on SIGTERM")
 		}
 		if t.Failed() {
 			t.Logf("plugin %d printed:\n%s", p.Pid(), parts.Tail(p.Printed()))
@@ -68,7 +68,7 @@ func start(t *testing.T, flags ...string) *plugin {
 		return err == nil && answer.Healthz == "ok"
 	})
 	if !healthy {
-		t.Fatal("the plugin never was healthy")
+		t.Fatal("the plugin was never healthy")
 	}
 	return p
 }

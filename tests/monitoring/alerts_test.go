@@ -46,7 +46,7 @@ func start(t *testing.T, job string, flags []string, through ...string) provider
 	t.Cleanup(func() { process.Stop() })
 	p := provider{process, job, fmt.Sprintf("127.0.0.1:%d", port), socket}
 	if !parts.Eventually(parts.StartBound, func() bool { return strings.Contains(p.metrics(), "vault_kube_kms_healthy 1") }) {
-		t.Fatalf("%s never was healthy: %s", job, parts.Tail(process.Printed()))
+		t.Fatalf("%s was never healthy: %s", job, parts.Tail(process.Printed()))
 	}
 	return p
 }
@@ -248,7 +248,7 @@ func requireEveryAlert(t *testing.T, wanted map[string]func()) {
 	for _, found := range regexp.MustCompile(`(?m)- alert: (\w+)$`).FindAllStringSubmatch(shortened(t), -1) {
 		provoked := func(name string) bool { return strings.HasPrefix(name, found[1]+" ") }
 		if !slices.ContainsFunc(keys(wanted), provoked) {
-			t.Errorf("nothing provokes %s", found[1])
+			t.Errorf("the test does not cover %s", found[1])
 		}
 	}
 }

@@ -86,7 +86,7 @@ func (n *node) settle() {
 	_, block, _ := strings.Cut(string(guide), "```sh\n")
 	block, _, found := strings.Cut(block, "```")
 	if !found {
-		n.t.Fatal("docs/install.md has no block of what to type on a node")
+		n.t.Fatal("docs/install.md has no block of commands for a node")
 	}
 	n.run("sh", "-ec", "cd "+dir+"\n"+block)
 }
@@ -316,7 +316,7 @@ func (n *node) requireStays(container string) {
 		return strings.Contains(n.get("http://127.0.0.1:9090/statusz?format=json"), "keeper-unreachable")
 	}
 	if !n.until(told) {
-		n.t.Fatal("the provider does not tell of the outage")
+		n.t.Fatal("the provider does not report the outage")
 	}
 	before, _ := n.probes()
 	if !n.until(func() bool { successful, failed := n.probes(); return failed > 0 || successful >= before+3 }) {
@@ -388,12 +388,12 @@ func (n *node) whileWriting(do func()) {
 		n.t.Errorf("a write was lost: %v", err)
 	}
 	if written.Load() == 0 {
-		n.t.Error("nothing was written meanwhile")
+		n.t.Error("no Secret was written in this time")
 	}
 	for number := range written.Load() {
 		n.read(fmt.Sprintf("constant-%d", number))
 	}
-	n.t.Logf("%d Secrets were written meanwhile, and are read", written.Load())
+	n.t.Logf("%d Secrets were written in this time, and are read", written.Load())
 }
 
 // stopAll ends the kubelet and every container, as a shutdown of the node does.

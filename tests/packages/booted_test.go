@@ -131,7 +131,7 @@ func requireHealthy(t *testing.T, client service.Service) {
 		}
 		return last == nil
 	}) {
-		t.Fatalf("the service never is healthy: %v", last)
+		t.Fatalf("the service was never healthy: %v", last)
 	}
 }
 
@@ -145,7 +145,7 @@ func roundTrip(ctx context.Context, client service.Service) error {
 		Ciphertext: sealed.Ciphertext, KeyID: sealed.KeyID, Annotations: sealed.Annotations,
 	})
 	if err == nil && !bytes.Equal(opened, seed) {
-		err = fmt.Errorf("it decrypts to something else")
+		err = fmt.Errorf("it decrypts to another plaintext")
 	}
 	return err
 }
@@ -166,13 +166,13 @@ func (m *machine) renewSecretID(t *testing.T, tenant *parts.Tenant, client servi
 		t.Error("no token was revoked")
 	}
 	if !parts.Eventually(bound, func() bool { return roundTrip(t.Context(), client) == nil }) {
-		t.Errorf("the new secret ID is not taken up: %v", roundTrip(t.Context(), client))
+		t.Errorf("the new secret ID is not used: %v", roundTrip(t.Context(), client))
 	}
 	m.run(t, "systemctl", "reload", unit)
 	if !parts.Eventually(bound, func() bool {
 		return strings.Contains(m.run(t, "journalctl", "--no-pager", "--unit="+unit), "SIGHUP: credentials and authorities are read again")
 	}) {
-		t.Error("a reload is not heard")
+		t.Error("a reload is not logged")
 	}
 	if m.property(t, unit, "InvocationID") != before {
 		t.Error("the service was restarted")
@@ -204,7 +204,7 @@ func (m *machine) hang(t *testing.T, client service.Service) {
 		now := m.property(t, unit, "MainPID")
 		return now != "0" && now != before && m.property(t, unit, "ActiveState") == "active"
 	}) {
-		t.Fatal("the watchdog does not notice")
+		t.Fatal("the watchdog does not end the service")
 	}
 	requireHealthy(t, client)
 }
@@ -284,7 +284,7 @@ func (m *machine) takeOver(t *testing.T) {
 		t.Helper()
 		before := calls.Load()
 		if !parts.Eventually(bound, func() bool { return calls.Load() > before+2 || t.Failed() }) {
-			t.Error("no call is answered any more")
+			t.Error("calls are no longer answered")
 		}
 	}
 	more()
@@ -292,7 +292,7 @@ func (m *machine) takeOver(t *testing.T) {
 		before := m.property(t, unit, "MainPID")
 		m.run(t, "systemctl", "restart", unit)
 		if m.property(t, unit, "MainPID") == before {
-			t.Error("it was not restarted")
+			t.Error("the service was not restarted")
 		}
 		more()
 	}

@@ -116,7 +116,7 @@ func TestTheArchiveHoldsTheProgramAndItsUnits(t *testing.T) {
 	dir := suite.ShortDir(t)
 	run(t, "tar", "--extract", "--gzip", "--file", file(t, first, "*.tar.gz"), "--directory", dir)
 	if read(t, dir, "vault-kube-kms") != read(t, suite.Needed(t, "PROVIDER")) {
-		t.Error("the program is another one")
+		t.Error("the program differs")
 	}
 	units, err := os.ReadDir(shipped(t, "systemd"))
 	suite.Must(t, err)

@@ -62,7 +62,7 @@ func boot(t *testing.T, root string) *machine {
 		// The first SIGTERM shuts the container down. A second one ends it at once.
 		nspawn.Signal(syscall.SIGTERM)
 		if !nspawn.EndsWithin(bound) {
-			t.Error("the container had to be killed")
+			t.Error("the container did not end on SIGTERM")
 			nspawn.Kill()
 		}
 		for _, group := range groups {
@@ -77,7 +77,7 @@ func boot(t *testing.T, root string) *machine {
 		last, _ = m.attempt("systemctl", "is-system-running")
 		return strings.HasPrefix(last, "running") || strings.HasPrefix(last, "degraded")
 	}) {
-		t.Fatalf("it does not boot: %s", last)
+		t.Fatalf("the machine does not boot: %s", last)
 	}
 	return m
 }

@@ -21,7 +21,7 @@ func Consoles(t *testing.T, file string) (blocks [][]Typed) {
 	for _, part := range strings.Split(string(text), "\n```console\n")[1:] {
 		body, _, ended := strings.Cut(part, "```\n")
 		if !ended || !strings.HasPrefix(body, "$ ") {
-			t.Fatalf("%s: a console block is not one: %s", file, part)
+			t.Fatalf("%s: a console block is not valid: %s", file, part)
 		}
 		var block []Typed
 		for _, line := range strings.Split(strings.TrimPrefix("\n"+body, "\n$ "), "\n$ ") {

@@ -39,7 +39,7 @@ func run(args []string) error {
 		return err
 	}
 	if flags.NArg() > 0 {
-		return fmt.Errorf("%q is too much", flags.Args())
+		return fmt.Errorf("%q is one argument too many", flags.Args())
 	}
 	switch args[0] {
 	case "up":
@@ -49,7 +49,7 @@ func run(args []string) error {
 	case "status":
 		return status(settings.Dir)
 	default:
-		return fmt.Errorf("there is no %q; up, down or status", args[0])
+		return fmt.Errorf("%q is not a valid command; use up, down or status", args[0])
 	}
 }
 
