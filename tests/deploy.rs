@@ -1,4 +1,4 @@
-//! The files of `deploy/` are what the program and its neighbours take.
+//! Tests that the program, systemd, shells and Kubernetes accept the files of `deploy/`.
 #![allow(missing_docs, clippy::pedantic, clippy::restriction, reason = "tests")]
 
 use std::{
@@ -30,7 +30,8 @@ fn deploy(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(file)
 }
 
-/// Whether this machine has `systemd-analyze`. A test that cannot run says so, and fails on CI.
+/// Returns whether this machine has `systemd-analyze`. A test that cannot run prints a line, and
+/// fails on CI.
 fn has_systemd() -> bool {
     let found = Command::new("systemd-analyze").arg("--version").output().is_ok();
     if !found {
@@ -40,7 +41,7 @@ fn has_systemd() -> bool {
     found
 }
 
-/// A root directory with the units and what they start.
+/// A root directory with the units and the programs that they start.
 fn root() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     let units = root.path().join("etc/systemd/system");
@@ -80,7 +81,7 @@ fn assert_generated(file: &str, expected: &str) {
     assert_eq!(shipped, expected, "run DEPLOY_UPDATE=1 cargo test --test deploy");
 }
 
-/// `text` with the version of Cargo.toml behind each `mark` that a version follows.
+/// Returns `text` with the version of Cargo.toml behind each `mark` that a version follows.
 fn with_this_version(text: &str, mark: &str) -> String {
     let mut parts = text.split(mark);
     let mut told = parts.next().unwrap().to_owned();
@@ -137,7 +138,7 @@ fn a_policy_needs_only_what_names_the_key() {
     assert_eq!(of(&["--keeper=local"]).unwrap_err().len(), 1);
 }
 
-/// What shells offer as values is what the program takes.
+/// The values that shells offer are those that the program accepts.
 #[test]
 fn each_value_that_is_offered_is_taken() {
     let mut tried = 0;
@@ -156,7 +157,7 @@ fn each_value_that_is_offered_is_taken() {
     assert!(tried > 15, "{tried}");
 }
 
-/// What bash offers after `line`, the last word of which is not finished.
+/// Returns the words that bash offers after `line`, whose last word is incomplete.
 fn completed(line: &[&str]) -> Vec<String> {
     let script = "source \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); \
                   _vault_kube_kms; printf '%s\\n' \"${COMPREPLY[@]}\"";
@@ -193,7 +194,7 @@ fn bash_completes_commands_flags_and_values() {
     }
 }
 
-/// Whoever uncomments a line changes nothing by that alone.
+/// Each commented line has the default of its setting.
 #[test]
 fn each_line_of_the_environment_file_is_a_variable_of_ours() {
     let file = environment::file();
@@ -237,7 +238,8 @@ fn the_units_expose_little() {
     }
 }
 
-/// The values of a YAML file that holds one document of block mappings alone, by their path.
+/// Returns the values of a YAML file by their paths. The file has one document with only block
+/// mappings.
 fn fields(file: &str) -> BTreeMap<String, String> {
     let text = fs::read_to_string(deploy(file)).unwrap();
     let (mut path, mut fields) = (Vec::<(usize, &str)>::new(), BTreeMap::new());
@@ -257,7 +259,7 @@ fn fields(file: &str) -> BTreeMap<String, String> {
 
 const OPENSHIFT: &str = "kubernetes/openshift";
 
-/// The settings of the plugin in a file, whose paths begin with `prefix`.
+/// Returns the settings of the plugin in a file: those whose paths begin with `prefix`.
 fn plugin(file: &str, prefix: &str) -> BTreeMap<String, String> {
     let fields = fields(&format!("{OPENSHIFT}/{file}")).into_iter();
     fields
@@ -283,7 +285,7 @@ fn the_files_for_openshift_have_the_fields_that_it_reads() {
     assert_eq!(inline["authentication.type"], "AppRole");
     assert!(inline["vaultAddress"].starts_with("https://"));
 
-    // The other form says the same in a resource of its own, whose status has the image.
+    // The other form has the same settings in a separate resource, whose status has the image.
     let mut resource = plugin("vaultkmsconfig.yaml", "spec.");
     resource.extend(plugin("image-status.yaml", "status."));
     assert_eq!(resource, inline);
@@ -321,8 +323,8 @@ fn openshift_gets_the_image_by_digest_and_starts_its_entry_point() {
     }
 }
 
-/// The command line that OpenShift makes of these settings (`pluginlifecycle/vault.go` of library-go), and of all
-/// that may be added to them.
+/// Returns the command line that OpenShift makes from these settings (`pluginlifecycle/vault.go`
+/// of library-go), and from all settings that may be added.
 #[test]
 fn the_program_takes_the_command_line_of_openshift() {
     let settings = plugin("apiserver.yaml", "spec.encryption.kms.vault.");
@@ -348,7 +350,7 @@ fn the_program_takes_the_command_line_of_openshift() {
         assert_eq!((&sources.errors, &sources.warnings), (&vec![], &vec![]), "{args:?}");
         let errors = Settings::read(&sources).err();
         assert!(errors.is_none(), "{args:?}: {errors:?}");
-        // The program itself reads the same, and names the key.
+        // The program reads the same values, and names the key.
         let printed = Command::new(env!("CARGO_BIN_EXE_vault-kube-kms"))
             .arg("policy")
             .args(&args)

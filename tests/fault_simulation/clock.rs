@@ -1,4 +1,4 @@
-//! Tokio's clock, which stands still while anything can be done.
+//! Tokio's paused clock. It moves only while all tasks wait.
 
 use std::{fmt, time::Duration};
 
@@ -11,7 +11,7 @@ use vault_kube_kms::{
 
 use super::chance::Chance;
 
-/// When every simulation begins.
+/// The begin of every simulation.
 const EPOCH_MS: i64 = 1_800_000_000_000;
 
 pub struct VirtualClock {
@@ -20,7 +20,7 @@ pub struct VirtualClock {
 }
 
 impl VirtualClock {
-    /// A clock that starts now.
+    /// Makes a clock that starts now.
     pub fn new(started: Instant, seed: u64) -> Self {
         Self { started, seed }
     }
@@ -42,7 +42,7 @@ impl Clock for VirtualClock {
     }
 
     fn jitter(&self) -> f64 {
-        // One for each moment: whoever asks first then does not matter.
+        // One value for each moment, so that the order of the calls does not matter.
         let moment = self.started.elapsed().as_millis() as u64;
         Chance::new(self.seed ^ moment).below(1_000) as f64 / 1_000.0
     }

@@ -1,4 +1,4 @@
-//! The file that holds a secret ID, replaced by an operator and noticed a moment later.
+//! The file of a secret ID. An operator replaces it, and the plugin notices the change later.
 
 use std::{
     fmt,
@@ -15,11 +15,11 @@ use vault_kube_kms::{domain::secret::Plaintext, ports::file::TextFile};
 
 use super::chance::Chance;
 
-/// How long a change goes unnoticed at most.
+/// The maximum time until the plugin notices a change.
 const NOTICED_MS: u64 = 2_000;
 
 pub struct CredentialFile {
-    /// What it holds, and how often it was replaced; nothing while it is away.
+    /// Its content, or nothing while it is missing, and the number of replacements.
     content: watch::Sender<(u64, Option<String>)>,
     read: AtomicU64,
     chance: Mutex<Chance>,
@@ -31,7 +31,7 @@ impl CredentialFile {
         Self { content, read: AtomicU64::new(0), chance: Mutex::new(Chance::new(seed)) }
     }
 
-    /// Replaces the file; `None` takes it away.
+    /// Replaces the file. `None` removes it.
     pub fn write(&self, text: Option<String>) {
         self.content.send_modify(|content| *content = (content.0 + 1, text));
     }

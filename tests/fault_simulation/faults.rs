@@ -1,4 +1,4 @@
-//! What goes wrong, how it begins and how it ends.
+//! The faults: how each begins and ends.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,29 +16,30 @@ use super::{
     },
 };
 
-/// How long after a rotation a standby may not know of it; mostly it is much less.
+/// The longest time after a rotation in which a standby does not know it. Usually the time is
+/// much shorter.
 const LAG_MS: u64 = 20_000;
 
-/// How long a client that learnt that batches are refused may believe it: until it reads the key.
+/// The time for which a client may remember that batches are refused: until it reads the key.
 const SINGLY_AFTER: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     AllMeet(Condition),
     BatchesRefused,
-    /// The server behind a name is one of another cluster.
+    /// The server behind a name belongs to another cluster.
     Foreign(usize),
     FileAway,
     ItemsFail,
     MountGone,
-    /// A node is sealed, and a while later its name leads to another node.
+    /// A node is sealed, and its name leads to another node some time later.
     NameMoves(usize),
     NodeBehind(usize),
     NodeMeets(usize, Condition),
     NodeSealed(usize),
-    /// It learns of no new version, of which there is one.
+    /// A node does not learn of an existing new version.
     NodeStale(usize),
-    /// A proxy in front of one node, or of all, answers in the keeper's place.
+    /// A proxy in front of one node, or of all, answers in place of the keeper.
     Proxied(Option<usize>, Page),
     Quota,
     /// Deleted, and restored as it was.
@@ -46,7 +47,7 @@ pub enum Fault {
     RoleDeleted,
     Rotated,
     SecretIdDestroyed,
-    /// In good order: the new one is there before the old one ends.
+    /// The secret ID is replaced in good order: the file has the new one before the old one ends.
     SecretIdReplaced,
     TokensCounted,
     TokensRevoked,
@@ -86,9 +87,10 @@ impl Fault {
         }
     }
 
-    /// Whether both would be about the same thing.
+    /// Returns whether both concern the same part.
     pub fn conflicts(self, other: Self) -> bool {
-        // What all nodes that are left say is to be believed: a stale one is never alone.
+        // The plugin must use the answer of all remaining nodes, so a stale node is never the
+        // only one.
         let all =
             |fault| matches!(fault, Self::AllMeet(_) | Self::NodeStale(_) | Self::Proxied(None, _));
         let of_nodes = |fault: Self| fault.subject() < NODES;
@@ -123,7 +125,7 @@ impl Fault {
         }
     }
 
-    /// How long it lasts; mostly short.
+    /// Returns the duration, which is usually short.
     pub fn length(self, chance: &mut Chance) -> Duration {
         let long = chance.once_in(8);
         Duration::from_millis(match self {
@@ -131,21 +133,21 @@ impl Fault {
             Self::Rotated => 2_000 + LAG_MS,
             Self::SecretIdReplaced => 5_000,
             Self::NameMoves(_) => 5_000 + chance.below(30_000),
-            // Until it is told of, and for a while after that.
+            // Until it is reported, and for some time after that.
             Self::Foreign(_) => 5_000 + chance.below(60_000),
-            // Long enough to be taken for a rollback.
+            // Long enough to count as a rollback.
             Self::NodeStale(_) => 90_000 + chance.below(80_000),
             _ if long => 30_000 + chance.below(80_000),
             _ => 500 + chance.below(15_000),
         })
     }
 
-    /// Whether calls may fail while it lasts.
+    /// Returns whether calls may fail during the fault.
     pub fn is_felt(self) -> bool {
         !matches!(self, Self::NodeStale(_))
     }
 
-    /// From its end until everything works.
+    /// Returns the time from its end until everything works.
     pub fn recovery(self) -> Duration {
         match self {
             Self::TokensRevoked => RECOVERY_BY_LOGIN,
@@ -155,10 +157,11 @@ impl Fault {
         }
     }
 
-    /// The least time until the next one of its kind.
+    /// Returns the minimum time until the next fault of its kind.
     pub fn rest(self) -> Duration {
         match self {
-            // Tokens that die at birth are replaced ever more slowly, which is meant.
+            // Tokens that are refused at once are replaced after longer and longer pauses, as
+            // intended.
             Self::TokensRevoked => Duration::from_secs(30),
             Self::Rotated => Duration::from_secs(20),
             _ => Duration::ZERO,
@@ -223,7 +226,8 @@ impl Fault {
         }
     }
 
-    /// Undoes it. What an operator has to mend ends with a new secret ID in the plugins' `files`.
+    /// Ends the fault. A fault that an operator must repair ends with a new secret ID in the
+    /// plugins' `files`.
     pub fn end(self, cluster: &Cluster, files: &[Arc<CredentialFile>]) {
         let mend = |node| cluster.set_condition(node, Condition::Serving);
         match self {

@@ -1,4 +1,4 @@
-//! What must hold whatever happens to the keeper, each with its reason.
+//! The rules that must hold during any fault of the keeper, each with its reason.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use vault_kube_kms::{adapters::vault::vocabulary::CLUSTER_FOREIGN, domain::error
 
 use super::model::NODES;
 
-/// A rule that can be broken.
+/// One rule.
 pub struct Violation {
     pub name: &'static str,
     pub because: &'static str,
@@ -88,68 +88,67 @@ pub const ALL: [&Violation; 22] = [
     &NOTHING_LEFT,
 ];
 
-/// For how long Status may be well after the last key that was read: the grace time, and what an
-/// answer may take.
+/// The time for which Status may be ok after the last read of the key: the grace time and the
+/// time of an answer.
 pub const STATUS_LASTS: Duration = Duration::from_secs(30 + 6);
 
-/// How long a client may go on asking the server that a name led to before.
+/// The time for which a client may ask the former server of a name.
 pub const NAME_FOLLOWED_WITHIN: Duration = Duration::from_secs(5);
 
-/// From the end of a proxy that answered in the keeper's place until everything works.
+/// The time from the end of a proxy that answered in place of the keeper until everything works.
 pub const RECOVERY_FROM_PAGES: Duration = Duration::from_secs(30);
 
-/// How long a refusal is told after the keeper's last word to that effect, though calls work.
+/// The time for which a refusal is reported after the keeper's last refusal, while calls work.
 pub const REFUSAL_LASTS: Duration = Duration::from_secs(70);
 
-/// kube-apiserver's 3 s less what the socket takes off.
+/// kube-apiserver's 3 s without the reserve of the socket.
 pub const BUDGET: Duration = Duration::from_millis(2_790);
 
-/// How much later than its deadline a call may end.
+/// The time after its deadline in which a call must end.
 pub const LATENESS: Duration = Duration::from_millis(5);
 
-/// Requests for one lone call, whatever each of them met (`REQUESTS_MAX`), and as many again with
+/// Requests for one lone call with any answers (`REQUESTS_MAX`), and the same number again with
 /// the token of a new login.
 pub const REQUESTS_MAX: u32 = 6 + 6;
 
-/// Logins that one node is granted within a minute: a token that dies is replaced after 10 s at the
-/// soonest, one that wears out lives for 20 s, and an answer may be lost.
+/// Granted logins of one node within a minute: a rejected token is replaced after at least 10 s,
+/// a token with limited uses lives for 20 s, and an answer may be lost.
 pub const LOGINS_PER_MINUTE: usize = 8;
 
-/// Requests for logins within a minute, whatever they met: after an outage one each 5 s after the
-/// first few, with at most 6 tries each.
+/// Login requests within a minute with any answers: one each 5 s after the first few, with at
+/// most 6 tries each.
 pub const LOGIN_REQUESTS_PER_MINUTE: usize = (12 + 2) * 6;
 
-/// For how long a refused pair of role ID and secret ID is not tried again.
+/// The time for which a refused pair of role ID and secret ID is not tried again.
 pub const REFUSED_FOR: Duration = Duration::from_hours(1);
 
-/// Requests of one node that are out at once: two lanes of unwraps, eight wraps, those of the
-/// observer and of a look that a request asked for, to each endpoint, two of the session, and a
-/// health check.
+/// Open requests of one node: two batches of unwraps, eight wraps, the key reads of the observer
+/// and of a request at each endpoint, two of the session, and a health check.
 pub const IN_FLIGHT_MAX: usize = 2 + 8 + 2 * NODES + 2 + 1;
 
-/// The same where a server takes no batches: each lane then sends eight at once.
+/// The same for a server without batches: each of the two then sends eight at once.
 pub const IN_FLIGHT_SINGLY_MAX: usize = 2 * 8 + 8 + 2 * NODES + 2 + 1;
 
-/// Connections of one node that are open at once, idle ones and those of given-up calls included.
+/// Open connections of one node, including idle ones and those of calls that have ended early.
 pub const CONNECTIONS_MAX: usize = 64;
 
-/// Connections of one node once it only observes: two to each endpoint, for what is read there and a
-/// health check at once, and four that came too late.
+/// Connections of one node without calls: two to each endpoint, for a key read and a health check
+/// at once, and four that were opened too late.
 pub const CONNECTIONS_QUIET: usize = 2 * NODES + 4;
 
-/// From the end of the last fault until every call works.
+/// The time from the end of the last fault until every call works.
 pub const RECOVERY: Duration = Duration::from_secs(10);
 
 /// The same after tokens were revoked: the login after a token that was refused while it was new
 /// follows after 10 s, and a failed one after 5 s.
 pub const RECOVERY_BY_LOGIN: Duration = Duration::from_secs(20);
 
-/// The same where logins were refused, and are not any more though no credential changed: a refused
-/// pair is tried again after an hour, and a tenth at most.
+/// The same after refused logins that succeed again without a new credential: a refused pair is
+/// tried again after an hour, and at most a tenth more.
 pub const RECOVERY_REFUSED: Duration = Duration::from_secs(60 * 60 * 11 / 10 + 10);
 
-/// Whether an outage may end a call with `code`: everything else blames the stored object, the key
-/// or ourselves.
+/// Returns whether an outage may end a call with `code`. All other codes name the stored object,
+/// the key or a defect as the cause.
 pub fn is_of_an_outage(code: Code) -> bool {
     code.is_outage()
         || matches!(

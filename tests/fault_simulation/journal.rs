@@ -1,4 +1,4 @@
-//! What happened, for those who replay a seed, and what must not have happened.
+//! Records the events of a seed for its replay, and the first broken rule.
 
 use std::{
     cell::RefCell,
@@ -50,30 +50,30 @@ impl Journal {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
     }
 
-    /// Takes note that an invariant does not hold.
+    /// Records that a rule is broken.
     pub fn violated(&self, rule: &Violation, what: Arguments<'_>) {
         self.say(format_args!("VIOLATED {}: {what}", rule.name));
         let text = format!("{}: {what} (the rule is there because {})", rule.name, rule.because);
         self.violations.lock().unwrap_or_else(PoisonError::into_inner).push(text);
     }
 
-    /// All that was said, in order: two runs of a seed say the same.
+    /// A hash of all events in order. Two runs of a seed have the same one.
     pub fn trace(&self) -> Vec<String> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What did not hold, if anything.
+    /// Returns the broken rule, if there is one.
     pub fn verdict(&self) -> Option<String> {
         self.violations.lock().unwrap().first().cloned()
     }
 }
 
 thread_local! {
-    /// What panicked on this thread, in words.
+    /// The messages of the panics of this thread.
     static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Notes every panic of this thread from now on, whichever task it ends and whoever catches it.
+/// Records every panic of this thread from now on, in any task, caught or not.
 pub fn note_panics() {
     static HOOKED: Once = Once::new();
     HOOKED.call_once(|| {
@@ -86,7 +86,7 @@ pub fn note_panics() {
     PANICS.take();
 }
 
-/// The panics of this thread that were noted since this was last called.
+/// Returns the panics of this thread since the last call.
 pub fn take_panics() -> Vec<String> {
     PANICS.take()
 }

@@ -1,5 +1,5 @@
-//! Virtual API servers: each writes seeds, reads what any of them wrote, and now and then starts
-//! anew and reads a great deal at once. Every plaintext is checked.
+//! Virtual API servers. Each writes seeds, reads the seeds of all, and restarts at times with
+//! many reads at once. Every plaintext is checked.
 
 use std::{
     sync::{Arc, Mutex},
@@ -18,6 +18,7 @@ use vault_kube_kms::{
 
 use super::{
     chance::Chance,
+    fault_log::{FaultLog, Moment},
     invariants::{
         BLAMES_THE_KEEPER, BUDGET, ENDS_BY_ITS_DEADLINE, FEW_REQUESTS, KEEPS_SECRETS, LATENESS,
         NO_WRONG_PLAINTEXT, ONLY_THE_KEEPERS_WORD, RECOVERS, REQUESTS_MAX, TELLS_ITS_CAUSE,
@@ -25,13 +26,12 @@ use super::{
     },
     model::NODES,
     plugin::Plugin,
-    weather::{Outlook, Weather},
 };
 
-/// Unwraps at once when an API server starts.
+/// The number of unwraps at once when an API server starts.
 const BURST: usize = 200;
 
-/// Seeds of each that are kept.
+/// The number of seeds that each API server keeps.
 const STORED_MAX: usize = 150;
 
 struct Stored {
@@ -46,7 +46,7 @@ struct Written {
     number: usize,
 }
 
-/// What became of the calls.
+/// The numbers of calls and failures.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
     pub calls: u64,
@@ -55,7 +55,7 @@ pub struct Tally {
 
 /// The load of all plugins.
 pub struct Load {
-    /// How many times as long as usual each pause is.
+    /// The factor of each pause.
     slowness: u32,
     /// By the API server that wrote it.
     etcd: Mutex<[Written; NODES]>,
@@ -67,8 +67,8 @@ pub struct Load {
 pub struct ApiServer {
     load: Arc<Load>,
     pub plugin: Arc<Plugin>,
-    pub weather: Arc<Weather>,
-    /// Since when it reads one thing after the other.
+    pub fault_log: Arc<FaultLog>,
+    /// The time since which it reads one object after the other.
     quiet_from: Arc<Mutex<Instant>>,
 }
 
@@ -81,17 +81,17 @@ impl Load {
         *self.tally.lock().unwrap()
     }
 
-    /// Lets an API server use `plugin` until `tasks` end.
+    /// Starts an API server that uses `plugin` until `tasks` end.
     pub fn begin(
         self: &Arc<Self>,
         plugin: &Arc<Plugin>,
-        weather: &Arc<Weather>,
+        fault_log: &Arc<FaultLog>,
         seed: u64,
         tasks: &mut JoinSet<()>,
     ) {
-        let (load, plugin, weather) = (self.clone(), plugin.clone(), weather.clone());
+        let (load, plugin, fault_log) = (self.clone(), plugin.clone(), fault_log.clone());
         let quiet_from = Arc::new(Mutex::new(Instant::now()));
-        let server = ApiServer { load, plugin, weather, quiet_from };
+        let server = ApiServer { load, plugin, fault_log, quiet_from };
         tasks.spawn(server.clone().write(Chance::new(seed ^ 2)));
         tasks.spawn(server.clone().read(Chance::new(seed ^ 3)));
         tasks.spawn(server.clone().ask_status(Chance::new(seed ^ 5)));
@@ -116,7 +116,7 @@ impl ApiServer {
         }
     }
 
-    /// Some of what is read at once is equal.
+    /// Some of the objects that are read at once are equal.
     async fn start_anew(self, mut chance: Chance) {
         loop {
             self.pause(&mut chance, 20_000, 90_000).await;
@@ -136,7 +136,7 @@ impl ApiServer {
                 }
             }
             reads.join_all().await;
-            // What is still out ends by the last one's deadline.
+            // Open calls end by the last deadline.
             *self.quiet_from.lock().unwrap() = Instant::now() + BUDGET;
         }
     }
@@ -157,10 +157,10 @@ impl ApiServer {
     pub async fn encrypt(&self, chance: &mut Chance) -> Option<String> {
         let mut seed = [0; 32];
         seed.iter_mut().for_each(|byte| *byte = chance.below(256) as u8);
-        let outlook = self.weather.outlook();
+        let moment = self.fault_log.now();
         let deadline = self.plugin.clock.now().after(BUDGET);
         let outcome = self.plugin.service.encrypt(Plaintext::new(seed.to_vec()), deadline).await;
-        self.check("encrypt", outlook, outcome.as_ref().err());
+        self.check("encrypt", moment, outcome.as_ref().err());
         self.check_requests("encrypt", &STANDARD.encode(seed));
         let answer = outcome.ok()?;
         let (ciphertext, annotations) = (answer.ciphertext, answer.annotations);
@@ -178,7 +178,7 @@ impl ApiServer {
         Some(key_id)
     }
 
-    /// Reads one thing, and counts what it costs if nothing else is read meanwhile.
+    /// Reads one object, and counts its requests if nothing else is read at the same time.
     async fn decrypt_alone(&self, stored: &Stored) {
         let content = String::from_utf8_lossy(stored.sealed.ciphertext.as_bytes());
         let network = &self.plugin.network;
@@ -192,10 +192,10 @@ impl ApiServer {
     }
 
     async fn decrypt(&self, stored: &Stored) {
-        let outlook = self.weather.outlook();
+        let moment = self.fault_log.now();
         let deadline = self.plugin.clock.now().after(BUDGET);
         let outcome = self.plugin.service.decrypt(stored.sealed.clone(), deadline).await;
-        self.check("decrypt", outlook, outcome.as_ref().err());
+        self.check("decrypt", moment, outcome.as_ref().err());
         if outcome.is_ok_and(|plaintext| plaintext.expose() != stored.seed) {
             let what = format_args!("plugin {} reads another seed", self.plugin.index);
             self.plugin.network.cluster.journal.violated(&NO_WRONG_PLAINTEXT, what);
@@ -211,9 +211,9 @@ impl ApiServer {
         }
     }
 
-    pub fn check(&self, call: &str, outlook: Outlook, error: Option<&KmsError>) {
+    pub fn check(&self, call: &str, moment: Moment, error: Option<&KmsError>) {
         let (index, journal) = (self.plugin.index, &self.plugin.network.cluster.journal);
-        let took = outlook.begun.elapsed();
+        let took = moment.begun.elapsed();
         if took > BUDGET + LATENESS {
             let what = format_args!("{call} of plugin {index} took {took:?}");
             journal.violated(&ENDS_BY_ITS_DEADLINE, what);
@@ -223,7 +223,7 @@ impl ApiServer {
         let Some(error) = error else { return };
         tally.failed += 1;
         drop(tally);
-        let excused = self.weather.excuses(outlook);
+        let excused = self.fault_log.excuses(moment);
         let is_said = self.plugin.network.cluster.state().measures.is_said(index, error.code());
         journal.say(format_args!("plugin {index}: {call} fails after {took:?}: {error}"));
         let text = error.to_string();

@@ -10,6 +10,7 @@
 mod chance;
 mod clock;
 mod credential_file;
+mod fault_log;
 mod faults;
 mod invariants;
 mod journal;
@@ -17,20 +18,13 @@ mod load;
 mod model;
 mod plants;
 mod plugin;
+#[path = "../support/seeds.rs"]
+mod seeds;
 mod simulation;
 mod status;
 mod telemetry;
-mod weather;
 
-use std::{
-    env,
-    sync::{
-        Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::time::Duration;
 
 use faults::Fault;
 use invariants::*;
@@ -39,11 +33,12 @@ use model::{
     proxy::{Body, Caught, Page},
 };
 use plants::Plant;
+use seeds::number;
 use simulation::{Report, Severity, run, run_script};
 
 const SEEDS: u64 = 16;
 
-/// What a plugin tells of itself, in the words of `telemetry`, and a node that does not know all.
+/// The events that all seeds together must have, named as in `telemetry`.
 const EVERYTHING: [&str; 16] = [
     "batched",
     "breaker opened",
@@ -63,10 +58,6 @@ const EVERYTHING: [&str; 16] = [
     "unsent",
 ];
 
-fn number(name: &str) -> Option<u64> {
-    env::var(name).ok().map(|text| text.parse().expect("a number"))
-}
-
 #[test]
 fn every_seed_keeps_the_invariants() {
     if let Some(seed) = number("FAULTS_SEED") {
@@ -74,31 +65,18 @@ fn every_seed_keeps_the_invariants() {
         assert_eq!(verdict, None, "seed {seed}");
         return;
     }
-    let (seeds, next) = (number("FAULTS_SEEDS").unwrap_or(SEEDS), AtomicU64::new(0));
-    let reports = Mutex::new(Vec::new());
-    let workers = thread::available_parallelism().map_or(2, usize::from);
-    thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds {
-                        return;
-                    }
-                    let report = run(seed, false, Severity::default());
-                    if let Some(verdict) = &report.verdict {
-                        next.store(seeds, Ordering::Relaxed);
-                        panic!("{verdict}\nreplay it with FAULTS_SEED={seed}");
-                    }
-                    reports.lock().unwrap().push(report);
-                }
-            });
+    let seeds = number("FAULTS_SEEDS").unwrap_or(SEEDS);
+    let reports = seeds::each(seeds, "FAULTS_SEED", |seed| {
+        let report = run(seed, false, Severity::default());
+        if let Some(verdict) = &report.verdict {
+            panic!("{verdict}");
         }
+        report
     });
-    sum_up(&reports.into_inner().unwrap());
+    sum_up(&reports);
 }
 
-/// What the seeds had in them, for those who look (`--nocapture`).
+/// Prints the numbers of the seeds (visible with `--nocapture`).
 fn sum_up(reports: &[Report]) {
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
     let worst = reports.iter().map(|report| report.worst_recovery).max();
@@ -119,7 +97,7 @@ fn sum_up(reports: &[Report]) {
         *happened.entry(what).or_insert(0) += times;
     }
     eprintln!("{happened:?}");
-    // Enough of them have everything in them that the adapter does.
+    // The default number of seeds covers every event of the adapter.
     if number("FAULTS_SEEDS").is_none() {
         let missing: Vec<_> = EVERYTHING.iter().filter(|it| !happened.contains_key(it)).collect();
         assert!(missing.is_empty(), "never happened: {missing:?}");
@@ -134,7 +112,7 @@ fn keeps_the_rules(faults: &[(Fault, Duration)]) {
     }
 }
 
-/// However long nobody was there, and however that was.
+/// Outages of each kind, each of some minutes.
 #[test]
 fn an_outage_of_minutes_is_over_when_it_is_over() {
     let minutes = Duration::from_mins;
@@ -153,13 +131,13 @@ fn a_role_that_comes_back_unchanged_is_found_by_the_stated_wait() {
     keeps_the_rules(&[(Fault::RoleAway, Duration::from_mins(5))]);
 }
 
-/// Until the operator writes a new one, each node tries the old one now and then.
+/// Each node tries the old secret ID from time to time until the operator writes a new one.
 #[test]
 fn a_secret_id_that_ended_hours_ago_does_not_lock_the_role() {
     keeps_the_rules(&[(Fault::SecretIdDestroyed, Duration::from_hours(3))]);
 }
 
-/// A failure can be looked into only if its seed replays it.
+/// A failure can be examined only if its seed replays it.
 #[test]
 fn a_seed_that_runs_twice_gives_the_same_trace() {
     for seed in 0..4 {
@@ -170,10 +148,12 @@ fn a_seed_that_runs_twice_gives_the_same_trace() {
     }
 }
 
-/// A rule, what it is broken by, and the faults that this takes.
+/// A rule, the planted fault or limit that breaks it, and the faults of the keeper that this
+/// needs.
 type Planting<'a> = (&'a Violation, Severity, &'a [(Fault, Duration)]);
 
-/// Each rule can be broken: a fault of our own, or a harder measure, breaks it and no other first.
+/// Each rule can be broken: a planted fault or a stricter limit breaks it, and no other rule
+/// first.
 #[test]
 fn each_rule_is_broken_by_what_is_planted_against_it() {
     let (plant, seconds) = (Severity::plant, Duration::from_secs);

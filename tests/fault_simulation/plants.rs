@@ -1,5 +1,4 @@
-//! Faults of our own, planted one at a time: each breaks one rule, so that the rule is seen to hold
-//! something.
+//! Planted faults of the program. Each breaks one rule, which shows that the rule can fail.
 
 use std::{
     fmt,
@@ -36,9 +35,9 @@ pub enum Plant {
     EndedTask,
     /// A background task panics when it renews its token.
     Panic,
-    /// Each dialled connection brings others.
+    /// Each connection opens others.
     ManyConnections,
-    /// Unwraps go out by many lanes.
+    /// Unwraps go out in many batches at once.
     ManyLanes,
     /// Tasks that never end.
     Leak,
@@ -48,7 +47,7 @@ pub enum Plant {
     ForgottenRefusal,
     /// A name is resolved once and never again.
     ForgottenMove,
-    /// A foreign cluster says that it is ours.
+    /// A foreign cluster reports the id of our cluster.
     UnsaidForeign,
     /// A proxy's refusals look like the keeper's.
     ForgedRefusal,
@@ -60,15 +59,15 @@ pub enum Plant {
     Tampering,
     /// Each unwrap is asked for many times.
     Repeated,
-    /// Status names another key than Encrypt.
+    /// Status names another key id than Encrypt.
     OtherKeyId,
     /// Status names an older version than before.
     OlderKeyId,
-    /// Status says what it last said when all was well.
+    /// Status repeats its last healthy answer.
     StaleStatus,
 }
 
-/// The key service, with a fault planted into what it answers.
+/// The key service with a planted fault in its answers.
 pub struct Planted {
     pub inner: KeyService,
     pub plant: Option<Plant>,
@@ -151,7 +150,7 @@ impl fmt::Debug for Planted {
     }
 }
 
-/// One keeper by many ways.
+/// One keeper behind several layers.
 #[derive(Debug)]
 pub struct Lanes<K> {
     pub ways: Vec<K>,

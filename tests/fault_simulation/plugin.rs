@@ -1,4 +1,4 @@
-//! A plugin, put together as `cli::keeper` does, on a network of the model.
+//! A plugin, built as `cli::keeper` does, on a network of the model.
 
 use std::{
     collections::BTreeMap,
@@ -49,12 +49,12 @@ pub struct Plugin {
     pub file: Arc<CredentialFile>,
     pub ledger: Arc<Ledger>,
     pub network: Network,
-    /// They end with it.
+    /// The tasks end with the plugin.
     background: Mutex<JoinSet<()>>,
 }
 
 impl Plugin {
-    /// Starts a plugin that logs in with what `secret_id` says.
+    /// Starts a plugin that logs in with the file `secret_id`.
     pub fn start(network: Network, secret_id: String, seed: u64, rotation_delay: Duration) -> Self {
         let index = network.client;
         let started = network.cluster.journal.started();
@@ -102,12 +102,12 @@ impl Plugin {
         Self { index, service, client, clock, file, ledger, network, background }
     }
 
-    /// Whether a background task has ended.
+    /// Returns whether a background task has ended.
     pub fn has_lost_a_task(&self) -> bool {
         self.background.lock().unwrap().try_join_next().is_some()
     }
 
-    /// Whether it calls any node stale.
+    /// Returns whether the plugin reports a stale node.
     pub fn tells_of_a_stale_node(&self) -> bool {
         let views = self.client.endpoints();
         let mut errors = views.iter().filter_map(|view| view.last_error.as_ref());
@@ -115,7 +115,7 @@ impl Plugin {
     }
 }
 
-/// Each plugin asks another node first.
+/// Each plugin has another first node.
 fn client_settings(first: usize) -> ClientSettings {
     let node = |offset| VaultAddress::parse(&address((first + offset) % NODES)).unwrap();
     ClientSettings {

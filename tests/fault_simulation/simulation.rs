@@ -1,4 +1,4 @@
-//! One seed: three plugins, a cluster, trouble and peace.
+//! Runs one seed: three plugins and a cluster, with times of faults and times without.
 
 use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
 
@@ -11,6 +11,7 @@ use tokio::{
 use super::{
     chance::Chance,
     credential_file::CredentialFile,
+    fault_log::FaultLog,
     faults::{Fault, replace_secret_id},
     invariants::{CONNECTIONS_QUIET, NO_PANIC, NOTHING_LEFT, TASKS_LAST},
     journal::{Journal, note_panics, take_panics},
@@ -18,57 +19,57 @@ use super::{
     model::{NODES, cluster::Cluster, measures::Peaks, network::Network},
     plants::Plant,
     plugin::Plugin,
-    weather::Weather,
 };
 
 /// Plugins that share one role, as on a control plane of three nodes.
 const PLUGINS: usize = 3;
 
-/// How long things go wrong, and how long everything then has to heal; twice.
+/// The duration of the faults, and the time for the recovery. Both come twice.
 const TROUBLE: Duration = Duration::from_secs(300);
 const PEACE: Duration = Duration::from_secs(60);
 const ROUNDS: usize = 2;
 
-/// How often it is decided whether something happens, and once in how many times it does.
+/// The interval of the decisions whether a fault begins, and its chance: once in this number of
+/// decisions.
 const TICK: Duration = Duration::from_millis(100);
 const RARITY: u64 = 120;
 
-/// Faults at once.
+/// The maximum number of faults at once.
 const FAULTS_MAX: usize = 3;
 
-/// Once everybody has gone, what is idle is closed within this time.
+/// Idle connections are closed within this time after the last call.
 const QUIET: Duration = Duration::from_secs(200);
 
-/// Tasks for one connection: the client's, the server's, and that of its pool.
+/// The tasks of one connection: of the client, of the server and of the pool.
 const TASKS_PER_CONNECTION: usize = 3;
 
-/// Tasks of one plugin: session, observer, idle connections, and those that pass.
+/// The tasks of one plugin: session, observer, idle connections, and short-lived ones.
 const TASKS_PER_PLUGIN: usize = 8;
 
 /// How much rarer calls are in scripts that take hours.
 const SLOWNESS: u32 = 10;
 
-/// What a seed is held to otherwise than by the rules; for proving that they can be broken.
+/// Stricter limits than the rules have. They show that each rule can be broken.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Severity {
-    /// So many refusals lock the role.
+    /// The number of refusals that locks the role.
     pub lockout_failures: Option<u32>,
-    /// Everything is to work so soon after the last fault.
+    /// The time after the last fault in which everything must work.
     pub recovery: Option<Duration>,
     /// Some plaintexts are wrong.
     pub lies: bool,
-    /// A fault of our own.
+    /// A planted fault of the program.
     pub plant: Option<Plant>,
 }
 
 impl Severity {
-    /// The rules, with a fault of our own.
+    /// Returns the rules with a planted fault.
     pub fn plant(plant: Plant) -> Self {
         Self { plant: Some(plant), ..Self::default() }
     }
 }
 
-/// How a seed went.
+/// The outcome of a seed.
 pub struct Report {
     pub verdict: Option<String>,
     pub trace: Vec<String>,
@@ -84,7 +85,7 @@ pub fn run(seed: u64, talks: bool, severity: Severity) -> Report {
     runtime.block_on(async { Simulation::new(seed, talks, severity, 1).run().await })
 }
 
-/// Runs each of `faults` for so long, one after the other, with everything else as `seed` has it.
+/// Runs each of `faults` for its duration, one after the other. `seed` decides everything else.
 pub fn run_script(
     seed: u64,
     talks: bool,
@@ -105,13 +106,13 @@ struct Simulation {
     cluster: Arc<Cluster>,
     plugins: Vec<Arc<Plugin>>,
     files: Vec<Arc<CredentialFile>>,
-    weather: Arc<Weather>,
+    fault_log: Arc<FaultLog>,
     load: Arc<Load>,
     /// The first secret ID.
     secret_id: String,
-    /// Faults under way, each with its end.
+    /// The present faults, each with its end.
     faults: Vec<(Instant, Fault)>,
-    /// Faults that are over, each with when it may come again.
+    /// Past faults, each with the earliest time of its next begin.
     resting: Vec<(Instant, Fault)>,
     leaderless: bool,
     told_of_stale: bool,
@@ -128,7 +129,7 @@ impl Simulation {
         }
         cluster.state().transit.lies = severity.lies;
         let secret_id = cluster.state().auth.issue_secret_id();
-        // At once, or when all nodes know of a version.
+        // At once, or when all nodes know a version.
         let delay = Duration::from_secs(if chance.once_in(2) { 0 } else { 30 });
         let plant = severity.plant;
         if plant == Some(Plant::Leak) {
@@ -143,7 +144,7 @@ impl Simulation {
         Self {
             seed,
             files: plugins.iter().map(|plugin| plugin.file.clone()).collect(),
-            weather: Arc::new(Weather::new(Instant::now() + recovery)),
+            fault_log: Arc::new(FaultLog::new(Instant::now() + recovery)),
             load: Arc::new(Load::new(slowness)),
             secret_id,
             faults: Vec::new(),
@@ -162,7 +163,7 @@ impl Simulation {
         let mut tasks = JoinSet::new();
         for plugin in &self.plugins {
             let seed = self.chance.next();
-            self.load.begin(plugin, &self.weather, seed, &mut tasks);
+            self.load.begin(plugin, &self.fault_log, seed, &mut tasks);
         }
         tasks
     }
@@ -191,7 +192,7 @@ impl Simulation {
         self.report()
     }
 
-    /// Lets time pass, in which things go wrong or do not; ends early when a rule is broken.
+    /// Lets time pass, with or without faults. Ends early when a rule is broken.
     async fn pass(&mut self, time: Duration, trouble: bool) {
         let end = Instant::now() + time;
         while Instant::now() < end && self.journal.verdict().is_none() {
@@ -207,7 +208,7 @@ impl Simulation {
         }
     }
 
-    /// A task that panics is not to pass for a fault of the network, and nor is one that ends.
+    /// A task that panics or ends must not count as a fault of the network.
     fn watch_tasks(&self) {
         for panic in take_panics() {
             self.journal.violated(&NO_PANIC, format_args!("{panic}"));
@@ -234,12 +235,12 @@ impl Simulation {
         }
     }
 
-    /// Without a leader, nothing has to work.
+    /// Without a leader, no call must succeed.
     fn note_leader(&mut self) {
         let leaderless = self.cluster.state().leader.is_none();
         match (self.leaderless, leaderless) {
-            (false, true) => self.weather.fault_begins(),
-            (true, false) => self.weather.fault_ends(self.recovery(Fault::Slow)),
+            (false, true) => self.fault_log.fault_begins(),
+            (true, false) => self.fault_log.fault_ends(self.recovery(Fault::Slow)),
             _ => (),
         }
         self.leaderless = leaderless;
@@ -269,7 +270,7 @@ impl Simulation {
     fn begin_fault(&mut self, fault: Fault, length: Duration) {
         self.journal.say(format_args!("{fault:?} for {length:?}"));
         if fault.is_felt() {
-            self.weather.fault_begins();
+            self.fault_log.fault_begins();
         }
         fault.begin(&self.cluster, &self.files, &mut self.chance);
         self.cluster.elect();
@@ -289,7 +290,7 @@ impl Simulation {
             self.told_of_stale |= self.plugins.iter().any(|p| p.tells_of_a_stale_node());
             fault.end(&self.cluster, &self.files);
             if fault.is_felt() {
-                self.weather.fault_ends(self.recovery(fault));
+                self.fault_log.fault_ends(self.recovery(fault));
             }
             self.resting.push((Instant::now() + fault.rest(), fault));
         }
@@ -299,7 +300,7 @@ impl Simulation {
         self.severity.recovery.unwrap_or(fault.recovery())
     }
 
-    /// Only the observers are at work.
+    /// Only the observers run.
     fn check_what_is_left(&self) {
         if self.journal.verdict().is_some() {
             return;
@@ -333,7 +334,7 @@ impl Simulation {
         let stale = [("stale", stale), ("told of as stale", u64::from(self.told_of_stale))];
         happened.extend(stale.into_iter().filter(|(_, times)| *times > 0));
         let (tally, peaks) = (self.load.tally(), self.cluster.state().measures.peaks);
-        let worst_recovery = self.weather.worst();
+        let worst_recovery = self.fault_log.worst();
         self.journal.say(format_args!("seed {}: {tally:?} {peaks:?}", self.seed));
         Report {
             verdict: self.journal.verdict(),

@@ -1,5 +1,5 @@
-//! Status, asked as kube-apiserver does: every answer is held to what the keeper said and to what
-//! Encrypt answers at the same moment.
+//! Calls Status as kube-apiserver does. Compares every answer with the answers of the keeper and
+//! with Encrypt at the same moment.
 
 use std::time::Duration;
 
@@ -21,9 +21,9 @@ impl ApiServer {
         let (mut held, mut newest) = (None, 0);
         loop {
             self.pause(&mut chance, 500, 3_000).await;
-            let outlook = self.weather.outlook();
+            let moment = self.fault_log.now();
             let status = self.plugin.service.status();
-            self.check("status", outlook, status.as_ref().err());
+            self.check("status", moment, status.as_ref().err());
             if let Ok(status) = &status {
                 self.check_freshness(status);
                 self.check_refusal(status);
@@ -51,7 +51,7 @@ impl ApiServer {
         }
     }
 
-    /// An answer needs a moment on its way.
+    /// An answer takes some time to arrive.
     fn check_refusal(&self, status: &StatusAnswer) {
         let cluster = &self.plugin.network.cluster;
         let missing = cluster.state().measures.known_missing(self.plugin.index);

@@ -1,4 +1,4 @@
-//! What a plugin tells of itself.
+//! Records the events of a plugin.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use std::{
 
 use vault_kube_kms::ports::telemetry::{BreakerState, Event, Telemetry};
 
-/// Counts what happened, and holds how many unwraps wait.
+/// Counts events, and keeps the number of waiting unwraps.
 #[derive(Debug, Default)]
 pub struct Ledger {
     queued: AtomicUsize,
@@ -28,7 +28,7 @@ impl Ledger {
         self.queued.load(Ordering::Relaxed)
     }
 
-    /// How often each thing happened.
+    /// Returns the number of each event.
     pub fn happened(&self) -> BTreeMap<&'static str, u64> {
         self.happened.lock().unwrap().clone()
     }

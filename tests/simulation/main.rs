@@ -13,23 +13,19 @@ mod control_plane;
 mod executor;
 mod keeper;
 mod node;
+#[path = "../support/seeds.rs"]
+mod seeds;
 mod told;
 
 use std::{
     cell::RefCell,
-    env,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::atomic::{AtomicU64, Ordering},
-    thread,
 };
 
 use control_plane::{ControlPlane, ToldTo};
+use seeds::number;
 
 const SEEDS: u64 = 10_000;
-
-fn number(name: &str) -> Option<u64> {
-    env::var(name).ok().map(|text| text.parse().expect("a number"))
-}
 
 #[test]
 fn every_seed_keeps_the_invariants() {
@@ -37,24 +33,9 @@ fn every_seed_keeps_the_invariants() {
         ControlPlane::new(seed, ToldTo::StandardError).run();
         return;
     }
-    let (seeds, next) = (number("SIMULATION_SEEDS").unwrap_or(SEEDS), AtomicU64::new(0));
-    let workers = thread::available_parallelism().map_or(2, usize::from);
-    thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds {
-                        return;
-                    }
-                    let run = || ControlPlane::new(seed, ToldTo::Nobody).run();
-                    if catch_unwind(AssertUnwindSafe(run)).is_err() {
-                        next.store(seeds, Ordering::Relaxed);
-                        panic!("seed {seed} fails; replay it with SIMULATION_SEED={seed}");
-                    }
-                }
-            });
-        }
+    let seeds = number("SIMULATION_SEEDS").unwrap_or(SEEDS);
+    seeds::each(seeds, "SIMULATION_SEED", |seed| {
+        ControlPlane::new(seed, ToldTo::Nobody).run();
     });
 }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::transit::{Reply, refusal};
 
-/// As servers have it unless told otherwise.
+/// The servers' defaults.
 pub const LOCKOUT_FAILURES: u32 = 5;
 const LOCKOUT: Duration = Duration::from_mins(15);
 
@@ -24,20 +24,20 @@ struct Token {
 /// One role.
 pub struct Auth {
     pub exists: bool,
-    /// What tokens are good for; 0 is any number of uses.
+    /// The number of uses of a token. 0 means no limit.
     pub num_uses: u32,
     pub token_ttl: Duration,
     pub token_max_ttl: Duration,
-    /// Dead tokens are called so (Vault from 1.16 on); otherwise they are only denied.
+    /// The answer names a dead token (Vault from 1.16 on). Otherwise it only denies the request.
     pub names_dead_tokens: bool,
-    /// So many refused logins lock the role.
+    /// The number of refused logins that locks the role.
     pub lockout_failures: u32,
     secret_ids: BTreeSet<String>,
     tokens: BTreeMap<String, Token>,
     issued: u64,
     failures: u32,
     last_failure: Option<Instant>,
-    /// How often the role was locked.
+    /// The number of lockouts of the role.
     pub lockouts: u32,
 }
 
@@ -59,7 +59,7 @@ impl Auth {
         }
     }
 
-    /// A new secret ID.
+    /// Makes a new secret ID.
     pub fn issue_secret_id(&mut self) -> String {
         self.issued += 1;
         let secret_id = format!("secret-id-canary-{:04}", self.issued);
@@ -71,7 +71,7 @@ impl Auth {
         self.secret_ids.clear();
     }
 
-    /// All but the newest end.
+    /// Destroys all secret IDs except the newest one.
     pub fn keep_newest_secret_id(&mut self) {
         let newest = self.secret_ids.pop_last();
         self.secret_ids = newest.into_iter().collect();
@@ -86,7 +86,7 @@ impl Auth {
         if !self.exists || body["role_id"] != ROLE_ID {
             return refusal(400, "invalid role or secret ID");
         }
-        // The counter starts anew once nothing was refused for as long as a lock lasts.
+        // The counter is reset after a time without a refusal that is as long as a lock.
         if self.last_failure.is_some_and(|at| now - at >= LOCKOUT) {
             (self.failures, self.last_failure) = (0, None);
         }
@@ -107,7 +107,7 @@ impl Auth {
         (200, self.told(&token, self.token_ttl))
     }
 
-    /// Whether `token` is good; if not, the refusal.
+    /// Returns the refusal if `token` is not valid.
     pub fn check(&mut self, token: Option<&str>) -> Result<(), Reply> {
         let now = Instant::now();
         self.tokens.retain(|_, token| token.expires > now);
@@ -124,7 +124,7 @@ impl Auth {
         })
     }
 
-    /// Renews `token`, which is good.
+    /// Renews `token`, which must be valid.
     pub fn renew(&mut self, token: &str) -> Reply {
         if !self.exists {
             let text = "failed to renew entry: role \"x\" does not exist during renewal";

@@ -1,4 +1,4 @@
-//! The state of the cluster, and what may happen to it.
+//! The state of the cluster, and its faults.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -17,33 +17,34 @@ use super::{
 };
 use crate::{chance::Chance, clock::wall_ms, journal::Journal};
 
-/// How a node can be met.
+/// How a node answers to connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
     Serving,
-    /// Its process is gone: connections are reset and refused.
+    /// Its process has ended: connections are reset and refused.
     Dead,
-    /// It is connected to and never answers.
+    /// It accepts connections and never answers.
     Stalled,
-    /// Not even connected to.
+    /// It never accepts a connection.
     Unreachable,
 }
 
-/// What standbys do.
+/// What standbys do with requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standbys {
-    /// Ask the leader (Vault Community).
+    /// Forward them to the leader (Vault Community).
     Forward,
-    /// Point at the leader.
+    /// Redirect to the leader.
     Redirect,
-    /// Serve what changes nothing, and ask the leader for the rest (OpenBao from 2.5 on).
+    /// Answer requests that change nothing, and forward the others to the leader (OpenBao from
+    /// 2.5 on).
     Serve,
 }
 
 /// What happens to a request on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wire {
-    /// It arrives, and so does the answer.
+    /// Request and answer arrive.
     Good,
     /// The connection ends before it is carried out.
     Reset,
@@ -59,17 +60,17 @@ pub enum Wire {
 pub struct Node {
     pub condition: Condition,
     pub sealed: bool,
-    /// How long after a rotation it knows of it.
+    /// The time after a rotation until the node knows it.
     pub lag: Duration,
     /// The state of the cluster has not reached it.
     pub behind: bool,
-    /// The newest version that it will ever know of, be it the leader or not.
+    /// The newest version that it will ever know, as a leader too.
     pub knows: Option<u32>,
     /// It is a server of another cluster.
     pub foreign: bool,
     /// A proxy in front of it answers some requests itself.
     pub proxy: Option<Page>,
-    /// When its name began, or will begin, to lead to the next node.
+    /// The time from which its name leads to the next node.
     pub moves_at: Option<Instant>,
 }
 
@@ -87,13 +88,13 @@ pub struct State {
     pub standbys: Standbys,
     /// A load balancer stands in front: any node may answer for any address.
     pub balanced: bool,
-    /// Answers tell the state that they are of (OpenBao from 2.7 on).
+    /// Answers name the state that they come from (OpenBao from 2.7 on).
     pub tells_index: bool,
     pub transit: Transit,
     pub auth: Auth,
     rotated: Instant,
     pub mount_gone: bool,
-    /// A quota is used up; it may say for how many seconds.
+    /// A quota is used up. The answer may have a number of seconds.
     pub quota: Option<Option<u64>>,
     pub flaky: bool,
     pub slow: bool,
@@ -107,7 +108,8 @@ pub struct State {
 pub struct Cluster {
     pub seed: u64,
     state: Mutex<State>,
-    /// Told whenever a node may be met otherwise than before; it wakes in order, as channels do not.
+    /// Notified when a node may answer in another way than before. It wakes in order; channels do
+    /// not.
     conditions: Notify,
     pub journal: Arc<Journal>,
 }
@@ -169,7 +171,7 @@ impl Cluster {
         self.conditions.notify_waiters();
     }
 
-    /// Waits until `node` can be met in a way that `ready` takes: which one it is.
+    /// Waits until the condition of `node` fulfils `ready`, and returns it.
     pub async fn met(&self, node: usize, ready: impl Fn(Condition) -> bool) -> Condition {
         loop {
             let changed = self.conditions.notified();
@@ -181,7 +183,7 @@ impl Cluster {
         }
     }
 
-    /// Lets a new leader be elected if one is due. To be called often.
+    /// Elects a new leader if one is due. Call this often.
     pub fn elect(&self) {
         let mut state = self.state();
         let now = Instant::now();
@@ -206,7 +208,7 @@ impl Cluster {
 }
 
 impl State {
-    /// Makes a new version, which the other nodes know of later.
+    /// Makes a new version. The other nodes know it later.
     pub fn rotate(&mut self, wall_secs: i64, lags: [Duration; NODES]) {
         self.transit.rotate(wall_secs);
         self.rotated = Instant::now();
@@ -215,30 +217,30 @@ impl State {
         }
     }
 
-    /// Whether others can make up for a node that is stale: not where the leader answers for all, nor
-    /// where nobody knows who answers.
+    /// Returns whether other nodes can replace a stale node. They cannot if the leader answers
+    /// for all, or if the answering node is unknown.
     pub fn can_be_stale(&self) -> bool {
         self.standbys == Standbys::Serve && !self.balanced
     }
 
-    /// Whether each address leads to one server that the client can tell from others.
+    /// Returns whether each address leads to one server that the client can identify.
     pub fn has_plain_addresses(&self) -> bool {
         !self.balanced
     }
 
-    /// The node that `name` leads to now.
+    /// Returns the node that `name` leads to now.
     pub fn resolved(&self, name: usize) -> usize {
         let moved = self.nodes[name].moves_at.is_some_and(|at| at <= Instant::now());
         if moved { (name + 1) % NODES } else { name }
     }
 
-    /// Counts an answer of `node`, if it does not know all that it should by now.
+    /// Counts an answer of `node` if the node lacks a version that it should know by now.
     pub fn note_answer(&mut self, node: usize) {
         let latest = self.transit.latest();
         self.stale_answers += u64::from(self.nodes[node].knows.is_some_and(|known| known < latest));
     }
 
-    /// The versions that `node` knows.
+    /// Returns the versions that `node` knows.
     pub fn known(&self, node: usize) -> u32 {
         let latest = self.transit.latest();
         let lags = Some(node) != self.leader && self.rotated.elapsed() < self.nodes[node].lag;
@@ -260,7 +262,8 @@ impl State {
         }
     }
 
-    /// Which node a connection to the address of `node` leads to: a balancer knows the dead ones.
+    /// Returns the node to which a connection to the address of `node` leads. A balancer leaves
+    /// out dead nodes.
     pub fn behind(&self, node: usize, draw: &mut Chance) -> usize {
         let alive = |index: &usize| self.nodes[*index].condition != Condition::Dead;
         let alive: Vec<_> = (0..NODES).filter(alive).collect();
@@ -270,14 +273,14 @@ impl State {
         alive[draw.below(alive.len() as u64) as usize]
     }
 
-    /// How long a request is on its way.
+    /// Returns the time that a request takes to the node.
     pub fn latency(&self, draw: &mut Chance) -> Duration {
         let most = if self.slow { 1_200 } else { 3 };
         Duration::from_micros(200 + draw.below(most * 1_000))
     }
 
-    /// Which node answers what `node` was asked: another one where it passes it on. Otherwise the
-    /// refusal and where it points.
+    /// Returns the node that answers a request to `node`: another node if `node` forwards it.
+    /// Otherwise returns the refusal and the target of the redirection.
     pub fn server_of(
         &self,
         node: usize,
@@ -313,7 +316,7 @@ impl State {
             (Standbys::Forward, None) => {
                 Err((refusal(503, "no active Vault instance found"), None))
             }
-            // To the dead one, until there is another.
+            // To the dead leader, until there is another one.
             (Standbys::Redirect | Standbys::Serve, leader) => {
                 Err(((307, Value::Null), Some(leader.unwrap_or(self.last_leader))))
             }

@@ -1,4 +1,4 @@
-//! What the keeper sees of its clients.
+//! Records what the keeper sees of its clients.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -12,12 +12,12 @@ use crate::invariants::REFUSAL_LASTS;
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// Moments of the last minute.
+/// Times within the last minute.
 #[derive(Default)]
 struct LastMinute(VecDeque<Instant>);
 
 impl LastMinute {
-    /// Notes one now; how many there were within a minute.
+    /// Records the present time, and returns the number of times within a minute.
     fn note(&mut self) -> usize {
         let now = Instant::now();
         self.0.push_back(now);
@@ -28,7 +28,7 @@ impl LastMinute {
     }
 }
 
-/// What one client did.
+/// The records of one client.
 #[derive(Default)]
 struct Client {
     in_flight: usize,
@@ -37,23 +37,25 @@ struct Client {
     logins: LastMinute,
     /// When each pair was last refused, and the client was told.
     refused: BTreeMap<String, Instant>,
-    /// When the keeper last refused with each of these codes.
+    /// The time of the keeper's last refusal with each code.
     said: BTreeMap<Code, Instant>,
-    /// When it last told of the key.
+    /// The time of the last answer with the key's metadata.
     key_read: Option<Instant>,
-    /// When it last granted a login.
+    /// The time of the last granted login.
     logged_in: Option<Instant>,
-    /// How often in a row it answered a read of the key that there is none, and when it last did.
+    /// The number of successive answers that the key does not exist, and the time of the last
+    /// one.
     missing: Option<(u32, Instant)>,
-    /// When it last granted anything to do with the key.
+    /// The time of the last granted request for the key.
     granted: Option<Instant>,
-    /// The names whose server was told to be foreign by its own answer, and since when.
+    /// The names whose server has identified itself as foreign, each with the time.
     foreign: BTreeMap<usize, Instant>,
-    /// When each name last moved, and the first request to its former server after that.
+    /// The time of the last move of each name, and of the first request to its former server
+    /// after that.
     moved: BTreeMap<usize, (Instant, Instant)>,
 }
 
-/// The most that was seen of each.
+/// The maximum of each number.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Peaks {
     pub requests: u64,
@@ -67,7 +69,7 @@ pub struct Peaks {
 #[derive(Default)]
 pub struct Measures {
     clients: BTreeMap<usize, Client>,
-    /// Requests for one thing: by the plaintext that they wrap or the ciphertext that they unwrap.
+    /// The number of requests by the plaintext that they wrap or the ciphertext that they unwrap.
     by_content: HashMap<(usize, String), u32>,
     pub peaks: Peaks,
 }
@@ -77,7 +79,7 @@ impl Measures {
         self.clients.entry(client).or_default()
     }
 
-    /// A request begins; how many of this client are out.
+    /// Records the begin of a request, and returns the number of open requests of this client.
     pub fn enter(&mut self, client: usize) -> usize {
         let of = self.client(client);
         of.in_flight += 1;
@@ -107,7 +109,7 @@ impl Measures {
         self.clients.get(&client).map_or(0, |of| of.connections)
     }
 
-    /// A login is asked for: how many were within a minute.
+    /// Records a login request, and returns the number within a minute.
     pub fn login_asked(&mut self, client: usize) -> usize {
         let within = self.client(client).login_requests.note();
         let most = &mut self.peaks.login_requests_per_minute;
@@ -115,12 +117,12 @@ impl Measures {
         within
     }
 
-    /// How long ago `pair` was refused, if it was.
+    /// Returns the time since `pair` was refused, if it was.
     pub fn refused_ago(&mut self, client: usize, pair: &str) -> Option<Duration> {
         self.client(client).refused.get(pair).map(Instant::elapsed)
     }
 
-    /// A login was granted: how many were within a minute.
+    /// Records a granted login, and returns the number within a minute.
     pub fn login_granted(&mut self, client: usize) -> usize {
         let within = self.client(client).logins.note();
         self.peaks.logins_per_minute = self.peaks.logins_per_minute.max(within);
@@ -131,12 +133,12 @@ impl Measures {
         self.client(client).refused.insert(pair.to_owned(), Instant::now());
     }
 
-    /// Whether any pair was refused so far.
+    /// Returns whether any pair was refused so far.
     pub fn has_refused(&self) -> bool {
         self.clients.values().any(|client| !client.refused.is_empty())
     }
 
-    /// The keeper answers a request of `client` for `path`.
+    /// Records the keeper's answer to a request of `client` for `path`.
     pub fn answered(&mut self, client: usize, path: &str, status: u16) {
         let (now, of) = (Instant::now(), self.client(client));
         match (path, status) {
@@ -159,21 +161,21 @@ impl Measures {
         }
     }
 
-    /// Since when `client` has known that there is no such key: it was told so again and again, and
-    /// nothing was granted since.
+    /// Returns the time since which `client` knows that the key does not exist: several
+    /// successive answers said so, and nothing was granted since.
     pub fn known_missing(&self, client: usize) -> Option<Instant> {
         let (times, at) = self.clients.get(&client)?.missing?;
         (times >= 3).then_some(at)
     }
 
-    /// When `client` was last told of the key.
+    /// Returns the time at which `client` last got the key's metadata.
     pub fn key_read(&self, client: usize) -> Option<Instant> {
         self.clients.get(&client)?.key_read
     }
 
-    /// Whether the keeper's own word to `client` is behind `code`, if it is a refusal: lately, or
-    /// since it last granted anything: a login where the refusal was of a pair, which is told for a
-    /// while after that too.
+    /// Returns whether the keeper itself gave `client` the refusal `code`, recently or since its
+    /// last grant. For the refusal of a pair, the grant is a login, and the refusal may be
+    /// reported for some time after it.
     pub fn is_said(&self, client: usize, code: Code) -> bool {
         let codes = [
             Code::LoginRefused,
@@ -194,7 +196,7 @@ impl Measures {
         })
     }
 
-    /// The server behind `name` says to `client` whether it is of another cluster.
+    /// Records whether the server behind `name` identified itself to `client` as foreign.
     pub fn told_foreign(&mut self, client: usize, name: usize, foreign: bool) {
         let known = &mut self.client(client).foreign;
         if foreign {
@@ -204,13 +206,14 @@ impl Measures {
         }
     }
 
-    /// Since when `client` has known that the server behind `name` is of another cluster.
+    /// Returns the time since which `client` knows that the server behind `name` belongs to
+    /// another cluster.
     pub fn known_foreign(&self, client: usize, name: usize) -> Option<Instant> {
         self.clients.get(&client)?.foreign.get(&name).copied()
     }
 
-    /// A request of `client` arrives at the former server of `name`, which moved at `at`. Returns when
-    /// the first such request came.
+    /// Records a request of `client` to the former server of `name`, which moved at `at`. Returns
+    /// the time of the first such request.
     pub fn asked_after_move(&mut self, client: usize, name: usize, at: Instant) -> Instant {
         let moved = self.client(client).moved.entry(name).or_insert((at, Instant::now()));
         if moved.0 != at {
@@ -219,17 +222,17 @@ impl Measures {
         moved.1
     }
 
-    /// A request of `client` arrives that wraps or unwraps `content`.
+    /// Records a request of `client` that wraps or unwraps `content`.
     pub fn asked_for(&mut self, client: usize, content: &str) {
         *self.by_content.entry((client, content.to_owned())).or_default() += 1;
     }
 
-    /// Forgets the requests that there were for `content`.
+    /// Forgets the requests for `content`.
     pub fn forget(&mut self, client: usize, content: &str) {
         self.by_content.remove(&(client, content.to_owned()));
     }
 
-    /// How many requests there were for `content` since then.
+    /// Returns the number of requests for `content` since then.
     pub fn take_asked_for(&mut self, client: usize, content: &str) -> u32 {
         let asked = self.by_content.remove(&(client, content.to_owned())).unwrap_or(0);
         self.peaks.requests_per_call = self.peaks.requests_per_call.max(asked);

@@ -1,5 +1,5 @@
-//! A model of a Vault cluster: three nodes, a leader among them, one Transit key and one AppRole
-//! role. It answers as `vault-http.md`'s servers were observed to.
+//! A model of a Vault cluster: three nodes with one leader, one Transit key and one AppRole role.
+//! It answers as real servers were observed to.
 
 pub mod auth;
 pub mod cluster;
@@ -12,7 +12,7 @@ mod transit;
 /// The nodes of the cluster.
 pub const NODES: usize = 3;
 
-/// The address of node `index`.
+/// Returns the address of node `index`.
 pub fn address(index: usize) -> String {
     format!("http://vault-{index}:8200")
 }

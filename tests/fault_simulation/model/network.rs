@@ -1,4 +1,4 @@
-//! The network between one plugin and the cluster: pipes in memory.
+//! The network between one plugin and the cluster, made of pipes in memory.
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -24,13 +24,13 @@ use crate::{
     plants::Plant,
 };
 
-/// What a socket's buffers hold.
+/// The size of a socket's buffers.
 const BUFFER: usize = 65_536;
 
 /// A round trip.
 const HANDSHAKE: Duration = Duration::from_millis(1);
 
-/// The network as `client` sees it.
+/// Makes the network of `client`.
 #[derive(Clone)]
 pub struct Network {
     pub cluster: Arc<Cluster>,
@@ -38,19 +38,19 @@ pub struct Network {
     pub plant: Option<Plant>,
 }
 
-/// Where a connection was made to.
+/// The target of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Way {
-    /// The name that was dialled.
+    /// The name to which the client connected.
     pub name: usize,
-    /// The node that the name led to then.
+    /// The node that the name named at that time.
     pub node: usize,
 }
 
 impl Network {
-    /// The chance of one thing that is sent to `node`: what it meets depends on what and when it
-    /// is, and not on which of several at one moment came first. Tokio's channels wake those who
-    /// wait in any order.
+    /// Returns the random numbers for one item that is sent to `node`. They depend on the item
+    /// and the time, and not on the order of items at one moment, because Tokio's channels wake
+    /// waiting tasks in any order.
     pub fn draw(&self, node: usize, what: &[u8]) -> Chance {
         let now = self.cluster.journal.started().elapsed().as_millis() as u64;
         let place = (self.client * NODES + node) as u64;

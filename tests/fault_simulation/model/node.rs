@@ -1,4 +1,4 @@
-//! One node: a request comes in, an answer goes out, or does not.
+//! Answers the requests to one node, or leaves them without an answer.
 
 use std::{convert::Infallible, io, time::SystemTime};
 
@@ -27,12 +27,12 @@ use crate::{
     plants::Plant,
 };
 
-/// What was sent before an answer came may still arrive.
+/// A request that was sent before the answer came may still arrive.
 const UNDER_WAY: std::time::Duration = std::time::Duration::from_millis(10);
 
 type Answer = Response<BoxBody<Bytes, io::Error>>;
 
-/// A request as it was read.
+/// A request as the node reads it.
 struct Asked {
     path: String,
     token: Option<String>,
@@ -73,7 +73,7 @@ pub async fn respond(network: Network, way: Way, request: Request<Incoming>) -> 
     trace(&network, way, &asked, format_args!("{status}"));
     let text = if reply.is_null() { String::new() } else { reply.to_string() };
     let mut answer = match wire {
-        // Nobody is to be refused without being told: the client repeats a lost login once.
+        // A client must get each refusal, because it repeats a lost login once.
         Wire::ResetAfter if status == 200 => return Err(io::Error::other("reset")),
         Wire::HalfBody if status == 200 => half(&text),
         _ => page(status, text),
@@ -104,7 +104,7 @@ fn trace(network: &Network, way: Way, asked: &Asked, answer: std::fmt::Arguments
     network.cluster.journal.trace_only(format_args!("{client} {way:?} {path} {answer}"));
 }
 
-/// Counts what a call costs, and holds the client to where it may ask.
+/// Counts the requests of a call, and checks that the client may ask this node.
 fn note(network: &Network, way: Way, asked: &Asked) {
     let Network { cluster, client, .. } = network;
     let moved = {
@@ -211,7 +211,7 @@ fn transit(state: &State, server: usize, path: &str, body: &Value, draw: Chance)
     }
 }
 
-/// Logs in, and holds the client to the rules of logins.
+/// Logs in, and checks the rules of logins.
 fn login(network: &Network, state: &mut State, body: &Value) -> Reply {
     let Network { cluster, client, .. } = network;
     let broken = |rule, what: std::fmt::Arguments<'_>| cluster.journal.violated(rule, what);
@@ -229,11 +229,11 @@ fn login(network: &Network, state: &mut State, body: &Value) -> Reply {
             broken(&NO_LOGIN_STORM, format_args!("plugin {client}: {within} logins in a minute"));
         }
     }
-    // The client refuses such a token itself.
+    // The client itself refuses such a token.
     if status == 200 && state.auth.num_uses > 0 {
         state.measures.answered(*client, "auth/approle/login", 400);
     }
-    // Only a pair that was looked at and refused is left alone.
+    // The client must spare only a pair that the server has checked and refused.
     if status == 400 {
         state.measures.login_refused(*client, &pair);
     }
@@ -243,7 +243,7 @@ fn login(network: &Network, state: &mut State, body: &Value) -> Reply {
     (status, reply)
 }
 
-/// A request that is out, counted.
+/// Counts a request until it is dropped.
 struct Out(Network);
 
 impl Out {

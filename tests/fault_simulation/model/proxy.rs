@@ -1,11 +1,11 @@
-//! What a proxy between a plugin and a node answers in the node's place.
+//! The answers of a proxy between a plugin and a node.
 
 use http::{Response, header};
 use serde_json::json;
 
 use crate::chance::Chance;
 
-/// Which requests a proxy answers itself.
+/// The requests that a proxy answers itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caught {
     All,
@@ -15,13 +15,13 @@ pub enum Caught {
     Unwraps,
 }
 
-/// What it answers with.
+/// The form of its answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
     Html,
     /// JSON of another program.
     ForeignJson,
-    /// What the keeper itself would say: no client can tell it from the keeper's own word.
+    /// An answer in the keeper's form. No client can tell it from an answer of the keeper.
     Forged,
 }
 
@@ -42,7 +42,7 @@ impl Page {
         Self { caught, status, body }
     }
 
-    /// Whether it is the answer to a request for `path`.
+    /// Returns whether the proxy answers a request for `path`.
     pub fn answers(self, path: &str) -> bool {
         match self.caught {
             Caught::All => true,
@@ -53,7 +53,7 @@ impl Page {
         }
     }
 
-    /// The answer's head, and its text.
+    /// Returns the head and the text of the answer.
     pub fn answer(self) -> (http::response::Builder, String) {
         let (kind, text) = match self.body {
             Body::Html => ("text/html", format!("<html><h1>{}</h1></html>", self.status)),

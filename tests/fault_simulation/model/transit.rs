@@ -1,5 +1,5 @@
-//! The model's Transit key. Its cipher hides nothing, but binds: a wrong plaintext, version or
-//! association would show.
+//! The model's Transit key. Its cipher does not hide the plaintext, and binds it: a wrong
+//! plaintext, version or associated data is detected.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
@@ -18,18 +18,19 @@ pub fn refusal(status: u16, text: &str) -> Reply {
 const NONCE: usize = 8;
 const TAG: usize = 16;
 
-/// Nonces that begin lower are lied about, where there are lies.
+/// With wrong plaintexts, ciphertexts whose nonces begin lower than this unwrap to another
+/// plaintext.
 const LIES_BELOW: u8 = 8;
 
-/// One key; every version is as old as the second in which it was made.
+/// One key. Each version has its creation time in seconds.
 #[derive(Default)]
 pub struct Transit {
     created: Vec<i64>,
     /// A few of all ciphertexts unwrap to something else than was wrapped.
     pub lies: bool,
-    /// Batches are refused, as an old server does that does not know them.
+    /// The server refuses batches, as an old server does.
     pub refuses_batches: bool,
-    /// Once in so many times an item of a batch fails by the server's own fault.
+    /// An item of a batch fails by the server's own fault once in this number of times.
     pub items_fail_once_in: Option<u64>,
 }
 
@@ -42,7 +43,7 @@ impl Transit {
         self.created.len() as u32
     }
 
-    /// The key as a node tells of it that knows the versions up to `known`.
+    /// Returns the metadata of the key at a node that knows the versions up to `known`.
     pub fn read(&self, known: u32) -> Reply {
         let versions: serde_json::Map<_, _> = (1..)
             .zip(&self.created)
@@ -92,7 +93,8 @@ impl Transit {
         (200, json!({"data": {"plaintext": STANDARD.encode(plaintext)}}))
     }
 
-    /// 400 when any item is the caller's fault, 500 when all failures are the server's, as seen.
+    /// The status is 400 when the caller caused any failure, and 500 when the server caused all,
+    /// as real servers answer.
     pub fn decrypt_batch(&self, items: &[Value], known: u32, mut draw: Chance) -> Reply {
         if self.refuses_batches {
             return refusal(400, "missing ciphertext to decrypt");
@@ -106,7 +108,7 @@ impl Transit {
             match self.decrypt(item, known) {
                 (200, reply) => json!({"plaintext": reply["data"]["plaintext"], "reference": ""}),
                 (_, reply) => {
-                    // Who is at fault counts more than how many.
+                    // One failure by the caller decides the status.
                     status = 400;
                     json!({"plaintext": "", "error": reply["errors"][0], "reference": ""})
                 }
