@@ -1,5 +1,5 @@
-//! What the provider adds to the bare Transit call, in one run: each round makes one call of each
-//! kind, so that a machine whose speed drifts changes them alike.
+//! Measures the time that the provider adds to the bare Transit call. Each round makes one call
+//! of each kind, so that a drift of the machine's speed changes all kinds alike.
 //! `cargo bench --features testkit --bench overhead`
 #![allow(
     missing_docs,

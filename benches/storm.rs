@@ -115,7 +115,7 @@ async fn storm(
 ) {
     println!("{:<34}{:>10}{:>10}{:>8}", "2,000 unwraps", "bare /s", "ours /s", "ratio");
     for width in [1, WIDTH] {
-        // Turn about, so that a machine whose speed drifts changes both alike.
+        // The rounds alternate, so that a drift of the machine's speed changes both alike.
         let (mut bare_rates, mut our_rates) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             let plain = plain.clone();
@@ -149,8 +149,8 @@ async fn storm(
     println!("resident memory {:.1} MiB, {:.1} MiB at the peak", mib(now), mib(peak));
 }
 
-/// The same adapter without the layer that sends waiting calls together, and without a socket before
-/// it: what one request each comes to.
+/// Measures the same adapter without the layer that batches and without the socket: one request
+/// for each unwrap.
 async fn without_batches(admin: &Admin, role: &Provisioned) {
     let subject = TransitSubject::new(admin.clone(), role.clone());
     let (kek, clock) = (subject.kek.clone(), subject.clock.clone());
@@ -183,7 +183,8 @@ async fn without_batches(admin: &Admin, role: &Provisioned) {
     println!("{name:<34}{:>10}{:>10.0}", "", median(rates));
 }
 
-/// How many of the seeds were unwrapped in a second, so many at a time.
+/// Returns the number of seeds that were unwrapped in a second, with this number of calls at a
+/// time.
 async fn rate<F>(width: usize, unwrap: impl Fn(usize) -> F + Clone + Send + 'static) -> f64
 where
     F: Future<Output = ()> + Send,

@@ -16,7 +16,8 @@ use std::{
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use vault_kube_kms::{adapters::system::clock::SystemClock, prelude::*};
 
-/// Versions by number, each with its birth and its key. Ciphertexts are `version ‖ nonce ‖ body`.
+/// The versions, each with its creation time and its key. Ciphertexts are `version ‖ nonce ‖
+/// body`.
 #[derive(Debug, Default)]
 pub struct MemoryKek(Mutex<BTreeMap<KekVersion, (UnixTime, [u8; 32])>>);
 
@@ -104,7 +105,7 @@ impl KeeperSettings for MemorySettings {
         "memory".to_owned()
     }
 
-    // It reads no file and connects to nothing, so that the sandbox allows neither.
+    // The keeper reads no file and connects to no server, so the sandbox allows neither.
     fn needs(&self, _needs: &mut Needs) {}
 
     fn open(&self, _: &Surroundings) -> Opened {

@@ -10,7 +10,8 @@ use std::{
 use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::{self, Visit};
 
-/// What each part may name: parts of this crate, and other crates. Longest prefix wins.
+/// The parts of this crate, and the other crates, that each part may name. The longest prefix
+/// decides.
 const RULES: &[(&str, &[&str], Crates)] = &[
     (
         "domain",
@@ -85,7 +86,7 @@ struct Named {
     module: Vec<String>,
     ours: BTreeSet<String>,
     others: BTreeSet<String>,
-    /// Texts and identifiers, for what must not stand anywhere.
+    /// Texts and identifiers, to find forbidden ones.
     words: BTreeSet<String>,
 }
 
@@ -125,7 +126,7 @@ impl Named {
         }
     }
 
-    /// Notes the paths within the arguments of a macro, which the parser does not look into.
+    /// Records the paths within the arguments of a macro, which the parser does not read.
     fn note_tokens(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = Vec::new();
         let mut colons = 0;
@@ -154,7 +155,7 @@ impl Named {
     }
 }
 
-/// Whether an item is for tests alone.
+/// Returns whether an item is only for tests.
 fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         let tokens = match &attribute.meta {
@@ -213,7 +214,7 @@ impl<'ast> Visit<'ast> for Named {
     }
 }
 
-/// The crates of both manifests, as code names them.
+/// Returns the crates of both manifests, as code names them.
 fn dependencies() -> BTreeSet<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let manifests = ["Cargo.toml", "kms-keeper/Cargo.toml"];
@@ -269,7 +270,7 @@ fn the_domain_reads_no_clock_and_no_file() {
     }
 }
 
-/// Nothing but the registry chooses a keeper, so that a keeper is added in one place.
+/// Only the registry chooses a keeper, so that a new keeper needs a change in one place.
 #[test]
 fn no_keeper_is_named_outside_its_folder_and_the_registry() {
     let mut elsewhere = Vec::new();
@@ -298,7 +299,7 @@ fn no_keeper_is_named_outside_its_folder_and_the_registry() {
 
 const KEEPERS: &[&str] = &["vault", "local", "pkcs11"];
 
-/// Files that name one keeper, each with why.
+/// Files that name one keeper, each with the reason.
 const NAMED_ON_PURPOSE: &[(&str, &str)] = &[
     ("src/config/keepers/mod.rs", "the registry"),
     ("src/cli/version.rs", "the adapter's TLS library says whether it is the validated one"),

@@ -1,4 +1,4 @@
-//! The binary as an operator meets it: its command line, its exit codes, what it prints.
+//! Tests the binary as an operator uses it: its command line, exit codes and output.
 #![allow(
     missing_docs,
     clippy::pedantic,
@@ -33,7 +33,7 @@ impl Running {
         Self(command.stdout(Stdio::piped()).spawn().unwrap())
     }
 
-    /// Its lines up to the first that contains `text`.
+    /// Returns its lines up to the first that contains `text`.
     fn lines_until(&mut self, text: &str) -> Vec<String> {
         let mut lines = Vec::new();
         for line in BufReader::new(self.0.stdout.as_mut().unwrap()).lines() {
@@ -193,7 +193,7 @@ fn a_missing_secret_id_is_told_with_its_flag_and_heals() {
     assert!(lines.last().unwrap().contains("--approle-secret-id-path"), "{lines:#?}");
     assert!(lines.iter().any(|line| line.contains("HTTPS_PROXY is set and IGNORED")), "{lines:#?}");
     fs::write(&secret, "a-secret-id\n").unwrap();
-    // The file is read at once; then it is the server that is missing.
+    // The file is read at once. The next error is about the missing server.
     provider.lines_until("keeper-unreachable");
     assert_eq!(provider.terminate(), Some(0));
 }

@@ -1,4 +1,4 @@
-//! What documents say of the sources is true.
+//! Tests that statements of the documents about the sources are true.
 #![allow(missing_docs, clippy::pedantic, clippy::restriction, reason = "tests")]
 
 use std::{
@@ -19,7 +19,7 @@ fn sources(folder: &Path, all: &mut Vec<PathBuf>) {
     }
 }
 
-/// The names behind `Tests:` or `Tests**:`, up to the end of the paragraph.
+/// Returns the names behind `Tests:` or `Tests**:`, up to the end of the paragraph.
 fn named_tests(document: &str) -> Vec<&str> {
     let paragraphs = document.split("\n\n").filter_map(|text| {
         text.strip_prefix("Tests:").or_else(|| Some(text.split_once("- **Tests**:")?.1))
@@ -31,7 +31,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// The tests that `document` names and that are nowhere in the sources.
+/// Returns the tests that `document` names and that the sources do not have.
 fn missing_tests(document: &str) -> Vec<&str> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
@@ -55,7 +55,7 @@ fn each_test_that_the_threat_model_names_exists() {
     assert!(named_tests(&document).len() > 40);
 }
 
-/// Those of every keeper, and those of Vault's.
+/// Returns the codes of every keeper, and those of Vault.
 fn all_codes() -> impl Iterator<Item = Code> {
     Code::ALL.into_iter().chain(vocabulary::labels().codes.iter().copied())
 }
@@ -72,7 +72,7 @@ fn each_code_and_each_alert_has_its_failure_mode() {
     let expected: Vec<_> = codes.chain(alerts.map(str::to_owned)).collect();
     let lacking: Vec<_> = expected.iter().filter(|name| !headings.contains(name)).collect();
     assert!(lacking.is_empty(), "no heading for {lacking:?}");
-    // What the command in the head of the rules replaces.
+    // The text that the command in the first lines of the rules replaces.
     let (_, place) = rules.split_once("sed -i 's|").unwrap();
     let place = place.split('|').next().unwrap();
     assert!(place.starts_with("https://"), "{place}");
@@ -88,7 +88,7 @@ fn each_code_and_each_alert_has_its_failure_mode() {
     }
 }
 
-/// Alerts choose by code; a code that does not exist would never fire.
+/// Alerts choose by code. An alert for a code that does not exist never fires.
 #[test]
 fn alerts_name_codes_that_exist() {
     let rules = read("deploy/monitoring/rules.yaml");
@@ -104,7 +104,7 @@ fn alerts_name_codes_that_exist() {
 fn each_test_that_the_documents_for_operators_name_exists() {
     for document in ["docs/install.md", "docs/operations.md"] {
         let text = read(document);
-        // Their tests stand within paragraphs and tables.
+        // These documents name tests within paragraphs and tables.
         let quoted = text.split('`').skip(1).step_by(2);
         let is_test = |name: &&str| {
             let rest = name.strip_prefix("Test").unwrap_or_default();
@@ -149,7 +149,7 @@ fn each_link_of_a_document_leads_somewhere() {
     assert!(links > 40, "{links}");
 }
 
-/// The anchor that a heading of Markdown gets.
+/// Returns the anchor of a heading in Markdown.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));

@@ -1,5 +1,5 @@
-//! Files as operators have them, met by the binary: each kind that cannot be read is named, and a
-//! plain file in its place heals it without a restart.
+//! Tests that the binary names each kind of file that it cannot read, and reads a plain file in
+//! its place without a restart.
 #![cfg(feature = "testkit")]
 #![allow(missing_docs, clippy::pedantic, clippy::restriction, reason = "tests")]
 
@@ -21,7 +21,7 @@ use support::stand_in::StandIn;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vault-kube-kms");
 
-/// How long a line is waited for before the test fails.
+/// The time limit of a wait for a line.
 const LINE: Duration = Duration::from_secs(30);
 
 /// A provider whose log is read line by line; it ends with this value, by its own process id.
@@ -50,7 +50,7 @@ impl Running {
         Self { process, lines }
     }
 
-    /// The first line from now on that contains all of `texts`.
+    /// Returns the first line from now on that contains all of `texts`.
     fn line_with(&self, texts: &[&str]) -> String {
         loop {
             let line = self.lines.recv_timeout(LINE);
@@ -88,8 +88,8 @@ fn link(to: &'static str) -> impl Fn(&Path) {
 
 type Make = Box<dyn Fn(&Path)>;
 
-/// Kinds of files that no credential or bundle can be read from: what makes one, and how the error
-/// names it.
+/// Kinds of files without a readable credential or bundle: how to make one, and its name in the
+/// error.
 fn kinds() -> Vec<(Make, &'static str)> {
     vec![
         (Box::new(fifo), "is a named pipe (FIFO)"),
@@ -123,7 +123,7 @@ fn a_credential_file_of_any_other_kind_is_named_and_heals() {
             let place = path.display().to_string();
             provider.line_with(&["credential-unreadable", &format!("--{flag}"), &place, named]);
             replace(&path, "a-credential\n");
-            // The file is read; then it is the server that is missing.
+            // The file is read. The next error is about the missing server.
             provider.line_with(&["keeper-unreachable"]);
         }
     }
@@ -162,7 +162,8 @@ fn a_configuration_may_come_through_a_pipe() {
     assert!(text.contains("--transit-key (given in /dev/stdin)"), "{text}");
 }
 
-/// A server, the arguments that lead to it, and the path of its authorities, where nothing is yet.
+/// Returns a server, the arguments that lead to it, and the path for its authorities, which does
+/// not exist yet.
 async fn served(directory: &Path) -> (StandIn, Vec<String>, PathBuf) {
     let stand_in = StandIn::start().await;
     let (secret, ca) = (directory.join("secret-id"), directory.join("ca.pem"));

@@ -1,4 +1,4 @@
-//! The binary while nothing reads what it prints: it serves, it ends, and it counts what is lost.
+//! Tests the binary while its output is not read: it serves, it ends, and it counts lost lines.
 #![allow(missing_docs, clippy::pedantic, clippy::restriction, reason = "tests")]
 
 use std::{
@@ -20,7 +20,7 @@ use vault_kube_kms::adapters::grpc::{
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vault-kube-kms");
 
-/// A pipe that has no room, so that the first byte which a process writes into it waits.
+/// A full pipe, so that the first byte that a process writes must wait.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let flags = fcntl_getfl(&writer).unwrap();
@@ -30,7 +30,7 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
     (reader, writer)
 }
 
-/// A process whose output and errors go into full pipes. Ends with this value.
+/// A process whose output and errors go into full pipes. It ends when this value is dropped.
 struct Unread {
     child: Child,
     stdout: PipeReader,
@@ -105,7 +105,7 @@ async fn connect(socket: &Path) -> KmsClient {
     kms
 }
 
-/// `count` calls, of which 100 are under way at a time.
+/// Makes `count` calls, 100 at a time.
 async fn encrypt(kms: KmsClient, count: usize) {
     let mut callers = tokio::task::JoinSet::new();
     for caller in 0..100 {
@@ -146,7 +146,7 @@ async fn calls_are_answered_while_nothing_reads_the_log() {
     let dropped = metric(port, "vault_kube_kms_log_lines_dropped_total");
     assert!(dropped > 50_000, "{dropped}");
 
-    // The reader is back: it gets what was kept, how much was not, and what comes then.
+    // The reader continues. It gets the kept lines, the number of dropped ones, and new lines.
     let mut lines = BufReader::new(&provider.stdout).lines().map(Result::unwrap);
     let told = lines.find(|line| line.contains("log lines were dropped")).unwrap();
     let number = told.split("\"dropped\":").nth(1).unwrap();

@@ -1,5 +1,5 @@
-//! Who may connect to an abstract socket: any process of the network namespace can dial it, so the
-//! peer's uid decides.
+//! Tests who may connect to an abstract socket. Any process of the network namespace can connect
+//! to it, so the peer's uid decides.
 #![allow(missing_docs, clippy::pedantic, clippy::restriction, reason = "tests")]
 
 use std::{
@@ -83,7 +83,7 @@ fn serve(name: &str, uids: &[u32]) -> CancellationToken {
     stop
 }
 
-/// Whether a process of `uid` is served on the abstract socket `name`.
+/// Returns whether a process of `uid` is served on the abstract socket `name`.
 fn is_served(name: &str, uid: u32) -> bool {
     let test = env::current_exe().unwrap();
     let dial = Command::new(test)
@@ -94,8 +94,8 @@ fn is_served(name: &str, uid: u32) -> bool {
     dial.unwrap().status.success()
 }
 
-/// Not a test of its own: the part of the others that runs under another uid. The server speaks
-/// first in HTTP/2 (SETTINGS), but only to whom it admits.
+/// The part of the other tests that runs under another uid. In HTTP/2 the server sends first
+/// (SETTINGS), but only to an admitted peer.
 #[test]
 #[ignore = "run by the tests below, as another uid"]
 fn dials_when_told() {
@@ -131,7 +131,7 @@ async fn a_named_uid_is_served() {
     stop.cancel();
 }
 
-/// Another uid takes root, and a test binary that the other uid may run.
+/// Another uid needs root, and a test binary that the other uid may run.
 fn may_change_uid() -> bool {
     let listed = Command::new(env::current_exe().unwrap()).arg("--list").uid(NOBODY).output();
     let possible = listed.is_ok_and(|output| output.status.success());

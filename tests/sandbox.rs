@@ -1,5 +1,5 @@
-//! The sandbox: what it refuses and what it lets pass, from within a process that enters it, and at
-//! the binary from outside.
+//! Tests what the sandbox refuses and allows: within a process that enters it, and at the binary
+//! from outside.
 #![allow(
     missing_docs,
     clippy::pedantic,
@@ -38,7 +38,7 @@ fn refused<T>(tried: io::Result<T>, errno: Errno) {
     assert_eq!(error, Some(io::Error::from(errno).to_string()));
 }
 
-/// What a thread may do by `/proc/<pid>/task/<tid>/status`.
+/// Returns the rights of a thread by `/proc/<pid>/task/<tid>/status`.
 fn privileges(status: &Path) -> Vec<String> {
     let text = fs::read_to_string(status).unwrap();
     let names = ["Umask:", "CapPrm:", "CapEff:", "CapBnd:", "NoNewPrivs:", "Seccomp:"];
@@ -55,7 +55,7 @@ const NONE: [&str; 6] = [
     "Seccomp:2",
 ];
 
-/// Whether privileges are dropped. The bounding set can be cut by root alone.
+/// Returns whether privileges are dropped. Only root can reduce the bounding set.
 #[track_caller]
 fn assert_unprivileged(status: &Path) {
     let found = privileges(status);
@@ -82,14 +82,14 @@ fn what_is_not_needed_is_refused_and_what_is_needed_works() {
     assert!(output.status.success() && out.contains("1 passed"), "{out}{err}");
 }
 
-/// This program, for one of its ignored tests alone.
+/// Returns a command of this program that runs one of its ignored tests.
 fn again(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--ignored", "--nocapture"]);
     command
 }
 
-/// A panic of the release build ends so.
+/// A panic of the release build ends in this way.
 #[test]
 fn a_process_in_the_sandbox_can_abort() {
     let status = again("aborts_in_the_sandbox").status().unwrap();
@@ -103,7 +103,7 @@ fn aborts_in_the_sandbox() {
     std::process::abort();
 }
 
-/// Not a test of its own: the one above runs it in a process of its own.
+/// The test above runs this in another process.
 #[test]
 #[ignore = "run by another test, as another process"]
 fn within_the_sandbox() {
@@ -183,7 +183,7 @@ fn ports(needed: u16, other: u16) {
     UdpSocket::bind("127.0.0.1:0").unwrap();
 }
 
-/// A provider that ends with this value, by its own process id.
+/// A provider. It ends, by its own process id, when this value is dropped.
 struct Running(Child);
 
 impl Running {
@@ -281,7 +281,7 @@ fn check_tells_what_the_kernel_offers() {
     assert!(text.contains("WARN  sandbox        --no-sandbox"), "{text}");
 }
 
-/// Names are looked up by libraries and files that are opened after the start.
+/// A lookup of a name opens libraries and files after the start.
 #[test]
 fn names_are_looked_up() {
     let directory = tempfile::tempdir().unwrap();
@@ -338,7 +338,7 @@ fn root_keeps_what_it_needs_to_read_a_file_of_another_user() {
     assert!(lines.iter().any(|line| line.contains("CAP_DAC_READ_SEARCH is kept")), "{lines:#?}");
 }
 
-/// The watchdog dials the provider's own socket, which is older than the sandbox.
+/// The watchdog connects to the provider's own socket, which was bound before the sandbox.
 #[test]
 fn the_watchdog_is_fed_over_an_abstract_socket_too() {
     let directory = tempfile::tempdir().unwrap();

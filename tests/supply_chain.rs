@@ -1,4 +1,4 @@
-//! What is said of the program's dependencies, held against Cargo's own lists.
+//! Compares the documents about the program's dependencies with Cargo's own lists.
 #![allow(missing_docs, clippy::pedantic, clippy::restriction, reason = "tests")]
 
 use std::{
@@ -14,7 +14,8 @@ fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// The crates that are linked into the program on Linux or run while it is built, with all features.
+/// Returns the crates that are linked into the program on Linux or run during its build, with all
+/// features.
 fn used() -> BTreeSet<String> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));

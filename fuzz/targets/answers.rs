@@ -267,7 +267,7 @@ impl Clock for Paused {
     }
 }
 
-/// Hears nothing.
+/// Discards every event.
 #[derive(Debug)]
 struct Deaf;
 

@@ -75,7 +75,7 @@ async fn a_failed_item_fails_only_itself() {
     let (rejected, not_yet) = (Some(Code::CiphertextRejected), Some(Code::VersionNotYet));
     let outcomes = unwrapped(&subject, &sealed).await;
     assert_eq!(codes(&outcomes), [None, rejected, None, not_yet, rejected]);
-    // What has no form at all is not sent.
+    // A ciphertext without the right form is not sent.
     assert_eq!(batches(&stand_in), [4]);
 }
 
@@ -86,9 +86,9 @@ async fn what_failed_inside_the_keeper_is_an_outage_of_its_item_alone() {
     let broken = String::from_utf8(sealed[1].0.as_bytes().to_vec()).unwrap();
     stand_in.shared.engine.lock().unwrap().fails_inside = Some(broken);
     let failed = Some(Code::KeeperAnswer);
-    // The server answers 500: all failures are its own.
+    // The server answers 500, because it caused all failures.
     assert_eq!(codes(&unwrapped(&subject, &sealed).await), [None, failed, None]);
-    // The server answers 400: one of the failures is the caller's.
+    // The server answers 400, because the caller caused one failure.
     sealed[2].1 = AssociatedData::none();
     let rejected = Some(Code::CiphertextRejected);
     assert_eq!(codes(&unwrapped(&subject, &sealed).await), [None, failed, rejected]);
@@ -135,7 +135,7 @@ async fn a_batch_that_fails_as_a_whole_fails_each_with_the_cause() {
 
 type MixUp = fn(&mut Vec<Value>);
 
-/// A result is believed for the item that it names.
+/// A result counts only for the item that it names.
 #[tokio::test]
 async fn results_that_name_another_item_are_refused() {
     let (subject, stand_in) = subject(Manner::default()).await;
@@ -157,7 +157,7 @@ async fn results_that_name_another_item_are_refused() {
     }
 }
 
-/// A server that does not know `reference` names no item beside its result.
+/// A server without `reference` does not name the item of a result.
 #[tokio::test]
 async fn results_without_a_reference_are_taken_in_their_order() {
     let (subject, stand_in) = subject(Manner::default()).await;

@@ -24,7 +24,7 @@ use crate::{
 const READ: &str = "transit/keys/k1";
 const WRAP: &str = "transit/encrypt/k1";
 
-/// A keeper that knows all of these endpoints, in this order.
+/// Makes a keeper with all of these endpoints, in this order.
 fn subject_of(nodes: &[&StandIn]) -> TransitSubject {
     let first = nodes[0];
     let admin = Admin::new(&first.address, "unused", Some(first.ca.clone()));
@@ -34,7 +34,7 @@ fn subject_of(nodes: &[&StandIn]) -> TransitSubject {
     })
 }
 
-/// Asks one endpoint for something, or as many as it takes.
+/// Sends a request to one endpoint, or to as many as it needs.
 async fn wraps(subject: &TransitSubject, wait: Duration) -> Result<(), Code> {
     wraps_with(subject, KekVersion::FIRST, wait).await
 }
@@ -88,7 +88,7 @@ async fn an_endpoint_of_another_cluster_is_refused() {
     let subject = subject_of(&[&one, &foreign]);
     wraps(&subject, SOON).await.unwrap();
     one.set_fault(Some(Fault::sealed()));
-    // Its key of the same name would be another one.
+    // Its key of the same name is another key.
     for _ in 0..5 {
         let code = wraps(&subject, SOON).await.unwrap_err();
         assert!(matches!(code, CLUSTER_FOREIGN | Code::KeeperSealed), "{code}");
@@ -109,13 +109,13 @@ async fn a_redirection_is_followed_once_and_only_to_a_configured_endpoint() {
     wraps(&subject, SOON).await.unwrap();
     assert_eq!(two.requests_for(WRAP), 1);
 
-    // Not to a third one, though it is of the same cluster: the token would go with it.
+    // Not to a third server, even of the same cluster, because it would get the token.
     one.set_fault(Some(Fault::Redirect(other.address.clone())));
     two.set_fault(Some(Fault::Redirect(other.address.clone())));
     assert_eq!(wraps(&subject, SOON).await, Err(Code::KeeperFailed));
     assert_eq!(other.requests_for(WRAP), 0);
 
-    // And not in circles: a few tries, as in an election, and no more.
+    // Redirections in a circle end after a few tries, as in an election.
     one.set_fault(Some(Fault::Redirect(two.address.clone())));
     two.set_fault(Some(Fault::Redirect(one.address.clone())));
     let before = one.requests_for(WRAP) + two.requests_for(WRAP);
@@ -123,7 +123,7 @@ async fn a_redirection_is_followed_once_and_only_to_a_configured_endpoint() {
     assert!((3..=6).contains(&(one.requests_for(WRAP) + two.requests_for(WRAP) - before)));
 }
 
-/// A proxy before one address, say, that serves no `sys/health`: it is never taken for the cluster.
+/// An endpoint without `sys/health`, such as a proxy, never counts as a member of the cluster.
 #[tokio::test]
 async fn an_endpoint_that_does_not_say_who_it_is_is_asked_for_nothing() {
     for status in [400, 403, 404, 429] {
@@ -141,7 +141,8 @@ async fn an_endpoint_that_does_not_say_who_it_is_is_asked_for_nothing() {
     }
 }
 
-/// A node that never learns of a key version is no reason to fail while another one knows it.
+/// A node that never learns of a key version causes no failure while another node knows the
+/// version.
 #[tokio::test]
 async fn a_version_that_one_node_lacks_is_asked_for_elsewhere() {
     let (one, two, subject, newest) = with_a_stale_node().await;
@@ -151,8 +152,8 @@ async fn a_version_that_one_node_lacks_is_asked_for_elsewhere() {
     assert_eq!((one.requests_for(WRAP), two.requests_for(WRAP)), (1, 3), "two is asked first");
 }
 
-/// Otherwise it would hide new versions from a provider that starts beside it, and from one that
-/// knows them its answers would look like a rollback.
+/// Otherwise a new provider would not see new versions, and a provider that knows them would
+/// report a rollback.
 #[tokio::test]
 async fn a_stale_node_does_not_hide_a_version_that_another_one_knows() {
     let (one, two, subject, newest) = with_a_stale_node().await;
@@ -160,13 +161,13 @@ async fn a_stale_node_does_not_hide_a_version_that_another_one_knows() {
         let described = subject.kek.describe(within(&subject, SOON)).await;
         described.unwrap().latest
     };
-    // Who answers late does not count, so it may take more than one look on a busy machine.
+    // A late answer does not count, so a busy machine may need more than one read.
     tokio::time::timeout(SOON, async { while latest().await != newest {} }).await.unwrap();
     assert_eq!(one.requests_for(READ), two.requests_for(READ));
     assert!(subject.client.endpoints()[0].preferred, "being asked beside does not change that");
 }
 
-/// The first of two endpoints does not know the newest key version and never will.
+/// The first of two endpoints never learns of the newest key version.
 async fn with_a_stale_node() -> (StandIn, StandIn, TransitSubject, KekVersion) {
     let one = StandIn::start().await;
     let two = one.node().await;
@@ -184,7 +185,7 @@ async fn a_node_that_hangs_does_not_keep_the_key_from_being_read() {
     wraps(&subject, SOON).await.unwrap();
     for fault in [Fault::Hang, Fault::Reset, Fault::sealed(), Fault::nonsense()] {
         two.set_fault(Some(fault.clone()));
-        // Its share of the time, and its own time limit, would be more than that.
+        // Its share of the time, and its own time limit, are longer than that.
         let described = subject.kek.describe(within(&subject, 2 * SOON));
         let described = tokio::time::timeout(Duration::from_millis(1_700), described).await;
         assert!(matches!(described, Ok(Ok(_))), "{fault:?}: {described:?}");
@@ -195,7 +196,7 @@ async fn a_node_that_hangs_does_not_keep_the_key_from_being_read() {
     assert!(described.is_ok(), "by the third one: {described:?}");
 }
 
-/// A leader that was deposed answers so for a moment, while others serve already.
+/// A former leader answers in this way for a short time, while other nodes serve already.
 #[tokio::test]
 async fn a_node_without_a_leader_sends_nobody_away() {
     for fault in [
@@ -212,7 +213,7 @@ async fn a_node_without_a_leader_sends_nobody_away() {
     }
 }
 
-/// A standby may not know a new token yet either; what all refuse is believed.
+/// A standby may not know a new token yet. A refusal counts only if all endpoints refuse.
 #[tokio::test]
 async fn a_token_that_one_node_does_not_know_is_shown_to_another() {
     let one = StandIn::start().await;
@@ -227,14 +228,15 @@ async fn a_token_that_one_node_does_not_know_is_shown_to_another() {
     assert_eq!(logins(), 2);
 }
 
-/// The next token follows at once, or a second later where the last one was new.
+/// The next login follows at once, or a second later if the last token was new.
 async fn works_again(subject: &TransitSubject) {
     tokio::time::timeout(SOON, async { while wraps(subject, SOON).await.is_err() {} })
         .await
         .expect("with a new token");
 }
 
-/// What a stored object causes is not a token's fault: the second node took the token.
+/// A refusal because of a stored object says nothing about the token: the second node accepts the
+/// token.
 #[tokio::test]
 async fn a_refusal_of_a_node_that_took_the_token_is_the_calls_own() {
     let one = StandIn::start().await;
@@ -249,7 +251,7 @@ async fn a_refusal_of_a_node_that_took_the_token_is_the_calls_own() {
     assert_eq!(logins(&one) + logins(&two), 1);
 }
 
-/// A standby that points back at the leader does not know better than the leader does.
+/// A standby that redirects to the leader does not overrule the leader's answer.
 #[tokio::test]
 async fn a_token_that_the_leader_refuses_is_dead_though_standbys_redirect() {
     let leader = StandIn::start().await;
@@ -259,7 +261,7 @@ async fn a_token_that_the_leader_refuses_is_dead_though_standbys_redirect() {
         standby.fail_next(1_000, "transit", &Fault::Redirect(leader.address.clone()));
     }
     wraps(&subject, SOON).await.unwrap();
-    // After an outage of the leader a standby is asked first.
+    // After an outage of the leader, a standby is the preferred endpoint.
     leader.set_fault(Some(Fault::sealed()));
     wraps(&subject, SOON).await.unwrap_err();
     leader.set_fault(None);
@@ -268,7 +270,7 @@ async fn a_token_that_the_leader_refuses_is_dead_though_standbys_redirect() {
     assert_eq!(leader.requests_for("auth/approle/login"), 2);
 }
 
-/// A standby may not know a new secret ID yet: its refusal would be believed for an hour.
+/// A standby may not know a new secret ID yet. Its refusal would stop logins for an hour.
 #[tokio::test]
 async fn logins_go_to_the_active_node() {
     let one = StandIn::start().await;
@@ -283,7 +285,7 @@ async fn logins_go_to_the_active_node() {
     assert_eq!(three.requests_for("auth/approle/login"), 1);
 }
 
-/// An endpoint of another cluster is reported at the start, and not first in an outage.
+/// An endpoint of another cluster is reported at the start, before an outage needs it.
 #[tokio::test]
 async fn endpoints_are_checked_before_they_are_needed() {
     let one = StandIn::start().await;

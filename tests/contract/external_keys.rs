@@ -1,5 +1,5 @@
-//! OpenBao's external keys: the KEK of the Transit engine lies in another keeper, here the Transit
-//! engine of a second server, by the plugin that is built into OpenBao.
+//! OpenBao's external keys: the KEK of the Transit engine is in another keeper. Here this is the
+//! Transit engine of a second server, used through OpenBao's built-in plugin.
 
 use std::sync::{
     Arc,
@@ -58,8 +58,8 @@ impl External {
     }
 }
 
-/// Makes a key at `inner`, and lets the Transit engine of `outer` use it under the name that this
-/// returns.
+/// Makes a key at `inner`, and makes the Transit engine of `outer` use it. Returns its name at
+/// `outer`.
 async fn refer(outer: &Admin, inner: &Admin, name: &str, number: u32) -> String {
     let key = format!("{name}-{number}");
     let kind = json!({"type": "aes256-gcm96"});
@@ -70,7 +70,7 @@ async fn refer(outer: &Admin, inner: &Admin, name: &str, number: u32) -> String 
     format!("{name}:{key}")
 }
 
-/// Of one rule: `inner` is the server that has the keys.
+/// The servers of one rule. `inner` has the keys.
 struct Ruled {
     external: External,
     inner: Admin,
@@ -109,7 +109,7 @@ async fn a_key_that_lies_elsewhere_keeps_every_rule() {
     .await;
 }
 
-/// The text of such a failure says "failed to decrypt"; the stored object is not to blame.
+/// The text of such a failure says "failed to decrypt", but the stored object is not the cause.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_of_the_other_keeper_is_an_outage_and_no_bad_ciphertext() {
     let Some(outer) = OpenBao::start().await else { return };

@@ -1,4 +1,4 @@
-//! Logins, renewals and unwraps against the stand-in: what each answer leads to.
+//! Logins, renewals and unwraps against the stand-in: the result of each answer.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn subject(stand_in: &StandIn, change: impl FnOnce(&mut Wiring)) -> TransitSubje
     TransitSubject::with(admin, stand_in.provisioned.clone(), change)
 }
 
-/// A stand-in whose secret ID is wrapped, and a keeper that is given the wrapping token.
+/// Makes a stand-in whose secret ID is wrapped, and a keeper with the wrapping token.
 async fn wrapped(faults: &[(&str, Fault)]) -> (StandIn, TransitSubject) {
     let stand_in = StandIn::start().await;
     let token = "wrapping-token-canary".to_owned();
@@ -81,7 +81,7 @@ async fn a_login_that_takes_four_seconds_succeeds_and_leaves_no_token_behind() {
     assert_eq!(stand_in.shared.engine.lock().unwrap().live_tokens(), 1);
 }
 
-/// The token of a login that is given up is revoked when it comes.
+/// The token of an abandoned login is revoked when it arrives.
 #[tokio::test]
 async fn a_token_that_comes_after_the_time_out_is_revoked() {
     let stand_in = StandIn::start().await;
@@ -112,7 +112,7 @@ async fn tokens_of_few_uses_are_revoked_and_the_role_is_tried_again() {
     heals(&subject, Duration::from_secs(15)).await;
 }
 
-/// The keeper did not look at the pair: nothing but time is needed.
+/// The keeper did not check the pair, so a later try may succeed.
 #[tokio::test]
 async fn a_refusal_that_is_not_about_the_pair_heals_by_itself() {
     for (status, text) in [
@@ -135,7 +135,7 @@ async fn a_wrapped_custom_secret_id_is_unwrapped() {
     subject.kek.describe(within(&subject, SOON)).await.unwrap();
 }
 
-/// A proxy that answers instead of the keeper is no theft.
+/// An answer of a proxy in place of the keeper does not mean a stolen token.
 #[tokio::test]
 async fn a_page_instead_of_an_answer_about_a_wrapping_token_is_tried_again() {
     let page = |status| Fault::Says(status, "<html>no backend</html>".to_owned());
@@ -148,7 +148,7 @@ async fn a_page_instead_of_an_answer_about_a_wrapping_token_is_tried_again() {
         (UNWRAP, Fault::Reset),
     ] {
         let (stand_in, subject) = wrapped(&[(path, fault.clone())]).await;
-        // A lookup is repeated at once; an unwrap once the token was looked up again.
+        // A lookup is repeated at once. An unwrap is repeated after a new lookup of the token.
         let described = subject.kek.describe(within(&subject, SOON)).await;
         let code = described.err().map(|error| error.code());
         assert_ne!(code, Some(WRAPPING_TOKEN_USED), "{path} {fault:?}");

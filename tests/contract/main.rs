@@ -1,4 +1,4 @@
-//! The contract suite, run against every keeper there is.
+//! Runs the contract suite against every keeper.
 #![allow(missing_docs, unreachable_pub, clippy::pedantic, clippy::restriction, reason = "tests")]
 
 #[path = "../support/mod.rs"]

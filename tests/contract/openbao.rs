@@ -1,5 +1,5 @@
-//! A real OpenBao, or the server that `VAULT_ADDR` names: one server for the whole suite, a key
-//! and a role of its own for each rule.
+//! A real OpenBao, or the server that `VAULT_ADDR` names. The whole suite has one server, and
+//! each rule its own key and role.
 
 use std::{net::SocketAddr, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! What the client tries again, and what it does not, request by request.
+//! Tests which requests the client repeats.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ async fn unwrap(subject: &TransitSubject, wrapped: &Wrapped) -> Result<Plaintext
     subject.kek.unwrap(item, within(subject, SOON)).await
 }
 
-/// How many requests a wrap costs that meets these faults, one by one, and how it ends.
+/// Returns the number of requests of a wrap that meets these faults one by one, and its result.
 async fn cost(faults: &[Fault]) -> (u64, Result<(), Code>) {
     let (subject, stand_in) = subject(Manner::default()).await;
     wrap(&subject, 1, SOON).await.unwrap();
@@ -101,7 +101,7 @@ async fn no_call_costs_more_than_six_requests() {
         Fault::error(400, "version is too new"),
     ];
     assert_eq!(cost(&all).await, (6, Err(Code::VersionNotYet)));
-    // Of one kind there are fewer.
+    // There are fewer repeats for one kind of fault.
     let long = vec![Fault::error(500, "internal error"); 8];
     assert_eq!(cost(&long).await, (2, Err(Code::KeeperFailed)));
 }
@@ -149,7 +149,7 @@ async fn retries_end_by_the_deadline_with_the_cause_of_the_last_try() {
         let error = wrap(&subject, 1, Duration::from_millis(700)).await.unwrap_err();
         let took = subject.clock().now().since(began);
         assert_eq!(error.code(), code, "{fault:?}: {error}");
-        // By its own time limit a request that hangs would take two seconds.
+        // The time limit of a request that hangs is two seconds.
         assert!(took < Duration::from_millis(1_700), "{fault:?}: {took:?}");
         stand_in.set_fault(None);
         crate::stand_in::heals(&subject).await;

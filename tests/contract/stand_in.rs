@@ -1,4 +1,4 @@
-//! The Vault adapter against the stand-in: every rule, and then every fault.
+//! Tests the Vault adapter against the stand-in: every rule, and then every fault.
 
 use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
 
@@ -26,7 +26,7 @@ use crate::support::{
     transit::{Silence, TransitSubject},
 };
 
-/// A keeper for a stand-in, and the stand-in.
+/// Makes a stand-in and a keeper for it.
 pub async fn subject(manner: Manner) -> (TransitSubject, StandIn) {
     let stand_in = StandIn::with(manner).await;
     let admin = Admin::new(&stand_in.address, "unused", Some(stand_in.ca.clone()));
@@ -48,7 +48,7 @@ async fn wrapped(subject: &TransitSubject) -> (Ciphertext, AssociatedData) {
     (wrapped.ciphertext, associated_data)
 }
 
-/// What describe, wrap and unwrap fail with, with `wait` to do it.
+/// Returns the errors of describe, wrap and unwrap, with the deadline `wait`.
 async fn failures(
     subject: &TransitSubject,
     wait: Duration,
@@ -109,7 +109,7 @@ async fn the_stand_in_keeps_every_rule() {
     .await;
 }
 
-/// What Go's server answers to plain HTTP on a port that speaks TLS.
+/// The answer of Go's server to plain HTTP on a TLS port.
 const PLAIN_HTTP: &str = "Client sent an HTTP request to an HTTPS server.\n";
 
 #[tokio::test]
@@ -120,7 +120,8 @@ async fn every_fault_is_classified_and_passes() {
         (Fault::Reset, Code::KeeperUnreachable),
         (Fault::HalfBody, Code::KeeperUnreachable),
         (Fault::html_502(), Code::Intermediary),
-        // Each of these was once taken for the keeper's word about key, policy or stored object.
+        // Each of these once counted as a statement of the keeper about key, policy or stored
+        // object.
         (Fault::Says(200, "<html>Sign in</html>".to_owned()), Code::Intermediary),
         (Fault::Says(400, "<html>Bad Request</html>".to_owned()), Code::Intermediary),
         (Fault::Says(403, "<html>Forbidden</html>".to_owned()), Code::Intermediary),
@@ -139,8 +140,8 @@ async fn every_fault_is_classified_and_passes() {
     }
 }
 
-/// An endpoint that failed is left alone for two seconds at most. Only one that hangs takes as long as the
-/// limit.
+/// An endpoint that failed is not used for two seconds at most. Only one that hangs takes as long
+/// as the limit.
 pub async fn heals(subject: &TransitSubject) {
     let healed = async {
         while subject.kek.describe(within(subject, SOON)).await.is_err() {
@@ -175,7 +176,8 @@ async fn a_dead_token_costs_one_login_for_all_who_meet_it() {
     wrapped(&subject).await;
     assert_eq!(stand_in.requests_for("auth/approle/login"), 1);
     stand_in.expire_tokens();
-    // A token that dies young is replaced a little later; all 16 get the same new one.
+    // A token that is refused soon after its login is replaced a little later. All 16 calls get
+    // the same new one.
     let calls = (0..16).map(|_| {
         let (kek, clock) = (subject.kek.clone(), subject.clock());
         tokio::spawn(async move {
@@ -225,8 +227,8 @@ async fn require_enterprise_admits_a_licence_and_nothing_else() {
     }
 }
 
-/// Vault before 1.13 ignores associated data without a word; it must be found out before anything
-/// is written.
+/// Vault before 1.13 ignores associated data without an error. The keeper must detect this before
+/// it writes.
 #[tokio::test]
 async fn a_server_that_ignores_associated_data_never_writes() {
     let manner = Manner { ignores_associated_data: true, ..Manner::default() };

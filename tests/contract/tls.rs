@@ -1,4 +1,4 @@
-//! Whom the Vault adapter believes that it is Vault, and which client certificate it presents.
+//! Tests which servers the Vault adapter trusts, and which client certificate it presents.
 
 use std::{sync::Mutex, time::Duration};
 
@@ -29,7 +29,7 @@ use crate::support::{
     transit::{TransitSubject, Wiring},
 };
 
-/// What describing the key gives with `change`d settings, at a server whose certificate is for
+/// Describes the key with settings that `change` has changed, at a server with a certificate for
 /// 127.0.0.1 and localhost.
 async fn described(change: impl FnOnce(&mut Wiring)) -> Result<(), KmsError> {
     described_by(StandIn::start().await, change).await

@@ -57,7 +57,7 @@ impl Journal {
         self.violations.lock().unwrap_or_else(PoisonError::into_inner).push(text);
     }
 
-    /// A hash of all events in order. Two runs of a seed have the same one.
+    /// Returns all lines in order. Two runs of a seed have the same lines.
     pub fn trace(&self) -> Vec<String> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -18,7 +18,7 @@ const POLL_HEALTHY_MS: u64 = 60_000;
 const POLL_FAILING_MS: u64 = 10_000;
 const EXPIRY_MS: u64 = 180_000;
 
-/// How long a call is waited for.
+/// The time limit of a call.
 const TIMEOUT_MS: u64 = 3_000;
 
 /// A seed as it is stored with each object that was written under it.
@@ -32,7 +32,7 @@ pub struct Stored {
     pub written_ms: u64,
 }
 
-/// What Status, and Encrypt where it was asked, answered.
+/// The answers of Status, and of Encrypt if it was called.
 type Probe = Result<(StatusAnswer, Option<Encrypted>), KmsError>;
 
 #[derive(Default)]
@@ -40,11 +40,11 @@ pub struct ApiServer {
     current: Option<(Arc<Stored>, u64)>,
     cached: BTreeSet<u64>,
     next_poll_ms: u64,
-    /// The poll under way, with the number and the seed that its Encrypt is for.
+    /// The running poll, with the number and the seed of its Encrypt.
     poll: Option<(Call<Probe>, u64, [u8; 32])>,
     /// Polls in a row in which Encrypt answered another key id than Status.
     pub mismatches: u32,
-    /// The last poll found all well.
+    /// Whether the last poll succeeded.
     pub healthy: bool,
 }
 
@@ -53,8 +53,8 @@ impl ApiServer {
         *self = Self::default();
     }
 
-    /// Polls if it is time to, and takes in what the poll before found. `number` names the seed that
-    /// an Encrypt would be for.
+    /// Polls when it is due, and reads the result of the poll before. `number` names the seed of
+    /// a new Encrypt.
     pub fn poll(&mut self, node: &Node, executor: &mut Executor, now_ms: u64, number: u64) {
         if let Some((call, number, seed)) = self.poll.take() {
             let began_ms = call.began_ms;
@@ -63,7 +63,7 @@ impl ApiServer {
                     self.poll = Some((call, number, seed));
                     return;
                 }
-                // It has hung up.
+                // The call was cancelled.
                 Progress::Waiting(_) | Progress::Lost => self.healthy = false,
                 Progress::Answered(probe) => {
                     self.healthy =
@@ -82,7 +82,7 @@ impl ApiServer {
         }
     }
 
-    /// Whether all is well.
+    /// Returns whether the last poll succeeded.
     fn take_in(
         &mut self,
         status: StatusAnswer,
@@ -106,17 +106,17 @@ impl ApiServer {
         status.ailment.is_none()
     }
 
-    /// What an object written now would be stored with; nothing once the seed has expired.
+    /// Returns the seed for an object that is written now, or nothing after the seed has expired.
     pub fn write(&self, now_ms: u64) -> Option<Arc<Stored>> {
         self.current.as_ref().filter(|(_, expires)| now_ms < *expires).map(|(s, _)| s.clone())
     }
 
-    /// Whether the seed of an object is in the cache.
+    /// Returns whether the seed of an object is in the cache.
     pub fn knows(&self, stored: &Stored) -> bool {
         self.cached.contains(&stored.number)
     }
 
-    /// The seed of an object was read.
+    /// Records that the seed of an object was read.
     pub fn learn(&mut self, stored: &Stored) {
         self.cached.insert(stored.number);
     }

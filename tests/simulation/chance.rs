@@ -1,4 +1,4 @@
-//! Chance that a seed decides (SplitMix64).
+//! Random numbers that a seed decides (SplitMix64).
 
 #[derive(Debug)]
 pub struct Chance(u64);
@@ -16,12 +16,12 @@ impl Chance {
         z ^ (z >> 31)
     }
 
-    /// A number in `0..bound`.
+    /// Returns a number in `0..bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
-    /// Once in `rarity` times.
+    /// Returns true once in `rarity` times.
     pub fn once_in(&mut self, rarity: u64) -> bool {
         self.below(rarity) == 0
     }

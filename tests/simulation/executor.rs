@@ -1,4 +1,5 @@
-//! Runs futures in virtual time, one after the other, in an order that depends on nothing but them.
+//! Runs futures in virtual time, one after the other, in an order that depends only on the
+//! futures.
 
 use std::{
     cell::RefCell,
@@ -13,7 +14,7 @@ use super::keeper::World;
 
 type Ready = Arc<Mutex<VecDeque<u64>>>;
 
-/// Puts its task into the queue of those that are to be polled.
+/// Puts its task into the queue of tasks to poll.
 struct Wakes {
     task: u64,
     ready: Ready,
@@ -37,7 +38,7 @@ pub struct Executor {
     tasks: BTreeMap<u64, Task>,
     ready: Ready,
     begun: u64,
-    /// Nodes that stand still, with the tasks that were woken meanwhile.
+    /// Paused nodes, with the tasks that were woken during the pause.
     still: BTreeMap<usize, BTreeSet<u64>>,
 }
 
@@ -66,7 +67,7 @@ impl Executor {
         Call { answer, began_ms: now_ms }
     }
 
-    /// Ends all tasks of `node`, wherever they are.
+    /// Ends all tasks of `node`.
     pub fn end(&mut self, node: usize) {
         self.tasks.retain(|_, task| task.node != node);
     }
@@ -84,7 +85,7 @@ impl Executor {
         self.ready.lock().unwrap().extend(woken);
     }
 
-    /// Moves time to `until_ms`, and runs all that is to run until then.
+    /// Moves time to `until_ms`, and runs all tasks that are due until then.
     pub fn run_until(&mut self, world: &Mutex<World>, until_ms: u64) {
         loop {
             self.run_ready();
@@ -116,13 +117,13 @@ impl Executor {
     }
 }
 
-/// A call that was begun.
+/// A running call.
 pub struct Call<T> {
     answer: Rc<RefCell<Option<T>>>,
     pub began_ms: u64,
 }
 
-/// What became of a call.
+/// The result of a call.
 pub enum Progress<T> {
     Answered(T),
     Waiting(Call<T>),

@@ -1,4 +1,4 @@
-//! The keeper: one key, several replicas that answer as of some seconds ago.
+//! The keeper: one key, and several replicas that lag by some seconds.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,7 +42,7 @@ impl KeyState {
         (version >= self.min_decryption).then_some(found.1)
     }
 
-    /// Whether this state can unwrap what `material` wrapped as `version`.
+    /// Returns whether this state can unwrap a ciphertext of `version` with `material`.
     pub fn reads(&self, version: u32, material: u64) -> bool {
         self.kept(version) == Some(material)
     }
@@ -52,7 +52,7 @@ impl KeyState {
 pub struct World {
     pub now_ms: u64,
     pub chance: Chance,
-    /// Every state the key was in, from when on.
+    /// Every state of the key, with its start.
     pub history: Vec<(u64, KeyState)>,
     pub lags_ms: [u64; 3],
     pub has_date: bool,
@@ -62,13 +62,13 @@ pub struct World {
     pub denied: BTreeSet<usize>,
     /// Nodes whose calls take seconds.
     pub slow: BTreeSet<usize>,
-    /// Nodes that are not told the key's metadata.
+    /// Nodes that may not read the key's metadata.
     pub unread: BTreeSet<usize>,
-    /// What was told to each node since it started.
+    /// The answers to each node since its start.
     pub told: [Told; 3],
-    /// Who is to be woken when, in order.
+    /// The wakers in the order of their times.
     pub timers: BTreeMap<(u64, u64), Waker>,
-    /// When each wrap was answered, by its nonce.
+    /// The time of each wrap's answer, by its nonce.
     pub wrapped_ms: BTreeMap<u64, u64>,
     timers_set: u64,
     materials: u64,
@@ -127,7 +127,7 @@ impl World {
         });
     }
 
-    /// Whether the number that a rotation would give stood for a key before.
+    /// Returns whether a rotation would give a version number that was used before.
     pub fn next_number_was_used(&self) -> bool {
         let next = self.truth().latest() + 1;
         self.history.iter().any(|(_, state)| state.versions.contains_key(&next))
@@ -140,7 +140,7 @@ impl World {
         self.history.push((self.now_ms, state));
     }
 
-    /// Whether `material` could be unwrapped by every state of the last `span_ms`.
+    /// Returns whether every state of the last `span_ms` could unwrap `material`.
     pub fn read_throughout(&self, version: u32, material: u64, span_ms: u64) -> bool {
         let from = self.now_ms.saturating_sub(span_ms);
         let first = self.history.iter().rposition(|(at, _)| *at <= from).unwrap_or(0);
@@ -152,7 +152,7 @@ impl World {
         self.timers.insert((at_ms, self.timers_set), waker);
     }
 
-    /// How long a message between `node` and the keeper is under way.
+    /// Returns the time of a message between `node` and the keeper.
     fn latency_ms(&mut self, node: usize) -> u64 {
         if self.slow.contains(&node) {
             return 500 + self.chance.below(1_500);
@@ -171,7 +171,7 @@ impl World {
     }
 }
 
-/// One node's way to the keeper.
+/// The connection of one node to the keeper.
 #[derive(Debug)]
 pub struct SimulatedKek {
     pub world: Arc<Mutex<World>>,
@@ -179,7 +179,7 @@ pub struct SimulatedKek {
 }
 
 impl SimulatedKek {
-    /// A message is under way. Fails at the deadline.
+    /// Waits for the time of a message. Fails at the deadline.
     async fn travel(&self, deadline: Monotonic) -> Result<(), KmsError> {
         let (arrives_ms, deadline_ms) = {
             let mut world = self.world.lock().unwrap();
@@ -226,12 +226,12 @@ fn seal(version: u32, material: u64, nonce: u64, aad: &[u8], plaintext: &[u8]) -
     bytes
 }
 
-/// The nonce of a ciphertext of this keeper.
+/// Returns the nonce of a ciphertext of this keeper.
 pub fn nonce_of(ciphertext: &Ciphertext) -> u64 {
     u64::from_be_bytes(ciphertext.as_bytes()[12..20].try_into().unwrap())
 }
 
-/// The version and the material of a ciphertext of this keeper.
+/// Returns the version and the material of a ciphertext of this keeper.
 pub fn written_with(ciphertext: &Ciphertext) -> (u32, u64) {
     let bytes = ciphertext.as_bytes();
     let version = u32::from_be_bytes(*bytes.first_chunk().unwrap());

@@ -50,7 +50,7 @@ fn a_delay_that_does_not_cover_the_lag_is_found_out() {
     assert!(found, "200 seeds found nothing wrong with a lag of 200 s");
 }
 
-/// A failure can be looked into only if its seed replays it.
+/// A failure can be examined only if its seed replays it.
 #[test]
 fn a_seed_that_runs_twice_gives_the_same_trace() {
     for seed in 0..20 {

@@ -1,4 +1,4 @@
-//! A node: the provider's domain over the ports, with a clock of its own that is never right.
+//! A node: the provider's domain over the ports, with its own inexact clock.
 
 use std::{
     collections::BTreeMap,
@@ -78,7 +78,7 @@ impl Telemetry for Silence {
 pub struct Node {
     pub off_ms: Arc<AtomicI64>,
     pub started_ms: u64,
-    /// Since when Status tells an incident, if it does.
+    /// The time since which Status reports an incident, if it does.
     pub incident_since_ms: Option<u64>,
     service: Arc<KeyService>,
     watch: Arc<KeyWatch>,
@@ -120,14 +120,14 @@ impl Node {
         }
     }
 
-    /// Ends the process and starts it again: all it knew is gone, and so are the calls to it.
+    /// Ends the process and starts it again. Its state and its calls are lost.
     pub fn restart(&mut self, executor: &mut Executor) {
         executor.end(self.index);
         executor.go_on(self.index);
         *self = Self::start(&self.world.clone(), executor, self.index, self.off_ms.clone());
     }
 
-    /// Takes note of whether Status tells an incident.
+    /// Records whether Status reports an incident.
     pub fn note_incident(&mut self) {
         let incident = self
             .service
@@ -149,7 +149,7 @@ impl Node {
         self.index
     }
 
-    /// The version that writes.
+    /// Returns the version that writes.
     pub fn view_writer(&self) -> Option<KekVersion> {
         self.watch.standing().1.map(|writer| writer.version)
     }

@@ -1,4 +1,4 @@
-//! What the keeper told one node of the key, in the order in which the node asked.
+//! The keeper's answers to one node about the key, in the order of the requests.
 
 use std::collections::BTreeMap;
 
@@ -13,15 +13,15 @@ use super::node::Node;
 /// The answers of a keeper to one node since it started.
 #[derive(Clone, Debug, Default)]
 pub struct Told {
-    /// When the newest answer was asked for.
+    /// The time of the request of the newest answer.
     pub asked_ms: Option<u64>,
-    /// Every version of the key that the node met first, with its creation time.
+    /// Every version of the first key that the node has seen, with its creation time.
     born: BTreeMap<KekVersion, VersionIdentity>,
-    /// The newest answer that neither lagged behind an earlier one nor was of another key.
+    /// The newest answer that did not lag behind an earlier one and was about the same key.
     current: Option<KekSnapshot>,
-    /// An answer came since the last check.
+    /// Whether an answer came since the last check.
     is_new: bool,
-    /// The version that wrote when Status was last well.
+    /// The version that wrote when Status was last ok.
     wrote: Option<KekVersion>,
 }
 
@@ -41,7 +41,7 @@ impl Told {
         }
     }
 
-    /// Holds what `node` knows and says against what it was told.
+    /// Compares the knowledge and the Status of `node` with the answers that it got.
     pub fn check(&mut self, node: &Node, context: &str) {
         let status = node.status();
         let code = status.as_ref().err().map(|error| error.code());

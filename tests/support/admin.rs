@@ -1,4 +1,4 @@
-//! An operator's hand at a Vault or OpenBao server: plain requests with a root token.
+//! The actions of an operator at a Vault or OpenBao server: plain requests with a root token.
 
 use std::{fs, path::Path};
 
@@ -13,7 +13,7 @@ use hyper_util::{
 use serde_json::{Value, json};
 use vault_kube_kms::adapters::vault::tls::{Identity, TlsSettings, Trust};
 
-/// A server and the power to change it.
+/// A server and its root token.
 #[derive(Clone)]
 pub struct Admin {
     pub address: String,
@@ -22,7 +22,7 @@ pub struct Admin {
     http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
-/// What a provider needs to reach one key.
+/// The settings by which a provider reaches one key.
 #[derive(Clone, Debug)]
 pub struct Provisioned {
     pub key: String,
@@ -46,7 +46,7 @@ impl Admin {
         Self { address: address.to_owned(), ca, token: token.to_owned(), http }
     }
 
-    /// Sends a request below `/v1/`; the status and the JSON of the answer.
+    /// Sends a request below `/v1/`. Returns the status and the JSON of the answer.
     pub async fn send(&self, method: Method, path: &str, body: Value) -> Option<(u16, Value)> {
         let request = Request::builder()
             .method(method)
@@ -60,32 +60,32 @@ impl Admin {
         Some((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
     }
 
-    /// A request that must succeed.
+    /// Sends a request that must succeed.
     pub async fn must(&self, method: Method, path: &str, body: Value) -> Value {
         let (status, answer) = self.send(method, path, body).await.expect("the server answers");
         assert!(status < 300, "{path}: {status} {answer}");
         answer
     }
 
-    /// Its root token.
+    /// Returns its root token.
     pub fn token(&self) -> &str {
         &self.token
     }
 
-    /// Whether the server is ready to serve.
+    /// Returns whether the server is ready to serve.
     pub async fn is_ready(&self) -> bool {
         let answer = self.send(Method::GET, "sys/health", Value::Null).await;
         answer.is_some_and(|(status, _)| status == 200)
     }
 
-    /// Mounts the engines that [`Admin::provision`] uses, unless they are there.
+    /// Mounts the engines that [`Admin::provision`] uses, unless they exist.
     pub async fn mount(&self) {
         let _there =
             self.send(Method::POST, "sys/mounts/transit", json!({"type": "transit"})).await;
         let _there = self.send(Method::POST, "sys/auth/approle", json!({"type": "approle"})).await;
     }
 
-    /// A fresh key `name` with the least policy, and a role that may use it.
+    /// Makes a key `name`, and a role with the minimal policy for it.
     pub async fn provision(&self, name: &str) -> Provisioned {
         self.provision_as(name, ordinary_key()).await
     }
@@ -112,8 +112,8 @@ impl Admin {
         }
     }
 
-    /// The same server through the eyes of a role: a token with its policy costs a server more
-    /// than a root token does.
+    /// Returns the same server with a token of a role, because a token with a policy costs a
+    /// server more than a root token does.
     pub async fn logged_in(&self, role: &Provisioned) -> Self {
         let body = json!({"role_id": role.role_id, "secret_id": role.secret_id});
         let answer = self.must(Method::POST, "auth/approle/login", body).await;
@@ -121,7 +121,7 @@ impl Admin {
         Self::new(&self.address, token, self.ca.clone())
     }
 
-    /// The flags of a provider for `role`, with the files that they name in `directory`.
+    /// Returns the flags of a provider for `role`, and writes their files to `directory`.
     pub fn provider_args(&self, role: &Provisioned, directory: &Path) -> Vec<String> {
         let (ca, secret_id) = (directory.join("ca.pem"), directory.join("secret-id"));
         fs::write(&ca, self.ca.as_ref().unwrap()).unwrap();
@@ -143,7 +143,7 @@ impl Admin {
         self.must(Method::POST, &format!("transit/keys/{key}"), settings).await;
     }
 
-    /// Ends unwrapping with `version` of `key` and with those below.
+    /// Forbids unwrapping with `version` of `key` and with lower versions.
     pub async fn retire(&self, key: &str, version: u32) {
         let settings = json!({"min_decryption_version": version + 1});
         self.must(Method::POST, &format!("transit/keys/{key}/config"), settings).await;
@@ -158,7 +158,7 @@ impl Admin {
     }
 }
 
-/// The settings of a key whose versions lie in the server.
+/// Returns the settings of a key whose versions are in the server.
 fn ordinary_key() -> Value {
     json!({"type": "aes256-gcm96"})
 }

@@ -1,4 +1,5 @@
-//! A relay before a server, to play an outage of a server that others use meanwhile.
+//! A relay in front of a server. It simulates an outage for one client, while others use the
+//! server.
 
 use std::net::SocketAddr;
 
@@ -44,7 +45,7 @@ impl Relay {
         Self { address, gate, serving }
     }
 
-    /// From now on, old and new connections meet `gate`.
+    /// Applies `gate` to old and new connections from now on.
     pub fn set(&self, gate: Gate) {
         self.gate.send_replace(gate);
     }

@@ -1,4 +1,4 @@
-//! What the suites share: servers to test against, and a keeper that is wired to one.
+//! The parts that suites share: servers, and a keeper that is connected to one.
 #![allow(
     dead_code,
     missing_debug_implementations,

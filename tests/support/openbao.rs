@@ -17,7 +17,7 @@ use super::admin::Admin;
 const ROOT_TOKEN: &str = "root-of-the-tests";
 const START: Duration = Duration::from_secs(60);
 
-/// A server that ends with this value, by its own process id.
+/// A server. It ends, by its own process id, when this value is dropped.
 pub struct OpenBao {
     process: Child,
     pub admin: Admin,
@@ -25,8 +25,8 @@ pub struct OpenBao {
 }
 
 impl OpenBao {
-    /// Starts a server and waits until it serves. `None`, loudly, where there is no program; on
-    /// CI that fails.
+    /// Starts a server and waits until it serves. Without the program it prints a warning and
+    /// returns `None`; on CI it fails.
     pub async fn start() -> Option<Self> {
         Self::start_with(|_| String::new()).await
     }
@@ -85,7 +85,7 @@ impl Drop for OpenBao {
     }
 }
 
-/// The server that the environment names, if it names one.
+/// Returns the server that the environment names, if it names one.
 pub fn named_by_the_environment() -> Option<Admin> {
     let address = env::var("VAULT_ADDR").ok()?;
     let token = env::var("VAULT_TOKEN").expect("VAULT_ADDR needs a root token in VAULT_TOKEN");
@@ -117,7 +117,7 @@ fn program() -> Option<PathBuf> {
     }
     let text = "SKIPPED: NO OPENBAO SERVER; run `cargo xtask tools`";
     assert!(env::var("CI").as_deref() != Ok("true"), "{text}");
-    // Past the test harness's capture, so that it is seen.
+    // The test harness does not capture this output.
     drop(writeln!(io::stderr(), "{text}"));
     None
 }

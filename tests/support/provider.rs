@@ -20,7 +20,7 @@ const START: Duration = Duration::from_secs(60);
 pub struct Provider {
     process: Child,
     socket: PathBuf,
-    /// From exec to the first accepted connection.
+    /// The time from exec to the first accepted connection.
     pub accepted_after: Duration,
 }
 
@@ -44,7 +44,7 @@ impl Provider {
         Self { process, socket, accepted_after: started.elapsed() }
     }
 
-    /// A client, once Status is ok.
+    /// Returns a client after Status is ok.
     pub async fn healthy_client(&self) -> KmsClient {
         let address = SocketAddress::File(self.socket.clone());
         let mut client = client::connect(&address).await.unwrap();
@@ -56,12 +56,12 @@ impl Provider {
         client
     }
 
-    /// Resident memory in KiB.
+    /// Returns the resident memory in KiB.
     pub fn resident_kib(&self) -> u64 {
         self.status_kib("VmRSS:")
     }
 
-    /// The most it ever had, in KiB.
+    /// Returns the peak of the resident memory in KiB.
     pub fn peak_kib(&self) -> u64 {
         self.status_kib("VmHWM:")
     }
@@ -73,7 +73,7 @@ impl Provider {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// What all its threads have used.
+    /// Returns the processor time of all its threads.
     pub fn processor_time(&self) -> Duration {
         let threads = fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
         let nanos = threads.map(|thread| {

@@ -1,4 +1,4 @@
-//! A keeper wired to a server, as `serve` wires it.
+//! A keeper that is connected to a server as in `serve`.
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
@@ -34,7 +34,7 @@ use vault_kube_kms::{
 
 use super::admin::{Admin, Provisioned};
 
-/// Nobody listens.
+/// Discards every event.
 #[derive(Debug)]
 pub struct Silence;
 
@@ -42,7 +42,7 @@ impl Telemetry for Silence {
     fn record(&self, _: Event<'_>) {}
 }
 
-/// What can be set about a keeper on a server.
+/// The settings of a keeper on a server.
 pub struct Wiring {
     pub client: ClientSettings,
     pub login: LoginSettings,
@@ -50,7 +50,7 @@ pub struct Wiring {
 }
 
 impl Wiring {
-    /// The settings of the `AppRole`.
+    /// Returns the settings of the `AppRole`.
     pub fn approle(&mut self) -> &mut AppRoleSettings {
         match &mut self.login.method {
             MethodSettings::AppRole(settings) => settings,
@@ -59,7 +59,7 @@ impl Wiring {
     }
 }
 
-/// A Transit key on a server, and all that keeps it reachable.
+/// A Transit key on a server, and the tasks that keep it reachable.
 pub struct TransitSubject {
     pub kek: Arc<dyn Kek>,
     pub client: Arc<VaultClient>,
@@ -72,7 +72,7 @@ pub struct TransitSubject {
 }
 
 impl TransitSubject {
-    /// A keeper for what was provisioned at the server of `admin`.
+    /// Makes a keeper for the key and role at the server of `admin`.
     pub fn new(admin: Admin, provisioned: Provisioned) -> Self {
         Self::with(admin, provisioned, |_| ())
     }

@@ -1,4 +1,4 @@
-//! What a keeper can do wrong, and the rule that catches it.
+//! The faults of a keeper, and the rule that catches each.
 
 /// A method of the port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,7 +9,7 @@ pub enum Method {
     UnwrapMany,
 }
 
-/// One thing that a keeper does wrong.
+/// One fault of a keeper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     // Binding.
@@ -77,7 +77,7 @@ pub enum Fault {
     UnwrapsWithTheFormerKey,
 }
 
-/// A fault, the rule that catches it, and a part of what that rule then says.
+/// A fault, the rule that catches it, and a part of that rule's message.
 pub struct Mutant {
     pub fault: Fault,
     pub rule: &'static str,

@@ -1,4 +1,4 @@
-//! A keeper in memory that keeps every rule, but for the fault that it is given.
+//! A keeper in memory that keeps every rule, except the one that its fault breaks.
 
 use std::{
     sync::{
@@ -36,14 +36,15 @@ use super::{
     state::{State, Version, Way, random},
 };
 
-/// Longer than any pause that the suite lets pass, and than it waits for a thread that is blocked.
+/// Longer than any pause that the suite accepts, and than its wait for a blocked thread.
 const BLOCKS: Duration = Duration::from_millis(400);
 const BLOCKS_FOR_GOOD: Duration = Duration::from_secs(6);
 
-/// How many cancelled calls use up the permits of [`Fault::LosesAPermitWhenCancelled`].
+/// The number of cancelled calls that uses up the permits of
+/// [`Fault::LosesAPermitWhenCancelled`].
 const PERMITS: usize = 32;
 
-/// What begins each ciphertext. The version, the nonce and the sealed bytes follow.
+/// The prefix of each ciphertext. The version, the nonce and the sealed bytes follow.
 const MARK: u8 = 0xc1;
 
 #[derive(Debug)]
@@ -53,7 +54,7 @@ pub struct MemoryKek {
     pub clock: Arc<SystemClock>,
     state: Mutex<State>,
     pub way: watch::Sender<Way>,
-    /// What a keeper with such a fault keeps.
+    /// The state of a keeper with such a fault.
     was_away: AtomicBool,
     cached: Mutex<Option<KekSnapshot>>,
     permits_lost: AtomicUsize,
@@ -95,7 +96,7 @@ impl MemoryKek {
         self.state.lock().unwrap()
     }
 
-    /// The way of every call to the server.
+    /// Passes every call to the server.
     async fn reach(&self, method: Method, deadline: Monotonic) -> Result<(), KmsError> {
         if self.has(Fault::BlocksIn(method)) {
             thread::sleep(BLOCKS);
@@ -156,7 +157,7 @@ impl MemoryKek {
         }
     }
 
-    /// The version to use, if `state` has it.
+    /// Returns the version to use, if `state` has it.
     fn version(&self, state: &State, version: KekVersion) -> Result<Version, KmsError> {
         match state.versions.get(&version) {
             Some(found) if version >= state.min_decryption => Ok(found.clone()),
@@ -195,7 +196,7 @@ impl MemoryKek {
         })
     }
 
-    /// What faulty keepers take for the ciphertext that they are given.
+    /// Returns the bytes that a faulty keeper reads in place of the given ciphertext.
     fn taken_for(&self, bytes: &[u8]) -> Vec<u8> {
         let wrapped = self.wrapped.lock().unwrap();
         let known = wrapped.iter().find(|known| match self.fault {
@@ -240,7 +241,7 @@ impl MemoryKek {
         })
     }
 
-    /// The plaintext that is wrapped, by way of the shared buffer where there is one.
+    /// Returns the plaintext to wrap, through the shared buffer if there is one.
     async fn taken_in(&self, plaintext: &Plaintext) -> Vec<u8> {
         let bytes = plaintext.expose();
         match self.fault {

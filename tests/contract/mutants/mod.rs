@@ -1,5 +1,5 @@
-//! The suite itself: a keeper without a fault keeps every rule, and each fault is caught by the rule
-//! that is meant to catch it.
+//! Tests of the suite itself: a keeper without a fault keeps every rule, and the intended rule
+//! catches each fault.
 
 mod faults;
 mod keeper;
@@ -33,10 +33,11 @@ mod without_pinning {
     vault_kube_kms::kek_contract!(Sealed(Memory::new(Some(Fault::PinsNothingAndSaysSo))));
 }
 
-/// How many mutants are tried at once. Most of the time of a slow one is spent waiting.
+/// The number of mutants that run at once. A slow mutant mostly waits.
 const AT_ONCE: usize = 16;
 
-/// Runs with one thread, as the program does. The text of the rule's panic, where it is broken.
+/// Runs a rule with one thread, as the program does. Returns the text of the panic if the rule is
+/// broken.
 fn broken_text(mutant: &faults::Mutant) -> Option<String> {
     let rule = Rule::ALL.iter().find(|rule| rule.name() == mutant.rule).expect("there is a rule");
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();

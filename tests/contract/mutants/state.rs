@@ -1,4 +1,4 @@
-//! The key of the keeper in memory: its versions, and what an operator does to them.
+//! The key of the keeper in memory: its versions, and the actions of an operator.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use super::faults::Fault;
 #[derive(Clone, Debug)]
 pub struct Version {
     pub created: UnixTime,
-    /// What a keeper that knows no time calls the version.
+    /// The name of the version at a keeper without creation times.
     pub name: [u8; 16],
     key: [u8; 32],
 }
@@ -41,7 +41,7 @@ impl Version {
     }
 }
 
-/// What stands between the keeper and its imagined server.
+/// The connection between the keeper and its imagined server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     Open,
@@ -49,7 +49,7 @@ pub enum Way {
     Hangs,
 }
 
-/// What is kept behind the lock.
+/// The data behind the lock.
 #[derive(Debug)]
 pub struct State {
     pub versions: BTreeMap<KekVersion, Version>,

@@ -20,7 +20,7 @@ impl Memory {
         Self(Arc::new(MemoryKek::new(fault, Arc::new(SystemClock::new()))))
     }
 
-    /// One without a fault whose versions have no creation times.
+    /// A keeper without a fault, whose versions have no creation times.
     pub fn without_times() -> Self {
         let mut keeper = MemoryKek::new(None, Arc::new(SystemClock::new()));
         keeper.knows_times = false;
@@ -66,7 +66,7 @@ impl Subject for Memory {
     }
 }
 
-/// A keeper that binds nothing, inside the layer that binds for it.
+/// A keeper that does not bind, inside the layer that binds for it.
 pub struct Sealed(pub Memory);
 
 #[async_trait]

@@ -1,4 +1,4 @@
-//! All of it together, step by step, and what must hold at every step.
+//! Runs all parts step by step, and checks the rules at every step.
 
 mod trouble;
 
@@ -26,33 +26,33 @@ type Check = Call<Result<(StatusAnswer, Option<Encrypted>), KmsError>>;
 /// Replicas lag for less than this; the rotation delay covers it and two polls.
 const LAG_MS: u64 = 25_000;
 
-/// How long faults happen, and how long everything then has to heal.
+/// The duration of the faults, and the time for the recovery.
 const TROUBLE_MS: u64 = 360_000;
 const PEACE_MS: u64 = 240_000;
 
-/// After a change at the keeper, every node knows it this much later: the lag and a poll, and a
-/// little.
+/// The time after a change at the keeper until every node knows it: the lag, a poll, and a
+/// margin.
 const SETTLED_MS: u64 = LAG_MS + 20_000;
 
-/// No call takes longer, but for those to a node that stands still.
+/// The time limit of a call to a node that is not paused.
 const CALL_MS: u64 = 4_000;
 
-/// A key that went back is an incident 60 s after every replica shows it.
+/// A rolled-back key is an incident 60 s after every replica shows it.
 const NOTICED_MS: u64 = SETTLED_MS + 65_000;
 
-/// An operator restarts a node that has told an incident for this long.
+/// An operator restarts a node that has reported an incident for this time.
 const ACKNOWLEDGED_MS: u64 = 30_000;
 
 /// How far apart nodes may switch: clocks are left alone up to 2 s, the keeper's has whole seconds
 /// and differs between replicas by half a second either way, and steps are one second.
 const CLOCK_ERROR_MS: u64 = 5_000;
 
-/// Where the story of a seed is told.
+/// The output of a run.
 pub enum ToldTo {
     Nobody,
-    /// One line for each thing that happens.
+    /// Prints one line for each event.
     StandardError,
-    /// The same, and what every node says after each step.
+    /// Collects the same lines, and the state of every node after each step.
     Trace(RefCell<Vec<String>>),
 }
 
@@ -64,22 +64,22 @@ pub struct ControlPlane {
     nodes: Vec<Node>,
     servers: Vec<ApiServer>,
     etcd: Vec<Arc<Stored>>,
-    /// Reads that are under way, each by a server.
+    /// The running reads, each of a server.
     reads: Vec<(usize, Arc<Stored>, Read)>,
-    /// Encrypts that are under way for [`Self::finish_checks`], each at a node.
+    /// The running Encrypts for [`Self::finish_checks`], each at a node.
     checks: Vec<(usize, Check)>,
-    /// Until when each node stands still.
+    /// The end of each node's pause.
     still_until_ms: [u64; 3],
     seeds: u64,
-    /// Which material each key id ever stood for.
+    /// The key material of each key id so far.
     ids: BTreeMap<String, u64>,
-    /// The ids that each node told since it last settled.
+    /// The key ids of each node's Status since it last settled.
     told: Vec<Vec<String>>,
-    /// When the key last changed otherwise than by a rotation.
+    /// The time of the last change of the key that was not a rotation.
     upheaval_ms: u64,
-    /// When another key came to stand under the name, or an older state of it.
+    /// The time at which another key, or an older state, got the name.
     replaced_ms: Vec<u64>,
-    /// When each node could last not reach the keeper, or was denied.
+    /// The last time at which each node could not reach the keeper, or was denied.
     trouble_ms: Vec<u64>,
 }
 
@@ -115,7 +115,7 @@ impl ControlPlane {
         }
     }
 
-    /// Runs to the end. Returns the trace, which is empty unless the story is told to one.
+    /// Runs to the end. Returns the trace, which is empty unless a trace was requested.
     pub fn run(mut self) -> Vec<String> {
         while self.now() < TROUBLE_MS {
             self.trouble();
@@ -186,7 +186,7 @@ impl ControlPlane {
         self.trace();
     }
 
-    /// Adds what is known and under way to the trace, where there is one.
+    /// Adds the state and the running calls to the trace, if there is one.
     fn trace(&self) {
         if let ToldTo::Trace(lines) = &self.told_to {
             let nodes = self.nodes.iter().map(|node| (node.status(), node.view()));
@@ -228,7 +228,7 @@ impl ControlPlane {
         lists.iter().any(|list| list.contains(&node)) || self.executor.stands_still(node)
     }
 
-    /// Holds what a node knows and says against what it was told.
+    /// Compares the knowledge and the Status of each node with the answers that it got.
     fn check_what_is_known(&self, node: usize) {
         let context = format!("seed {}, {} ms, node {node}", self.seed, self.now());
         let mut told = std::mem::take(&mut self.world.lock().unwrap().told[node]);
@@ -236,11 +236,11 @@ impl ControlPlane {
         self.world.lock().unwrap().told[node] = told;
     }
 
-    /// Whether `node` has had peace long enough to know all there is to know.
+    /// Returns whether `node` had no fault for long enough to know every change.
     fn settled(&self, node: usize) -> bool {
         let now = self.now();
         let since = self.trouble_ms[node].max(self.nodes[node].started_ms).max(self.upheaval_ms);
-        // A key that was replaced while a node was away looks like a rolled-back one to it.
+        // A key that was replaced while a node was down looks to it like a rolled-back one.
         let away_or_replaced = self.replaced_ms.last().map(|at| at.max(&self.trouble_ms[node]));
         let noticed = away_or_replaced.is_none_or(|at| now - at > NOTICED_MS);
         now - since > SETTLED_MS && noticed && self.nodes[node].incident_since_ms.is_none()
@@ -267,7 +267,7 @@ impl ControlPlane {
         self.reads.push((server, stored, self.executor.call(server, now, call)));
     }
 
-    /// What one node wrote every node reads, unless the keeper itself lost the version.
+    /// Every node reads the objects of every other node, unless the keeper has lost the version.
     fn finish_reads(&mut self) {
         for (server, stored, call) in std::mem::take(&mut self.reads) {
             match call.progress() {
@@ -304,7 +304,7 @@ impl ControlPlane {
             && world.read_throughout(stored.version, stored.material, span_ms)
     }
 
-    /// No id stands for two keys.
+    /// Checks that no key id has two keys.
     fn finish_checks(&mut self) {
         for (node, call) in std::mem::take(&mut self.checks) {
             match call.progress() {
@@ -340,7 +340,7 @@ impl ControlPlane {
         }
     }
 
-    /// Nodes switch together: but for the moment of a takeover, all write with one version.
+    /// Checks that nodes switch together: except during a take-over, all write with one version.
     fn check_that_nodes_agree(&self) {
         let now = self.now();
         let near_a_takeover = {

@@ -1,17 +1,17 @@
-//! What happens to the keeper, the nodes, their clocks and the API servers.
+//! The faults of the keeper, the nodes, their clocks and the API servers.
 
 use std::sync::atomic::Ordering;
 
 use super::ControlPlane;
 
 impl ControlPlane {
-    /// Something happens, now and then.
+    /// Begins a fault or an operator's action, at random.
     pub(super) fn trouble(&mut self) {
         let node = self.below(3) as usize;
         match self.below(400) {
             0..8 => {
                 self.say(format_args!("the key is rotated"));
-                // After a rollback a number comes to stand for another key.
+                // After a rollback a version number may get another key.
                 if self.world.lock().unwrap().next_number_was_used() {
                     self.replaced();
                 }
@@ -77,7 +77,7 @@ impl ControlPlane {
             state.min_decryption = decryption;
             let encryption = latest.saturating_sub(two as u32).max(decryption);
             state.min_encryption = if two == 3 { 0 } else { encryption };
-            // Once in a while what was archived is trimmed away for good.
+            // At times, archived versions are trimmed.
             if one == 0 && two == 0 {
                 state.versions.retain(|version, _| *version >= decryption);
             }
@@ -92,7 +92,7 @@ impl ControlPlane {
         self.replaced_ms.push(self.upheaval_ms);
     }
 
-    /// The key goes back to what it was at some moment.
+    /// The key goes back to an earlier state.
     fn restore_backup(&mut self) {
         self.replaced();
         let mut world = self.world.lock().unwrap();
@@ -106,7 +106,8 @@ impl ControlPlane {
 
     fn move_clock(&mut self, node: usize) {
         let has_date = self.world.lock().unwrap().has_date;
-        // Without the keeper's clock nothing corrects ours, so it must be nearly right.
+        // Without the keeper's clock, the node's clock is not corrected, so it must be nearly
+        // right.
         let most = if has_date { 3_600_000 } else { 2_000 };
         // Half of them near the edge at which the keeper's clock begins to correct ours.
         let off = if self.below(2) == 0 {

@@ -1,4 +1,4 @@
-//! The stand-in's Transit key and its AppRole, in the order of checks that real servers keep.
+//! The stand-in's Transit key and AppRole. They check requests in the order of real servers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,27 +28,27 @@ pub struct Engine {
     /// Whether the role asks for a secret ID.
     pub bind_secret_id: bool,
     pub token_num_uses: u64,
-    /// The wrapping token that is good, and the `creation_path` of what it wraps.
+    /// The valid wrapping token, and the `creation_path` of its content.
     pub wrapping: Option<(String, String)>,
     tokens: BTreeSet<String>,
     issued: u64,
     versions: BTreeMap<u32, Version>,
-    /// The newest version that the node which answers knows of.
+    /// The newest version that the answering node knows.
     pub known: u32,
     cluster: String,
-    /// The sizes of the batches that came.
+    /// The sizes of the received batches.
     pub batches: Vec<usize>,
-    /// Batches are refused, as an old server does that does not know them.
+    /// The server refuses batches, as an old server does.
     pub refuses_batches: bool,
-    /// Whether each result of a batch has the `reference` of its item, as those of OpenBao 2.7.2 have.
+    /// Whether each result of a batch has the `reference` of its item, as with OpenBao 2.7.2.
     pub echoes: bool,
     /// Changes the results of each batch before they are sent.
     pub mixes_up: Option<fn(&mut Vec<Value>)>,
-    /// An item of a batch whose ciphertext is this one fails by the server's own fault.
+    /// An item of a batch with this ciphertext fails by the server's own fault.
     pub fails_inside: Option<String>,
     pub min_decryption: u32,
     pub min_encryption: u32,
-    /// What a key read adds or overrides, to play keys of other kinds.
+    /// The fields that a key read adds or overrides, to simulate keys of other kinds.
     pub key_overrides: BTreeMap<String, Value>,
 }
 
@@ -87,7 +87,7 @@ impl Engine {
         self.versions.insert(next, Version { created, key });
     }
 
-    /// Puts another key of one version in the place of this one.
+    /// Replaces the key by another one with one version.
     pub fn replace(&mut self) {
         self.versions.clear();
         self.min_decryption = 1;
@@ -157,7 +157,7 @@ impl Engine {
         (200, self.auth(&token))
     }
 
-    /// How many tokens were given and not ended.
+    /// Returns the number of tokens that were given and have not ended.
     pub fn live_tokens(&self) -> usize {
         self.tokens.len()
     }
@@ -257,7 +257,8 @@ impl Engine {
         }
     }
 
-    /// 400 when any item is the caller's fault, 500 when all failures are the server's, as seen.
+    /// The status is 400 when the caller caused any failure, and 500 when the server caused all,
+    /// as real servers answer.
     fn decrypt_batch(&mut self, items: &Value) -> Reply {
         let items = items.as_array().cloned().unwrap_or_default();
         self.batches.push(items.len());

@@ -1,6 +1,6 @@
 //! A stand-in for Vault: real TLS, the Transit and AppRole calls that a provider makes, and
-//! faults on demand. It answers as `vault-http.md`'s servers were observed to, and where no
-//! server could be observed (Vault before 1.13, Enterprise), as documented.
+//! faults on demand. It answers as real servers were observed to. Where no server could be
+//! observed (Vault before 1.13, Enterprise), it answers as documented.
 
 mod engine;
 mod server;
@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 
 use super::admin::Provisioned;
 
-/// What goes wrong with a request.
+/// A fault of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The answer comes this much later.
@@ -29,7 +29,7 @@ pub enum Fault {
     Hang,
     /// The connection is reset after the request was read.
     Reset,
-    /// The connection is reset once the request was carried out.
+    /// The connection is reset after the request was carried out.
     ResetAfter,
     /// The answer's body ends half way.
     HalfBody,
@@ -60,12 +60,12 @@ impl Fault {
         Self::error(503, "Vault is sealed")
     }
 
-    /// A standby that redirects to where nobody is known.
+    /// A standby that redirects to an unknown address.
     pub fn redirect_elsewhere() -> Self {
         Self::Redirect("https://127.0.0.1:1".to_owned())
     }
 
-    /// JSON of another kind than was asked for.
+    /// JSON of another form than the request expects.
     pub fn nonsense() -> Self {
         Self::Says(200, r#"{"data":{"plaintext":7,"keys":[]}}"#.to_owned())
     }
@@ -74,13 +74,13 @@ impl Fault {
 /// How the stand-in differs from a current OpenBao.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Manner {
-    /// Vault before 1.13: associated data is ignored without a word.
+    /// Vault before 1.13: associated data is ignored without an error.
     pub ignores_associated_data: bool,
     /// Vault Enterprise: there is a licence.
     pub enterprise: bool,
 }
 
-/// A running stand-in, with one key and one role. It ends with this value.
+/// A running stand-in, with one key and one role. It ends when this value is dropped.
 pub struct StandIn {
     pub address: String,
     pub ca: Vec<u8>,
@@ -89,24 +89,24 @@ pub struct StandIn {
     serving: JoinHandle<()>,
 }
 
-/// What tests and the server both see.
+/// The state that tests and the server share.
 pub struct Shared {
     pub engine: Arc<Mutex<Engine>>,
     script: Mutex<Script>,
     by_path: Mutex<BTreeMap<String, u64>>,
-    /// Whether this node says that it is the active one.
+    /// Whether this node reports that it is active.
     leads: AtomicBool,
-    /// The newest version that this node will ever know of.
+    /// The newest version that this node will ever know.
     knows: AtomicU32,
     authority: Authority,
 }
 
-/// Which requests meet which fault.
+/// The faults, and the requests that get them.
 #[derive(Default)]
 struct Script {
-    /// Every request, for as long as this is set.
+    /// Every request gets this fault while it is set.
     always: Option<Fault>,
-    /// The next requests for a path that begins so, one by one.
+    /// The faults of the next requests for paths with this prefix, one by one.
     next: Vec<(String, Fault)>,
 }
 
@@ -123,18 +123,18 @@ impl StandIn {
         first
     }
 
-    /// A server that agrees to no hybrid key exchange.
+    /// Starts a server that refuses a hybrid key exchange.
     pub async fn classical() -> Self {
         let engine = Engine::new(Manner::default());
         Self::of(Arc::new(Mutex::new(engine)), Authority::classical()).await
     }
 
-    /// Another node of the same cluster, under the same authority.
+    /// Starts another node of the same cluster, under the same authority.
     pub async fn node(&self) -> Self {
         Self::of(self.shared.engine.clone(), self.shared.authority.clone()).await
     }
 
-    /// A node of another cluster, under the same authority.
+    /// Starts a node of another cluster, under the same authority.
     pub async fn foreign_node(&self) -> Self {
         let engine = Engine::new(Manner::default());
         Self::of(Arc::new(Mutex::new(engine)), self.shared.authority.clone()).await
@@ -161,28 +161,28 @@ impl StandIn {
         Self { address, ca, provisioned, shared, serving }
     }
 
-    /// From now on every request meets `fault`; `None` ends that.
+    /// Gives every request `fault` from now on. `None` ends that.
     pub fn set_fault(&self, fault: Option<Fault>) {
         self.shared.script.lock().unwrap().always = fault;
     }
 
-    /// The next `count` requests for a path that begins with `path` meet `fault`.
+    /// Gives the next `count` requests for a path that begins with `path` the fault `fault`.
     pub fn fail_next(&self, count: usize, path: &str, fault: &Fault) {
         let next = &mut self.shared.script.lock().unwrap().next;
         next.extend((0..count).map(|_| (path.to_owned(), fault.clone())));
     }
 
-    /// Ends every token that was given out.
+    /// Revokes every token.
     pub fn expire_tokens(&self) {
         self.shared.engine.lock().unwrap().expire_tokens();
     }
 
-    /// Whether this node says, from now on, that it is the active one; the first one does.
+    /// Sets whether this node reports that it is active. The first node does so at the start.
     pub fn lead(&self, leads: bool) {
         self.shared.leads.store(leads, Ordering::Relaxed);
     }
 
-    /// This node does not learn of any version that is made from now on.
+    /// From now on this node does not learn of new versions.
     pub fn learn_no_more(&self) {
         let newest = self.shared.engine.lock().unwrap().newest();
         self.shared.knows.store(newest, Ordering::Relaxed);
@@ -192,7 +192,7 @@ impl StandIn {
         self.shared.engine.lock().unwrap().rotate();
     }
 
-    /// How many requests came for `path`, below `/v1/`.
+    /// Returns the number of requests for `path`, below `/v1/`.
     pub fn requests_for(&self, path: &str) -> u64 {
         self.shared.by_path.lock().unwrap().get(path).copied().unwrap_or(0)
     }

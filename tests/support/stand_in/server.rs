@@ -1,4 +1,4 @@
-//! The stand-in's server: TLS, HTTP/1.1, and the faults.
+//! The server of the stand-in: TLS, HTTP/1.1, and the faults.
 
 use std::{convert::Infallible, future::pending, io, sync::Arc, sync::atomic::Ordering};
 
@@ -24,7 +24,7 @@ use super::{Fault, Shared};
 
 type Answer = Response<BoxBody<Bytes, io::Error>>;
 
-/// An authority, and the certificate of it that all nodes show.
+/// An authority, and its certificate for all nodes.
 #[derive(Clone)]
 pub struct Authority {
     pub pem: String,
@@ -36,7 +36,7 @@ impl Authority {
         Self::with(aws_lc_rs::default_provider())
     }
 
-    /// One whose nodes agree to no hybrid key exchange.
+    /// An authority whose nodes refuse a hybrid key exchange.
     pub fn classical() -> Self {
         let kx_groups = vec![aws_lc_rs::kx_group::SECP256R1, aws_lc_rs::kx_group::SECP384R1];
         Self::with(CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() })
@@ -56,7 +56,7 @@ impl Authority {
     }
 }
 
-/// Serves `shared` on a free port: its address and the serving task.
+/// Serves `shared` on a free port. Returns its address and the serving task.
 pub async fn start(shared: Arc<Shared>) -> (String, JoinHandle<()>) {
     let tls = TlsAcceptor::from(shared.authority.config.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
