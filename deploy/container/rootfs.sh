@@ -21,7 +21,7 @@ chmod 755 "$work"
 for package in $packages; do
     deb=$(echo "$work/$package"_*.deb)
     dpkg-deb --extract "$deb" "$work/$package"
-    # Scanners find the packages, and what is known of their weaknesses, by these files.
+    # Scanners find the packages and their known weaknesses by these files.
     dpkg-deb --field "$deb" Package Version Architecture Source Maintainer >"$root/var/lib/dpkg/status.d/$package"
     mkdir -p "$root/usr/share/doc/$package"
     # The text for libgcc is in gcc-12-base.
@@ -47,7 +47,7 @@ cat >"$root/etc/group" <<'GROUPS'
 root:x:0:
 vault-kube-kms:x:65532:
 GROUPS
-# A volume that is mounted here takes these modes: any uid may make its socket.
+# A volume that is mounted here gets these modes: any uid may make its socket.
 chmod 1777 "$root/tmp" "$root/run/vault-kube-kms"
 if [ "${2:-}" = shell ]; then
     mkdir -p "$root/bin"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # After an installation or an upgrade: the deb gives "configure", the rpm the number of versions that
-# are installed now. Nothing is started or restarted: when a control plane changes its KMS provider is
-# the administrator's choice.
+# are installed now. Nothing is started or restarted: the administrator
+# chooses the time at which a control plane changes its KMS provider.
 set -e
 
 case "$1" in

@@ -1,8 +1,8 @@
 #!/bin/sh
 # After a removal (the deb gives "remove", the rpm 0) and a purge of the deb. Settings are removed by
-# dpkg. What the administrator put there stays: credentials, other environment files, the key of the
-# embedded keeper, without which what it encrypted cannot be read. The user stays too, so that its number
-# is given to nothing else.
+# dpkg. Files of the administrator stay: credentials, other environment files, and the key of the
+# embedded keeper, without which its data cannot be read. The user stays too, so that no other user
+# gets its number.
 set -e
 
 case "$1" in

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Before a removal (the deb gives "remove", the rpm 0), and not before an upgrade: stops what runs.
+# Before a removal (the deb gives "remove", the rpm 0), and not before an upgrade: stops the service.
 set -e
 
 case "$1" in
@@ -7,7 +7,7 @@ remove | 0) ;;
 *) exit 0 ;;
 esac
 
-# The socket first, or a client that dials would start the service again.
+# The socket first, because a client that connects would start the service again.
 if [ -d /run/systemd/system ]; then
     systemctl stop vault-kube-kms.socket
     systemctl stop 'vault-kube-kms*.service'

@@ -1,13 +1,13 @@
 #!/bin/sh
 # Makes what vault-kube-kms needs at Vault or OpenBao: the Transit engine, the key, the policy, and an
-# AppRole. May be run again: mounts, key and role stay as they are, the policy is written anew, and each run
-# makes a further secret ID.
+# AppRole. It is safe to run it again: it keeps mounts, key and role, writes the policy again, and makes a
+# further secret ID.
 #
 # usage: setup.sh DIRECTORY
 #
-# Writes role-id and a new secret-id to DIRECTORY, mode 0400, to be put on a node. The server and its
-# namespace are named as for the program itself (VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE; or BAO_…).
-# What may be changed:
+# Writes role-id and a new secret-id for a node to DIRECTORY, mode 0400. The variables of the CLI name the
+# server and its namespace (VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE; or BAO_…).
+# Settings, as variables:
 #   CLI        vault     the program: vault or bao
 #   MOUNT      transit   mount of the Transit engine
 #   KEY        kubernetes
@@ -15,7 +15,7 @@
 #   TOKEN_TTL  1h
 #   CIDRS      (none)    networks from which the role may log in, with commas between them
 #   WRAP_TTL   (none)    such as 10m: secret-id holds a token that wraps the secret ID, for
-#                        --approle-secret-id-wrapped; the policy ROLE-issuer is for what hands out more
+#                        --approle-secret-id-wrapped; the policy ROLE-issuer is for the issuer of more
 set -eu
 umask 077
 directory=$1
@@ -23,7 +23,7 @@ cli=${CLI:-vault} mount=${MOUNT:-transit} key=${KEY:-kubernetes} role=${ROLE:-va
 wrap=${WRAP_TTL:-}
 
 have() { "$cli" "$1" list -format=json | grep -qF "\"$2/\""; }
-# Prints a policy of this folder with the names that were chosen.
+# Prints a policy of this folder with the chosen names.
 policy() {
     sed -e "s|transit/\([a-z]*\)/kubernetes|$mount/\1/$key|" \
         -e "s|/role/vault-kube-kms/|/role/$role/|" "$(dirname "$0")/$1"
@@ -31,7 +31,7 @@ policy() {
 
 have secrets "$mount" || "$cli" secrets enable -path="$mount" transit
 have auth approle || "$cli" auth enable approle
-# A key that is there is left alone, with its settings.
+# Keeps an existing key and its settings.
 "$cli" read "$mount/keys/$key" >/dev/null 2>&1 ||
     "$cli" write -f "$mount/keys/$key" type=aes256-gcm96
 text=$(policy policy.hcl)

@@ -1,6 +1,6 @@
 # The keeper's side of vault-kube-kms: the Transit engine, the key, the policy, and the roles to log in with.
 #
-# It makes no secret ID: that would stay in the state file. Make one a node, as docs/operations.md says.
+# It makes no secret ID, because that would stay in the state file. Make one for each node, as docs/operations.md says.
 
 locals {
   # The policy that `vault-kube-kms policy` prints, for these names.
@@ -18,7 +18,7 @@ resource "vault_mount" "transit" {
   type = "transit"
 
   lifecycle {
-    # With the mount goes each of its keys, and with the key all that it encrypted.
+    # The end of the mount would delete its keys, and no object could be decrypted any more.
     prevent_destroy = true
   }
 }
@@ -30,7 +30,7 @@ resource "vault_transit_secret_backend_key" "key" {
 
   lifecycle {
     prevent_destroy = true
-    # It is raised by hand, once everything is written with a newer version.
+    # Raise it by hand after everything is written with a newer version.
     ignore_changes = [min_decryption_version]
   }
 }
@@ -54,7 +54,7 @@ resource "vault_approle_auth_backend_role" "node" {
   secret_id_bound_cidrs = var.cidrs
 }
 
-# For what hands out wrapped secret IDs.
+# For the issuer of wrapped secret IDs.
 resource "vault_policy" "issuer" {
   name   = "${var.role}-issuer"
   policy = local.issuer_policy
@@ -65,7 +65,7 @@ resource "vault_jwt_auth_backend" "jwt" {
   path         = "jwt"
   bound_issuer = var.jwt.issuer
   jwks_url     = var.jwt.jwks_url
-  # The server gives them back without the line break at the end, which would be a change in each plan.
+  # The server returns them without the final line break, which would be a change in each plan.
   jwt_validation_pubkeys = var.jwt.public_keys == null ? null : [for key in var.jwt.public_keys : trimspace(key)]
 }
 
