@@ -92,7 +92,7 @@ fn the_version_names_the_commit() {
 }
 
 #[test]
-fn wrong_configuration_is_told_whole_and_nothing_is_bound() {
+fn reports_all_configuration_errors_and_binds_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("kms.sock");
     let listen = format!("-listen-address=unix://{}", socket.display());
@@ -180,7 +180,7 @@ fn probes_and_metrics_have_the_names_that_operators_know() {
 }
 
 #[test]
-fn a_missing_secret_id_is_told_with_its_flag_and_heals() {
+fn names_the_flag_of_a_missing_secret_id_and_recovers() {
     let directory = tempfile::tempdir().unwrap();
     let secret = directory.path().join("secret-id");
     let mut command = Command::new(BINARY);

@@ -122,7 +122,7 @@ fn the_policy_is_what_the_program_prints() {
 }
 
 #[test]
-fn a_policy_needs_only_what_names_the_key() {
+fn a_policy_needs_only_the_flags_that_name_the_key() {
     let of = |flags: &[&str]| {
         let flags: Vec<_> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         settings::policy(&Sources::collect(&flags, []))
@@ -140,7 +140,7 @@ fn a_policy_needs_only_what_names_the_key() {
 
 /// The values that shells offer are those that the program accepts.
 #[test]
-fn each_value_that_is_offered_is_taken() {
+fn the_program_accepts_each_value_that_shells_offer() {
     let mut tried = 0;
     for flag in Catalogue::built_in().all() {
         let Takes::OneOf(_, values) = flag.takes else { continue };
@@ -196,7 +196,7 @@ fn bash_completes_commands_flags_and_values() {
 
 /// Each commented line has the default of its setting.
 #[test]
-fn each_line_of_the_environment_file_is_a_variable_of_ours() {
+fn each_line_of_the_environment_file_is_a_variable_of_the_program() {
     let file = environment::file();
     let variables = file.lines().filter_map(|line| line.strip_prefix('#')?.split_once('='));
     let variables: Vec<_> = variables.filter(|(name, _)| !name.starts_with(' ')).collect();
@@ -209,7 +209,7 @@ fn each_line_of_the_environment_file_is_a_variable_of_ours() {
 }
 
 #[test]
-fn systemd_takes_the_units_without_a_complaint() {
+fn systemd_accepts_the_units_without_a_warning() {
     if !has_systemd() {
         return;
     }
@@ -225,7 +225,7 @@ fn systemd_takes_the_units_without_a_complaint() {
 }
 
 #[test]
-fn the_units_expose_little() {
+fn the_units_have_a_low_exposure() {
     if !has_systemd() {
         return;
     }
@@ -270,7 +270,7 @@ fn plugin(file: &str, prefix: &str) -> BTreeMap<String, String> {
 /// Source: `config/v1/types_kmsencryption.go` of openshift/api, and the resource VaultKMSConfig that library-go
 /// resolves (`pkg/operator/encryption/controllers`).
 #[test]
-fn the_files_for_openshift_have_the_fields_that_it_reads() {
+fn the_files_for_openshift_have_the_fields_of_its_api() {
     let inline = plugin("apiserver.yaml", "spec.encryption.kms.vault.");
     let names: Vec<_> = inline.keys().map(String::as_str).collect();
     let expected = [
@@ -326,7 +326,7 @@ fn openshift_gets_the_image_by_digest_and_starts_its_entry_point() {
 /// Returns the command line that OpenShift makes from these settings (`pluginlifecycle/vault.go`
 /// of library-go), and from all settings that may be added.
 #[test]
-fn the_program_takes_the_command_line_of_openshift() {
+fn the_program_accepts_the_command_line_of_openshift() {
     let settings = plugin("apiserver.yaml", "spec.encryption.kms.vault.");
     let place = tempfile::tempdir().unwrap();
     let path = |name: &str| place.path().join(name).display().to_string();

@@ -102,7 +102,7 @@ fn kinds() -> Vec<(Make, &'static str)> {
 }
 
 #[test]
-fn a_credential_file_of_any_other_kind_is_named_and_heals() {
+fn names_each_odd_credential_file_and_reads_a_plain_file_later() {
     for flag in ["approle-secret-id-path", "approle-role-id-path"] {
         for (make, named) in kinds() {
             let directory = tempfile::tempdir().unwrap();
@@ -140,7 +140,7 @@ fn run(args: &[String], input: Option<&str>) -> Output {
 }
 
 #[test]
-fn a_configuration_file_of_any_other_kind_is_named() {
+fn names_each_odd_configuration_file() {
     let directory = tempfile::tempdir().unwrap();
     for (n, (make, named)) in kinds().into_iter().enumerate().skip(1) {
         let path = directory.path().join(n.to_string());
@@ -180,7 +180,7 @@ async fn served(directory: &Path) -> (StandIn, Vec<String>, PathBuf) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn authorities_that_come_later_are_waited_for() {
+async fn waits_for_a_file_of_authorities_that_comes_later() {
     let missing: (Make, &str) = (Box::new(|_: &Path| ()), "cannot be read");
     for (make, named) in kinds().into_iter().chain([missing]) {
         let directory = tempfile::tempdir().unwrap();
@@ -195,7 +195,7 @@ async fn authorities_that_come_later_are_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn authorities_that_cannot_be_used_end_the_start() {
+async fn ends_the_start_with_unusable_authorities() {
     let directory = tempfile::tempdir().unwrap();
     let (_stand_in, args, ca) = served(directory.path()).await;
     for text in ["", "hello", "-----BEGIN CERTIFICATE-----\nnope\n-----END CERTIFICATE-----\n"] {

@@ -108,7 +108,7 @@ fn dials_when_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stranger_is_refused_and_we_are_served() {
+async fn rejects_another_uid_and_serves_our_own() {
     let name = format!("vkk-peers-{}", std::process::id());
     let stop = serve(&name, &[]);
     let mut ours = client::connect(&SocketAddress::Abstract(name.clone())).await.unwrap();
@@ -121,7 +121,7 @@ async fn a_stranger_is_refused_and_we_are_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_named_uid_is_served() {
+async fn serves_a_listed_uid() {
     if !may_change_uid() {
         return;
     }

@@ -66,7 +66,7 @@ fn assert_unprivileged(status: &Path) {
 }
 
 #[test]
-fn what_is_not_needed_is_refused_and_what_is_needed_works() {
+fn refuses_what_the_settings_do_not_need_and_allows_the_rest() {
     let directory = tempfile::tempdir().unwrap();
     for name in ["read", "written", "sockets/own"] {
         fs::create_dir_all(directory.path().join(name)).unwrap();
@@ -267,7 +267,7 @@ fn without_the_sandbox_nothing_is_restricted_and_a_warning_says_so() {
 }
 
 #[test]
-fn check_tells_what_the_kernel_offers() {
+fn check_reports_what_the_kernel_offers() {
     let directory = tempfile::tempdir().unwrap();
     let command = local(directory.path());
     let check = |more: &[&str]| {
@@ -283,7 +283,7 @@ fn check_tells_what_the_kernel_offers() {
 
 /// A lookup of a name opens libraries and files after the start.
 #[test]
-fn names_are_looked_up() {
+fn looks_up_host_names_in_the_sandbox() {
     let directory = tempfile::tempdir().unwrap();
     let secret = directory.path().join("id");
     fs::write(&secret, "a-secret-id").unwrap();
@@ -306,7 +306,7 @@ fn a_secret_id_whose_directory_appears_later_is_read() {
 
 /// A rule of Landlock holds for a directory, and not for its name.
 #[test]
-fn a_file_in_a_directory_that_was_replaced_is_told_with_its_remedy() {
+fn reports_a_file_in_a_replaced_directory_with_its_remedy() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("place");
     fs::create_dir(&place).unwrap();
@@ -340,7 +340,7 @@ fn root_keeps_what_it_needs_to_read_a_file_of_another_user() {
 
 /// The watchdog connects to the provider's own socket, which was bound before the sandbox.
 #[test]
-fn the_watchdog_is_fed_over_an_abstract_socket_too() {
+fn notifies_the_watchdog_over_an_abstract_socket() {
     let directory = tempfile::tempdir().unwrap();
     let notify = directory.path().join("notify");
     let systemd = UnixDatagram::bind(&notify).unwrap();

@@ -53,7 +53,7 @@ fn batches(stand_in: &StandIn) -> Vec<usize> {
 }
 
 #[tokio::test]
-async fn they_go_in_requests_of_at_most_128() {
+async fn sends_at_most_128_items_in_a_request() {
     let (subject, stand_in) = subject(Manner::default()).await;
     let sealed: Vec<_> = wrapped(&subject, 10).await.into_iter().cycle().take(300).collect();
     let before = stand_in.requests_for(DECRYPT);
@@ -80,7 +80,7 @@ async fn a_failed_item_fails_only_itself() {
 }
 
 #[tokio::test]
-async fn what_failed_inside_the_keeper_is_an_outage_of_its_item_alone() {
+async fn a_fault_of_the_server_in_one_item_is_an_outage_of_that_item_only() {
     let (subject, stand_in) = subject(Manner::default()).await;
     let mut sealed = wrapped(&subject, 3).await;
     let broken = String::from_utf8(sealed[1].0.as_bytes().to_vec()).unwrap();
@@ -96,7 +96,7 @@ async fn what_failed_inside_the_keeper_is_an_outage_of_its_item_alone() {
 }
 
 #[tokio::test]
-async fn a_batch_that_the_server_does_not_take_is_sent_in_halves() {
+async fn halves_a_batch_that_is_too_large_for_the_server() {
     let (subject, stand_in) = subject(Manner::default()).await;
     let sealed = wrapped(&subject, 4).await;
     stand_in.shared.engine.lock().unwrap().refuses_batches = true;
@@ -110,7 +110,7 @@ async fn a_batch_that_the_server_does_not_take_is_sent_in_halves() {
 }
 
 #[tokio::test]
-async fn a_batch_that_fails_as_a_whole_fails_each_with_the_cause() {
+async fn a_failed_batch_fails_each_item_with_the_cause() {
     let (subject, stand_in) = subject(Manner::default()).await;
     let sealed = wrapped(&subject, 3).await;
     for (requests, fault, code) in [
@@ -137,7 +137,7 @@ type MixUp = fn(&mut Vec<Value>);
 
 /// A result counts only for the item that it names.
 #[tokio::test]
-async fn results_that_name_another_item_are_refused() {
+async fn refuses_results_that_name_another_item() {
     let (subject, stand_in) = subject(Manner::default()).await;
     let sealed = wrapped(&subject, 4).await;
     let mixed: [(MixUp, [bool; 4]); 4] = [
@@ -159,7 +159,7 @@ async fn results_that_name_another_item_are_refused() {
 
 /// A server without `reference` does not name the item of a result.
 #[tokio::test]
-async fn results_without_a_reference_are_taken_in_their_order() {
+async fn accepts_results_without_a_reference_in_their_order() {
     let (subject, stand_in) = subject(Manner::default()).await;
     let sealed = wrapped(&subject, 4).await;
     stand_in.shared.engine.lock().unwrap().echoes = false;

@@ -54,7 +54,7 @@ async fn wraps_with(
 }
 
 #[tokio::test]
-async fn another_endpoint_answers_when_one_fails_and_stays_the_first() {
+async fn prefers_another_endpoint_after_one_fails() {
     for fault in [Fault::Reset, Fault::html_502(), Fault::sealed(), Fault::Hang] {
         let one = StandIn::start().await;
         let two = one.node().await;
@@ -82,7 +82,7 @@ async fn a_hung_endpoint_leaves_time_for_another_within_one_call() {
 }
 
 #[tokio::test]
-async fn an_endpoint_of_another_cluster_is_refused() {
+async fn rejects_an_endpoint_of_another_cluster() {
     let one = StandIn::start().await;
     let foreign = one.foreign_node().await;
     let subject = subject_of(&[&one, &foreign]);
@@ -100,7 +100,7 @@ async fn an_endpoint_of_another_cluster_is_refused() {
 }
 
 #[tokio::test]
-async fn a_redirection_is_followed_once_and_only_to_a_configured_endpoint() {
+async fn follows_a_redirection_once_and_only_to_a_configured_endpoint() {
     let one = StandIn::start().await;
     let (two, other) = (one.node().await, one.node().await);
     let subject = subject_of(&[&one, &two]);
@@ -125,7 +125,7 @@ async fn a_redirection_is_followed_once_and_only_to_a_configured_endpoint() {
 
 /// An endpoint without `sys/health`, such as a proxy, never counts as a member of the cluster.
 #[tokio::test]
-async fn an_endpoint_that_does_not_say_who_it_is_is_asked_for_nothing() {
+async fn sends_nothing_to_an_endpoint_without_a_cluster_id() {
     for status in [400, 403, 404, 429] {
         let one = StandIn::start().await;
         let two = one.node().await;
@@ -144,7 +144,7 @@ async fn an_endpoint_that_does_not_say_who_it_is_is_asked_for_nothing() {
 /// A node that never learns of a key version causes no failure while another node knows the
 /// version.
 #[tokio::test]
-async fn a_version_that_one_node_lacks_is_asked_for_elsewhere() {
+async fn asks_another_node_for_a_version_that_one_node_lacks() {
     let (one, two, subject, newest) = with_a_stale_node().await;
     for _ in 0..3 {
         wraps_with(&subject, newest, SOON).await.unwrap();
@@ -178,7 +178,7 @@ async fn with_a_stale_node() -> (StandIn, StandIn, TransitSubject, KekVersion) {
 }
 
 #[tokio::test]
-async fn a_node_that_hangs_does_not_keep_the_key_from_being_read() {
+async fn reads_the_key_although_a_node_hangs() {
     let one = StandIn::start().await;
     let (two, three) = (one.node().await, one.node().await);
     let subject = subject_of(&[&one, &two, &three]);
@@ -198,7 +198,7 @@ async fn a_node_that_hangs_does_not_keep_the_key_from_being_read() {
 
 /// A former leader answers in this way for a short time, while other nodes serve already.
 #[tokio::test]
-async fn a_node_without_a_leader_sends_nobody_away() {
+async fn a_node_without_a_leader_causes_no_failure() {
     for fault in [
         Fault::error(500, "local node not active but active cluster node not found"),
         Fault::error(500, "internal error"),
@@ -215,7 +215,7 @@ async fn a_node_without_a_leader_sends_nobody_away() {
 
 /// A standby may not know a new token yet. A refusal counts only if all endpoints refuse.
 #[tokio::test]
-async fn a_token_that_one_node_does_not_know_is_shown_to_another() {
+async fn sends_a_token_that_one_node_does_not_know_to_another() {
     let one = StandIn::start().await;
     let two = one.node().await;
     let subject = subject_of(&[&one, &two]);
@@ -238,7 +238,7 @@ async fn works_again(subject: &TransitSubject) {
 /// A refusal because of a stored object says nothing about the token: the second node accepts the
 /// token.
 #[tokio::test]
-async fn a_refusal_of_a_node_that_took_the_token_is_the_calls_own() {
+async fn a_refusal_by_a_node_that_accepts_the_token_is_not_about_the_token() {
     let one = StandIn::start().await;
     let two = one.node().await;
     let subject = subject_of(&[&one, &two]);
@@ -253,7 +253,7 @@ async fn a_refusal_of_a_node_that_took_the_token_is_the_calls_own() {
 
 /// A standby that redirects to the leader does not overrule the leader's answer.
 #[tokio::test]
-async fn a_token_that_the_leader_refuses_is_dead_though_standbys_redirect() {
+async fn replaces_a_token_that_the_leader_refuses_although_standbys_redirect() {
     let leader = StandIn::start().await;
     let (one, two) = (leader.node().await, leader.node().await);
     let subject = subject_of(&[&leader, &one, &two]);

@@ -96,7 +96,7 @@ impl Subject for Ruled {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_that_lies_elsewhere_keeps_every_rule() {
+async fn an_external_key_keeps_every_rule() {
     let Some(server) = OpenBao::start().await else { return };
     server.admin.mount().await;
     hold_to_every_rule(|rule| {
@@ -111,7 +111,7 @@ async fn a_key_that_lies_elsewhere_keeps_every_rule() {
 
 /// The text of such a failure says "failed to decrypt", but the stored object is not the cause.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_outage_of_the_other_keeper_is_an_outage_and_no_bad_ciphertext() {
+async fn reports_an_outage_of_the_other_keeper_as_an_outage() {
     let Some(outer) = OpenBao::start().await else { return };
     let Some(inner) = OpenBao::start().await else { return };
     outer.admin.mount().await;

@@ -54,7 +54,7 @@ async fn heals(subject: &TransitSubject, most: Duration) {
 }
 
 #[tokio::test]
-async fn a_role_without_a_secret_id_is_logged_in_to_with_the_role_id_alone() {
+async fn logs_in_to_a_role_without_a_secret_id_with_only_the_role_id() {
     let stand_in = StandIn::start().await;
     stand_in.shared.engine.lock().unwrap().bind_secret_id = false;
     let subject = subject(&stand_in, |wiring| wiring.approle().secret_id_path = None);
@@ -83,7 +83,7 @@ async fn a_login_that_takes_four_seconds_succeeds_and_leaves_no_token_behind() {
 
 /// The token of an abandoned login is revoked when it arrives.
 #[tokio::test]
-async fn a_token_that_comes_after_the_time_out_is_revoked() {
+async fn revokes_a_token_that_comes_after_the_time_out() {
     let stand_in = StandIn::start().await;
     stand_in.fail_next(1, LOGIN, &Fault::Delay(Duration::from_millis(1_500)));
     let subject = subject(&stand_in, |wiring| {
@@ -114,7 +114,7 @@ async fn tokens_of_few_uses_are_revoked_and_the_role_is_tried_again() {
 
 /// The keeper did not check the pair, so a later try may succeed.
 #[tokio::test]
-async fn a_refusal_that_is_not_about_the_pair_heals_by_itself() {
+async fn tries_again_after_a_refusal_that_is_not_about_the_pair() {
     for (status, text) in [
         (400, "source address \"1.2.3.4\" unauthorized through CIDR restrictions on the secret ID"),
         (403, "permission denied"),
@@ -137,7 +137,7 @@ async fn a_wrapped_custom_secret_id_is_unwrapped() {
 
 /// An answer of a proxy in place of the keeper does not mean a stolen token.
 #[tokio::test]
-async fn a_page_instead_of_an_answer_about_a_wrapping_token_is_tried_again() {
+async fn tries_again_after_a_proxys_page_about_a_wrapping_token() {
     let page = |status| Fault::Says(status, "<html>no backend</html>".to_owned());
     for (path, fault) in [
         (LOOKUP, page(403)),
@@ -158,7 +158,7 @@ async fn a_page_instead_of_an_answer_about_a_wrapping_token_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_used_wrapping_token_is_reported_and_not_asked_for_again() {
+async fn reports_a_used_wrapping_token_and_does_not_send_it_again() {
     for fault in [None, Some(Fault::ResetAfter)] {
         let faults: Vec<_> = fault.iter().map(|fault| (UNWRAP, fault.clone())).collect();
         let (stand_in, subject) = wrapped(&faults).await;

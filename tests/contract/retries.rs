@@ -56,7 +56,7 @@ async fn cost(faults: &[Fault]) -> (u64, Result<(), Code>) {
 }
 
 #[tokio::test]
-async fn a_passing_failure_costs_one_more_request() {
+async fn a_transient_failure_costs_one_more_request() {
     for fault in [
         Fault::Reset,
         Fault::HalfBody,
@@ -107,7 +107,7 @@ async fn no_call_costs_more_than_six_requests() {
 }
 
 #[tokio::test]
-async fn a_version_that_a_node_never_gets_fails_that_call_and_nothing_else() {
+async fn a_version_that_a_node_never_gets_fails_only_that_call() {
     let (subject, stand_in) = subject(Manner::default()).await;
     let wrapped = wrap(&subject, 1, SOON).await.unwrap();
     let before = stand_in.requests_for(ENCRYPT);
@@ -117,7 +117,7 @@ async fn a_version_that_a_node_never_gets_fails_that_call_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_lost_login_is_repeated_once_and_a_refused_one_never() {
+async fn repeats_a_lost_login_once_and_a_refused_one_never() {
     for (fault, requests) in [
         (Fault::ResetAfter, 2),
         // A proxy's page says nothing about the secret ID.
@@ -157,7 +157,7 @@ async fn retries_end_by_the_deadline_with_the_cause_of_the_last_try() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_fails_is_left_alone_and_asked_with_one_request_at_a_time() {
+async fn spares_a_failed_endpoint_and_then_sends_one_request_at_a_time() {
     let (subject, stand_in) = subject(Manner::default()).await;
     wrap(&subject, 1, SOON).await.unwrap();
     stand_in.set_fault(Some(Fault::html_502()));
@@ -176,7 +176,7 @@ async fn an_endpoint_that_fails_is_left_alone_and_asked_with_one_request_at_a_ti
 }
 
 #[tokio::test]
-async fn what_a_request_contains_opens_no_breaker() {
+async fn a_refusal_because_of_a_requests_content_opens_no_breaker() {
     let (subject, stand_in) = subject(Manner::default()).await;
     let wrapped = wrap(&subject, 1, SOON).await.unwrap();
     for _ in 0..20 {

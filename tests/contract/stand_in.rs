@@ -152,7 +152,7 @@ pub async fn heals(subject: &TransitSubject) {
 }
 
 #[tokio::test]
-async fn a_keeper_that_hangs_is_given_up_at_the_deadline() {
+async fn ends_a_call_to_a_hanging_keeper_at_the_deadline() {
     let (subject, stand_in) = subject(Manner::default()).await;
     let sealed = wrapped(&subject).await;
     stand_in.set_fault(Some(Fault::Hang));
@@ -163,7 +163,7 @@ async fn a_keeper_that_hangs_is_given_up_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_slow_keeper_is_waited_for_within_the_deadline() {
+async fn waits_for_a_slow_keeper_until_the_deadline() {
     let (subject, stand_in) = subject(Manner::default()).await;
     wrapped(&subject).await;
     stand_in.set_fault(Some(Fault::Delay(Duration::from_millis(200))));
@@ -171,7 +171,7 @@ async fn a_slow_keeper_is_waited_for_within_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_dead_token_costs_one_login_for_all_who_meet_it() {
+async fn an_expired_token_costs_one_login_for_all_calls() {
     let (subject, stand_in) = subject(Manner::default()).await;
     wrapped(&subject).await;
     assert_eq!(stand_in.requests_for("auth/approle/login"), 1);
@@ -193,7 +193,7 @@ async fn a_dead_token_costs_one_login_for_all_who_meet_it() {
 }
 
 #[tokio::test]
-async fn a_refused_secret_id_is_tried_once_and_again_when_the_file_changes() {
+async fn tries_a_refused_secret_id_again_only_after_the_file_changes() {
     let stand_in = StandIn::start().await;
     stand_in.shared.engine.lock().unwrap().secret_id = "the-new-one".to_owned();
     let admin = Admin::new(&stand_in.address, "unused", Some(stand_in.ca.clone()));
@@ -214,7 +214,7 @@ async fn a_refused_secret_id_is_tried_once_and_again_when_the_file_changes() {
 }
 
 #[tokio::test]
-async fn require_enterprise_admits_a_licence_and_nothing_else() {
+async fn require_enterprise_accepts_only_a_server_with_a_licence() {
     for (enterprise, admitted) in [(true, Ok(())), (false, Err(ENTERPRISE_REQUIRED))] {
         let manner = Manner { enterprise, ..Manner::default() };
         let stand_in = StandIn::with(manner).await;

@@ -48,13 +48,13 @@ fn name(name: &str) -> Option<ServerName<'static>> {
 }
 
 #[tokio::test]
-async fn the_servers_own_authority_and_name_are_believed() {
+async fn accepts_a_server_with_the_right_authority_and_name() {
     assert_eq!(described(|_| ()).await, Ok(()));
     assert_eq!(described(|wiring| wiring.client.tls.server_name = name("localhost")).await, Ok(()));
 }
 
 #[tokio::test]
-async fn another_name_or_authority_is_not() {
+async fn rejects_a_server_with_another_name_or_authority() {
     let other_name = described(|w| w.client.tls.server_name = name("vault.example")).await;
     let other = StandIn::start().await.ca.clone();
     let other_authority = described(|w| w.client.tls.trust = Trust::Bundle(other)).await;
@@ -70,7 +70,7 @@ async fn another_name_or_authority_is_not() {
 }
 
 #[tokio::test]
-async fn anybody_is_believed_when_told_to() {
+async fn accepts_any_server_without_verification() {
     let result = described(|wiring| {
         wiring.client.tls.trust = Trust::InsecureSkipVerify;
         wiring.client.tls.server_name = name("vault.example");
@@ -79,7 +79,7 @@ async fn anybody_is_believed_when_told_to() {
 }
 
 #[tokio::test]
-async fn a_server_without_a_hybrid_key_exchange_is_refused_where_one_is_required() {
+async fn rejects_a_server_without_the_required_hybrid_key_exchange() {
     let required = |wiring: &mut Wiring| wiring.client.tls.require_pq = true;
     assert_eq!(described(required).await, Ok(()));
     assert_eq!(described_by(StandIn::classical().await, |_| ()).await, Ok(()));
@@ -90,7 +90,7 @@ async fn a_server_without_a_hybrid_key_exchange_is_refused_where_one_is_required
 }
 
 #[tokio::test]
-async fn tls_that_is_asked_for_in_plain_http_is_named() {
+async fn names_plain_http_on_a_tls_port() {
     let stand_in = StandIn::start().await;
     let plain = stand_in.address.replace("https://", "http://");
     let admin = Admin::new(&plain, "unused", None);

@@ -114,7 +114,7 @@ fn keeps_the_rules(faults: &[(Fault, Duration)]) {
 
 /// Outages of each kind, each of some minutes.
 #[test]
-fn an_outage_of_minutes_is_over_when_it_is_over() {
+fn recovers_from_an_outage_of_minutes_in_time() {
     let minutes = Duration::from_mins;
     keeps_the_rules(&[
         (Fault::AllMeet(Condition::Dead), minutes(2)),
@@ -127,7 +127,7 @@ fn an_outage_of_minutes_is_over_when_it_is_over() {
 }
 
 #[test]
-fn a_role_that_comes_back_unchanged_is_found_by_the_stated_wait() {
+fn logs_in_to_a_restored_role_within_the_stated_wait() {
     keeps_the_rules(&[(Fault::RoleAway, Duration::from_mins(5))]);
 }
 
@@ -155,7 +155,7 @@ type Planting<'a> = (&'a Violation, Severity, &'a [(Fault, Duration)]);
 /// Each rule can be broken: a planted fault or a stricter limit breaks it, and no other rule
 /// first.
 #[test]
-fn each_rule_is_broken_by_what_is_planted_against_it() {
+fn each_planted_fault_breaks_its_rule() {
     let (plant, seconds) = (Severity::plant, Duration::from_secs);
     let forged = Page { caught: Caught::All, status: 403, body: Body::Forged };
     let unreachable = Fault::AllMeet(Condition::Unreachable);

@@ -44,7 +44,7 @@ async fn ends_calls_of_a_module_that_hangs_by_their_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tells_a_broken_device_from_a_forged_ciphertext() {
+async fn distinguishes_a_broken_device_from_a_forged_ciphertext() {
     let Some(token) = Token::behind_a_stand_in() else { return };
     token.init();
     let served = token.serve(&["--outage-grace=0s"]).await;

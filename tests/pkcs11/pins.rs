@@ -3,7 +3,7 @@
 use super::token::{PIN, Token, encrypt, until};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sends_a_wrong_pin_once_and_heals_with_the_right_one() {
+async fn sends_a_wrong_pin_once_and_recovers_with_the_right_one() {
     let Some(token) = Token::behind_a_stand_in() else { return };
     token.init();
     let before = token.calls("login");
@@ -52,7 +52,7 @@ async fn sends_a_wrong_pin_once_if_the_token_answers_with_a_general_error() {
 
 /// Neither the answer nor the flags of the token show that the PIN was counted.
 #[tokio::test(flavor = "multi_thread")]
-async fn sends_a_wrong_pin_twice_if_the_token_tells_nothing() {
+async fn sends_a_wrong_pin_twice_if_the_token_reports_nothing() {
     let Some(token) = Token::behind_a_stand_in() else { return };
     token.init();
     let before = token.calls("login");

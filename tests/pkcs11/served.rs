@@ -75,7 +75,7 @@ async fn serves_while_the_key_is_rotated() {
 
 /// The directory of the token is moved away and back.
 #[tokio::test(flavor = "multi_thread")]
-async fn heals_when_a_token_comes_back() {
+async fn recovers_when_a_token_comes_back() {
     let Some(token) = Token::make() else { return };
     token.init();
     let served = token.serve(&["--outage-grace=0s"]).await;
@@ -113,7 +113,7 @@ async fn reads_while_two_objects_are_one_version() {
 
 /// Without the flag, the library cannot read its configuration.
 #[tokio::test(flavor = "multi_thread")]
-async fn says_which_flag_the_sandbox_needs() {
+async fn names_the_flag_that_the_sandbox_needs() {
     let Some(token) = Token::make() else { return };
     token.init();
     let served = token.serve_with(&[]).await;

@@ -42,7 +42,7 @@ fn every_seed_keeps_the_invariants() {
 /// The simulation itself must be able to fail: with replicas that lag for longer than the rotation
 /// delay, nodes meet versions that their replica does not have.
 #[test]
-fn a_delay_that_does_not_cover_the_lag_is_found_out() {
+fn detects_a_delay_that_does_not_cover_the_lag() {
     let found = (0..200).any(|seed| {
         let run = || ControlPlane::with_lag(seed, 200_000).run();
         catch_unwind(AssertUnwindSafe(run)).is_err()
