@@ -136,9 +136,9 @@ func tookOver(t *testing.T, client service.Service) bool {
 	return true
 }
 
-// TestWhatSystemdPassesIsRefusedUnlessItIsTheSocketOfTheSettings expects exactly one socket at the configured
+// TestOnlyTheSocketOfTheSettingsIsAcceptedFromSystemd expects exactly one socket at the configured
 // address from systemd. Otherwise the error names the passed descriptor and a remedy.
-func TestWhatSystemdPassesIsRefusedUnlessItIsTheSocketOfTheSettings(t *testing.T) {
+func TestOnlyTheSocketOfTheSettingsIsAcceptedFromSystemd(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
 	one := systemSocket(t, filepath.Join(dir, "one.sock"))
@@ -175,9 +175,9 @@ func TestWhatSystemdPassesIsRefusedUnlessItIsTheSocketOfTheSettings(t *testing.T
 	}
 }
 
-// TestSystemdsSocketThatWasRemovedIsToldOf expects that the plugin does not bind the removed file of systemd's
+// TestARemovedSocketOfSystemdIsReported expects that the plugin does not bind the removed file of systemd's
 // socket, and that the log and /readyz name the command to type.
-func TestSystemdsSocketThatWasRemovedIsToldOf(t *testing.T) {
+func TestARemovedSocketOfSystemdIsReported(t *testing.T) {
 	t.Parallel()
 	endpoint := newEndpoint(t)
 	socket := systemSocket(t, dialled(endpoint))

@@ -68,8 +68,8 @@ func TestAuthoritiesAsRawFrames(t *testing.T) {
 	}
 }
 
-// TestAuthoritiesThatNothingMends expects that an invalid authority that cannot be corrected is refused.
-func TestAuthoritiesThatNothingMends(t *testing.T) {
+// TestInvalidAuthoritiesAreRefused expects that an invalid authority that cannot be corrected is refused.
+func TestInvalidAuthoritiesAreRefused(t *testing.T) {
 	t.Parallel()
 	p := start(t, localFlags(t))
 	for _, authority := range []string{"", "#", "`", "a\x00b", "\xff\xfe", "é"} {

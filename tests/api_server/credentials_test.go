@@ -74,9 +74,9 @@ func TestAUsedWrappingTokenIsReportedAndANewOneHeals(t *testing.T) {
 	}
 }
 
-// TestATokenThatWrapsSomethingElseIsLeftAlone expects that a token which wraps another kind of secret is not
+// TestATokenThatWrapsAnotherSecretIsNotUnwrapped expects that a token which wraps another kind of secret is not
 // unwrapped.
-func TestATokenThatWrapsSomethingElseIsLeftAlone(t *testing.T) {
+func TestATokenThatWrapsAnotherSecretIsNotUnwrapped(t *testing.T) {
 	t.Parallel()
 	n := sharedBao(t).tenant(t)
 	other, err := n.Bao.Wrap("POST", "sys/wrapping/wrap", map[string]any{"secret_id": n.SecretID})

@@ -11,7 +11,7 @@ import (
 	"k8s.io/kms/pkg/service"
 )
 
-func TestChecklist28_WhatWasEncryptedDecryptsInAnyOrderAfterRestarts(t *testing.T) {
+func TestChecklist28_ObjectsDecryptInAnyOrderAfterRestarts(t *testing.T) {
 	onEachKeeper(t, func(t *testing.T, flags []string) {
 		type stored struct {
 			sealed    *service.EncryptResponse

@@ -177,7 +177,7 @@ func TestChecklist25_UIDs(t *testing.T) {
 	})
 }
 
-func TestChecklist27_NothingSecretIsTold(t *testing.T) {
+func TestChecklist27_NoSecretIsReported(t *testing.T) {
 	onEachSecret(t, func(t *testing.T, flags []string, secrets map[string]string) {
 		p, metrics := metered(t, append(flags, "--log-level=debug-extended"))
 		client := p.client(t)

@@ -16,7 +16,7 @@ import (
 )
 
 // Not parallel, because it measures the start time of the process.
-func TestChecklist43_TheSocketIsThereBeforeTheKeeper(t *testing.T) {
+func TestChecklist43_TheSocketExistsBeforeTheKeeperAnswers(t *testing.T) {
 	tenant := sharedBao(t).tenant(t)
 	via := newForwarder(t, tenant.bao.Address)
 	endpoint := newEndpoint(t)
@@ -75,7 +75,7 @@ func TestChecklist45_AStaleSocketIsReplaced(t *testing.T) {
 	})
 }
 
-func TestChecklist46_ASecondPluginLeavesALiveSocketAlone(t *testing.T) {
+func TestChecklist46_ASecondPluginKeepsALiveSocket(t *testing.T) {
 	for name, endpoint := range map[string]func(t *testing.T) string{
 		"file":     newEndpoint,
 		"abstract": func(*testing.T) string { return "unix:///@vkk-" + parts.RandomName() },
@@ -99,7 +99,7 @@ func TestChecklist46_ASecondPluginLeavesALiveSocketAlone(t *testing.T) {
 	}
 }
 
-func TestChecklist47_WhatIsNoSocketIsNeverDeleted(t *testing.T) {
+func TestChecklist47_AFileThatIsNotASocketIsNeverDeleted(t *testing.T) {
 	t.Parallel()
 	flags := localFlags(t)
 	for name, create := range map[string]func(path string) error{

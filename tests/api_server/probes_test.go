@@ -94,7 +94,7 @@ func TestASocketThatWasRemovedIsBoundAnew(t *testing.T) {
 	}
 }
 
-func TestASocketThatAnotherProcessReplacedIsNotReadyAndLeftAlone(t *testing.T) {
+func TestASocketThatAnotherProcessReplacedIsNotReadyAndIsKept(t *testing.T) {
 	t.Parallel()
 	p, probe := probed(t, localFlags(t))
 	must(t, os.Remove(p.address()))

@@ -182,9 +182,9 @@ func TestChecklist31_AFloodOfNewerKeyIDsIsBounded(t *testing.T) {
 	p.requireHealthy(t)
 }
 
-// TestAVersionThatIsLearntLateWritesSoon makes a plugin learn of a version from a peer's object when that version
+// TestAVersionThatIsReadLateWritesSoon makes a plugin learn of a version from a peer's object when that version
 // should write already. The plugin must prove it without a pause of the API server's writes for a whole poll.
-func TestAVersionThatIsLearntLateWritesSoon(t *testing.T) {
+func TestAVersionThatIsReadLateWritesSoon(t *testing.T) {
 	t.Parallel()
 	tenant := sharedBao(t).tenant(t)
 	p := start(t, delayed(tenant.Flags(), time.Second))

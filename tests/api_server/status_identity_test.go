@@ -12,7 +12,7 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-func TestChecklist15_TwoNodesTellTheSameKeyID(t *testing.T) {
+func TestChecklist15_TwoNodesReportTheSameKeyID(t *testing.T) {
 	onEachKey(t, func(t *testing.T, key rotatable) {
 		key.rotate(t)
 		one, other := start(t, key.flags).client(t), start(t, key.flags).client(t)

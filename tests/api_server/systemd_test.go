@@ -42,9 +42,9 @@ func heard(t *testing.T, listener *net.UnixConn, text string) string {
 	}
 }
 
-// TestSystemdIsToldWhenTheSocketIsBound expects READY when the socket is bound, because an API server must be
+// TestSystemdIsNotifiedWhenTheSocketIsBound expects READY when the socket is bound, because an API server must be
 // able to start without the keeper.
-func TestSystemdIsToldWhenTheSocketIsBound(t *testing.T) {
+func TestSystemdIsNotifiedWhenTheSocketIsBound(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(shortDir(t), "notify")
 	listener := datagrams(t, socket)
@@ -61,9 +61,9 @@ func TestSystemdIsToldWhenTheSocketIsBound(t *testing.T) {
 	heard(t, listener, "STOPPING=1")
 }
 
-// TestTheJournalHasWhatIsStartedByHand expects the lines of a process in the journal, if a person starts it in a
+// TestTheJournalHasTheLinesOfAProcessStartedByHand expects the lines of a process in the journal, if a person starts it in a
 // terminal of a systemd host.
-func TestTheJournalHasWhatIsStartedByHand(t *testing.T) {
+func TestTheJournalHasTheLinesOfAProcessStartedByHand(t *testing.T) {
 	if !suite.Apart(t, unix.CLONE_NEWNS) {
 		return
 	}

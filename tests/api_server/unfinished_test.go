@@ -20,9 +20,9 @@ const (
 	sentBytes = 35_000
 )
 
-// TestRequestsThatNeverEndAreGivenUp expects that unfinished requests without a time-out end after 30 s. Until
+// TestUnfinishedRequestsEnd expects that unfinished requests without a time-out end after 30 s. Until
 // then they hold no more memory than the limits allow, and the API server's client is served.
-func TestRequestsThatNeverEndAreGivenUp(t *testing.T) {
+func TestUnfinishedRequestsEnd(t *testing.T) {
 	t.Parallel()
 	p := launch(t, newEndpoint(t), localFlags(t))
 	p.waitHealthy(t)
@@ -44,9 +44,9 @@ func TestRequestsThatNeverEndAreGivenUp(t *testing.T) {
 	}
 }
 
-// TestConnectionsThatSayNothingMoreEnd opens connections that send only the HTTP/2 preface. It expects that new
+// TestSilentConnectionsEnd opens connections that send only the HTTP/2 preface. It expects that new
 // connections are accepted, and that the silent ones end.
-func TestConnectionsThatSayNothingMoreEnd(t *testing.T) {
+func TestSilentConnectionsEnd(t *testing.T) {
 	t.Parallel()
 	p := launch(t, newEndpoint(t), localFlags(t))
 	p.waitHealthy(t)

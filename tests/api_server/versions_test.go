@@ -149,9 +149,9 @@ func TestChecklist65_OldKeyIDsDecryptAfterRotations(t *testing.T) {
 	})
 }
 
-// TestChecklist62_ThereAndBackIsAThirdKeyID expects a new key id after a return to an older KEK, so that every
+// TestChecklist62_AReturnToAnOlderKeyGivesAThirdKeyID expects a new key id after a return to an older KEK, so that every
 // object is written again.
-func TestChecklist62_ThereAndBackIsAThirdKeyID(t *testing.T) {
+func TestChecklist62_AReturnToAnOlderKeyGivesAThirdKeyID(t *testing.T) {
 	onEachKeeper(t, func(t *testing.T, flags []string) {
 		var other []string
 		if slices.Contains(flags, "--keeper=local") {

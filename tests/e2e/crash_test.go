@@ -30,7 +30,7 @@ func TestChecklist50_ThePluginIsKilledUnderWrites(t *testing.T) {
 	}
 }
 
-func TestChecklist71_ThePluginIsAway(t *testing.T) {
+func TestChecklist71_ThePluginIsDown(t *testing.T) {
 	t.Parallel()
 	c := start(t)
 	c.api.mustCreate(t, "before")

@@ -11,9 +11,9 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// TestWhatTheNotesOnTalosTellOneToType checks the notes without Talos: an API server accepts the static Pod, the
+// TestTheNotesOnTalosAreAccepted checks the notes without Talos: an API server accepts the static Pod, the
 // provider its flags, and the API server's code the EncryptionConfiguration.
-func TestWhatTheNotesOnTalosTellOneToType(t *testing.T) {
+func TestTheNotesOnTalosAreAccepted(t *testing.T) {
 	t.Parallel()
 	c := startPlain(t)
 	text, err := os.ReadFile(deployed(t, "distributions/talos.md"))

@@ -11,9 +11,9 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// TestWhatTheDocumentsTellOneToType types all commands of the documents for operators, in the order of the
+// TestTheCommandsOfTheDocumentsWork types all commands of the documents for operators, in the order of the
 // documents, and compares the output. The names of the control plane replace those of the documents.
-func TestWhatTheDocumentsTellOneToType(t *testing.T) {
+func TestTheCommandsOfTheDocumentsWork(t *testing.T) {
 	t.Parallel()
 	c := start(t, delayed(0))
 	must(t, c.WriteEnvironment())

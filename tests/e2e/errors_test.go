@@ -15,9 +15,9 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// TestChecklist73_WhatTheKeeperSaysIsNotPassedOn expects that a user gets the plugin's text of a failure, and
+// TestChecklist73_TextsOfTheKeeperAreNotPassedOn expects that a user gets the plugin's text of a failure, and
 // never a text of the keeper.
-func TestChecklist73_WhatTheKeeperSaysIsNotPassedOn(t *testing.T) {
+func TestChecklist73_TextsOfTheKeeperAreNotPassedOn(t *testing.T) {
 	t.Parallel()
 	const marker = "canary-of-the-keeper"
 	var via *liar

@@ -37,9 +37,9 @@ func TestTheGuide(t *testing.T) {
 	}
 }
 
-// TestAClusterIsEndedByThoseWhoComeLater expects that a later process ends the cluster by its state file, and
+// TestALaterProcessEndsTheCluster expects that a later process ends the cluster by its state file, and
 // ends no other process.
-func TestAClusterIsEndedByThoseWhoComeLater(t *testing.T) {
+func TestALaterProcessEndsTheCluster(t *testing.T) {
 	t.Parallel()
 	c := start(t, func(s *cluster.Settings) { s.Keeper = cluster.Local })
 	bystander := start(t, func(s *cluster.Settings) { s.Keeper = cluster.Local })

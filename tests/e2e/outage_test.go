@@ -11,9 +11,9 @@ import (
 // serves is a path that an API server answers as soon as it serves. Without its Secrets, /readyz and /livez fail.
 const serves = "/version"
 
-// TestChecklist51_TheKeeperIsAwayForAHundredSeconds stops the keeper for 100 s. It expects that the API server
+// TestChecklist51_TheKeeperIsDownForAHundredSeconds stops the keeper for 100 s. It expects that the API server
 // goes on writing with its seed.
-func TestChecklist51_TheKeeperIsAwayForAHundredSeconds(t *testing.T) {
+func TestChecklist51_TheKeeperIsDownForAHundredSeconds(t *testing.T) {
 	t.Parallel()
 	c := start(t)
 	c.api.mustCreate(t, "before")
@@ -37,9 +37,9 @@ func TestChecklist51_TheKeeperIsAwayForAHundredSeconds(t *testing.T) {
 	}
 }
 
-// TestTheAPIServerRestartsWhileTheKeeperIsAway expects that a restarted API server serves resources that are not
+// TestTheAPIServerRestartsWhileTheKeeperIsDown expects that a restarted API server serves resources that are not
 // encrypted, and recovers by itself when the keeper is back.
-func TestTheAPIServerRestartsWhileTheKeeperIsAway(t *testing.T) {
+func TestTheAPIServerRestartsWhileTheKeeperIsDown(t *testing.T) {
 	t.Parallel()
 	c := start(t)
 	c.api.mustCreate(t, "one", "two")
@@ -73,9 +73,9 @@ func TestTheAPIServerRestartsWhileTheKeeperIsAway(t *testing.T) {
 	c.api.requireList(t, 3)
 }
 
-// TestChecklist52_TheKeeperIsAwayForSixMinutes stops the keeper for six minutes. It expects that writes fail
+// TestChecklist52_TheKeeperIsDownForSixMinutes stops the keeper for six minutes. It expects that writes fail
 // after the API server's seed has expired, that cached objects are read, and that all recovers by itself.
-func TestChecklist52_TheKeeperIsAwayForSixMinutes(t *testing.T) {
+func TestChecklist52_TheKeeperIsDownForSixMinutes(t *testing.T) {
 	long(t)
 	t.Parallel()
 	c := start(t)

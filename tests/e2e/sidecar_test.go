@@ -14,7 +14,7 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-func TestTheNetworkPolicyIsTaken(t *testing.T) {
+func TestTheNetworkPolicyIsAccepted(t *testing.T) {
 	t.Parallel()
 	c := startPlain(t)
 	c.mustKubectl(t, "", append(tries, deployed(t, "kubernetes/network-policy.yaml"))...)

@@ -63,9 +63,9 @@ func TestCABundleInOtherDress(t *testing.T) {
 	}
 }
 
-// TestCABundleThatIsNone expects that the start refuses a file without certificates. The error names the flag,
+// TestAFileWithoutCertificatesIsRefused expects that the start refuses a file without certificates. The error names the flag,
 // the file and the right form.
-func TestCABundleThatIsNone(t *testing.T) {
+func TestAFileWithoutCertificatesIsRefused(t *testing.T) {
 	t.Parallel()
 	labelled := func(label string) func([]byte) []byte {
 		return func(text []byte) []byte {

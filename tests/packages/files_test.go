@@ -14,8 +14,8 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-// TestTheLintersAreSilent expects that the linters report only the tags that deploy/package explains.
-func TestTheLintersAreSilent(t *testing.T) {
+// TestTheLintersReportNothingNew expects that the linters report only the tags that deploy/package explains.
+func TestTheLintersReportNothingNew(t *testing.T) {
 	t.Parallel()
 	say := run(t, "lintian", "--no-user-dirs", "--allow-root", "--display-info", "--pedantic", "--tag-display-limit=0",
 		"--fail-on=error,warning,info,pedantic", file(t, first, "*.deb"))
