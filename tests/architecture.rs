@@ -237,7 +237,7 @@ fn dependencies_point_inward() {
         let (path, part) = (source.path.display(), &source.part);
         let layer = part.split("::").next().unwrap();
         let Some((_, parts, crates)) = RULES.iter().find(|(name, ..)| *name == layer) else {
-            panic!("{path} is in no known part of the house");
+            panic!("{path} belongs to no part of the list");
         };
         let allowed = |named: &str| {
             parts.iter().any(|allowed| {
@@ -257,7 +257,7 @@ fn dependencies_point_inward() {
             }
         }
     }
-    assert!(outward.is_empty(), "dependencies that point outward:\n{}", outward.join("\n"));
+    assert!(outward.is_empty(), "these dependencies point outward:\n{}", outward.join("\n"));
 }
 
 #[test]
@@ -294,7 +294,7 @@ fn no_keeper_is_named_outside_its_folder_and_the_registry() {
             elsewhere.extend(paths.chain(words).map(|name| format!("{path}: {name}")));
         }
     }
-    assert!(elsewhere.is_empty(), "keepers named elsewhere:\n{}", elsewhere.join("\n"));
+    assert!(elsewhere.is_empty(), "other files name keepers:\n{}", elsewhere.join("\n"));
 }
 
 const KEEPERS: &[&str] = &["vault", "local", "pkcs11"];

@@ -213,5 +213,5 @@ fn dev_shows_a_round_trip_and_what_to_paste() {
     let pasted = lines.iter().find(|line| line.trim_start().starts_with("endpoint: unix:///"));
     assert!(pasted.is_some(), "{lines:#?}");
     assert_eq!(dev.terminate(), Some(0));
-    assert_eq!(fs::read_dir(&directory).unwrap().count(), 0, "it leaves nothing behind");
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 0, "files are left behind");
 }

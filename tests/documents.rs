@@ -49,7 +49,7 @@ fn missing_tests(document: &str) -> Vec<&str> {
 fn each_test_that_the_threat_model_names_exists() {
     let document = read("docs/threat-model.md");
     let sections = document.matches("\n## ").count();
-    assert_eq!(document.matches("\nTests: ").count(), sections, "a threat without tests");
+    assert_eq!(document.matches("\nTests: ").count(), sections, "a threat has no tests");
     let missing = missing_tests(&document);
     assert!(missing.is_empty(), "no such tests: {missing:?}");
     assert!(named_tests(&document).len() > 40);

@@ -129,7 +129,7 @@ fn metric(port: u16, name: &str) -> u64 {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let value = answer.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
-    value.unwrap_or_else(|| panic!("no {name} in {answer}")).parse().unwrap()
+    value.unwrap_or_else(|| panic!("{answer} has no {name}")).parse().unwrap()
 }
 
 fn free_port() -> u16 {

@@ -39,11 +39,13 @@ fn trusted(table: &str) -> BTreeMap<String, String> {
     let rows = table.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
     for row in rows.filter(|row| !row.starts_with("owner ") && !row.starts_with("---")) {
         let cells: Vec<_> = row.split(" | ").collect();
-        let [owner, crates, why] = cells.as_slice() else { panic!("{row:?} has no three cells") };
+        let [owner, crates, why] = cells.as_slice() else {
+            panic!("{row:?} does not have three cells")
+        };
         assert!(!owner.is_empty() && why.len() > 10, "{row:?} gives no reason");
         for name in crates.split(' ') {
             let before = trusted.insert(name.to_owned(), (*owner).to_owned());
-            assert_eq!(before, None, "{name} stands in two rows");
+            assert_eq!(before, None, "{name} is in two rows");
         }
     }
     trusted
@@ -109,10 +111,10 @@ fn the_vex_document_is_valid_and_of_this_version() {
             }
             "affected" => assert!(text("action_statement"), "{name} gives no action"),
             "fixed" | "under_investigation" => (),
-            status => panic!("{name}: {status} is no status of OpenVEX"),
+            status => panic!("{name}: {status} is not a valid status of OpenVEX"),
         }
         let products = statement["products"].as_array().unwrap();
-        assert!(!products.is_empty(), "{name} is of no product");
+        assert!(!products.is_empty(), "{name} names no product");
         for product in products {
             let here = concat!("pkg:cargo/vault-kube-kms@", env!("CARGO_PKG_VERSION"));
             assert_eq!(product["@id"], here, "{name}");

@@ -100,7 +100,7 @@ fn sum_up(reports: &[Report]) {
     // The default number of seeds covers every event of the adapter.
     if number("FAULTS_SEEDS").is_none() {
         let missing: Vec<_> = EVERYTHING.iter().filter(|it| !happened.contains_key(it)).collect();
-        assert!(missing.is_empty(), "never happened: {missing:?}");
+        assert!(missing.is_empty(), "these events never happened: {missing:?}");
     }
 }
 

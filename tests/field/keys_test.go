@@ -73,7 +73,7 @@ func TestDateOfABalancerThatIsOff(t *testing.T) {
 			requireTold(t, p.checks(t), `WARN +clock`, `s apart; synchronise both`)
 			must(t, n.Rotate())
 			if !parts.EventuallyEvery(200*time.Millisecond, outageBound, func() bool {
-				if err := p.worksPatiently(t.Context()); err != nil {
+				if err := p.worksDespiteLoad(t.Context()); err != nil {
 					t.Fatalf("a call fails: %v", err)
 				}
 				_, sealed, err := p.encrypt(t.Context())

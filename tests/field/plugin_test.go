@@ -156,8 +156,8 @@ func (p *plugin) works(ctx context.Context) error {
 	return nil
 }
 
-// patiently repeats a call that has run out of time on an overloaded machine, a few times.
-func patiently(call func() error) (err error) {
+// repeatOnTimeout repeats a call that has run out of time on an overloaded machine, a few times.
+func repeatOnTimeout(call func() error) (err error) {
 	for range 5 {
 		watch := parts.StartWatch()
 		err = call()
@@ -168,9 +168,9 @@ func patiently(call func() error) (err error) {
 	return err
 }
 
-// worksPatiently is works on a machine that may be overloaded.
-func (p *plugin) worksPatiently(ctx context.Context) error {
-	return patiently(func() error { return p.works(ctx) })
+// worksDespiteLoad is works on a machine that may be overloaded.
+func (p *plugin) worksDespiteLoad(ctx context.Context) error {
+	return repeatOnTimeout(func() error { return p.works(ctx) })
 }
 
 // waitHealthy fails unless all calls work within a bound, measured from now, and says so.

@@ -104,7 +104,7 @@ func TestLogReaderStalls(t *testing.T) {
 			for range 8 {
 				group.Go(func() {
 					for done.Add(1) <= calls && failed.Load() < 3 {
-						if err := patiently(func() error { return p.status(t.Context()) }); err != nil {
+						if err := repeatOnTimeout(func() error { return p.status(t.Context()) }); err != nil {
 							failed.Add(1)
 							t.Errorf("Status, after %d calls: %v", done.Load(), err)
 						}

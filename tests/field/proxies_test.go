@@ -113,11 +113,11 @@ func TestForeignAnswersWhileRunning(t *testing.T) {
 			p := start(t, f.flags(n))
 			var sealed *service.EncryptResponse
 			encrypt := func() (err error) { _, sealed, err = p.encrypt(t.Context()); return err }
-			must(t, patiently(encrypt))
+			must(t, repeatOnTimeout(encrypt))
 			decrypt := func() error { _, err := p.decrypt(t.Context(), sealed); return err }
 			f.say(what.answer, isAny)
-			requireOutage(t, "Decrypt", patiently(decrypt), what.told)
-			requireOutage(t, "Encrypt", patiently(encrypt), what.told)
+			requireOutage(t, "Decrypt", repeatOnTimeout(decrypt), what.told)
+			requireOutage(t, "Encrypt", repeatOnTimeout(encrypt), what.told)
 			p.waitTold(t, 2*startBound, what.told...)
 			p.notes()
 			p.checks(t)
@@ -151,7 +151,7 @@ func TestForeignAnswersToRenewals(t *testing.T) {
 			isRenewal := func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/renew-self") }
 			f.say(what.answer, isRenewal)
 			if !parts.Eventually(outageBound, func() bool {
-				if err := p.worksPatiently(t.Context()); err != nil {
+				if err := p.worksDespiteLoad(t.Context()); err != nil {
 					t.Fatalf("a call fails: %v", err)
 				}
 				return f.given.Load() >= 1 && f.asked.Load() >= 2

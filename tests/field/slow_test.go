@@ -85,7 +85,7 @@ func TestSlowRenewal(t *testing.T) {
 	f := newFrontAs(t, n.Bao, suite.Front{Answer: late(4*time.Second, isRenewal)})
 	p := start(t, f.flags(n))
 	renewed := func() bool {
-		if err := p.worksPatiently(t.Context()); err != nil {
+		if err := p.worksDespiteLoad(t.Context()); err != nil {
 			t.Fatalf("a call fails: %v", err)
 		}
 		_, text := p.get(p.inside + "/metrics")

@@ -24,7 +24,7 @@ pub const LABEL: &str = "kms";
 pub const PIN: &str = "right-canary";
 
 /// Limits every wait.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Names the configuration of SoftHSM.
 pub const CONFIGURATION: &str = "SOFTHSM2_CONF";
@@ -244,7 +244,7 @@ pub fn succeeds(command: &mut Command) -> Output {
 pub async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     let (started, mut look) = (Instant::now(), tokio::time::interval(Duration::from_millis(20)));
     while !holds().await {
-        assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        assert!(started.elapsed() < WAIT_MAX, "not within {WAIT_MAX:?}: {what}");
         look.tick().await;
     }
 }

@@ -56,7 +56,7 @@ fn a_seed_that_runs_twice_gives_the_same_trace() {
     for seed in 0..20 {
         let trace = || ControlPlane::new(seed, ToldTo::Trace(RefCell::default())).run();
         let (first, second) = (trace(), trace());
-        assert!(first.len() > 600, "a line for each second");
+        assert!(first.len() > 600, "the trace has no line for each second");
         let differ = first.iter().zip(&second).find(|(one, other)| one != other);
         assert_eq!((differ, first.len()), (None, second.len()), "seed {seed}");
     }

@@ -67,7 +67,10 @@ fn each_mutant_is_caught_by_its_rule() {
             }
         }
     }
-    assert!(missed.is_empty(), "not caught, or for another reason: {missed:?}");
+    assert!(
+        missed.is_empty(),
+        "these mutants are not caught, or are caught for another reason: {missed:?}"
+    );
 }
 
 #[test]

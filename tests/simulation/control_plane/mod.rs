@@ -318,7 +318,7 @@ impl ControlPlane {
                     let (_, material) = written_with(&answer.ciphertext);
                     let id = status.key_id.as_str().to_owned();
                     let before = *self.ids.entry(id.clone()).or_insert(material);
-                    assert_eq!(before, material, "seed {}: {id} stands for two keys", self.seed);
+                    assert_eq!(before, material, "seed {}: {id} has two keys", self.seed);
                 }
             }
         }
@@ -374,7 +374,11 @@ impl ControlPlane {
                 "seed {}: API server {index} is not well at the end",
                 self.seed
             );
-            assert!(server.write(self.now()).is_some(), "seed {}: it cannot write", self.seed);
+            assert!(
+                server.write(self.now()).is_some(),
+                "seed {}: an API server cannot write",
+                self.seed
+            );
         }
     }
 }
