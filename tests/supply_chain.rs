@@ -65,7 +65,7 @@ fn each_crate_of_the_program_is_trusted_for_a_reason() {
 }
 
 #[test]
-#[should_panic(expected = "stands in two rows")]
+#[should_panic(expected = "is in two rows")]
 fn each_crate_has_one_owner() {
     trusted("| a | x y | a good reason |\n| b | y | another good reason |\n");
 }
