@@ -149,7 +149,7 @@ func (p *plugin) worksUntil(t *testing.T, when string, holds func() bool) {
 	t.Helper()
 	var failed error
 	if !parts.EventuallyEvery(50*time.Millisecond, fileBound+slack, func() bool {
-		failed = p.worksPatiently(t.Context())
+		failed = p.worksDespiteLoad(t.Context())
 		return failed != nil || holds()
 	}) {
 		t.Errorf("%s: NOT TAKEN UP", when)
@@ -201,7 +201,7 @@ func TestTheClientCertificateIsSpoiltWhileRunning(t *testing.T) {
 }
 
 // What is not a pair is refused at the start: each error names the flag, the file and the remedy.
-func TestClientCertificateThatIsNone(t *testing.T) {
+func TestAFileWithoutAClientCertificateIsRefused(t *testing.T) {
 	t.Parallel()
 	clients := newClients(t)
 	one, other := newClientPair(t, clients, 30*week), newClientPair(t, clients, 30*week)
