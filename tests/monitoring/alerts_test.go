@@ -180,6 +180,14 @@ func TestEachAlertFires(t *testing.T) {
 	ahead := suite.Front{Days: 365}.Serve(t, bao)
 	run("stale", append(viaFront(lagging, stale, ahead.Address, stale.Address), "--tls-skip-verify"))
 
+	// The token in this file expires, and no agent replaces it.
+	expiring := tenant(t, bao)
+	file := filepath.Join(suite.ShortDir(t), "token")
+	token, err := bao.NewToken(map[string]any{"policies": []string{expiring.Key}, "ttl": 5})
+	suite.Must(t, err)
+	suite.Must(t, os.WriteFile(file, []byte(token), 0o600))
+	run("expired", append(expiring.Flags(), "--auth-method=token-file", "--token-file="+file, grace))
+
 	// The log of this provider is not read.
 	stalled := filepath.Join(suite.ShortDir(t), "stdout")
 	suite.Must(t, mkfifo(t, stalled))
@@ -204,6 +212,7 @@ func TestEachAlertFires(t *testing.T) {
 		"VaultKubeKmsEndpointLeftAlone endpoint":         nil,
 		"VaultKubeKmsEndpointStale stale":                func() { suite.Must(t, lagging.Rotate()) },
 		"VaultKubeKmsCertificateExpiresSoon certificate": nil,
+		"VaultKubeKmsCredentialExpired expired":          nil,
 		"VaultKubeKmsLogLinesDropped unread":             func() { fill(t, unread) },
 	}
 	requireEveryAlert(t, wanted)
