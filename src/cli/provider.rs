@@ -18,9 +18,7 @@ use crate::{
             notify,
             sandbox::{Report, enter},
         },
-        telemetry::{
-            audit::AuditLog, last_errors::LastErrors, metrics::Metrics, outlets, recorder::Recorder,
-        },
+        telemetry::{audit::AuditLog, metrics::Metrics, outlets, recorder::Recorder},
     },
     config::{keepers::Surroundings, settings::Settings},
     domain::{observer::Observer, service::KeyService},
@@ -50,7 +48,7 @@ pub(super) struct Provider {
     clock: Arc<dyn Clock>,
     telemetry: Arc<dyn Telemetry>,
     metrics: Arc<Metrics>,
-    last_errors: Arc<LastErrors>,
+    recorder: Arc<Recorder>,
     keeper: Arc<dyn Keeper>,
     health: Option<BoundPort>,
     scrapes: Option<BoundPort>,
@@ -80,9 +78,8 @@ impl Provider {
             Arc::clone(&clock),
         )?;
         let metrics = Arc::new(metrics);
-        let recorder = Recorder::new(Arc::clone(&metrics), Arc::clone(&clock));
-        let last_errors = recorder.last_errors();
-        let telemetry: Arc<dyn Telemetry> = Arc::new(recorder);
+        let recorder = Arc::new(Recorder::new(Arc::clone(&metrics), Arc::clone(&clock)));
+        let telemetry: Arc<dyn Telemetry> = Arc::<Recorder>::clone(&recorder);
         let audit = audit(&settings, &clock, &metrics)?;
         let keeper = settings.keeper.open(&Surroundings {
             clock: Arc::clone(&clock),
@@ -106,7 +103,7 @@ impl Provider {
             clock,
             telemetry,
             metrics,
-            last_errors,
+            recorder,
             keeper,
             health,
             scrapes,
@@ -148,7 +145,7 @@ impl Provider {
             clock,
             telemetry,
             metrics,
-            last_errors,
+            recorder,
             keeper,
             health,
             scrapes,
@@ -166,7 +163,7 @@ impl Provider {
             Arc::clone(&watch),
             version,
             Arc::clone(&keeper),
-            last_errors,
+            recorder,
             &settings,
             sandbox,
         );

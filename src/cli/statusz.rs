@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     adapters::{
         http::statusz::{
-            EndpointStatus, LastError, Problem, Sandbox, SessionStatus, Statusz, Takeover,
+            EndpointStatus, Expiry, LastError, Problem, Sandbox, SessionStatus, Statusz, Takeover,
             VERSIONS_MAX, Version,
         },
         rfc3339,
         system::sandbox::Report,
-        telemetry::last_errors::{LastErrors, Seen},
+        telemetry::{last_errors::Seen, recorder::Recorder},
     },
     config::settings::Settings,
     domain::{
@@ -18,10 +18,13 @@ use crate::{
         health::{OutagePolicy, Standing},
         key::KekVersion,
         rotation::VersionView,
-        time::Monotonic,
+        time::{Monotonic, UnixTime},
         watch::KeyWatch,
     },
-    ports::keeper::{EndpointView, Keeper, SessionView},
+    ports::{
+        keeper::{EndpointView, Keeper, SessionView},
+        telemetry::Expiring,
+    },
 };
 
 /// Holds everything that `/statusz` reads.
@@ -29,7 +32,7 @@ pub(super) struct StatusSource {
     watch: Arc<KeyWatch>,
     version: &'static str,
     keeper: Arc<dyn Keeper>,
-    last_errors: Arc<LastErrors>,
+    recorder: Arc<Recorder>,
     started: Monotonic,
     outage_policy: OutagePolicy,
     outage_grace: Duration,
@@ -42,7 +45,7 @@ impl StatusSource {
         watch: Arc<KeyWatch>,
         version: &'static str,
         keeper: Arc<dyn Keeper>,
-        last_errors: Arc<LastErrors>,
+        recorder: Arc<Recorder>,
         settings: &Settings,
         sandbox: Option<Report>,
     ) -> Self {
@@ -51,7 +54,7 @@ impl StatusSource {
             watch,
             version,
             keeper,
-            last_errors,
+            recorder,
             outage_policy: settings.outage_policy,
             outage_grace: settings.outage_grace,
             sandbox: sandbox_of(sandbox),
@@ -89,9 +92,21 @@ impl StatusSource {
                 .map(|(next, wait)| Takeover { version: next.get(), in_s: wait.as_secs() }),
             key_read_s_ago: key.metadata_age.map(|age| age.as_secs()),
             proven_s_ago: key.proof_age.map(|age| age.as_secs()),
+            expiries: self
+                .recorder
+                .expiries()
+                .into_iter()
+                .map(|of| expiry(of, clock.wall()))
+                .collect(),
             session: keeper.session.as_ref().map(session),
             endpoints: keeper.endpoints.into_iter().map(endpoint).collect(),
-            last_errors: self.last_errors.latest_first().iter().map(last_error).collect(),
+            last_errors: self
+                .recorder
+                .last_errors()
+                .latest_first()
+                .iter()
+                .map(last_error)
+                .collect(),
         }
     }
 }
@@ -115,6 +130,16 @@ fn version(view: &VersionView, writes: Option<KekVersion>) -> Version {
         },
         created: view.created.map_or_else(not_known, rfc3339::seconds),
         writes_from: view.writes_from.map_or_else(not_known, rfc3339::seconds),
+    }
+}
+
+fn expiry((what, at): (Expiring, UnixTime), now: UnixTime) -> Expiry {
+    Expiry {
+        what: what.label,
+        name: what.name,
+        at: rfc3339::seconds(at),
+        left_s: at.since(now).as_secs(),
+        is_soon: at.since(now) < what.soon,
     }
 }
 

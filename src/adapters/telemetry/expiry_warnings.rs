@@ -41,6 +41,14 @@ impl ExpiryWarnings {
         }
     }
 
+    /// Returns the known expiries, the first one first.
+    pub(super) fn first_to_last(&self) -> Vec<(Expiring, UnixTime)> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = known.iter().map(|(what, (at, _))| (*what, *at)).collect();
+        all.sort_by_key(|(what, at)| (at.secs(), what.label));
+        all
+    }
+
     fn due(&self, now: UnixTime) -> Vec<(Expiring, UnixTime)> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut due = Vec::new();

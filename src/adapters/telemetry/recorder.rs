@@ -20,7 +20,7 @@ use crate::{
     },
     ports::{
         clock::Clock,
-        telemetry::{Event, Method, Telemetry},
+        telemetry::{Event, Expiring, Method, Telemetry},
     },
 };
 
@@ -40,7 +40,7 @@ pub struct Recorder {
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
     repeats: Repeats<(Place, Option<Code>)>,
-    last_errors: Arc<LastErrors>,
+    last_errors: LastErrors,
     expiries: ExpiryWarnings,
 }
 
@@ -52,15 +52,21 @@ impl Recorder {
             metrics,
             clock,
             repeats: Repeats::new(),
-            last_errors: Arc::default(),
+            last_errors: LastErrors::default(),
             expiries: ExpiryWarnings::default(),
         }
     }
 
     /// Returns the last errors that were logged.
     #[must_use]
-    pub fn last_errors(&self) -> Arc<LastErrors> {
-        Arc::clone(&self.last_errors)
+    pub const fn last_errors(&self) -> &LastErrors {
+        &self.last_errors
+    }
+
+    /// Returns the items that expire, the first to expire first, and when each expires.
+    #[must_use]
+    pub fn expiries(&self) -> Vec<(Expiring, UnixTime)> {
+        self.expiries.first_to_last()
     }
 
     /// Logs a failure. The first of its kind in a minute is a warning, the others have level debug.

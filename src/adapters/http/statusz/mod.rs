@@ -46,6 +46,21 @@ pub struct Takeover {
     pub in_s: u64,
 }
 
+/// A credential or a certificate that expires.
+#[derive(Clone, Debug, Serialize)]
+pub struct Expiry {
+    /// The value of the metric label `what`.
+    pub what: &'static str,
+    /// Its name for people.
+    pub name: &'static str,
+    /// When it expires, in RFC 3339.
+    pub at: String,
+    /// Seconds until then. 0 when it has expired.
+    pub left_s: u64,
+    /// Whether it must be replaced now.
+    pub is_soon: bool,
+}
+
 /// The session with the keeper.
 #[derive(Clone, Debug, Serialize)]
 pub struct SessionStatus {
@@ -133,6 +148,8 @@ pub struct Statusz {
     pub key_read_s_ago: Option<u64>,
     /// Seconds since the writing version was last proven. Absent before the first proof.
     pub proven_s_ago: Option<u64>,
+    /// The credentials and certificates that expire, the first to expire first.
+    pub expiries: Vec<Expiry>,
     /// The session with the keeper. Absent for keepers without sessions.
     pub session: Option<SessionStatus>,
     /// The endpoints of the keeper, in the configured order.

@@ -43,6 +43,7 @@ pub(super) fn page(s: &Statusz) -> Markup {
                 (sandbox(s))
                 (keys(s))
                 (session(s))
+                (expiries(s))
                 (endpoints(s))
                 (errors(s))
             }
@@ -110,6 +111,25 @@ fn session(s: &Statusz) -> Markup {
                 @if let Some(left) = session.token_left_s { "; the token lasts " (span(left)) }
             }
             @if let Some(problem) = &session.problem { p { (describe(problem)) } }
+        }
+    }
+}
+
+fn expiries(s: &Statusz) -> Markup {
+    html! {
+        @if !s.expiries.is_empty() {
+            h2 { "Expires" }
+            table {
+                tr { th { "what" } th { "at" } th { "left" } }
+                @for e in &s.expiries {
+                    tr {
+                        td { (e.name) } td { (e.at) }
+                        td class=(if e.is_soon { "failing" } else { "" }) {
+                            @if e.left_s == 0 { "expired" } @else { (span(e.left_s)) }
+                        }
+                    }
+                }
+            }
         }
     }
 }

@@ -27,6 +27,22 @@ fn statusz() -> Statusz {
         takeover: Some(Takeover { version: 3, in_s: 12 }),
         key_read_s_ago: Some(4),
         proven_s_ago: None,
+        expiries: vec![
+            Expiry {
+                what: "jwt",
+                name: "the JWT of the login",
+                at: "2026-01-01T00:00:00Z".to_owned(),
+                left_s: 0,
+                is_soon: true,
+            },
+            Expiry {
+                what: "client-certificate",
+                name: "the client certificate",
+                at: "2026-03-01T00:00:00Z".to_owned(),
+                left_s: 59 * 86_400,
+                is_soon: false,
+            },
+        ],
         session: Some(SessionStatus {
             login: "auth/approle (approle)".to_owned(),
             state: "closed",
@@ -56,6 +72,7 @@ async fn escapes_all_text_of_the_page() {
     assert!(kind.starts_with("text/html"));
     assert!(page.contains("docs/failure-modes.md#keeper-sealed"));
     assert!(page.contains("Sandbox: no capabilities, seccomp. Missing: no Landlock."), "{page}");
+    assert!(page.contains("<td class=\"failing\">expired</td>") && page.contains("59 d"), "{page}");
     assert!(page.contains("&lt;script&gt;") && !page.contains("<script>"));
 }
 
@@ -82,6 +99,7 @@ async fn answers_json_on_request() {
         assert_eq!(json["fips"], true);
         assert_eq!(json["takeover"]["version"], 3);
         assert_eq!(json["sandbox"]["in_force"][1], "seccomp");
+        assert_eq!(json["expiries"][0]["what"], "jwt");
         assert_eq!(json["proven_s_ago"], serde_json::Value::Null);
     }
 }
