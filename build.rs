@@ -1,17 +1,26 @@
-//! Compiles the wire contract without `protoc`, and notes the commit for `--version`.
+//! Compiles the wire contracts without `protoc`, and notes the commit for `--version`.
 
 use std::{error::Error, path::Path, process::Command};
 
-const PROTO: &str = "proto/kms_v2.proto";
+const PROTOS: [&str; 2] = ["proto/kms_v2.proto", "proto/spiffe_workload.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo::rerun-if-changed={PROTO}");
-    let descriptors = protox::compile([PROTO], ["proto"])?;
+    for proto in PROTOS {
+        println!("cargo::rerun-if-changed={proto}");
+    }
+    let descriptors = protox::compile(PROTOS, ["proto"])?;
     tonic_prost_build::configure()
         .build_transport(false)
         .build_client(true)
         .bytes(".v2.DecryptResponse.plaintext")
-        .skip_debug(["EncryptRequest", "DecryptResponse"])
+        .skip_debug([
+            "EncryptRequest",
+            "DecryptResponse",
+            "X509SVID",
+            "X509SVIDResponse",
+            "JWTSVID",
+            "JWTSVIDResponse",
+        ])
         .compile_fds(descriptors)?;
     println!("cargo::rustc-env=VAULT_KUBE_KMS_COMMIT={}", commit());
     Ok(())

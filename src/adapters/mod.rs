@@ -7,6 +7,7 @@ pub mod http;
 pub mod layers;
 pub mod local;
 pub mod pkcs11;
+pub mod spiffe;
 pub mod system;
 pub mod telemetry;
 pub mod vault;

@@ -12,6 +12,7 @@ pub mod keeper;
 pub mod kek;
 pub mod kms;
 pub mod telemetry;
+pub mod workload_identity;
 
 /// The ports that the domain uses.
 #[derive(Clone, Debug)]
