@@ -215,6 +215,7 @@ fn approle(client: &Arc<VaultClient>, clock: &Arc<dyn Clock>, wrapped: bool) -> 
     let files = LoginFiles {
         watched: &|_, _| Arc::new(File),
         private: &|path| unreachable!("{path:?} is not configured"),
+        identity: &|agent| unreachable!("{agent:?} is not configured"),
     };
     settings.open(Arc::clone(client), Arc::clone(clock), &files)
 }

@@ -86,6 +86,17 @@ mod tests {
     }
 
     #[test]
+    fn connects_to_the_socket_of_a_spiffe_agent() {
+        let needs = needs_of(
+            "--listen-address=/run/kms/k.sock --vault-address=https://10.0.0.1 \
+             --vault-key-path=transit/keys/k --auth-method=spiffe --spiffe-audience=vault \
+             --spiffe-socket=unix:///run/spire/agent.sock",
+        );
+        assert_eq!(needs.peers, [std::path::Path::new("/run/spire/agent.sock")]);
+        assert!(needs.read.is_empty(), "{needs:?}");
+    }
+
+    #[test]
     fn a_name_of_the_keeper_or_of_the_collector_needs_lookups() {
         let keeper = "--vault-key-path=transit/keys/k --approle-role-id=r";
         assert!(needs_of(&format!("{keeper} --vault-address=https://vault")).names);

@@ -100,6 +100,12 @@ fn reads_each_auth_method_with_its_own_flags_and_default_mount() {
             "kubernetes-jwt-path /var/run/secrets/kubernetes.io/serviceaccount/token",
         ),
         ("--auth-method=cert --tls-client-cert-file=/no-such/pair.pem", "cert", ""),
+        ("--auth-method=spiffe --spiffe-socket=unix:///a --spiffe-audience=v", "jwt", ""),
+        (
+            "--auth-method=spiffe --spiffe-svid=x509 --spiffe-socket=unix:///a --tls-skip-verify",
+            "cert",
+            "",
+        ),
         ("--auth-method=token-file --token-file=/t", "token-file", "token-file /t"),
     ] {
         let settings = login(line).unwrap();
@@ -116,6 +122,10 @@ fn reads_each_auth_method_with_its_own_flags_and_default_mount() {
         ),
         ("--auth-method=token-file --token-file-renew=no", vec!["token-file", "token-file-renew"]),
         ("--auth-method=cert", vec!["tls-client-cert-file"]),
+        (
+            "--auth-method=spiffe --spiffe-id=x",
+            vec!["spiffe-socket", "spiffe-id", "spiffe-audience"],
+        ),
         ("--auth-method=ldap --approle-secret-id-wrapped=x", vec!["auth-method"]),
     ] {
         let text = login(line).unwrap_err();

@@ -72,6 +72,7 @@ impl Plugin {
         let files = LoginFiles {
             watched: &|_, _| file.clone(),
             private: &|path| unreachable!("{path:?} is not configured"),
+            identity: &|agent| unreachable!("{agent:?} is not configured"),
         };
         let login = login_settings().open(client.clone(), clock.clone(), &files);
         let session = VaultSession::new(login, clock.clone(), telemetry.clone());

@@ -5,8 +5,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    capabilities::Capabilities, check, client::VaultClient, client_pair::PairFiles,
-    login::credential_file::LoginFiles, session::VaultSession, settings::VaultSettings,
+    capabilities::Capabilities,
+    check,
+    client::VaultClient,
+    client_pair::PairFiles,
+    login::{credential_file::LoginFiles, port::LoginMethod},
+    session::VaultSession,
+    settings::VaultSettings,
     transit::TransitKek,
 };
 use crate::{
@@ -36,6 +41,7 @@ pub struct VaultKeeper {
     settings: VaultSettings,
     client: Arc<VaultClient>,
     session: Arc<VaultSession>,
+    login: Arc<dyn LoginMethod>,
     kek: Arc<TransitKek>,
     tls: TlsFiles,
     clock: Arc<dyn Clock>,
@@ -60,11 +66,12 @@ impl VaultKeeper {
             Arc::clone(telemetry),
         )?);
         let login = settings.login.open(Arc::clone(&client), Arc::clone(clock), files);
+        let method = Arc::clone(&login.method);
         let session = Arc::new(VaultSession::new(login, Arc::clone(clock), Arc::clone(telemetry)));
         let transit = settings.transit.clone();
         let kek = Arc::new(TransitKek::new(Arc::clone(&client), Arc::clone(&session), transit));
         let clock = Arc::clone(clock);
-        Ok(Self { settings, client, session, kek, tls, clock })
+        Ok(Self { settings, client, session, login: method, kek, tls, clock })
     }
 }
 
@@ -80,6 +87,7 @@ impl Keeper for VaultKeeper {
 
     fn tasks(&self) -> Vec<(&'static str, Task)> {
         let (session, checked) = (Arc::clone(&self.session), Arc::clone(&self.client));
+        let login = Arc::clone(&self.login);
         let health_checks = async move {
             checked.run_health_checks().await;
             // With a single endpoint the health checks return at once, but a task must not end.
@@ -87,6 +95,7 @@ impl Keeper for VaultKeeper {
         };
         let mut tasks: Vec<(&'static str, Task)> = vec![
             ("session", Box::pin(async move { session.run().await })),
+            ("login", Box::pin(async move { login.run().await })),
             ("health checks", Box::pin(health_checks)),
         ];
         if let Some(file) = self.tls.authorities.clone() {

@@ -30,6 +30,13 @@ pub(super) const CLIENT_CERTIFICATE: Expiring = Expiring::new(
      --tls-client-key-file",
 );
 
+/// The X.509-SVID of a SPIFFE agent.
+pub(super) const X509_SVID: Expiring = Expiring::short_lived(
+    "client-certificate",
+    "the X.509-SVID",
+    "see the log of the SPIFFE agent, which sends a new one in time when it works",
+);
+
 /// The secret ID.
 pub(super) const SECRET_ID: Expiring = Expiring::new(
     "secret-id",

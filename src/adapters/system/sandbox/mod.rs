@@ -40,6 +40,10 @@ pub struct Needs {
     pub trees: Vec<PathBuf>,
     /// Sockets that are bound. Their directory may be replaced later.
     pub sockets: Vec<PathBuf>,
+    /// Sockets of other processes to connect to. They may appear, or be replaced, later. Landlock
+    /// does not restrict connections to sockets by path, so this only keeps a capability that
+    /// a connection needs.
+    pub peers: Vec<PathBuf>,
     /// TCP ports to connect to, on any host.
     pub ports: Vec<u16>,
     /// Whether host names are resolved.

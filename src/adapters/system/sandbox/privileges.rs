@@ -89,10 +89,11 @@ impl Usable {
             let directory = path.parent().unwrap_or(path);
             can(directory, Access::WRITE_OK | Access::EXEC_OK)
         });
+        let peers = needs.peers.iter().map(|path| can(path, Access::WRITE_OK));
         let trees = needs.trees.iter().map(|path| {
             let access = Access::READ_OK | Access::WRITE_OK;
             can(path, if path.is_dir() { access | Access::EXEC_OK } else { access })
         });
-        Self(read.chain(changed).chain(trees).collect())
+        Self(read.chain(changed).chain(peers).chain(trees).collect())
     }
 }

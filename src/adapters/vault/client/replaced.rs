@@ -170,7 +170,7 @@ impl VaultClient {
     /// Returns why TLS cannot be set up; see [`TlsSettings::client_config`].
     pub fn present(&self, pair: ClientPair) -> Result<bool, String> {
         let found = found(pair);
-        self.replace(found.part, found.end)
+        self.replace(found.part, found.end, vocabulary::X509_SVID)
     }
 
     /// Returns a receiver of the client certificate that new connections present: the SHA-256 of its
@@ -189,7 +189,9 @@ impl VaultClient {
             source.changed().await;
             let (place, name) = (source.place(), P::NAME);
             let replaced = source.read().await.and_then(|Found { part, warnings, end }| {
-                let is_new = self.replace(part, end).map_err(|why| format!("{place}: {why}"))?;
+                let is_new = self
+                    .replace(part, end, P::EXPIRING)
+                    .map_err(|why| format!("{place}: {why}"))?;
                 Ok(is_new.then_some(warnings))
             });
             match replaced {
@@ -206,8 +208,13 @@ impl VaultClient {
     }
 
     /// Uses `part`, which expires at `end`, for all new connections. Returns `false` if it is in use
-    /// already.
-    fn replace<P: Part>(&self, part: P, end: Option<UnixTime>) -> Result<bool, String> {
+    /// already. `what` names it to observers.
+    fn replace<P: Part>(
+        &self,
+        part: P,
+        end: Option<UnixTime>,
+        what: Expiring,
+    ) -> Result<bool, String> {
         let mut current = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
         if *P::of(&mut current) == part {
             return Ok(false);
@@ -222,7 +229,7 @@ impl VaultClient {
         *current = settings.tls;
         drop(current);
         self.presents.send_if_modified(|known| std::mem::replace(known, digest) != digest);
-        self.expires(P::EXPIRING, end);
+        self.expires(what, end);
         Ok(true)
     }
 
@@ -238,7 +245,7 @@ impl VaultClient {
             return;
         }
         tracing::warn!("{problem}; {}", P::WITHOUT);
-        if let Err(why) = self.replace(P::unavailable(problem.to_owned()), None) {
+        if let Err(why) = self.replace(P::unavailable(problem.to_owned()), None, P::EXPIRING) {
             tracing::warn!("{problem}: {why}");
         }
     }

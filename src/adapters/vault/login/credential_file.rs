@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     domain::{error::KmsError, secret::Secret},
-    ports::file::{PrivateFile, TextFile},
+    ports::{
+        file::{PrivateFile, TextFile},
+        workload_identity::{AgentSettings, WorkloadIdentity},
+    },
 };
 
 /// A credential file of the settings.
@@ -44,13 +47,15 @@ pub enum CredentialForm {
     Jwt,
 }
 
-/// Opens the files of a login.
+/// Opens the files of a login, or the agent that gives the identity of a login.
 pub struct LoginFiles<'a> {
     /// Opens a file that operators or other programs write. Reads at most the given number of
     /// bytes.
     pub watched: &'a dyn Fn(&Path, u64) -> Arc<dyn TextFile>,
     /// Opens a file that only this program writes.
     pub private: &'a dyn Fn(&Path) -> Arc<dyn PrivateFile>,
+    /// Opens an agent. Connects to nothing.
+    pub identity: &'a dyn Fn(&AgentSettings) -> Arc<dyn WorkloadIdentity>,
 }
 
 impl fmt::Debug for LoginFiles<'_> {

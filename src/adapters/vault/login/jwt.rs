@@ -60,17 +60,26 @@ impl Jwt {
         let file = CredentialFile::open(settings.file(requests.method), files);
         Self { requests, role: Secret::new(settings.role.clone()), file }
     }
+}
 
-    /// Adds to a refused login what the JWT says about itself.
-    fn with_claims(&self, error: KmsError, jwt: &str) -> KmsError {
+/// Logs in with the JWT of `material`. Adds to a refusal what the JWT says about itself.
+pub(super) async fn log_in(
+    requests: &Arc<Requests>,
+    material: &Material,
+) -> Result<Lease, LoginFailure> {
+    let jwt = material.secret.expose();
+    let body = json(&JwtBody { role: material.role.expose(), jwt });
+    let outcome = requests.log_in(material.digest, body.map_err(LoginFailure::Failed)?).await;
+    let with_claims = |error: KmsError| {
         if error.code() != Code::LoginRefused {
             return error;
         }
         let Some(claims) = Claims::read(jwt) else { return error };
-        let about = claims.describe(self.requests.clock.wall());
+        let about = claims.describe(requests.clock.wall());
         let cause = format!("{}; {about}", error.cause());
         KmsError::new(Code::LoginRefused, cause, error.remedy().to_owned())
-    }
+    };
+    outcome.map_err(|failure| failure.map(with_claims))
 }
 
 #[async_trait]
@@ -87,11 +96,7 @@ impl LoginMethod for Jwt {
     }
 
     async fn login(&self, material: &Material) -> Result<Lease, LoginFailure> {
-        let jwt = material.secret.expose();
-        let body = json(&JwtBody { role: material.role.expose(), jwt });
-        let body = body.map_err(LoginFailure::Failed)?;
-        let outcome = self.requests.log_in(material.digest, body).await;
-        outcome.map_err(|failure| failure.map(|error| self.with_claims(error, jwt)))
+        log_in(&self.requests, material).await
     }
 
     async fn changed(&self) {

@@ -9,6 +9,7 @@ use super::{
     jwt::{Jwt, JwtSettings},
     port::LoginMethod,
     requests::Requests,
+    spiffe::{SpiffeJwt, SpiffeLoginSettings, SpiffeX509, Svid},
     token_file::{TokenFile, TokenFileSettings},
 };
 
@@ -23,16 +24,18 @@ pub enum AuthMethod {
     Kubernetes,
     /// The client certificate of the connection.
     Cert,
+    /// An identity that a SPIFFE agent gives to this process.
+    Spiffe,
     /// A token that another program writes to a file.
     TokenFile,
 }
 
 impl AuthMethod {
     /// All methods, the default first.
-    pub const ALL: [Self; 5] =
-        [Self::AppRole, Self::Jwt, Self::Kubernetes, Self::Cert, Self::TokenFile];
+    pub const ALL: [Self; 6] =
+        [Self::AppRole, Self::Jwt, Self::Kubernetes, Self::Cert, Self::Spiffe, Self::TokenFile];
 
-    /// Returns the value of `--auth-method`. It is the default mount too.
+    /// Returns the value of `--auth-method`. It is the default mount too, except of `spiffe`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -40,6 +43,7 @@ impl AuthMethod {
             Self::Jwt => "jwt",
             Self::Kubernetes => "kubernetes",
             Self::Cert => "cert",
+            Self::Spiffe => "spiffe",
             Self::TokenFile => "token-file",
         }
     }
@@ -56,6 +60,8 @@ pub enum MethodSettings {
     Kubernetes(JwtSettings),
     /// [`AuthMethod::Cert`].
     Cert(CertSettings),
+    /// [`AuthMethod::Spiffe`].
+    Spiffe(SpiffeLoginSettings),
     /// [`AuthMethod::TokenFile`].
     TokenFile(TokenFileSettings),
 }
@@ -69,6 +75,7 @@ impl MethodSettings {
             Self::Jwt(_) => AuthMethod::Jwt,
             Self::Kubernetes(_) => AuthMethod::Kubernetes,
             Self::Cert(_) => AuthMethod::Cert,
+            Self::Spiffe(_) => AuthMethod::Spiffe,
             Self::TokenFile(_) => AuthMethod::TokenFile,
         }
     }
@@ -79,9 +86,24 @@ impl MethodSettings {
         match self {
             Self::AppRole(settings) => settings.files(),
             Self::Jwt(settings) | Self::Kubernetes(settings) => vec![settings.file(self.method())],
-            Self::Cert(_) => Vec::new(),
+            Self::Cert(_) | Self::Spiffe(_) => Vec::new(),
             Self::TokenFile(settings) => vec![settings.file()],
         }
+    }
+
+    /// Returns the socket of the agent that gives an identity, if the method uses one.
+    #[must_use]
+    pub fn agent(&self) -> Option<&Path> {
+        match self {
+            Self::Spiffe(settings) => Some(&settings.agent.socket),
+            _ => None,
+        }
+    }
+
+    /// Returns whether the login presents the certificate of an agent on each connection.
+    #[must_use]
+    pub const fn presents_a_certificate(&self) -> bool {
+        matches!(self, Self::Spiffe(SpiffeLoginSettings { svid: Svid::X509, .. }))
     }
 
     /// Returns the file that this program writes, if there is one.
@@ -89,7 +111,11 @@ impl MethodSettings {
     pub fn cache(&self) -> Option<&Path> {
         match self {
             Self::AppRole(settings) => settings.secret_id_cache.as_deref(),
-            Self::Jwt(_) | Self::Kubernetes(_) | Self::Cert(_) | Self::TokenFile(_) => None,
+            Self::Jwt(_)
+            | Self::Kubernetes(_)
+            | Self::Cert(_)
+            | Self::Spiffe(_)
+            | Self::TokenFile(_) => None,
         }
     }
 
@@ -105,6 +131,15 @@ impl MethodSettings {
                 Arc::new(Jwt::new(requests, settings, files))
             }
             Self::Cert(settings) => Arc::new(Cert::new(requests, settings)),
+            Self::Spiffe(settings) => {
+                let identity = (files.identity)(&settings.agent);
+                match &settings.svid {
+                    Svid::Jwt(audience) => {
+                        Arc::new(SpiffeJwt::new(requests, settings, audience, identity))
+                    }
+                    Svid::X509 => Arc::new(SpiffeX509::new(requests, settings, identity)),
+                }
+            }
             Self::TokenFile(settings) => Arc::new(TokenFile::new(requests, settings, files)),
         }
     }

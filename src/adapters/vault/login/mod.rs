@@ -7,6 +7,7 @@ pub mod credential_text;
 pub mod jwt;
 pub mod method;
 pub mod port;
+pub mod spiffe;
 pub mod token_file;
 
 pub mod jwt_claims;

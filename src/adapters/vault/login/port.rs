@@ -1,6 +1,6 @@
 //! The port through which a session logs in to the keeper, and keeps its token.
 
-use std::{fmt::Debug, time::Duration};
+use std::{fmt::Debug, future::pending, time::Duration};
 
 use async_trait::async_trait;
 use sha2::{Digest as _, Sha256};
@@ -140,6 +140,12 @@ pub trait LoginMethod: Debug + Send + Sync + 'static {
     /// as a new secret ID in its file. Safe to cancel. Never resolves if the material cannot
     /// change.
     async fn changed(&self);
+
+    /// Does what the method needs beside logins, such as receiving certificates. Never returns. Run it
+    /// once.
+    async fn run(&self) {
+        pending().await
+    }
 }
 
 /// Keeps the token of a session.

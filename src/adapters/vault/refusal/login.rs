@@ -18,6 +18,7 @@ impl Refusal {
             AuthMethod::Jwt => self.of_jwt(),
             AuthMethod::Kubernetes => self.of_kubernetes(),
             AuthMethod::Cert => self.of_cert(),
+            AuthMethod::Spiffe => self.of_spiffe(),
             AuthMethod::TokenFile => Some(DEAD_TOKEN),
         };
         let (cause, remedy) = match known {
@@ -140,6 +141,61 @@ impl Refusal {
         ])
     }
 
+    fn of_spiffe(&self) -> Option<(&'static str, &'static str)> {
+        const CLOCKS: &str =
+            "compare the clocks of this node, of the keeper and of the SPIRE server";
+        self.first_of(&[
+            (&["token is expired"], "says that the JWT-SVID has expired", CLOCKS),
+            (&["not yet valid", "(nbf)", "(iat)"], "says that the JWT-SVID is not valid yet", CLOCKS),
+            (
+                &["audience"],
+                "does not accept the audience of the JWT-SVID",
+                "set bound_audiences of the role to the value of --spiffe-audience",
+            ),
+            (
+                &["subject", "(sub)"],
+                "does not accept the SPIFFE ID of this process",
+                "set bound_subject of the role to the SPIFFE ID, or correct --spiffe-id",
+            ),
+            (
+                &["issuer", "(iss)"],
+                "does not accept the issuer of the JWT-SVID",
+                "set bound_issuer of the auth mount to jwt_issuer of the SPIRE server, or to nothing",
+            ),
+            (
+                &["error validating claims", "bound claim", "claim "],
+                "does not accept the claims of the JWT-SVID",
+                "correct bound_claims of the role, and set its user_claim to sub",
+            ),
+            (
+                &["signature", "verifying token", "malformed", "key id"],
+                "cannot verify the signature of the JWT-SVID",
+                "check that jwks_url, oidc_discovery_url or jwt_validation_pubkeys of the auth mount has the JWT keys of the trust domain, which SPIRE rotates",
+            ),
+            (NO_ROLE_TEXTS, NO_ROLE, "create the role, or correct --spiffe-role"),
+            (
+                &["missing role"],
+                NO_ROLE_NAME,
+                "give --spiffe-role, or set default_role of the auth mount",
+            ),
+            (
+                &["could not load configuration", "no configuration"],
+                NOT_CONFIGURED,
+                "write auth/<mount>/config with the JWT keys of the trust domain",
+            ),
+            (
+                &["no chain matching", "failed to match all constraints", "invalid certificate"],
+                "does not accept the X.509-SVID: no role has its authority and allows its SPIFFE ID",
+                "set certificate of the role to the X.509 bundle of the trust domain and allowed_uri_sans to the SPIFFE ID, and correct --spiffe-role",
+            ),
+            (
+                &["no client certificate found", "client certificate must be supplied"],
+                "received no client certificate",
+                "pass the connection through where a proxy or load balancer ends TLS",
+            ),
+        ])
+    }
+
     /// Returns the cause and the remedy of the first row that has a text of this refusal.
     fn first_of(
         &self,
@@ -170,7 +226,7 @@ const fn silent(method: AuthMethod) -> (&'static str, &'static str) {
             "refuses the login: the reviewing API server rejects the JWT or cannot be reached, this node's address is not in the role's CIDR list, or the mount does not exist",
             "see the keeper's log; check kubernetes_host of the auth mount: an API server that waits for this provider cannot review its login",
         ),
-        AuthMethod::Jwt | AuthMethod::Cert | AuthMethod::TokenFile => (
+        AuthMethod::Jwt | AuthMethod::Cert | AuthMethod::Spiffe | AuthMethod::TokenFile => (
             "refuses the login: this node's address is not in the role's CIDR list, or the mount does not exist",
             "check --auth-mount, --vault-auth-namespace and token_bound_cidrs of the role",
         ),

@@ -5,11 +5,14 @@ use tokio::{sync::watch, time::timeout};
 use super::watched;
 use crate::{
     adapters::{
+        spiffe::workload_api::WorkloadApi,
         system::place::mode_of,
         vault::{
             login::{
                 credential_file::CredentialPath,
                 credential_text::{self, CREDENTIAL_MAX},
+                method::MethodSettings,
+                spiffe::{SpiffeLoginSettings, Svid},
             },
             settings::VaultSettings,
             tls::{Identity, Trust},
@@ -19,6 +22,7 @@ use crate::{
     ports::{
         file::TextFile,
         finding::{Area, Finding, Report},
+        workload_identity::WorkloadIdentity as _,
     },
 };
 
@@ -33,12 +37,43 @@ pub(super) async fn check(vault: &VaultSettings, report: &mut Report) {
         }
         (_, None) => (),
     }
-    if let Identity::Unavailable { why, remedy } = &vault.client.tls.identity {
+    if let (false, Identity::Unavailable { why, remedy }) =
+        (vault.login.method.presents_a_certificate(), &vault.client.tls.identity)
+    {
         report.add(Finding::fail(Area::Files, why, *remedy));
+    }
+    if let MethodSettings::Spiffe(settings) = &vault.login.method {
+        report.add(gives_identity(settings).await);
     }
     for of in vault.login.method.files() {
         let file = watched(&of.path, CREDENTIAL_MAX, &watch::channel(()).1);
         report.add(holds(&*file, &of).await);
+    }
+}
+
+/// Asks the agent for a credential.
+async fn gives_identity(settings: &SpiffeLoginSettings) -> Finding {
+    let agent = WorkloadApi::new(settings.agent.clone());
+    let given = match &settings.svid {
+        Svid::Jwt(audience) => agent.jwt(audience).await.map(|_jwt| "a JWT-SVID"),
+        Svid::X509 => {
+            let arrives = async {
+                tokio::select! {
+                    () = agent.follow() => (),
+                    _certificate = agent.next_certificate(None) => (),
+                }
+            };
+            // `certificate` then tells what is missing.
+            let _elapsed = timeout(CALL_BUDGET, arrives).await.is_err();
+            agent.certificate().map(|_certificate| "an X.509-SVID")
+        }
+    };
+    match given {
+        Ok(svid) => {
+            let text = format!("the SPIFFE agent at {} gives {svid}", agent.place());
+            Finding::pass(Area::Files, text)
+        }
+        Err(error) => Finding::from_error(Area::Files, &error),
     }
 }
 

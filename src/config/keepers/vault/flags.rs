@@ -114,7 +114,7 @@ pub(super) const GROUPS: &[Group] = &[
         &[
             flag(
                 "auth-method",
-                OneOf("METHOD", &["approle", "jwt", "kubernetes", "cert", "token-file"]),
+                OneOf("METHOD", &["approle", "jwt", "kubernetes", "cert", "spiffe", "token-file"]),
                 "approle",
                 "How to log in",
             ),
@@ -122,7 +122,7 @@ pub(super) const GROUPS: &[Group] = &[
                 "auth-mount",
                 Value("MOUNT"),
                 "",
-                "Mount of the auth method (default: the name of the method)",
+                "Mount of the auth method (default: the name of the method, and the form of the SVID, jwt or cert, with --auth-method=spiffe)",
             ),
             flag(
                 "login-timeout",
@@ -204,6 +204,41 @@ pub(super) const GROUPS: &[Group] = &[
             "",
             "Role of the auth mount (default: the server selects the role by the certificate)",
         )],
+    ),
+    (
+        "Login with --auth-method=spiffe",
+        &[
+            flag(
+                "spiffe-socket",
+                Value("SOCKET"),
+                "",
+                "Socket of the SPIFFE Workload API, unix:///path (required with this method)",
+            ),
+            flag(
+                "spiffe-id",
+                Value("ID"),
+                "",
+                "SPIFFE ID to use (default: the first one that the agent gives to this process)",
+            ),
+            flag(
+                "spiffe-svid",
+                OneOf("FORM", &["jwt", "x509"]),
+                "jwt",
+                "Log in with a JWT-SVID at a mount of the method jwt, or with an X.509-SVID at a mount of the method cert",
+            ),
+            flag(
+                "spiffe-audience",
+                Value("AUDIENCE"),
+                "",
+                "Audience of the JWT-SVID, one of bound_audiences of the role (required with --spiffe-svid=jwt)",
+            ),
+            flag(
+                "spiffe-role",
+                Value("ROLE"),
+                "",
+                "Role of the auth mount (default: the default_role of a jwt mount; a cert mount selects one by the certificate)",
+            ),
+        ],
     ),
     (
         "Login with --auth-method=token-file",

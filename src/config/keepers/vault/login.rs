@@ -3,26 +3,31 @@
 use std::{path::PathBuf, time::Duration};
 
 use crate::{
-    adapters::vault::{
-        key_path::{MountPath, Namespace},
-        login::{
-            LoginSettings,
-            approle::{AppRoleSettings, RoleId},
-            cert::CertSettings,
-            credential_text,
-            jwt::JwtSettings,
-            method::{AuthMethod, MethodSettings},
-            token_file::TokenFileSettings,
+    adapters::{
+        spiffe::settings as spiffe,
+        vault::{
+            key_path::{MountPath, Namespace},
+            login::{
+                LoginSettings,
+                approle::{AppRoleSettings, RoleId},
+                cert::CertSettings,
+                credential_text,
+                jwt::JwtSettings,
+                method::{AuthMethod, MethodSettings},
+                spiffe::{SpiffeLoginSettings, Svid},
+                token_file::TokenFileSettings,
+            },
         },
     },
     config::reading::Reading,
+    ports::workload_identity::AgentSettings,
 };
 
 /// The longest role ID or role name, in bytes.
 const ROLE_MAX: usize = 4_096;
 
 /// The flags of each method.
-const FLAGS: [(AuthMethod, &[&str]); 5] = [
+const FLAGS: [(AuthMethod, &[&str]); 6] = [
     (
         AuthMethod::AppRole,
         &[
@@ -36,6 +41,10 @@ const FLAGS: [(AuthMethod, &[&str]); 5] = [
     (AuthMethod::Jwt, &["jwt-path", "jwt-role"]),
     (AuthMethod::Kubernetes, &["kubernetes-jwt-path", "kubernetes-role"]),
     (AuthMethod::Cert, &["cert-role"]),
+    (
+        AuthMethod::Spiffe,
+        &["spiffe-socket", "spiffe-id", "spiffe-svid", "spiffe-role", "spiffe-audience"],
+    ),
     (AuthMethod::TokenFile, &["token-file", "token-file-wrapped", "token-file-renew"]),
 ];
 
@@ -52,6 +61,7 @@ pub(super) fn read(reading: &mut Reading<'_>) -> Option<LoginSettings> {
         AuthMethod::Jwt => jwt(reading).map(MethodSettings::Jwt),
         AuthMethod::Kubernetes => kubernetes(reading).map(MethodSettings::Kubernetes),
         AuthMethod::Cert => cert(reading).map(MethodSettings::Cert),
+        AuthMethod::Spiffe => spiffe_login(reading).map(MethodSettings::Spiffe),
         AuthMethod::TokenFile => token_file(reading).map(MethodSettings::TokenFile),
     };
     let others = FLAGS.iter().filter(|(of, _)| *of != method).flat_map(|(_, flags)| *flags);
@@ -93,6 +103,12 @@ fn method(reading: &mut Reading<'_>) -> Option<AuthMethod> {
 
 fn mount(reading: &mut Reading<'_>, method: AuthMethod) -> Option<MountPath> {
     match reading.text("auth-mount") {
+        // The server has no method of this name: it verifies a JWT-SVID with the method `jwt`, and an
+        // X.509-SVID with the method `cert`.
+        "" if method == AuthMethod::Spiffe => {
+            let is_x509 = reading.text("spiffe-svid") == "x509";
+            MountPath::parse(if is_x509 { "cert" } else { "jwt" }).ok()
+        }
         "" => MountPath::parse(method.as_str()).ok(),
         _ => reading.parsed("auth-mount", MountPath::parse),
     }
@@ -155,6 +171,29 @@ fn cert(reading: &mut Reading<'_>) -> Option<CertSettings> {
         return None;
     }
     Some(CertSettings { role: role? })
+}
+
+fn spiffe_login(reading: &mut Reading<'_>) -> Option<SpiffeLoginSettings> {
+    let socket = reading.required("spiffe-socket", spiffe::socket);
+    let id = match reading.text("spiffe-id") {
+        "" => Some(None),
+        _ => reading.parsed("spiffe-id", spiffe::id).map(Some),
+    };
+    let role = role(reading, "spiffe-role");
+    let svid = match reading.text("spiffe-svid") {
+        "jwt" => reading.required("spiffe-audience", role_name).map(Svid::Jwt),
+        "x509" => Some(Svid::X509),
+        other => {
+            let problem = format!("{other:?} is not a form of an SVID; write jwt or x509");
+            reading.wrong("spiffe-svid", problem);
+            None
+        }
+    };
+    Some(SpiffeLoginSettings {
+        agent: AgentSettings { socket: socket?, id: id? },
+        role: role?,
+        svid: svid?,
+    })
 }
 
 fn token_file(reading: &mut Reading<'_>) -> Option<TokenFileSettings> {

@@ -18,6 +18,7 @@ pub(in crate::config) use self::reading::read;
 use super::{KeeperKind, KeeperSettings, Opened, Surroundings};
 use crate::{
     adapters::{
+        spiffe::workload_api::WorkloadApi,
         system::{
             private_file::OwnerOnlyFile, reread::Reread, sandbox::Needs, watched_file::WatchedFile,
         },
@@ -67,6 +68,7 @@ impl KeeperSettings for VaultSettings {
         needs.read.extend(self.login.method.files().into_iter().map(|file| file.path));
         needs.read.extend(self.ca_file.clone());
         needs.read.extend(self.client_pair.iter().flat_map(PairPaths::iter).cloned());
+        needs.peers.extend(self.login.method.agent().map(Path::to_owned));
         needs.written.extend(self.login.method.cache().map(Path::to_owned));
     }
 
@@ -82,6 +84,7 @@ impl KeeperSettings for VaultSettings {
         let login = LoginFiles {
             watched: &|path, most| watched(path, most, &with.reread),
             private: &|path| Arc::new(OwnerOnlyFile::new(path.to_owned())),
+            identity: &|agent| Arc::new(WorkloadApi::new(agent.clone())),
         };
         let tls = TlsFiles { authorities, client_pair };
         let keeper = VaultKeeper::new(self.clone(), &login, tls, &with.clock, &with.telemetry)?;

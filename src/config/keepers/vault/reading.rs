@@ -36,7 +36,10 @@ pub(in crate::config) fn read(reading: &mut Reading<'_>) -> Option<VaultSettings
     let namespace = reading.parsed("vault-namespace", Namespace::parse);
     let require_enterprise = reading.boolean("require-enterprise");
     let login = login?;
-    let client = client?;
+    let mut client = client?;
+    if login.method.presents_a_certificate() {
+        client.tls.identity = agents_certificate(reading, &client)?;
+    }
     let ca_file = matches!(client.tls.trust, Trust::Bundle(_) | Trust::BundleUnavailable(_))
         .then(|| PathBuf::from(reading.text("tls-ca-file")));
     let client_pair = client_pair_paths(reading);
@@ -213,6 +216,24 @@ fn identity(reading: &mut Reading<'_>) -> Option<Identity> {
             None
         }
     }
+}
+
+/// Returns the client certificate of a login that presents the certificate of an agent: none yet.
+fn agents_certificate(reading: &mut Reading<'_>, client: &ClientSettings) -> Option<Identity> {
+    if client.tls.identity != Identity::None {
+        let problem = "the X.509-SVID is the client certificate; leave this flag out, or write --spiffe-svid=jwt";
+        reading.wrong("tls-client-cert-file", problem);
+        return None;
+    }
+    if !client.is_tls() {
+        reading
+            .wrong("spiffe-svid", "http:// has no TLS; write https:// in --vault-address, or jwt");
+        return None;
+    }
+    Some(Identity::Unavailable {
+        why: "no X.509-SVID has arrived from the SPIFFE agent yet".to_owned(),
+        remedy: "see the agent's log; check --spiffe-socket and the registration entry",
+    })
 }
 
 /// Returns the paths of the client certificate, or `None` without one.

@@ -82,7 +82,10 @@ pub(super) fn of(vault: &VaultSettings) -> Vec<Finding> {
     match &vault.login.method {
         MethodSettings::AppRole(settings) => add_approle_warnings(settings, &mut warnings),
         MethodSettings::Kubernetes(settings) => add_own_cluster_warning(settings, &mut warnings),
-        MethodSettings::Jwt(_) | MethodSettings::Cert(_) | MethodSettings::TokenFile(_) => (),
+        MethodSettings::Jwt(_)
+        | MethodSettings::Cert(_)
+        | MethodSettings::Spiffe(_)
+        | MethodSettings::TokenFile(_) => (),
     }
     warnings
 }
