@@ -22,8 +22,8 @@ _arguments -S \
     '--tls-sni=[Server name to send and to verify (default\: the host of the address)]:NAME: ' \
     '--tls-skip-verify=-[INSECURE\: accept any certificate; not for production]::truth:(true false)' \
     '--tls-require-pq=-[Refuse servers without a hybrid post-quantum key exchange]::truth:(true false)' \
-    '--auth-method=[How to log in]:METHOD:(approle jwt kubernetes cert token-file)' \
-    '--auth-mount=[Mount of the auth method (default\: the name of the method)]:MOUNT: ' \
+    '--auth-method=[How to log in]:METHOD:(approle jwt kubernetes cert spiffe token-file)' \
+    '--auth-mount=[Mount of the auth method (default\: the name of the method, and the form of the SVID, jwt or cert, with --auth-method=spiffe)]:MOUNT: ' \
     '--login-timeout=[Most time for a login, a renewal or an unwrap of a credential. It does not extend the deadline of a call]:DURATION: ' \
     '--approle-role-id=[AppRole role ID (required, or --approle-role-id-path)]:ID: ' \
     '--approle-role-id-path=[File that holds the role ID]:FILE:_files' \
@@ -35,6 +35,11 @@ _arguments -S \
     '--kubernetes-jwt-path=[File that holds the token of a service account of another cluster]:FILE:_files' \
     '--kubernetes-role=[Role of the auth mount (required with this method)]:ROLE: ' \
     '--cert-role=[Role of the auth mount (default\: the server selects the role by the certificate)]:ROLE: ' \
+    '--spiffe-socket=[Socket of the SPIFFE Workload API, unix\:///path (required with this method)]:SOCKET: ' \
+    '--spiffe-id=[SPIFFE ID to use (default\: the first one that the agent gives to this process)]:ID: ' \
+    '--spiffe-svid=[Log in with a JWT-SVID at a mount of the method jwt, or with an X.509-SVID at a mount of the method cert]:FORM:(jwt x509)' \
+    '--spiffe-audience=[Audience of the JWT-SVID, one of bound_audiences of the role (required with --spiffe-svid=jwt)]:AUDIENCE: ' \
+    '--spiffe-role=[Role of the auth mount (default\: the default_role of a jwt mount; a cert mount selects one by the certificate)]:ROLE: ' \
     '--token-file=[File to which another program writes a token, such as the sink of an agent (required with this method)]:FILE:_files' \
     '--token-file-wrapped=-[The file of --token-file holds a wrapping token of the token, which is unwrapped once]::truth:(true false)' \
     '--token-file-renew=-[Renew the token. Without this flag, the program that writes the file renews it]::truth:(true false)' \

@@ -41,7 +41,7 @@ var (
 	shortDir = suite.ShortDir
 )
 
-func TestMain(m *testing.M) { suite.Main(m, 24, shared.End) }
+func TestMain(m *testing.M) { suite.Main(m, 24, shared.End, spire.End) }
 
 // shared is the server of all tests.
 var shared = suite.Shared[*parts.OpenBao]{Start: parts.StartDevOpenBao}

@@ -60,11 +60,13 @@ func (l *login) write(t *testing.T, credential string) {
 
 // methods are all methods, by name.
 var methods = map[string]func(t *testing.T) *login{
-	"approle":    approle,
-	"cert":       cert,
-	"jwt":        jwt,
-	"kubernetes": kubernetes,
-	"token-file": tokenFile,
+	"approle":     approle,
+	"cert":        cert,
+	"jwt":         jwt,
+	"kubernetes":  kubernetes,
+	"spiffe jwt":  spiffe("jwt"),
+	"spiffe x509": spiffe("x509"),
+	"token-file":  tokenFile,
 }
 
 func newTenant(t *testing.T) *parts.Tenant {

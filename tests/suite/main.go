@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"cmp"
 	"flag"
 	"os"
 	"strconv"
@@ -24,10 +25,13 @@ func Main(m *testing.M, parallel int, ends ...func()) {
 	os.Exit(code)
 }
 
-// Shared is a server that all tests of a suite share. The first test that uses it starts it in its own folder.
+// Shared is a server that all tests of a suite share. The first test that uses it starts it in its own folder, by
+// the program of OpenBao or by the program that another variable names.
 type Shared[T interface{ Kill() }] struct {
 	// Start starts it.
 	Start func(way parts.Way, program, dir string) (T, error)
+	// Variable names the program, or its folder. By default it is BAO.
+	Variable string
 
 	once    sync.Once
 	started bool
@@ -39,7 +43,7 @@ type Shared[T interface{ Kill() }] struct {
 // Use returns it, and starts it at the first call. A test must not disturb it.
 func (s *Shared[T]) Use(t *testing.T) T {
 	t.Helper()
-	program := Needed(t, "BAO")
+	program := Needed(t, cmp.Or(s.Variable, "BAO"))
 	s.once.Do(func() {
 		if s.dir, s.err = os.MkdirTemp("/tmp", "vkk-shared"); s.err == nil {
 			s.value, s.err = s.Start(parts.Way{}, program, s.dir)

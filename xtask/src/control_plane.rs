@@ -25,6 +25,8 @@ pub(crate) struct Part {
     pub(crate) programs: &'static [(&'static str, &'static str)],
     /// How long a first build takes on two cores.
     pub(crate) takes: &'static str,
+    /// Whether a program contains C, so that its build needs a C compiler.
+    pub(crate) has_c: bool,
 }
 
 /// Folders of programs.
@@ -44,6 +46,7 @@ pub(crate) fn build(kubernetes: &str) -> Result<ControlPlane, Failure> {
             ("go.etcd.io/etcd/etcdutl/v3", "etcdutl"),
         ],
         takes: "half a minute",
+        has_c: false,
     };
     let kubernetes = Part::of_kubernetes(
         kubernetes,
@@ -89,6 +92,7 @@ impl Part {
             ),
             programs,
             takes,
+            has_c: false,
         }
     }
 
@@ -114,6 +118,8 @@ impl Part {
     }
 
     fn build(&self, module: &Path, package: &str, program: &Path) -> Result<(), Failure> {
+        // Each program is static. These packages use the C library if they can.
+        let tags = if self.has_c { "netgo,osusergo" } else { "" };
         let mut go = Command::new("go");
         go.current_dir(module)
             .args([
@@ -121,14 +127,15 @@ impl Part {
                 "-mod=readonly",
                 "-trimpath",
                 "-buildvcs=false",
+                "-tags",
+                tags,
                 "-ldflags",
                 &self.ldflags,
             ])
             .arg("-o")
             .arg(program)
             .arg(package)
-            // Each program is static, so no C compiler is needed.
-            .env("CGO_ENABLED", "0");
+            .env("CGO_ENABLED", if self.has_c { "1" } else { "0" });
         run(&mut go)
     }
 }

@@ -16,6 +16,7 @@ mod reproducible;
 mod run;
 mod sbom;
 mod soak;
+mod spire;
 mod supply_chain;
 mod test;
 mod tofu;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         ["tools"] => tools::openbao()
             .and_then(|_| control_plane::build(control_plane::KUBERNETES))
             .and_then(|_| control_plane::node())
+            .and_then(|_| spire::built())
             .map(drop),
         _ => Err(USAGE.into()),
     };

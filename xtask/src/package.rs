@@ -138,6 +138,7 @@ fn nfpm() -> Result<PathBuf, Failure> {
         ldflags: "-s -w".to_owned(),
         programs: &[("github.com/goreleaser/nfpm/v2/cmd/nfpm", "nfpm")],
         takes: "half a minute",
+        has_c: false,
     };
     Ok(part.built()?.join("nfpm"))
 }

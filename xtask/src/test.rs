@@ -9,6 +9,7 @@ use crate::{
     control_plane::{self, KUBERNETES},
     debian, deploy, node, package, release,
     run::{Failure, can_run, root, run, say, target},
+    spire,
     tools::{self, missing},
 };
 
@@ -57,6 +58,7 @@ pub(crate) fn all(choice: &Choice<'_>) -> Result<(), Failure> {
             .map(|_: Option<()>| ());
     }
     api_server(bao.as_deref())?;
+    logins(bao.as_deref())?;
     author::test()?;
     field(bao.as_deref())?;
     hostile(bao.as_deref())?;
@@ -110,6 +112,13 @@ fn api_server(bao: Option<&Path>) -> Result<(), Failure> {
     ]))?;
     say("Go: the API server's own client (the first build takes two minutes)");
     run(suite("api_server", "15m", bao).env("DESCRIPTOR", descriptor))
+}
+
+/// Tests each method of logging in against each fault of a login, and prints the healing times.
+fn logins(bao: Option<&Path>) -> Result<(), Failure> {
+    let spire = spire::built()?;
+    say("Go: each method of logging in, and its faults");
+    run(suite("logins", "10m", bao).arg("-v").env("SPIRE", spire))
 }
 
 /// Reproduces problems that users of Vault, of its clients and of KMS plugins reported. Uses the

@@ -15,12 +15,14 @@ pub(crate) fn test(bao: Option<&Path>) -> Result<(), Failure> {
         ldflags: "-s -w".to_owned(),
         programs: &[("github.com/opentofu/opentofu/cmd/tofu", "tofu")],
         takes: "2 to 5 minutes",
+        has_c: false,
     };
     let provider = Part {
         module: "vault-provider-3.3.1".to_owned(),
         ldflags: "-s -w".to_owned(),
         programs: &[("github.com/hashicorp/terraform-provider-vault", "terraform-provider-vault")],
         takes: "1 to 2 minutes",
+        has_c: false,
     };
     let (tofu, provider) = (tofu.built()?, provider.built()?);
     say("Go: the module of OpenTofu, applied");

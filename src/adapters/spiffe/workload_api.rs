@@ -16,10 +16,7 @@ use super::{
     wire::{JwtsvidRequest, X509svidRequest, X509svidResponse},
 };
 use crate::{
-    domain::{
-        error::{Code, KmsError},
-        secret::Secret,
-    },
+    domain::{error::KmsError, secret::Secret},
     ports::workload_identity::{AgentSettings, IdentityCertificate, WorkloadIdentity},
 };
 
@@ -188,17 +185,16 @@ impl WorkloadIdentity for WorkloadApi {
         self.in_time(asked).await.map_err(|problem| problem.into_error(self.socket()))
     }
 
-    fn certificate(&self) -> Result<Arc<IdentityCertificate>, KmsError> {
-        let known = self.known.borrow().clone();
-        known.certificate.ok_or_else(|| {
-            known.problem.unwrap_or_else(|| {
-                KmsError::new(
-                    Code::CredentialUnreadable,
-                    format!("the SPIFFE agent at {} has not answered yet", self.place()),
-                    "wait some seconds; see the agent's log if this lasts",
-                )
-            })
-        })
+    async fn certificate(&self) -> Result<Arc<IdentityCertificate>, KmsError> {
+        let mut changes = self.known.subscribe();
+        let is_answered = |now: &Known| now.certificate.is_some() || now.problem.is_some();
+        let answered = async {
+            let known = changes.wait_for(is_answered).await.map(|known| known.clone());
+            Ok(known.unwrap_or_default())
+        };
+        let silent = || Problem::Silent(self.pace.answer).into_error(self.socket());
+        let known = self.in_time(answered).await.unwrap_or_default();
+        known.certificate.ok_or_else(|| known.problem.unwrap_or_else(silent))
     }
 
     async fn next_certificate<'a>(

@@ -16,12 +16,15 @@ use tokio::{
 use tonic::{Code as Grpc, Request, Response, Status, transport::Server};
 
 use super::*;
-use crate::adapters::spiffe::{
-    connection::MARK,
-    wire::{
-        Jwtsvid, JwtsvidResponse, X509svid,
-        spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer},
+use crate::{
+    adapters::spiffe::{
+        connection::MARK,
+        wire::{
+            Jwtsvid, JwtsvidResponse, X509svid,
+            spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer},
+        },
     },
+    domain::error::Code,
 };
 
 /// The longest time of one step of a test.
@@ -243,7 +246,7 @@ async fn finds_an_agent_that_starts_later() {
     let bench = Bench::new();
     let source = bench.following(FAST);
     until_problem(&source, "has no socket there").await;
-    assert_eq!(source.certificate().unwrap_err().code(), Code::CredentialUnreadable);
+    assert_eq!(source.certificate().await.unwrap_err().code(), Code::CredentialUnreadable);
     assert!(source.jwt("v").await.unwrap_err().to_string().contains("has no socket there"));
     let _agent = Agent::start(&bench.socket, Answer::Svids(vec![A], 1));
     until_key(&source, 1).await;
@@ -258,7 +261,7 @@ async fn keeps_the_certificate_while_the_agent_is_away_and_finds_its_next_socket
     until_key(&source, 1).await;
     drop(agent);
     until_problem(&source, "its socket refuses connections").await;
-    assert_eq!(source.certificate().unwrap().key.expose(), [1]);
+    assert_eq!(source.certificate().await.unwrap().key.expose(), [1]);
     let _agent = Agent::start(&bench.socket, Answer::Svids(vec![A], 2));
     until_key(&source, 2).await;
 }
@@ -278,7 +281,7 @@ async fn heals_when_a_registration_entry_is_made() {
     // The entry is deleted: the certificate stays valid until it expires.
     agent.answer(Answer::Refusal(Grpc::PermissionDenied));
     until_problem(&source, "has no identity for this process").await;
-    assert!(source.certificate().is_ok());
+    assert!(source.certificate().await.is_ok());
 }
 
 #[tokio::test]

@@ -159,7 +159,7 @@ impl SpiffeX509 {
 impl LoginMethod for SpiffeX509 {
     async fn materials(&self) -> Result<Vec<Material>, KmsError> {
         // Without a certificate the agent's problem is the cause, and not the connection's.
-        self.identity.certificate()?;
+        self.identity.certificate().await?;
         self.cert.materials().await
     }
 

@@ -65,7 +65,7 @@ async fn gives_identity(settings: &SpiffeLoginSettings) -> Finding {
             };
             // `certificate` then tells what is missing.
             let _elapsed = timeout(CALL_BUDGET, arrives).await.is_err();
-            agent.certificate().map(|_certificate| "an X.509-SVID")
+            agent.certificate().await.map(|_certificate| "an X.509-SVID")
         }
     };
     match given {

@@ -224,7 +224,7 @@ pub(super) const GROUPS: &[Group] = &[
                 "spiffe-svid",
                 OneOf("FORM", &["jwt", "x509"]),
                 "jwt",
-                "Log in with a JWT-SVID at a mount of the method jwt, or with an X.509-SVID at a mount of the method cert",
+                "Log in with a JWT-SVID at a mount of the method jwt, or with an X.509-SVID at a mount of the method cert, which wants a common name: give the registration entry a DNS name",
             ),
             flag(
                 "spiffe-audience",
