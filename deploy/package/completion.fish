@@ -41,7 +41,7 @@ complete -c vault-kube-kms -l kubernetes-role -x -d 'Role of the auth mount (req
 complete -c vault-kube-kms -l cert-role -x -d 'Role of the auth mount (default: the server selects the role by the certificate)'
 complete -c vault-kube-kms -l spiffe-socket -x -d 'Socket of the SPIFFE Workload API, unix:///path (required with this method)'
 complete -c vault-kube-kms -l spiffe-id -x -d 'SPIFFE ID to use (default: the first one that the agent gives to this process)'
-complete -c vault-kube-kms -l spiffe-svid -x -a 'jwt x509' -d 'Log in with a JWT-SVID at a mount of the method jwt, or with an X.509-SVID at a mount of the method cert'
+complete -c vault-kube-kms -l spiffe-svid -x -a 'jwt x509' -d 'Log in with a JWT-SVID at a mount of the method jwt, or with an X.509-SVID at a mount of the method cert, which wants a common name: give the registration entry a DNS name'
 complete -c vault-kube-kms -l spiffe-audience -x -d 'Audience of the JWT-SVID, one of bound_audiences of the role (required with --spiffe-svid=jwt)'
 complete -c vault-kube-kms -l spiffe-role -x -d 'Role of the auth mount (default: the default_role of a jwt mount; a cert mount selects one by the certificate)'
 complete -c vault-kube-kms -l token-file -r -F -d 'File to which another program writes a token, such as the sink of an agent (required with this method)'

@@ -37,7 +37,7 @@ _arguments -S \
     '--cert-role=[Role of the auth mount (default\: the server selects the role by the certificate)]:ROLE: ' \
     '--spiffe-socket=[Socket of the SPIFFE Workload API, unix\:///path (required with this method)]:SOCKET: ' \
     '--spiffe-id=[SPIFFE ID to use (default\: the first one that the agent gives to this process)]:ID: ' \
-    '--spiffe-svid=[Log in with a JWT-SVID at a mount of the method jwt, or with an X.509-SVID at a mount of the method cert]:FORM:(jwt x509)' \
+    '--spiffe-svid=[Log in with a JWT-SVID at a mount of the method jwt, or with an X.509-SVID at a mount of the method cert, which wants a common name\: give the registration entry a DNS name]:FORM:(jwt x509)' \
     '--spiffe-audience=[Audience of the JWT-SVID, one of bound_audiences of the role (required with --spiffe-svid=jwt)]:AUDIENCE: ' \
     '--spiffe-role=[Role of the auth mount (default\: the default_role of a jwt mount; a cert mount selects one by the certificate)]:ROLE: ' \
     '--token-file=[File to which another program writes a token, such as the sink of an agent (required with this method)]:FILE:_files' \

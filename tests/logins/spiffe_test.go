@@ -66,7 +66,7 @@ func (w *workload) trust(t *testing.T, svid, mount string) (role string, setting
 		bundle, err := server.X509Bundle()
 		must(t, err)
 		ask(t, n.Bao, "POST", "sys/auth/"+mount, map[string]any{"type": "cert"})
-		w.noRole = "no such role"
+		w.noRole = "does not accept the X.509-SVID"
 		return "auth/" + mount + "/certs/kms", map[string]any{
 			"certificate": bundle, "allowed_uri_sans": "spiffe://example.org/kms", "token_policies": n.Key,
 		}

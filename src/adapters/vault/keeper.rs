@@ -1,6 +1,6 @@
 //! The keeper for Vault and OpenBao. It combines the client, the session and the Transit key.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -34,6 +34,9 @@ pub struct TlsFiles {
     /// The files of the client certificate, if they are given.
     pub client_pair: Option<PairFiles>,
 }
+
+/// How long `check` waits for a client certificate that an agent or files do not give at once.
+const CERTIFICATE_WAIT: Duration = Duration::from_secs(3);
 
 /// A keeper whose KEK is a key of the Transit engine.
 #[derive(Debug)]
@@ -121,7 +124,9 @@ impl Keeper for VaultKeeper {
             Arc::clone(&self.session),
             self.settings.transit.clone(),
         );
-        check::check(&self.settings, &self.session, &capabilities, &*self.clock, report).await
+        let client = self.client.current_settings(CERTIFICATE_WAIT).await;
+        let settings = VaultSettings { client, ..self.settings.clone() };
+        check::check(&settings, &self.session, &capabilities, &*self.clock, report).await
     }
 
     async fn close(&self) {

@@ -2,12 +2,15 @@
 //! client certificate. Each comes from files that are followed, or from another source that calls
 //! [`VaultClient::present`].
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{Dial, VaultClient, transport::Network};
+use super::{ClientSettings, Dial, VaultClient, transport::Network};
 use crate::{
     adapters::vault::{
         bundle,
@@ -180,6 +183,18 @@ impl VaultClient {
         self.presents.subscribe()
     }
 
+    /// Returns the settings of new connections. Waits for at most `most` for a client certificate that
+    /// is not known yet.
+    pub async fn current_settings(&self, most: Duration) -> ClientSettings {
+        let now = || self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if now().identity.why_unavailable().is_some() {
+            let mut presents = self.presents();
+            let arrives = async { drop(presents.wait_for(Option::is_some).await) };
+            drop(tokio::time::timeout(most, arrives).await);
+        }
+        ClientSettings { tls: now(), ..self.settings.clone() }
+    }
+
     async fn follow<P: Part>(&self, source: &impl Source<P>) {
         let at_start = P::of(&mut self.settings.tls.clone()).why_unavailable().map(str::to_owned);
         if let Some(why) = at_start {
@@ -221,7 +236,7 @@ impl VaultClient {
         }
         let mut tls = current.clone();
         *P::of(&mut tls) = part;
-        let settings = super::ClientSettings { tls, ..self.settings.clone() };
+        let settings = ClientSettings { tls, ..self.settings.clone() };
         let network: Arc<dyn Dial> =
             Arc::new(Network::new(&settings, Arc::clone(&self.certificates))?);
         self.connections.set_dial(&network);
@@ -253,14 +268,14 @@ impl VaultClient {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Mutex, time::Duration};
+    use std::sync::Mutex;
 
     use rcgen::{CertificateParams, KeyPair};
     use tokio::sync::Notify;
 
     use super::*;
     use crate::{
-        adapters::vault::{address::VaultAddress, client::ClientSettings, client_pair::PairParts},
+        adapters::vault::{address::VaultAddress, client_pair::PairParts},
         domain::secret::Plaintext,
         ports::{
             clock::MockClock,

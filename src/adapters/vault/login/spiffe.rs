@@ -159,7 +159,9 @@ impl SpiffeX509 {
 impl LoginMethod for SpiffeX509 {
     async fn materials(&self) -> Result<Vec<Material>, KmsError> {
         // Without a certificate the agent's problem is the cause, and not the connection's.
-        self.identity.certificate().await?;
+        let certificate = self.identity.certificate().await?;
+        // `run` may not have presented the first certificate yet. It reports a failure.
+        drop(self.present(&certificate));
         self.cert.materials().await
     }
 
