@@ -33,7 +33,6 @@ pub struct IdentityCertificate {
 /// The identity of this process, which an agent proves by short-lived credentials.
 ///
 /// Each error has the code `credential-unreadable`. It names the agent, the cause and a remedy.
-#[cfg_attr(any(test, feature = "mocks"), mockall::automock)]
 #[async_trait]
 pub trait WorkloadIdentity: Debug + Send + Sync + 'static {
     /// Returns where the agent listens, for errors and logs.

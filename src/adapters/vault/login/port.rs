@@ -144,7 +144,7 @@ pub trait LoginMethod: Debug + Send + Sync + 'static {
     /// Does what the method needs beside logins, such as receiving certificates. Never returns. Run it
     /// once.
     async fn run(&self) {
-        pending().await
+        pending::<()>().await;
     }
 }
 
