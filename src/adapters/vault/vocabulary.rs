@@ -32,7 +32,7 @@ pub(super) const CLIENT_CERTIFICATE: Expiring = Expiring::new(
 
 /// The X.509-SVID of a SPIFFE agent.
 pub(super) const X509_SVID: Expiring = Expiring::short_lived(
-    "client-certificate",
+    "x509-svid",
     "the X.509-SVID",
     "see the log of the SPIFFE agent, which sends a new one in time when it works",
 );
