@@ -21,7 +21,11 @@ use super::{
 };
 use crate::{
     adapters::vault::client_pair::ClientPair,
-    domain::{error::KmsError, secret::Secret},
+    domain::{
+        error::{Code, KmsError},
+        secret::Secret,
+        time::UnixTime,
+    },
     ports::workload_identity::{AgentSettings, IdentityCertificate, WorkloadIdentity},
 };
 
@@ -147,11 +151,13 @@ impl SpiffeX509 {
         }
     }
 
-    fn present(&self, certificate: &IdentityCertificate) -> Result<(), String> {
+    /// Presents the certificate on all new connections. Returns when it expires, if that is known.
+    fn present(&self, certificate: &IdentityCertificate) -> Result<Option<UnixTime>, String> {
         let chain = certificate.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
         let key = PrivateKeyDer::Pkcs8(certificate.key.expose().into());
         let pair = ClientPair::new(chain, &key, X509_SVID)?;
-        self.requests.client.present(pair).map(drop)
+        let end = pair.end();
+        self.requests.client.present(pair).map(|_is_new| end)
     }
 }
 
@@ -161,7 +167,16 @@ impl LoginMethod for SpiffeX509 {
         // Without a certificate the agent's problem is the cause, and not the connection's.
         let certificate = self.identity.certificate().await?;
         // `run` may not have presented the first certificate yet. It reports a failure.
-        drop(self.present(&certificate));
+        if let Ok(Some(end)) = self.present(&certificate) {
+            let late = self.requests.clock.wall().since(end).as_secs();
+            if late > 0 {
+                return Err(KmsError::new(
+                    Code::CredentialUnreadable,
+                    format!("{X509_SVID} expired {late} s ago, and the agent sends no new one"),
+                    "see the agent's log; check that it runs and that the registration entry exists",
+                ));
+            }
+        }
         self.cert.materials().await
     }
 
