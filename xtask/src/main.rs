@@ -21,12 +21,14 @@ mod supply_chain;
 mod test;
 mod tofu;
 mod tools;
+mod vault;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "\
 cargo xtask test             runs every test; fetches and builds what it needs, once on each machine
         [--long] [--kubernetes 1.37.2|1.36.3|1.31.0]
+        [--keeper openbao|vault-1.21|vault-1.19|vault-1.12]   only the suites that talk to a server, on that server
 cargo xtask tools            only fetches and builds what the tests need
 cargo xtask soak             load, faults, rotations and kills; the default is 30 minutes
         [--minutes N] [--seed N]
@@ -81,6 +83,7 @@ fn main() -> ExitCode {
             .and_then(|_| control_plane::build(control_plane::KUBERNETES))
             .and_then(|_| control_plane::node())
             .and_then(|_| spire::built())
+            .and_then(|_| vault::Server::Vault(vault::RELEASES[0]).program())
             .map(drop),
         _ => Err(USAGE.into()),
     };

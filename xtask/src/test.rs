@@ -1,6 +1,10 @@
 //! Runs all test suites. Suites that need fewer tools run first.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use prost::Message as _;
 
@@ -11,6 +15,7 @@ use crate::{
     run::{Failure, can_run, root, run, say, target},
     spire,
     tools::{self, missing},
+    vault::{RELEASES, Server},
 };
 
 /// The options of `cargo xtask test`.
@@ -19,18 +24,24 @@ pub(crate) struct Choice<'a> {
     long: bool,
     /// The release of kube-apiserver.
     kubernetes: &'a str,
+    /// The only server to test on. `None` runs every suite.
+    keeper: Option<Server>,
 }
 
 impl<'a> Choice<'a> {
-    /// Reads `--long` and `--kubernetes RELEASE`.
+    /// Reads `--long`, `--kubernetes RELEASE` and `--keeper SERVER`.
     pub(crate) fn read(flags: &[&'a str]) -> Result<Self, Failure> {
-        let mut choice = Self { long: false, kubernetes: KUBERNETES };
+        let mut choice = Self { long: false, kubernetes: KUBERNETES, keeper: None };
         let mut flags = flags.iter();
         while let Some(flag) = flags.next() {
             match *flag {
                 "--long" => choice.long = true,
                 "--kubernetes" => {
                     choice.kubernetes = flags.next().ok_or("--kubernetes needs a release")?;
+                }
+                "--keeper" => {
+                    let keeper = flags.next().ok_or("--keeper needs a server")?;
+                    choice.keeper = Some(Server::parse(keeper)?);
                 }
                 _ => return Err(format!("test has no flag {flag}").into()),
             }
@@ -47,6 +58,9 @@ impl<'a> Choice<'a> {
 /// Runs all suites. Stops at the first failure.
 pub(crate) fn all(choice: &Choice<'_>) -> Result<(), Failure> {
     let bao = tools::openbao()?;
+    if let Some(server) = choice.keeper {
+        return on_server(server, bao.as_deref(), Extent::Whole);
+    }
     // This comes first, because the suites in Go take the program that was built last.
     pkcs11(choice)?;
     say("Rust: units, contract suite, provider, architecture");
@@ -67,6 +81,13 @@ pub(crate) fn all(choice: &Choice<'_>) -> Result<(), Failure> {
     node::test(bao.as_deref())?;
     package::test(bao.as_deref())?;
     faults(bao.as_deref(), choice)?;
+    if choice.long {
+        for release in RELEASES {
+            on_server(Server::Vault(release), bao.as_deref(), Extent::Whole)?;
+        }
+    } else {
+        on_server(Server::Vault(RELEASES[0]), bao.as_deref(), Extent::Short)?;
+    }
     e2e(bao.as_deref(), choice)
 }
 
@@ -93,13 +114,62 @@ fn pkcs11(choice: &Choice<'_>) -> Result<(), Failure> {
     run(go.env("KUBERNETES", parts.kubernetes).env("ETCD", parts.etcd))
 }
 
+/// How much of the suites runs on another server than `OpenBao`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// The contract suite, and the tests where servers differ.
+    Short,
+    /// Also the suite of the API server's client, and faults of a cluster.
+    Whole,
+}
+
+/// The tests of the contract suite that talk to a real server.
+const OF_A_SERVER: [&str; 4] = ["answers::", "differences::", "settings::", "openbao::"];
+
+/// The tests of the API server's client where servers may differ: logins, tokens, policies, batches,
+/// rotations, and what `check` says.
+const SHORT: &str = "TestServer|TestChecklist(16|41|42|53|57)|TestAWrappedSecretIDIs|TestASecretID|TestCheckOfAGood|TestCheckNames|TestSetup";
+
+/// The faults of a tenant and of the nodes.
+const FAULTS: &str = "Token|Role|SecretID|Policy|RateLimit|Mount|TestNodes";
+
+/// Runs the suites that talk to a server on `server`.
+fn on_server(server: Server, bao: Option<&Path>, extent: Extent) -> Result<(), Failure> {
+    let program = server.program()?;
+    let binds = server.enforces_associated_data();
+    let run_on_it = |suite: &mut Command| {
+        if let Some(program) = &program {
+            suite.env("KEEPER_SERVER", program);
+        }
+        run(suite)
+    };
+    say(&format!("Rust: the contract suite on {server}"));
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(root());
+    cargo.args(["test", "--locked", "--features", "testkit", "--test", "contract", "--"]);
+    run_on_it(cargo.args(if binds { &OF_A_SERVER[..] } else { &OF_A_SERVER[..3] }))?;
+    if !binds {
+        // The program does not write on such a server, so no other suite applies.
+        return Ok(());
+    }
+    say(&format!("Go: the API server's own client on {server}"));
+    let mut go = api_server_suite(bao)?;
+    if extent == Extent::Short {
+        return run_on_it(go.args(["-run", SHORT]));
+    }
+    run_on_it(&mut go)?;
+    say(&format!("Go: faults of three nodes of {server}"));
+    run_on_it(suite("faults", "30m", bao).args(["-run", FAULTS]))
+}
+
 /// Runs the API server's own client code against the binary that the Rust suites were built with.
 fn api_server(bao: Option<&Path>) -> Result<(), Failure> {
-    let descriptor = target().join("kms_v2.descriptor");
-    fs::write(
-        &descriptor,
-        protox::compile(["kms_v2.proto"], [root().join("proto")])?.encode_to_vec(),
-    )?;
+    say("Go: the API server's own client (the first build takes two minutes)");
+    run(&mut api_server_suite(bao)?)
+}
+
+/// Returns the command of the suite of the API server's client.
+fn api_server_suite(bao: Option<&Path>) -> Result<Command, Failure> {
     // The suite also runs a program of another author. The Rust suites built only the tests of it.
     run(Command::new(env!("CARGO")).current_dir(root()).args([
         "build",
@@ -110,8 +180,17 @@ fn api_server(bao: Option<&Path>) -> Result<(), Failure> {
         "--example",
         "custom_keeper",
     ]))?;
-    say("Go: the API server's own client (the first build takes two minutes)");
-    run(suite("api_server", "15m", bao).env("DESCRIPTOR", descriptor))
+    let mut go = suite("api_server", "15m", bao);
+    go.env("DESCRIPTOR", descriptor()?);
+    Ok(go)
+}
+
+/// Writes the descriptor of KMS v2, and returns its path.
+fn descriptor() -> Result<PathBuf, Failure> {
+    let descriptor = target().join("kms_v2.descriptor");
+    let compiled = protox::compile(["kms_v2.proto"], [root().join("proto")])?;
+    fs::write(&descriptor, compiled.encode_to_vec())?;
+    Ok(descriptor)
 }
 
 /// Tests each method of logging in against each fault of a login, and prints the healing times.
