@@ -5,12 +5,13 @@ use std::time::Duration;
 use super::{
     address::VaultAddress,
     capabilities::{Capabilities, PolicyReview},
-    client::ClientSettings,
+    client::{ClientSettings, VaultClient},
     handshake::{self, Handshake},
     login::LoginSettings,
     session::VaultSession,
     settings::VaultSettings,
     tls::Identity,
+    transit::TransitSettings,
 };
 use crate::{
     domain::{
@@ -37,6 +38,7 @@ const DAYS_LEFT_MIN: u64 = 14;
 /// key can be checked.
 pub(super) async fn check(
     settings: &VaultSettings,
+    client: &VaultClient,
     session: &VaultSession,
     capabilities: &Capabilities,
     clock: &dyn Clock,
@@ -46,6 +48,11 @@ pub(super) async fn check(
         report.add_unchecked(&[Login, Policy, Key, Binding, Clocks]);
         return false;
     }
+    if let Some(ignored) = ignored_namespace(&settings.transit)
+        && client.is_without_namespaces().await == Some(true)
+    {
+        report.add(ignored);
+    }
     let most = settings.login.timeout.saturating_add(STEP_MAX);
     session.settled(clock.now().after(most)).await;
     if !login(&settings.login, &session.view(), report) {
@@ -54,6 +61,24 @@ pub(super) async fn check(
     }
     policy(capabilities.review(clock.now().after(STEP_MAX)).await, report);
     true
+}
+
+/// Returns the warning for a server that ignores the namespaces of `settings`. `None` if no
+/// namespace is set.
+pub(super) fn ignored_namespace(settings: &TransitSettings) -> Option<Finding> {
+    let flag = [
+        ("--vault-namespace", &settings.namespace),
+        ("--vault-auth-namespace", &settings.auth_namespace),
+    ]
+    .into_iter()
+    .find_map(|(flag, namespace)| (!namespace.as_str().is_empty()).then_some(flag))?;
+    Some(Finding::warn(
+        Connection,
+        format!(
+            "the server is a community edition of Vault, which ignores {flag}: the mounts and the key of the root namespace are used"
+        ),
+        "use OpenBao or Vault Enterprise for namespaces, or remove the flag",
+    ))
 }
 
 /// Returns whether a connection to at least one endpoint works.

@@ -91,8 +91,14 @@ impl Keeper for VaultKeeper {
     fn tasks(&self) -> Vec<(&'static str, Task)> {
         let (session, checked) = (Arc::clone(&self.session), Arc::clone(&self.client));
         let login = Arc::clone(&self.login);
+        let ignored = check::ignored_namespace(&self.settings.transit);
         let health_checks = async move {
-            checked.run_health_checks().await;
+            let warned = async {
+                if let Some(ignored) = ignored {
+                    checked.warn_if_without_namespaces(&ignored).await;
+                }
+            };
+            tokio::join!(checked.run_health_checks(), warned);
             // With a single endpoint the health checks return at once, but a task must not end.
             std::future::pending::<()>().await;
         };
@@ -126,7 +132,8 @@ impl Keeper for VaultKeeper {
         );
         let client = self.client.current_settings(CERTIFICATE_WAIT).await;
         let settings = VaultSettings { client, ..self.settings.clone() };
-        check::check(&settings, &self.session, &capabilities, &*self.clock, report).await
+        check::check(&settings, &self.client, &self.session, &capabilities, &*self.clock, report)
+            .await
     }
 
     async fn close(&self) {

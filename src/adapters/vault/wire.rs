@@ -165,6 +165,26 @@ pub(super) struct Health {
     #[serde(rename = "sealed")]
     _sealed: bool,
     pub(super) cluster_id: Option<String>,
+    #[serde(default)]
+    version: serde_json::Value,
+    /// Vault sends it from 1.19 on.
+    #[serde(default)]
+    enterprise: serde_json::Value,
+}
+
+impl Health {
+    /// Returns whether the server is a community edition of Vault, which ignores the header
+    /// `X-Vault-Namespace`. Before 1.19 only the version tells: that of an enterprise edition ends
+    /// with `+ent`, and `OpenBao` starts with 2.
+    pub(super) fn is_without_namespaces(&self) -> bool {
+        match self.enterprise.as_bool() {
+            Some(enterprise) => !enterprise,
+            None => self
+                .version
+                .as_str()
+                .is_some_and(|version| version.starts_with("1.") && !version.contains("+ent")),
+        }
+    }
 }
 
 /// `POST {mount}/decrypt/{key}` with several items.
@@ -251,5 +271,26 @@ impl Expected for Batch {
 impl Expected for Health {
     fn is_answer_with(status: u16) -> bool {
         matches!(status, 429 | 472 | 473 | 501 | 503)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_community_edition_of_vault_is_without_namespaces() {
+        for (health, expected) in [
+            (r#"{"sealed":false,"version":"1.19.5","enterprise":false}"#, true),
+            (r#"{"sealed":false,"version":"1.19.5+ent","enterprise":true}"#, false),
+            (r#"{"sealed":false,"version":"1.12.0"}"#, true),
+            (r#"{"sealed":false,"version":"1.12.0+ent.hsm"}"#, false),
+            (r#"{"sealed":false,"version":"2.7.2"}"#, false),
+            (r#"{"sealed":false}"#, false),
+            (r#"{"sealed":false,"version":7,"enterprise":"no"}"#, false),
+        ] {
+            let health: Health = serde_json::from_str(health).unwrap();
+            assert_eq!(health.is_without_namespaces(), expected);
+        }
     }
 }

@@ -7,6 +7,7 @@ mod connections;
 mod exchange;
 mod expiry;
 mod failure;
+mod login_path;
 mod nodes;
 mod policy;
 mod probe;
@@ -67,6 +68,9 @@ const TRY_MIN: Duration = Duration::from_millis(300);
 /// Shorter time-outs are not held against the endpoint, because the caller had little time left.
 /// The value is less than the share that each of many endpoints gets of a call's time.
 const MIN_COUNTED_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// The longest time for a request that only finds out about a server.
+const CHECK_MAX: Duration = Duration::from_secs(2);
 
 /// Kept back from a call's time, so that the error of this layer arrives before the outer deadline
 /// ends the call.

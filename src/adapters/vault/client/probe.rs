@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::Method;
+use tracing::warn;
 
-use super::{CallPolicy, Failure, Request, TRY_MIN, Target, VaultClient, nodes::Learned};
+use super::{
+    CHECK_MAX, CallPolicy, Failure, Request, TRY_MIN, Target, VaultClient, nodes::Learned,
+};
 use crate::{
     adapters::vault::{
         key_path::Namespace,
@@ -20,7 +23,7 @@ use crate::{
         error::{Code, KmsError},
         time::Monotonic,
     },
-    ports::telemetry::KeeperOperation,
+    ports::{finding::Finding, telemetry::KeeperOperation},
 };
 
 /// The time between two checks of an endpoint that serves: less than the time for which an idle
@@ -30,9 +33,6 @@ const CHECKED_EVERY: Duration = Duration::from_secs(30);
 /// The time between two checks of an endpoint that does not serve. While others serve, no request
 /// goes to it, so only a check notices that it is back.
 const RECHECKED_EVERY: Duration = Duration::from_secs(3);
-
-/// The longest time for one check.
-const CHECK_MAX: Duration = Duration::from_secs(2);
 
 /// How long a login searches for the active node, and the pause between two searches. The time
 /// covers most of an election.
@@ -157,6 +157,31 @@ impl VaultClient {
                 Err(foreign)
             }
             None => Ok(answer.status),
+        }
+    }
+
+    /// Returns whether the servers ignore namespaces. Asks the endpoints one by one, and returns
+    /// what the first answer says. Returns `None` if no endpoint answers.
+    pub(in crate::adapters::vault) async fn is_without_namespaces(&self) -> Option<bool> {
+        let limit = self.settings.request_timeout.min(CHECK_MAX);
+        for endpoint in 0..self.settings.addresses.len() {
+            let answer = self.exchange::<Health>(endpoint, &HEALTH, None, limit).await;
+            if let Ok(answer) = answer {
+                return Some(answer.value.is_without_namespaces());
+            }
+        }
+        None
+    }
+
+    /// Waits for the first answer of an endpoint, and logs `warning` if the servers ignore
+    /// namespaces.
+    pub(in crate::adapters::vault) async fn warn_if_without_namespaces(&self, warning: &Finding) {
+        loop {
+            match self.is_without_namespaces().await {
+                Some(true) => return warn!("{warning}"),
+                Some(false) => return,
+                None => self.clock.sleep(self.spread(RECHECKED_EVERY)).await,
+            }
         }
     }
 

@@ -136,6 +136,8 @@ mod tests {
             ),
             (500, "role \"x\" does not exist during renewal", None),
             (500, "unable to get associated_data", None),
+            (500, "failed to determine alias name from login request", None),
+            (500, "JSON string value exceeds allowed length", None),
             (501, "", Some(RetryReason::Unavailable)),
             (502, "", Some(RetryReason::Lost)),
             (503, "Vault is sealed", Some(RetryReason::Unavailable)),

@@ -152,13 +152,10 @@ impl Requests {
             repeat: Repeat::Once,
             timeout_factor: 2,
         };
-        let answer: Authenticated = self.send(ask).await.map_err(|failure| {
-            let is_refused =
-                matches!(&failure, Failure::Refused(refusal) if refusal.refuses_the_pair());
-            let at = LoginAt { method: self.method, mount: &self.mount };
-            let error = failure.into_error(Asked::Login(at));
-            if is_refused { LoginFailure::Refused(error) } else { LoginFailure::Failed(error) }
-        })?;
+        let answer: Authenticated = match self.send(ask).await {
+            Ok(answer) => answer,
+            Err(failure) => return Err(self.login_failure(failure).await),
+        };
         let auth = answer.auth;
         let lease = lease(&auth).map_err(LoginFailure::Failed)?;
         if auth.num_uses != 0 {
@@ -170,6 +167,28 @@ impl Requests {
             )));
         }
         Ok(lease)
+    }
+
+    /// Returns why a login failed. A refusal with 403 has no reason, so this asks whether the mount
+    /// exists.
+    async fn login_failure(&self, failure: Failure) -> LoginFailure {
+        let (is_refused, is_silent) = match &failure {
+            Failure::Refused(refusal) => (refusal.refuses_the_pair(), refusal.status == 403),
+            _ => (false, false),
+        };
+        let at = LoginAt { method: self.method, mount: &self.mount };
+        let error = failure.into_error(Asked::Login(at));
+        if is_refused {
+            return LoginFailure::Refused(error);
+        }
+        if !is_silent || error.code() != Code::LoginRefused {
+            return LoginFailure::Failed(error);
+        }
+        LoginFailure::Failed(match self.client.has_login_at(&self.mount, &self.namespace).await {
+            Some(true) if self.method == AuthMethod::AppRole => locked(&self.mount),
+            Some(false) => no_mount(&self.mount),
+            _ => error,
+        })
     }
 
     async fn revoke_unused(&self, token: &Secret) {
@@ -242,6 +261,22 @@ fn with_timeout_flag(failure: Failure) -> Failure {
         Failure::Lost(error) => Failure::Lost(name(error)),
         other => other,
     }
+}
+
+fn locked(mount: &MountPath) -> KmsError {
+    KmsError::new(
+        Code::LoginRefused,
+        format!("auth/{mount} refuses the login: the role is locked after failed logins"),
+        "find out which node sends a wrong secret ID, and unlock the role with sys/locked-users; a lock ends 15 minutes after the last failed login. The login is tried again within a minute",
+    )
+}
+
+fn no_mount(mount: &MountPath) -> KmsError {
+    KmsError::new(
+        Code::LoginRefused,
+        format!("no auth method is mounted at auth/{mount}"),
+        "correct --auth-mount or --vault-auth-namespace, or mount the auth method; the login is tried again within a minute",
+    )
 }
 
 fn lease(auth: &Auth) -> Result<Lease, KmsError> {

@@ -16,6 +16,18 @@ impl Refusal {
             (_, Asked::Health | Asked::Wrapping) => self.error_of_status(),
             (400..=404, Asked::License) => enterprise_required(),
             (400 | 403, Asked::Login(at)) => self.login_refused(at),
+            (500, Asked::Login(at)) if self.says("failed to determine alias name") => {
+                KmsError::new(
+                    Code::LoginRefused,
+                    format!("auth/{} does not accept a login without a role ID", at.mount),
+                    "give the role ID in --approle-role-id or --approle-role-id-path",
+                )
+            }
+            (500, _) if self.exceeds_a_json_limit() => KmsError::new(
+                Code::KeeperFailed,
+                "the listener of the keeper refuses the JSON of the request as too large",
+                "raise max_json_string_value_length, max_json_array_element_count or max_json_depth of the listener",
+            ),
             (500, Asked::Renew) if self.says("does not exist during renewal") => KmsError::new(
                 Code::LoginRefused,
                 "the role of the token no longer exists",
@@ -300,6 +312,12 @@ mod tests {
         ] {
             assert_eq!(code(status, text, Asked::Unwrap(PATH)), expected, "{status} {text}");
         }
+    }
+
+    #[test]
+    fn a_login_without_a_role_id_is_refused_and_not_an_outage() {
+        let text = "failed to determine alias name from login request";
+        assert_eq!(code(500, text, login()), Code::LoginRefused);
     }
 
     /// Regression: these were once taken for a refusal of the ciphertext, of the login or by a

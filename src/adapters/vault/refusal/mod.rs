@@ -94,8 +94,15 @@ impl Refusal {
             "does not exist during renewal",
             "unable to get associated_data",
             "missing role_id",
+            "failed to determine alias name",
             "past the max ttl",
-        ])
+        ]) || self.exceeds_a_json_limit()
+    }
+
+    /// Returns whether the listener refuses the JSON of the request because it is too large. Vault
+    /// answers with the status 500, from 1.21 on.
+    pub(super) fn exceeds_a_json_limit(&self) -> bool {
+        self.status == 500 && self.says("json") && self.says("exceeds allowed")
     }
 
     /// Returns whether the node knows no leader of its cluster. Most often that is an election.

@@ -88,7 +88,8 @@ fn is_about_the_form(failure: &Failure) -> bool {
     match failure {
         Failure::Intermediary { status, .. } => *status == 413,
         Failure::Refused(refusal) => {
-            matches!(refusal.status, 400 | 413) && !refusal.is_about_the_node()
+            (matches!(refusal.status, 400 | 413) || refusal.exceeds_a_json_limit())
+                && !refusal.is_about_the_node()
         }
         Failure::Unsent(_) | Failure::Lost(_) | Failure::Redirected { .. } => false,
     }
