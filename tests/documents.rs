@@ -117,6 +117,18 @@ fn each_test_that_the_documents_for_operators_name_exists() {
     }
 }
 
+/// The last column of the table names the test of each difference.
+#[test]
+fn each_test_of_a_difference_between_servers_exists() {
+    let document = read("docs/compatibility.md");
+    let (_, table) = document.split_once("## Where the servers differ").unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| ")).skip(2);
+    let names: Vec<_> = rows.map(|row| row.rsplit('|').nth(1).unwrap().trim()).collect();
+    assert!(names.len() > 5, "{names:?}");
+    let named = format!("Tests: {}", names.join(", "));
+    assert_eq!(missing_tests(&named), Vec::<&str>::new());
+}
+
 /// A link within the repository leads to a file, and to a heading of it.
 #[test]
 fn each_link_of_a_document_leads_somewhere() {

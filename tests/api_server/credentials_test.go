@@ -123,6 +123,7 @@ func TestTheCacheKeepsTheSecretIDOverRestarts(t *testing.T) {
 
 func TestAWrappedSecretIDOfANamespace(t *testing.T) {
 	t.Parallel()
+	suite.NeedsOpenBao(t, "namespaces")
 	b := ownBao(t)
 	admin, err := b.Within("admin")
 	must(t, err)

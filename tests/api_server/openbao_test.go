@@ -21,7 +21,7 @@ func sharedBao(t *testing.T) bao {
 // ownBao starts a server for a test that disturbs it.
 func ownBao(t *testing.T) bao {
 	t.Helper()
-	b, err := parts.StartDevOpenBao(parts.Way{}, needed(t, "BAO"), shortDir(t))
+	b, err := parts.StartDevOpenBao(parts.Way{}, suite.Server(t), shortDir(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -115,6 +115,7 @@ func TestSetupWrapsSecretIDs(t *testing.T) {
 // above the key's namespace.
 func TestThePolicyServesFromTheNamespaceOfTheLogin(t *testing.T) {
 	t.Parallel()
+	suite.NeedsOpenBao(t, "namespaces")
 	bao, name := sharedBao(t), parts.RandomName()
 	inner, err := bao.Within(name)
 	must(t, err)

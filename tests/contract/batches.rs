@@ -107,6 +107,11 @@ async fn halves_a_batch_that_is_too_large_for_the_server() {
     stand_in.fail_next(1, DECRYPT, &Fault::Says(413, "<html>".to_owned()));
     assert_eq!(codes(&unwrapped(&subject, &sealed).await), [None; 4]);
     assert_eq!(batches(&stand_in), [4, 2, 2, 2, 2]);
+    // A limit of Vault's listener, from 1.21 on.
+    let limit = Fault::error(500, "JSON array exceeds allowed element count");
+    stand_in.fail_next(1, DECRYPT, &limit);
+    assert_eq!(codes(&unwrapped(&subject, &sealed).await), [None; 4]);
+    assert_eq!(batches(&stand_in), [4, 2, 2, 2, 2, 2, 2]);
 }
 
 #[tokio::test]

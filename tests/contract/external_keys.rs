@@ -97,7 +97,7 @@ impl Subject for Ruled {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_external_key_keeps_every_rule() {
-    let Some(server) = OpenBao::start().await else { return };
+    let Some(server) = OpenBao::start_openbao().await else { return };
     server.admin.mount().await;
     hold_to_every_rule(|rule| {
         let (outer, inner) = (server.admin.clone(), server.admin.clone());
@@ -112,8 +112,8 @@ async fn an_external_key_keeps_every_rule() {
 /// The text of such a failure says "failed to decrypt", but the stored object is not the cause.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reports_an_outage_of_the_other_keeper_as_an_outage() {
-    let Some(outer) = OpenBao::start().await else { return };
-    let Some(inner) = OpenBao::start().await else { return };
+    let Some(outer) = OpenBao::start_openbao().await else { return };
+    let Some(inner) = OpenBao::start_openbao().await else { return };
     outer.admin.mount().await;
     inner.admin.mount().await;
     let external = External::new(&outer.admin, &inner.admin, "away").await;

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use vault_kube_kms::{
-    adapters::vault::vocabulary::WRAPPING_TOKEN_USED, domain::error::Code, testkit::Subject as _,
-};
+use vault_kube_kms::{adapters::vault::vocabulary::WRAPPING_TOKEN_USED, testkit::Subject as _};
 
 use crate::{
     stand_in::{SOON, within},
@@ -51,24 +49,6 @@ async fn heals(subject: &TransitSubject, most: Duration) {
         }
     };
     tokio::time::timeout(most, healed).await.expect("it heals");
-}
-
-#[tokio::test]
-async fn logs_in_to_a_role_without_a_secret_id_with_only_the_role_id() {
-    let stand_in = StandIn::start().await;
-    stand_in.shared.engine.lock().unwrap().bind_secret_id = false;
-    let subject = subject(&stand_in, |wiring| wiring.approle().secret_id_path = None);
-    subject.kek.describe(within(&subject, SOON)).await.unwrap();
-}
-
-#[tokio::test]
-async fn the_refusal_of_a_login_without_a_secret_id_names_the_flag() {
-    let stand_in = StandIn::start().await;
-    let subject = subject(&stand_in, |wiring| wiring.approle().secret_id_path = None);
-    let error = subject.kek.describe(within(&subject, SOON)).await.unwrap_err();
-    assert_eq!(error.code(), Code::LoginRefused);
-    assert!(error.remedy().contains("--approle-secret-id-path"), "{error}");
-    assert!(error.remedy().contains("bind_secret_id=false"), "{error}");
 }
 
 #[tokio::test]
@@ -125,7 +105,9 @@ async fn tries_again_after_a_refusal_that_is_not_about_the_pair() {
         let subject = subject(&stand_in, |_| ());
         subject.kek.describe(within(&subject, SOON)).await.unwrap_err();
         heals(&subject, Duration::from_secs(15)).await;
-        assert_eq!(stand_in.requests_for(LOGIN), 2, "{text}");
+        // A 403 has no reason in it, so one more request asks whether the mount exists.
+        let asked = if status == 403 { 3 } else { 2 };
+        assert_eq!(stand_in.requests_for(LOGIN), asked, "{text}");
     }
 }
 

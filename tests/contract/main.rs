@@ -4,7 +4,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod answers;
 mod batches;
+mod differences;
 mod endpoints;
 mod external_keys;
 mod local;
@@ -13,5 +15,6 @@ mod mutants;
 mod namespaces;
 mod openbao;
 mod retries;
+mod settings;
 mod stand_in;
 mod tls;

@@ -47,7 +47,7 @@ async fn provision(admin: &Admin) -> Provisioned {
 
 #[tokio::test]
 async fn a_key_in_a_child_of_the_logins_namespace_is_used() {
-    let Some(server) = OpenBao::start().await else { return };
+    let Some(server) = OpenBao::start_openbao().await else { return };
     let provisioned = provision(&server.admin).await;
     let namespace = |text: &str| Namespace::parse(text).unwrap();
     let subject = TransitSubject::with(server.admin.clone(), provisioned.clone(), |wiring| {

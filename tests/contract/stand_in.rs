@@ -233,6 +233,12 @@ async fn require_enterprise_accepts_only_a_server_with_a_licence() {
 async fn a_server_that_ignores_associated_data_never_writes() {
     let manner = Manner { ignores_associated_data: true, ..Manner::default() };
     let (subject, _stand_in) = subject(manner).await;
+    never_writes(&subject).await;
+}
+
+/// Fails unless a service over `subject` finds out that associated data is not enforced, and writes
+/// nothing.
+pub async fn never_writes(subject: &TransitSubject) {
     let ports =
         Ports { kek: subject.kek.clone(), clock: subject.clock(), telemetry: Arc::new(Silence) };
     let identity = KeyIdentity::new(Lineage::of_place("transit", &["k1"]), 0);
@@ -243,21 +249,6 @@ async fn a_server_that_ignores_associated_data_never_writes() {
     watch.prove(Duration::MAX).await;
     let kms = KeyService::new(watch, true);
     assert_eq!(kms.status().unwrap_err().code(), Code::AadNotEnforced);
-    let refused = kms.encrypt(Plaintext::new(vec![7; 32]), within(&subject, SOON)).await;
+    let refused = kms.encrypt(Plaintext::new(vec![7; 32]), within(subject, SOON)).await;
     assert_eq!(refused.unwrap_err().code(), Code::AadNotEnforced);
-}
-
-#[tokio::test]
-async fn keys_that_cannot_bind_are_described_with_the_reason() {
-    for (field, value) in [
-        ("type", "rsa-2048".into()),
-        ("derived", true.into()),
-        ("convergent_encryption", true.into()),
-        ("soft_deleted", true.into()),
-    ] {
-        let (subject, stand_in) = subject(Manner::default()).await;
-        stand_in.shared.engine.lock().unwrap().key_overrides.insert(field.to_owned(), value);
-        let snapshot = subject.kek.describe(within(&subject, SOON)).await.unwrap();
-        assert_eq!(snapshot.flaw.map(|flaw| flaw.code()), Some(Code::KeyUnusable), "{field}");
-    }
 }

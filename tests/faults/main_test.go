@@ -31,7 +31,7 @@ func sharedRaft(t *testing.T) *parts.Raft {
 // ownRaft starts a cluster for faults that concern all its tenants.
 func ownRaft(t *testing.T) *parts.Raft {
 	t.Helper()
-	raft, err := parts.StartRaft(parts.Way{}, needed(t, "BAO"), shortDir(t))
+	raft, err := parts.StartRaft(parts.Way{}, suite.Server(t), shortDir(t))
 	must(t, err)
 	t.Cleanup(func() {
 		raft.Kill()

@@ -1,7 +1,6 @@
 package suite
 
 import (
-	"cmp"
 	"flag"
 	"os"
 	"strconv"
@@ -43,7 +42,12 @@ type Shared[T interface{ Kill() }] struct {
 // Use returns it, and starts it at the first call. A test must not disturb it.
 func (s *Shared[T]) Use(t *testing.T) T {
 	t.Helper()
-	program := Needed(t, cmp.Or(s.Variable, "BAO"))
+	var program string
+	if s.Variable == "" {
+		program = Server(t)
+	} else {
+		program = Needed(t, s.Variable)
+	}
 	s.once.Do(func() {
 		if s.dir, s.err = os.MkdirTemp("/tmp", "vkk-shared"); s.err == nil {
 			s.value, s.err = s.Start(parts.Way{}, program, s.dir)

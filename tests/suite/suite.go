@@ -33,6 +33,27 @@ func Needed(t *testing.T, variable string) string {
 	return ""
 }
 
+// Server returns the program of the server that the tests run on: OpenBao's, or KEEPER_SERVER, which takes the same
+// arguments.
+func Server(t *testing.T) string {
+	t.Helper()
+	if program := os.Getenv("KEEPER_SERVER"); program != "" {
+		return program
+	}
+	return Needed(t, "BAO")
+}
+
+// OnVault reports whether the tests run on HashiCorp Vault.
+func OnVault() bool { return os.Getenv("KEEPER_SERVER") != "" }
+
+// NeedsOpenBao skips a test of a feature of OpenBao if the tests run on another server.
+func NeedsOpenBao(t *testing.T, feature string) {
+	t.Helper()
+	if OnVault() {
+		t.Skip("only OpenBao has " + feature)
+	}
+}
+
 // Long skips a test unless cargo xtask test runs with --long.
 func Long(t *testing.T) {
 	t.Helper()

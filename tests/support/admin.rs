@@ -78,6 +78,12 @@ impl Admin {
         answer.is_some_and(|(status, _)| status == 200)
     }
 
+    /// Returns the version of the server.
+    pub async fn version(&self) -> String {
+        let health = self.must(Method::GET, "sys/health", Value::Null).await;
+        health["version"].as_str().unwrap().to_owned()
+    }
+
     /// Mounts the engines that [`Admin::provision`] uses, unless they exist.
     pub async fn mount(&self) {
         let _there =

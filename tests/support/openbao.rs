@@ -28,19 +28,42 @@ impl OpenBao {
     /// Starts a server and waits until it serves. Without the program it prints a warning and
     /// returns `None`; on CI it fails.
     pub async fn start() -> Option<Self> {
-        Self::start_with(|_| String::new()).await
+        Self::of(program()?, &[], |_| String::new()).await
+    }
+
+    /// The same, with more arguments of the server.
+    pub async fn start_with_arguments(arguments: &[&str]) -> Option<Self> {
+        Self::of(program()?, arguments, |_| String::new()).await
     }
 
     /// The same, with a configuration beside that of dev mode. It is made from the folder of the
     /// server's certificate, `vault-cert.pem` and `vault-key.pem`.
     pub async fn start_with(configuration: impl Fn(&Path) -> String) -> Option<Self> {
-        let program = program()?;
+        Self::of(program()?, &[], configuration).await
+    }
+
+    /// Starts an OpenBao, on whatever server the suite runs.
+    pub async fn start_openbao() -> Option<Self> {
+        Self::of(openbao()?, &[], |_| String::new()).await
+    }
+
+    async fn of(
+        program: PathBuf,
+        arguments: &[&str],
+        configuration: impl Fn(&Path) -> String,
+    ) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         // Another program may take the free port before the server does, so try again.
         for _ in 0..3 {
             let port = free_port();
-            fs::write(directory.path().join("more.hcl"), configuration(directory.path())).unwrap();
-            let process = spawn(&program, &directory, port);
+            let mut arguments: Vec<_> = arguments.iter().map(|&one| one.to_owned()).collect();
+            let more = configuration(directory.path());
+            if !more.is_empty() {
+                let file = directory.path().join("more.hcl");
+                fs::write(&file, more).unwrap();
+                arguments.push(format!("-config={}", file.display()));
+            }
+            let process = spawn(&program, &arguments, &directory, port);
             if let Some(server) = Self::ready(process, &directory, port).await {
                 let (process, admin) = server;
                 return Some(Self { process, admin, _directory: directory });
@@ -93,14 +116,19 @@ pub fn named_by_the_environment() -> Option<Admin> {
     Some(Admin::new(&address, &token, ca))
 }
 
-fn spawn(program: &PathBuf, directory: &tempfile::TempDir, port: u16) -> Child {
+fn spawn(
+    program: &PathBuf,
+    arguments: &[String],
+    directory: &tempfile::TempDir,
+    port: u16,
+) -> Child {
     drop(fs::remove_file(directory.path().join("vault-ca.pem")));
     Command::new(program)
         .args(["server", "-dev", "-dev-tls", "-dev-no-store-token"])
         .arg(format!("-dev-tls-cert-dir={}", directory.path().display()))
         .arg(format!("-dev-listen-address=127.0.0.1:{port}"))
         .arg(format!("-dev-root-token-id={ROOT_TOKEN}"))
-        .arg(format!("-config={}", directory.path().join("more.hcl").display()))
+        .args(arguments)
         .env("HOME", directory.path())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -108,7 +136,12 @@ fn spawn(program: &PathBuf, directory: &tempfile::TempDir, port: u16) -> Child {
         .unwrap()
 }
 
+/// The program of OpenBao, or of the server in `KEEPER_SERVER`, which takes the same arguments.
 fn program() -> Option<PathBuf> {
+    env::var_os("KEEPER_SERVER").map(PathBuf::from).or_else(openbao)
+}
+
+fn openbao() -> Option<PathBuf> {
     let target = env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
     let program = target.join("tools/bao");

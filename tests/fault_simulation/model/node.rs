@@ -169,6 +169,10 @@ fn answer(network: &Network, way: Way, asked: &Asked, mut draw: Chance) -> (Repl
         let text = format!("request path \"{}\": rate limit quota exceeded", asked.path);
         return (refusal(429, &text), None);
     }
+    // Only a read has no body. It asks whether the mount exists.
+    if asked.path == "auth/approle/login" && asked.body.is_null() {
+        return (refusal(405, "unsupported operation"), None);
+    }
     if asked.path == "auth/approle/login" {
         return (login(network, &mut state, &asked.body), None);
     }

@@ -25,8 +25,6 @@ pub struct Engine {
     manner: Manner,
     pub secret_id: String,
     pub token_ttl: u64,
-    /// Whether the role asks for a secret ID.
-    pub bind_secret_id: bool,
     pub token_num_uses: u64,
     /// The valid wrapping token, and the `creation_path` of its content.
     pub wrapping: Option<(String, String)>,
@@ -48,8 +46,6 @@ pub struct Engine {
     pub fails_inside: Option<String>,
     pub min_decryption: u32,
     pub min_encryption: u32,
-    /// The fields that a key read adds or overrides, to simulate keys of other kinds.
-    pub key_overrides: BTreeMap<String, Value>,
 }
 
 impl Engine {
@@ -58,7 +54,6 @@ impl Engine {
             manner,
             secret_id: SECRET_ID.to_owned(),
             token_ttl: 60,
-            bind_secret_id: true,
             token_num_uses: 0,
             wrapping: None,
             tokens: BTreeSet::new(),
@@ -73,7 +68,6 @@ impl Engine {
             fails_inside: None,
             min_decryption: 1,
             min_encryption: 0,
-            key_overrides: BTreeMap::new(),
         };
         engine.rotate();
         engine
@@ -144,11 +138,13 @@ impl Engine {
     }
 
     fn login(&mut self, body: &Value) -> Reply {
-        if self.bind_secret_id && body["secret_id"].is_null() {
+        if body["role_id"].is_null() {
+            return error(500, "missing role_id");
+        }
+        if body["secret_id"].is_null() {
             return error(400, "missing secret_id");
         }
-        let known = !self.bind_secret_id || body["secret_id"] == self.secret_id.as_str();
-        if body["role_id"] != ROLE_ID || !known {
+        if body["role_id"] != ROLE_ID || body["secret_id"] != self.secret_id.as_str() {
             return error(400, "invalid role or secret ID");
         }
         self.issued += 1;
@@ -182,13 +178,10 @@ impl Engine {
     fn read(&self) -> Reply {
         let kept = self.versions.range(self.min_decryption..=self.latest());
         let keys: BTreeMap<_, _> = kept.map(|(n, v)| (n.to_string(), v.created)).collect();
-        let mut data = json!({"name": StandIn::KEY, "type": "aes256-gcm96", "keys": keys,
+        let data = json!({"name": StandIn::KEY, "type": "aes256-gcm96", "keys": keys,
             "latest_version": self.latest(), "min_decryption_version": self.min_decryption,
             "min_encryption_version": self.min_encryption, "min_available_version": 0,
             "derived": false, "exportable": false, "deletion_allowed": false});
-        for (name, value) in &self.key_overrides {
-            data[name] = value.clone();
-        }
         (200, json!({ "data": data }))
     }
 
