@@ -33,6 +33,13 @@ func TestTheDocumentOnAuthentication(t *testing.T) {
 	reviewer := newReviewer(t, by)
 	put("management-ca.pem", reviewer.authority)
 	put("service-account-token", by.sign(t, time.Hour, serviceAccount))
+	spiffe := newIdentity(t)
+	bundle, err := spire.Use(t).X509Bundle()
+	must(t, err)
+	put("spire-bundle.pem", bundle)
+	keys, err := spire.Use(t).JWTKeys()
+	must(t, err)
+	put("spire-jwt.pem", strings.Join(keys, "\n"))
 	authority, err := parts.NewAuthority(dir, 365)
 	must(t, err)
 	must(t, os.Rename(authority.File, filepath.Join(dir, "nodes-ca.pem")))
@@ -45,6 +52,7 @@ func TestTheDocumentOnAuthentication(t *testing.T) {
 		"https://vault.example:8200\"", "https://"+server.Address+"\" ca_cert = \""+server.CAFile+"\"",
 		"https://management.example:6443", reviewer.URL,
 		"/etc/vault-kube-kms/node.pem", pair.CertFile, "/etc/vault-kube-kms/node-key.pem", pair.KeyFile,
+		"unix:///run/spire/agent.sock", "unix://"+spiffe.Socket,
 		"/etc/vault-kube-kms/", dir+"/", "/run/identity/", dir+"/", "/run/vault-kube-kms/", dir+"/",
 		"deploy/vault/", filepath.Join(dir, "deploy/vault")+"/",
 	)
@@ -84,6 +92,18 @@ func startAgent(t *testing.T, bao, dir, config string) {
 	if !parts.Eventually(startBound, func() bool { _, err := os.Stat(filepath.Join(dir, "token")); return err == nil }) {
 		t.Fatalf("the agent writes no token: %s", process.Printed())
 	}
+}
+
+// newIdentity starts an agent that gives the identity of the document to each process of this user.
+func newIdentity(t *testing.T) *parts.SpireAgent {
+	t.Helper()
+	agent, err := spire.Use(t).NewAgent(shortDir(t))
+	must(t, err)
+	_, err = agent.MakeEntry("/kms", 600, 600)
+	must(t, err)
+	must(t, agent.Start())
+	t.Cleanup(agent.Kill)
+	return agent
 }
 
 // pemOf is a certificate as text.
