@@ -138,7 +138,7 @@ func TestRoleIsDeletedAndMadeAgain(t *testing.T) {
 		l.makeRole(t, 600)
 		// A secret ID ends with its role. Other credentials stay valid.
 		bound := refusalBound
-		if l.told == l.noRole || strings.HasPrefix(l.told, l.noRole) {
+		if l.endsWithRole {
 			l.write(t, l.good(t))
 			bound = fileBound
 		}

@@ -194,8 +194,11 @@ func TestSpiffeRotation(t *testing.T) {
 			}) {
 				t.Fatal("the logins do not follow each other")
 			}
-			if failed := p.counted(t, "vault_kube_kms_session_failures_total"); failed != 0 {
-				t.Errorf("%v logins or renewals failed", failed)
+			// A renewal at the end of the longest life may be refused: a login follows.
+			for _, code := range []string{"login-refused", "credential-unreadable"} {
+				if failed := p.counted(t, "vault_kube_kms_session_failures_total", `code="`+code+`"`); failed != 0 {
+					t.Errorf("%v logins failed with %s", failed, code)
+				}
 			}
 		})
 	}
