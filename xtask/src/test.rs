@@ -155,9 +155,15 @@ fn on_server(server: Server, bao: Option<&Path>, extent: Extent) -> Result<(), F
     say(&format!("Go: the API server's own client on {server}"));
     let mut go = api_server_suite(bao)?;
     if extent == Extent::Short {
-        return run_on_it(go.args(["-run", SHORT]));
+        run_on_it(go.args(["-run", SHORT]))?;
+        say(&format!("Go: methods of logging in on {server}"));
+        return run_on_it(
+            logins_suite(bao)?.args(["-run", "TestTokenIsRevoked|TestRefusedCredential"]),
+        );
     }
     run_on_it(&mut go)?;
+    say(&format!("Go: each method of logging in on {server}"));
+    run_on_it(&mut logins_suite(bao)?)?;
     say(&format!("Go: faults of three nodes of {server}"));
     run_on_it(suite("faults", "30m", bao).args(["-run", FAULTS]))
 }
@@ -195,9 +201,15 @@ fn descriptor() -> Result<PathBuf, Failure> {
 
 /// Tests each method of logging in against each fault of a login, and prints the healing times.
 fn logins(bao: Option<&Path>) -> Result<(), Failure> {
-    let spire = spire::built()?;
     say("Go: each method of logging in, and its faults");
-    run(suite("logins", "10m", bao).arg("-v").env("SPIRE", spire))
+    run(logins_suite(bao)?.arg("-v"))
+}
+
+/// Returns the command of the suite of the logins.
+fn logins_suite(bao: Option<&Path>) -> Result<Command, Failure> {
+    let mut go = suite("logins", "10m", bao);
+    go.env("SPIRE", spire::built()?);
+    Ok(go)
 }
 
 /// Reproduces problems that users of Vault, of its clients and of KMS plugins reported. Uses the

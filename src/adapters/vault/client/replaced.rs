@@ -256,7 +256,7 @@ impl VaultClient {
             P::of(&mut current).why_unavailable().is_some()
         };
         if !is_missing {
-            tracing::warn!("{problem}; the previous {} is still used", P::NAME);
+            tracing::warn!("{problem}; this process still uses the previous {}", P::NAME);
             return;
         }
         tracing::warn!("{problem}; {}", P::WITHOUT);

@@ -14,7 +14,7 @@ use super::{
     credential_file::{CredentialFile, CredentialForm, CredentialPath, LoginFiles, any_changed},
     port::{CredentialDigest, Lease, LoginFailure, LoginMethod, LoginSecret, Material},
     requests::{Ask, Requests},
-    wrapping::{Unwrapper, Wrapped, alert},
+    wrapping::{Unwrapper, Wrapped},
 };
 use crate::{
     adapters::vault::{
@@ -111,7 +111,7 @@ impl TokenFile {
         if let Some((_, token)) = known.filter(|(wrapped_by, _)| *wrapped_by == of) {
             return Ok(token);
         }
-        let (_, answer) = unwrapper.unwrap::<UnwrappedToken>(&text).await.inspect_err(alert)?;
+        let (_, answer) = unwrapper.unwrap::<UnwrappedToken>(&text).await?;
         let token = match (&answer.auth, &answer.data) {
             (Some(auth), _) => auth.client_token.clone(),
             (None, Some(data)) => data.token.clone(),

@@ -48,6 +48,7 @@ pub(super) struct Unwrapper {
 
 impl Unwrapper {
     /// Returns what `token` wraps, and what the keeper knows about the wrapping. Uses up the token.
+    /// Logs an alert if the token was used before: its user has the credential.
     ///
     /// # Errors
     /// Returns [`LoginFailure::Refused`] with [`vocabulary::WRAPPING_TOKEN_USED`] if the keeper
@@ -59,12 +60,28 @@ impl Unwrapper {
         &self,
         token: &Secret,
     ) -> Result<(WrappingData, T), LoginFailure> {
+        self.unwrapped(token).await.inspect_err(|failure| {
+            let (LoginFailure::Refused(error) | LoginFailure::Failed(error)) = failure;
+            if error.code() == vocabulary::WRAPPING_TOKEN_USED {
+                let (code, cause, remedy) = (error.code().as_str(), error.cause(), error.remedy());
+                let what = self.wrapped.what;
+                tracing::error!(code, cause, remedy, "ALERT: the {what} may be stolen");
+            }
+        })
+    }
+
+    async fn unwrapped<T: Expected>(
+        &self,
+        token: &Secret,
+    ) -> Result<(WrappingData, T), LoginFailure> {
         let Wrapped { flag, what, is_expected, remedy } = self.wrapped;
         let wrapping = self.look_up(token).await?;
         if !is_expected(&wrapping.creation_path, &self.requests.namespace, &self.requests.mount) {
             return Err(LoginFailure::Refused(KmsError::new(
                 Code::CredentialUnreadable,
-                format!("--{flag}: the wrapping token in this file does not wrap a {what}"),
+                format!(
+                    "--{flag}: the wrapping token in this file does not wrap a {what} of this login"
+                ),
                 format!("{remedy}; if you did not write the file, treat it as an attack"),
             )));
         }
@@ -138,15 +155,5 @@ impl Unwrapper {
             }
             failure => LoginFailure::Failed(failure.into_error(Asked::Wrapping)),
         }
-    }
-}
-
-/// Logs an alert for a wrapping token that was used before: the user of the token has the
-/// credential.
-pub(super) fn alert(failure: &LoginFailure) {
-    let (LoginFailure::Refused(error) | LoginFailure::Failed(error)) = failure;
-    if error.code() == vocabulary::WRAPPING_TOKEN_USED {
-        let (code, cause, remedy) = (error.code().as_str(), error.cause(), error.remedy());
-        tracing::error!(code, cause, remedy, "ALERT: the credential may be stolen");
     }
 }

@@ -12,7 +12,7 @@ use crate::{
         login::{
             credential_file::CredentialFile,
             port::{CredentialDigest, LoginFailure, LoginSecret},
-            wrapping::{Unwrapper, alert},
+            wrapping::Unwrapper,
         },
         vocabulary,
         wire::{Data, SecretIdData},
@@ -87,8 +87,7 @@ impl SecretIds {
         let Unwrapped { secret_id, end } = if let Some(unwrapped) = self.cached(of).await {
             unwrapped
         } else {
-            let outcome = unwrapper.unwrap::<Data<SecretIdData>>(token).await;
-            let (wrapping, mut answer) = outcome.inspect_err(alert)?;
+            let (wrapping, mut answer) = unwrapper.unwrap::<Data<SecretIdData>>(token).await?;
             let end = wrapped::end(&wrapping, &answer.data);
             let secret_id = Secret::new(mem::take(&mut answer.data.secret_id));
             let fresh = Unwrapped { secret_id, end };
