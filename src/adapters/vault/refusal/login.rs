@@ -206,6 +206,28 @@ impl Refusal {
     }
 }
 
+/// Returns the error for a login without a name for the identity.
+pub(super) fn without_alias(at: LoginAt<'_>) -> KmsError {
+    let (what, remedy) = match at.method {
+        AuthMethod::AppRole => (
+            "a login without a role ID",
+            "give the role ID in --approle-role-id or --approle-role-id-path",
+        ),
+        AuthMethod::Cert => (
+            "a client certificate without a common name",
+            "give --tls-client-cert-file a certificate with a common name",
+        ),
+        AuthMethod::Spiffe => (
+            "an SVID without a name",
+            "give the registration entry of this process a DNS name, which becomes the common name of its X.509-SVID",
+        ),
+        AuthMethod::Jwt | AuthMethod::Kubernetes | AuthMethod::TokenFile => {
+            ("a login whose claims have no name", "correct user_claim of the role")
+        }
+    };
+    KmsError::new(Code::LoginRefused, format!("auth/{} does not accept {what}", at.mount), remedy)
+}
+
 const NO_ROLE_TEXTS: &[&str] = &["could not be found", "invalid role name", "no such role"];
 const NO_ROLE: &str = "has no such role";
 const NO_ROLE_NAME: &str = "has no default role, and no role is configured";

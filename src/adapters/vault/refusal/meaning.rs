@@ -1,6 +1,6 @@
 //! Converts a refusal into an error of the domain.
 
-use super::{Asked, Refusal};
+use super::{Asked, Refusal, login::without_alias};
 use crate::{
     adapters::vault::{address::VaultAddress, vocabulary::ENTERPRISE_REQUIRED},
     domain::error::{Code, KmsError},
@@ -16,13 +16,7 @@ impl Refusal {
             (_, Asked::Health | Asked::Wrapping) => self.error_of_status(),
             (400..=404, Asked::License) => enterprise_required(),
             (400 | 403, Asked::Login(at)) => self.login_refused(at),
-            (500, Asked::Login(at)) if self.says("failed to determine alias name") => {
-                KmsError::new(
-                    Code::LoginRefused,
-                    format!("auth/{} does not accept a login without a role ID", at.mount),
-                    "give the role ID in --approle-role-id or --approle-role-id-path",
-                )
-            }
+            (500, Asked::Login(at)) if self.is_about_the_alias() => without_alias(at),
             (500, _) if self.exceeds_a_json_limit() => KmsError::new(
                 Code::KeeperFailed,
                 "the listener of the keeper refuses the JSON of the request as too large",
@@ -315,9 +309,10 @@ mod tests {
     }
 
     #[test]
-    fn a_login_without_a_role_id_is_refused_and_not_an_outage() {
-        let text = "failed to determine alias name from login request";
-        assert_eq!(code(500, text, login()), Code::LoginRefused);
+    fn a_login_without_a_name_is_refused_and_not_an_outage() {
+        for text in ["failed to determine alias name from login request", "missing name in alias"] {
+            assert_eq!(code(500, text, login()), Code::LoginRefused, "{text}");
+        }
     }
 
     /// Regression: these were once taken for a refusal of the ciphertext, of the login or by a

@@ -94,9 +94,15 @@ impl Refusal {
             "does not exist during renewal",
             "unable to get associated_data",
             "missing role_id",
-            "failed to determine alias name",
             "past the max ttl",
-        ]) || self.exceeds_a_json_limit()
+        ]) || self.is_about_the_alias()
+            || self.exceeds_a_json_limit()
+    }
+
+    /// Returns whether the keeper finds no name for the identity that logs in. It answers with the
+    /// status 500.
+    pub(super) fn is_about_the_alias(&self) -> bool {
+        self.says_any(&["failed to determine alias name", "missing name in alias"])
     }
 
     /// Returns whether the listener refuses the JSON of the request because it is too large. Vault
