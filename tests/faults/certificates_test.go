@@ -107,7 +107,7 @@ func (b bundle) trust(authorities ...*parts.Authority) {
 func (x *trial) untilTrusts(bundles int) {
 	x.t.Helper()
 	if !parts.Eventually(startBound, func() bool {
-		return strings.Count(x.plugin.Printed(), "the new authorities in") >= bundles
+		return strings.Count(x.plugin.Printed(), "new connections use the new authorities") >= bundles
 	}) {
 		x.t.Errorf("the plugin has not taken up %d bundles", bundles)
 	}

@@ -212,7 +212,7 @@ impl VaultClient {
             match replaced {
                 Ok(None) => (),
                 Ok(Some(warnings)) => {
-                    tracing::info!("{place}: the new {name} is used from now on");
+                    tracing::info!("{place}: new connections use the new {name} from now on");
                     for warning in warnings {
                         tracing::warn!("{place}: {warning}");
                     }
