@@ -307,7 +307,13 @@ impl LoginMethod for Given {
     }
 
     async fn login(&self, _: &Material) -> Result<Lease, LoginFailure> {
-        Ok(Lease { token: Secret::new("token".to_owned()), ttl: None, renewable: false, own: true, ends_with_credential: false })
+        Ok(Lease {
+            token: Secret::new("token".to_owned()),
+            ttl: None,
+            renewable: false,
+            own: true,
+            ends_with_credential: false,
+        })
     }
 
     async fn changed(&self) {
@@ -322,7 +328,13 @@ impl Tokens for Given {
     }
 
     async fn renew(&self, token: &Secret) -> Result<Lease, KmsError> {
-        Ok(Lease { token: token.clone(), ttl: None, renewable: false, own: true, ends_with_credential: false })
+        Ok(Lease {
+            token: token.clone(),
+            ttl: None,
+            renewable: false,
+            own: true,
+            ends_with_credential: false,
+        })
     }
 
     async fn revoke(&self, _: &Secret) -> Result<(), KmsError> {

@@ -10,14 +10,12 @@ use vault_kube_kms::{
     adapters::{
         local::file::KeyFile,
         vault::{
-        vault::{
             bundle,
             client_pair::{ClientPair, PairParts},
             login::{
                 credential_file::{CredentialForm, CredentialPath},
                 credential_text,
             },
-        },
         },
     },
     domain::secret::Plaintext,

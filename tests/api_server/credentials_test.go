@@ -227,7 +227,9 @@ func TestTheAuthoritiesAreReplacedWithoutARestart(t *testing.T) {
 	client := p.client(t)
 	one := store(t, client)
 	install([]byte("no certificate at all"))
-	if !parts.Eventually(startBound, func() bool { return strings.Contains(p.Stdout.String(), "this process still uses the previous authorities") }) {
+	if !parts.Eventually(startBound, func() bool {
+		return strings.Contains(p.Stdout.String(), "this process still uses the previous authorities")
+	}) {
 		t.Errorf("the log does not report the bad bundle: %s", p.Printed())
 	}
 	requireOpens(t, client, one.sealed, one.plaintext)
