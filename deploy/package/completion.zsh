@@ -12,19 +12,19 @@ _arguments -S \
     '--vault-key-path=[The key, <mount>/keys/<key> (required, or --transit-key)]:PATH: ' \
     '--transit-mount=[Older form of --vault-key-path\: the mount of the key]:MOUNT: ' \
     '--transit-key=[Older form of --vault-key-path\: the name of the key]:KEY: ' \
-    '--vault-connection-timeout=[Most time to establish a connection, within the time of a request]:DURATION: ' \
-    '--vault-request-timeout=[Most time for one request, within the caller'\''s deadline]:DURATION: ' \
+    '--vault-connection-timeout=[Longest time to establish a connection, within the time of a request]:DURATION: ' \
+    '--vault-request-timeout=[Longest time for one request, within the caller'\''s deadline]:DURATION: ' \
     '--require-enterprise=-[Refuse servers without a Vault Enterprise licence]::truth:(true false)' \
     '--tls-ca-file=[PEM bundle of the only authorities to trust (default\: the authorities of the system)]:FILE:_files' \
-    '--tls-client-cert-file=[PEM chain of the client certificate, its own certificate first, for servers that want one]:FILE:_files' \
-    '--tls-client-key-file=[PEM file of its private key (default\: the file of --tls-client-cert-file)]:FILE:_files' \
-    '--tls-client-key-password-file=[File that holds the password of an encrypted key]:FILE:_files' \
+    '--tls-client-cert-file=[PEM file with the client certificate and then its chain, for servers that want one]:FILE:_files' \
+    '--tls-client-key-file=[PEM file with the private key of the client certificate (default\: the file of --tls-client-cert-file)]:FILE:_files' \
+    '--tls-client-key-password-file=[File that holds the password of the private key, if the key is encrypted]:FILE:_files' \
     '--tls-sni=[Server name to send and to verify (default\: the host of the address)]:NAME: ' \
     '--tls-skip-verify=-[INSECURE\: accept any certificate; not for production]::truth:(true false)' \
     '--tls-require-pq=-[Refuse servers without a hybrid post-quantum key exchange]::truth:(true false)' \
-    '--auth-method=[How to log in]:METHOD:(approle jwt kubernetes cert spiffe token-file)' \
-    '--auth-mount=[Mount of the auth method (default\: the name of the method, and the form of the SVID, jwt or cert, with --auth-method=spiffe)]:MOUNT: ' \
-    '--login-timeout=[Most time for a login, a renewal or an unwrap of a credential. It does not extend the deadline of a call]:DURATION: ' \
+    '--auth-method=[How to log in\: approle, jwt, kubernetes, cert, spiffe or token-file]:METHOD:(approle jwt kubernetes cert spiffe token-file)' \
+    '--auth-mount=[Mount of the auth method (default\: the name of the method; with spiffe jwt or cert, by --spiffe-svid)]:MOUNT: ' \
+    '--login-timeout=[Longest time for a login, a renewal or an unwrap of a credential. It does not extend the deadline of a call]:DURATION: ' \
     '--approle-role-id=[AppRole role ID (required, or --approle-role-id-path)]:ID: ' \
     '--approle-role-id-path=[File that holds the role ID]:FILE:_files' \
     '--approle-secret-id-path=[File that holds the AppRole secret ID (needed unless the role has bind_secret_id=false)]:FILE:_files' \
@@ -37,7 +37,7 @@ _arguments -S \
     '--cert-role=[Role of the auth mount (default\: the server selects the role by the certificate)]:ROLE: ' \
     '--spiffe-socket=[Socket of the SPIFFE Workload API, unix\:///path (required with this method)]:SOCKET: ' \
     '--spiffe-id=[SPIFFE ID to use (default\: the first one that the agent gives to this process)]:ID: ' \
-    '--spiffe-svid=[Log in with a JWT-SVID at a mount of the method jwt, or with an X.509-SVID at a mount of the method cert, which wants a common name\: give the registration entry a DNS name]:FORM:(jwt x509)' \
+    '--spiffe-svid=[Form of the identity\: a JWT-SVID for a mount of the method jwt, or an X.509-SVID for a mount of the method cert. An X.509-SVID needs a common name, which SPIRE sets from a DNS name of the registration entry]:FORM:(jwt x509)' \
     '--spiffe-audience=[Audience of the JWT-SVID, one of bound_audiences of the role (required with --spiffe-svid=jwt)]:AUDIENCE: ' \
     '--spiffe-role=[Role of the auth mount (default\: the default_role of a jwt mount; a cert mount selects one by the certificate)]:ROLE: ' \
     '--token-file=[File to which another program writes a token, such as the sink of an agent (required with this method)]:FILE:_files' \

@@ -46,7 +46,8 @@ pub trait WorkloadIdentity: Debug + Send + Sync + 'static {
     async fn jwt(&self, audience: &str) -> Result<Secret, KmsError>;
 
     /// Returns the newest certificate. [`WorkloadIdentity::follow`] receives it. Before the first
-    /// answer of the agent this waits for it, in bounded time. Safe to cancel. A certificate stays until the agent sends the next one, also when it has expired.
+    /// answer of the agent this waits for it, in bounded time. Safe to cancel. A certificate stays
+    /// until the agent sends the next one, also when it has expired.
     ///
     /// # Errors
     /// When no certificate has arrived since the start: the last problem with the agent.
