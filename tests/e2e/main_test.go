@@ -52,7 +52,7 @@ func start(t *testing.T, changes ...func(*cluster.Settings)) *controlPlane {
 	for _, change := range changes {
 		change(&settings)
 	}
-	if settings.Keeper == cluster.OpenBao {
+	if settings.Keeper == cluster.OpenBao && settings.Programs.OpenBao == "" {
 		settings.Programs.OpenBao = needed(t, "BAO")
 	}
 	c, err := cluster.Up(settings)

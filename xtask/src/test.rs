@@ -244,11 +244,16 @@ fn faults(bao: Option<&Path>, choice: &Choice<'_>) -> Result<(), Failure> {
     run(choice.lasting(&mut suite("faults", "30m", bao)))
 }
 
-/// Tests the whole path of a Secret through a real API server.
+/// Tests the whole path of a Secret through a real API server. A key also moves between HashiCorp
+/// Vault and `OpenBao`.
 fn e2e(bao: Option<&Path>, choice: &Choice<'_>) -> Result<(), Failure> {
     let parts = control_plane::build(choice.kubernetes)?;
+    let vault = Server::Vault(RELEASES[0]).program()?;
     say(&format!("Go: a control plane with kube-apiserver {}", choice.kubernetes));
     let mut go = suite("e2e", "30m", bao);
+    if let Some(vault) = vault {
+        go.env("VAULT", vault);
+    }
     go.env("KUBERNETES", parts.kubernetes).env("ETCD", parts.etcd);
     run(choice.lasting(&mut go))
 }
