@@ -183,7 +183,7 @@ func TestEachAlertFires(t *testing.T) {
 	// The token in this file expires, and no agent replaces it.
 	expiring := tenant(t, bao)
 	file := filepath.Join(suite.ShortDir(t), "token")
-	token, err := bao.NewToken(map[string]any{"policies": []string{expiring.Key}, "ttl": 5})
+	token, err := bao.NewToken(map[string]any{"policies": []string{expiring.Key}, "ttl": 30})
 	suite.Must(t, err)
 	suite.Must(t, os.WriteFile(file, []byte(token), 0o600))
 	run("expired", append(expiring.Flags(), "--auth-method=token-file", "--token-file="+file, grace))
