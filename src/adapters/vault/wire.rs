@@ -130,8 +130,12 @@ pub(super) struct Auth {
 /// The `data` of a look-up of a token.
 #[derive(Deserialize)]
 pub(super) struct TokenData {
-    /// The remaining lifetime in seconds. 0 means that the token never expires.
+    /// The remaining lifetime in whole seconds. It is 0 in the last second, and for a token that
+    /// never expires.
     pub(super) ttl: u64,
+    /// When the token expires. Null if it never does.
+    #[serde(default)]
+    pub(super) expire_time: serde_json::Value,
     #[serde(default)]
     pub(super) renewable: bool,
     #[serde(default)]

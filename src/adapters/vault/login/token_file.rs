@@ -143,7 +143,7 @@ impl TokenFile {
                 "write a token without a limit on its uses (token_num_uses=0) to the file",
             ));
         }
-        let ttl = (found.ttl > 0).then(|| Duration::from_secs(found.ttl));
+        let ttl = (!found.expire_time.is_null()).then(|| Duration::from_secs(found.ttl));
         let end = ttl.map(|ttl| self.requests.clock.wall().after(ttl));
         self.requests.expires(vocabulary::TOKEN, end);
         Ok(Lease {
