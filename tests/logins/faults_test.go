@@ -3,6 +3,7 @@ package logins_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,10 +11,16 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// each runs a test for each method.
-func each(t *testing.T, test func(t *testing.T, l *login)) {
+// ofAgents are the methods without a credential file.
+var ofAgents = []string{"spiffe jwt", "spiffe x509"}
+
+// each runs a test for each method to which it applies.
+func each(t *testing.T, test func(t *testing.T, l *login), except ...string) {
 	t.Parallel()
 	for name, setUp := range methods {
+		if slices.Contains(except, name) {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test(t, setUp(t))
@@ -37,16 +44,13 @@ func TestServerAwayAtTheStart(t *testing.T) {
 // The file of the credential comes after the start.
 func TestCredentialMissingAtTheStart(t *testing.T) {
 	each(t, func(t *testing.T, l *login) {
-		if l.file == "" {
-			t.Skip("the method has no file of its own")
-		}
 		l.makeRole(t, 60)
 		_ = os.Remove(l.file)
 		p := start(t, l.allFlags(l.tenant.Bao.Address))
 		p.untilTold(t, l.file)
 		l.write(t, l.good(t))
 		p.untilWorks(t, "credential missing", fileBound)
-	})
+	}, ofAgents...)
 }
 
 // The server refuses the credential, and a good one takes its place in each way that a file is replaced.
@@ -74,9 +78,6 @@ func TestRefusedCredentialIsReplaced(t *testing.T) {
 	for way, replace := range ways {
 		t.Run(way, func(t *testing.T) {
 			each(t, func(t *testing.T, l *login) {
-				if l.file == "" {
-					t.Skip("the method has no file of its own")
-				}
 				l.makeRole(t, 60)
 				bad := l.bad(t)
 				l.write(t, bad)
@@ -99,7 +100,7 @@ func TestRefusedCredentialIsReplaced(t *testing.T) {
 				if printed := p.check(t); strings.Contains(printed, "FAIL") || !strings.Contains(printed, l.place) {
 					t.Errorf("check prints:\n%s", printed)
 				}
-			})
+			}, ofAgents...)
 		})
 	}
 }
@@ -124,9 +125,6 @@ func TestTokenIsRevoked(t *testing.T) {
 // The role is deleted and its tokens are revoked. Later the role is made again.
 func TestRoleIsDeletedAndMadeAgain(t *testing.T) {
 	each(t, func(t *testing.T, l *login) {
-		if l.deleteRole == nil {
-			t.Skip("the method has no role")
-		}
 		l.makeRole(t, 600)
 		l.write(t, l.good(t))
 		p := start(t, l.allFlags(l.tenant.Bao.Address))
@@ -143,7 +141,7 @@ func TestRoleIsDeletedAndMadeAgain(t *testing.T) {
 			bound = fileBound
 		}
 		p.untilWorks(t, "role made again", bound)
-	})
+	}, "token-file")
 }
 
 // The credential is replaced while the plugin works, and nothing fails.

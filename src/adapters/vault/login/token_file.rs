@@ -12,6 +12,7 @@ use http::Method;
 
 use super::{
     credential_file::{CredentialFile, CredentialForm, CredentialPath, LoginFiles, any_changed},
+    credential_text,
     port::{CredentialDigest, Lease, LoginFailure, LoginMethod, LoginSecret, Material},
     requests::{Ask, Requests},
     wrapping::{Unwrapper, Wrapped},
@@ -118,6 +119,13 @@ impl TokenFile {
             (None, None) => String::new(),
         };
         let token = Secret::new(token);
+        credential_text::check(token.expose()).map_err(|form| {
+            LoginFailure::Refused(KmsError::new(
+                Code::CredentialUnreadable,
+                format!("--{FLAG}: the wrapping token in this file does not wrap a token: {form}"),
+                "let the agent write a new wrapping token; it is used at once",
+            ))
+        })?;
         *self.unwrapped.lock().unwrap_or_else(PoisonError::into_inner) = Some((of, token.clone()));
         Ok(token)
     }

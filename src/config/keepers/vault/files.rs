@@ -1,12 +1,11 @@
 //! Checks the files that the settings of Vault name.
 
-use tokio::{sync::watch, time::timeout};
+use tokio::time::timeout;
 
-use super::watched;
 use crate::{
     adapters::{
         spiffe::workload_api::WorkloadApi,
-        system::place::mode_of,
+        system::{place::mode_of, watched_file::WatchedFile},
         vault::{
             login::{
                 credential_file::CredentialPath,
@@ -46,8 +45,8 @@ pub(super) async fn check(vault: &VaultSettings, report: &mut Report) {
         report.add(gives_identity(settings).await);
     }
     for of in vault.login.method.files() {
-        let file = watched(&of.path, CREDENTIAL_MAX, &watch::channel(()).1);
-        report.add(holds(&*file, &of).await);
+        let file = WatchedFile::new(of.path.clone(), CREDENTIAL_MAX);
+        report.add(holds(&file, &of).await);
     }
 }
 

@@ -1,10 +1,16 @@
 //! The flags of Vault and `OpenBao`.
 
 use crate::config::flags::{
-    Group,
+    Flag, Group,
     Takes::{Bool, OneOf, Value, Values},
     flag,
 };
+
+/// Returns the flags that only one auth method has, with the name of the method.
+pub(super) fn of_methods() -> impl Iterator<Item = (&'static str, &'static [Flag])> {
+    let title = "Login with --auth-method=";
+    GROUPS.iter().filter_map(move |(group, flags)| Some((group.strip_prefix(title)?, *flags)))
+}
 
 /// The flags, in the groups of the help.
 pub(super) const GROUPS: &[Group] = &[

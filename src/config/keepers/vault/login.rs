@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use super::flags;
 use crate::{
     adapters::{
         spiffe::settings as spiffe,
@@ -26,28 +27,6 @@ use crate::{
 /// The longest role ID or role name, in bytes.
 const ROLE_MAX: usize = 4_096;
 
-/// The flags of each method.
-const FLAGS: [(AuthMethod, &[&str]); 6] = [
-    (
-        AuthMethod::AppRole,
-        &[
-            "approle-role-id",
-            "approle-role-id-path",
-            "approle-secret-id-path",
-            "approle-secret-id-wrapped",
-            "approle-secret-id-cache",
-        ],
-    ),
-    (AuthMethod::Jwt, &["jwt-path", "jwt-role"]),
-    (AuthMethod::Kubernetes, &["kubernetes-jwt-path", "kubernetes-role"]),
-    (AuthMethod::Cert, &["cert-role"]),
-    (
-        AuthMethod::Spiffe,
-        &["spiffe-socket", "spiffe-id", "spiffe-svid", "spiffe-role", "spiffe-audience"],
-    ),
-    (AuthMethod::TokenFile, &["token-file", "token-file-wrapped", "token-file-renew"]),
-];
-
 /// Returns the settings, or `None` after an error. All errors are added to `reading`.
 pub(super) fn read(reading: &mut Reading<'_>) -> Option<LoginSettings> {
     let method = method(reading);
@@ -64,8 +43,9 @@ pub(super) fn read(reading: &mut Reading<'_>) -> Option<LoginSettings> {
         AuthMethod::Spiffe => spiffe_login(reading).map(MethodSettings::Spiffe),
         AuthMethod::TokenFile => token_file(reading).map(MethodSettings::TokenFile),
     };
-    let others = FLAGS.iter().filter(|(of, _)| *of != method).flat_map(|(_, flags)| *flags);
-    let ignored = others.copied().filter(|flag| reading.given(flag).is_some()).collect();
+    let others = flags::of_methods().filter(|(of, _)| *of != method.as_str());
+    let names = others.flat_map(|(_, flags)| flags).map(|flag| flag.name);
+    let ignored = names.filter(|name| reading.given(name).is_some()).collect();
     Some(LoginSettings {
         mount: mount?,
         namespace: namespace?,

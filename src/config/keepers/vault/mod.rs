@@ -12,16 +12,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::sync::watch;
 
 pub(in crate::config) use self::reading::read;
 use super::{KeeperKind, KeeperSettings, Opened, Surroundings};
 use crate::{
     adapters::{
         spiffe::workload_api::WorkloadApi,
-        system::{
-            private_file::OwnerOnlyFile, reread::Reread, sandbox::Needs, watched_file::WatchedFile,
-        },
+        system::{private_file::OwnerOnlyFile, sandbox::Needs},
         vault::{
             bundle::BUNDLE_MAX,
             client_pair::{PAIR_MAX, PairPaths},
@@ -33,7 +30,6 @@ use crate::{
     },
     config::reading::Reading,
     ports::{
-        file::TextFile,
         finding::{Finding, Report},
         keeper::Labels,
     },
@@ -77,12 +73,11 @@ impl KeeperSettings for VaultSettings {
     }
 
     fn open(&self, with: &Surroundings) -> Opened {
-        let authorities =
-            self.ca_file.as_deref().map(|path| watched(path, BUNDLE_MAX, &with.reread));
-        let pair = |path: &PathBuf| watched(path, PAIR_MAX, &with.reread);
+        let authorities = self.ca_file.as_deref().map(|path| with.watched_file(path, BUNDLE_MAX));
+        let pair = |path: &PathBuf| with.watched_file(path, PAIR_MAX);
         let client_pair = self.client_pair.as_ref().map(|paths| paths.map(pair));
         let login = LoginFiles {
-            watched: &|path, most| watched(path, most, &with.reread),
+            watched: &|path, most| with.watched_file(path, most),
             private: &|path| Arc::new(OwnerOnlyFile::new(path.to_owned())),
             identity: &|agent| Arc::new(WorkloadApi::new(agent.clone())),
         };
@@ -90,11 +85,4 @@ impl KeeperSettings for VaultSettings {
         let keeper = VaultKeeper::new(self.clone(), &login, tls, &with.clock, &with.telemetry)?;
         Ok(Arc::new(keeper))
     }
-}
-
-/// Returns the file at `path`, of at most `most` bytes. It is read again when it changes and at
-/// each change of `reread`.
-fn watched(path: &Path, most: u64, reread: &watch::Receiver<()>) -> Arc<dyn TextFile> {
-    let file = Arc::new(WatchedFile::new(path.to_owned(), most));
-    Arc::new(Reread::new(file, reread.clone()))
 }
