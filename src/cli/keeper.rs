@@ -1,17 +1,66 @@
-//! Puts the layers around a keeper, and builds the state of its key.
+//! Opens a keeper, puts the layers around it, and builds the state of its key.
 
-use std::sync::Arc;
+use std::{error::Error, sync::Arc};
+
+use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     adapters::layers,
-    config::settings::Settings,
+    config::{
+        keepers::{KeeperSettings, Surroundings},
+        settings::Settings,
+    },
     domain::{key_id::KeyIdentity, rotation::KeyRing, watch::KeyWatch},
     ports::{Ports, clock::Clock, keeper::Keeper, telemetry::Telemetry},
 };
 
+/// A keeper with its background tasks, for programs without a socket. Dropping it ends the tasks.
+#[derive(Debug)]
+pub struct RunningKeeper {
+    keeper: Arc<dyn Keeper>,
+    tasks: JoinSet<()>,
+}
+
+impl RunningKeeper {
+    /// Opens the keeper of `settings` and starts its tasks on the current runtime. The keeper never
+    /// reads its files again because of a signal.
+    ///
+    /// # Errors
+    /// When the keeper cannot be opened. The text says why, on one line.
+    pub fn open(
+        settings: &dyn KeeperSettings,
+        clock: &Arc<dyn Clock>,
+        telemetry: &Arc<dyn Telemetry>,
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let keeper = settings.open(&Surroundings {
+            clock: Arc::clone(clock),
+            telemetry: Arc::clone(telemetry),
+            reread: watch::channel(()).1,
+        })?;
+        let mut tasks = JoinSet::new();
+        for (_, task) in keeper.tasks() {
+            tasks.spawn(task);
+        }
+        Ok(Self { keeper, tasks })
+    }
+
+    /// Returns the keeper.
+    #[must_use]
+    pub const fn keeper(&self) -> &Arc<dyn Keeper> {
+        &self.keeper
+    }
+
+    /// Ends the tasks, and then the session of the keeper.
+    pub async fn close(mut self) {
+        self.tasks.shutdown().await;
+        self.keeper.close().await;
+    }
+}
+
 /// Returns the state of the key of `keeper`. All layers are around the keeper, and key ids have the
 /// identity that `settings` give.
-pub(super) fn watch(
+#[must_use]
+pub fn watch(
     keeper: &Arc<dyn Keeper>,
     settings: &Settings,
     clock: &Arc<dyn Clock>,

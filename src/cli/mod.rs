@@ -1,12 +1,12 @@
 //! The commands. This is the only module that chooses adapters and connects them.
 
+pub mod keeper;
 pub mod program;
 
 mod background;
 mod check;
 mod command;
 mod dev;
-mod keeper;
 mod panics;
 mod provider;
 mod report;

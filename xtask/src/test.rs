@@ -250,7 +250,12 @@ fn e2e(bao: Option<&Path>, choice: &Choice<'_>) -> Result<(), Failure> {
     let parts = control_plane::build(choice.kubernetes)?;
     let vault = Server::Vault(RELEASES[0]).program()?;
     say(&format!("Go: a control plane with kube-apiserver {}", choice.kubernetes));
+    // The suites before this one need only the provider.
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(root()).args(["build", "--locked", "--quiet", "--workspace", "--bins"]);
+    run(cargo.args(["--features", "testkit"]))?;
     let mut go = suite("e2e", "30m", bao);
+    go.env("KMSCTL", target().join("debug/vault-kube-kmsctl"));
     if let Some(vault) = vault {
         go.env("VAULT", vault);
     }

@@ -2,13 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::JoinSet};
-
 use super::{key, proof_recorder::ProofRecorder};
 use crate::{
     adapters::system::clock::SystemClock,
-    cli::keeper,
-    config::{keepers::Surroundings, settings::Settings},
+    cli::keeper::{self, RunningKeeper},
+    config::settings::Settings,
     ports::{
         clock::Clock,
         finding::{
@@ -27,18 +25,13 @@ pub(super) async fn check(settings: &Settings, report: &mut Report) {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let recorder = Arc::new(ProofRecorder::default());
     let telemetry: Arc<dyn Telemetry> = Arc::<ProofRecorder>::clone(&recorder);
-    let surroundings = Surroundings { clock, telemetry, reread: watch::channel(()).1 };
-    match settings.keeper.open(&surroundings) {
-        Ok(keeper) => {
-            let mut background = JoinSet::new();
-            for (_, task) in keeper.tasks() {
-                background.spawn(task);
+    match RunningKeeper::open(settings.keeper.as_ref(), &clock, &telemetry) {
+        Ok(running) => {
+            if running.keeper().check(report).await {
+                let with = (&clock, &telemetry);
+                check_key(running.keeper(), settings, with, &recorder, report).await;
             }
-            if keeper.check(report).await {
-                check_key(&keeper, settings, &surroundings, &recorder, report).await;
-            }
-            background.shutdown().await;
-            keeper.close().await;
+            running.close().await;
         }
         Err(error) => {
             report.add(Finding::from_text(Files, &error.to_string()));
@@ -50,15 +43,15 @@ pub(super) async fn check(settings: &Settings, report: &mut Report) {
 async fn check_key(
     keeper: &Arc<dyn Keeper>,
     settings: &Settings,
-    with: &Surroundings,
+    (clock, telemetry): (&Arc<dyn Clock>, &Arc<dyn Telemetry>),
     recorder: &ProofRecorder,
     report: &mut Report,
 ) {
-    let described = Arc::clone(keeper).kek().describe(with.clock.now().after(KEY_TIMEOUT)).await;
-    let wall = with.clock.wall();
+    let described = Arc::clone(keeper).kek().describe(clock.now().after(KEY_TIMEOUT)).await;
+    let wall = clock.wall();
     match described {
         Ok(snapshot) => {
-            let watch = keeper::watch(keeper, settings, &with.clock, &with.telemetry);
+            let watch = keeper::watch(keeper, settings, clock, telemetry);
             watch.read_metadata().await;
             watch.prove(Duration::MAX).await;
             key::settings(&snapshot, watch.standing(), report);

@@ -1,0 +1,1 @@
+//! The ports over real systems. Adapters do not name each other.

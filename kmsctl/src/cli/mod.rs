@@ -1,0 +1,63 @@
+//! The commands. This is the only module that chooses adapters and connects them.
+
+mod outcome;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use outcome::Outcome;
+use vault_kube_kms::adapters::system::hardening;
+
+use crate::domain::problem::Problem;
+
+/// Wrong usage (`EX_USAGE` of sysexits.h).
+const USAGE: u8 = 64;
+
+/// Proves what is encrypted with what in a Kubernetes cluster, what may be retired, and that a
+/// backup can be read.
+///
+/// Exit codes: 0 when the answer is good, 1 when it is not, 2 when there is no answer, 64 for wrong
+/// usage.
+#[derive(Debug, Parser)]
+#[command(name = "vault-kube-kmsctl", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {}
+
+impl Command {
+    async fn run(self) -> Result<Outcome, Problem> {
+        match self {}
+    }
+}
+
+/// Runs the command that `args` (with the program's name) ask for.
+#[must_use]
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // Seeds and opened objects must not reach a core file.
+    let _missed = hardening::harden();
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(told) => {
+            drop(told.print());
+            return if told.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let done = runtime.map_err(|error| {
+        Problem::new(
+            "runtime-failed",
+            format!("cannot start the runtime: {error}"),
+            "raise the limits of this process",
+        )
+    });
+    let done = done.and_then(|runtime| {
+        let done = runtime.block_on(cli.command.run());
+        runtime.shutdown_background();
+        done
+    });
+    outcome::report(done)
+}

@@ -1,0 +1,31 @@
+//! An error: what failed, why, and what to do.
+
+use std::fmt;
+
+/// An error of this program, on one line. Contains no secret and no value of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The stable code, such as `etcd-unreachable`.
+    pub code: &'static str,
+    /// What failed, and why.
+    pub cause: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl Problem {
+    /// Makes an error of its parts. Line breaks in `cause` become spaces.
+    #[must_use]
+    pub fn new(code: &'static str, cause: impl fmt::Display, remedy: impl Into<String>) -> Self {
+        let cause = cause.to_string().replace(['\n', '\r'], " ");
+        Self { code, cause, remedy: remedy.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.code, self.cause, self.remedy)
+    }
+}
+
+impl std::error::Error for Problem {}

@@ -1,0 +1,4 @@
+//! What the commands need from outside: one capability in each file.
+
+pub mod objects;
+pub mod seeds;
