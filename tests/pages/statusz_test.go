@@ -2,14 +2,9 @@
 package pages_test
 
 import (
-	"context"
 	"fmt"
-	"image"
-	"image/png"
 	"io"
 	"net/http"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -19,75 +14,12 @@ import (
 	"vault-kube-kms.test/suite"
 )
 
-const (
-	// drawBound limits the time of Chromium for one page.
-	drawBound = time.Minute
-	// changeBound limits the time until the provider shows a change.
-	changeBound = 30 * time.Second
-)
+// changeBound limits the time until the provider shows a change.
+const changeBound = 30 * time.Second
 
 var shared = suite.Shared[*parts.OpenBao]{Start: parts.StartDevOpenBao}
 
 func TestMain(m *testing.M) { suite.Main(m, 1, shared.End) }
-
-// browser draws pages.
-type browser struct {
-	t       *testing.T
-	program string
-	url     string
-}
-
-// ask runs Chromium on the page and returns its output.
-func (b browser) ask(flags ...string) string {
-	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.t.Context(), parts.Stretched(drawBound))
-	defer cancel()
-	args := append([]string{
-		"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-		"--disable-background-networking", "--disable-component-update", "--disable-sync",
-		"--user-data-dir=" + b.t.TempDir(), "--window-size=1200,900",
-	}, flags...)
-	command := exec.CommandContext(ctx, b.program, append(args, b.url)...)
-	var told strings.Builder
-	command.Stderr = &told
-	out, err := command.Output()
-	if err != nil {
-		b.t.Fatalf("chromium: %v\n%s", err, parts.Tail(told.String()))
-	}
-	return string(out)
-}
-
-// screen draws the page into SCREENS, or into a directory of the test, and returns the picture.
-func (b browser) screen(name string) image.Image {
-	b.t.Helper()
-	dir := os.Getenv("SCREENS")
-	if dir == "" {
-		dir = b.t.TempDir()
-	}
-	suite.Must(b.t, os.MkdirAll(dir, 0o755))
-	path := filepath.Join(dir, name+".png")
-	b.ask("--screenshot=" + path)
-	file, err := os.Open(path)
-	suite.Must(b.t, err)
-	defer file.Close()
-	picture, err := png.Decode(file)
-	suite.Must(b.t, err)
-	return picture
-}
-
-// has reports whether a pixel of the picture has exactly this colour.
-func has(picture image.Image, red, green, blue uint32) bool {
-	bounds := picture.Bounds()
-	for y := bounds.Min.Y; y < bounds.Max.Y; y++ {
-		for x := bounds.Min.X; x < bounds.Max.X; x++ {
-			r, g, b, _ := picture.At(x, y).RGBA()
-			if r>>8 == red && g>>8 == green && b>>8 == blue {
-				return true
-			}
-		}
-	}
-	return false
-}
 
 // read returns the text of the page, or an empty text while it does not answer.
 func read(url string) string {
@@ -114,29 +46,29 @@ func TestStatuszAsAPersonSeesIt(t *testing.T) {
 		suite.Needed(t, "PROVIDER"), "--listen-address=" + endpoint}, flags...))
 	suite.Must(t, err)
 	t.Cleanup(func() { process.Stop() })
-	b := browser{t, suite.Needed(t, "CHROMIUM"), fmt.Sprintf("http://127.0.0.1:%d/statusz", port)}
+	b := suite.Page{T: t, URL: fmt.Sprintf("http://127.0.0.1:%d/statusz", port)}
 	shows := func(text string) {
 		t.Helper()
-		if !parts.Eventually(parts.Stretched(changeBound), func() bool { return strings.Contains(read(b.url), text) }) {
-			t.Fatalf("the page does not show %q:\n%s", text, read(b.url))
+		if !parts.Eventually(parts.Stretched(changeBound), func() bool { return strings.Contains(read(b.URL), text) }) {
+			t.Fatalf("the page does not show %q:\n%s", text, read(b.URL))
 		}
-		if page := b.ask("--dump-dom"); !strings.Contains(page, text) {
+		if page := b.Text(); !strings.Contains(page, text) {
 			t.Errorf("Chromium does not show %q:\n%s", text, page)
 		}
 	}
 
 	shows("no change is due.")
-	if !has(b.screen("healthy"), 0x00, 0x66, 0x00) {
+	if !suite.HasColour(b.Screen("healthy"), 0x00, 0x66, 0x00) {
 		t.Error("a healthy provider is not shown in green")
 	}
 	suite.Must(t, tenant.Rotate())
 	shows("version 2 writes in 59 min, on all nodes at the same instant.")
-	if !has(b.screen("rotated"), 0x88, 0x55, 0x00) {
+	if !suite.HasColour(b.Screen("rotated"), 0x88, 0x55, 0x00) {
 		t.Error("a version that waits is not shown in amber")
 	}
 	suite.Must(t, tenant.Forbid())
 	shows("docs/failure-modes.md#permission-denied")
-	if !has(b.screen("denied"), 0xaa, 0x00, 0x00) {
+	if !suite.HasColour(b.Screen("denied"), 0xaa, 0x00, 0x00) {
 		t.Error("a provider that fails is not shown in red")
 	}
 }

@@ -228,14 +228,25 @@ pub(crate) fn hostile(bao: Option<&Path>) -> Result<(), Failure> {
     run(suite("hostile", "15m", bao).arg("-v").env("PROVIDER", shipped))
 }
 
-/// Tests the page `/statusz` in a browser. The pictures go to `target/screens`.
+/// Tests the page `/statusz` in a browser.
 fn pages(bao: Option<&Path>) -> Result<(), Failure> {
-    if debian::packages(&[("chromium", "156.0.8078.108-1~deb12u1")])?.is_none() {
+    let mut go = suite("pages", "10m", bao);
+    if !with_browser(&mut go)? {
         return Ok(());
     }
     say("Go: the status page in Chromium");
-    let screens = target().join("screens");
-    run(suite("pages", "10m", bao).env("CHROMIUM", "/usr/bin/chromium").env("SCREENS", screens))
+    run(&mut go)
+}
+
+/// Adds Chromium to `suite`, and the folder of its pictures: `target/screens`. Returns whether this
+/// machine can have Chromium.
+fn with_browser(suite: &mut Command) -> Result<bool, Failure> {
+    let chromium = debian::packages(&[("chromium", "156.0.8078.108-1~deb12u1")])?;
+    if chromium.is_some() {
+        let screens = target().join("screens");
+        suite.env("CHROMIUM", "/usr/bin/chromium").env("SCREENS", screens);
+    }
+    Ok(chromium.is_some())
 }
 
 /// Runs OpenBao on three nodes with faults.
@@ -260,6 +271,7 @@ fn e2e(bao: Option<&Path>, choice: &Choice<'_>) -> Result<(), Failure> {
         go.env("VAULT", vault);
     }
     go.env("KUBERNETES", parts.kubernetes).env("ETCD", parts.etcd);
+    with_browser(&mut go)?;
     run(choice.lasting(&mut go))
 }
 
