@@ -18,11 +18,9 @@ pub mod transit;
 pub mod vocabulary;
 
 mod check;
-mod login_plan;
 mod pem;
 mod post_quantum;
 mod refusal;
-mod session_view;
 mod tls_error;
 mod unreachable;
 mod verifier;

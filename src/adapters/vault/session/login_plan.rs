@@ -6,10 +6,12 @@
 
 use std::time::Duration;
 
-use super::login::port::CredentialDigest;
-use crate::domain::{
-    error::{Code, KmsError},
-    time::Monotonic,
+use crate::{
+    adapters::vault::login::port::CredentialDigest,
+    domain::{
+        error::{Code, KmsError},
+        time::Monotonic,
+    },
 };
 
 /// How long refused material is not sent again. A server locks a role after five refusals if fewer

@@ -11,13 +11,13 @@ use crate::{
 
 /// A token and the number of the login that gave it.
 #[derive(Clone, Debug)]
-pub(super) struct SessionToken {
-    pub(super) token: Arc<Secret>,
-    pub(super) generation: u64,
+pub(in crate::adapters::vault) struct SessionToken {
+    pub(in crate::adapters::vault) token: Arc<Secret>,
+    pub(in crate::adapters::vault) generation: u64,
     /// When the token expires unless it is renewed. `None` means that it never expires.
-    pub(super) expires: Option<Monotonic>,
+    pub(in crate::adapters::vault) expires: Option<Monotonic>,
     /// Whether a login of this session created the token.
-    pub(super) own: bool,
+    pub(in crate::adapters::vault) own: bool,
 }
 
 /// The state of the session, for requests.

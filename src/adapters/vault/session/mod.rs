@@ -4,6 +4,9 @@
 //! the keeper refuses a token, the requests report its generation, so that many refused requests
 //! lead to one login.
 
+mod login_plan;
+mod view;
+
 use std::{
     convert::Infallible,
     future::pending,
@@ -14,13 +17,13 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{
-    login::{
-        Login,
-        port::{CredentialDigest, Lease, LoginFailure},
-    },
+use self::{
     login_plan::{LoginEvent, LoginPlan, Next, doubled},
-    session_view::{SessionState, SessionToken, SharedState},
+    view::{SessionState, SessionToken, SharedState},
+};
+use super::login::{
+    Login,
+    port::{CredentialDigest, Lease, LoginFailure},
 };
 use crate::{
     domain::{
@@ -389,5 +392,4 @@ fn late_renewal(most: Duration) -> KmsError {
 }
 
 #[cfg(test)]
-#[path = "session_tests.rs"]
 mod tests;
