@@ -87,6 +87,7 @@ impl StatusSource {
             sandbox: self.sandbox.clone(),
             versions: newest.map(|view| version(view, writes)).collect(),
             versions_seen: key.versions.len(),
+            writing_s: key.writing_for.map(|time| time.as_secs()),
             takeover: key
                 .takeover
                 .map(|(next, wait)| Takeover { version: next.get(), in_s: wait.as_secs() }),

@@ -37,8 +37,8 @@ pub(super) struct Knowledge {
     read: Option<Monotonic>,
     /// The version that the ring chose to write, and since when.
     due: Option<(KekVersion, Monotonic)>,
-    /// The version that [`Self::note_writer`] last returned.
-    noted_writer: Option<Writer>,
+    /// The version that [`Self::note_writer`] last returned, and when.
+    noted_writer: Option<(Writer, Monotonic)>,
 }
 
 impl Knowledge {
@@ -98,8 +98,20 @@ impl Knowledge {
         if self.evidence.is_proven(writer.version) {
             self.evidence.forget_below(writer.version);
         }
-        let changed = self.noted_writer.as_ref() != Some(&writer);
-        changed.then(|| self.noted_writer.insert(writer).clone())
+        if self.noted_writer.as_ref().is_some_and(|(noted, _)| *noted == writer) {
+            return None;
+        }
+        self.noted_writer = Some((writer.clone(), now));
+        Some(writer)
+    }
+
+    /// Returns how long `writer` has been the version that writes, without a change between. Zero
+    /// until it was noted.
+    pub(super) fn writing_for(&self, writer: &Writer, now: Monotonic) -> Duration {
+        match &self.noted_writer {
+            Some((noted, since)) if noted == writer => now.since(*since),
+            _ => Duration::ZERO,
+        }
     }
 
     fn note_due(&mut self, now: Monotonic) {
@@ -125,7 +137,8 @@ impl Knowledge {
         {
             return Ok(due);
         }
-        let noted = self.noted_writer.iter().filter(|noted| self.ring.may_wrap(noted)).cloned();
+        let noted = self.noted_writer.iter().map(|(noted, _)| noted);
+        let noted = noted.filter(|noted| self.ring.may_wrap(noted)).cloned();
         let mut others = noted.chain(self.ring.writers_before(due.version));
         let proven = others.find(|writer| self.evidence.proven_at(writer.version).is_some());
         Ok(proven.unwrap_or(due))

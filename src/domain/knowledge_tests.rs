@@ -371,3 +371,25 @@ fn a_proven_version_writes_again_when_a_raised_minimum_is_lowered_before_the_nex
     record_read(&mut known, Ok(snapshot(&[0, 90])), 101);
     assert_eq!(writes(&known, 101), Ok(V1));
 }
+
+#[test]
+fn tells_for_how_long_a_version_has_written() {
+    let mut known = healthy();
+    let writer = known.note_writer(at(5)).unwrap();
+    assert_eq!(known.writing_for(&writer, at(65)), Duration::from_secs(60));
+    record_read(&mut known, failure(Code::KeeperUnreachable), 70);
+    assert_eq!(known.note_writer(at(70)), None);
+    assert_eq!(
+        known.writing_for(&writer, at(70)),
+        Duration::from_secs(65),
+        "an outage is no change"
+    );
+    let raised = KekSnapshot { min_encryption: Some(V2), ..snapshot(&[0, 90]) };
+    record_read(&mut known, Ok(raised), 100);
+    known.evidence.proof_made(V2, Ok(()), at(100));
+    let second = known.writer(at(101)).unwrap();
+    assert_eq!(known.writing_for(&second, at(101)), Duration::ZERO, "it was not noted yet");
+    assert_eq!(known.note_writer(at(102)), Some(second.clone()));
+    assert_eq!(known.writing_for(&second, at(103)), Duration::from_secs(1));
+    assert_eq!(known.writing_for(&writer, at(103)), Duration::ZERO);
+}

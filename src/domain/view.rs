@@ -15,6 +15,8 @@ pub struct KeyView {
     pub standing: Standing,
     /// The version that writes. `None` when no version may write.
     pub writer: Option<Writer>,
+    /// How long this process has written with that version. It can be some seconds too short.
+    pub writing_for: Option<Duration>,
     /// All versions that this process has seen, lowest first.
     pub versions: Vec<VersionView>,
     /// The next version that will write, and the time until then.

@@ -72,6 +72,7 @@ impl KeyWatch {
             takeover: known.takeover(now),
             metadata_age: known.evidence.metadata_age(now),
             proof_age: proven.map(|at| now.since(at)),
+            writing_for: writer.as_ref().map(|writer| known.writing_for(writer, now)),
             writer,
         }
     }

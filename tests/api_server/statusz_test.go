@@ -29,8 +29,9 @@ type statusz struct {
 		Version int
 		InS     int `json:"in_s"`
 	}
-	ProvenAgo *int `json:"proven_s_ago"`
-	Session   *struct {
+	WritingFor *int `json:"writing_s"`
+	ProvenAgo  *int `json:"proven_s_ago"`
+	Session    *struct {
 		State     string
 		TokenLeft int `json:"token_left_s"`
 	}
@@ -95,6 +96,9 @@ func TestStatuszOfAHealthyPlugin(t *testing.T) {
 	}
 	if page.Takeover == nil || page.Takeover.Version != 2 || page.Takeover.InS > 60 {
 		t.Errorf("takeover: %+v", page.Takeover)
+	}
+	if page.WritingFor == nil || *page.WritingFor > 60 {
+		t.Errorf("it says that it has written for %v s with its version", page.WritingFor)
 	}
 	if page.State != "healthy" || page.Problem != nil || page.ProvenAgo == nil || page.OutagePolicy != "stop-writes" {
 		t.Errorf("%+v", page)

@@ -142,6 +142,9 @@ pub struct Statusz {
     pub versions: Vec<Version>,
     /// The number of versions that this process has seen.
     pub versions_seen: usize,
+    /// Seconds for which this process has written with the version that writes. Absent when no
+    /// version may write.
+    pub writing_s: Option<u64>,
     /// The next version to write. Absent when no change is due.
     pub takeover: Option<Takeover>,
     /// Seconds since the key was last read. Absent before the first read.

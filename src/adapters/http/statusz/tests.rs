@@ -24,6 +24,7 @@ fn statusz() -> Statusz {
         },
         versions: Vec::new(),
         versions_seen: 0,
+        writing_s: None,
         takeover: Some(Takeover { version: 3, in_s: 12 }),
         key_read_s_ago: Some(4),
         proven_s_ago: None,
