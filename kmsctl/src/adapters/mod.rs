@@ -1,1 +1,4 @@
 //! The ports over real systems. Adapters do not name each other.
+
+pub mod api_server_manifest;
+pub mod etcd;
