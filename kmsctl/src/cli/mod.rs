@@ -1,6 +1,10 @@
 //! The commands. This is the only module that chooses adapters and connects them.
 
+mod inventory;
 mod outcome;
+mod progress;
+mod source;
+mod table;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -26,11 +30,15 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Inventory(inventory::Args),
+}
 
 impl Command {
     async fn run(self) -> Result<Outcome, Problem> {
-        match self {}
+        match self {
+            Self::Inventory(args) => inventory::run(args).await,
+        }
     }
 }
 

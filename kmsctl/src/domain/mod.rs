@@ -1,6 +1,11 @@
 //! Values and rules: what a stored object says about its encryption. Nothing here does I/O.
 
 pub mod envelope;
+pub mod finding;
+pub mod judgement;
+pub mod needs;
+pub mod node;
 pub mod place;
 pub mod problem;
 pub mod stored;
+pub mod tally;

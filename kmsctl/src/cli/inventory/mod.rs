@@ -1,0 +1,288 @@
+//! `inventory`: counts the stored objects by how they are encrypted, and judges which key versions
+//! may be retired.
+
+mod json;
+mod list;
+mod text;
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use clap::ValueEnum;
+use vault_kube_kms::domain::key::KekVersion;
+
+use self::list::{List, Listed};
+use super::{
+    outcome::{self, Outcome},
+    progress::Progress,
+    source::SourceArgs,
+};
+use crate::{
+    domain::{
+        finding::{Finding, Severity, findings},
+        judgement::{Facts, Judgement, Reason},
+        needs::Needs,
+        node::Node,
+        problem::Problem,
+        stored::Stored,
+        tally::Tally,
+    },
+    ports::objects::Objects,
+};
+
+/// Say what is encrypted with which key version, and which versions may be retired.
+///
+/// It reads etcd, or a snapshot of it, and changes nothing. It prints no value of an object.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Read this snapshot of etcd instead of a live etcd.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["etcd_servers", "api_server_manifest"])]
+    etcd_snapshot: Option<PathBuf>,
+    /// Read only this resource, as it is written in etcd: secrets, example.com/widgets. Repeatable.
+    #[arg(long = "resource", value_name = "RESOURCE")]
+    resources: Vec<String>,
+    /// A backup of etcd that may be restored: the versions that it needs are kept. Repeatable.
+    #[arg(long = "snapshot", value_name = "FILE")]
+    backups: Vec<PathBuf>,
+    /// The state of a node's provider: the URL of its /statusz, or a file with its JSON. Give all
+    /// nodes. Repeatable.
+    #[arg(long = "node", value_name = "NAME=URL|FILE")]
+    nodes: Vec<String>,
+    /// A resource whose objects must all be encrypted. Repeatable.
+    #[arg(long, value_name = "RESOURCE", default_value = "secrets")]
+    expect_encrypted: Vec<String>,
+    /// End with exit code 1 unless it is safe to set min_decryption_version to this version.
+    #[arg(long, value_name = "VERSION", value_parser = version)]
+    is_safe: Option<KekVersion>,
+    /// List the objects themselves instead, one in a line: all, or those in one state.
+    #[arg(long, value_name = "STATE", num_args = 0..=1, default_missing_value = "all")]
+    list: Option<Listed>,
+    /// How to print.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    output: Output,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Text,
+    /// For machines: one JSON object, or with --list one in each line.
+    Json,
+}
+
+fn version(text: &str) -> Result<KekVersion, String> {
+    KekVersion::parse(text).ok_or_else(|| "is not a version; write a number such as 3".to_owned())
+}
+
+/// What was read of one source.
+#[derive(Debug)]
+struct Read {
+    name: String,
+    tally: Tally,
+}
+
+/// Everything that is printed.
+#[derive(Debug)]
+struct Report {
+    /// The live etcd, or the snapshot that stands for it.
+    read: Read,
+    is_live: bool,
+    backups: Vec<Read>,
+    facts: Facts,
+    judgement: Judgement,
+    findings: Vec<Finding>,
+    /// The version that the operator asked about, and whether it is safe.
+    asked: Option<(KekVersion, bool)>,
+}
+
+pub(super) async fn run(args: Args) -> Result<Outcome, Problem> {
+    // The nodes first: a node that has settled on a version before the objects are read adds no
+    // object of an older version afterwards.
+    let nodes = nodes(&args.nodes).await?;
+    let mut list = args.list.map(|listed| List::new(listed, args.output == Output::Json));
+    let (read, unread) = read_source(&args, &mut list).await?;
+    if read.tally.objects() == 0 && list.is_none() {
+        return Err(Problem::new(
+            "no-objects",
+            format!("{} has no objects below {}", read.name, prefixes(&args).join(" or ")),
+            "check --etcd-prefix and --resource",
+        ));
+    }
+    let mut backups = Vec::new();
+    for path in &args.backups {
+        backups.push(read_snapshot(&args, path, &mut None).await?);
+    }
+    let report = Report::of(&args, read, backups, nodes, unread);
+    if let Some(list) = list {
+        list.end();
+    } else {
+        outcome::print(
+            match args.output {
+                Output::Text => text::render(&report),
+                Output::Json => json::render(&report),
+            }
+            .trim_end(),
+        );
+    }
+    Ok(report.outcome())
+}
+
+impl Report {
+    fn of(
+        args: &Args,
+        read: Read,
+        backups: Vec<Read>,
+        nodes: Vec<Node>,
+        unread: Vec<Reason>,
+    ) -> Self {
+        let is_live = args.etcd_snapshot.is_none();
+        let needs = Needs::of(&read.tally);
+        let mut of_backups: Vec<_> =
+            backups.iter().map(|backup| (backup.name.clone(), Needs::of(&backup.tally))).collect();
+        let live = if is_live {
+            Some(needs)
+        } else {
+            of_backups.insert(0, (read.name.clone(), needs));
+            None
+        };
+        let facts = Facts { live, backups: of_backups, nodes, unread };
+        let judgement = Judgement::of(&facts);
+        let expected: BTreeSet<String> = args.expect_encrypted.iter().cloned().collect();
+        let mut findings = findings(&read.tally, &expected);
+        findings.extend(judgement.broken.iter().map(|reason| Finding {
+            severity: Severity::Bad,
+            code: reason.code,
+            text: reason.text.clone(),
+        }));
+        findings.extend(judgement.notes.iter().map(|reason| Finding {
+            severity: Severity::Notice,
+            code: reason.code,
+            text: reason.text.clone(),
+        }));
+        let asked = args.is_safe.map(|version| (version, judgement.is_safe(version)));
+        Self { read, is_live, backups, facts, judgement, findings, asked }
+    }
+
+    fn outcome(&self) -> Outcome {
+        let is_bad = self.findings.iter().any(|finding| finding.severity == Severity::Bad);
+        if is_bad || self.asked.is_some_and(|(_, is_safe)| !is_safe) {
+            Outcome::Bad
+        } else {
+            Outcome::Good
+        }
+    }
+}
+
+fn prefixes(args: &Args) -> Vec<String> {
+    args.source.prefixes(None)
+}
+
+/// Reads the states of the nodes.
+async fn nodes(named: &[String]) -> Result<Vec<Node>, Problem> {
+    if named.is_empty() {
+        return Ok(Vec::new());
+    }
+    Err(Problem::new("not-yet", "--node is not there yet", "leave it out"))
+}
+
+/// Counts the objects of the live etcd, or of the snapshot that stands for it. Returns also what it
+/// did not read.
+async fn read_source(args: &Args, list: &mut Option<List>) -> Result<(Read, Vec<Reason>), Problem> {
+    let mut unread = Vec::new();
+    if !args.resources.is_empty() {
+        unread.push(Reason::new(
+            "resources-left-out",
+            format!("only {} was read (--resource)", args.resources.join(" and ")),
+        ));
+    }
+    if let Some(path) = &args.etcd_snapshot {
+        return Ok((read_snapshot(args, path, list).await?, unread));
+    }
+    let source = args.source.source().await?;
+    if let Some(overrides) = source.overrides() {
+        unread.push(Reason::new(
+            "other-etcd",
+            format!(
+                "the API server keeps some resources in another etcd \
+                 (--etcd-servers-overrides={overrides}); run the command for that one too"
+            ),
+        ));
+    }
+    let mut tally = Tally::default();
+    let mut revision = None;
+    let mut name = String::new();
+    for prefix in source.prefixes() {
+        for below in below(prefix, &args.resources) {
+            let mut objects = source.open(&below, revision).await?;
+            count(&mut objects, prefix, &[], &mut tally, list).await?;
+            revision = Some(objects.revision());
+            name = objects.name();
+        }
+    }
+    Ok((Read { name, tally }, unread))
+}
+
+/// Returns the beginnings of the keys to read: of the resources, or of all objects.
+fn below(prefix: &str, resources: &[String]) -> Vec<String> {
+    if resources.is_empty() {
+        return vec![prefix.to_owned()];
+    }
+    resources.iter().map(|resource| format!("{prefix}{}/", resource.trim_matches('/'))).collect()
+}
+
+async fn read_snapshot(
+    _args: &Args,
+    path: &std::path::Path,
+    _list: &mut Option<List>,
+) -> Result<Read, Problem> {
+    Err(Problem::new(
+        "not-yet",
+        format!("snapshots such as {} are not read yet", path.display()),
+        "leave it out",
+    ))
+}
+
+/// Counts the objects of a source whose keys are below `prefix`. Leaves out objects of other
+/// resources than `resources`, unless that is empty.
+async fn count(
+    objects: &mut dyn Objects,
+    prefix: &str,
+    resources: &[String],
+    tally: &mut Tally,
+    list: &mut Option<List>,
+) -> Result<(), Problem> {
+    let mut progress = Progress::of(&objects.name());
+    let mut read = 0_u64;
+    let mut next = objects.next_page().await?;
+    while let Some(page) = next {
+        read = read.saturating_add(u64::try_from(page.len()).unwrap_or(u64::MAX));
+        // Asks for the next page, and counts this one in the meantime.
+        let counted = async {
+            for object in &page {
+                let stored = Stored::of(&object.value);
+                if is_left_out(&object.key, prefix, resources) {
+                    continue;
+                }
+                tally.add(&object.key, prefix, &stored, object.mod_revision)?;
+                if let Some(list) = list {
+                    list.add(&object.key, prefix, &stored, object.mod_revision);
+                }
+            }
+            Ok::<(), Problem>(())
+        };
+        let (following, counted) = tokio::join!(objects.next_page(), counted);
+        counted?;
+        next = following?;
+        progress.at(read, objects.count());
+    }
+    Ok(())
+}
+
+fn is_left_out(key: &[u8], prefix: &str, resources: &[String]) -> bool {
+    use crate::domain::place::Place;
+    !resources.is_empty()
+        && Place::of(key, prefix)
+            .is_none_or(|place| !resources.iter().any(|resource| resource == place.resource))
+}
