@@ -2,3 +2,4 @@
 
 pub mod api_server_manifest;
 pub mod etcd;
+pub mod snapshot;
