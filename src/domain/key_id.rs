@@ -44,9 +44,15 @@ impl KeyId {
     /// `sha256:` and lower-case hex.
     #[must_use]
     pub fn hash(&self) -> String {
+        Self::hash_of(&self.0)
+    }
+
+    /// Returns the SHA-256 of `key_id`, which may be an id of another provider, in the same form.
+    #[must_use]
+    pub fn hash_of(key_id: &str) -> String {
         use fmt::Write as _;
         let mut text = String::from("sha256:");
-        for byte in Sha256::digest(self.0.as_bytes()) {
+        for byte in Sha256::digest(key_id.as_bytes()) {
             let _infallible = write!(text, "{byte:02x}");
         }
         text

@@ -3,3 +3,5 @@
 pub mod api_server_manifest;
 pub mod etcd;
 pub mod snapshot;
+pub mod api_server_metrics;
+pub mod statusz;

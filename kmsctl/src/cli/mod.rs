@@ -5,6 +5,7 @@ mod outcome;
 mod progress;
 mod source;
 mod table;
+mod rotation;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -32,12 +33,15 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Inventory(inventory::Args),
+    /// Shows where a rotation of the key is, on all nodes and API servers, and what to type next.
+    Rotation(Box<rotation::Args>),
 }
 
 impl Command {
     async fn run(self) -> Result<Outcome, Problem> {
         match self {
             Self::Inventory(args) => inventory::run(args).await,
+            Self::Rotation(args) => rotation::run(*args).await,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Values and rules: what a stored object says about its encryption. Nothing here does I/O.
+//! Values and rules: what a stored object says about its encryption, and where a rotation is.
+//! Nothing here does I/O.
 
 pub mod envelope;
 pub mod finding;
@@ -7,5 +8,6 @@ pub mod needs;
 pub mod node;
 pub mod place;
 pub mod problem;
+pub mod rotation;
 pub mod stored;
 pub mod tally;

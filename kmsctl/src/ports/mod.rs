@@ -2,3 +2,4 @@
 
 pub mod objects;
 pub mod seeds;
+pub mod source;

@@ -1,0 +1,159 @@
+//! Where a rotation of the KEK is: what the nodes and the API servers say, and what follows from it.
+
+mod judgement;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+use serde::Serialize;
+use vault_kube_kms::domain::time::UnixTime;
+
+use super::problem::Problem;
+
+pub use judgement::{ApiServerRow, Finding, NodeRow, Phase, View};
+pub use text::{Typed, line, page};
+
+/// The longest time between two reads of the key by a healthy provider, in seconds, and some slack.
+pub const READ_INTERVAL_S: u64 = 20;
+
+/// The longest time between two calls of Status by an API server, in seconds.
+pub const STATUS_INTERVAL_S: u64 = 60;
+
+/// The age of the last Status, in seconds, after which an API server does not reach its provider. An
+/// API server stops writing 180 s after the last Status with success.
+pub const STATUS_MISSED_S: u64 = 150;
+
+/// The time after the creation of a version, in seconds, after which every API server writes with it
+/// (`docs/rotation.md`).
+pub const SETTLED_S: u64 = 600;
+
+/// The difference between two clocks, in seconds, from which it is reported.
+pub const CLOCK_OFF_S: u64 = 5;
+
+/// The use of a key version on one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// New seeds are wrapped with it.
+    Writes,
+    /// It is known, and writes later.
+    Waits,
+    /// It unwraps only.
+    Reads,
+    /// The keeper does not unwrap with it any more.
+    Archived,
+}
+
+/// A version of the KEK, as one node knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyVersion {
+    /// The number of the version.
+    pub version: u32,
+    /// The `key_id` of the version.
+    pub key_id: String,
+    /// The SHA-256 of the `key_id`, as the metrics of API servers show it.
+    pub hash: String,
+    /// Its use on this node.
+    pub role: Role,
+    /// When the keeper made it.
+    pub created: Option<UnixTime>,
+    /// When it writes from.
+    pub writes_from: Option<UnixTime>,
+}
+
+/// Why a node does not work as it should, in the provider's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Whether no Encrypt succeeds. Otherwise the node still writes.
+    pub fails: bool,
+    /// The provider's stable code.
+    pub code: String,
+    /// What failed, and why.
+    pub cause: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// What a provider says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// The time on the node.
+    pub now: UnixTime,
+    /// How far the clock of the node is ahead of this machine's clock, in seconds. `None` for a
+    /// saved state.
+    pub ahead_s: Option<i64>,
+    /// Why it is not healthy.
+    pub fault: Option<Fault>,
+    /// The versions that the node knows, newest first.
+    pub versions: Vec<KeyVersion>,
+    /// Seconds since the node last read the key at its keeper.
+    pub key_read_s_ago: Option<u64>,
+}
+
+impl Node {
+    /// Returns the version that writes.
+    #[must_use]
+    pub fn writes(&self) -> Option<&KeyVersion> {
+        self.versions.iter().find(|version| version.role == Role::Writes)
+    }
+
+    /// Returns the newest version that the node knows and can use.
+    #[must_use]
+    pub fn newest(&self) -> Option<&KeyVersion> {
+        self.versions
+            .iter()
+            .filter(|version| version.role != Role::Archived)
+            .max_by_key(|v| v.version)
+    }
+}
+
+/// The last use of one key id by an API server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// The provider's name in the EncryptionConfiguration.
+    pub provider: String,
+    /// The SHA-256 of the key id.
+    pub hash: String,
+    /// When.
+    pub at: UnixTime,
+}
+
+/// What an API server's metrics say about its KMS providers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ApiServer {
+    /// The time at the API server.
+    pub now: UnixTime,
+    /// What tells this process from other API servers: its identity and the time of its start.
+    pub process: Option<String>,
+    /// The last write of an object under each key id.
+    pub written: Vec<Use>,
+    /// The last Status with each key id.
+    pub told: Vec<Use>,
+    /// Seeds in memory, for each provider.
+    pub seeds: Vec<(String, u64)>,
+}
+
+/// A source and its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked<T> {
+    /// The name of the source for people.
+    pub name: String,
+    /// The answer, or why there is none.
+    pub answer: Result<T, Problem>,
+}
+
+/// All that was asked at one time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The nodes.
+    pub nodes: Vec<Asked<Node>>,
+    /// The API servers. Empty when none is to be asked.
+    pub api_servers: Vec<Asked<ApiServer>>,
+    /// The version that must be reached, when the operator named one.
+    pub expected: Option<u32>,
+    /// The objects that are stored under older versions, when they were counted.
+    pub left: Option<u64>,
+    /// The time on this machine.
+    pub now: UnixTime,
+}

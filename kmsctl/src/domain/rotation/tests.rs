@@ -1,0 +1,354 @@
+use super::*;
+
+/// The time on all machines.
+const NOW: i64 = 1_767_225_600;
+
+fn at(seconds: i64) -> UnixTime {
+    UnixTime::from_secs(NOW + seconds)
+}
+
+fn hash(version: u32) -> String {
+    format!("sha256:{version:02}")
+}
+
+/// A version that was made `ago` seconds before now and writes 60 s after that.
+fn version(version: u32, role: Role, ago: i64) -> KeyVersion {
+    KeyVersion {
+        version,
+        key_id: format!("v{version}.x"),
+        hash: hash(version),
+        role,
+        created: Some(at(-ago)),
+        writes_from: Some(at(60 - ago)),
+    }
+}
+
+/// A healthy node. `newest` writes and all versions below it read.
+fn node(newest: u32) -> Node {
+    let role = |number| if number == newest { Role::Writes } else { Role::Reads };
+    let versions = (1..=newest).rev().map(|number| version(number, role(number), 900));
+    Node {
+        now: at(0),
+        ahead_s: Some(0),
+        fault: None,
+        versions: versions.collect(),
+        key_read_s_ago: Some(4),
+    }
+}
+
+/// A node that writes version 1 and has read version 2, which was made `ago` seconds before now.
+fn waiting(ago: i64) -> Node {
+    let versions = vec![version(2, Role::Waits, ago), version(1, Role::Writes, 900)];
+    Node { versions, ..node(1) }
+}
+
+fn used(version: u32, ago: i64) -> Use {
+    Use { provider: "vault-kube-kms".to_owned(), hash: hash(version), at: at(-ago) }
+}
+
+/// An API server that last wrote and last got Status with these versions, so many seconds ago.
+fn server(wrote: Option<(u32, i64)>, told: (u32, i64)) -> ApiServer {
+    ApiServer {
+        now: at(0),
+        process: None,
+        written: wrote.into_iter().map(|(version, ago)| used(version, ago)).collect(),
+        told: vec![used(told.0, told.1)],
+        seeds: vec![("vault-kube-kms".to_owned(), 3)],
+    }
+}
+
+fn facts(nodes: Vec<Node>, api_servers: Vec<ApiServer>) -> Facts {
+    fn named<T>(name: &str, all: Vec<T>) -> Vec<Asked<T>> {
+        let all = all.into_iter().enumerate();
+        all.map(|(index, one)| Asked { name: format!("{name}{}", index + 1), answer: Ok(one) })
+            .collect()
+    }
+    Facts {
+        nodes: named("cp-", nodes),
+        api_servers: named("https://10.0.0.", api_servers),
+        expected: None,
+        left: None,
+        now: at(0),
+    }
+}
+
+fn silent<T>(asked: &mut Asked<T>, code: &'static str) {
+    asked.answer = Err(Problem::new(code, "connection refused", "start it"));
+}
+
+fn codes(view: &View) -> Vec<(&str, &str, bool)> {
+    view.findings.iter().map(|of| (of.name.as_str(), of.code.as_str(), of.blocks)).collect()
+}
+
+fn shown(facts: &Facts) -> String {
+    let typed = Typed {
+        rotation: "vault-kube-kmsctl rotation --node=cp-1=http://127.0.0.1:9091".to_owned(),
+        kubeconfig: "--kubeconfig=admin.conf".to_owned(),
+    };
+    page(&View::of(facts), &typed)
+}
+
+#[test]
+fn names_the_phase() {
+    let complete = server(Some((2, 5)), (2, 30));
+    for (what, nodes, servers, phase, is_complete) in [
+        ("no node", vec![], vec![], Phase::NoAnswer, false),
+        ("one version", vec![node(1), node(1)], vec![], Phase::Steady { version: 1 }, true),
+        (
+            "not read by one",
+            vec![node(1), waiting(10)],
+            vec![],
+            Phase::Unread { version: 2 },
+            false,
+        ),
+        (
+            "a takeover",
+            vec![waiting(10), waiting(9)],
+            vec![],
+            Phase::Takeover { version: 2, in_s: 51 },
+            false,
+        ),
+        (
+            "one has taken over, one has not proven it",
+            vec![node(2), waiting(70)],
+            vec![],
+            Phase::Takeover { version: 2, in_s: 0 },
+            false,
+        ),
+        (
+            "an API server writes under the old id",
+            vec![node(2), node(2)],
+            vec![complete.clone(), server(Some((1, 5)), (1, 20))],
+            Phase::ApiServers { version: 2, within_s: 40 },
+            false,
+        ),
+        (
+            "an API server cannot make a seed for the new id",
+            vec![node(2)],
+            vec![server(Some((1, 5)), (2, 8))],
+            Phase::ApiServers { version: 2, within_s: 52 },
+            false,
+        ),
+        (
+            "an API server knows the new id and has not written since",
+            vec![node(2)],
+            vec![server(Some((1, 500)), (2, 8))],
+            Phase::Rewrite { version: 2, left: None },
+            true,
+        ),
+        (
+            "an API server that has never written",
+            vec![node(2)],
+            vec![server(None, (2, 8))],
+            Phase::Rewrite { version: 2, left: None },
+            true,
+        ),
+        ("all", vec![node(2)], vec![complete], Phase::Rewrite { version: 2, left: None }, true),
+        (
+            "no API server was asked, long after",
+            vec![node(2)],
+            vec![],
+            Phase::Rewrite { version: 2, left: None },
+            true,
+        ),
+    ] {
+        let view = View::of(&facts(nodes, servers));
+        assert_eq!((&view.phase, view.is_complete()), (&phase, is_complete), "{what}");
+    }
+}
+
+#[test]
+fn without_api_servers_it_waits_until_all_of_them_write() {
+    let mut young = node(2);
+    young.versions = vec![version(2, Role::Writes, 100), version(1, Role::Reads, 900)];
+    let view = View::of(&facts(vec![young.clone()], vec![]));
+    assert_eq!(view.phase, Phase::Settling { version: 2, in_s: 500 });
+    assert!(view.is_complete());
+    let view = View::of(&facts(vec![young], vec![server(Some((2, 1)), (2, 2))]));
+    assert_eq!(view.phase, Phase::Rewrite { version: 2, left: None });
+}
+
+#[test]
+fn counted_objects_decide_whether_it_is_done() {
+    let with = |left| Facts { left, ..facts(vec![node(2)], vec![]) };
+    assert_eq!(View::of(&with(Some(7))).phase, Phase::Rewrite { version: 2, left: Some(7) });
+    assert_eq!(View::of(&with(Some(0))).phase, Phase::Done { version: 2 });
+}
+
+#[test]
+fn an_expected_version_that_no_node_has_is_unread() {
+    let facts = Facts { expected: Some(2), ..facts(vec![node(1)], vec![]) };
+    let view = View::of(&facts);
+    assert_eq!(view.phase, Phase::Unread { version: 2 });
+    assert_eq!(codes(&view), [("cp-1", "version-unread", true)]);
+    let reached = Facts { nodes: self::facts(vec![node(3)], vec![]).nodes, ..facts };
+    assert!(View::of(&reached).is_complete());
+}
+
+#[test]
+fn archived_versions_need_no_rewrite() {
+    let mut alone = node(3);
+    alone.versions.iter_mut().skip(1).for_each(|version| version.role = Role::Archived);
+    assert_eq!(View::of(&facts(vec![alone], vec![])).phase, Phase::Steady { version: 3 });
+}
+
+/// A node with another mount, key or lineage has other ids for the same versions.
+#[test]
+fn nodes_with_different_keys_are_found() {
+    let mut other = node(2);
+    for version in &mut other.versions {
+        version.key_id.push('y');
+        version.hash.push('y');
+    }
+    let view = View::of(&facts(vec![node(2), other], vec![]));
+    assert_eq!(view.phase, Phase::DifferentKeys { version: 2 });
+    assert_eq!(codes(&view), [("cp-1", "different-keys", true), ("cp-2", "different-keys", true)]);
+    assert!(!view.is_complete());
+}
+
+#[test]
+fn a_silent_node_hides_no_other_and_blocks_the_end() {
+    let mut facts =
+        facts(vec![node(2), node(2)], vec![server(Some((2, 1)), (2, 2)), server(None, (2, 2))]);
+    silent(&mut facts.nodes[0], "node-unreachable");
+    silent(&mut facts.api_servers[1], "api-server-unreachable");
+    let view = View::of(&facts);
+    assert_eq!(view.phase, Phase::Rewrite { version: 2, left: None });
+    assert!(!view.is_complete());
+    let expected =
+        [("cp-1", "node-unreachable", true), ("https://10.0.0.2", "api-server-unreachable", true)];
+    assert_eq!(codes(&view), expected);
+    assert!(line(&view).ends_with("No answer from 2: see below."), "{}", line(&view));
+}
+
+#[test]
+fn a_fault_has_the_words_of_the_provider() {
+    let fault = |fails| {
+        let text = |text: &str| text.to_owned();
+        let (code, cause) = (text("keeper-sealed"), text("it is sealed"));
+        let fault = Some(Fault { fails, code, cause, remedy: text("unseal it") });
+        View::of(&facts(vec![Node { fault, ..node(2) }], vec![]))
+    };
+    assert_eq!(codes(&fault(true)), [("cp-1", "keeper-sealed", true)]);
+    assert!(!fault(true).is_complete());
+    // It still writes.
+    assert_eq!(codes(&fault(false)), [("cp-1", "keeper-sealed", false)]);
+    assert!(fault(false).is_complete());
+}
+
+#[test]
+fn a_node_that_reads_and_knows_less_has_a_keeper_that_lags() {
+    let remedy = |read_s_ago| {
+        let behind = Node { key_read_s_ago: read_s_ago, ..node(1) };
+        let view = View::of(&facts(vec![behind, waiting(10)], vec![]));
+        let [finding] = view.findings.as_slice() else { panic!("{view:?}") };
+        (finding.code.clone(), finding.remedy.contains("lags"))
+    };
+    assert_eq!(remedy(Some(3)), ("version-unread".to_owned(), true));
+    assert_eq!(remedy(Some(90)), ("version-unread".to_owned(), false));
+    assert_eq!(remedy(None), ("version-unread".to_owned(), false));
+}
+
+#[test]
+fn a_node_without_a_version_that_writes_is_found() {
+    let mut stuck = node(1);
+    stuck.versions[0].role = Role::Reads;
+    let view = View::of(&facts(vec![stuck], vec![]));
+    assert_eq!(codes(&view), [("cp-1", "no-version-writes", true)]);
+    assert!(!view.is_complete());
+}
+
+#[test]
+fn a_clock_that_is_off_is_named_and_blocks_nothing() {
+    for (ahead, found) in [(5, false), (-5, false), (6, true), (-600, true), (i64::MIN, true)] {
+        let view = View::of(&facts(vec![Node { ahead_s: Some(ahead), ..node(1) }], vec![]));
+        assert_eq!(codes(&view).contains(&("cp-1", "clock-off", false)), found, "{ahead}");
+        assert!(view.is_complete());
+    }
+}
+
+#[test]
+fn an_api_server_that_gets_no_status_is_found() {
+    let view = View::of(&facts(vec![node(2)], vec![server(Some((2, 1)), (2, 151))]));
+    assert_eq!(codes(&view), [("https://10.0.0.1", "status-missed", true)]);
+    assert!(!view.is_complete());
+}
+
+/// An EncryptionConfiguration may have another plugin, or another key of this one.
+#[test]
+fn other_providers_of_an_api_server_do_not_count() {
+    let mut both = server(Some((2, 5)), (2, 30));
+    for uses in [&mut both.written, &mut both.told] {
+        uses.push(Use { provider: "other".to_owned(), hash: "sha256:99".to_owned(), at: at(-1) });
+    }
+    both.seeds.push(("other".to_owned(), 500));
+    let view = View::of(&facts(vec![node(2)], vec![both.clone()]));
+    assert!(view.is_complete(), "{view:?}");
+    assert_eq!(view.api_servers[0].seeds, Some(3));
+    // None of them is of these nodes.
+    for uses in [&mut both.written, &mut both.told] {
+        uses.remove(0);
+    }
+    let view = View::of(&facts(vec![node(2)], vec![both]));
+    assert_eq!(codes(&view), [("https://10.0.0.1", "foreign-key-id", true)]);
+    assert!(!view.is_complete());
+}
+
+/// Metrics that are read through a load balancer are those of any API server
+/// (kubernetes/kubernetes#117726).
+#[test]
+fn one_api_server_under_two_names_is_found() {
+    let named = |process: &str| ApiServer {
+        process: Some(process.to_owned()),
+        ..server(Some((2, 5)), (2, 30))
+    };
+    let view = View::of(&facts(vec![node(2)], vec![named("a 1"), named("b 1"), named("a 1")]));
+    assert_eq!(codes(&view), [("https://10.0.0.3", "same-api-server", true)]);
+}
+
+#[test]
+fn the_page_before_a_rotation() {
+    let api_servers = vec![server(Some((1, 5)), (1, 30)), server(None, (1, 2))];
+    insta::assert_snapshot!(shown(&facts(vec![node(1), node(1)], api_servers)));
+}
+
+#[test]
+fn the_page_when_a_node_lags() {
+    insta::assert_snapshot!(shown(&facts(vec![waiting(10), node(1)], vec![])));
+}
+
+#[test]
+fn the_page_before_the_takeover() {
+    let saved = Node { ahead_s: None, ..waiting(10) };
+    insta::assert_snapshot!(shown(&facts(vec![waiting(10), saved], vec![])));
+}
+
+#[test]
+fn the_page_when_an_api_server_is_behind() {
+    let api_servers = vec![server(Some((2, 5)), (2, 30)), server(Some((1, 5)), (1, 20))];
+    insta::assert_snapshot!(shown(&facts(vec![node(2), node(2)], api_servers)));
+}
+
+#[test]
+fn the_page_when_a_node_is_silent_and_another_one_fails() {
+    let mut facts = facts(vec![node(2), node(2), node(2)], vec![]);
+    silent(&mut facts.nodes[1], "node-unreachable");
+    facts.nodes[2].answer.as_mut().unwrap().fault = Some(Fault {
+        fails: true,
+        code: "keeper-sealed".to_owned(),
+        cause: "the keeper is sealed".to_owned(),
+        remedy: "unseal it".to_owned(),
+    });
+    insta::assert_snapshot!(shown(&facts));
+}
+
+#[test]
+fn the_page_when_all_write_the_new_version() {
+    let api_servers = vec![server(Some((2, 5)), (2, 30))];
+    insta::assert_snapshot!(shown(&facts(vec![node(2)], api_servers)));
+}
+
+#[test]
+fn the_page_when_no_object_is_left() {
+    insta::assert_snapshot!(shown(&Facts { left: Some(0), ..facts(vec![node(2)], vec![]) }));
+}

@@ -1,0 +1,215 @@
+//! The view for people.
+
+use super::{
+    View,
+    judgement::{ApiServerRow, NodeRow, Phase, offset},
+};
+
+/// What was typed to get the view, for the commands that come next.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Typed {
+    /// The command with all its flags but `--watch`.
+    pub rotation: String,
+    /// The flag `--kubeconfig` with its value, or nothing.
+    pub kubeconfig: String,
+}
+
+/// Returns the whole view: tables, state, findings and the next commands. Ends without a line break.
+#[must_use]
+pub fn page(view: &View, typed: &Typed) -> String {
+    let mut lines = table(
+        ["NODE", "WRITES", "NEWEST", "TAKES OVER", "KEY READ", "CLOCK", "STATE"],
+        view.nodes.iter().map(node_cells),
+    );
+    if !view.api_servers.is_empty() {
+        lines.push(String::new());
+        lines.extend(table(
+            ["API SERVER", "LAST WROTE", "STATUS SAYS", "ASKED", "SEEDS"],
+            view.api_servers.iter().map(api_server_cells),
+        ));
+    }
+    lines.push(String::new());
+    lines.push(line(view));
+    for finding in &view.findings {
+        let mark = if finding.blocks { "!" } else { "-" };
+        lines.push(format!(
+            "{mark} {}: {}: {}; {}",
+            finding.name, finding.code, finding.text, finding.remedy
+        ));
+    }
+    lines.push("Next:".to_owned());
+    lines.extend(next(view, typed).into_iter().map(|command| format!("  {command}")));
+    lines.join("\n")
+}
+
+/// Returns the state of the rotation in one line.
+#[must_use]
+pub fn line(view: &View) -> String {
+    let what = match &view.phase {
+        Phase::NoAnswer => "No node answered.".to_owned(),
+        Phase::DifferentKeys { version } => {
+            format!("The nodes use different keys: version {version} has more than one key_id.")
+        }
+        Phase::Unread { version } => {
+            let behind = named(view.nodes.iter().filter(|node| {
+                node.state != "no answer" && node.newest.is_none_or(|newest| newest < *version)
+            }));
+            format!("Version {version} is not read yet by: {behind}.")
+        }
+        Phase::Takeover { version, in_s: 0 } => {
+            format!("Version {version} takes over as soon as every node has proven it.")
+        }
+        Phase::Takeover { version, in_s } => {
+            format!("Version {version} takes over in {in_s} s, on all nodes.")
+        }
+        Phase::ApiServers { version, within_s } => {
+            let behind = view.api_servers.iter().filter(|server| {
+                server.answered && (server.told != Some(*version) || server.wrote != Some(*version))
+            });
+            let behind: Vec<_> = behind.map(|server| server.name.as_str()).collect();
+            format!(
+                "Every node writes version {version}. An API server asks Status once a minute; \
+                 within {within_s} s these follow: {}.",
+                behind.join(", ")
+            )
+        }
+        Phase::Settling { version, in_s } => format!(
+            "Every node writes version {version}. No API server was asked (--api-server). In \
+             {in_s} s all of them write it."
+        ),
+        Phase::Rewrite { version, left: None } => format!(
+            "All write version {version}. Objects of older versions may be left; they were not \
+             counted."
+        ),
+        Phase::Rewrite { version, left: Some(left) } => {
+            format!("All write version {version}. {left} objects are left under older versions.")
+        }
+        Phase::Done { version } => {
+            format!("All write version {version}. No object is left under an older version.")
+        }
+        Phase::Steady { version } => {
+            format!("All write version {version}. It is the only version that can be used.")
+        }
+    };
+    let blocked = view.findings.iter().filter(|finding| finding.blocks).count();
+    let silent = view.nodes.iter().filter(|node| node.state == "no answer").count()
+        + view.api_servers.iter().filter(|server| !server.answered).count();
+    match (view.phase.all_write_newest(), silent, blocked) {
+        (true, 0, 0) | (false, 0, _) => what,
+        (true, 0, _) => format!("{what} But see below."),
+        (_, silent, _) => format!("{what} No answer from {silent}: see below."),
+    }
+}
+
+fn named<'a>(nodes: impl Iterator<Item = &'a NodeRow>) -> String {
+    nodes.map(|node| node.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// Returns the next commands: one or two.
+fn next(view: &View, typed: &Typed) -> Vec<String> {
+    let watch = format!("{} --watch", typed.rotation);
+    let waits = ["version-unread"];
+    let blocking = view
+        .findings
+        .iter()
+        .find(|finding| finding.blocks && !waits.contains(&finding.code.as_str()));
+    if let Some(finding) = blocking {
+        let look = match (finding.on_node, finding.code.as_str()) {
+            (true, "node-unreachable") => format!(
+                "on {}: systemctl status vault-kube-kms, or crictl ps --all --name vault-kube-kms",
+                finding.name
+            ),
+            (true, _) => {
+                format!("on {}: curl -s 'http://127.0.0.1:9090/statusz?format=json'", finding.name)
+            }
+            (false, _) => {
+                let which = if finding.name.contains("://") { "server" } else { "context" };
+                let mut words = vec!["kubectl".to_owned(), typed.kubeconfig.clone()];
+                words.push(format!("--{which}={} get --raw '/readyz?verbose'", finding.name));
+                words.retain(|word| !word.is_empty());
+                words.join(" ")
+            }
+        };
+        return vec![look, watch];
+    }
+    let ctl = |command: &str| {
+        [format!("vault-kube-kmsctl {command}"), typed.kubeconfig.clone()]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    match &view.phase {
+        Phase::Rewrite { .. } => vec![ctl("rewrite")],
+        Phase::Done { .. } => {
+            vec![
+                "vault-kube-kmsctl inventory --help   # it names the highest safe minimum"
+                    .to_owned(),
+            ]
+        }
+        Phase::Steady { .. } => vec!["nothing; docs/rotation.md says how to rotate".to_owned()],
+        _ => vec![watch],
+    }
+}
+
+fn node_cells(node: &NodeRow) -> [String; 7] {
+    [
+        node.name.clone(),
+        version(node.writes),
+        version(node.newest),
+        match node.takes_over_in_s {
+            None => "-".to_owned(),
+            Some(0) => "proving".to_owned(),
+            Some(in_s) => format!("in {in_s} s"),
+        },
+        ago(node.key_read_s_ago),
+        match node.clock_ahead_s {
+            None if node.state == "no answer" => "-".to_owned(),
+            None => "saved".to_owned(),
+            Some(0) => "same".to_owned(),
+            Some(ahead) => offset(ahead).replace(" of", ""),
+        },
+        node.state.clone(),
+    ]
+}
+
+fn api_server_cells(server: &ApiServerRow) -> [String; 5] {
+    if !server.answered {
+        let dash = || "-".to_owned();
+        return [server.name.clone(), "no answer".to_owned(), dash(), dash(), dash()];
+    }
+    [
+        server.name.clone(),
+        version(server.wrote),
+        version(server.told),
+        ago(server.told_s_ago),
+        server.seeds.map_or("-".to_owned(), |seeds| seeds.to_string()),
+    ]
+}
+
+fn version(number: Option<u32>) -> String {
+    number.map_or("-".to_owned(), |number| format!("v{number}"))
+}
+
+fn ago(seconds: Option<u64>) -> String {
+    seconds.map_or("-".to_owned(), |seconds| format!("{seconds} s ago"))
+}
+
+/// Returns the lines of a table: its columns are as wide as their widest cell.
+fn table<const COLUMNS: usize>(
+    head: [&str; COLUMNS],
+    rows: impl Iterator<Item = [String; COLUMNS]>,
+) -> Vec<String> {
+    let rows: Vec<_> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
+    let mut widths = [0; COLUMNS];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let line = |row: &[String; COLUMNS]| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
