@@ -173,13 +173,14 @@ async fn get(authority: &str, path: &str) -> Result<Bytes, Problem> {
         let body = body.map_err(|error| fails(&error))?;
         Ok(body.to_bytes())
     };
-    tokio::pin!(connection);
+    tokio::pin!(connection, exchange);
     tokio::select! {
-        answer = exchange => answer,
-        ended = &mut connection => Err(match ended {
-            Err(error) => fails(&error),
-            Ok(()) => fails(&"the connection was closed before the answer"),
-        }),
+        answer = &mut exchange => answer,
+        ended = &mut connection => match ended {
+            Err(error) => Err(fails(&error)),
+            // The server has closed the connection. The answer may be read already.
+            Ok(()) => exchange.await,
+        },
     }
 }
 
