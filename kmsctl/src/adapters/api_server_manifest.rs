@@ -75,7 +75,8 @@ struct Container {
 #[serde(rename_all = "camelCase")]
 struct Mount {
     name: String,
-    mount_path: PathBuf,
+    #[serde(rename = "mountPath")]
+    path: PathBuf,
     sub_path: Option<PathBuf>,
 }
 
@@ -138,15 +139,15 @@ fn flag<'a>(container: &'a Container, name: &str) -> Option<&'a str> {
 fn on_node(path: &str, container: &Container, volumes: &[Volume]) -> PathBuf {
     let path = Path::new(path);
     let mounts = container.volume_mounts.iter().filter_map(|mount| {
-        let inside = path.strip_prefix(&mount.mount_path).ok()?;
+        let inside = path.strip_prefix(&mount.path).ok()?;
         let volume = volumes.iter().find(|volume| volume.name == mount.name)?;
         let mut host = volume.host_path.as_ref()?.path.clone();
         host.extend(mount.sub_path.iter());
         // An empty rest is the mounted file itself.
         if inside.as_os_str().is_empty() {
-            return Some((mount.mount_path.components().count(), host));
+            return Some((mount.path.components().count(), host));
         }
-        Some((mount.mount_path.components().count(), host.join(inside)))
+        Some((mount.path.components().count(), host.join(inside)))
     });
     mounts.max_by_key(|(length, _)| *length).map_or_else(|| path.to_owned(), |(_, host)| host)
 }

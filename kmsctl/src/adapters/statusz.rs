@@ -192,6 +192,7 @@ struct State {
     state: String,
     problem: Option<Told>,
     versions: Vec<Version>,
+    writing_s: Option<u64>,
     key_read_s_ago: Option<u64>,
 }
 
@@ -262,7 +263,8 @@ pub(crate) fn parse(json: &[u8], from: &str) -> Result<Node, Problem> {
         })
     });
     let versions = versions.collect::<Result<_, _>>()?;
-    Ok(Node { now, ahead_s: None, fault, versions, key_read_s_ago: state.key_read_s_ago })
+    let (writing_s, key_read_s_ago) = (state.writing_s, state.key_read_s_ago);
+    Ok(Node { now, ahead_s: None, fault, versions, writing_s, key_read_s_ago })
 }
 
 /// Returns `text` on one line without control characters, and not longer than a line of a log.

@@ -3,9 +3,9 @@
 mod inventory;
 mod outcome;
 mod progress;
+mod rotation;
 mod source;
 mod table;
-mod rotation;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -32,7 +32,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Inventory(inventory::Args),
+    /// Says what is encrypted with which key version, and which versions may be retired.
+    ///
+    /// It reads etcd, or a snapshot of it, and changes nothing. It prints no value of an object. With
+    /// the states of all nodes (--node) and all backups that may be restored (--snapshot) it gives
+    /// the highest `min_decryption_version` that is safe.
+    ///
+    /// Exit codes: 0 when all is well, 1 when objects are unreadable, or in clear where they should
+    /// be encrypted, or need an archived version, or --is-safe is not shown; 2 when there is no
+    /// answer.
+    Inventory(Box<inventory::Args>),
     /// Shows where a rotation of the key is, on all nodes and API servers, and what to type next.
     Rotation(Box<rotation::Args>),
 }
@@ -40,7 +49,7 @@ enum Command {
 impl Command {
     async fn run(self) -> Result<Outcome, Problem> {
         match self {
-            Self::Inventory(args) => inventory::run(args).await,
+            Self::Inventory(args) => inventory::run(*args).await,
             Self::Rotation(args) => rotation::run(*args).await,
         }
     }

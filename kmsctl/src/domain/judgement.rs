@@ -308,8 +308,9 @@ fn missing(facts: &Facts) -> Vec<Reason> {
             (None, _) => reasons.push(Reason::new(
                 "node-writes-nothing",
                 format!(
-                    "{} says which version it writes only when it is well; it is {}",
-                    node.name, node.state
+                    "{} writes with no version now ({}), so it is not known with which one it will",
+                    node.name,
+                    node.fault.as_deref().unwrap_or("it does not say why"),
                 ),
             )),
             (Some(writer), None) => reasons.push(Reason::new(

@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use vault_kube_kms::domain::time::UnixTime;
 
 use super::*;
 use crate::domain::{
@@ -43,8 +44,8 @@ fn node(name: &str, (lowest, highest): (u32, u32), writes: u32, seconds: u64) ->
     };
     Node {
         name: name.to_owned(),
-        at: "2026-01-01T00:00:00Z".to_owned(),
-        state: "healthy".to_owned(),
+        at: UnixTime::from_secs(1_700_000_000),
+        fault: None,
         versions: (1..=highest)
             .rev()
             .map(|number| NodeVersion {
@@ -237,7 +238,10 @@ fn stored((number, named): Object) -> Stored<'static> {
     ours(&key_id(named.unwrap_or(number), "a"), &format!("vault:v{number}:AAAA"))
 }
 
-fn facts() -> impl Strategy<Value = (Vec<Object>, Vec<Vec<Object>>, Vec<(u32, u64)>)> {
+/// Live objects, the objects of backups, and nodes: what they write, and for how many seconds.
+type Drawn = (Vec<Object>, Vec<Vec<Object>>, Vec<(u32, u64)>);
+
+fn facts() -> impl Strategy<Value = Drawn> {
     let object = (1..6_u32, prop::option::weighted(0.03, 1..6_u32));
     let objects = prop::collection::vec(object, 0..5);
     let nodes = prop::collection::vec((1..6_u32, 0..5_000_u64), 0..3);

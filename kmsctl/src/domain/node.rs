@@ -1,21 +1,11 @@
-//! What one provider says about its key, from its `/statusz`.
+//! What the judgement needs to know of one provider's state.
 
 use std::time::Duration;
 
-use vault_kube_kms::domain::key::KekVersion;
+use vault_kube_kms::domain::{key::KekVersion, time::UnixTime};
 
-/// The role of a key version on a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// New objects are encrypted with it.
-    Writes,
-    /// It will write.
-    Waits,
-    /// It only reads.
-    Reads,
-    /// The keeper no longer unwraps with it.
-    Archived,
-}
+use super::rotation;
+pub use super::rotation::Role;
 
 /// A key version on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,12 +21,12 @@ pub struct NodeVersion {
 /// The state of the provider of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// The URL or the file that the state is from.
+    /// The name that the operator gave.
     pub name: String,
-    /// The time of the state, in RFC 3339.
-    pub at: String,
-    /// `healthy`, `ailing` or `failing`, and the code of the problem.
-    pub state: String,
+    /// The time of the state.
+    pub at: UnixTime,
+    /// The code of its problem. `None` when it is healthy.
+    pub fault: Option<String>,
     /// The newest versions that the node knows.
     pub versions: Vec<NodeVersion>,
     /// How long the node has written with its version. `None` when it does not say that.
@@ -46,6 +36,34 @@ pub struct Node {
 }
 
 impl Node {
+    /// Takes what is needed from the state of the node `name`.
+    #[must_use]
+    pub fn of(name: &str, state: &rotation::Node) -> Self {
+        let next = state.versions.iter().filter(|version| version.role == Role::Waits);
+        let next = next.min_by_key(|version| version.version);
+        Self {
+            name: name.to_owned(),
+            at: state.now,
+            fault: state.fault.as_ref().map(|fault| fault.code.clone()),
+            versions: state
+                .versions
+                .iter()
+                .filter_map(|known| {
+                    Some(NodeVersion {
+                        version: KekVersion::new(known.version)?,
+                        key_id: known.key_id.clone(),
+                        role: known.role,
+                    })
+                })
+                .collect(),
+            writing: state.writing_s.map(Duration::from_secs),
+            takeover: next.and_then(|next| {
+                let wait = next.writes_from.map_or(Duration::ZERO, |from| from.since(state.now));
+                Some((KekVersion::new(next.version)?, wait))
+            }),
+        }
+    }
+
     /// Returns the version that writes, or `None` when nothing may be written.
     #[must_use]
     pub fn writer(&self) -> Option<&NodeVersion> {

@@ -285,7 +285,7 @@ pub(crate) mod tests {
 
     /// Returns a stored object of our plugin, with a wrapped seed of its own text.
     pub(crate) fn ours(key_id: &str, seed: &str) -> Stored<'static> {
-        let annotations = std::collections::BTreeMap::from([(
+        let annotations = BTreeMap::from([(
             vault_kube_kms::domain::envelope::FORMAT_ANNOTATION.to_owned(),
             b"1".to_vec(),
         )]);

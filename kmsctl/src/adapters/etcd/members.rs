@@ -47,7 +47,7 @@ struct Member {
 /// The members of one etcd cluster.
 #[derive(Debug)]
 pub(super) struct Members {
-    members: Vec<Member>,
+    all: Vec<Member>,
     /// The member that is asked first: the one that answered last.
     current: usize,
     user: Option<User>,
@@ -76,7 +76,7 @@ impl Members {
             grpc: Grpc::new(channel).max_decoding_message_size(MESSAGE_MAX),
         });
         Ok(Self {
-            members: members.collect(),
+            all: members.collect(),
             current: 0,
             has_identity: settings.identity.is_some(),
             user: settings.user,
@@ -87,7 +87,7 @@ impl Members {
 
     /// Returns the address of the member that answered last.
     pub(super) fn address(&self) -> &str {
-        self.members.get(self.current).map_or("", |member| &member.address)
+        self.all.get(self.current).map_or("", |member| &member.address)
     }
 
     /// Asks for a range. Asks each member up to three times.
@@ -102,7 +102,7 @@ impl Members {
                 sleep(PAUSE).await;
             }
             failed.clear();
-            for _ in 0..self.members.len() {
+            for _ in 0..self.all.len() {
                 match self.ask(request).await {
                     Ok(answer) => return self.checked(answer).map(Ranged::Answer),
                     Err(Failure::TooLarge) => return Ok(Ranged::TooLarge),
@@ -116,7 +116,7 @@ impl Members {
                         failed.push((self.current, cause, remedy));
                     }
                 }
-                self.current = (self.current + 1) % self.members.len();
+                self.current = (self.current + 1) % self.all.len();
             }
         }
         Err(self.unreachable(&failed))
@@ -135,7 +135,7 @@ impl Members {
     }
 
     fn unreachable(&self, failed: &[(usize, String, String)]) -> Problem {
-        let address = |index: usize| self.members.get(index).map_or("", |member| &member.address);
+        let address = |index: usize| self.all.get(index).map_or("", |member| &member.address);
         let named: Vec<_> = failed
             .iter()
             .take(NAMED_MAX)
@@ -194,7 +194,7 @@ impl Members {
         A: prost::Message + Default + 'static,
     {
         let (has_identity, has_user) = (self.has_identity, self.user.is_some());
-        let Some(member) = self.members.get_mut(self.current) else {
+        let Some(member) = self.all.get_mut(self.current) else {
             return Err(Failure::timed_out(0));
         };
         let is_https = member.address.starts_with("https:");

@@ -53,9 +53,10 @@ fn of_io(error: &io::Error, is_https: bool) -> Option<(String, String)> {
         ),
         io::ErrorKind::ConnectionReset
         | io::ErrorKind::BrokenPipe
-        | io::ErrorKind::UnexpectedEof => {
-            ("the server closed the connection", "look into the log of etcd")
-        }
+        | io::ErrorKind::UnexpectedEof => (
+            "the server closed the connection",
+            "write http:// if etcd has no TLS at that port; otherwise look into its log",
+        ),
         _ if error.to_string().contains("failed to lookup address") => {
             ("its name does not resolve", "correct the name, or give an address")
         }

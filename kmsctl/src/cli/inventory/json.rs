@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use vault_kube_kms::domain::key::KekVersion;
 
 use super::{Read, Report};
 use crate::domain::{
@@ -76,8 +77,8 @@ struct Needed<'a> {
 #[derive(Serialize)]
 struct NodeState<'a> {
     name: &'a str,
-    at: &'a str,
-    state: &'a str,
+    at_s: i64,
+    problem: Option<&'a str>,
     writes: Option<u32>,
     key_id: Option<&'a str>,
     writing_s: Option<u64>,
@@ -113,7 +114,8 @@ struct Key<'a> {
 
 #[derive(Serialize)]
 struct Version<'a> {
-    version: u32,
+    #[serde(rename = "version")]
+    number: u32,
     objects: u64,
     backups: &'a BTreeMap<String, u64>,
     written_by: &'a [String],
@@ -208,8 +210,8 @@ fn needed(needs: &Needs) -> Vec<Needed<'_>> {
 fn of_node(node: &Node) -> NodeState<'_> {
     NodeState {
         name: &node.name,
-        at: &node.at,
-        state: &node.state,
+        at_s: node.at.secs(),
+        problem: node.fault.as_deref(),
         writes: node.writer().map(|writer| writer.version.get()),
         key_id: node.writer().map(|writer| writer.key_id.as_str()),
         writing_s: node.writing.map(|time| time.as_secs()),
@@ -228,13 +230,13 @@ fn of_key(key: &KeyJudgement) -> Key<'_> {
         safe,
         at_most,
         because: &key.because,
-        without_backups: key.without_backups.map(|version| version.get()),
-        unneeded: key.unneeded().map(|version| version.get()).collect(),
+        without_backups: key.without_backups.map(KekVersion::get),
+        unneeded: key.unneeded().map(KekVersion::get).collect(),
         versions: key
             .versions
             .iter()
             .map(|(version, usage): (_, &Use)| Version {
-                version: version.get(),
+                number: version.get(),
                 objects: usage.objects,
                 backups: &usage.backups,
                 written_by: &usage.written_by,

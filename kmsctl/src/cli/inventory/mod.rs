@@ -5,9 +5,13 @@ mod json;
 mod list;
 mod text;
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use clap::ValueEnum;
+use futures_util::future::try_join_all;
 use vault_kube_kms::domain::key::KekVersion;
 
 use self::list::{List, Listed};
@@ -17,21 +21,21 @@ use super::{
     source::SourceArgs,
 };
 use crate::{
+    adapters::{snapshot::SnapshotFile, statusz::StatuszNode},
     domain::{
         finding::{Finding, Severity, findings},
         judgement::{Facts, Judgement, Reason},
         needs::Needs,
         node::Node,
+        place::Place,
         problem::Problem,
         stored::Stored,
         tally::Tally,
     },
-    ports::objects::Objects,
+    ports::{objects::Objects, source::Source as _},
 };
 
-/// Say what is encrypted with which key version, and which versions may be retired.
-///
-/// It reads etcd, or a snapshot of it, and changes nothing. It prints no value of an object.
+/// The flags of `inventory`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -45,14 +49,14 @@ pub(super) struct Args {
     /// A backup of etcd that may be restored: the versions that it needs are kept. Repeatable.
     #[arg(long = "snapshot", value_name = "FILE")]
     backups: Vec<PathBuf>,
-    /// The state of a node's provider: the URL of its /statusz, or a file with its JSON. Give all
-    /// nodes. Repeatable.
-    #[arg(long = "node", value_name = "NAME=URL|FILE")]
-    nodes: Vec<String>,
+    /// A node: its name, and the URL of its provider's metrics or a saved /statusz?format=json. Give
+    /// all nodes. Repeatable.
+    #[arg(long = "node", value_name = "NAME=URL|FILE", value_parser = StatuszNode::parse)]
+    nodes: Vec<StatuszNode>,
     /// A resource whose objects must all be encrypted. Repeatable.
     #[arg(long, value_name = "RESOURCE", default_value = "secrets")]
     expect_encrypted: Vec<String>,
-    /// End with exit code 1 unless it is safe to set min_decryption_version to this version.
+    /// End with exit code 1 unless it is shown that this `min_decryption_version` is safe.
     #[arg(long, value_name = "VERSION", value_parser = version)]
     is_safe: Option<KekVersion>,
     /// List the objects themselves instead, one in a line: all, or those in one state.
@@ -179,12 +183,13 @@ fn prefixes(args: &Args) -> Vec<String> {
     args.source.prefixes(None)
 }
 
-/// Reads the states of the nodes.
-async fn nodes(named: &[String]) -> Result<Vec<Node>, Problem> {
-    if named.is_empty() {
-        return Ok(Vec::new());
-    }
-    Err(Problem::new("not-yet", "--node is not there yet", "leave it out"))
+/// Asks the nodes for their states, all at once.
+async fn nodes(named: &[StatuszNode]) -> Result<Vec<Node>, Problem> {
+    let asked = named.iter().map(|node| async move {
+        let state = node.ask().await?;
+        Ok(Node::of(node.name(), &state))
+    });
+    try_join_all(asked).await
 }
 
 /// Counts the objects of the live etcd, or of the snapshot that stands for it. Returns also what it
@@ -232,16 +237,15 @@ fn below(prefix: &str, resources: &[String]) -> Vec<String> {
     resources.iter().map(|resource| format!("{prefix}{}/", resource.trim_matches('/'))).collect()
 }
 
-async fn read_snapshot(
-    _args: &Args,
-    path: &std::path::Path,
-    _list: &mut Option<List>,
-) -> Result<Read, Problem> {
-    Err(Problem::new(
-        "not-yet",
-        format!("snapshots such as {} are not read yet", path.display()),
-        "leave it out",
-    ))
+/// Counts the objects of a snapshot.
+async fn read_snapshot(args: &Args, path: &Path, list: &mut Option<List>) -> Result<Read, Problem> {
+    let file = SnapshotFile::open(path).await?;
+    let mut read = Read { name: path.display().to_string(), tally: Tally::default() };
+    for prefix in prefixes(args) {
+        let mut objects = file.objects(prefix.as_bytes()).await?;
+        count(&mut objects, &prefix, &args.resources, &mut read.tally, list).await?;
+    }
+    Ok(read)
 }
 
 /// Counts the objects of a source whose keys are below `prefix`. Leaves out objects of other
@@ -281,7 +285,6 @@ async fn count(
 }
 
 fn is_left_out(key: &[u8], prefix: &str, resources: &[String]) -> bool {
-    use crate::domain::place::Place;
     !resources.is_empty()
         && Place::of(key, prefix)
             .is_none_or(|place| !resources.iter().any(|resource| resource == place.resource))

@@ -87,6 +87,9 @@ pub struct Node {
     pub fault: Option<Fault>,
     /// The versions that the node knows, newest first.
     pub versions: Vec<KeyVersion>,
+    /// Seconds for which this process has written with its version. `None` when no version may
+    /// write, or for a provider of an earlier release.
+    pub writing_s: Option<u64>,
     /// Seconds since the node last read the key at its keeper.
     pub key_read_s_ago: Option<u64>,
 }

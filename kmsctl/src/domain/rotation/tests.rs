@@ -32,6 +32,7 @@ fn node(newest: u32) -> Node {
         ahead_s: Some(0),
         fault: None,
         versions: versions.collect(),
+        writing_s: Some(4),
         key_read_s_ago: Some(4),
     }
 }
