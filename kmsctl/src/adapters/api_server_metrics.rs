@@ -32,6 +32,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest answer, in bytes.
 const ANSWER_MAX: usize = 64 << 20;
 
+/// The largest answer of a health check, in bytes.
+const READYZ_MAX: usize = 64 << 10;
+
 /// The largest kubeconfig, in bytes.
 const KUBECONFIG_MAX: u64 = 1 << 20;
 
@@ -100,6 +103,25 @@ impl ApiServerMetrics {
         let name = context.unwrap_or_else(|| config.cluster_url.to_string());
         let client = Client::try_from(config).map_err(|error| unusable(&error))?;
         Ok(Self { name: name.trim_end_matches('/').to_owned(), client })
+    }
+
+    /// Asks whether the KMS providers of the API server work. The inner error is its answer.
+    ///
+    /// # Errors
+    /// Why there is no answer, in words.
+    pub async fn kms_providers(&self) -> Result<Result<(), String>, String> {
+        let ask = async {
+            let request = Request::get("/readyz/kms-providers").body(Body::empty());
+            let request = request.map_err(|error| error.to_string())?;
+            let response = self.client.send(request).await.map_err(|error| error.to_string())?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), READYZ_MAX).collect().await;
+            let body = body.map_err(|error| error.to_string())?.to_bytes();
+            let text = String::from_utf8_lossy(&body).replace(char::is_control, " ");
+            Ok(if status == StatusCode::OK { Ok(()) } else { Err(format!("{status}: {text}")) })
+        };
+        let limit = format!("no answer within {} s", TIMEOUT.as_secs());
+        tokio::time::timeout(TIMEOUT, ask).await.unwrap_or(Err(limit))
     }
 
     async fn get(&self) -> Result<ApiServer, Problem> {

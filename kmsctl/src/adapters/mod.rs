@@ -3,5 +3,6 @@
 pub mod api_server_manifest;
 pub mod api_server_metrics;
 pub mod etcd;
+pub mod installation;
 pub mod snapshot;
 pub mod statusz;

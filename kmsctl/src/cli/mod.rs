@@ -1,5 +1,6 @@
 //! The commands. This is the only module that chooses adapters and connects them.
 
+mod init;
 mod inventory;
 mod outcome;
 mod progress;
@@ -42,6 +43,8 @@ enum Command {
     /// be encrypted, or need an archived version, or --is-safe is not shown; 2 when there is no
     /// answer.
     Inventory(Box<inventory::Args>),
+    /// Writes the files and the commands of a new installation, and says how far it is.
+    Init(Box<init::Args>),
     /// Shows where a rotation of the key is, on all nodes and API servers, and what to type next.
     Rotation(Box<rotation::Args>),
 }
@@ -50,6 +53,7 @@ impl Command {
     async fn run(self) -> Result<Outcome, Problem> {
         match self {
             Self::Inventory(args) => inventory::run(*args).await,
+            Self::Init(args) => init::run(*args).await,
             Self::Rotation(args) => rotation::run(*args).await,
         }
     }

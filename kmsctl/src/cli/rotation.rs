@@ -236,12 +236,13 @@ fn typed(args: &Args) -> Typed {
     let kubeconfig = args.kubeconfig.as_ref().map(|path| path.display().to_string());
     let kubeconfig =
         kubeconfig.map_or_else(String::new, |path| format!("--kubeconfig={}", quoted(&path)));
-    let mut words = vec!["vault-kube-kmsctl rotation".to_owned()];
-    words.extend(args.nodes.iter().map(|node| format!("--node={}", quoted(&node.typed()))));
-    words.extend(args.api_servers.iter().map(|url| format!("--api-server={}", quoted(url))));
+    let nodes = args.nodes.iter().map(|node| format!("--node={}", quoted(&node.typed())));
+    let nodes = nodes.collect::<Vec<_>>().join(" ");
+    let mut words = vec!["vault-kube-kmsctl rotation".to_owned(), nodes.clone()];
+    words.extend(args.api_servers.iter().map(|which| format!("--api-server={}", quoted(which))));
     words.extend((!kubeconfig.is_empty()).then(|| kubeconfig.clone()));
     words.extend(args.expect.map(|version| format!("--expect={version}")));
-    Typed { rotation: words.join(" "), kubeconfig }
+    Typed { rotation: words.join(" "), nodes, kubeconfig }
 }
 
 /// Returns `text` as one word of a POSIX shell.

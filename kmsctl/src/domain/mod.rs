@@ -3,6 +3,7 @@
 
 pub mod envelope;
 pub mod finding;
+pub mod init;
 pub mod judgement;
 pub mod needs;
 pub mod node;

@@ -84,6 +84,7 @@ fn codes(view: &View) -> Vec<(&str, &str, bool)> {
 fn shown(facts: &Facts) -> String {
     let typed = Typed {
         rotation: "vault-kube-kmsctl rotation --node=cp-1=http://127.0.0.1:9091".to_owned(),
+        nodes: "--node=cp-1=http://127.0.0.1:9091".to_owned(),
         kubeconfig: "--kubeconfig=admin.conf".to_owned(),
     };
     page(&View::of(facts), &typed)

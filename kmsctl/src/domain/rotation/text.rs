@@ -10,6 +10,8 @@ use super::{
 pub struct Typed {
     /// The command with all its flags but `--watch`.
     pub rotation: String,
+    /// The flags `--node` with their values.
+    pub nodes: String,
     /// The flag `--kubeconfig` with its value, or nothing.
     pub kubeconfig: String,
 }
@@ -132,20 +134,20 @@ fn next(view: &View, typed: &Typed) -> Vec<String> {
         };
         return vec![look, watch];
     }
-    let ctl = |command: &str| {
-        [format!("vault-kube-kmsctl {command}"), typed.kubeconfig.clone()]
-            .into_iter()
-            .filter(|part| !part.is_empty())
-            .collect::<Vec<_>>()
-            .join(" ")
-    };
+    let inventory = "vault-kube-kmsctl inventory \
+                     --api-server-manifest=/etc/kubernetes/manifests/kube-apiserver.yaml";
+    let inventory = format!("{inventory} {}", typed.nodes).trim_end().to_owned();
     match &view.phase {
-        Phase::Rewrite { .. } => vec![ctl("rewrite")],
-        Phase::Done { .. } => {
+        Phase::Rewrite { .. } => {
+            let rewrite =
+                format!("vault-kube-kmsctl rewrite --resource=secrets {}", typed.kubeconfig);
             vec![
-                "vault-kube-kmsctl inventory --help   # it names the highest safe minimum"
-                    .to_owned(),
+                format!("{}   # and the other encrypted resources", rewrite.trim_end()),
+                format!("{inventory}   # on a control-plane node; says what is left"),
             ]
+        }
+        Phase::Done { .. } => {
+            vec![format!("{inventory}   # on a control-plane node; names the highest safe minimum")]
         }
         Phase::Steady { .. } => vec!["nothing; docs/rotation.md says how to rotate".to_owned()],
         _ => vec![watch],
