@@ -1,0 +1,309 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"vault-kube-kms.test/cluster"
+	"vault-kube-kms.test/parts"
+	"vault-kube-kms.test/suite"
+)
+
+const (
+	lostKey = "lost-key.md"
+	ready   = "/readyz"
+	// unsafeDeletion lets an API server delete objects that it cannot read.
+	unsafeDeletion = "--feature-gates=AllowUnsafeMalformedObjectDeletion=true"
+)
+
+// loss is a control plane with Secrets under versions 1 and 2 of the key. No key can read those under version 1.
+// Its API server was not restarted since.
+type loss struct {
+	*controlPlane
+	dir, backup string
+	old, recent []string
+}
+
+// loseVersionOne starts a control plane, and trims version 1 of its key after a backup of the key.
+func loseVersionOne(t *testing.T) *loss {
+	t.Helper()
+	l := &loss{
+		controlPlane: start(t, delayed(0)), dir: shortDir(t),
+		old: []string{"old-1", "old-2", "old-3"}, recent: []string{"recent-1", "recent-2"},
+	}
+	l.api.mustCreate(t, l.old...)
+	first := l.onlyKeyID(t)
+	must(t, l.Rotate())
+	// At their start the plugin reads the key, and the API server asks for the key id.
+	l.plugin.Stop()
+	must(t, l.plugin.Restart())
+	l.restartAPIServer(t)
+	l.api.mustCreate(t, l.recent...)
+	if l.keyIDs(t)[first] != len(l.old) || len(l.keyIDs(t)) != 2 {
+		t.Fatalf("Secrets are stored under %v", l.keyIDs(t))
+	}
+	l.api.requireList(t, 5)
+	l.backup = filepath.Join(l.dir, "kubernetes.backup")
+	must(t, os.WriteFile(l.backup, []byte(backedUp(t, l.Bao, "transit").(string)), 0o600))
+	l.configureKey(t, "config", map[string]any{"min_decryption_version": 2, "min_encryption_version": 2})
+	return l
+}
+
+func (l *loss) configureKey(t *testing.T, path string, settings map[string]any) {
+	t.Helper()
+	_, err := l.Bao.Ask("POST", "transit/keys/"+cluster.Key+"/"+path, settings)
+	must(t, err)
+}
+
+func (l *loss) trim(t *testing.T) {
+	t.Helper()
+	l.configureKey(t, "trim", map[string]any{"min_available_version": 2})
+}
+
+// restartsUnready replaces the API server by one without memory, with these further flags. It requires that the API
+// server answers, and that it is not ready because it cannot list the Secrets.
+func (l *loss) restartsUnready(t *testing.T, flags ...string) {
+	t.Helper()
+	l.api.Kill()
+	if len(flags) > 0 {
+		node := l.Nodes[0]
+		dir := shortDir(t)
+		server, err := parts.NewAPIServer(parts.Way{Logs: dir}, "kube-apiserver",
+			filepath.Join(l.Programs.Kubernetes, "kube-apiserver"), dir, l.Etcd, node.Encryption, flags...)
+		must(t, err)
+		node.APIServer, l.api = server, api{server}
+	}
+	must(t, l.api.Launch())
+	must(t, l.api.UntilOK(serves))
+	var text string
+	unready := func() bool {
+		_, text = l.api.answers(ready + "?verbose")
+		return strings.Contains(text, "[-]informer-sync failed") && strings.Contains(text, "[+]kms-providers ok")
+	}
+	if !parts.EventuallyEvery(250*time.Millisecond, time.Minute, unready) {
+		t.Fatalf("the API server is ready, or its provider is not: %s", text)
+	}
+}
+
+// types types the only block of the document that has a command with this text.
+func (l *loss) types(t *testing.T, containing string) {
+	t.Helper()
+	must(t, l.WriteEnvironment())
+	scratch := "127.0.0.1:12379"
+	here := strings.NewReplacer(
+		"localhost:9090", l.plugin.MetricsAddress(), "/dev/shm/", l.dir+"/",
+		"/keys/kubernetes", "/keys/"+cluster.Key, "/restore/kubernetes", "/restore/"+cluster.Key,
+		scratch, parts.FreeAddress(), "127.0.0.1:12380", parts.FreeAddress(),
+	)
+	prelude := "set -e; . " + cluster.EnvironmentFile(l.Dir) + "; cd " + l.dir + "; export HOME=" + l.dir +
+		"; trap 'if [ -f scratch.pid ]; then kill \"$(cat scratch.pid)\"; fi 2>/dev/null' EXIT\n"
+	blocks := slices.DeleteFunc(suite.Consoles(t, lostKey), func(block []suite.Typed) bool {
+		return !slices.ContainsFunc(block, func(step suite.Typed) bool { return strings.Contains(step.Command, containing) })
+	})
+	if len(blocks) != 1 {
+		t.Fatalf("%d blocks of %s have %q", len(blocks), lostKey, containing)
+	}
+	suite.Type(t, lostKey, blocks[0], prelude, here)
+	if t.Failed() {
+		t.FailNow()
+	}
+}
+
+// requireFile requires the lines of a file that a command of the document wrote: one for each of these Secrets, with
+// a prefix.
+func (l *loss) requireFile(t *testing.T, name, prefix string, names []string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(l.dir, name))
+	must(t, err)
+	var expected []string
+	for _, secret := range names {
+		expected = append(expected, prefix+secrets+"/"+secret)
+	}
+	if lines := strings.Fields(strings.ReplaceAll(string(text), prefix, "")); len(lines) != len(names) ||
+		strings.TrimSpace(string(text)) != strings.Join(expected, "\n") {
+		t.Fatalf("%s has\n%s", name, text)
+	}
+}
+
+// requireStored requires that etcd has exactly these Secrets.
+func (l *loss) requireStored(t *testing.T, names ...string) {
+	t.Helper()
+	var have []string
+	for _, s := range l.stored(t) {
+		have = append(have, s.name)
+	}
+	if !slices.Equal(have, names) {
+		t.Fatalf("etcd has %v and not %v", have, names)
+	}
+}
+
+// requireRefused requires that a read fails with a text. While an API server cannot list a resource, it answers a list
+// with 500 or with 429.
+func (l *loss) requireRefused(t *testing.T, path, expected string) {
+	t.Helper()
+	code, text := l.api.answers(path)
+	if (code != http.StatusInternalServerError && code != http.StatusTooManyRequests) || !strings.Contains(text, expected) {
+		t.Errorf("%s: %d %s", path, code, text)
+	}
+}
+
+// TestTheLostObjectsAreDeletedAndTheRestStays types the commands of docs/lost-key.md for a version that was trimmed:
+// list, save, delete by the unsafe deletion, check. It expects that the texts of the document are seen, that exactly
+// the lost Secrets are deleted, and that API servers become ready again. Then the key is found, and the ciphertexts
+// are put back.
+func TestTheLostObjectsAreDeletedAndTheRestStays(t *testing.T) {
+	t.Parallel()
+	l := loseVersionOne(t)
+	l.trim(t)
+	l.restartsUnready(t, unsafeDeletion)
+	l.requireRefused(t, secrets+"/old-1", "corrupt object, Code: 7, Key: /secrets/default/old-1")
+	l.requireRefused(t, secrets, "failed to read one or more secrets from the storage")
+	if code, text, err := l.api.Ask("DELETE", secrets+"/old-1", nil); err != nil || code != http.StatusInternalServerError ||
+		!strings.Contains(string(text), "version-retired: ") {
+		t.Errorf("the normal deletion: %v: %d %s", err, code, text)
+	}
+	if !l.plugin.Healthy() {
+		t.Error("the provider is not healthy")
+	}
+	l.api.requireReads(t, l.recent...)
+	l.api.mustCreate(t, "written-meanwhile")
+
+	// The lead replaces this by inventory.
+	l.types(t, "> lost.txt")
+	l.requireFile(t, "lost.txt", "", l.old)
+	l.types(t, "snapshot save")
+
+	// A name that somebody added by mistake is readable, and stays.
+	lost := filepath.Join(l.dir, "lost.txt")
+	text, err := os.ReadFile(lost)
+	must(t, err)
+	must(t, os.WriteFile(lost, append(text, secrets+"/recent-1\n"...), 0o600))
+	l.types(t, "unsafe.json")
+	printed, err := os.ReadFile(filepath.Join(l.dir, "deleted.txt"))
+	must(t, err)
+	if !strings.HasSuffix(string(printed), "KEPT "+secrets+"/recent-1\n") || strings.Count(string(printed), "deleted ") != len(l.old) {
+		t.Fatalf("the deletion printed\n%s", printed)
+	}
+	rest := append(slices.Clone(l.recent), "written-meanwhile")
+	l.requireStored(t, rest...)
+	l.types(t, "--no-headers")
+	l.restartAPIServer(t)
+	l.api.requireList(t, len(rest))
+
+	_, err = l.Bao.Ask("POST", "transit/restore/"+cluster.Key, map[string]any{"backup": l.readBackup(t), "force": true})
+	must(t, err)
+	l.api.mustCreate(t, "old-2")
+	made := l.keyIDOf(t, "old-2")
+	l.types(t, "scratch.pid")
+	l.restartAPIServer(t)
+	l.api.requireList(t, len(rest)+len(l.old))
+	if l.keyIDOf(t, "old-2") != made {
+		t.Error("an object that was made again was overwritten")
+	}
+}
+
+// TestALostVersionComesBackFromABackup types the commands of docs/lost-key.md that bring a key back: an archived
+// version, a soft-deleted key, and a trimmed version from a backup. It expects that an API server that could not
+// become ready becomes ready by itself, and that nothing was deleted.
+func TestALostVersionComesBackFromABackup(t *testing.T) {
+	t.Parallel()
+	l := loseVersionOne(t)
+	l.restartsUnready(t)
+	l.types(t, "min_decryption_version=1")
+	must(t, l.api.UntilOK(ready))
+	l.api.requireList(t, 5)
+
+	_, err := l.Bao.Ask("DELETE", "transit/keys/"+cluster.Key+"/soft-delete", nil)
+	must(t, err)
+	l.types(t, "soft-delete-restore")
+	l.configureKey(t, "config", map[string]any{"min_decryption_version": 2})
+	l.trim(t)
+	if _, err := l.Bao.Ask("POST", "transit/keys/"+cluster.Key+"/config", map[string]any{"min_decryption_version": 1}); err == nil ||
+		!strings.Contains(err.Error(), "min decryption version") {
+		t.Errorf("a trimmed version is asked for: %v", err)
+	}
+	l.restartsUnready(t)
+	l.types(t, "kubernetes-check backup=")
+	l.types(t, "force=true")
+	l.api.requireList(t, 5)
+	l.requireStored(t, slices.Concat(l.old, l.recent)...)
+	l.api.migrate(t)
+	if id := l.onlyKeyID(t); !strings.HasPrefix(id, "v2.") {
+		t.Errorf("Secrets are stored under %s", id)
+	}
+}
+
+// TestAnAPIServerThatWasNotRestartedStillReadsLostObjects expects that the memory of an API server is enough to write
+// each object again after the loss of a version.
+func TestAnAPIServerThatWasNotRestartedStillReadsLostObjects(t *testing.T) {
+	t.Parallel()
+	l := loseVersionOne(t)
+	l.trim(t)
+	l.types(t, "kubectl replace -f /dev/shm/secrets.json")
+	if id := l.onlyKeyID(t); !strings.HasPrefix(id, "v2.") {
+		t.Errorf("Secrets are stored under %s", id)
+	}
+	l.restartAPIServer(t)
+	l.api.requireList(t, 5)
+}
+
+// TestLostObjectsAreDeletedInEtcd types the commands of docs/lost-key.md for an API server without the feature gate.
+// It expects that a running API server becomes ready by itself, and that exactly the lost Secrets are deleted.
+func TestLostObjectsAreDeletedInEtcd(t *testing.T) {
+	t.Parallel()
+	l := loseVersionOne(t)
+	l.trim(t)
+	l.restartsUnready(t)
+	l.requireRefused(t, secrets, `unable to transform key \"/registry/secrets/default/old-1\": failed to decrypt DEK`)
+	l.types(t, "> lost.txt")
+	l.types(t, "etcdctl del")
+	must(t, l.api.UntilOK(ready))
+	l.api.requireList(t, len(l.recent))
+}
+
+// TestUnsafeDeletionDeletesAReadableObjectDuringAnOutage expects what docs/lost-key.md warns of: the API server takes
+// an outage of the keeper for a corrupt object. The commands of the document keep the object.
+func TestUnsafeDeletionDeletesAReadableObjectDuringAnOutage(t *testing.T) {
+	t.Parallel()
+	c := start(t, func(s *cluster.Settings) { s.APIServerFlags = append(s.APIServerFlags, unsafeDeletion) })
+	c.api.mustCreate(t, "readable-1", "readable-2")
+	l := &loss{controlPlane: c, dir: shortDir(t)}
+	c.Bao.Kill()
+	c.api.Kill()
+	must(t, c.api.Launch())
+	must(t, c.api.UntilOK(serves))
+	c.api.waitFor(t, secrets+"/readable-1", http.StatusInternalServerError, time.Minute)
+	must(t, os.WriteFile(filepath.Join(l.dir, "lost.txt"), []byte(secrets+"/readable-1\n"), 0o600))
+	block := suite.Consoles(t, lostKey)
+	guarded := block[slices.IndexFunc(block, func(steps []suite.Typed) bool {
+		return strings.Contains(steps[len(steps)-1].Command, "deleted.txt")
+	})]
+	must(t, c.WriteEnvironment())
+	// Without the two steps before, that tell of the outage.
+	script := "cd " + l.dir + "; . " + cluster.EnvironmentFile(c.Dir) + "\n"
+	for _, step := range guarded[2:] {
+		script += step.Command + "\n"
+	}
+	out, err := parts.Command("timeout", "60", "bash", "-c", script).CombinedOutput()
+	if err != nil || string(out) != "KEPT "+secrets+"/readable-1\n" {
+		t.Errorf("the commands of the document print: %v: %s", err, out)
+	}
+	l.requireStored(t, "readable-1", "readable-2")
+
+	option := json.RawMessage(`{"apiVersion":"v1","kind":"DeleteOptions","ignoreStoreReadErrorWithClusterBreakingPotential":true}`)
+	must(t, c.api.ask("DELETE", secrets+"/readable-1", http.StatusOK, option, nil))
+	l.requireStored(t, "readable-2")
+}
+
+func (l *loss) readBackup(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(l.backup)
+	must(t, err)
+	return string(text)
+}
