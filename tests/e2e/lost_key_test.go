@@ -174,6 +174,8 @@ func TestTheLostObjectsAreDeletedAndTheRestStays(t *testing.T) {
 	l.api.requireReads(t, l.recent...)
 	l.api.mustCreate(t, "written-meanwhile")
 
+	l.requireForbidden(t, "get,delete")
+
 	// The lead replaces this by inventory.
 	l.types(t, "> lost.txt")
 	l.requireFile(t, "lost.txt", "", l.old)
@@ -231,6 +233,7 @@ func TestALostVersionComesBackFromABackup(t *testing.T) {
 	l.restartsUnready(t)
 	l.types(t, "kubernetes-check backup=")
 	l.types(t, "force=true")
+	l.types(t, "--no-headers")
 	l.api.requireList(t, 5)
 	l.requireStored(t, slices.Concat(l.old, l.recent)...)
 	l.api.migrate(t)
@@ -299,6 +302,61 @@ func TestUnsafeDeletionDeletesAReadableObjectDuringAnOutage(t *testing.T) {
 	option := json.RawMessage(`{"apiVersion":"v1","kind":"DeleteOptions","ignoreStoreReadErrorWithClusterBreakingPotential":true}`)
 	must(t, c.api.ask("DELETE", secrets+"/readable-1", http.StatusOK, option, nil))
 	l.requireStored(t, "readable-2")
+}
+
+// TestAKeyThatWasMadeAgainComesBackFromABackup expects that objects of a key that was deleted and made again are read
+// after the restore of the former key and a restart of the provider. Before the restart it is an incident.
+func TestAKeyThatWasMadeAgainComesBackFromABackup(t *testing.T) {
+	t.Parallel()
+	l := loseVersionOne(t)
+	key := "transit/keys/" + cluster.Key
+	l.configureKey(t, "config", map[string]any{"deletion_allowed": true})
+	_, err := l.Bao.Ask("DELETE", key, nil)
+	must(t, err)
+	must(t, l.Tenant.MakeKey())
+	l.plugin.Stop()
+	must(t, l.plugin.Restart())
+	l.restartsUnready(t)
+	l.requireRefused(t, secrets+"/old-1", "key-id-unknown: ")
+	l.types(t, "force=true")
+	// The provider took the new key for the true one at its start.
+	if !parts.EventuallyEvery(250*time.Millisecond, time.Minute, func() bool { return !l.plugin.Healthy() }) {
+		t.Error("the provider does not report that the key was replaced")
+	}
+	l.plugin.Stop()
+	must(t, l.plugin.Restart())
+	l.types(t, "--no-headers")
+	l.api.requireList(t, 5)
+}
+
+// TestAProviderThatWasRemovedIsPutBack expects that the API server names no key for an object of a provider that the
+// EncryptionConfiguration lacks, and that the object is read when the provider is back.
+func TestAProviderThatWasRemovedIsPutBack(t *testing.T) {
+	t.Parallel()
+	former := func(endpoint string) string {
+		return cluster.Encrypting("secrets", cluster.AESCBC, cluster.KMS(endpoint))
+	}
+	l := &loss{controlPlane: start(t, encrypting(former))}
+	l.api.mustCreate(t, "one")
+	must(t, l.Nodes[0].Configure(cluster.Encrypting("secrets", cluster.KMS(l.plugin.Endpoint))))
+	l.restartsUnready(t)
+	l.requireRefused(t, secrets+"/one", "no matching prefix found")
+	l.reconfigure(t, cluster.KMS(l.plugin.Endpoint), cluster.AESCBC)
+	l.api.requireReads(t, "one")
+}
+
+// requireForbidden requires that a user with these verbs may not use the unsafe deletion.
+func (l *loss) requireForbidden(t *testing.T, verbs string) {
+	t.Helper()
+	must(t, l.WriteEnvironment())
+	out, _ := parts.Command("bash", "-c", ". "+cluster.EnvironmentFile(l.Dir)+`
+kubectl create role half --verb=`+verbs+` --resource=secrets && kubectl create rolebinding half --role=half --user=bob
+until kubectl auth can-i delete secrets --as=bob >/dev/null; do sleep 0.1; done
+echo '{"apiVersion":"v1","kind":"DeleteOptions","ignoreStoreReadErrorWithClusterBreakingPotential":true}' |
+	kubectl delete --as=bob --raw `+secrets+`/old-1 -f -`).CombinedOutput()
+	if !strings.Contains(string(out), "Forbidden") || !strings.Contains(string(out), "unsafe-delete-ignore-read-errors") {
+		t.Errorf("a user with only %s: %s", verbs, out)
+	}
 }
 
 func (l *loss) readBackup(t *testing.T) string {
