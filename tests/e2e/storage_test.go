@@ -95,14 +95,20 @@ func TestChecklist69And70_CallsForFiveThousandSecrets(t *testing.T) {
 // server does not have it.
 func (a api) decodesAtOnce(t *testing.T) int {
 	t.Helper()
+	if a.minor(t) < 37 {
+		return 1
+	}
+	return 10
+}
+
+// minor returns the second number of the release of Kubernetes.
+func (a api) minor(t *testing.T) int {
+	t.Helper()
 	var version struct{ Minor string }
 	must(t, a.ask("GET", "/version", http.StatusOK, nil, &version))
 	minor, err := strconv.Atoi(version.Minor)
 	must(t, err)
-	if minor < 37 {
-		return 1
-	}
-	return 10
+	return minor
 }
 
 // shared returns the number of unwraps that shared the keeper's answer to another unwrap.
