@@ -283,7 +283,12 @@ func TestLostObjectsAreDeletedInEtcd(t *testing.T) {
 	l := loseVersionOne(t)
 	l.trim(t)
 	l.restartsUnready(t)
-	l.requireRefused(t, secrets, "/registry/secrets/default/old-1", "failed to decrypt DEK", "version-retired: ")
+	// Kubernetes 1.31 may not answer a list before its own time-out.
+	refused := secrets
+	if l.api.minor(t) < 32 {
+		refused += "/old-1"
+	}
+	l.requireRefused(t, refused, "failed to decrypt DEK", "version-retired: ")
 	l.types(t, "> lost.txt")
 	l.types(t, "etcdctl del")
 	must(t, l.api.UntilOK(ready))
