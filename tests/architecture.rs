@@ -10,28 +10,73 @@ use std::{
 use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::{self, Visit};
 
-/// The parts of this crate, and the other crates, that each part may name. The longest prefix
-/// decides.
-const RULES: &[(&str, &[&str], Crates)] = &[
-    (
-        "domain",
-        &["domain", "ports"],
-        Crates::Only(&["async_trait", "base64", "futures_util", "sha2", "subtle", "zeroize"]),
-    ),
-    ("ports", &["domain", "ports"], Crates::Only(&["async_trait", "futures_util"])),
-    (
-        "testkit",
-        &["domain", "ports", "testkit", "kek_rules"],
-        Crates::Only(&["async_trait", "tokio"]),
-    ),
-    (
-        "adapters",
-        &["domain", "ports", "adapters::SELF", "adapters::connections", "adapters::rfc3339"],
-        Crates::Any,
-    ),
-    ("config", &["domain", "ports", "adapters", "config"], Crates::Any),
-    ("cli", &["domain", "ports", "adapters", "config", "cli"], Crates::Any),
-];
+/// The sources of one crate, with the rules that they obey.
+struct Tree {
+    folder: &'static str,
+    /// The fewest files that must be found.
+    files_min: usize,
+    rules: &'static [Rule],
+}
+
+/// A part, the parts that it may name, and the other crates that it may name. The longest prefix
+/// decides. `vault_kube_kms` is the provider's crate, as the second program names it.
+type Rule = (&'static str, &'static [&'static str], Crates);
+
+const PROVIDER: Tree = Tree {
+    folder: "src",
+    files_min: 30,
+    rules: &[
+        (
+            "domain",
+            &["domain", "ports"],
+            Crates::Only(&["async_trait", "base64", "futures_util", "sha2", "subtle", "zeroize"]),
+        ),
+        ("ports", &["domain", "ports"], Crates::Only(&["async_trait", "futures_util"])),
+        (
+            "testkit",
+            &["domain", "ports", "testkit", "kek_rules"],
+            Crates::Only(&["async_trait", "tokio"]),
+        ),
+        (
+            "adapters",
+            &["domain", "ports", "adapters::SELF", "adapters::connections", "adapters::rfc3339"],
+            Crates::Any,
+        ),
+        ("config", &["domain", "ports", "adapters", "config"], Crates::Any),
+        ("cli", &["domain", "ports", "adapters", "config", "cli"], Crates::Any),
+    ],
+};
+
+/// The second program, `vault-kube-kmsctl`.
+const CTL: Tree = Tree {
+    folder: "kmsctl/src",
+    files_min: 5,
+    rules: &[
+        (
+            "domain",
+            &["domain", "vault_kube_kms::domain"],
+            Crates::Only(&[
+                "aws_lc_rs",
+                "base64",
+                "bytes",
+                "maud",
+                "prost",
+                "serde",
+                "serde_json",
+                "sha2",
+                "thiserror",
+                "zeroize",
+            ]),
+        ),
+        (
+            "ports",
+            &["domain", "ports", "vault_kube_kms::domain", "vault_kube_kms::ports"],
+            Crates::Only(&["async_trait", "bytes"]),
+        ),
+        ("adapters", &["domain", "ports", "adapters::SELF", "vault_kube_kms"], Crates::Any),
+        ("cli", &["domain", "ports", "adapters", "cli", "vault_kube_kms"], Crates::Any),
+    ],
+};
 
 enum Crates {
     Any,
@@ -47,8 +92,8 @@ struct Source {
     text: String,
 }
 
-fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+fn sources(tree: &Tree) -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(tree.folder);
     let mut folders = vec![root.clone()];
     let mut sources = Vec::new();
     while let Some(folder) = folders.pop() {
@@ -58,14 +103,15 @@ fn sources() -> Vec<Source> {
                 folders.push(path);
                 continue;
             }
-            if ["_tests.rs", "_model.rs"].iter().any(|end| path.to_str().unwrap().ends_with(end)) {
+            let tests = ["_tests.rs", "/tests.rs", "_model.rs"];
+            if tests.iter().any(|end| path.to_str().unwrap().ends_with(end)) {
                 continue;
             }
             let inside = path.strip_prefix(&root).unwrap().with_extension("");
             let mut module: Vec<_> =
                 inside.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
             let part = match module.as_slice() {
-                [adapters, adapter, _, ..] if adapters == "adapters" => {
+                [adapters, adapter, ..] if adapters == "adapters" && adapter != "mod" => {
                     format!("adapters::{adapter}")
                 }
                 [part, _, ..] => part.clone(),
@@ -76,11 +122,12 @@ fn sources() -> Vec<Source> {
             sources.push(Source { path, part, module, text });
         }
     }
-    assert!(sources.len() > 30, "the sources were not found");
+    assert!(sources.len() >= tree.files_min, "the sources were not found in {}", tree.folder);
     sources
 }
 
-/// The paths that production code names: those of this crate from its root, and other crates.
+/// The paths that production code names: those of its crate from the root, those of the provider
+/// from `vault_kube_kms`, and other crates.
 #[derive(Default)]
 struct Named {
     module: Vec<String>,
@@ -103,6 +150,7 @@ impl Named {
             Some("crate") => (Vec::new(), &path[1..]),
             Some("self") => (self.module.clone(), &path[1..]),
             Some("super") => (self.module[..self.module.len() - ups].to_vec(), &path[ups..]),
+            Some("vault_kube_kms") => (Vec::new(), path),
             Some(first) if path.len() > 1 => {
                 self.others.insert(first.to_owned());
                 return;
@@ -214,10 +262,10 @@ impl<'ast> Visit<'ast> for Named {
     }
 }
 
-/// Returns the crates of both manifests, as code names them.
+/// Returns the crates of all manifests, as code names them.
 fn dependencies() -> BTreeSet<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let manifests = ["Cargo.toml", "kms-keeper/Cargo.toml"];
+    let manifests = ["Cargo.toml", "kms-keeper/Cargo.toml", "kmsctl/Cargo.toml"];
     let texts =
         manifests.map(|manifest| fs::read_to_string(root.join(manifest)).unwrap()).join("\n");
     let sections = texts.split("\n[").filter(|section| {
@@ -228,42 +276,68 @@ fn dependencies() -> BTreeSet<String> {
     names.map(|name| name.replace('-', "_")).collect()
 }
 
+/// Returns a line for each path of `source` that its rule does not allow.
+fn outward(source: &Source, rules: &[Rule], known: &BTreeSet<String>) -> Vec<String> {
+    let (path, part) = (source.path.display(), &source.part);
+    let layer = part.split("::").next().unwrap();
+    let Some((_, parts, crates)) = rules.iter().find(|(name, ..)| *name == layer) else {
+        panic!("{path} belongs to no part of the list");
+    };
+    let allowed = |named: &str| {
+        parts.iter().any(|allowed| {
+            let allowed = allowed.replace("adapters::SELF", part);
+            named == allowed || named.starts_with(&format!("{allowed}::"))
+        })
+    };
+    let named = Named::by(source);
+    let ours = named.ours.iter().filter(|named| !allowed(named));
+    let mut outward: Vec<_> = ours.map(|named| format!("{path}: {part} names {named}")).collect();
+    if let Crates::Only(allowed) = crates {
+        let others = named.others.intersection(known);
+        let others = others.filter(|outer| !allowed.contains(&outer.as_str()));
+        outward.extend(others.map(|outer| format!("{path}: {part} names the crate {outer}")));
+    }
+    outward
+}
+
 #[test]
 fn dependencies_point_inward() {
     let known = dependencies();
-    assert!(known.contains("tokio") && known.contains("tonic"));
-    let mut outward = Vec::new();
-    for source in sources() {
-        let (path, part) = (source.path.display(), &source.part);
-        let layer = part.split("::").next().unwrap();
-        let Some((_, parts, crates)) = RULES.iter().find(|(name, ..)| *name == layer) else {
-            panic!("{path} belongs to no part of the list");
-        };
-        let allowed = |named: &str| {
-            parts.iter().any(|allowed| {
-                let allowed = allowed.replace("adapters::SELF", part);
-                named == allowed || named.starts_with(&format!("{allowed}::"))
-            })
-        };
-        let named = Named::by(&source);
-        for named in named.ours.iter().filter(|named| !allowed(named)) {
-            outward.push(format!("{path}: {part} names crate::{named}"));
-        }
-        if let Crates::Only(allowed) = crates {
-            for outer in named.others.intersection(&known) {
-                if !allowed.contains(&outer.as_str()) {
-                    outward.push(format!("{path}: {part} names the crate {outer}"));
-                }
-            }
-        }
-    }
+    assert!(["tokio", "tonic", "kube"].iter().all(|name| known.contains(*name)));
+    let of = |tree: &Tree| -> Vec<_> {
+        sources(tree).iter().flat_map(|source| outward(source, tree.rules, &known)).collect()
+    };
+    let outward = [of(&PROVIDER), of(&CTL)].concat();
     assert!(outward.is_empty(), "these dependencies point outward:\n{}", outward.join("\n"));
+}
+
+/// One invented file for each rule of the second program, which breaks it.
+#[test]
+fn each_rule_of_the_second_program_finds_what_breaks_it() {
+    let known = dependencies();
+    for (file, text, found) in [
+        ("domain", "use crate::ports::objects::Object;", "ports::objects::Object"),
+        ("domain", "use crate::adapters::etcd::Etcd;", "adapters::etcd::Etcd"),
+        ("domain", "use vault_kube_kms::adapters::grpc;", "vault_kube_kms::adapters::grpc"),
+        ("domain", "fn f() { kube::Client::try_default(); }", "the crate kube"),
+        ("ports", "use crate::cli::run;", "cli::run"),
+        ("ports", "use tokio::fs;", "the crate tokio"),
+        ("adapters::etcd", "use super::snapshot::Pages;", "adapters::snapshot::Pages"),
+        ("adapters::etcd", "use crate::cli::outcome;", "cli::outcome"),
+    ] {
+        let module = file.split("::").chain(["file"]).map(str::to_owned).collect::<Vec<_>>();
+        let module = if file == "adapters::etcd" { module[..2].to_vec() } else { module };
+        let (path, part, text) = (PathBuf::new(), file.to_owned(), text.to_owned());
+        let outward = outward(&Source { path, part, module, text }, CTL.rules, &known);
+        assert!(matches!(&*outward, [line] if line.ends_with(found)), "{file}: {outward:?}");
+    }
 }
 
 #[test]
 fn the_domain_reads_no_clock_and_no_file() {
-    for source in sources().iter().filter(|source| ["domain", "ports"].contains(&&*source.part)) {
-        let named = Named::by(source).words;
+    let all = [PROVIDER, CTL].into_iter().flat_map(|tree| sources(&tree));
+    for source in all.filter(|source| ["domain", "ports"].contains(&&*source.part)) {
+        let named = Named::by(&source).words;
         for forbidden in ["fs", "net", "env", "thread", "io", "Instant", "SystemTime"] {
             assert!(!named.contains(forbidden), "{}: {forbidden}", source.path.display());
         }
@@ -274,7 +348,7 @@ fn the_domain_reads_no_clock_and_no_file() {
 #[test]
 fn no_keeper_is_named_outside_its_folder_and_the_registry() {
     let mut elsewhere = Vec::new();
-    for source in sources() {
+    for source in sources(&PROVIDER) {
         let path = source.path.to_str().unwrap();
         if NAMED_ON_PURPOSE.iter().any(|(file, _)| path.ends_with(file)) {
             continue;
