@@ -14,25 +14,34 @@ fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// Returns the crates that are linked into the program on Linux or run during its build, with all
-/// features.
-fn used() -> BTreeSet<String> {
+const PROVIDER: &str = "vault-kube-kms";
+const CTL: &str = "vault-kube-kmsctl";
+
+/// Returns the crates that are linked into a program of this workspace on Linux or run during its
+/// build, with all features.
+fn used(package: &str) -> BTreeSet<String> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
     cargo.args(["tree", "--locked", "--quiet", "--all-features", "--edges=normal,build"]);
-    cargo.args(["--package=vault-kube-kms", "--prefix=none", "--format={p}"]);
+    cargo.args(["--package", package, "--prefix=none", "--format={p}"]);
     cargo.args(["--target=x86_64-unknown-linux-gnu"]);
     let output = cargo.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
     let names = text.lines().filter_map(|line| line.split_whitespace().next());
-    names
-        .filter(|name| !["kms-keeper", "vault-kube-kms"].contains(name))
-        .map(str::to_owned)
-        .collect()
+    names.filter(|name| !["kms-keeper", PROVIDER, CTL].contains(name)).map(str::to_owned).collect()
 }
 
-/// Each crate of the table in `supply-chain/README.md`, with its owner. A row is
+/// Returns the tables of `supply-chain/README.md`: of the provider, and of what only the second
+/// program links.
+fn tables() -> [String; 2] {
+    let text = read("supply-chain/README.md");
+    let (provider, ctl) =
+        text.split_once("\n## Crates that only vault-kube-kmsctl links\n").unwrap();
+    [provider.to_owned(), ctl.to_owned()]
+}
+
+/// Returns each crate of a table in `supply-chain/README.md`, with its owner. A row is
 /// `| owner | crates | why |`.
 fn trusted(table: &str) -> BTreeMap<String, String> {
     let mut trusted = BTreeMap::new();
@@ -51,17 +60,53 @@ fn trusted(table: &str) -> BTreeMap<String, String> {
     trusted
 }
 
-#[test]
-fn each_crate_of_the_program_is_trusted_for_a_reason() {
-    let (used, trusted) = (used(), trusted(&read("supply-chain/README.md")));
-    assert!(used.len() > 100, "{used:?}");
-    let listed: BTreeSet<_> = trusted.into_keys().collect();
-    let (unknown, unused) = (used.difference(&listed), listed.difference(&used));
+/// Requires a row for each crate of `used`, and no further row.
+fn require_trusted(used: &BTreeSet<String>, table: &str) {
+    let listed: BTreeSet<_> = trusted(table).into_keys().collect();
+    let (unknown, unused) = (used.difference(&listed), listed.difference(used));
     let (unknown, unused): (Vec<_>, Vec<_>) = (unknown.collect(), unused.collect());
     assert!(
         unknown.is_empty() && unused.is_empty(),
-        "supply-chain/README.md lacks {unknown:?}, and has {unused:?}, which are not used"
+        "a table of supply-chain/README.md lacks {unknown:?}, and has {unused:?}, which are not used"
     );
+}
+
+#[test]
+fn each_crate_of_the_provider_is_trusted_for_a_reason() {
+    let used = used(PROVIDER);
+    assert!(used.len() > 100, "{used:?}");
+    require_trusted(&used, &tables()[0]);
+}
+
+#[test]
+fn each_further_crate_of_the_second_program_is_trusted_for_a_reason() {
+    let further = &used(CTL) - &used(PROVIDER);
+    assert!(further.len() > 30, "{further:?}");
+    require_trusted(&further, &tables()[1]);
+}
+
+/// Returns the names of the crates in `[dependencies]` of a manifest.
+fn dependencies(manifest: &str) -> BTreeSet<String> {
+    let text = read(manifest);
+    let (_, rest) = text.split_once("\n[dependencies]\n").unwrap();
+    let section = rest.split("\n[").next().unwrap();
+    let names = section.lines().filter_map(|line| line.split([' ', '.', '=']).next());
+    names.filter(|name| !name.is_empty() && !name.starts_with('#')).map(str::to_owned).collect()
+}
+
+/// The second program talks to etcd and to API servers. No crate that it needs for that, and no
+/// crate behind it, may reach the provider.
+#[test]
+fn the_provider_links_no_crate_that_is_of_the_second_program() {
+    let provider = used(PROVIDER);
+    let own = &dependencies("kmsctl/Cargo.toml") - &dependencies("Cargo.toml");
+    let own: BTreeSet<_> = own.into_iter().filter(|name| name != PROVIDER).collect();
+    for name in ["clap", "indicatif", "k8s-openapi", "kube", "serde-saphyr"] {
+        assert!(own.contains(name), "{name} is a dependency of the provider, or of neither");
+    }
+    let both: Vec<_> = own.intersection(&provider).collect();
+    assert!(both.is_empty(), "the provider links {both:?}");
+    assert!(!used(CTL).is_subset(&provider) && !provider.contains("kube-client"));
 }
 
 #[test]
