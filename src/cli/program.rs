@@ -7,7 +7,7 @@ use zeroizing_alloc::ZeroAlloc;
 
 use super::{
     command::{self, Identity},
-    version::VERSION,
+    version::{self, VERSION},
 };
 use crate::{
     adapters::telemetry::outlets,
@@ -24,6 +24,10 @@ pub type WipingAllocator = ZeroAlloc<System>;
 
 /// The allocator of a program, for its `#[global_allocator]`.
 pub const WIPING: WipingAllocator = ZeroAlloc(System);
+
+/// The version of this crate, its commit, and whether this is a FIPS build, such as
+/// `0.2.0 (commit 0123456789ab, no FIPS build)`.
+pub const BUILD: &str = version::BUILD;
 
 /// Writes the `main` of a program with the given keepers, the default first. The program has the
 /// name of its file, and the version and description of its package. Its memory is wiped when it is

@@ -18,16 +18,24 @@ macro_rules! module {
     };
 }
 
-/// The name, the version, the commit, and whether this is a FIPS build.
-pub(super) const VERSION: &str = concat!(
-    "vault-kube-kms ",
-    env!("CARGO_PKG_VERSION"),
-    " (commit ",
-    env!("VAULT_KUBE_KMS_COMMIT"),
-    ", ",
-    module!(),
-    ")"
-);
+macro_rules! build {
+    () => {
+        concat!(
+            env!("CARGO_PKG_VERSION"),
+            " (commit ",
+            env!("VAULT_KUBE_KMS_COMMIT"),
+            ", ",
+            module!(),
+            ")"
+        )
+    };
+}
+
+/// The version, the commit, and whether this is a FIPS build.
+pub(super) const BUILD: &str = build!();
+
+/// The name of the program, and [`BUILD`].
+pub(super) const VERSION: &str = concat!("vault-kube-kms ", build!());
 
 /// Returns whether the cryptographic module is in FIPS mode.
 pub(super) fn is_fips() -> bool {

@@ -10,9 +10,9 @@ mod table;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use outcome::Outcome;
-use vault_kube_kms::adapters::system::hardening;
+use vault_kube_kms::{adapters::system::hardening, cli::program::BUILD};
 
 use crate::domain::problem::Problem;
 
@@ -25,7 +25,7 @@ const USAGE: u8 = 64;
 /// Exit codes: 0 when the answer is good, 1 when it is not, 2 when there is no answer, 64 for wrong
 /// usage.
 #[derive(Debug, Parser)]
-#[command(name = "vault-kube-kmsctl", version)]
+#[command(name = "vault-kube-kmsctl", version, long_version = BUILD)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -57,6 +57,12 @@ impl Command {
             Self::Rotation(args) => rotation::run(*args).await,
         }
     }
+}
+
+/// Returns the description of the command line, for the manual pages and the completions.
+#[must_use]
+pub fn description() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command that `args` (with the program's name) ask for.
