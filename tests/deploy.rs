@@ -96,7 +96,10 @@ fn with_this_version(text: &str, mark: &str) -> String {
 #[test]
 fn the_files_that_name_a_version_name_this_one() {
     for (file, marks) in [
-        ("README.md", &["vault-kube-kms_", "vault-kube-kms-"][..]),
+        (
+            "README.md",
+            &["vault-kube-kms_", "vault-kube-kms-", "vault-kube-kmsctl_", "vault-kube-kmsctl-"][..],
+        ),
         ("distributions/talos.md", &["vault-kube-kms:"]),
         ("kubernetes/sidecar/kustomization.yaml", &["newTag: "]),
         ("static-pod/vault-kube-kms.yaml", &["localhost/vault-kube-kms:"]),

@@ -22,9 +22,22 @@ const (
 	next  = "next"
 )
 
-// file returns the path of a package file, such as "*.deb" of first.
+// These are the names of the programs and of their packages.
+const (
+	provider = "vault-kube-kms"
+	kmsctl   = "vault-kube-kmsctl"
+)
+
+// file returns the path of a file of the provider, such as "*.deb" of first.
 func file(t *testing.T, folder, pattern string) string {
 	t.Helper()
+	return fileOf(t, provider, folder, pattern)
+}
+
+// fileOf returns the path of a file of a program. The name is followed by the version.
+func fileOf(t *testing.T, program, folder, pattern string) string {
+	t.Helper()
+	pattern = program + `[_\-]` + pattern
 	found, err := filepath.Glob(filepath.Join(suite.Needed(t, "PACKAGES"), folder, pattern))
 	if err != nil || len(found) != 1 {
 		t.Fatalf("%s in %s: %v, %v", pattern, folder, found, err)

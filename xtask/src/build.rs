@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    release::NAME,
+    release::Program,
     run::{Failure, output, run},
     tools,
 };
@@ -32,8 +32,9 @@ pub(crate) struct Build {
 }
 
 impl Build {
-    /// Builds the program and returns its path.
-    pub(crate) fn run(&self) -> Result<PathBuf, Failure> {
+    /// Builds a program and returns its path. A call builds one program, because Cargo would give
+    /// the crates of two programs the features that either needs.
+    pub(crate) fn run(&self, program: &Program) -> Result<PathBuf, Failure> {
         let auditable = tools::cargo("cargo-auditable", "0.7.7")?;
         let tools = auditable.parent().ok_or("cargo-auditable is in no folder")?;
         let mut path = vec![tools.to_owned()];
@@ -50,7 +51,7 @@ impl Build {
         }
         cargo
             .current_dir(&self.sources)
-            .args(["build", "--locked", "--release", "--package", NAME])
+            .args(["build", "--locked", "--release", "--package", program.name])
             .env("CARGO_TARGET_DIR", &self.target)
             .env("CARGO_ENCODED_RUSTFLAGS", self.rustflags()?.join("\u{1f}"))
             .env("SOURCE_DATE_EPOCH", source_date(&self.sources)?)
@@ -67,7 +68,7 @@ impl Build {
             cargo.env("CARGO_HOME", home);
         }
         run(&mut cargo)?;
-        Ok(self.target.join("release").join(NAME))
+        Ok(self.target.join("release").join(program.name))
     }
 
     /// Fetches the packages, so that their folders exist when `rustflags` lists them.

@@ -35,8 +35,8 @@ cargo xtask soak             load, faults, rotations and kills; the default is 3
 cargo xtask hostile          floods and a scan of the memory; prints the cost of each flood
 cargo xtask fuzz [SECONDS]   runs the fuzz targets with hostile bytes; the default is 60 s in total
 cargo xtask deny             checks the dependencies: licences, sources, duplicates, advisories
-cargo xtask release          makes the program, archive, deb and rpm, with checksums, SBOM and VEX, in
-        [--advisories-unchecked]   target/release-files
+cargo xtask release          makes both programs, an archive, deb and rpm of each, with checksums, SBOM and VEX,
+        [--advisories-unchecked]   in target/release-files
 cargo xtask author           tests a crate made from examples/keeper-template, and examples/aws-kms with its
                              program; builds both outside of the workspace
 cargo xtask deploy           tests scripts, alerts and dashboard; causes each alert under a real Prometheus
@@ -49,6 +49,7 @@ cargo xtask image            builds the container images, the plain one twice, i
 cargo xtask package          tests archive, deb and rpm: runs linters, compares two builds, and installs,
                              upgrades and removes them in separate roots and in a booted container
 cargo xtask reproducible     makes a release, and checks that a build in another folder gives the same bytes
+        [--all]                    also of vault-kube-kmsctl
 cargo xtask cluster up       starts a control plane to try: OpenBao, etcd, the plugin, kube-apiserver
         [--replicas N] [--keeper openbao|local] [--kubernetes 1.37.2|1.36.3|1.31.0]
 cargo xtask cluster status   prints what runs, and what the API servers report about their plugins
@@ -78,7 +79,8 @@ fn main() -> ExitCode {
         ["release", "--advisories-unchecked"] => release::files().map(drop),
         ["image"] => image::all().map(drop),
         ["package"] => tools::openbao().and_then(|bao| package::test(bao.as_deref())),
-        ["reproducible"] => reproducible::check(),
+        ["reproducible"] => reproducible::check(false),
+        ["reproducible", "--all"] => reproducible::check(true),
         ["tools"] => tools::openbao()
             .and_then(|_| control_plane::build(control_plane::KUBERNETES))
             .and_then(|_| control_plane::node())

@@ -1,4 +1,4 @@
-//! Makes the archive and the packages of a release: three formats of one folder of files.
+//! Makes the archive and the packages of a program: three formats of one folder of files.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use crate::{
     cache,
     control_plane::Part,
     debian,
-    release::{self, NAME},
+    release::{self, CTL, NAME, PROVIDER, Program},
     run::{Failure, output, root, run, say, target},
     test,
 };
@@ -31,13 +31,15 @@ const PACKAGED: &str = "/usr/bin/";
 /// The content of the archive and the packages.
 #[derive(Clone, Copy)]
 pub(crate) struct Contents<'a> {
+    pub(crate) of: &'a Program,
+    /// The path of the program.
     pub(crate) program: &'a Path,
     /// The bill of materials.
     pub(crate) bom: &'a Path,
     pub(crate) version: &'a str,
     /// The time of all files, in seconds since 1970.
     pub(crate) date: &'a str,
-    /// Text that is appended to the environment file, to test an upgrade that changes the file.
+    /// Text that is appended to the environment file of a service, to test an upgrade that changes the file.
     pub(crate) more_settings: &'a str,
 }
 
@@ -49,12 +51,12 @@ impl Contents<'_> {
         self.fill(stage.path())?;
         let mut names = vec![self.archive(stage.path(), into)?];
         for (packager, name) in [
-            ("deb", format!("{NAME}_{}-1_{ARCH}.deb", self.version)),
-            ("rpm", format!("{NAME}-{}-1.x86_64.rpm", self.version)),
+            ("deb", format!("{}_{}-1_{ARCH}.deb", self.of.name, self.version)),
+            ("rpm", format!("{}-{}-1.x86_64.rpm", self.of.name, self.version)),
         ] {
             let mut nfpm = Command::new(nfpm()?);
             nfpm.current_dir(stage.path()).args(["package", "--packager", packager, "--config"]);
-            nfpm.arg(root().join("deploy/package/nfpm.yaml")).arg("--target").arg(into.join(&name));
+            nfpm.arg(self.deploy().join("nfpm.yaml")).arg("--target").arg(into.join(&name));
             nfpm.env("VERSION", self.version).env("MAINTAINER", MAINTAINER);
             output(nfpm.env("SOURCE_DATE_EPOCH", self.date))?;
             names.push(name);
@@ -62,44 +64,42 @@ impl Contents<'_> {
         Ok(names)
     }
 
+    /// Returns the folder of the program's files for packages.
+    fn deploy(&self) -> PathBuf {
+        root().join("deploy").join(self.of.deploy_folder)
+    }
+
     fn fill(&self, stage: &Path) -> Result<(), Failure> {
         let (archive, package) = (stage.join("archive"), stage.join("package"));
-        let (units, completion) = (archive.join("config/systemd"), archive.join("completion"));
-        for folder in [&units, &completion, &package] {
+        let (completion, pages) = (archive.join("completion"), package.join("manual"));
+        for folder in [&completion, &pages] {
             fs::create_dir_all(folder)?;
         }
-        fs::copy(self.program, archive.join(NAME))?;
-        fs::copy(self.bom, archive.join(format!("{NAME}.cdx.json")))?;
+        fs::copy(self.program, archive.join(self.of.name))?;
+        fs::copy(self.bom, archive.join(self.of.bom()))?;
         for name in ["LICENSE", "CHANGELOG.md"] {
             fs::copy(root().join(name), archive.join(name))?;
         }
-        let deploy = root().join("deploy");
-        for entry in fs::read_dir(deploy.join("systemd"))? {
+        for entry in fs::read_dir(self.deploy())? {
             let entry = entry?;
-            fs::copy(entry.path(), units.join(entry.file_name()))?;
-        }
-        let settings = units.join(format!("{NAME}.env"));
-        fs::write(&settings, fs::read_to_string(&settings)? + self.more_settings)?;
-        for shell in ["bash", "zsh", "fish"] {
-            let name = format!("completion.{shell}");
-            fs::copy(deploy.join("package").join(&name), completion.join(name))?;
-        }
-        let page = format!("{NAME}.8");
-        fs::copy(deploy.join("package").join(&page), archive.join(&page))?;
-        for name in
-            ["copyright", "lintian-overrides", "postinstall.sh", "preremove.sh", "postremove.sh"]
-        {
-            fs::copy(deploy.join("package").join(name), package.join(name))?;
-        }
-        for unit in [format!("{NAME}.service"), format!("{NAME}@.service")] {
-            let text = fs::read_to_string(units.join(&unit))?;
-            if text.matches(LOCAL).count() != 1 {
-                return Err(format!("{unit} does not name {LOCAL} once").into());
+            let (from, name) = (entry.path(), entry.file_name());
+            let name = name.to_str().ok_or("the name of a file is not UTF-8")?;
+            if name.starts_with("completion.") {
+                fs::copy(from, completion.join(name))?;
+            } else if from.extension().is_some_and(|end| end == "8") {
+                fs::copy(&from, archive.join(name))?;
+                fs::copy(from, pages.join(name))?;
+                run(Command::new("gzip").args(["-9", "--no-name"]).arg(pages.join(name)))?;
+            } else if from.is_file() {
+                fs::copy(from, package.join(name))?;
             }
-            fs::write(package.join(unit), text.replace(LOCAL, PACKAGED))?;
         }
-        run(Command::new("gzip").args(["-9", "--no-name", "--keep"]).arg(archive.join(&page)))?;
-        fs::rename(archive.join(format!("{page}.gz")), package.join(format!("{page}.gz")))?;
+        let copyright = fs::read_to_string(root().join("deploy/package/copyright"))?;
+        let bom = PROVIDER.bom();
+        fs::write(package.join("copyright"), copyright.replace(&bom, &self.of.bom()))?;
+        if self.of.is_service {
+            self.fill_units(&archive.join("config/systemd"), &package)?;
+        }
         let date =
             output(Command::new("date").args(["-u", "+%FT%TZ", "-d"]).arg(self.since_1970()))?;
         let changelog = format!(
@@ -111,12 +111,31 @@ impl Contents<'_> {
         Ok(fs::write(package.join("changelog.yaml"), changelog)?)
     }
 
+    /// Copies the units to `units`, and those with the path of packages to `package`.
+    fn fill_units(&self, units: &Path, package: &Path) -> Result<(), Failure> {
+        fs::create_dir_all(units)?;
+        for entry in fs::read_dir(root().join("deploy/systemd"))? {
+            let entry = entry?;
+            fs::copy(entry.path(), units.join(entry.file_name()))?;
+        }
+        let settings = units.join(format!("{NAME}.env"));
+        fs::write(&settings, fs::read_to_string(&settings)? + self.more_settings)?;
+        for unit in [format!("{NAME}.service"), format!("{NAME}@.service")] {
+            let text = fs::read_to_string(units.join(&unit))?;
+            if text.matches(LOCAL).count() != 1 {
+                return Err(format!("{unit} does not name {LOCAL} once").into());
+            }
+            fs::write(package.join(unit), text.replace(LOCAL, PACKAGED))?;
+        }
+        Ok(())
+    }
+
     fn since_1970(&self) -> String {
         format!("@{}", self.date)
     }
 
     fn archive(&self, stage: &Path, into: &Path) -> Result<String, Failure> {
-        let name = format!("{NAME}_{}_linux_{ARCH}.tar", self.version);
+        let name = format!("{}_{}_linux_{ARCH}.tar", self.of.name, self.version);
         run(Command::new("tar")
             .args(["--create", "--sort=name", "--owner=0", "--group=0", "--numeric-owner"])
             .args(["--format=gnu", "--mode=u=rwX,go=rX"])
@@ -166,29 +185,23 @@ pub(crate) fn test(bao: Option<&Path>) -> Result<(), Failure> {
     if debian::packages(TOOLS)?.is_none() {
         return Ok(());
     }
-    let program = release::files()?;
+    let programs = release::files()?;
     let (files, packages) = (target().join("release-files"), target().join("packages"));
     drop(fs::remove_dir_all(&packages));
     fs::create_dir_all(&packages)?;
     symlink(&files, packages.join("first"))?;
     let (version, date) = (release::version()?, source_date(&root())?);
-    let bom = files.join(format!("{NAME}.cdx.json"));
-    let again = Contents {
-        program: &program,
-        bom: &bom,
-        version: &version,
-        date: &date,
-        more_settings: "",
-    };
-    let next = Contents {
-        version: &format!("{version}.1"),
-        more_settings: "# Of the next version.\n",
-        ..again
-    };
-    for (folder, contents) in [("again", &again), ("next", &next)] {
+    let later = format!("{version}.1");
+    for (folder, version, more_settings) in
+        [("again", &version, ""), ("next", &later, "# Of the next version.\n")]
+    {
         let into = packages.join(folder);
         fs::create_dir(&into)?;
-        contents.write(&into)?;
+        for (of, program) in [PROVIDER, CTL].iter().zip(&programs) {
+            let bom = files.join(of.bom());
+            let (bom, date) = (bom.as_path(), date.as_str());
+            Contents { of, program, bom, version, date, more_settings }.write(&into)?;
+        }
     }
     let rootfs = cache::tool("rootfs-bookworm", &ROOT.join(" "), |draft| {
         say("making the root of a Debian with systemd (once; half a minute)");
@@ -197,6 +210,7 @@ pub(crate) fn test(bao: Option<&Path>) -> Result<(), Failure> {
     })?;
     say("Go: packages, installed, booted, upgraded and removed");
     let mut go = test::suite("packages", "10m", bao);
-    go.env("PROVIDER", &program).env("PACKAGES", &packages);
+    let [provider, ctl] = &programs;
+    go.env("PROVIDER", provider).env("KMSCTL", ctl).env("PACKAGES", &packages);
     run(go.env("ROOTFS", rootfs.join("rootfs.tar")).env("DEPLOY", root().join("deploy")))
 }

@@ -9,17 +9,19 @@ use std::{
 
 use crate::{
     build::{Build, cargo_home},
-    release,
+    release::{self, CTL, PROVIDER, Program},
     run::{Failure, output, root, run, say, target},
 };
 
-/// Makes the release here, builds the last commit in a clone, and compares the bytes.
-pub(crate) fn check() -> Result<(), Failure> {
+/// Makes the release here, builds the last commit in a clone, and compares the bytes of the
+/// provider. `all` also compares the second program.
+pub(crate) fn check(all: bool) -> Result<(), Failure> {
     let git = |args: &[&str]| output(Command::new("git").current_dir(root()).args(args));
     if !git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty() {
         return Err("a clone lacks uncommitted changes; commit them first".into());
     }
     let here = release::files()?;
+    let compared: &[Program] = if all { &[PROVIDER, CTL] } else { &[PROVIDER] };
     let place = tempfile::Builder::new().prefix("reproducible-").tempdir()?;
     let sources = place.path().join("a-folder/with-another-and-longer-name");
     fs::create_dir_all(&sources)?;
@@ -30,29 +32,43 @@ pub(crate) fn check() -> Result<(), Failure> {
     let home = another_home(place.path())?;
     let build =
         Build { target: sources.join("target"), sources: sources.clone(), cargo_home: Some(home) };
-    let there = build.run()?;
-    let (one, other) = (fs::read(&here)?, fs::read(&there)?);
+    let mut folders = vec![root(), target(), cargo_home()?, place.path().to_owned()];
+    folders.extend(std::env::var_os("HOME").map(Into::into));
+    for (program, here) in compared.iter().zip(&here) {
+        let there = build.run(program)?;
+        compare(program, here, &there, &folders)?;
+    }
+    Ok(())
+}
+
+/// Compares the bytes of two builds of a program, and searches them for paths below `folders`.
+fn compare(
+    program: &Program,
+    here: &Path,
+    there: &Path,
+    folders: &[PathBuf],
+) -> Result<(), Failure> {
+    let name = program.name;
+    let (one, other) = (fs::read(here)?, fs::read(there)?);
     if let Some(at) = first_difference(&one, &other) {
         let kept = target().join("not-reproducible");
         fs::create_dir_all(&kept)?;
         fs::copy(here, kept.join("here"))?;
         fs::copy(there, kept.join("there"))?;
         return Err(format!(
-            "two builds differ: {} and {} bytes, the first other one is at {at}; see {}",
+            "two builds of {name} differ: {} and {} bytes, the first other one is at {at}; see {}",
             one.len(),
             other.len(),
             kept.display()
         )
         .into());
     }
-    let mut folders = vec![root(), target(), cargo_home()?, place.path().to_owned()];
-    folders.extend(std::env::var_os("HOME").map(Into::into));
     for folder in folders {
-        if names(&one, &folder) {
-            return Err(format!("the program names the builder's {}", folder.display()).into());
+        if names(&one, folder) {
+            return Err(format!("{name} names the builder's {}", folder.display()).into());
         }
     }
-    say(&format!("{} bytes, equal in both folders; no path of this machine", one.len()));
+    say(&format!("{name}: {} bytes, equal in both folders; no path of this machine", one.len()));
     Ok(())
 }
 

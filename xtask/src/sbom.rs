@@ -1,11 +1,11 @@
-//! Makes the bill of materials of the program, in the `CycloneDX` format.
+//! Makes the bill of materials of a program, in the `CycloneDX` format.
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use serde_json::Value;
 
 use crate::{
-    release::NAME,
+    release::{CTL, NAME, PROVIDER, Program},
     run::{Failure, output, root, run, say},
     tools,
 };
@@ -16,9 +16,9 @@ const PLATFORM: &str = "x86_64-unknown-linux-gnu";
 /// Names and versions of packages.
 type Packages = BTreeSet<(String, String)>;
 
-/// Returns the bill of materials of the program on [`PLATFORM`]: the packages that are linked into
+/// Returns the bill of materials of `program` on [`PLATFORM`]: the packages that are linked into
 /// it, and the procedural macros that generated code. `date` is in seconds since 1970.
-pub(crate) fn make(date: &str) -> Result<Value, Failure> {
+pub(crate) fn make(program: &Program, date: &str) -> Result<Value, Failure> {
     let cyclonedx = tools::cargo("cargo-cyclonedx", "0.5.9")?;
     // The tool writes one file beside the manifest of each package in the workspace.
     let draft = ".sbom-draft";
@@ -27,19 +27,16 @@ pub(crate) fn make(date: &str) -> Result<Value, Failure> {
         .args(["cyclonedx", "--quiet", "--quiet", "--format=json", "--spec-version=1.5"])
         .args(["--no-build-deps", "--target", PLATFORM, "--override-filename", draft])
         .env("SOURCE_DATE_EPOCH", date))?;
-    let written = root().join(format!("{draft}.json"));
-    let text = fs::read_to_string(&written)?;
-    fs::remove_file(written)?;
-    for package in ["kms-keeper", "xtask"] {
-        fs::remove_file(root().join(package).join(format!("{draft}.json")))?;
+    let written = |folder: &str| root().join(folder).join(format!("{draft}.json"));
+    let text = fs::read_to_string(written(program.crate_folder))?;
+    for folder in [PROVIDER.crate_folder, CTL.crate_folder, "kms-keeper", "xtask"] {
+        fs::remove_file(written(folder))?;
     }
     // The tool names the package by its path on this machine, so the name replaces the path.
     let here = format!("path+file://{}", root().canonicalize()?.display());
     let mut bom: Value = serde_json::from_str(&text.replace(&here, NAME))?;
-    if let Some(component) = bom.pointer_mut("/metadata/component") {
-        strip_paths(component);
-    }
-    leave_out(&mut bom, &linked("normal")?);
+    strip_paths(&mut bom);
+    leave_out(&mut bom, &linked(program, "normal")?);
     Ok(bom)
 }
 
@@ -81,14 +78,15 @@ fn strip_paths(value: &mut Value) {
     }
 }
 
-/// Compares `bom`, and the list that is embedded in `program`, with Cargo's own lists.
-pub(crate) fn check(bom: &Value, program: &Path) -> Result<(), Failure> {
-    same("the bill of materials", &components(bom), &linked("normal")?)?;
+/// Compares `bom`, and the list that is embedded in the program at `path`, with Cargo's own lists.
+pub(crate) fn check(program: &Program, bom: &Value, path: &Path) -> Result<(), Failure> {
+    same("the bill of materials", &components(bom), &linked(program, "normal")?)?;
     // The list in the program may have more packages, because it also comes from `cargo metadata`.
     // `cargo audit bin` reads it.
-    let (list, linked) = (embedded(program)?, linked("normal,no-proc-macro")?);
+    let (list, linked) = (embedded(path)?, linked(program, "normal,no-proc-macro")?);
     let surplus: Vec<_> = list.difference(&linked).collect();
-    say(&format!("the list in the program has {} crates, {surplus:?} not linked", list.len()));
+    let name = program.name;
+    say(&format!("the list in {name} has {} crates, {surplus:?} not linked", list.len()));
     same("the list in the program", &list.intersection(&linked).cloned().collect(), &linked)?;
     if bom.to_string().contains(root().to_str().ok_or("not UTF-8")?) {
         return Err("the bill of materials names the builder's folder".into());
@@ -105,18 +103,19 @@ fn same(what: &str, found: &Packages, expected: &Packages) -> Result<(), Failure
     Err(format!("{what} lacks {absent:?} and has {surplus:?}, which Cargo does not link").into())
 }
 
-/// Returns the packages that Cargo links into the program by `edges`, without the program itself.
-fn linked(edges: &str) -> Result<Packages, Failure> {
+/// Returns the packages that Cargo links into `program` by `edges`, without the program itself.
+fn linked(program: &Program, edges: &str) -> Result<Packages, Failure> {
     let tree = output(
         Command::new(env!("CARGO"))
             .current_dir(root())
-            .args(["tree", "--locked", "--quiet", "--package", NAME, "--target", PLATFORM])
+            .args(["tree", "--locked", "--quiet", "--package", program.name])
+            .args(["--target", PLATFORM])
             .args(["--prefix=none", "--format={p}", "--edges", edges]),
     )?;
     let packages = tree.lines().filter_map(|line| {
         let (name, rest) = line.split_once(" v")?;
         let version = rest.split(' ').next()?;
-        (name != NAME).then(|| (name.to_owned(), version.to_owned()))
+        (name != program.name).then(|| (name.to_owned(), version.to_owned()))
     });
     Ok(packages.collect())
 }
