@@ -16,22 +16,43 @@ use super::{
 /// The scheme and authority that kube-apiserver sends since version 1.32.
 const ORIGIN: &str = "http://localhost";
 
+/// One HTTP/2 connection, for the client of any service.
+pub type Channel = BoxCloneService<Request<Body>, Response<Incoming>, hyper::Error>;
+
 /// The generated client over one HTTP/2 connection.
-pub type KmsClient =
-    KeyManagementServiceClient<BoxCloneService<Request<Body>, Response<Incoming>, hyper::Error>>;
+pub type KmsClient = KeyManagementServiceClient<Channel>;
 
 /// Connects to `address`. Sends `localhost` as authority, as kube-apiserver does since 1.32.
 ///
 /// # Errors
 /// Returns an error when no process listens at `address` or when the peer does not speak HTTP/2.
 pub async fn connect(address: &SocketAddress) -> io::Result<KmsClient> {
+    Ok(client(channel(address).await?))
+}
+
+/// Returns the client that uses `channel`.
+#[must_use]
+pub fn client(channel: Channel) -> KmsClient {
+    KeyManagementServiceClient::with_origin(channel, origin())
+}
+
+/// Returns the origin to send: `http://localhost`.
+#[must_use]
+pub fn origin() -> Uri {
+    Uri::from_static(ORIGIN)
+}
+
+/// Connects to `address`, for calls that [`KmsClient`] does not have. Give [`origin`] to a client of
+/// the channel.
+///
+/// # Errors
+/// Returns an error when no process listens at `address` or when the peer does not speak HTTP/2.
+pub async fn channel(address: &SocketAddress) -> io::Result<Channel> {
     let sender = open(address).await?;
-    let service = tower::service_fn(move |request| {
+    Ok(BoxCloneService::new(tower::service_fn(move |request| {
         let mut sender = sender.clone();
         async move { sender.send_request(request).await }
-    });
-    let origin = Uri::from_static(ORIGIN);
-    Ok(KeyManagementServiceClient::with_origin(BoxCloneService::new(service), origin))
+    })))
 }
 
 /// Waits until the server at `address` answers. Calls a method that no server has, so that the call
