@@ -6,3 +6,5 @@ pub mod etcd;
 pub mod installation;
 pub mod snapshot;
 pub mod statusz;
+pub mod hook;
+pub mod socket;

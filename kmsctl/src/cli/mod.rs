@@ -2,6 +2,7 @@
 
 mod init;
 mod inventory;
+mod conformance;
 mod outcome;
 mod progress;
 mod rotation;
@@ -47,6 +48,7 @@ enum Command {
     Init(Box<init::Args>),
     /// Shows where a rotation of the key is, on all nodes and API servers, and what to type next.
     Rotation(Box<rotation::Args>),
+    Conformance(conformance::Args),
 }
 
 impl Command {
@@ -55,6 +57,7 @@ impl Command {
             Self::Inventory(args) => inventory::run(*args).await,
             Self::Init(args) => init::run(*args).await,
             Self::Rotation(args) => rotation::run(*args).await,
+            Self::Conformance(args) => conformance::run(args).await,
         }
     }
 }

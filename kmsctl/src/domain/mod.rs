@@ -1,6 +1,7 @@
 //! Values and rules: what a stored object says about its encryption, and where a rotation is.
 //! Nothing here does I/O.
 
+pub mod conformance;
 pub mod envelope;
 pub mod finding;
 pub mod init;

@@ -1,5 +1,6 @@
 //! What the commands need from outside: one capability in each file.
 
 pub mod objects;
+pub mod plugin;
 pub mod seeds;
 pub mod source;
