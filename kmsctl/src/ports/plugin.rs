@@ -28,6 +28,12 @@ impl Refusal {
 
     /// The code of a call without an answer of a plugin: the connection failed, or speaks no gRPC.
     pub const NO_ANSWER: &str = "NoAnswer";
+
+    /// Returns whether the plugin gave no answer at all.
+    #[must_use]
+    pub fn is_silence(&self) -> bool {
+        [Self::LATE, Self::NO_ANSWER].contains(&self.code.as_str())
+    }
 }
 
 /// The answer of Status.

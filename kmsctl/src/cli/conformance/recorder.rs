@@ -1,9 +1,6 @@
 //! Makes the calls, and records the answers.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use aws_lc_rs::rand;
 use base64::{
@@ -11,7 +8,7 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE},
 };
 use futures_util::{StreamExt as _, future, stream};
-use tokio::time;
+use tokio::time::{self, Instant};
 use vault_kube_kms::domain::{
     envelope::{ANNOTATIONS_MAX, CIPHERTEXT_MAX},
     key_id::KEY_ID_MAX,
@@ -19,7 +16,7 @@ use vault_kube_kms::domain::{
 
 use crate::{
     domain::{
-        conformance::{Opened, Pair, Record, Restarted, Rotated, Size, Trial},
+        conformance::{Opened, Pair, Record, Restarted, Rotated, Size, Trial, UNCHANGED},
         problem::Problem,
     },
     ports::plugin::{Call, Hook, Plugin, Refusal, Socket, StatusAnswer, Wrapped},
@@ -101,7 +98,7 @@ pub(super) async fn record(
     let plugin = plugin.as_ref();
     let preflight = preflight(plugin, plan.wait).await;
     if let Some(Err(refusal)) = preflight.last().map(|call| &call.answer)
-        && [Refusal::NO_ANSWER, Refusal::LATE].contains(&refusal.code.as_str())
+        && refusal.is_silence()
     {
         return Err(unreachable(&refusal.text));
     }
@@ -275,7 +272,9 @@ fn shown_in(wrapped: &Wrapped, seed: &Seed) -> Option<&'static str> {
     let forms: Vec<&[u8]> = encoded.chain([&seed[..], hex.as_bytes()]).collect();
     let shows =
         |place: &[u8]| forms.iter().any(|form| place.windows(form.len()).any(|part| part == *form));
-    if shows(&wrapped.ciphertext) {
+    if wrapped.ciphertext == seed {
+        Some(UNCHANGED)
+    } else if shows(&wrapped.ciphertext) {
         Some("the ciphertext")
     } else if shows(wrapped.key_id.as_bytes()) {
         Some("the key id")
@@ -574,3 +573,7 @@ async fn restart(
     }
     restarted
 }
+
+#[cfg(test)]
+#[path = "recorder_tests.rs"]
+mod tests;

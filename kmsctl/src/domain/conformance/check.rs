@@ -8,6 +8,9 @@ use crate::ports::plugin::{Call, Refusal};
 /// The longest part of a plugin's text in the evidence, in characters.
 const TEXT_MAX: usize = 200;
 
+/// How many accepted requests the evidence names.
+const SHOWN: usize = 4;
+
 /// Returns `text` of a plugin on one line, in quotes, and shortened.
 pub(super) fn quoted(text: &str) -> String {
     let mut short: String = text.chars().take(TEXT_MAX).collect();
@@ -82,7 +85,10 @@ pub(super) fn all_refused(trials: &[Trial]) -> Verdict {
         (0, _) => skipped("nothing could be wrapped before"),
         (all, true) => holds(format!("{all} of {all} refused")),
         (all, false) => {
-            broken(format!("accepted {} of {all}: {}", accepted.len(), accepted.join(", ")))
+            let count = accepted.len();
+            let more = if count > SHOWN { ", ..." } else { "" };
+            let shown: Vec<_> = accepted.into_iter().take(SHOWN).collect();
+            broken(format!("accepted {count} of {all}: {}{more}", shown.join(", ")))
         }
     }
 }

@@ -69,14 +69,10 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "decrypt-limits",
         numbers: &[38],
-        title: "Requests at and over the limits of the API server are refused, and the plugin goes on",
+        title: "Requests at and over the limits of the API server have an answer in time, and the plugin goes on",
         severity: Severity::Warning,
         source: "envelope.go",
-        judge: |record| match record.alive.get("large requests").map(|call| &call.answer) {
-            Some(Err(refusal)) => broken(format!("Status after it: {refusal}")),
-            Some(Ok(_)) => all_refused(&record.large),
-            None => skipped("no call was made"),
-        },
+        judge: limits,
     },
     Rule {
         id: "decrypt-alike",
@@ -124,6 +120,21 @@ pub(super) const RULES: &[Rule] = &[
         },
     },
 ];
+
+fn limits(record: &Record) -> Verdict {
+    let silent = record.large.iter().find_map(|trial| match &trial.opened {
+        Opened::Refused(refusal) if refusal.is_silence() => Some((&trial.what, refusal)),
+        _ => None,
+    });
+    match (silent, record.alive.get("large requests").map(|call| &call.answer)) {
+        (Some((what, refusal)), _) => broken(format!("{what}: {refusal}")),
+        (None, Some(Err(refusal))) => broken(format!("Status after it: {refusal}")),
+        (None, Some(Ok(_))) if !record.large.is_empty() => {
+            holds(format!("{} requests have an answer", record.large.len()))
+        }
+        _ => skipped("nothing could be wrapped before"),
+    }
+}
 
 /// Judges the code and the text of each refused request.
 fn refused(record: &Record, fault: fn(&str, &str) -> Option<String>) -> Verdict {

@@ -23,7 +23,7 @@ mod transport;
 use serde::Serialize;
 
 pub use check::percentile;
-pub use record::{Opened, Pair, Record, Restarted, Rotated, Size, Trial};
+pub use record::{Opened, Pair, Record, Restarted, Rotated, Size, Trial, UNCHANGED};
 
 /// What a broken rule means for a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

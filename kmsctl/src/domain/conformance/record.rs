@@ -26,6 +26,9 @@ pub struct Trial {
     pub opened: Opened,
 }
 
+/// Where the plaintext is when Encrypt returns it as it was.
+pub const UNCHANGED: &str = "the ciphertext, unchanged";
+
 /// One Encrypt of 32 bytes between two Status calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {

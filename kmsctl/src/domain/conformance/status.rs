@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use vault_kube_kms::domain::key_id::KEY_ID_MAX;
 
 use super::{
-    Opened, Record, Rule, Severity, Verdict,
+    Opened, Record, Rule, Severity, UNCHANGED, Verdict,
     check::{Milliseconds, broken, every, holds, percentile, quoted, skipped},
 };
 use crate::ports::plugin::StatusAnswer;
@@ -152,7 +152,7 @@ fn preflight(record: &Record) -> Verdict {
     match (record.pairs.first(), record.reads.first()) {
         (Some(pair), read) => match (&pair.wrap.answer, read) {
             (Err(refusal), _) => broken(format!("Encrypt: {refusal}")),
-            (Ok(_), _) if pair.shown_in == Some("the ciphertext") => {
+            (Ok(_), _) if pair.shown_in == Some(UNCHANGED) => {
                 broken("Encrypt returned the plaintext")
             }
             (Ok(_), Some(read)) if read.opened == Opened::Same => {
