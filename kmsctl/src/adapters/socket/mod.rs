@@ -7,7 +7,7 @@ use std::{
     error::Error as _,
     io,
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -15,14 +15,14 @@ use prost::Message;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
-    time,
+    time::{self, Instant},
 };
 use tonic::{Request, Response, Status, client::Grpc};
 use tonic_prost::ProstCodec;
 use vault_kube_kms::adapters::grpc::{
     address::SocketAddress,
     client::{self, Channel},
-    wire::{DecryptRequest, EncryptRequest, StatusRequest},
+    wire::{DecryptRequest, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse},
 };
 
 use crate::ports::plugin::{Call, Foreign, Plugin, Refusal, Socket, StatusAnswer, Wrapped};
@@ -180,7 +180,7 @@ impl Plugin for Connection {
     async fn status(&self) -> Call<StatusAnswer> {
         let make = |channel, request| async move { client::client(channel).status(request).await };
         let call = self.measured(StatusRequest {}, self.socket.timeout, make).await;
-        let read = |answer: vault_kube_kms::adapters::grpc::wire::StatusResponse| StatusAnswer {
+        let read = |answer: StatusResponse| StatusAnswer {
             version: answer.version,
             healthz: answer.healthz,
             key_id: answer.key_id,
@@ -192,24 +192,20 @@ impl Plugin for Connection {
         let message = EncryptRequest { plaintext: plaintext.into(), uid: uid.into() };
         let make = |channel, request| async move { client::client(channel).encrypt(request).await };
         let call = self.measured(message, self.socket.timeout, make).await;
-        let read = |answer: vault_kube_kms::adapters::grpc::wire::EncryptResponse| Wrapped {
-            ciphertext: answer.ciphertext.into(),
+        let read = |answer: EncryptResponse| Wrapped {
+            ciphertext: answer.ciphertext,
             key_id: answer.key_id,
-            annotations: answer.annotations.into_iter().map(|(k, v)| (k, v.into())).collect(),
+            annotations: answer.annotations.into_iter().collect(),
         };
         Call { took: call.took, answer: call.answer.map(read) }
     }
 
     async fn decrypt(&self, wrapped: &Wrapped, uid: &str) -> Call<Vec<u8>> {
         let message = DecryptRequest {
-            ciphertext: wrapped.ciphertext.clone().into(),
+            ciphertext: wrapped.ciphertext.clone(),
             uid: uid.into(),
             key_id: wrapped.key_id.clone(),
-            annotations: wrapped
-                .annotations
-                .iter()
-                .map(|(name, value)| (name.clone(), value.clone().into()))
-                .collect(),
+            annotations: wrapped.annotations.clone().into_iter().collect(),
         };
         let make = |channel, request| async move { client::client(channel).decrypt(request).await };
         let call = self.measured(message, self.socket.timeout, make).await;

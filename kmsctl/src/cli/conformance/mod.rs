@@ -26,8 +26,7 @@ use crate::{
 /// drives the client of kube-apiserver itself against the same socket.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The socket of the plugin: unix:///path, unix:///@name, or a path.
-    #[arg(value_name = "SOCKET", value_parser = SocketAddress::parse)]
+    #[arg(value_name = "SOCKET", help = "The socket of the plugin: unix:///path, unix:///@name, or a path", value_parser = SocketAddress::parse)]
     socket: SocketAddress,
     /// The deadline of each call in seconds: the timeout of the `EncryptionConfiguration`.
     #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = clap::value_parser!(u64).range(1..=600))]
@@ -50,8 +49,7 @@ pub(super) struct Args {
     /// The form of the report on standard output.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
-    /// A file for the report in JUnit's XML.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help = "A file for the report in JUnit's XML", value_name = "FILE")]
     junit: Option<PathBuf>,
 }
 

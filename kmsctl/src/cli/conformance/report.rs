@@ -1,4 +1,4 @@
-//! The report: text for people, JSON, and JUnit.
+//! The report: text for people, JSON, and `JUnit`.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -43,6 +43,8 @@ struct Line {
 /// What the calls took. Durations are in milliseconds.
 #[derive(Debug, Serialize)]
 struct Figures {
+    /// Until Status was ok, and a round trip worked.
+    ready_ms: f64,
     status: Spread,
     encrypt: Spread,
     decrypt: Spread,
@@ -65,9 +67,9 @@ struct Storm {
     seconds: f64,
 }
 
-fn spread(took: Vec<Duration>) -> Spread {
+fn spread(took: &[Duration]) -> Spread {
     let milliseconds =
-        |percent| percentile(took.clone(), percent).unwrap_or_default().as_secs_f64() * 1000.0;
+        |percent| percentile(took.to_vec(), percent).unwrap_or_default().as_secs_f64() * 1000.0;
     Spread { calls: took.len(), p50_ms: milliseconds(50), p99_ms: milliseconds(99) }
 }
 
@@ -103,11 +105,12 @@ impl Report {
         let rules = judged.collect();
         let failed = record.storm.iter().filter(|trial| trial.opened != Opened::Same).count();
         let figures = Figures {
-            status: spread(record.statuses.iter().map(|call| call.took).collect()),
-            encrypt: spread(record.pairs.iter().map(|pair| pair.wrap.took).collect()),
-            decrypt: spread(times(&record.reads)),
+            ready_ms: record.preflight.took.as_secs_f64() * 1000.0,
+            status: spread(&record.statuses.iter().map(|call| call.took).collect::<Vec<_>>()),
+            encrypt: spread(&record.pairs.iter().map(|pair| pair.wrap.took).collect::<Vec<_>>()),
+            decrypt: spread(&times(&record.reads)),
             storm: Storm {
-                spread: spread(times(&record.storm)),
+                spread: spread(&times(&record.storm)),
                 failed,
                 seconds: record.storm_took.as_secs_f64(),
             },
@@ -143,7 +146,7 @@ impl Report {
         text
     }
 
-    /// Returns the report as JUnit XML. Only a broken rule of severity `error` is a failure there.
+    /// Returns the report as XML of `JUnit`. Only a broken rule of severity `error` is a failure there.
     pub(super) fn junit(&self) -> String {
         let Summary { errors, skipped, .. } = self.summary;
         let suite: Markup = html! {

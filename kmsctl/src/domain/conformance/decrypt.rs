@@ -75,12 +75,12 @@ pub(super) const RULES: &[Rule] = &[
         judge: limits,
     },
     Rule {
-        id: "decrypt-alike",
+        id: "decrypt-equal",
         numbers: &[40],
         title: "64 equal calls at once have the same, right answer",
         severity: Severity::Error,
         source: "envelope.go (no single flight)",
-        judge: |record| all_same(&record.alike),
+        judge: |record| all_same(&record.equal),
     },
     Rule {
         id: "decrypt-fast",

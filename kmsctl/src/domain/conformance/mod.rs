@@ -23,7 +23,8 @@ mod transport;
 use serde::Serialize;
 
 pub use check::percentile;
-pub use record::{Opened, Pair, Record, Restarted, Rotated, Size, Trial, UNCHANGED};
+pub use record::{Opened, Pair, Preflight, Record, Restarted, Rotated, Size, Transport, Trial};
+pub use status::OK;
 
 /// What a broken rule means for a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

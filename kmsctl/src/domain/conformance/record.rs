@@ -26,9 +26,6 @@ pub struct Trial {
     pub opened: Opened,
 }
 
-/// Where the plaintext is when Encrypt returns it as it was.
-pub const UNCHANGED: &str = "the ciphertext, unchanged";
-
 /// One Encrypt of 32 bytes between two Status calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
@@ -92,13 +89,51 @@ pub struct Restarted {
     pub reads: Vec<Trial>,
 }
 
+/// Status until it is `ok`, then Encrypt and Decrypt, again and again until they work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Preflight {
+    /// From the first try to the end of the last one.
+    pub took: Duration,
+    /// The last answer of Status.
+    pub status: Result<StatusAnswer, Refusal>,
+    /// The last answer of Encrypt: whether it hid the plaintext.
+    pub hidden: Option<Result<bool, Refusal>>,
+    /// The last answer of Decrypt.
+    pub opened: Option<Opened>,
+}
+
+impl Preflight {
+    /// Returns whether all three calls worked.
+    #[must_use]
+    pub fn has_passed(&self) -> bool {
+        self.opened == Some(Opened::Same)
+    }
+}
+
+/// What the plugin did with unusual requests of HTTP/2 and gRPC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transport {
+    /// A method that does not exist.
+    pub unknown_method: Call<()>,
+    /// Status with a field that does not exist.
+    pub unknown_field: Call<()>,
+    /// Status with the authority of API servers before 1.32.
+    pub old_authority: Result<(), String>,
+    /// Bytes that are not HTTP/2.
+    pub foreign: Vec<(&'static str, Result<Foreign, String>)>,
+    /// Status with a deadline of one millisecond.
+    pub hurried: Call<()>,
+    /// A message of more than 4 MiB.
+    pub huge: Call<()>,
+}
+
 /// The answers of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// The deadline of each call: `timeout` of the `EncryptionConfiguration`.
     pub timeout: Duration,
-    /// Status until it was `ok`, as OpenShift's preflight calls it. The last answer decides.
-    pub preflight: Vec<Call<StatusAnswer>>,
+    /// The first calls, as OpenShift's preflight makes them.
+    pub preflight: Preflight,
     /// A connection and Status on it.
     pub first: Call<StatusAnswer>,
     /// Status, many times on one connection.
@@ -126,21 +161,11 @@ pub struct Record {
     /// How long the unwraps of the storm took together.
     pub storm_took: Duration,
     /// Equal Decrypts at once.
-    pub alike: Vec<Trial>,
+    pub equal: Vec<Trial>,
     /// A read on each of many connections at once.
     pub connections: Vec<Trial>,
-    /// A method that does not exist.
-    pub unknown_method: Call<()>,
-    /// Status with a field that does not exist.
-    pub unknown_field: Call<()>,
-    /// Status with the authority of API servers before 1.32.
-    pub old_authority: Result<(), String>,
-    /// Bytes that are not HTTP/2.
-    pub foreign: Vec<(&'static str, Result<Foreign, String>)>,
-    /// Status with a deadline of one millisecond.
-    pub hurried: Call<()>,
-    /// A message of more than 4 MiB.
-    pub huge: Call<()>,
+    /// Unusual requests of HTTP/2 and gRPC.
+    pub transport: Transport,
     /// Status after each part that a plugin may not survive, by the name of the part.
     pub alive: BTreeMap<&'static str, Call<StatusAnswer>>,
     /// The rotation, if a hook was given.

@@ -9,7 +9,7 @@ use super::{
 
 /// A plugin that is away for longer risks writes of the API server: its next connection may come
 /// late.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 pub(super) const RULES: &[Rule] = &[
     Rule {

@@ -5,13 +5,13 @@ use std::{collections::BTreeSet, time::Duration};
 use vault_kube_kms::domain::key_id::KEY_ID_MAX;
 
 use super::{
-    Opened, Record, Rule, Severity, UNCHANGED, Verdict,
+    Opened, Record, Rule, Severity, Verdict,
     check::{Milliseconds, broken, every, holds, percentile, quoted, skipped},
 };
 use crate::ports::plugin::StatusAnswer;
 
 /// The value of `healthz` of a plugin that may be used.
-pub(super) const OK: &str = "ok";
+pub const OK: &str = "ok";
 
 /// Slower than this, a Status call delays the health probes of the API server.
 const FAST: Duration = Duration::from_secs(1);
@@ -141,34 +141,25 @@ pub(super) const RULES: &[Rule] = &[
 ];
 
 fn preflight(record: &Record) -> Verdict {
-    let Some(last) = record.preflight.last() else { return skipped("no call was made") };
-    match &last.answer {
-        Err(refusal) => return broken(format!("Status: {refusal}")),
-        Ok(answer) if answer.healthz != OK => {
-            return broken(format!("Status: healthz is {}", quoted(&answer.healthz)));
+    let preflight = &record.preflight;
+    match (&preflight.status, &preflight.hidden, &preflight.opened) {
+        (Err(refusal), ..) => broken(format!("Status: {refusal}")),
+        (Ok(answer), ..) if answer.healthz != OK => {
+            broken(format!("Status: healthz is {}", quoted(&answer.healthz)))
         }
-        Ok(_) => {}
-    }
-    match (record.pairs.first(), record.reads.first()) {
-        (Some(pair), read) => match (&pair.wrap.answer, read) {
-            (Err(refusal), _) => broken(format!("Encrypt: {refusal}")),
-            (Ok(_), _) if pair.shown_in == Some(UNCHANGED) => {
-                broken("Encrypt returned the plaintext")
-            }
-            (Ok(_), Some(read)) if read.opened == Opened::Same => {
-                holds(format!("Status ok at call {}, round trip right", record.preflight.len()))
-            }
-            (Ok(_), Some(read)) => broken(format!("Decrypt: {}", read.opened)),
-            (Ok(_), None) => skipped("no Decrypt was made"),
-        },
-        (None, _) => skipped("no Encrypt was made"),
+        (_, Some(Err(refusal)), _) => broken(format!("Encrypt: {refusal}")),
+        (_, Some(Ok(false)), _) => broken("Encrypt returned the plaintext"),
+        (.., Some(Opened::Same)) => holds(format!("after {}", Milliseconds(preflight.took))),
+        (.., Some(opened)) => broken(format!("Decrypt: {opened}")),
+        (.., None) => skipped("no Decrypt was made"),
     }
 }
 
 fn unhealthy(record: &Record) -> Verdict {
-    let seen = record.preflight.iter().chain(&record.statuses).chain(record.alive.values());
+    let seen = record.statuses.iter().chain(record.alive.values());
     let bad = seen
         .filter_map(|call| call.answer.as_ref().ok())
+        .chain(record.preflight.status.as_ref())
         .find(|answer| answer.healthz != OK && !answer.key_id.is_empty());
     match bad {
         Some(answer) => broken(format!("healthz {} with a key id", quoted(&answer.healthz))),

@@ -49,8 +49,11 @@ pub(super) const RULES: &[Rule] = &[
         severity: Severity::Warning,
         source: "grpc_service.go (each call has a deadline)",
         judge: |record| {
-            if record.hurried.took > record.timeout {
-                return broken(format!("it ended after {}", Milliseconds(record.hurried.took)));
+            if record.transport.hurried.took > record.timeout {
+                return broken(format!(
+                    "it ended after {}",
+                    Milliseconds(record.transport.hurried.took)
+                ));
             }
             alive(record, "a short deadline")
         },
@@ -61,10 +64,10 @@ pub(super) const RULES: &[Rule] = &[
         title: "An unknown method is answered with Unimplemented, and the connection stays",
         severity: Severity::Warning,
         source: "the gRPC specification",
-        judge: |record| match &record.unknown_method.answer {
+        judge: |record| match &record.transport.unknown_method.answer {
             Err(refusal) if refusal.code == "Unimplemented" => alive(record, "an unknown method"),
             Err(refusal) => broken(refusal),
-            Ok(_) => broken("it had an answer"),
+            Ok(()) => broken("it had an answer"),
         },
     },
     Rule {
@@ -73,8 +76,8 @@ pub(super) const RULES: &[Rule] = &[
         title: "A field that the plugin does not know is ignored: later API servers may send it",
         severity: Severity::Warning,
         source: "the protobuf specification",
-        judge: |record| match &record.unknown_field.answer {
-            Ok(_) => holds("Status answers"),
+        judge: |record| match &record.transport.unknown_field.answer {
+            Ok(()) => holds("Status answers"),
             Err(refusal) => broken(refusal),
         },
     },
@@ -84,7 +87,7 @@ pub(super) const RULES: &[Rule] = &[
         title: "The path of the socket is accepted as authority: API servers before 1.32 send it",
         severity: Severity::Warning,
         source: "grpc_service.go; kubernetes/kubernetes#126929; k3s-io/k3s#10754",
-        judge: |record| match &record.old_authority {
+        judge: |record| match &record.transport.old_authority {
             Ok(()) => holds("Status answers"),
             Err(text) => broken(text),
         },
@@ -103,8 +106,8 @@ pub(super) const RULES: &[Rule] = &[
         title: "A message of more than 4 MiB is refused, and the plugin goes on",
         severity: Severity::Warning,
         source: "the limit of gRPC",
-        judge: |record| match &record.huge.answer {
-            Ok(_) => broken("it had an answer"),
+        judge: |record| match &record.transport.huge.answer {
+            Ok(()) => broken("it had an answer"),
             Err(refusal) if refusal.code == Refusal::LATE => broken(refusal),
             Err(_) => alive(record, "a huge message"),
         },
@@ -121,7 +124,7 @@ fn alive(record: &Record, name: &str) -> Verdict {
 }
 
 fn foreign(record: &Record) -> Verdict {
-    for (name, outcome) in &record.foreign {
+    for (name, outcome) in &record.transport.foreign {
         match outcome {
             Ok(Foreign::Closed) => {}
             Ok(Foreign::Open) => return broken(format!("{name}: the connection stays open")),
