@@ -265,8 +265,10 @@ fn e2e(bao: Option<&Path>, choice: &Choice<'_>) -> Result<(), Failure> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(root()).args(["build", "--locked", "--quiet", "--workspace", "--bins"]);
     run(cargo.args(["--features", "testkit"]))?;
+    let kmsctl = target().join("debug/vault-kube-kmsctl");
+    run(suite("conformance", "5m", bao).env("KMSCTL", &kmsctl))?;
     let mut go = suite("e2e", "30m", bao);
-    go.env("KMSCTL", target().join("debug/vault-kube-kmsctl"));
+    go.env("KMSCTL", kmsctl);
     if let Some(vault) = vault {
         go.env("VAULT", vault);
     }
