@@ -4,6 +4,7 @@ mod author;
 mod build;
 mod cache;
 mod cluster;
+mod compare;
 mod control_plane;
 mod debian;
 mod deploy;
@@ -39,6 +40,8 @@ cargo xtask release          makes both programs, an archive, deb and rpm of eac
         [--advisories-unchecked]   in target/release-files
 cargo xtask author           tests a crate made from examples/keeper-template, and examples/aws-kms with its
                              program; builds both outside of the workspace
+cargo xtask compare          measures the provider beside other plugins; writes docs/comparison.md. COMMAND serves
+        [--ours PROGRAM] [--peer NAME --command COMMAND]...   $SOCKET; it has VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT
 cargo xtask deploy           tests scripts, alerts and dashboard; causes each alert under a real Prometheus
 cargo xtask tofu             applies the OpenTofu module of deploy/vault/terraform to a real server; not in `test`
 cargo xtask node up          boots a node in namespaces of its own: a real kubelet runs etcd, kube-apiserver
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         }
         ["hostile"] => tools::openbao().and_then(|bao| test::hostile(bao.as_deref())),
         ["author"] => author::test(),
+        ["compare", flags @ ..] => compare::all(flags),
         ["deploy"] => tools::openbao().and_then(|bao| deploy::all(bao.as_deref())),
         ["tofu"] => tools::openbao().and_then(|bao| tofu::test(bao.as_deref())),
         ["node", "up"] => node::up(),
