@@ -25,7 +25,10 @@ use vault_kube_kms::adapters::grpc::{
     wire::{DecryptRequest, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse},
 };
 
-use crate::ports::plugin::{Call, Foreign, Plugin, Refusal, Socket, StatusAnswer, Wrapped};
+use crate::{
+    domain::conformance::{Call, Foreign, Refusal, StatusAnswer, Wrapped},
+    ports::plugin::{Plugin, Socket},
+};
 
 /// How long a plugin may keep a connection on which it got bytes that are not HTTP/2.
 const FOREIGN_MAX: Duration = Duration::from_secs(5);

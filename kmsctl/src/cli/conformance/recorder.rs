@@ -17,11 +17,12 @@ use vault_kube_kms::domain::{
 use crate::{
     domain::{
         conformance::{
-            OK, Opened, Pair, Preflight, Record, Restarted, Rotated, Size, Transport, Trial,
+            Call, OK, Opened, Pair, Preflight, Record, Refusal, Restarted, Rotated, Size,
+            StatusAnswer, Transport, Trial, Wrapped,
         },
         problem::Problem,
     },
-    ports::plugin::{Call, Hook, Plugin, Refusal, Socket, StatusAnswer, Wrapped},
+    ports::plugin::{Hook, Plugin, Socket},
 };
 
 /// A seed, as API servers since 1.29 send it.

@@ -8,10 +8,7 @@ use std::{
 use async_trait::async_trait;
 
 use super::*;
-use crate::{
-    domain::conformance::{Verdict, rules},
-    ports::plugin::Foreign,
-};
+use crate::domain::conformance::{Foreign, Verdict, rules};
 
 /// The plugin. Its flaw is the id of the rule that it breaks, or empty.
 #[derive(Clone, Debug)]

@@ -2,8 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use super::answer::{Call, Refusal};
 use super::{Opened, Trial, Verdict};
-use crate::ports::plugin::{Call, Refusal};
 
 /// The longest part of a plugin's text in the evidence, in characters.
 const TEXT_MAX: usize = 200;

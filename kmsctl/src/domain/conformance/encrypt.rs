@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use vault_kube_kms::domain::envelope::{ANNOTATIONS_MAX, CIPHERTEXT_MAX};
 
+use super::answer::{Call, Wrapped};
 use super::{
     Opened, Pair, Record, Rule, Severity, Verdict,
     check::{Milliseconds, all_same, broken, every, holds, percentile, quoted, skipped},
 };
-use crate::ports::plugin::{Call, Wrapped};
 
 /// The limits of a name in DNS: of a label, and of the whole name, in bytes.
 const LABEL_MAX: usize = 63;

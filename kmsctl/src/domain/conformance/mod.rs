@@ -11,6 +11,7 @@
 //! - `checker.go`: openshift/library-go, `pkg/operator/encryption/kms/preflight`
 //! - `owner/repository#number`: a report of somebody whose plugin or API server failed
 
+mod answer;
 mod check;
 mod decrypt;
 mod encrypt;
@@ -22,6 +23,7 @@ mod transport;
 
 use serde::Serialize;
 
+pub use answer::{Call, Foreign, Refusal, StatusAnswer, Wrapped};
 pub use check::percentile;
 pub use record::{Opened, Pair, Preflight, Record, Restarted, Rotated, Size, Transport, Trial};
 pub use status::OK;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::ports::plugin::{Call, Foreign, Refusal, StatusAnswer, Wrapped};
+use super::answer::{Call, Foreign, Refusal, StatusAnswer, Wrapped};
 
 /// What Decrypt returned, compared with the plaintext.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,11 +4,11 @@ use std::{collections::BTreeSet, time::Duration};
 
 use vault_kube_kms::domain::key_id::KEY_ID_MAX;
 
+use super::answer::StatusAnswer;
 use super::{
     Opened, Record, Rule, Severity, Verdict,
     check::{Milliseconds, broken, every, holds, percentile, quoted, skipped},
 };
-use crate::ports::plugin::StatusAnswer;
 
 /// The value of `healthz` of a plugin that may be used.
 pub const OK: &str = "ok";

@@ -1,10 +1,10 @@
 //! Rules for gRPC, HTTP/2 and the socket.
 
+use super::answer::{Foreign, Refusal};
 use super::{
     Record, Rule, Severity, Verdict,
     check::{Milliseconds, all_same, broken, holds, skipped},
 };
-use crate::ports::plugin::{Foreign, Refusal};
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
