@@ -376,7 +376,7 @@ fn a_proven_version_writes_again_when_a_raised_minimum_is_lowered_before_the_nex
 fn tells_for_how_long_a_version_has_written() {
     let mut known = healthy();
     let writer = known.note_writer(at(5)).unwrap();
-    assert_eq!(known.writing_for(&writer, at(65)), Duration::from_secs(60));
+    assert_eq!(known.writing_for(&writer, at(65)), Duration::from_mins(1));
     record_read(&mut known, failure(Code::KeeperUnreachable), 70);
     assert_eq!(known.note_writer(at(70)), None);
     assert_eq!(

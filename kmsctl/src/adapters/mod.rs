@@ -3,8 +3,8 @@
 pub mod api_server_manifest;
 pub mod api_server_metrics;
 pub mod etcd;
+pub mod hook;
 pub mod installation;
 pub mod snapshot;
-pub mod statusz;
-pub mod hook;
 pub mod socket;
+pub mod statusz;

@@ -1,8 +1,8 @@
 //! The commands. This is the only module that chooses adapters and connects them.
 
+mod conformance;
 mod init;
 mod inventory;
-mod conformance;
 mod outcome;
 mod progress;
 mod rotation;
