@@ -187,6 +187,7 @@ async fn get(authority: &str, path: &str) -> Result<Bytes, Problem> {
 /// The fields of `/statusz` that matter here. Others are ignored, so that providers of other releases
 /// can be read.
 #[derive(Debug, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the JSON has these names")]
 struct State {
     now: String,
     state: String,
@@ -204,6 +205,7 @@ struct Told {
 }
 
 #[derive(Debug, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the JSON has these names")]
 struct Version {
     version: u32,
     key_id: String,

@@ -1,5 +1,7 @@
 //! How far an installation is on one node.
 
+use std::path::Path;
+
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -66,7 +68,7 @@ pub struct Progress {
 /// Returns how far each step is, in their order.
 #[must_use]
 pub fn progress(answers: &Answers, facts: &Facts) -> Vec<Progress> {
-    let stage = stage(answers, facts);
+    let reaches = stage(answers, facts);
     let all = steps(answers).into_iter().map(|step| {
         let (state, why) = match step.id {
             StepId::Keeper => keeper(answers, facts),
@@ -78,10 +80,10 @@ pub fn progress(answers: &Answers, facts: &Facts) -> Vec<Progress> {
                 Err(why) => (State::Unknown, why.clone()),
             },
             StepId::Serves => serves(facts),
-            StepId::Read => reached(&stage, Stage::Read, facts),
-            StepId::Write => reached(&stage, Stage::Write, facts),
-            StepId::Rewrite => rewritten(&stage),
-            StepId::Only => reached(&stage, Stage::Only, facts),
+            StepId::Read => reached(&reaches, Stage::Read, facts),
+            StepId::Write => reached(&reaches, Stage::Write, facts),
+            StepId::Rewrite => rewritten(&reaches),
+            StepId::Only => reached(&reaches, Stage::Only, facts),
         };
         Progress { step: step.id, title: step.title, state, why, commands: step.commands }
     });
@@ -193,8 +195,8 @@ fn not_in_manifest(text: &str) -> Known<Option<String>> {
     let mounts = container.volume_mounts.unwrap_or_default();
     for needed in [directory, SOCKET_DIRECTORY] {
         let mount = mounts.iter().find(|mount| {
-            let inside = std::path::Path::new(needed).starts_with(&mount.mount_path);
-            inside || std::path::Path::new(&mount.mount_path).starts_with(needed)
+            let inside = Path::new(needed).starts_with(&mount.mount_path);
+            inside || Path::new(&mount.mount_path).starts_with(needed)
         });
         let Some(mount) = mount else {
             return Ok(Some(format!("the API server does not mount {needed}")));
@@ -202,8 +204,8 @@ fn not_in_manifest(text: &str) -> Known<Option<String>> {
         let volume = volumes.iter().find(|volume| volume.name == mount.name);
         let host = volume.and_then(|volume| volume.host_path.as_ref());
         let kind = host.and_then(|host| host.type_.as_deref()).unwrap_or_default();
-        if ["Socket", "File", "FileOrCreate"].contains(&kind) || mount.mount_path.ends_with(".sock")
-        {
+        let is_socket = Path::new(&mount.mount_path) == Path::new(SOCKET);
+        if is_socket || ["Socket", "File", "FileOrCreate"].contains(&kind) {
             return Ok(Some(format!(
                 "the API server mounts {} itself; a replaced file or socket is never seen: mount the \
                  directory {needed}",

@@ -213,7 +213,7 @@ pub fn provider_files(answers: &Answers) -> Vec<(Option<String>, String)> {
 }
 
 fn provider(answers: &Answers) -> Step {
-    let named = |path: &String| {
+    let source = |path: &String| {
         let name = path.rsplit('/').next().unwrap_or_default().to_owned();
         // setup.sh calls it so.
         if name == "approle-secret-id" {
@@ -222,7 +222,7 @@ fn provider(answers: &Answers) -> Step {
             (name, path.clone())
         }
     };
-    let needed: Vec<(String, String)> = credentials(answers).iter().map(named).collect();
+    let needed: Vec<(String, String)> = credentials(answers).iter().map(source).collect();
     let names: Vec<&str> = needed.iter().map(|(name, _)| name.as_str()).collect();
     let copy = if names.is_empty() {
         String::new()

@@ -114,7 +114,7 @@ impl Node {
 /// The last use of one key id by an API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Use {
-    /// The provider's name in the EncryptionConfiguration.
+    /// The provider's name in the `EncryptionConfiguration`.
     pub provider: String,
     /// The SHA-256 of the key id.
     pub hash: String,

@@ -276,7 +276,7 @@ fn an_api_server_that_gets_no_status_is_found() {
     assert!(!view.is_complete());
 }
 
-/// An EncryptionConfiguration may have another plugin, or another key of this one.
+/// An `EncryptionConfiguration` may have another plugin, or another key of this one.
 #[test]
 fn other_providers_of_an_api_server_do_not_count() {
     let mut both = server(Some((2, 5)), (2, 30));
