@@ -56,8 +56,8 @@ pub fn findings(tally: &Tally, expected: &BTreeSet<String>) -> Vec<Finding> {
                 severity: Severity::Bad,
                 code: "unreadable",
                 text: format!(
-                    "{} of {resource} cannot be read by any API server, such as {}: {}; restore \
-                     them from a backup, or delete them",
+                    "no API server can read {} of {resource}, such as {}: {}; restore them from a \
+                     backup, or delete them",
                     objects(sum(State::Unreadable)),
                     count.oldest.1,
                     count.why.as_deref().unwrap_or("the reason is not known"),
@@ -71,7 +71,7 @@ pub fn findings(tally: &Tally, expected: &BTreeSet<String>) -> Vec<Finding> {
                 severity: Severity::Bad,
                 code: "clear",
                 text: format!(
-                    "{} of {resource} are stored in clear, such as {}; see that the \
+                    "etcd has {} of {resource} in clear, such as {}; see that the \
                      EncryptionConfiguration encrypts the resource, and write them again",
                     objects(sum(State::Clear)),
                     count.oldest.1,
@@ -84,10 +84,9 @@ pub fn findings(tally: &Tally, expected: &BTreeSet<String>) -> Vec<Finding> {
                 severity: Severity::Notice,
                 code: state.name(),
                 text: format!(
-                    "{} of {resource} are still under {}, such as {}; write them again to end the \
-                     move",
-                    objects(sum(state)),
+                    "{} still has {} of {resource}, such as {}; write them again to end the move",
                     if state == State::OtherPlugin { "another plugin" } else { "another provider" },
+                    objects(sum(state)),
                     count.oldest.1,
                 ),
             });

@@ -230,6 +230,13 @@ fn uses(facts: &Facts, keeper: &str) -> BTreeMap<KekVersion, Use> {
             };
             nodes.push(node.name.clone());
         }
+        // A process that started later has not seen the versions that were archived before.
+        let Some(lowest) = node.lowest_usable() else { continue };
+        for (_, usage) in versions.range_mut(..lowest) {
+            if !usage.archived_on.contains(&node.name) {
+                usage.archived_on.push(node.name.clone());
+            }
+        }
     }
     versions
 }
@@ -262,16 +269,21 @@ fn because(
     let Some(usage) = versions.get(&version) else { return Vec::new() };
     let mut because = Vec::new();
     if usage.objects > 0 {
-        let need = facts.live.as_ref().and_then(|needs| needs.keepers.get(keeper)?.get(&version));
-        let oldest = need.map(|need| format!(", such as {}", need.oldest.1)).unwrap_or_default();
-        because.push(format!("{} stored objects need it{oldest}", usage.objects));
+        let known = facts.live.as_ref().and_then(|needs| needs.keepers.get(keeper)?.get(&version));
+        let oldest = known.map(|need| format!(", such as {}", need.oldest.1)).unwrap_or_default();
+        because.push(format!("{} it{oldest}", need(usage.objects, "stored object")));
     }
     for (backup, objects) in &usage.backups {
-        because.push(format!("{objects} objects of the backup {backup} need it"));
+        because.push(format!("{} it in the backup {backup}", need(*objects, "object")));
     }
     because.extend(usage.written_by.iter().map(|node| format!("{node} writes with it")));
     because.extend(usage.waits_on.iter().map(|node| format!("{node} will write with it")));
     because
+}
+
+/// Returns the subject of a sentence about what objects need, with its verb.
+fn need(number: u64, what: &str) -> String {
+    if number == 1 { format!("1 {what} needs") } else { format!("{number} {what}s need") }
 }
 
 fn obstacles(facts: &Facts) -> Vec<Reason> {
@@ -280,8 +292,8 @@ fn obstacles(facts: &Facts) -> Vec<Reason> {
         let place = backup.map_or_else(String::new, |name| format!(" of the backup {name}"));
         reasons.extend(needs.doubts.iter().map(|doubt| {
             let text = format!(
-                "{} objects{place} {}, so that it is not known which version they need; one is {}",
-                doubt.objects, doubt.why, doubt.example
+                "objects{place} {}, so that it is not known which version they need: {}, such as {}",
+                doubt.why, doubt.objects, doubt.example
             );
             Reason::new("version-not-known", text)
         }));
@@ -372,9 +384,9 @@ fn archived(key: &KeyJudgement) -> Vec<Reason> {
         Reason::new(
             "version-archived",
             format!(
-                "{} stored objects need version {version}, which {} cannot unwrap; lower \
-                 min_decryption_version to {version}",
-                usage.objects,
+                "{} version {version}, which {} cannot unwrap; lower min_decryption_version to \
+                 {version}",
+                need(usage.objects, "stored object"),
                 usage.archived_on.join(" and "),
             ),
         )

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use vault_kube_kms::domain::{key::KekVersion, time::UnixTime};
+use vault_kube_kms::{
+    adapters::http::statusz::VERSIONS_MAX,
+    domain::{key::KekVersion, time::UnixTime},
+};
 
 use super::rotation;
 pub use super::rotation::Role;
@@ -62,6 +65,17 @@ impl Node {
                 Some((KekVersion::new(next.version)?, wait))
             }),
         }
+    }
+
+    /// Returns the lowest version that the keeper unwraps with. `None` when the node does not know
+    /// it: before its first read, and for a key with more versions than a state shows.
+    #[must_use]
+    pub fn lowest_usable(&self) -> Option<KekVersion> {
+        if self.versions.len() >= VERSIONS_MAX {
+            return None;
+        }
+        let usable = self.versions.iter().filter(|version| version.role != Role::Archived);
+        usable.map(|version| version.version).min()
     }
 
     /// Returns the version that writes, or `None` when nothing may be written.

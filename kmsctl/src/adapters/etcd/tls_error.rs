@@ -7,6 +7,10 @@ use rustls::{AlertDescription, CertificateError, Error as TlsError};
 /// The longest chain of causes that is searched.
 const CAUSES_MAX: usize = 16;
 
+/// How the library of TLS begins the text of an alert. The library of HTTP/2 passes on the text
+/// alone when the alert comes after the handshake, as with TLS 1.3.
+const ALERT: &str = "received fatal alert: ";
+
 /// Returns the cause of a failed connection and its remedy. `is_https` says whether the URL has
 /// `https://`, and `has_identity` whether there is a client certificate.
 pub(super) fn explain(
@@ -18,24 +22,36 @@ pub(super) fn explain(
         return of_tls(tls, has_identity);
     }
     if let Some(io) = find::<io::Error>(error) {
-        // An error of TLS after the handshake is inside an error of I/O.
-        if let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) {
-            return of_tls(tls, has_identity);
+        let text = io.to_string();
+        if let Some(alert) = text.strip_prefix(ALERT) {
+            let is_of_version = matches!(alert, "ProtocolVersion" | "HandshakeFailure");
+            return of_alert(is_of_version, has_identity);
         }
-        if let Some(explained) = of_io(io, is_https) {
+        if let Some(explained) = of_io(io, &text) {
             return explained;
         }
     }
-    let cause = "the connection ended without an answer in HTTP/2".to_owned();
-    let remedy = if is_https {
-        "check that the port is etcd's port for clients, and proxies on the way to it"
+    // The connection was there, and was closed.
+    if !is_https {
+        return explained(
+            "the connection ended without an answer in HTTP/2",
+            "write https:// if that port has TLS, and check that it is etcd's port for clients",
+        );
+    }
+    let (_, remedy) = of_alert(false, has_identity);
+    let cause = if has_identity {
+        "it closed the connection, as etcd does when it refuses the client certificate"
     } else {
-        "write https:// if that port has TLS, and check that it is etcd's port for clients"
+        "it closed the connection, as etcd does when it demands a client certificate"
     };
-    (cause, remedy.to_owned())
+    (cause.to_owned(), remedy)
 }
 
-fn of_io(error: &io::Error, is_https: bool) -> Option<(String, String)> {
+fn explained(cause: &str, remedy: &str) -> (String, String) {
+    (cause.to_owned(), remedy.to_owned())
+}
+
+fn of_io(error: &io::Error, text: &str) -> Option<(String, String)> {
     let (cause, remedy) = match error.kind() {
         io::ErrorKind::ConnectionRefused => {
             ("nothing listens there", "start that etcd, or correct its URL in --etcd-servers")
@@ -47,22 +63,16 @@ fn of_io(error: &io::Error, is_https: bool) -> Option<(String, String)> {
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
             ("no route leads there", "check the address and the network of this machine")
         }
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe if !is_https => (
-            "the server closed the connection",
-            "write https:// if that port has TLS; otherwise look into the log of etcd",
-        ),
-        io::ErrorKind::ConnectionReset
-        | io::ErrorKind::BrokenPipe
-        | io::ErrorKind::UnexpectedEof => (
-            "the server closed the connection",
+        io::ErrorKind::UnexpectedEof if text.contains("handshake") => (
+            "it closed the connection when TLS began",
             "write http:// if etcd has no TLS at that port; otherwise look into its log",
         ),
-        _ if error.to_string().contains("failed to lookup address") => {
+        _ if text.contains("failed to lookup address") => {
             ("its name does not resolve", "correct the name, or give an address")
         }
         _ => return None,
     };
-    Some((cause.to_owned(), remedy.to_owned()))
+    Some(explained(cause, remedy))
 }
 
 fn of_tls(error: &TlsError, has_identity: bool) -> (String, String) {
@@ -96,7 +106,13 @@ fn of_tls(error: &TlsError, has_identity: bool) -> (String, String) {
             "it does not speak TLS at this port".to_owned(),
             "write http:// if etcd has no TLS there, or give its port with TLS",
         ),
-        TlsError::AlertReceived(alert) => return of_alert(*alert, has_identity),
+        TlsError::AlertReceived(alert) => {
+            let is_of_version = matches!(
+                alert,
+                AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure
+            );
+            return of_alert(is_of_version, has_identity);
+        }
         _ => (
             "TLS failed".to_owned(),
             "check the versions of TLS that etcd offers: 1.2 or 1.3 is needed",
@@ -105,23 +121,25 @@ fn of_tls(error: &TlsError, has_identity: bool) -> (String, String) {
     (cause, remedy.to_owned())
 }
 
-fn of_alert(alert: AlertDescription, has_identity: bool) -> (String, String) {
-    let (cause, remedy) = match alert {
-        AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure => (
+/// Explains an alert of the server: about versions and ciphers, or about the client certificate.
+fn of_alert(is_of_version: bool, has_identity: bool) -> (String, String) {
+    if is_of_version {
+        return explained(
             "it offers no version or cipher of TLS that is safe",
             "allow TLS 1.2 with ECDHE and AES-GCM, or TLS 1.3, at etcd",
-        ),
-        _ if has_identity => (
+        );
+    }
+    if has_identity {
+        return explained(
             "it refuses the client certificate",
             "give a certificate of the authority that etcd trusts for clients, valid now (with \
              kubeadm /etc/kubernetes/pki/apiserver-etcd-client.crt and its key)",
-        ),
-        _ => (
-            "it demands a client certificate",
-            "give --etcd-certfile and --etcd-keyfile, as the API server has them",
-        ),
-    };
-    (cause.to_owned(), remedy.to_owned())
+        );
+    }
+    explained(
+        "it demands a client certificate",
+        "give --etcd-certfile and --etcd-keyfile, as the API server has them",
+    )
 }
 
 /// Returns the first error of type `T` in the chain of causes.
@@ -149,16 +167,19 @@ mod tests {
 
     #[test]
     fn finds_the_error_of_tls_inside_an_error_of_io() {
-        let refused =
-            io::Error::other(TlsError::AlertReceived(AlertDescription::CertificateRequired));
-        assert!(explain(&refused, true, false).0.contains("demands a client certificate"));
-        assert!(explain(&refused, true, true).0.contains("refuses the client certificate"));
+        let alert = TlsError::AlertReceived(AlertDescription::CertificateRequired);
+        for refused in [io::Error::other(alert.clone()), io::Error::other(alert.to_string())] {
+            assert!(explain(&refused, true, false).0.contains("demands a client certificate"));
+            assert!(explain(&refused, true, true).0.contains("refuses the client certificate"));
+        }
     }
 
     #[test]
     fn says_which_scheme_to_write() {
-        let closed = io::Error::from(io::ErrorKind::ConnectionReset);
+        let closed = io::Error::from(io::ErrorKind::BrokenPipe);
         assert!(explain(&closed, false, false).1.contains("https://"));
+        let eof = io::Error::new(io::ErrorKind::UnexpectedEof, "tls handshake eof");
+        assert!(explain(&eof, true, false).1.contains("http://"));
         let plain = TlsError::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
         assert!(explain(&plain, true, false).1.contains("http://"));
     }

@@ -90,7 +90,7 @@ struct Judged<'a> {
     keys: Vec<Key<'a>>,
     obstacles: Vec<Why<'a>>,
     missing: Vec<Why<'a>>,
-    not_seen: [&'static str; 3],
+    not_seen: [&'static str; 4],
 }
 
 #[derive(Serialize)]

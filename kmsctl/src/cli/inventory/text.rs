@@ -11,7 +11,8 @@ use crate::{
 };
 
 /// What no inventory sees.
-pub(super) const NOT_SEEN: [&str; 3] = [
+pub(super) const NOT_SEEN: [&str; 4] = [
+    "other prefixes, and resources in another etcd (--etcd-servers-overrides)",
     "other clusters that use the same key",
     "backups that are not given with --snapshot",
     "nodes that are not given with --node",
@@ -83,7 +84,10 @@ fn resources(report: &Report) -> String {
         ));
     }
     if clear > 0 {
-        lines.push(format!("{clear} other resources are in clear: {}", objects(clear_objects)));
+        lines.push(format!(
+            "all other resources are in clear: {} of {clear}",
+            objects(clear_objects)
+        ));
     }
     lines.join("\n")
 }
