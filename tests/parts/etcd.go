@@ -2,12 +2,14 @@ package parts
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"path/filepath"
+	"slices"
 )
 
 // Etcd is an etcd of one member.
@@ -20,33 +22,61 @@ type Etcd struct {
 	programs string
 	dir      string
 	data     string
+	http     *http.Client
+	// flags are those of TLS, and access has those of etcdctl that belong to them.
+	flags, access []string
 }
 
 // StartEtcd starts etcd with its data in a folder. programs is the folder of etcd, etcdctl and etcdutl.
 func StartEtcd(way Way, programs, dir string) (*Etcd, error) {
 	e := &Etcd{
 		URL: "http://" + FreeAddress(), way: way, programs: programs, dir: dir,
-		data: filepath.Join(dir, "data"),
+		data: filepath.Join(dir, "data"), http: http.DefaultClient,
 	}
+	return e, e.start()
+}
+
+// StartSecureEtcd is StartEtcd with TLS. Its clients need a certificate of the client's authority. The server's
+// certificate must be one of these too, because etcd's JSON gateway is a client of etcd.
+func StartSecureEtcd(way Way, programs, dir string, server, client Certificate) (*Etcd, error) {
+	e := &Etcd{
+		URL: "https://" + FreeAddress(), way: way, programs: programs, dir: dir,
+		data: filepath.Join(dir, "data"),
+		flags: []string{
+			"--cert-file=" + server.CertFile, "--key-file=" + server.KeyFile,
+			"--client-cert-auth", "--trusted-ca-file=" + client.CAFile,
+		},
+		access: []string{"--cacert=" + server.CAFile, "--cert=" + client.CertFile, "--key=" + client.KeyFile},
+	}
+	pair, err := tls.LoadX509KeyPair(client.CertFile, client.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	if e.http, err = trusting(server.CAFile); err != nil {
+		return nil, err
+	}
+	e.http.Transport.(*http.Transport).TLSClientConfig.Certificates = []tls.Certificate{pair}
 	return e, e.start()
 }
 
 func (e *Etcd) start() error {
 	peers := "http://" + FreeAddress()
 	var err error
-	e.Process, err = e.way.Start("etcd", []string{
+	e.Process, err = e.way.Start("etcd", append([]string{
 		filepath.Join(e.programs, "etcd"), "--name=etcd", "--data-dir=" + e.data, "--log-level=warn",
 		"--listen-client-urls=" + e.URL, "--advertise-client-urls=" + e.URL,
 		"--listen-peer-urls=" + peers, "--initial-advertise-peer-urls=" + peers,
 		"--initial-cluster=etcd=" + peers,
 		// No power failure happens in a test, so etcd need not sync its files.
 		"--unsafe-no-fsync",
-	})
+		// A test may store more than etcd's default of 2 GiB.
+		fmt.Sprintf("--quota-backend-bytes=%d", 8<<30),
+	}, e.flags...))
 	if err != nil {
 		return err
 	}
 	err = e.Until(func() error {
-		response, err := http.Get(e.URL + "/health")
+		response, err := e.http.Get(e.URL + "/health")
 		if err != nil {
 			return err
 		}
@@ -65,7 +95,12 @@ func (e *Etcd) start() error {
 
 // Save writes a snapshot to a file, with the command of operators.
 func (e *Etcd) Save(file string) error {
-	return run(filepath.Join(e.programs, "etcdctl"), "--endpoints="+e.URL, "snapshot", "save", file)
+	return e.Ctl("snapshot", "save", file)
+}
+
+// Ctl runs etcdctl.
+func (e *Etcd) Ctl(args ...string) error {
+	return run(slices.Concat([]string{filepath.Join(e.programs, "etcdctl"), "--endpoints=" + e.URL}, e.access, args)...)
 }
 
 // Restore goes back to a snapshot. End its clients before.
@@ -103,14 +138,9 @@ func (e *Etcd) Under(prefix string) ([]Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	response, err := http.Post(e.URL+"/v3/kv/range", "application/json", bytes.NewReader(question))
+	text, err := e.post("/v3/kv/range", question)
 	if err != nil {
 		return nil, err
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("etcd: %s %s %w", response.Status, text, err)
 	}
 	var answer struct {
 		KVs []struct {
@@ -126,4 +156,46 @@ func (e *Etcd) Under(prefix string) ([]Entry, error) {
 		entries = append(entries, Entry{string(kv.Key), kv.Value, kv.ModRevision})
 	}
 	return entries, nil
+}
+
+// putAtOnce is the number of entries that etcd takes in one transaction.
+const putAtOnce = 128
+
+// Put writes entries, in order. It ignores their revisions.
+func (e *Etcd) Put(entries ...Entry) error {
+	type put struct {
+		Key   []byte `json:"key"`
+		Value []byte `json:"value"`
+	}
+	type operation struct {
+		Put put `json:"request_put"`
+	}
+	for chunk := range slices.Chunk(entries, putAtOnce) {
+		var operations []operation
+		for _, entry := range chunk {
+			operations = append(operations, operation{put{[]byte(entry.Key), entry.Value}})
+		}
+		transaction, err := json.Marshal(map[string]any{"success": operations})
+		if err != nil {
+			return err
+		}
+		if _, err := e.post("/v3/kv/txn", transaction); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// post asks the JSON gateway.
+func (e *Etcd) post(path string, question []byte) ([]byte, error) {
+	response, err := e.http.Post(e.URL+path, "application/json", bytes.NewReader(question))
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("etcd: %s %s %w", response.Status, text, err)
+	}
+	return text, nil
 }
