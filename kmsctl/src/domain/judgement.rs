@@ -9,6 +9,7 @@ use std::{
 use vault_kube_kms::domain::key::KekVersion;
 
 use super::{
+    finding::objects as objects_of,
     needs::Needs,
     node::{Node, Role},
 };
@@ -307,6 +308,16 @@ fn missing(facts: &Facts) -> Vec<Reason> {
         reasons.push(Reason::new(
             "live-not-read",
             "the live etcd was not read, so newer objects are not seen",
+        ));
+    }
+    for (plugin, objects) in facts.live.iter().flat_map(|needs| &needs.others) {
+        reasons.push(Reason::new(
+            "other-plugin-writes",
+            format!(
+                "{} of the plugin {plugin:?} name versions too, and which version that plugin \
+                 writes is not known; end the move from it",
+                objects_of(*objects)
+            ),
         ));
     }
     if facts.nodes.is_empty() {

@@ -144,6 +144,23 @@ fn promises_nothing_while_a_fact_is_missing() {
     assert_eq!(only(&all).0.verdict, Verdict::Safe(version(2)));
 }
 
+/// The other plugin may use the same key, and go on writing with any version.
+#[test]
+fn promises_nothing_while_another_plugin_has_objects() {
+    let Stored::KmsV2(mut foreign) = ours("transit-key-1", "vault:v2:AAAA") else { panic!() };
+    foreign.annotations.clear();
+    let foreign = Stored::KmsV2(foreign);
+    let facts = Facts {
+        live: Some(needs_of(&[ours(&key_id(3, "a"), "vault:v3:AAAA"), foreign])),
+        backups: Vec::new(),
+        nodes: vec![settled(3)],
+        unread: Vec::new(),
+    };
+    let (key, judgement) = only(&facts);
+    assert_eq!(key.verdict, Verdict::AtMost(version(2)));
+    assert_eq!(codes(&judgement.missing), ["other-plugin-writes"]);
+}
+
 #[test]
 fn says_nothing_when_the_version_of_an_object_is_not_known() {
     for unclear in [

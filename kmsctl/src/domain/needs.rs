@@ -35,6 +35,8 @@ pub struct Needs {
     pub keepers: BTreeMap<String, BTreeMap<KekVersion, Need>>,
     /// What is not known.
     pub doubts: Vec<Doubt>,
+    /// The numbers of objects of other plugins, by plugin, whose seeds name a version.
+    pub others: BTreeMap<String, u64>,
 }
 
 impl Needs {
@@ -56,6 +58,10 @@ impl Needs {
                 doubt.objects = doubt.objects.saturating_add(count.objects);
             }
             let Some(claim) = &group.claim else { continue };
+            if group.state == State::OtherPlugin {
+                let others = needs.others.entry(group.provider.clone()).or_default();
+                *others = others.saturating_add(count.objects);
+            }
             let versions = needs.keepers.entry(claim.keeper.clone()).or_default();
             let need = versions.entry(claim.version).or_default();
             if need.objects == 0 || count.oldest.0 < need.oldest.0 {
@@ -82,18 +88,12 @@ fn doubt(group: &Group) -> Option<String> {
         (State::Unreadable, _) => Some("are unreadable".to_owned()),
         (State::Ours, Some(claim)) => match group.version_of_key_id() {
             Some(named) if named == claim.version => None,
-            _ => Some(format!(
-                "have a seed of version {}, but the key id {}",
-                claim.version, group.key_id
-            )),
+            _ => Some("have a key id of one version, and a seed of another".to_owned()),
         },
-        (State::Ours, None) => {
+        (State::Ours, None) => Some("of vault-kube-kms have seeds that name no version".to_owned()),
+        (State::OtherPlugin, None) => {
             Some(format!("of the plugin {:?} have seeds that name no version", group.provider))
         }
-        (State::OtherPlugin, None) => Some(format!(
-            "of the other plugin {:?} have seeds that name no version",
-            group.provider
-        )),
         (State::OtherPlugin, Some(_)) | (State::OtherProvider | State::Clear, _) => None,
     }
 }

@@ -11,6 +11,10 @@ const ENCRYPTED: &[u8] = b"k8s:enc:";
 /// The beginning of a clear value in protobuf (`k8s.io/apimachinery`, `serializer/protobuf`).
 const PROTOBUF: &[u8] = b"k8s\0";
 
+/// The beginning of a clear value in CBOR, which the API server writes for custom resources with the
+/// feature `CBORServingAndStorage` (`k8s.io/apimachinery`, `serializer/cbor`; RFC 8949, 3.4.6).
+const CBOR: &[u8] = b"\xd9\xd9\xf7";
+
 /// How an object is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored<'a> {
@@ -30,10 +34,11 @@ impl<'a> Stored<'a> {
     #[must_use]
     pub fn of(value: &'a [u8]) -> Self {
         let Some(rest) = value.strip_prefix(ENCRYPTED) else {
-            return if value.starts_with(PROTOBUF) || value.starts_with(b"{") {
+            let is_clear = [PROTOBUF, CBOR, b"{"].iter().any(|begin| value.starts_with(begin));
+            return if is_clear {
                 Self::Clear
             } else {
-                Self::Unreadable("it is neither encrypted nor protobuf nor JSON".to_owned())
+                Self::Unreadable("it is neither encrypted nor protobuf, JSON or CBOR".to_owned())
             };
         };
         let mut parts = rest.splitn(4, |byte| *byte == b':');
@@ -69,6 +74,7 @@ mod tests {
         assert_eq!(Stored::of(b"k8s:enc:kms:v1:old:xx"), Stored::Other("kms/v1/old".into()));
         assert_eq!(Stored::of(b"k8s\0\n\x0c"), Stored::Clear);
         assert_eq!(Stored::of(b"{\"kind\":\"Secret\"}"), Stored::Clear);
+        assert_eq!(Stored::of(b"\xd9\xd9\xf7\xa1"), Stored::Clear);
     }
 
     #[test]
