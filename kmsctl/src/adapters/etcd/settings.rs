@@ -49,6 +49,13 @@ impl EtcdSettings {
     }
 
     fn channel(&self, server: &str) -> Result<Channel, Problem> {
+        if server.contains('@') {
+            return Err(Problem::new(
+                "etcd-address",
+                "an etcd server has a user or a password in its URL",
+                "give them with --etcd-user and --etcd-password-file",
+            ));
+        }
         let invalid = |why: &str| {
             Problem::new(
                 "etcd-address",
@@ -131,6 +138,8 @@ mod tests {
             assert!(refused(&[server]).contains(expected), "{server}: {}", refused(&[server]));
         }
         assert!(refused(&[]).contains("0 etcd servers"));
+        let with_password = refused(&["https://ann:topsecret@127.0.0.1:2379"]);
+        assert!(with_password.contains("--etcd-user") && !with_password.contains("topsecret"));
         assert!(refused(&["https://127.0.0.1:2379"]).contains("--etcd-cafile"));
     }
 
