@@ -8,3 +8,5 @@ pub mod installation;
 pub mod snapshot;
 pub mod socket;
 pub mod statusz;
+pub mod api_server;
+pub mod saved_run;

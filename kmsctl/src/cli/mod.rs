@@ -8,6 +8,7 @@ mod progress;
 mod rotation;
 mod source;
 mod table;
+mod rewrite;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -49,6 +50,7 @@ enum Command {
     /// Shows where a rotation of the key is, on all nodes and API servers, and what to type next.
     Rotation(Box<rotation::Args>),
     Conformance(conformance::Args),
+    Rewrite(rewrite::Args),
 }
 
 impl Command {
@@ -58,6 +60,7 @@ impl Command {
             Self::Init(args) => init::run(*args).await,
             Self::Rotation(args) => rotation::run(*args).await,
             Self::Conformance(args) => conformance::run(args).await,
+            Self::Rewrite(args) => rewrite::run(args).await,
         }
     }
 }

@@ -11,5 +11,7 @@ pub mod node;
 pub mod place;
 pub mod problem;
 pub mod rotation;
+pub mod resource;
+pub mod rewrite;
 pub mod stored;
 pub mod tally;

@@ -2,5 +2,6 @@
 
 pub mod objects;
 pub mod plugin;
+pub mod rewriting;
 pub mod seeds;
 pub mod source;

@@ -1,0 +1,131 @@
+//! The file in which `rewrite` keeps how far it is.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use crate::domain::{problem::Problem, rewrite::Run};
+
+/// The longest file that is read, in bytes. A run with all its failures is shorter.
+const MAX_FILE: u64 = 8 << 20;
+
+/// A file of one run. Only its owner may read it. It contains names and counts, and no value.
+#[derive(Clone, Debug)]
+pub struct SavedRun {
+    path: PathBuf,
+}
+
+impl SavedRun {
+    /// Returns the file at `path`, which need not exist yet.
+    #[must_use]
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
+    /// Returns the saved run, or `None` if there is no file.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is not a run.
+    pub fn load(&self) -> Result<Option<Run>, Problem> {
+        let file = match File::open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(|error| self.problem("read", &error))?,
+        };
+        let mut text = Vec::new();
+        let read = file.take(MAX_FILE + 1).read_to_end(&mut text);
+        read.map_err(|error| self.problem("read", &error))?;
+        if u64::try_from(text.len()).unwrap_or(u64::MAX) > MAX_FILE {
+            return Err(self.problem("read", &format!("it is longer than {MAX_FILE} bytes")));
+        }
+        let run = serde_json::from_slice(&text).map_err(|error| self.problem("use", &error))?;
+        Ok(Some(run))
+    }
+
+    /// Replaces the file in one step.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, run: &Run) -> Result<(), Problem> {
+        self.write(run).map_err(|error| self.problem("write", &error))
+    }
+
+    /// Removes the file, if there is one.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub fn remove(&self) -> Result<(), Problem> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(self.problem("remove", &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn write(&self, run: &Run) -> io::Result<()> {
+        let mut draft = self.path.clone().into_os_string();
+        draft.push(".new");
+        let draft = PathBuf::from(draft);
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        file.write_all(&serde_json::to_vec(run)?)?;
+        file.sync_all()?;
+        fs::rename(&draft, &self.path)
+    }
+
+    fn problem(&self, verb: &str, error: &dyn std::fmt::Display) -> Problem {
+        Problem::new(
+            "state-unusable",
+            format!("cannot {verb} the state file {}: {error}", self.path.display()),
+            "name another file with --state, or remove this one to begin again",
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::domain::rewrite::Demand;
+
+    fn run() -> Run {
+        Run::new(Demand {
+            server: "https://localhost:6443".to_owned(),
+            resources: vec!["secrets".to_owned()],
+            namespace: None,
+            selector: None,
+            dry_run: false,
+        })
+    }
+
+    #[test]
+    fn keeps_a_run_for_its_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let saved = SavedRun::at(&path);
+        assert_eq!(saved.load().unwrap(), None);
+        saved.save(&run()).unwrap();
+        saved.save(&run()).unwrap();
+        assert_eq!(saved.load().unwrap(), Some(run()));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        saved.remove().unwrap();
+        saved.remove().unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn refuses_a_file_that_is_not_a_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        for text in ["", "{}", "[1]", "\u{0}"] {
+            fs::write(&path, text).unwrap();
+            assert_eq!(SavedRun::at(&path).load().unwrap_err().code, "state-unusable", "{text}");
+        }
+        assert!(SavedRun::at(dir.path()).load().is_err());
+        assert!(SavedRun::at(&dir.path().join("no/such/folder")).save(&run()).is_err());
+    }
+}
