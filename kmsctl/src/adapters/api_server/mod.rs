@@ -204,8 +204,8 @@ struct Served {
 struct List {
     #[serde(default)]
     metadata: ListMeta,
-    #[serde(default)]
-    items: Vec<Object>,
+    /// `null` for an empty list.
+    items: Option<Vec<Object>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -242,7 +242,7 @@ impl Left for ApiServer {
         let path = paths::page(resource, scope, after, PAGE);
         let what = format!("list {}", resource.name);
         let list: List = self.ask(get(&path, LIST), Vec::new(), &what).await?;
-        let objects = list.items.into_iter().map(|item| Listed {
+        let objects = list.items.into_iter().flatten().map(|item| Listed {
             namespace: item.metadata.namespace,
             name: item.metadata.name,
             version: item.metadata.resource_version,
