@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -368,8 +369,11 @@ func TestRewriteGoesOn(t *testing.T) {
 		return c.api.change(fmt.Sprintf("s-%05d", count-1-len(name)%2))
 	})
 	reaches(second, 350)
+	// It stands still until the API server writes under the next key id.
+	goesOn.Signal(syscall.SIGSTOP)
 	must(t, c.Rotate())
 	third := c.writesUnder(t, c.api, second)
+	goesOn.Signal(syscall.SIGCONT)
 	if !goesOn.EndsWithin(2 * time.Minute) {
 		t.Fatal("the rewrite does not end")
 	}
@@ -399,7 +403,7 @@ func TestRewriteGoesOn(t *testing.T) {
 		t.Errorf("without an API server: %s", gone.Stderr.String())
 	}
 	must(t, c.api.Start())
-	rewrite(t, good, c.api, args...)
+	ctl(t, good, rewriteArgs(t, c.api, "", args...)...)
 	if ids := c.keyIDs(t); len(ids) != 1 {
 		t.Errorf("after all: %v", ids)
 	}

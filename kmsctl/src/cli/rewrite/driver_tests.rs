@@ -6,9 +6,12 @@ use std::{
 use async_trait::async_trait;
 
 use super::*;
-use crate::domain::{
-    resource::ResourceName,
-    rewrite::{Demand, Tally},
+use crate::{
+    domain::{
+        resource::ResourceName,
+        rewrite::{Demand, Tally},
+    },
+    ports::rewriting::Page,
 };
 
 /// An API server in memory. An object is in an old form if its key id is not the present one.
