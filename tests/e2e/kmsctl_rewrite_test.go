@@ -392,8 +392,6 @@ func TestRewriteGoesOn(t *testing.T) {
 	}
 
 	// An API server that does not come back ends it, and the state is kept.
-	must(t, c.Rotate())
-	c.writesUnder(t, c.api, third)
 	gone := launchRewrite(t, c.api, append(args, "--patience=1")...)
 	if !parts.Eventually(time.Minute, func() bool { _, err := os.Stat(state); return err == nil }) {
 		t.Fatal("no state is saved")

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::ports::rewriting::Refusal;
 
 /// The longest pause that the API server may ask for.
-const MAX_PAUSE: Duration = Duration::from_secs(60);
+const MAX_PAUSE: Duration = Duration::from_mins(1);
 
 /// The longest name or key that is passed on.
 const MAX_NAME: usize = 512;
@@ -71,13 +71,13 @@ pub(super) fn refusal(
         }
         // A router without the resource says this too, while the API server starts.
         StatusCode::NOT_FOUND if !status.details.name.is_empty() => Refusal::Gone,
-        StatusCode::NOT_FOUND => Refusal::Unavailable(format!("{told} to {request}")),
         StatusCode::CONFLICT => Refusal::Changed,
         StatusCode::GONE => Refusal::Expired {
             again: Some(status.metadata.again).filter(|again| !again.is_empty()),
         },
         StatusCode::TOO_MANY_REQUESTS => Refusal::Busy(pause(headers)),
-        StatusCode::SERVICE_UNAVAILABLE
+        StatusCode::NOT_FOUND
+        | StatusCode::SERVICE_UNAVAILABLE
         | StatusCode::GATEWAY_TIMEOUT
         | StatusCode::BAD_GATEWAY
         | StatusCode::REQUEST_TIMEOUT => Refusal::Unavailable(format!("{told} to {request}")),

@@ -291,9 +291,9 @@ impl Storage for ApiServer {
             .header(ACCEPT, OBJECT)
             .header(CONTENT_TYPE, "application/merge-patch+json");
         // The version makes the API server refuse the patch if somebody else has written the object.
-        let patch = serde_json::json!({"metadata": {"resourceVersion": object.version}});
+        let body = serde_json::json!({"metadata": {"resourceVersion": object.version}});
         let what = format!("patch {}", resource.name);
-        let stored: Object = self.ask(request, patch.to_string().into_bytes(), &what).await?;
+        let stored: Object = self.ask(request, body.to_string().into_bytes(), &what).await?;
         Ok(stored.metadata.resource_version)
     }
 

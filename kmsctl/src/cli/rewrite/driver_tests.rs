@@ -157,7 +157,7 @@ async fn driven(server: &Server) -> (Run, Result<Ending, Problem>) {
         resources: &[Resource { name, version: "v1".to_owned(), is_namespaced: true }],
         scope: &Scope::default(),
         limits: Limits { interval: Duration::from_millis(20), parallel: 4 },
-        patience: Patience::new(server, &Silent, Duration::from_secs(60)),
+        patience: Patience::new(server, &Silent, Duration::from_mins(1)),
     };
     let ending = driver.drive(&mut run).await;
     (run, ending)

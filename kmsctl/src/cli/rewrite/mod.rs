@@ -74,7 +74,7 @@ pub(super) struct Args {
     #[arg(long)]
     dry_run: bool,
 
-    /// Print the ClusterRole that the work needs, and do nothing.
+    /// Print the `ClusterRole` that the work needs, and do nothing.
     #[arg(long)]
     print_role: bool,
 

@@ -100,7 +100,7 @@ fn named(failure: &Failure) -> String {
     }
 }
 
-/// Returns a ClusterRole with the rights that the work needs, as YAML.
+/// Returns a `ClusterRole` with the rights that the work needs, as YAML.
 pub(super) fn role(resources: &[ResourceName]) -> String {
     let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for ResourceName { plural, group } in resources {
