@@ -10,3 +10,6 @@ pub mod socket;
 pub mod statusz;
 pub mod api_server;
 pub mod saved_run;
+pub mod api_server_manifest;
+pub mod etcd;
+pub mod snapshot;

@@ -98,6 +98,7 @@ mod tests {
             resources: vec!["secrets".to_owned()],
             namespace: None,
             selector: None,
+            until_key_id: None,
             dry_run: false,
         })
     }

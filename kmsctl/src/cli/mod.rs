@@ -6,6 +6,7 @@ mod inventory;
 mod outcome;
 mod progress;
 mod rotation;
+mod rewrite;
 mod source;
 mod table;
 mod rewrite;

@@ -59,6 +59,11 @@ pub(super) struct Source {
 }
 
 impl SourceArgs {
+    /// Returns whether the flags name a source.
+    pub(super) fn is_given(&self) -> bool {
+        !self.etcd_servers.is_empty() || self.api_server_manifest.is_some()
+    }
+
     /// Reads the manifest, if one is given.
     ///
     /// # Errors

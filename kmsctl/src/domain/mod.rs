@@ -11,6 +11,7 @@ pub mod node;
 pub mod place;
 pub mod problem;
 pub mod rotation;
+pub mod proof;
 pub mod resource;
 pub mod rewrite;
 pub mod stored;

@@ -2,6 +2,30 @@
 
 use std::fmt;
 
+/// The groups of the API server itself that are not written in etcd.
+const OWN_GROUPS: [&str; 20] = [
+    "",
+    "admissionregistration.k8s.io",
+    "apps",
+    "authentication.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "coordination.k8s.io",
+    "discovery.k8s.io",
+    "events.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+    "internal.apiserver.k8s.io",
+    "networking.k8s.io",
+    "node.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "resource.k8s.io",
+    "scheduling.k8s.io",
+    "storage.k8s.io",
+    "storagemigration.k8s.io",
+];
+
 /// The name of a resource: `secrets` for the core group, `widgets.example.com` for another group.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ResourceName {
@@ -31,6 +55,23 @@ impl ResourceName {
         }
         Ok(Self { plural: plural.to_owned(), group: group.to_owned() })
     }
+
+    /// Returns where etcd has the objects: `secrets`, `example.com/widgets` for a custom resource.
+    ///
+    /// The API server names its own resources without their group (`k8s.io/kubernetes/pkg/registry`
+    /// and `DefaultStorageFactory` of `k8s.io/apiserver/pkg/server/storage`).
+    #[must_use]
+    pub fn in_etcd(&self) -> String {
+        match (self.group.as_str(), self.plural.as_str()) {
+            ("", "nodes") => "minions".to_owned(),
+            ("", "replicationcontrollers") => "controllers".to_owned(),
+            ("", "services") => "services/specs".to_owned(),
+            ("", "endpoints") => "services/endpoints".to_owned(),
+            ("networking.k8s.io", "ingresses") => "ingress".to_owned(),
+            (group, plural) if OWN_GROUPS.contains(&group) => plural.to_owned(),
+            (group, plural) => format!("{group}/{plural}"),
+        }
+    }
 }
 
 impl fmt::Display for ResourceName {
@@ -46,6 +87,23 @@ impl fmt::Display for ResourceName {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_the_places_in_etcd() {
+        for (name, place) in [
+            ("secrets", "secrets"),
+            ("services", "services/specs"),
+            ("deployments.apps", "deployments"),
+            ("ingresses.networking.k8s.io", "ingress"),
+            ("widgets.example.com", "example.com/widgets"),
+            (
+                "customresourcedefinitions.apiextensions.k8s.io",
+                "apiextensions.k8s.io/customresourcedefinitions",
+            ),
+        ] {
+            assert_eq!(ResourceName::parse(name).unwrap().in_etcd(), place);
+        }
+    }
 
     #[test]
     fn reads_names_as_an_encryption_configuration_writes_them() {

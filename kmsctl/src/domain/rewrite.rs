@@ -26,6 +26,8 @@ pub struct Demand {
     pub namespace: Option<String>,
     /// The label selector, or `None` for all.
     pub selector: Option<String>,
+    /// The key id under which the objects are to be. Only those under another one are tried.
+    pub until_key_id: Option<String>,
     /// Whether nothing is to be written.
     pub dry_run: bool,
 }
@@ -244,6 +246,7 @@ mod tests {
             resources: resources.iter().map(ToString::to_string).collect(),
             namespace: None,
             selector: None,
+            until_key_id: None,
             dry_run: false,
         })
     }

@@ -148,6 +148,7 @@ async fn driven(server: &Server) -> (Run, Result<Ending, Problem>) {
         resources: vec![name.to_string()],
         namespace: None,
         selector: None,
+        until_key_id: None,
         dry_run: false,
     });
     let driver = Driver {

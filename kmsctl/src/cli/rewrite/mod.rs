@@ -1,6 +1,7 @@
 //! `rewrite`: makes the API server store every object again that it stored in an old form.
 
 mod driver;
+mod in_etcd;
 mod patience;
 mod progress;
 mod report;
@@ -8,18 +9,24 @@ mod report;
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
 use driver::{Driver, Limits};
+use in_etcd::InEtcd;
 use patience::Patience;
 use progress::Bar;
+use report::Report;
 
-use super::outcome::{Outcome, print};
+use super::{
+    outcome::{Outcome, print},
+    source::SourceArgs,
+};
 use crate::{
     adapters::{api_server::ApiServer, saved_run::SavedRun},
     domain::{
         problem::Problem,
+        proof::{Found, found},
         resource::ResourceName,
-        rewrite::{Demand, Ending, Run},
+        rewrite::{Demand, Run},
     },
-    ports::rewriting::{Refusal, Resource, Scope, Storage},
+    ports::rewriting::{Left, Refusal, Resource, Scope, Storage},
 };
 
 /// Stores objects again, through the API server, until nothing is left under an old key id.
@@ -27,8 +34,8 @@ use crate::{
 /// The API server writes only the objects that are stored in an old form: under an old key id, by
 /// another provider, in clear text or in an old version of the API. Their content does not change,
 /// and never reaches this program. The work goes in passes, and ends with a pass in which the API
-/// server had nothing to write. Run it at the earliest 10 minutes after a rotation, when every API
-/// server writes under the new key id.
+/// server had nothing to write. With etcd, an inventory of the resources proves it. Run it at the
+/// earliest 10 minutes after a rotation, when every API server writes under the new key id.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The resources, as an `EncryptionConfiguration` names them: secrets,widgets.example.com
@@ -40,9 +47,17 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME")]
     namespace: Option<String>,
 
-    /// Only the objects with these labels, such as app=db,tier!=test
-    #[arg(long, value_name = "LABELS")]
+    /// Only the objects with these labels, such as app=db,tier!=test. Not with etcd, which knows none.
+    #[arg(long, value_name = "LABELS",
+          conflicts_with_all = ["etcd_servers", "api_server_manifest", "until_key_id"])]
     selector: Option<String>,
+
+    #[command(flatten)]
+    source: SourceArgs,
+
+    /// Try only the objects that etcd has not under this key id. /statusz shows the one that writes.
+    #[arg(long, value_name = "KEY_ID")]
+    until_key_id: Option<String>,
 
     /// The kubeconfig. Without it: $KUBECONFIG, ~/.kube/config, or the service account of this Pod.
     #[arg(long, value_name = "FILE")]
@@ -98,6 +113,7 @@ pub(super) async fn run(mut args: Args) -> Result<Outcome, Problem> {
     }
     let server =
         ApiServer::connect(args.kubeconfig.as_deref(), args.context.take(), args.dry_run).await?;
+    let etcd = in_etcd(&args).await?;
     let saved = args.state.as_deref().map(SavedRun::at);
     let bar = Bar::new(saved.clone());
     let patience = Patience::new(&server, &bar, Duration::from_secs(args.patience));
@@ -107,15 +123,21 @@ pub(super) async fn run(mut args: Args) -> Result<Outcome, Problem> {
         resources: args.resource.iter().map(ToString::to_string).collect(),
         namespace: args.namespace.clone(),
         selector: args.selector.clone(),
+        until_key_id: args.until_key_id.clone(),
         dry_run: args.dry_run,
     };
     let mut run = begin(saved.as_ref(), demand)?;
+    let scope = Scope { namespace: args.namespace, selector: args.selector };
+    let left: &dyn Left = match &etcd {
+        Some(etcd) if args.until_key_id.is_some() => etcd,
+        _ => &server,
+    };
     let driver = Driver {
-        left: &server,
+        left,
         storage: &server,
         progress: &bar,
         resources: &resources,
-        scope: &Scope { namespace: args.namespace, selector: args.selector },
+        scope: &scope,
         limits: Limits {
             interval: Duration::from_secs(1) / args.rate.get(),
             parallel: usize::from(args.parallel),
@@ -125,17 +147,46 @@ pub(super) async fn run(mut args: Args) -> Result<Outcome, Problem> {
     let ending = driver.drive(&mut run).await;
     bar.end();
     let ending = ending?;
+    let proof = match &etcd {
+        Some(etcd) => Some(proof(etcd, &resources, &scope, args.until_key_id.as_deref()).await?),
+        None => None,
+    };
     if let Some(saved) = saved {
         saved.remove()?;
     }
+    let report = Report { run: &run, ending, proof: proof.as_ref() };
     print(&match args.output {
-        Output::Text => report::text(&run, ending),
-        Output::Json => report::json(&run, ending),
+        Output::Text => report.text(),
+        Output::Json => report.json(),
     });
-    Ok(match ending {
-        Ending::Proven | Ending::Dry => Outcome::Good,
-        Ending::Failed | Ending::Restless | Ending::Again => Outcome::Bad,
-    })
+    Ok(if report.is_good() { Outcome::Good } else { Outcome::Bad })
+}
+
+/// What etcd shows at the end.
+#[derive(Debug)]
+struct Proof {
+    /// The name of etcd, and the revision that was read last.
+    etcd: String,
+    found: Vec<Found>,
+}
+
+async fn proof(
+    etcd: &InEtcd,
+    resources: &[Resource],
+    scope: &Scope,
+    until: Option<&str>,
+) -> Result<Proof, Problem> {
+    let (etcd, tally) = etcd.tally(resources, scope).await?;
+    Ok(Proof { etcd, found: found(&tally, until) })
+}
+
+/// Returns etcd, if the flags name it.
+async fn in_etcd(args: &Args) -> Result<Option<InEtcd>, Problem> {
+    if args.source.is_given() || args.until_key_id.is_some() {
+        let source = args.source.source().await?;
+        return Ok(Some(InEtcd::new(source, args.until_key_id.clone())));
+    }
+    Ok(None)
 }
 
 /// Returns the saved run if it has the same demand, or a new one.

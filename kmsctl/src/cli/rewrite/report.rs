@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde_json::json;
 
+use super::Proof;
 use crate::domain::{
+    proof::Found,
     resource::ResourceName,
     rewrite::{Ending, Failure, MAX_PASSES, Run, Tally},
 };
@@ -12,33 +14,83 @@ use crate::domain::{
 /// How many failures the text lists.
 const LISTED: usize = 20;
 
-/// Returns the answer for people.
-pub(super) fn text(run: &Run, ending: Ending) -> String {
-    let mut text = format!(
-        "{:<40} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}\n",
-        "resource", "objects", "rewritten", "fresh", "by others", "gone", "failed"
-    );
-    for (resource, tally) in run.tallies() {
-        // Writing to a string cannot fail.
-        let _infallible = writeln!(
-            text,
-            "{resource:<40} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
-            tally.objects, tally.rewritten, tally.fresh, tally.by_others, tally.gone, tally.failed
-        );
-    }
-    text.push('\n');
-    for failure in run.failures.iter().take(LISTED) {
-        let _infallible = writeln!(text, "failed: {}: {}", named(failure), failure.why);
-    }
-    if run.failures.len() > LISTED {
-        let _infallible = writeln!(text, "failed: more objects; --output=json lists them");
-    }
-    text + &verdict(run, ending)
+/// The answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Report<'a> {
+    pub(super) run: &'a Run,
+    pub(super) ending: Ending,
+    /// What etcd shows, if it was read.
+    pub(super) proof: Option<&'a Proof>,
 }
 
-/// Returns the answer for machines.
-pub(super) fn json(run: &Run, ending: Ending) -> String {
-    let resources: Vec<_> = run
+impl Report<'_> {
+    /// Returns whether the answer is what the operator wants.
+    pub(super) fn is_good(&self) -> bool {
+        match self.ending {
+            Ending::Proven => self.left() == 0,
+            Ending::Dry => true,
+            Ending::Failed | Ending::Restless | Ending::Again => false,
+        }
+    }
+
+    /// Returns how many objects are left in etcd. 0 if it was not read.
+    fn left(&self) -> u64 {
+        let found = self.proof.iter().flat_map(|proof| &proof.found);
+        found.filter(|found| found.is_left).map(|found| found.objects).sum()
+    }
+
+    /// Returns the answer for people.
+    pub(super) fn text(&self) -> String {
+        let run = self.run;
+        let mut text = format!(
+            "{:<40} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}\n",
+            "resource", "objects", "rewritten", "fresh", "by others", "gone", "failed"
+        );
+        for (resource, tally) in run.tallies() {
+            // Writing to a string cannot fail.
+            let _infallible = writeln!(
+                text,
+                "{resource:<40} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+                tally.objects,
+                tally.rewritten,
+                tally.fresh,
+                tally.by_others,
+                tally.gone,
+                tally.failed
+            );
+        }
+        text.push('\n');
+        for failure in run.failures.iter().take(LISTED) {
+            let _infallible = writeln!(text, "failed: {}: {}", named(failure), failure.why);
+        }
+        if run.failures.len() > LISTED {
+            let _infallible = writeln!(text, "failed: more objects; --output=json lists them");
+        }
+        if let Some(proof) = self.proof {
+            let _infallible = writeln!(text, "in {}:", proof.etcd);
+            for found in &proof.found {
+                let left = if found.is_left {
+                    format!(": LEFT, such as {}", found.example)
+                } else {
+                    String::new()
+                };
+                let _infallible = writeln!(
+                    text,
+                    "  {} of {} under {}{left}",
+                    found.objects,
+                    found.resource,
+                    found.stored_under()
+                );
+            }
+            text.push('\n');
+        }
+        text + &self.verdict()
+    }
+
+    /// Returns the answer for machines.
+    pub(super) fn json(&self) -> String {
+        let run = self.run;
+        let resources: Vec<_> = run
         .tallies()
         .map(|(resource, tally)| {
             let Tally { objects, rewritten, fresh, by_others, gone, failed } = tally;
@@ -48,48 +100,69 @@ pub(super) fn json(run: &Run, ending: Ending) -> String {
             })
         })
         .collect();
-    let failures: Vec<_> = run
+        let failures: Vec<_> = run
         .failures
         .iter()
         .map(|failure| {
             json!({"resource": failure.resource, "object": failure.object, "why": failure.why})
         })
         .collect();
-    json!({
-        "server": run.demand.server,
-        "dryRun": run.demand.dry_run,
-        "passes": run.pass,
-        "nothingLeft": ending == Ending::Proven,
-        "verdict": verdict(run, ending),
-        "resources": resources,
-        "failures": failures,
-    })
-    .to_string()
-}
+        json!({
+            "server": run.demand.server,
+            "dryRun": run.demand.dry_run,
+            "passes": run.pass,
+            "nothingLeft": self.ending == Ending::Proven && self.left() == 0,
+            "verdict": self.verdict(),
+            "resources": resources,
+            "failures": failures,
+            "etcd": self.proof.map(|proof| json!({
+                "read": proof.etcd,
+                "stored": proof.found.iter().map(stored).collect::<Vec<_>>(),
+            })),
+        })
+        .to_string()
+    }
 
-fn verdict(run: &Run, ending: Ending) -> String {
-    let failed: u64 = run.tallies().map(|(_, tally)| tally.failed).sum();
-    let pass = run.pass;
-    match ending {
-        Ending::Proven => format!(
-            "Nothing is left: in pass {pass} the API server stored no object again. This is true for \
-             the API servers that answered."
-        ),
-        Ending::Failed if run.demand.dry_run => {
-            format!("{failed} would fail. Nothing was written.")
-        }
-        Ending::Failed => format!(
-            "{failed} failed, and may be left in an old form. All others are in the present form. \
+    fn verdict(&self) -> String {
+        let run = self.run;
+        let left = self.left();
+        let failed: u64 = run.tallies().map(|(_, tally)| tally.failed).sum();
+        let pass = run.pass;
+        match self.ending {
+            Ending::Proven if left > 0 => format!(
+                "{left} objects are left in etcd, and the API server sees nothing to write. An API server \
+             writes under another key id than this one. Wait until all of them write under one, then \
+             run the same command again."
+            ),
+            Ending::Proven if self.proof.is_some() => format!(
+                "Nothing is left: in pass {pass} the API server stored no object again, and etcd has no \
+             object under another key."
+            ),
+            Ending::Proven => format!(
+                "Nothing is left: in pass {pass} the API server stored no object again. This is true for \
+             the API servers that answered. Name etcd with --etcd-servers for a proof."
+            ),
+            Ending::Failed if run.demand.dry_run => {
+                format!("{failed} would fail. Nothing was written.")
+            }
+            Ending::Failed => format!(
+                "{failed} failed, and may be left in an old form. All others are in the present form. \
              Remove the cause, then run the same command again."
-        ),
-        Ending::Dry => "No object would fail. Nothing was written. A dry run does not tell which \
+            ),
+            Ending::Dry if self.proof.is_some() => {
+                format!("{left} objects are left. None would fail. Nothing was written.")
+            }
+            Ending::Dry => {
+                "No object would fail. Nothing was written. A dry run does not tell which \
                         objects are in an old form."
-            .to_owned(),
-        Ending::Again | Ending::Restless => format!(
-            "Pass {pass} of {MAX_PASSES} still stored objects again. The key rotates too often, or \
+                    .to_owned()
+            }
+            Ending::Again | Ending::Restless => format!(
+                "Pass {pass} of {MAX_PASSES} still stored objects again. The key rotates too often, or \
              the API servers write under different key ids. Wait until all of them write under \
              one, then run the same command again."
-        ),
+            ),
+        }
     }
 }
 
@@ -98,6 +171,14 @@ fn named(failure: &Failure) -> String {
         Some(object) => format!("{} {object}", failure.resource),
         None => failure.resource.clone(),
     }
+}
+
+fn stored(found: &Found) -> serde_json::Value {
+    json!({
+        "resource": found.resource, "state": found.group.state.name(),
+        "provider": found.group.provider, "keyId": found.group.key_id,
+        "objects": found.objects, "example": found.example, "isLeft": found.is_left,
+    })
 }
 
 /// Returns a `ClusterRole` with the rights that the work needs, as YAML.
@@ -123,7 +204,10 @@ pub(super) fn role(resources: &[ResourceName]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::rewrite::{Demand, Fate};
+    use crate::domain::{
+        rewrite::{Demand, Fate},
+        tally::{Group, State},
+    };
 
     fn ended(fate: Fate) -> (Run, Ending) {
         let mut run = Run::new(Demand {
@@ -131,6 +215,7 @@ mod tests {
             resources: vec!["secrets".to_owned()],
             namespace: None,
             selector: None,
+            until_key_id: None,
             dry_run: false,
         });
         run.record("default/db".to_owned(), fate);
@@ -142,9 +227,10 @@ mod tests {
     #[test]
     fn names_what_failed() {
         let (run, ending) = ended(Fate::Failed("the webhook w denies it".to_owned()));
-        let told = text(&run, ending);
+        let report = Report { run: &run, ending, proof: None };
+        let told = report.text();
         assert!(told.contains("failed: secrets default/db: the webhook w denies it\n"), "{told}");
-        let answer: serde_json::Value = serde_json::from_str(&json(&run, ending)).unwrap();
+        let answer: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
         assert_eq!(answer["nothingLeft"], false);
         assert_eq!(answer["failures"][0]["object"], "default/db");
         assert_eq!(answer["resources"][0]["failed"], 1);
@@ -153,8 +239,42 @@ mod tests {
     #[test]
     fn says_that_nothing_is_left() {
         let (run, ending) = ended(Fate::Fresh);
-        assert!(text(&run, ending).contains("Nothing is left: in pass 1 "));
-        assert!(json(&run, ending).contains("\"nothingLeft\":true"));
+        let report = Report { run: &run, ending, proof: None };
+        assert!(report.is_good());
+        assert!(report.text().contains("Nothing is left: in pass 1 "));
+        assert!(report.json().contains("\"nothingLeft\":true"));
+    }
+
+    #[test]
+    fn what_etcd_shows_counts_more_than_what_the_api_server_says() {
+        let (run, ending) = ended(Fate::Fresh);
+        let mut found = Found {
+            resource: "secrets".to_owned(),
+            group: Group {
+                state: State::Ours,
+                provider: "vault".to_owned(),
+                key_id: "v1.a".to_owned(),
+                claim: None,
+            },
+            objects: 3,
+            example: "secrets/default/db".to_owned(),
+            is_left: true,
+        };
+        let mut proof = Proof { etcd: "etcd".to_owned(), found: vec![found.clone()] };
+        let report = Report { run: &run, ending, proof: Some(&proof) };
+        assert!(!report.is_good());
+        let text = report.text();
+        assert!(
+            text.contains("3 of secrets under vault v1.a: LEFT, such as secrets/default/db"),
+            "{text}"
+        );
+        let answer: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+        assert_eq!(answer["nothingLeft"], false);
+        assert_eq!(answer["etcd"]["stored"][0]["keyId"], "v1.a");
+        found.is_left = false;
+        proof.found = vec![found];
+        let report = Report { run: &run, ending, proof: Some(&proof) };
+        assert!(report.is_good() && report.text().contains("etcd has no object under another key"));
     }
 
     #[test]
