@@ -1,15 +1,12 @@
 //! The ports over real systems. Adapters do not name each other.
 
+pub mod api_server;
 pub mod api_server_manifest;
 pub mod api_server_metrics;
 pub mod etcd;
 pub mod hook;
 pub mod installation;
+pub mod saved_run;
 pub mod snapshot;
 pub mod socket;
 pub mod statusz;
-pub mod api_server;
-pub mod saved_run;
-pub mod api_server_manifest;
-pub mod etcd;
-pub mod snapshot;

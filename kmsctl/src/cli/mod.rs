@@ -5,11 +5,10 @@ mod init;
 mod inventory;
 mod outcome;
 mod progress;
-mod rotation;
 mod rewrite;
+mod rotation;
 mod source;
 mod table;
-mod rewrite;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -34,34 +33,24 @@ struct Cli {
     command: Command,
 }
 
+/// The commands. The description of each one is that of its arguments.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Says what is encrypted with which key version, and which versions may be retired.
-    ///
-    /// It reads etcd, or a snapshot of it, and changes nothing. It prints no value of an object. With
-    /// the states of all nodes (--node) and all backups that may be restored (--snapshot) it gives
-    /// the highest `min_decryption_version` that is safe.
-    ///
-    /// Exit codes: 0 when all is well, 1 when objects are unreadable, or in clear where they should
-    /// be encrypted, or need an archived version, or --is-safe is not shown; 2 when there is no
-    /// answer.
     Inventory(Box<inventory::Args>),
-    /// Writes the files and the commands of a new installation, and says how far it is.
-    Init(Box<init::Args>),
-    /// Shows where a rotation of the key is, on all nodes and API servers, and what to type next.
+    Rewrite(Box<rewrite::Args>),
     Rotation(Box<rotation::Args>),
-    Conformance(conformance::Args),
-    Rewrite(rewrite::Args),
+    Conformance(Box<conformance::Args>),
+    Init(Box<init::Args>),
 }
 
 impl Command {
     async fn run(self) -> Result<Outcome, Problem> {
         match self {
             Self::Inventory(args) => inventory::run(*args).await,
-            Self::Init(args) => init::run(*args).await,
+            Self::Rewrite(args) => rewrite::run(*args).await,
             Self::Rotation(args) => rotation::run(*args).await,
-            Self::Conformance(args) => conformance::run(args).await,
-            Self::Rewrite(args) => rewrite::run(args).await,
+            Self::Conformance(args) => conformance::run(*args).await,
+            Self::Init(args) => init::run(*args).await,
         }
     }
 }

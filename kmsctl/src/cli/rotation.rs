@@ -38,6 +38,8 @@ enum Output {
     Json,
 }
 
+/// Shows where a rotation of the key is, on all nodes and API servers, and what to type next.
+///
 /// Exit code 0: every node and API server answered, and writes the newest version.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -45,6 +45,8 @@ enum Output {
     Json,
 }
 
+/// Writes the files and the commands of a new installation, and says how far it is.
+///
 /// Asks on a terminal for what is not given. Writes a new directory with the provider's files, the
 /// stages of the `EncryptionConfiguration` and a README.md with the commands in their order. Changes
 /// nothing else.

@@ -35,7 +35,14 @@ use crate::{
     ports::{objects::Objects, source::Source as _},
 };
 
-/// The flags of `inventory`.
+/// Says what is encrypted with which key version, and which versions may be retired.
+///
+/// It reads etcd, or a snapshot of it, and changes nothing. It prints no value of an object. With
+/// the states of all nodes (--node) and all backups that may be restored (--snapshot) it gives the
+/// highest `min_decryption_version` that is safe.
+///
+/// Exit codes: 0 when all is well, 1 when objects are unreadable, or in clear where they should be
+/// encrypted, or need an archived version, or --is-safe is not shown; 2 when there is no answer.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
