@@ -1,6 +1,8 @@
 //! A progress bar on standard error, when that is a terminal.
 
-use indicatif::{ProgressBar, ProgressStyle};
+use std::fmt::Write;
+
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 /// The progress of reading one source.
 #[derive(Debug)]
@@ -14,7 +16,7 @@ impl Progress {
     /// is a terminal.
     pub(super) fn of(name: &str) -> Self {
         let bar = ProgressBar::no_length().with_message(name.to_owned());
-        bar.set_style(style("{msg}: {human_pos} objects, {per_sec}, {elapsed}"));
+        bar.set_style(style("{msg}: {human_pos} objects, {rate}, {elapsed}"));
         Self { bar, has_end: false }
     }
 
@@ -24,7 +26,7 @@ impl Progress {
             self.has_end = true;
             self.bar.set_length(all);
             self.bar.set_style(style(
-                "{msg}: {bar:30} {human_pos} of {human_len} objects, {per_sec}, {eta} left",
+                "{msg}: {bar:30} {human_pos} of {human_len} objects, {rate}, {eta} left",
             ));
         }
         self.bar.set_position(read);
@@ -39,7 +41,13 @@ impl Drop for Progress {
 
 fn style(template: &str) -> ProgressStyle {
     // The templates are those above, and a test reads them.
-    ProgressStyle::with_template(template).unwrap_or_else(|_invalid| ProgressStyle::default_bar())
+    let style = ProgressStyle::with_template(template);
+    style.unwrap_or_else(|_invalid| ProgressStyle::default_bar()).with_key(
+        "rate",
+        |state: &ProgressState, out: &mut dyn Write| {
+            let _infallible = write!(out, "{:.0}/s", state.per_sec());
+        },
+    )
 }
 
 #[cfg(test)]
@@ -49,8 +57,8 @@ mod tests {
     #[test]
     fn the_templates_are_valid() {
         for template in [
-            "{msg}: {human_pos} objects, {per_sec}, {elapsed}",
-            "{msg}: {bar:30} {human_pos} of {human_len} objects, {per_sec}, {eta} left",
+            "{msg}: {human_pos} objects, {rate}, {elapsed}",
+            "{msg}: {bar:30} {human_pos} of {human_len} objects, {rate}, {eta} left",
         ] {
             ProgressStyle::with_template(template).unwrap();
         }

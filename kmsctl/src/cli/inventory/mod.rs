@@ -112,6 +112,10 @@ pub(super) async fn run(args: Args) -> Result<Outcome, Problem> {
     // The nodes first: a node that has settled on a version before the objects are read adds no
     // object of an older version afterwards.
     let nodes = nodes(&args.nodes).await?;
+    let mut backup_files = Vec::new();
+    for path in &args.backups {
+        backup_files.push((path, SnapshotFile::open(path).await?));
+    }
     let mut list = args.list.map(|listed| List::new(listed, args.output == Output::Json));
     let (read, unread) = read_source(&args, &mut list).await?;
     if read.tally.objects() == 0 && list.is_none() {
@@ -122,8 +126,8 @@ pub(super) async fn run(args: Args) -> Result<Outcome, Problem> {
         ));
     }
     let mut backups = Vec::new();
-    for path in &args.backups {
-        backups.push(read_snapshot(&args, path, &mut None).await?);
+    for (path, file) in backup_files {
+        backups.push(read_snapshot(&args, path, &file, &mut None).await?);
     }
     let report = Report::of(&args, read, backups, nodes, unread);
     if let Some(list) = list {
@@ -210,7 +214,8 @@ async fn read_source(args: &Args, list: &mut Option<List>) -> Result<(Read, Vec<
         ));
     }
     if let Some(path) = &args.etcd_snapshot {
-        return Ok((read_snapshot(args, path, list).await?, unread));
+        let file = SnapshotFile::open(path).await?;
+        return Ok((read_snapshot(args, path, &file, list).await?, unread));
     }
     let source = args.source.source().await?;
     if let Some(overrides) = source.overrides() {
@@ -245,8 +250,12 @@ fn below(prefix: &str, resources: &[String]) -> Vec<String> {
 }
 
 /// Counts the objects of a snapshot.
-async fn read_snapshot(args: &Args, path: &Path, list: &mut Option<List>) -> Result<Read, Problem> {
-    let file = SnapshotFile::open(path).await?;
+async fn read_snapshot(
+    args: &Args,
+    path: &Path,
+    file: &SnapshotFile,
+    list: &mut Option<List>,
+) -> Result<Read, Problem> {
     let mut read = Read { name: path.display().to_string(), tally: Tally::default() };
     for prefix in prefixes(args) {
         let mut objects = file.objects(prefix.as_bytes()).await?;
