@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	callmeta "google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	kmstypes "k8s.io/apiserver/pkg/storage/value/encrypt/envelope/kmsv2/v2"
@@ -390,7 +391,8 @@ spec:
 // TestAnInventoryWithAUserOfEtcd reads an etcd that has users.
 func TestAnInventoryWithAUserOfEtcd(t *testing.T) {
 	t.Parallel()
-	e := bareEtcd(t, 3)
+	const count = 2000
+	e := bareEtcd(t, count)
 	for _, args := range []string{
 		"user add root:root", "user grant-role root root", "role add reader",
 		"role grant-permission reader --prefix read /registry/", "user add ann:right", "user grant-role ann reader",
@@ -404,8 +406,19 @@ func TestAnInventoryWithAUserOfEtcd(t *testing.T) {
 		return "--etcd-password-file=" + path
 	}
 	servers := "--etcd-servers=" + e.URL
-	if found := takeInventory(t, good, servers, "--etcd-user=ann", file("right")); found.Objects != 3 {
+	if found := takeInventory(t, good, servers, "--etcd-user=ann", file("right")); found.Objects != count {
 		t.Errorf("it counts %d objects", found.Objects)
+	}
+	// A token of etcd expires after 5 minutes. The second page is asked again with another one.
+	expiring := newMember(t, e, func(call int) error {
+		if call == 2 {
+			return status.Error(codes.Unauthenticated, "etcdserver: invalid auth token")
+		}
+		return nil
+	})
+	found := takeInventory(t, good, "--etcd-servers="+expiring.url, "--etcd-user=ann", file("right"))
+	if found.Objects != count || expiring.calls.Load() < 5 {
+		t.Errorf("with an expired token it counts %d objects in %d calls", found.Objects, expiring.calls.Load())
 	}
 	refused(t, []string{servers}, "etcd-not-allowed", "--etcd-user")
 	refused(t, []string{servers, "--etcd-user=ann", file("wrong-password")}, "etcd-not-allowed", "password is wrong")
@@ -445,7 +458,8 @@ func newMember(t *testing.T, e *parts.Etcd, before func(call int) error) *member
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	conn, err := grpc.NewClient(strings.TrimPrefix(e.URL, "http://"),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodec(raw{}), grpc.MaxCallRecvMsgSize(1<<30)))
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.ForceCodec(raw{}), grpc.MaxCallRecvMsgSize(1<<30)))
 	must(t, err)
 	m := &member{url: "http://" + listener.Addr().String()}
 	server := grpc.NewServer(grpc.ForceServerCodec(raw{}), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
@@ -457,7 +471,12 @@ func newMember(t *testing.T, e *parts.Etcd, before func(call int) error) *member
 		if err := stream.RecvMsg(&question); err != nil {
 			return err
 		}
-		if err := conn.Invoke(stream.Context(), method, &question, &answer); err != nil {
+		told, _ := callmeta.FromIncomingContext(stream.Context())
+		ctx := stream.Context()
+		if token := told.Get("token"); len(token) == 1 {
+			ctx = callmeta.AppendToOutgoingContext(ctx, "token", token[0])
+		}
+		if err := conn.Invoke(ctx, method, &question, &answer); err != nil {
 			return err
 		}
 		return stream.SendMsg(&answer)

@@ -74,12 +74,6 @@ impl Needs {
         needs.doubts = doubts.into_values().collect();
         needs
     }
-
-    /// Returns the lowest version that the objects need of a keeper's key.
-    #[must_use]
-    pub fn lowest(&self, keeper: &str) -> Option<KekVersion> {
-        self.keepers.get(keeper)?.keys().next().copied()
-    }
 }
 
 /// Returns why it is not known which version the objects of a group need.
