@@ -90,6 +90,9 @@ pub(super) struct Entry {
 impl Database {
     /// Opens the database of a file whose digest fits or is absent.
     pub(super) fn open(file: Arc<ReadFile>) -> Result<Self, Problem> {
+        if let Some(format) = compressed(&file) {
+            return Err(file.damaged(0, format!("it is compressed ({format}); decompress it")));
+        }
         if file.facts().digest == Digest::Differs {
             return Err(file.damaged(
                 file.length(),
@@ -207,6 +210,14 @@ impl Page {
             offset: self.offset,
         }))
     }
+}
+
+/// Returns the format of a compressed file, such as k3s and RKE make of snapshots.
+fn compressed(file: &ReadFile) -> Option<&'static str> {
+    let begin = file.read(0, 4).ok()?;
+    let formats: [(&[u8], _); 3] =
+        [(b"PK\x03\x04", "zip"), (b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd")];
+    formats.into_iter().find(|(magic, _)| begin.starts_with(magic)).map(|(_, name)| name)
 }
 
 /// Returns the newer valid meta page. When the first one is damaged, nothing says the size of a

@@ -119,7 +119,7 @@ impl Revisions {
             return Err(Problem::new(
                 "snapshot-too-large",
                 format!("the snapshot has more than {} keys below the prefix", self.keys_max),
-                "give a longer prefix, and read the resources one after the other",
+                "read one resource after the other",
             ));
         }
         Ok((is_newest && !is_deleted).then_some(Object { key, value, mod_revision }))

@@ -265,6 +265,22 @@ async fn a_cut_file_is_damaged() {
     }
 }
 
+/// k3s and RKE compress snapshots.
+#[tokio::test]
+async fn a_compressed_file_is_named() {
+    for (begin, format) in [(&b"PK\x03\x04"[..], "zip"), (b"\x1f\x8b\x08\0", "gzip")] {
+        let problem = problem(&[begin, &[7; 700]].concat()).await;
+        assert!(problem.cause.contains(format), "{problem}");
+    }
+}
+
+/// etcd-io/etcd#16809: the file was read before its digest was written.
+#[tokio::test]
+async fn a_digest_of_zeros_does_not_fit() {
+    let bytes = [database(4096, 2, &WRITES), vec![0; 32]].concat();
+    assert!(problem(&bytes).await.cause.contains("SHA-256"));
+}
+
 #[tokio::test]
 async fn structures_that_never_end_are_damaged() {
     // A branch that names itself.
