@@ -6,6 +6,8 @@ pub mod api_server_metrics;
 pub mod etcd;
 pub mod hook;
 pub mod installation;
+pub mod keeper_seeds;
+pub mod plugin_seeds;
 pub mod saved_run;
 pub mod snapshot;
 pub mod socket;

@@ -1,6 +1,7 @@
 //! The commands. This is the only module that chooses adapters and connects them.
 
 mod conformance;
+mod drill;
 mod init;
 mod inventory;
 mod outcome;
@@ -38,6 +39,7 @@ struct Cli {
 enum Command {
     Inventory(Box<inventory::Args>),
     Rewrite(Box<rewrite::Args>),
+    Drill(Box<drill::Args>),
     Rotation(Box<rotation::Args>),
     Conformance(Box<conformance::Args>),
     Init(Box<init::Args>),
@@ -48,6 +50,7 @@ impl Command {
         match self {
             Self::Inventory(args) => inventory::run(*args).await,
             Self::Rewrite(args) => rewrite::run(*args).await,
+            Self::Drill(args) => drill::run(*args).await,
             Self::Rotation(args) => rotation::run(*args).await,
             Self::Conformance(args) => conformance::run(*args).await,
             Self::Init(args) => init::run(*args).await,

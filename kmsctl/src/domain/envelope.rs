@@ -118,6 +118,11 @@ pub(super) mod tests {
         }
     }
 
+    pub(crate) fn of_version(version: u32) -> Vec<u8> {
+        let wrapped = format!("vault:v{version}:AAAA").into_bytes();
+        encoded(&EncryptedObject { encrypted_dek_source: wrapped, ..example() })
+    }
+
     pub(crate) fn encoded(object: &EncryptedObject) -> Vec<u8> {
         object.encode_to_vec()
     }

@@ -2,12 +2,16 @@
 //! Nothing here does I/O.
 
 pub mod conformance;
+pub mod drill;
+pub mod drill_report;
 pub mod envelope;
 pub mod finding;
 pub mod init;
 pub mod judgement;
+pub mod keeper_facts;
 pub mod needs;
 pub mod node;
+pub mod opening;
 pub mod place;
 pub mod problem;
 pub mod proof;

@@ -34,8 +34,7 @@ impl<'a> Stored<'a> {
     #[must_use]
     pub fn of(value: &'a [u8]) -> Self {
         let Some(rest) = value.strip_prefix(ENCRYPTED) else {
-            let is_clear = [PROTOBUF, CBOR, b"{"].iter().any(|begin| value.starts_with(begin));
-            return if is_clear {
+            return if is_clear(value) {
                 Self::Clear
             } else {
                 Self::Unreadable("it is neither encrypted nor protobuf, JSON or CBOR".to_owned())
@@ -56,6 +55,11 @@ impl<'a> Stored<'a> {
             _ => Self::Unreadable("its prefix names no provider".to_owned()),
         }
     }
+}
+
+/// Returns whether `value` begins as an object that is not encrypted.
+pub(super) fn is_clear(value: &[u8]) -> bool {
+    [PROTOBUF, CBOR, b"{"].iter().any(|begin| value.starts_with(begin))
 }
 
 #[cfg(test)]

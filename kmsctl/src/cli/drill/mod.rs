@@ -1,0 +1,345 @@
+//! `drill`: proves that a keeper can read what a snapshot of etcd has.
+
+mod page;
+mod text;
+
+use std::{future::Future, io::IsTerminal as _, path::PathBuf, sync::Arc, time::Duration};
+
+use clap::ValueEnum;
+use futures_util::{StreamExt as _, stream};
+use indicatif::ProgressBar;
+use vault_kube_kms::{
+    adapters::system::clock::SystemClock,
+    domain::{error::KmsError, time::UnixTime},
+    ports::clock::Clock,
+};
+
+use super::outcome::{self, Outcome};
+use crate::{
+    adapters::{
+        keeper_seeds::KeeperSeeds,
+        plugin_seeds::PluginSeeds,
+        snapshot::{Digest, Facts, Snapshot, SnapshotFile},
+    },
+    domain::{
+        drill::{Drill, Sample, Scope, no_answer},
+        drill_report::{KeyVersions, Report, SnapshotFacts, Totals, Verdict},
+        keeper_facts::KeeperFacts,
+        place::DEFAULT_PREFIX,
+        problem::Problem,
+        stored::Stored,
+    },
+    ports::{
+        objects::{Object, Objects as _},
+        seeds::Seeds,
+    },
+};
+
+/// The number of seeds that are unwrapped at the same time.
+const CONCURRENCY: usize = 8;
+
+/// The pauses between two calls to a keeper that is away.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The code of a damaged snapshot. It is a result, and not a missing answer.
+const DAMAGED: &str = "snapshot-damaged";
+
+/// Proves that a keeper can read a snapshot of etcd: unwraps every distinct seed, and opens objects
+/// as the API server does.
+///
+/// The keeper is the one of the provider's settings (--config, variables, or flags after --), or a
+/// running plugin (--plugin). The drill only reads. It prints no value of an object.
+///
+/// Exit codes: 0 when everything is readable, 1 when something is not or the snapshot is damaged,
+/// 2 when the keeper or the file gives no answer.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The file that `etcdctl snapshot save` wrote, or a copy of member/snap/db.
+    #[arg(long, value_name = "FILE")]
+    snapshot: PathBuf,
+
+    /// The configuration file of the provider.
+    #[arg(long, value_name = "FILE", conflicts_with = "plugin")]
+    config: Option<PathBuf>,
+
+    /// The socket of a running KMS v2 plugin, in place of a keeper.
+    #[arg(long, value_name = "unix:///PATH", conflicts_with = "flags")]
+    plugin: Option<String>,
+
+    /// With --plugin: tests only objects of this name in the `EncryptionConfiguration`.
+    #[arg(long, value_name = "NAME", requires = "plugin")]
+    provider: Option<String>,
+
+    /// The API server's --etcd-prefix. `OpenShift` has two: kubernetes.io and openshift.io.
+    #[arg(long, value_name = "PREFIX,...", value_delimiter = ',', default_value = DEFAULT_PREFIX)]
+    etcd_prefix: Vec<String>,
+
+    /// Tests only this resource, such as secrets or example.com/widgets.
+    #[arg(long, value_name = "RESOURCE")]
+    resource: Option<String>,
+
+    /// Opens this many objects of each resource under each seed, the newest first.
+    #[arg(long, value_name = "N", default_value_t = 10, conflicts_with = "all")]
+    sample: u64,
+
+    /// Opens all objects.
+    #[arg(long)]
+    all: bool,
+
+    /// Waits this long for a keeper that is away, for each seed.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    wait: u64,
+
+    /// Writes the report to this file, which ends in .json or .html. Repeatable.
+    #[arg(long, value_name = "FILE", value_parser = report_file)]
+    report: Vec<PathBuf>,
+
+    /// The form of the answer.
+    #[arg(long, value_enum, default_value = "text")]
+    output: Form,
+
+    /// Flags of `vault-kube-kms serve`.
+    #[arg(last = true, value_name = "FLAGS")]
+    flags: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Form {
+    Text,
+    Json,
+}
+
+impl Args {
+    /// Returns the prefixes of etcd, with a slash at both ends, as the API server uses them.
+    fn roots(&self) -> Vec<String> {
+        let root = |prefix: &String| match prefix.trim_matches('/') {
+            "" => "/".to_owned(),
+            name => format!("/{name}/"),
+        };
+        self.etcd_prefix.iter().map(root).collect()
+    }
+
+    /// Returns the beginning of the keys that are tested below `root`.
+    fn below(&self, root: &str) -> String {
+        match &self.resource {
+            Some(resource) => format!("{root}{}/", resource.trim_matches('/')),
+            None => root.to_owned(),
+        }
+    }
+
+    fn sample(&self) -> Sample {
+        if self.all { Sample::All } else { Sample::Newest(self.sample) }
+    }
+}
+
+fn report_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let end = path.extension().and_then(|end| end.to_str());
+    if matches!(end, Some("json" | "html")) {
+        return Ok(path);
+    }
+    Err("the name of a report ends in .json or .html".to_owned())
+}
+
+pub(super) async fn run(args: Args) -> Result<Outcome, Problem> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let began = (clock.wall(), clock.now());
+    let file = SnapshotFile::open(&args.snapshot).await?;
+    let mut report = empty_report(&args, file.facts(), began.0);
+    match drill(&args, &file, clock.as_ref(), &mut report).await {
+        Err(problem) if problem.code == DAMAGED => {
+            report.verdict = Verdict::Damaged;
+            report.snapshot.problem = Some(problem.cause);
+        }
+        other => other?,
+    }
+    report.seconds = clock.now().since(began.1).as_secs_f64();
+    outcome::print(&match args.output {
+        Form::Text => text::text(&report),
+        Form::Json => json(&report)?,
+    });
+    for path in &args.report {
+        let is_json = path.extension().is_some_and(|end| end == "json");
+        let text = if is_json { json(&report)? } else { page::page(&report).into_string() };
+        tokio::fs::write(path, text).await.map_err(|error| {
+            Problem::new(
+                "report-not-written",
+                format!("cannot write {}: {error}", path.display()),
+                "give a file in a folder that this user may write",
+            )
+        })?;
+    }
+    Ok(if report.verdict == Verdict::Readable { Outcome::Good } else { Outcome::Bad })
+}
+
+fn json(report: &Report) -> Result<String, Problem> {
+    serde_json::to_string_pretty(report)
+        .map_err(|error| Problem::new("internal", error, "report this as a bug"))
+}
+
+fn empty_report(args: &Args, facts: &Facts, began: UnixTime) -> Report {
+    Report {
+        verdict: Verdict::Damaged,
+        program: format!("vault-kube-kmsctl {}", env!("CARGO_PKG_VERSION")),
+        began: rfc3339(began),
+        seconds: 0.0,
+        snapshot: SnapshotFacts {
+            file: facts.name.clone(),
+            size: facts.size,
+            sha256: facts.sha256.clone(),
+            digest: match facts.digest {
+                Digest::Fits => "fits",
+                Digest::Absent => "absent",
+                Digest::Differs => "differs",
+            },
+            revision: None,
+            prefixes: args.roots().iter().map(|root| args.below(root)).collect(),
+            problem: None,
+        },
+        keeper: KeeperFacts::default(),
+        sample: if args.all {
+            "all objects".to_owned()
+        } else {
+            format!("the newest {} of each resource under each seed", args.sample)
+        },
+        totals: Totals::default(),
+        versions: KeyVersions::default(),
+        groups: Vec::new(),
+        failures: Vec::new(),
+    }
+}
+
+/// Runs the drill and fills the report.
+async fn drill(
+    args: &Args,
+    file: &SnapshotFile,
+    clock: &dyn Clock,
+    report: &mut Report,
+) -> Result<(), Problem> {
+    let mut sources = Vec::new();
+    for root in args.roots() {
+        let objects = file.objects(args.below(&root).as_bytes()).await?;
+        report.snapshot.revision = Some(objects.revision());
+        sources.push((root, objects));
+    }
+    let wait = Duration::from_secs(args.wait);
+    if let Some(address) = &args.plugin {
+        let plugin = PluginSeeds::at(address)?;
+        let facts = patiently(clock, wait, || plugin.facts()).await;
+        let scope = Scope::Plugin(args.provider.clone());
+        let drill = begin(args, scope, facts, report)?;
+        return walk(drill, sources, (clock, wait), &plugin, report).await;
+    }
+    let config = args.config.iter().map(|path| format!("--config={}", path.display()));
+    let flags: Vec<_> = config.chain(args.flags.iter().cloned()).collect();
+    let keeper = KeeperSeeds::open(&flags)?;
+    let facts = patiently(clock, wait, || keeper.facts()).await;
+    let scope = Scope::Ours { legacy: keeper.legacy };
+    let done = match begin(args, scope, facts, report) {
+        Ok(drill) => walk(drill, sources, (clock, wait), &keeper, report).await,
+        Err(problem) => Err(problem),
+    };
+    keeper.close().await;
+    done
+}
+
+fn begin(
+    args: &Args,
+    scope: Scope,
+    facts: Result<KeeperFacts, KmsError>,
+    report: &mut Report,
+) -> Result<Drill, Problem> {
+    let facts = facts.map_err(|error| no_answer(&error))?;
+    report.keeper = facts.clone();
+    Ok(Drill::new(scope, args.sample(), facts))
+}
+
+/// Walks over all objects. A damaged snapshot ends the walk; the report has what was found before.
+async fn walk(
+    mut drill: Drill,
+    sources: Vec<(String, Snapshot)>,
+    (clock, wait): (&dyn Clock, Duration),
+    seeds: &dyn Seeds,
+    report: &mut Report,
+) -> Result<(), Problem> {
+    let progress = if std::io::stderr().is_terminal() {
+        ProgressBar::new_spinner()
+    } else {
+        ProgressBar::hidden()
+    };
+    let mut ended = Ok(());
+    for (root, mut objects) in sources {
+        ended = loop {
+            match objects.next_page().await {
+                Ok(Some(page)) => {
+                    test(&mut drill, &root, &page, (clock, wait), seeds).await?;
+                    progress.inc(u64::try_from(page.len()).unwrap_or_default());
+                    progress.set_message(format!("{} objects", progress.position()));
+                }
+                Ok(None) => break Ok(()),
+                Err(problem) => break Err(problem),
+            }
+        };
+        if ended.is_err() {
+            break;
+        }
+    }
+    progress.finish_and_clear();
+    let results = if ended.is_ok() { drill.end()? } else { drill.so_far() };
+    report.verdict =
+        if results.totals.unreadable == 0 { Verdict::Readable } else { Verdict::Unreadable };
+    report.totals = results.totals;
+    report.groups = results.groups;
+    report.versions = results.versions;
+    report.failures = results.failures;
+    ended
+}
+
+/// Unwraps the new seeds of a page of objects, and then tests the objects.
+async fn test(
+    drill: &mut Drill,
+    root: &str,
+    page: &[Object],
+    (clock, wait): (&dyn Clock, Duration),
+    seeds: &dyn Seeds,
+) -> Result<(), Problem> {
+    let stored: Vec<_> = page.iter().map(|object| Stored::of(&object.value)).collect();
+    let mut answers = stream::iter(drill.new_seeds(&stored))
+        .map(|(id, envelope)| async move {
+            (id, envelope, patiently(clock, wait, || seeds.unwrap(envelope)).await)
+        })
+        .buffer_unordered(CONCURRENCY);
+    while let Some((id, envelope, answer)) = answers.next().await {
+        drill.learn(id, envelope, answer)?;
+    }
+    drop(answers);
+    for (object, stored) in page.iter().zip(&stored) {
+        drill.add(root, object, stored)?;
+    }
+    Ok(())
+}
+
+/// Asks again while the keeper is away, until `wait` has passed.
+async fn patiently<T, F: Future<Output = Result<T, KmsError>> + Send>(
+    clock: &dyn Clock,
+    wait: Duration,
+    ask: impl Fn() -> F + Send,
+) -> Result<T, KmsError> {
+    let end = clock.now().after(wait);
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match ask().await {
+            Err(error) if error.code().is_retryable() && clock.now() < end => {
+                clock.sleep(pause.min(end.since(clock.now()))).await;
+                pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
+
+fn rfc3339(time: UnixTime) -> String {
+    let since = time.since(UnixTime::default());
+    humantime::format_rfc3339_seconds(std::time::SystemTime::UNIX_EPOCH + since).to_string()
+}
