@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strconv"
 )
 
 // Etcd is an etcd of one member.
@@ -111,6 +112,48 @@ func (e *Etcd) Restore(file string) error {
 		return err
 	}
 	return e.start()
+}
+
+// Compact removes all revisions before this one, and the free pages of the database.
+func (e *Etcd) Compact(revision int64) error {
+	ctl := []string{filepath.Join(e.programs, "etcdctl"), "--endpoints=" + e.URL}
+	if err := run(append(ctl, "compact", "--physical", strconv.FormatInt(revision, 10))...); err != nil {
+		return err
+	}
+	return run(append(ctl, "defrag")...)
+}
+
+// Put writes a value, and returns the revision.
+func (e *Etcd) Put(key string, value []byte) (int64, error) {
+	return e.change("put", map[string]any{"key": []byte(key), "value": value})
+}
+
+// Delete deletes a key, and returns the revision.
+func (e *Etcd) Delete(key string) (int64, error) {
+	return e.change("deleterange", map[string]any{"key": []byte(key)})
+}
+
+func (e *Etcd) change(method string, what map[string]any) (int64, error) {
+	question, err := json.Marshal(what)
+	if err != nil {
+		return 0, err
+	}
+	response, err := http.Post(e.URL+"/v3/kv/"+method, "application/json", bytes.NewReader(question))
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		return 0, fmt.Errorf("etcd: %s %s %w", response.Status, text, err)
+	}
+	var answer struct {
+		Header struct {
+			Revision int64 `json:"revision,string"`
+		}
+	}
+	err = json.Unmarshal(text, &answer)
+	return answer.Header.Revision, err
 }
 
 func run(args ...string) error {

@@ -6,6 +6,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -115,6 +117,39 @@ func (b *OpenBao) UntilUnsealed() error {
 		return fmt.Errorf("it is not unsealed after %v: %w: %s", StartBound, last, Tail(b.Printed()))
 	}
 	return b.untilServes()
+}
+
+// Snapshot returns a snapshot of all data of a server.
+func (b *OpenBao) Snapshot() ([]byte, error) {
+	return b.raftSnapshot("GET", "sys/storage/raft/snapshot", nil)
+}
+
+// RestoreSnapshot replaces all data of a server by a snapshot of another one, whose unseal key and root token it then
+// has.
+func (b *OpenBao) RestoreSnapshot(snapshot []byte, from *OpenBao) error {
+	if _, err := b.raftSnapshot("POST", "sys/storage/raft/snapshot-force", snapshot); err != nil {
+		return err
+	}
+	b.unseal, b.Token = from.unseal, from.Token
+	return b.UntilUnsealed()
+}
+
+func (b *OpenBao) raftSnapshot(method, path string, body []byte) ([]byte, error) {
+	request, err := http.NewRequest(method, "https://"+b.Address+"/v1/"+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("X-Vault-Token", b.Token)
+	response, err := b.HTTP.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode >= 300 {
+		err = fmt.Errorf("%s %s: %s %s", method, path, response.Status, answer)
+	}
+	return answer, err
 }
 
 // Each runs an action on all nodes at the same time.
