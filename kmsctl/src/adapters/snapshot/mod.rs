@@ -4,10 +4,9 @@
 //! The file is a bbolt database. It is read with bounded reads, and never written. Untrusted bytes
 //! end in the error `snapshot-damaged`, which names the offset.
 //!
-//! No crate is used for bbolt. `bbolt-rs` maps the file into memory with unsafe code, and `nut` and
-//! `jammdb` too: a damaged file would be undefined behaviour. `bolt-lite` is not maintained. None
-//! walks from the newest revision to the oldest, which is what finds each key's newest value in one
-//! pass.
+//! No crate fits. `bbolt-rs` maps the file into memory and has unsafe code, so a damaged file is a
+//! danger. `bolt-lite` reads the whole file into memory, and does not check the meta pages. None
+//! walks from the newest revision to the oldest, which finds each key's newest value in one pass.
 
 mod bbolt;
 mod file;

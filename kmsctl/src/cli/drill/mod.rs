@@ -19,7 +19,7 @@ use crate::{
     adapters::{
         keeper_seeds::KeeperSeeds,
         plugin_seeds::PluginSeeds,
-        snapshot::{Digest, Facts, Snapshot, SnapshotFile},
+        snapshot::{Digest, Facts, SnapshotFile},
     },
     domain::{
         drill::{Drill, Sample, Scope, no_answer},
@@ -30,7 +30,7 @@ use crate::{
         stored::Stored,
     },
     ports::{
-        objects::{Object, Objects as _},
+        objects::{Object, Objects},
         seeds::Seeds,
     },
 };
@@ -217,11 +217,11 @@ async fn drill(
     clock: &dyn Clock,
     report: &mut Report,
 ) -> Result<(), Problem> {
-    let mut sources = Vec::new();
+    let mut sources: Vec<(String, Box<dyn Objects>)> = Vec::new();
     for root in args.roots() {
         let objects = file.objects(args.below(&root).as_bytes()).await?;
         report.snapshot.revision = Some(objects.revision());
-        sources.push((root, objects));
+        sources.push((root, Box::new(objects)));
     }
     let wait = Duration::from_secs(args.wait);
     if let Some(address) = &args.plugin {
@@ -258,7 +258,7 @@ fn begin(
 /// Walks over all objects. A damaged snapshot ends the walk; the report has what was found before.
 async fn walk(
     mut drill: Drill,
-    sources: Vec<(String, Snapshot)>,
+    sources: Vec<(String, Box<dyn Objects>)>,
     (clock, wait): (&dyn Clock, Duration),
     seeds: &dyn Seeds,
     report: &mut Report,
@@ -342,4 +342,58 @@ async fn patiently<T, F: Future<Output = Result<T, KmsError>> + Send>(
 fn rfc3339(time: UnixTime) -> String {
     let since = time.since(UnixTime::default());
     humantime::format_rfc3339_seconds(std::time::SystemTime::UNIX_EPOCH + since).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+    use vault_kube_kms::domain::{error::Code, time::Monotonic};
+
+    use super::*;
+
+    /// A clock that a pause moves on.
+    #[derive(Debug, Default)]
+    struct TestClock(AtomicU64);
+
+    #[async_trait::async_trait]
+    impl Clock for TestClock {
+        fn now(&self) -> Monotonic {
+            Monotonic::at(Duration::from_millis(self.0.load(Ordering::Relaxed)))
+        }
+
+        fn wall(&self) -> UnixTime {
+            UnixTime::default()
+        }
+
+        fn jitter(&self) -> f64 {
+            0.0
+        }
+
+        async fn sleep(&self, wait: Duration) {
+            let millis = u64::try_from(wait.as_millis()).unwrap().max(1);
+            self.0.fetch_add(millis, Ordering::Relaxed);
+        }
+    }
+
+    /// Asks a keeper that refuses in this way until call `well`. Returns the calls and the time.
+    async fn asked(code: Code, well: u32) -> (bool, u32, u64) {
+        let (clock, calls) = (TestClock::default(), AtomicU32::new(0));
+        let answer = patiently(&clock, Duration::from_secs(30), || async {
+            if calls.fetch_add(1, Ordering::Relaxed) + 1 >= well {
+                return Ok(());
+            }
+            Err(KmsError::new(code, "cause", "remedy"))
+        })
+        .await;
+        (answer.is_ok(), calls.into_inner(), clock.0.into_inner())
+    }
+
+    #[tokio::test]
+    async fn asks_again_during_an_outage_and_not_for_ever() {
+        assert_eq!(asked(Code::KeeperSealed, 3).await, (true, 3, 750));
+        let (is_ok, calls, millis) = asked(Code::KeeperUnreachable, 1000).await;
+        assert!(!is_ok && calls < 20 && millis == 30_000, "{calls} calls in {millis} ms");
+        assert_eq!(asked(Code::VersionRetired, 2).await, (false, 1, 0));
+    }
 }
