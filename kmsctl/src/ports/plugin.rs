@@ -32,6 +32,9 @@ pub trait Socket: Debug + Send + Sync {
     /// Why there is none, such as `connection refused`.
     async fn connect(&self) -> Result<Box<dyn Plugin>, String>;
 
+    /// Returns the permission bits of the socket's file. `None` for an abstract socket.
+    async fn mode(&self) -> Option<u32>;
+
     /// Calls Status with the path of the socket as authority, as API servers before 1.32 do.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ mod frames;
 use std::{
     error::Error as _,
     io,
+    os::unix::fs::PermissionsExt as _,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -13,6 +14,7 @@ use std::{
 use async_trait::async_trait;
 use prost::Message;
 use tokio::{
+    fs,
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
     time::{self, Instant},
@@ -77,6 +79,12 @@ impl Socket for PluginSocket {
     async fn connect(&self) -> Result<Box<dyn Plugin>, String> {
         let channel = self.channel().await.map_err(|error| error.to_string())?;
         Ok(Box::new(Connection { socket: self.clone(), channel: Mutex::new(Some(channel)) }))
+    }
+
+    async fn mode(&self) -> Option<u32> {
+        let SocketAddress::File(path) = &self.address else { return None };
+        let file = fs::metadata(path).await.ok()?;
+        Some(file.permissions().mode() & 0o777)
     }
 
     async fn old_authority(&self) -> Result<(), String> {

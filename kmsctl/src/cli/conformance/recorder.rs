@@ -167,6 +167,7 @@ pub(super) async fn record(
     }
     Ok(Record {
         timeout: plan.timeout,
+        mode: socket.mode().await,
         preflight,
         first,
         statuses,

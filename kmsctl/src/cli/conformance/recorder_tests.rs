@@ -215,6 +215,10 @@ impl Socket for Flawed {
         }
     }
 
+    async fn mode(&self) -> Option<u32> {
+        Some(if self.flaw == "socket-mode" { 0o777 } else { 0o770 })
+    }
+
     async fn old_authority(&self) -> Result<(), String> {
         if self.flaw == "old-authority" { Err("reset".into()) } else { Ok(()) }
     }

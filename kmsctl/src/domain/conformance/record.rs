@@ -132,6 +132,8 @@ pub struct Transport {
 pub struct Record {
     /// The deadline of each call: `timeout` of the `EncryptionConfiguration`.
     pub timeout: Duration,
+    /// The permission bits of the socket's file. `None` for an abstract socket.
+    pub mode: Option<u32>,
     /// The first calls, as OpenShift's preflight makes them.
     pub preflight: Preflight,
     /// A connection and Status on it.

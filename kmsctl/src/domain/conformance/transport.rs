@@ -6,6 +6,9 @@ use super::{
     check::{Milliseconds, all_same, broken, holds, skipped},
 };
 
+/// The bit of a mode by which every user may connect.
+const OTHERS_WRITE: u32 = 0o002;
+
 pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "connect",
@@ -16,6 +19,18 @@ pub(super) const RULES: &[Rule] = &[
         judge: |record| match &record.first.answer {
             Ok(_) => holds(format!("Status after {}", Milliseconds(record.first.took))),
             Err(refusal) => broken(refusal),
+        },
+    },
+    Rule {
+        id: "socket-mode",
+        numbers: &[48],
+        title: "Only owner and group may connect: a process that may connect can unwrap every seed",
+        severity: Severity::Warning,
+        source: "kms-provider.md; ThalesGroup/k8s-kms-plugin#6",
+        judge: |record| match record.mode {
+            None => skipped("an abstract socket has no mode"),
+            Some(mode) if mode & OTHERS_WRITE != 0 => broken(format!("the mode is {mode:03o}")),
+            Some(mode) => holds(format!("the mode is {mode:03o}")),
         },
     },
     Rule {
