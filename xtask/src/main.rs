@@ -60,8 +60,9 @@ cargo xtask cluster down     stops the control plane";
 
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args().skip(1).collect();
-    // Splits `--flag=value` into two words.
-    let words: Vec<_> = args.iter().flat_map(|arg| arg.splitn(2, '=')).collect();
+    // Splits `--flag=value` into two words, but no command that is the value of a flag.
+    let parts = |arg| if str::starts_with(arg, "--") { 2 } else { 1 };
+    let words: Vec<_> = args.iter().flat_map(|arg| arg.splitn(parts(arg), '=')).collect();
     let done = match words.as_slice() {
         ["test", flags @ ..] => test::Choice::read(flags).and_then(|choice| test::all(&choice)),
         ["cluster", action @ ("up" | "down" | "status"), flags @ ..] => cluster::ctl(action, flags),

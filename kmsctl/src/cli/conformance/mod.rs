@@ -1,5 +1,6 @@
 //! `conformance`: whether a plugin does what the API server requires of KMS v2.
 
+mod forms;
 mod recorder;
 mod report;
 
