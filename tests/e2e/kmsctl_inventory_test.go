@@ -127,7 +127,7 @@ func TestAnInventoryCountsWhatTheTestCounts(t *testing.T) {
 	first := c.keyIDOf(t, "s-00004")
 	must(t, c.Rotate())
 	second := c.writesUnder(t, c.api, first)
-	must(t, c.Etcd.Put(
+	must(t, c.Etcd.PutAll(
 		parts.Entry{Key: "/registry/secrets/default/cbc", Value: []byte("k8s:enc:aescbc:v1:key1:0123456789abcdef")},
 		parts.Entry{Key: "/registry/secrets/default/clear", Value: []byte("k8s\x00\n\x0c")},
 		parts.Entry{Key: "/registry/secrets/default/damaged", Value: []byte("k8s:enc:kms:v2:vault:\xff")},
@@ -264,7 +264,7 @@ func TestAnInventorySaysWhatMayBeRetired(t *testing.T) {
 	c.api.requireList(t, len(c.stored(t)))
 
 	// An object of the archived version is named.
-	must(t, c.Etcd.Put(ofVersion(t, first, 1)))
+	must(t, c.Etcd.PutAll(ofVersion(t, first, 1)))
 	c.plugin.Stop()
 	must(t, c.plugin.Restart())
 	if !parts.Eventually(converges, c.plugin.Healthy) {
@@ -296,7 +296,7 @@ func bareEtcd(t *testing.T, count int) *parts.Etcd {
 	e, err := parts.StartEtcd(parts.Way{Logs: shortDir(t)}, needed(t, "ETCD"), shortDir(t))
 	must(t, err)
 	t.Cleanup(e.Kill)
-	must(t, e.Put(clearObjects(count, "k8s\x00\n")...))
+	must(t, e.PutAll(clearObjects(count, "k8s\x00\n")...))
 	return e
 }
 
@@ -345,7 +345,7 @@ func TestAnInventoryOfASecureEtcd(t *testing.T) {
 	e, err := parts.StartSecureEtcd(way, needed(t, "ETCD"), folder("etcd"), server, client)
 	must(t, err)
 	t.Cleanup(e.Kill)
-	must(t, e.Put(clearObjects(1000, "k8s\x00\n")...))
+	must(t, e.PutAll(clearObjects(1000, "k8s\x00\n")...))
 	plain := bareEtcd(t, 1)
 
 	servers, ca := "--etcd-servers="+e.URL, "--etcd-cafile="+server.CAFile
@@ -431,7 +431,7 @@ func TestAnInventoryOfLargeObjects(t *testing.T) {
 	e := bareEtcd(t, 0)
 	const count = 60
 	for _, entry := range clearObjects(count, "{"+strings.Repeat("x", 1_200_000)) {
-		must(t, e.Put(entry))
+		must(t, e.PutAll(entry))
 	}
 	if found := takeInventory(t, good, "--etcd-servers="+e.URL); found.Objects != count {
 		t.Errorf("it counts %d of %d objects", found.Objects, count)
@@ -497,7 +497,7 @@ func TestAnInventoryDuringACompaction(t *testing.T) {
 		if call != 1 {
 			return nil
 		}
-		if err := e.Put(clearObjects(1, "k8s\x00changed")...); err != nil {
+		if err := e.PutAll(clearObjects(1, "k8s\x00changed")...); err != nil {
 			return err
 		}
 		after, err := e.Under("/registry/pods/default/p-0000000")
@@ -515,7 +515,7 @@ func TestAnInventoryReadsOneRevision(t *testing.T) {
 	e := bareEtcd(t, 2000)
 	m := newMember(t, e, func(call int) error {
 		if call == 1 {
-			return e.Put(parts.Entry{Key: "/registry/pods/default/z", Value: []byte("k8s\x00")})
+			return e.PutAll(parts.Entry{Key: "/registry/pods/default/z", Value: []byte("k8s\x00")})
 		}
 		return nil
 	})

@@ -82,7 +82,7 @@ func fill(t *testing.T, e *parts.Etcd, count int) {
 				for number := from; number < min(from+batch, count); number++ {
 					entries = append(entries, object(number))
 				}
-				if err := e.Put(entries...); err != nil {
+				if err := e.PutAll(entries...); err != nil {
 					t.Error(err)
 					return
 				}

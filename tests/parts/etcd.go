@@ -138,14 +138,9 @@ func (e *Etcd) change(method string, what map[string]any) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	response, err := http.Post(e.URL+"/v3/kv/"+method, "application/json", bytes.NewReader(question))
+	text, err := e.post("/v3/kv/"+method, question)
 	if err != nil {
 		return 0, err
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusOK {
-		return 0, fmt.Errorf("etcd: %s %s %w", response.Status, text, err)
 	}
 	var answer struct {
 		Header struct {
@@ -204,8 +199,8 @@ func (e *Etcd) Under(prefix string) ([]Entry, error) {
 // putAtOnce is the number of entries that etcd takes in one transaction.
 const putAtOnce = 128
 
-// Put writes entries, in order. It ignores their revisions.
-func (e *Etcd) Put(entries ...Entry) error {
+// PutAll writes entries, in order. It ignores their revisions.
+func (e *Etcd) PutAll(entries ...Entry) error {
 	type put struct {
 		Key   []byte `json:"key"`
 		Value []byte `json:"value"`
