@@ -29,6 +29,13 @@ type rewritten struct {
 		Objects, Rewritten, Fresh, ByOthers, Gone, Failed int
 	}
 	Failures []struct{ Resource, Object, Why string }
+	Etcd     struct {
+		Stored []struct {
+			Resource, KeyID, Example string
+			Objects                  int
+			IsLeft                   bool
+		}
+	}
 }
 
 // rewriteArgs returns the arguments of a rewrite with an API server. as is a user to impersonate, or empty.
@@ -238,10 +245,16 @@ func TestRewrite(t *testing.T) {
 	for _, name := range []string{"deny.example.org", "away.example.org"} {
 		must(t, c.api.ask("DELETE", webhooks+"/"+name, http.StatusOK, nil, nil))
 	}
+	secretsIn := []string{"--resource=secrets", "--etcd-servers=" + c.Etcd.URL, "--until-key-id=" + id}
 	if !parts.EventuallyEvery(time.Second, time.Minute, func() bool {
-		return rewriteEnds(t, c.api, all, "--rate=1000")
+		return rewriteEnds(t, c.api, append(secretsIn, "--dry-run")...)
 	}) {
-		t.Fatal("the rewrite fails without webhooks")
+		t.Fatal("the rewrite would fail without webhooks")
+	}
+	// With etcd, only what is left is tried.
+	answer = rewrite(t, good, c.api, secretsIn...)
+	if !answer.NothingLeft || answer.Resources[0].Rewritten != 2 || answer.Resources[0].Objects != 0 || len(answer.Etcd.Stored) != 1 {
+		t.Errorf("with etcd: %+v", answer)
 	}
 	for _, prefix := range prefixes {
 		if left := c.notUnder(t, id, prefix); len(left) != 0 {
@@ -249,12 +262,25 @@ func TestRewrite(t *testing.T) {
 		}
 	}
 	before = c.revisions(t, prefixes...)
-	answer = rewrite(t, good, c.api, all)
+	answer = rewrite(t, good, c.api, all, "--etcd-servers="+c.Etcd.URL)
+	for _, found := range answer.Etcd.Stored {
+		if found.IsLeft || found.KeyID != id {
+			t.Errorf("in etcd: %+v", found)
+		}
+	}
+	if len(answer.Etcd.Stored) != 4 {
+		t.Errorf("in etcd: %+v", answer.Etcd)
+	}
 	if answer.Passes != 1 || !answer.NothingLeft {
 		t.Errorf("a second rewrite: %+v", answer)
 	}
 	if after := c.revisions(t, prefixes...); !reflect.DeepEqual(before, after) {
 		t.Error("a second rewrite writes")
+	}
+	// An API server that writes under another key id leaves what etcd shows.
+	answer = rewrite(t, bad, c.api, "--resource=secrets", "--etcd-servers="+c.Etcd.URL, "--until-key-id=v9.other")
+	if answer.NothingLeft || len(answer.Etcd.Stored) != 1 || !answer.Etcd.Stored[0].IsLeft {
+		t.Errorf("with another key id: %+v", answer)
 	}
 	unknown := ctl(t, noAnswer, rewriteArgs(t, c.api, "", "--resource=gadgets.example.org")...)
 	if !strings.Contains(unknown.stderr, "resource-not-served: ") {

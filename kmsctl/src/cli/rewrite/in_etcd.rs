@@ -73,7 +73,7 @@ impl InEtcd {
                         tally.add(&object.key, &prefix, &stored, object.mod_revision)?;
                     }
                 }
-                name = format!("{} at revision {}", objects.name(), objects.revision());
+                name = objects.name();
             }
         }
         Ok((name, tally))
