@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -430,5 +431,38 @@ func TestRewriteGoesOn(t *testing.T) {
 	ctl(t, good, rewriteArgs(t, c.api, "", args...)...)
 	if ids := c.keyIDs(t); len(ids) != 1 {
 		t.Errorf("after all: %v", ids)
+	}
+}
+
+// TestRewriteBesideAnUnreadableObject expects that an object that no key can open is named, and that with etcd
+// all others are stored again.
+func TestRewriteBesideAnUnreadableObject(t *testing.T) {
+	t.Parallel()
+	c := start(t, local)
+	createMany(t, c.api, 0, 20)
+	first := c.onlyKeyID(t)
+	must(t, c.Rotate())
+	id := c.writesUnder(t, c.api, first)
+	// The value of another object: the API server binds each value to its key.
+	const lost = "/registry/secrets/default/s-00007-lost"
+	put, err := json.Marshal(map[string][]byte{"key": []byte(lost), "value": c.stored(t)[0].raw})
+	must(t, err)
+	answered, err := http.Post(c.Etcd.URL+"/v3/kv/put", "application/json", bytes.NewReader(put))
+	must(t, err)
+	must(t, answered.Body.Close())
+
+	answer := rewrite(t, bad, c.api, "--resource=secrets")
+	t.Logf("%+v", answer)
+	if len(answer.Failures) != 1 || answer.Failures[0].Object != "" || !strings.Contains(answer.Failures[0].Why, lost) {
+		t.Errorf("without etcd: %+v", answer)
+	}
+	answer = rewrite(t, bad, c.api, "--resource=secrets", "--etcd-servers="+c.Etcd.URL, "--until-key-id="+id)
+	t.Logf("%+v", answer)
+	if len(answer.Failures) != 1 || answer.Failures[0].Object != "default/s-00007-lost" ||
+		!strings.Contains(answer.Failures[0].Why, "cannot decrypt") {
+		t.Errorf("with etcd: %+v", answer)
+	}
+	if left := c.notUnder(t, id, "/registry/secrets/"); len(left) != 1 || left[0] != lost {
+		t.Errorf("left: %q", left)
 	}
 }

@@ -14,6 +14,15 @@ const MAX_PAUSE: Duration = Duration::from_mins(1);
 /// The longest name or key that is passed on.
 const MAX_NAME: usize = 512;
 
+/// What the API server says of one object that it cannot decrypt: of `crypto/cipher`, and of
+/// `k8s.io/apiserver/pkg/storage/value` with its `encrypt` packages.
+const UNREADABLE: [&str; 4] = [
+    "message authentication failed",
+    "failed to decrypt",
+    "no matching prefix found",
+    "identity transformer tried to read encrypted data",
+];
+
 /// The `Status` of a refused request (`k8s.io/apimachinery/pkg/apis/meta/v1`).
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -69,7 +78,7 @@ pub(super) fn refusal(
         StatusCode::FORBIDDEN if text.contains(" cannot ") => {
             Refusal::Forbidden(request.to_owned())
         }
-        // A router without the resource says this too, while the API server starts.
+        // While the API server starts, its router answers 404 and names no object.
         StatusCode::NOT_FOUND if !status.details.name.is_empty() => Refusal::Gone,
         StatusCode::CONFLICT => Refusal::Changed,
         StatusCode::GONE => Refusal::Expired {
@@ -108,6 +117,9 @@ fn internal(status: &Status, told: &str, request: &str) -> Refusal {
     }
     if let Some(key) = between(text, "unable to transform key \"", "\"") {
         return Refusal::Unreadable(key);
+    }
+    if UNREADABLE.iter().any(|said| text.contains(said)) {
+        return Refusal::Unreadable(String::new());
     }
     if status.reason == "StorageReadError" || text.contains("StorageError: corrupt object") {
         let key = status.details.causes.first().map(|cause| bounded(&cause.field));
@@ -201,6 +213,8 @@ mod tests {
             meant(500, &status(lost)),
             Refusal::Unreadable("/registry/secrets/a/b".to_owned())
         );
+        let one = "Internal error occurred: cipher: message authentication failed";
+        assert_eq!(meant(500, &status(one)), Refusal::Unreadable(String::new()));
         let away = lost.replace("Unknown", "Unavailable");
         assert!(matches!(meant(500, &status(&away)), Refusal::Unavailable(_)));
     }

@@ -145,6 +145,11 @@ impl Report<'_> {
             Ending::Failed if run.demand.dry_run => {
                 format!("{failed} would fail. Nothing was written.")
             }
+            Ending::Failed if run.failures.iter().any(|failure| failure.object.is_none()) => {
+                "At least one resource could not be listed to its end. Its objects may be left in an \
+                 old form. Remove the cause, then run the same command again."
+                    .to_owned()
+            }
             Ending::Failed => format!(
                 "{failed} failed, and may be left in an old form. All others are in the present form. \
              Remove the cause, then run the same command again."
