@@ -6,7 +6,7 @@ mod patience;
 mod progress;
 mod report;
 
-use std::{num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use driver::{Driver, Limits};
 use in_etcd::InEtcd;
@@ -68,8 +68,9 @@ pub(super) struct Args {
     context: Option<String>,
 
     /// The objects per second, at most.
-    #[arg(long, value_name = "NUMBER", default_value = "50")]
-    rate: NonZeroU32,
+    #[arg(long, value_name = "NUMBER", default_value_t = 50,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: u32,
 
     /// The requests under way at once, at most.
     #[arg(long, value_name = "NUMBER", default_value_t = 4,
@@ -139,7 +140,7 @@ pub(super) async fn run(mut args: Args) -> Result<Outcome, Problem> {
         resources: &resources,
         scope: &scope,
         limits: Limits {
-            interval: Duration::from_secs(1) / args.rate.get(),
+            interval: Duration::from_secs(1) / args.rate,
             parallel: usize::from(args.parallel),
         },
         patience,
