@@ -345,9 +345,10 @@ func (c *controlPlane) grant(t *testing.T, user, role string) {
 		args = append([]string{
 			filepath.Join(c.Programs.Kubernetes, "kubectl"), "--server=" + c.api.URL,
 			"--certificate-authority=" + c.api.CAFile, "--token=" + c.api.Token,
+			"--cache-dir=" + shortDir(t),
 		}, args...)
 		if out, err := parts.Command(args...).CombinedOutput(); err != nil {
-			t.Fatalf("kubectl %q: %v: %s", args[4:], err, out)
+			t.Fatalf("kubectl %q: %v: %s", args[5:], err, out)
 		}
 	}
 	kubectl("apply", "-f", file)
