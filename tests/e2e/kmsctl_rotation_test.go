@@ -124,6 +124,12 @@ func TestTheViewOfARotation(t *testing.T) {
 		t.Errorf("after the rotation: %+v", after)
 	}
 
+	// A version that does not come ends the watch at its time-out.
+	late := ctl(t, bad, slices.Concat(flags, []string{"--watch", "--expect=9", "--timeout=1s"})...)
+	if !strings.Contains(late.stderr, "not complete after 1 s") {
+		t.Error(late.stderr)
+	}
+
 	// One node that does not answer hides nothing of the other one.
 	c.Nodes[1].Plugin.Kill()
 	silent := view(bad)
