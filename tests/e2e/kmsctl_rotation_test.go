@@ -19,6 +19,7 @@ import (
 type rotationView struct {
 	Phase    string
 	Version  int
+	Left     *int
 	InS      int `json:"in_s"`
 	Findings []struct{ Name, Code string }
 	Nodes    []struct {
@@ -122,6 +123,16 @@ func TestTheViewOfARotation(t *testing.T) {
 	}
 	if after := view(good, "--expect=2"); after.Phase != "rewrite" || after.Version != 2 {
 		t.Errorf("after the rotation: %+v", after)
+	}
+
+	// etcd says what is left, before and after a migration.
+	etcd := "--etcd-servers=" + c.Etcd.URL
+	if counted := view(good, etcd); counted.Phase != "rewrite" || counted.Left == nil || *counted.Left < 2 {
+		t.Errorf("before the migration: %+v", counted)
+	}
+	c.api.migrate(t)
+	if done := view(good, etcd); done.Phase != "done" {
+		t.Errorf("after the migration: %+v", done)
 	}
 
 	// A version that does not come ends the watch at its time-out.

@@ -12,12 +12,17 @@ use k8s_openapi::jiff::SignedDuration;
 use tokio::time::Instant;
 use vault_kube_kms::{adapters::system::clock::SystemClock, ports::clock::Clock as _};
 
-use super::outcome::{Outcome, print};
+use super::{
+    inventory::count_all,
+    outcome::{Outcome, print},
+    source::SourceArgs,
+};
 use crate::{
     adapters::{api_server_metrics::ApiServerMetrics, statusz::StatuszNode},
     domain::{
         problem::Problem,
-        rotation::{ApiServer, Asked, Facts, Node, Phase, Typed, View, line, page},
+        rotation::{ApiServer, Asked, Facts, Node, Phase, Typed, View, left, line, page},
+        tally::Tally,
     },
     ports::source::Source,
 };
@@ -68,6 +73,10 @@ pub(super) struct Args {
     /// The longest time of --watch.
     #[arg(long, value_name = "DURATION", default_value = "15m", requires = "watch", value_parser = duration)]
     timeout: Duration,
+    /// With --etcd-servers or --api-server-manifest, the objects of older versions are counted when
+    /// all write the newest version.
+    #[command(flatten)]
+    source: SourceArgs,
     /// The form of the answer. With --watch, json prints one line for each change.
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
@@ -85,7 +94,7 @@ pub(super) async fn run(args: Args) -> Result<Outcome, Problem> {
     if args.watch {
         return watch(&args, &sources, &typed).await;
     }
-    let view = View::of(&sources.ask(None).await);
+    let view = counted(&args.source, sources.ask(None).await).await?;
     if view.phase == Phase::NoAnswer {
         return Err(no_answer(&view));
     }
@@ -161,6 +170,24 @@ async fn ask_all<T>(sources: &[impl Source<T>]) -> Vec<Asked<T>> {
     .await
 }
 
+/// Returns the view. Counts the objects of older versions first, if etcd is named and nothing else is
+/// left to wait for.
+async fn counted(source: &SourceArgs, mut facts: Facts) -> Result<View, Problem> {
+    let view = View::of(&facts);
+    let (Phase::Rewrite { left: None, .. }, true) = (&view.phase, source.is_given()) else {
+        return Ok(view);
+    };
+    let source = source.source().await?;
+    let (mut tally, mut revision) = (Tally::default(), None);
+    for prefix in source.prefixes() {
+        let mut objects = source.open(prefix, revision).await?;
+        count_all(&mut objects, prefix, &mut tally).await?;
+        revision = Some(objects.revision());
+    }
+    facts.left = facts.newest_key_id().map(|key_id| left(&tally, key_id));
+    Ok(View::of(&facts))
+}
+
 /// Shows the view until the rotation is complete.
 async fn watch(args: &Args, sources: &Sources, typed: &Typed) -> Result<Outcome, Problem> {
     let started = Instant::now();
@@ -202,7 +229,10 @@ async fn watch(args: &Args, sources: &Sources, typed: &Typed) -> Result<Outcome,
         }
         if view.is_complete() && all_read_since(&facts.nodes, started.elapsed()) {
             if !redraws && args.output == Output::Text {
-                print(&page(&view, typed));
+                print(&page(&counted(&args.source, facts).await?, typed));
+            } else if redraws && args.source.is_given() {
+                let view = counted(&args.source, facts).await?;
+                print(&format!("{CLEAR}{}", page(&view, typed)));
             }
             return Ok(Outcome::Good);
         }

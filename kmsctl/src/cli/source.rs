@@ -59,7 +59,7 @@ pub(super) struct Source {
 }
 
 impl SourceArgs {
-    /// Returns whether the flags name a source.
+    /// Returns whether a live etcd is named.
     pub(super) fn is_given(&self) -> bool {
         !self.etcd_servers.is_empty() || self.api_server_manifest.is_some()
     }

@@ -264,6 +264,15 @@ async fn read_snapshot(
     Ok(read)
 }
 
+/// Counts all objects of a source whose keys are below `prefix`.
+pub(super) async fn count_all(
+    objects: &mut dyn Objects,
+    prefix: &str,
+    tally: &mut Tally,
+) -> Result<(), Problem> {
+    count(objects, prefix, &[], tally, &mut None).await
+}
+
 /// Counts the objects of a source whose keys are below `prefix`. Leaves out objects of other
 /// resources than `resources`, unless that is empty.
 async fn count(

@@ -9,7 +9,10 @@ mod tests;
 use serde::Serialize;
 use vault_kube_kms::domain::time::UnixTime;
 
-use super::problem::Problem;
+use super::{
+    problem::Problem,
+    tally::{State, Tally},
+};
 
 pub use judgement::{ApiServerRow, Finding, NodeRow, Phase, View};
 pub use text::{Typed, line, page};
@@ -146,6 +149,14 @@ pub struct Asked<T> {
     pub answer: Result<T, Problem>,
 }
 
+/// Returns the number of objects of vault-kube-kms that are stored under another id than `key_id`.
+#[must_use]
+pub fn left(tally: &Tally, key_id: &str) -> u64 {
+    let old =
+        tally.groups().filter(|(_, group, _)| group.state == State::Ours && group.key_id != key_id);
+    old.map(|(_, _, count)| count.objects).fold(0, u64::saturating_add)
+}
+
 /// All that was asked at one time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
@@ -159,4 +170,13 @@ pub struct Facts {
     pub left: Option<u64>,
     /// The time on this machine.
     pub now: UnixTime,
+}
+
+impl Facts {
+    /// Returns the key id of the newest version that a node knows.
+    #[must_use]
+    pub fn newest_key_id(&self) -> Option<&str> {
+        let known = self.nodes.iter().filter_map(|node| node.answer.as_ref().ok()?.newest());
+        known.max_by_key(|version| version.version).map(|version| version.key_id.as_str())
+    }
 }

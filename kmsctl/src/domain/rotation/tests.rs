@@ -1,4 +1,5 @@
 use super::*;
+use crate::domain::tally::tests::{key_id, ours};
 
 /// The time on all machines.
 const NOW: i64 = 1_767_225_600;
@@ -175,6 +176,17 @@ fn counted_objects_decide_whether_it_is_done() {
     let with = |left| Facts { left, ..facts(vec![node(2)], vec![]) };
     assert_eq!(View::of(&with(Some(7))).phase, Phase::Rewrite { version: 2, left: Some(7) });
     assert_eq!(View::of(&with(Some(0))).phase, Phase::Done { version: 2 });
+}
+
+#[test]
+fn counts_what_has_another_key_id() {
+    let mut tally = Tally::default();
+    for (name, version) in [("a", 1), ("b", 1), ("c", 2)] {
+        let stored = ours(&key_id(version, "x"), name);
+        let key = format!("/registry/secrets/default/{name}");
+        tally.add(key.as_bytes(), "/registry/", &stored, 1).unwrap();
+    }
+    assert_eq!((left(&tally, &key_id(2, "x")), left(&tally, &key_id(1, "x"))), (2, 1));
 }
 
 #[test]
