@@ -152,7 +152,9 @@ impl ApiServerMetrics {
             |date| UnixTime::from_millis(date.timestamp().as_millisecond()),
         );
         let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-        let body = body.map_err(|error| fails(&format!("its metrics cannot be read: {error}")))?;
+        let body = body.map_err(|error| {
+            fails(&format!("its metrics cannot be read (limit {ANSWER_MAX} bytes): {error}"))
+        })?;
         Ok(parse(&String::from_utf8_lossy(&body.to_bytes()), now))
     }
 }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
@@ -165,12 +165,22 @@ async fn get(authority: &str, path: &str) -> Result<Bytes, Problem> {
                 return Err(Problem::new(
                     "state-unreadable",
                     format!("{authority}{path} answers with {status}"),
-                    "name the address of --metrics-listen",
+                    "name the address of the provider's metrics (--metrics-port)",
                 ));
             }
         }
         let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-        let body = body.map_err(|error| fails(&error))?;
+        let body = body.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                Problem::new(
+                    "state-unreadable",
+                    format!("the answer of {authority}{path} has more than {ANSWER_MAX} bytes"),
+                    "name the address of the provider's metrics (--metrics-port)",
+                )
+            } else {
+                fails(&error)
+            }
+        })?;
         Ok(body.to_bytes())
     };
     tokio::pin!(connection, exchange);
@@ -223,7 +233,7 @@ pub(crate) fn parse(json: &[u8], from: &str) -> Result<Node, Problem> {
         Problem::new(
             "state-unreadable",
             format!("{from} is not the JSON of /statusz: {error}"),
-            "name the address of --metrics-listen, or a saved answer of /statusz?format=json",
+            "name the address of the provider's metrics, or a saved answer of /statusz?format=json",
         )
     };
     let state: State = serde_json::from_slice(json).map_err(|error| unreadable(&error))?;
@@ -335,6 +345,55 @@ mod tests {
         let silent = HEALTHY.replace("healthy", "ailing");
         let fault = parse(silent.as_bytes(), "cp-1").unwrap().fault.unwrap();
         assert!(!fault.fails && fault.code == "ailing", "{fault:?}");
+    }
+
+    /// Serves `answer` to one connection, and returns what a node at that address says.
+    async fn told(answer: String) -> Result<Node, Problem> {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serves = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1_024];
+            let read = stream.read(&mut request).await.unwrap();
+            // The client may have closed the connection.
+            drop(stream.write_all(answer.as_bytes()).await);
+            drop(stream.shutdown().await);
+            String::from_utf8_lossy(request.get(..read).unwrap()).to_lowercase()
+        };
+        let node = StatuszNode::parse(&format!("a=http://{address}")).unwrap();
+        let (request, told) = tokio::join!(serves, node.ask());
+        assert!(request.starts_with("get /statusz http/1.1"), "{request}");
+        assert!(request.contains(&format!("host: {address}")), "{request}");
+        told
+    }
+
+    fn http(status: &str, body: &str) -> String {
+        format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    }
+
+    #[tokio::test]
+    async fn asks_over_http_and_compares_the_clocks() {
+        let node = told(http("200 OK", HEALTHY)).await.unwrap();
+        // The state is of the first minute of 2026.
+        assert!(node.ahead_s.unwrap() < 0, "{node:?}");
+    }
+
+    #[tokio::test]
+    async fn names_what_is_wrong_with_an_answer() {
+        let long = " ".repeat(ANSWER_MAX + 1);
+        for (answer, code) in [
+            (http("421 Misdirected Request", ""), "name-not-local"),
+            (http("404 Not Found", ""), "state-unreadable"),
+            (http("200 OK", "<html>"), "state-unreadable"),
+            (http("200 OK", &long), "state-unreadable"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{".to_owned(), "node-unreachable"),
+            ("SSH-2.0-OpenSSH\r\n".to_owned(), "node-unreachable"),
+            (String::new(), "node-unreachable"),
+        ] {
+            let error = told(answer.clone()).await.unwrap_err();
+            assert_eq!(error.code, code, "{answer:.60}: {error}");
+        }
     }
 
     #[test]

@@ -245,3 +245,23 @@ fn page(progress: &[Progress]) -> String {
     }
     lines.join("\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_is_a_flag_of_the_provider() {
+        let pair = |name: &str, value: &str| Ok((name.to_owned(), value.to_owned()));
+        assert_eq!(setting("vault-address=https://a:1"), pair("vault-address", "https://a:1"));
+        assert_eq!(setting("--key-lineage=a=b"), pair("key-lineage", "a=b"));
+        for (text, why) in [
+            ("vault-address", "write FLAG=VALUE"),
+            ("vault-adress=a", "do you mean vault-address?"),
+            ("nothing-like-it=a", "has no flag --nothing-like-it"),
+            ("listen-address=a", "set --listen-address themselves"),
+        ] {
+            assert!(setting(text).unwrap_err().contains(why), "{text}");
+        }
+    }
+}
