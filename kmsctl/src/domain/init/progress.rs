@@ -255,7 +255,7 @@ fn configured(text: &str, resources: &[String]) -> Known<(Stage, String)> {
             (Some(0), 1) => (Stage::Only, format!("the provider is the only one of {resource}")),
             (Some(0), _) => (Stage::Write, format!("the provider is the first one of {resource}")),
             (Some(_), _) => {
-                (Stage::Read, format!("the provider reads {resource}, another one writes"))
+                (Stage::Read, format!("the provider reads {resource}, the one before it writes"))
             }
         }
     });

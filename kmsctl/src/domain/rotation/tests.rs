@@ -167,6 +167,8 @@ fn without_api_servers_it_waits_until_all_of_them_write() {
     let view = View::of(&facts(vec![young.clone()], vec![]));
     assert_eq!(view.phase, Phase::Settling { version: 2, in_s: 500 });
     assert!(view.is_complete());
+    let shown = page(&view, &Typed { rotation: "R".to_owned(), ..Typed::default() });
+    assert!(shown.ends_with("Next:\n  sleep 500; R"), "{shown}");
     let view = View::of(&facts(vec![young], vec![server(Some((2, 1)), (2, 2))]));
     assert_eq!(view.phase, Phase::Rewrite { version: 2, left: None });
 }

@@ -149,6 +149,7 @@ fn next(view: &View, typed: &Typed) -> Vec<String> {
         Phase::Done { .. } => {
             vec![format!("{inventory}   # on a control-plane node; names the highest safe minimum")]
         }
+        Phase::Settling { in_s, .. } => vec![format!("sleep {in_s}; {}", typed.rotation)],
         Phase::Steady { .. } => vec!["nothing; docs/rotation.md says how to rotate".to_owned()],
         _ => vec![watch],
     }
