@@ -19,6 +19,9 @@ _vault__kube__kmsctl() {
             vault__kube__kmsctl,conformance)
                 cmd="vault__kube__kmsctl__subcmd__conformance"
                 ;;
+            vault__kube__kmsctl,drill)
+                cmd="vault__kube__kmsctl__subcmd__drill"
+                ;;
             vault__kube__kmsctl,help)
                 cmd="vault__kube__kmsctl__subcmd__help"
                 ;;
@@ -36,6 +39,9 @@ _vault__kube__kmsctl() {
                 ;;
             vault__kube__kmsctl__subcmd__help,conformance)
                 cmd="vault__kube__kmsctl__subcmd__help__subcmd__conformance"
+                ;;
+            vault__kube__kmsctl__subcmd__help,drill)
+                cmd="vault__kube__kmsctl__subcmd__help__subcmd__drill"
                 ;;
             vault__kube__kmsctl__subcmd__help,help)
                 cmd="vault__kube__kmsctl__subcmd__help__subcmd__help"
@@ -59,7 +65,7 @@ _vault__kube__kmsctl() {
 
     case "${cmd}" in
         vault__kube__kmsctl)
-            opts="-h -V --help --version inventory rewrite rotation conformance init help"
+            opts="-h -V --help --version inventory rewrite drill rotation conformance init help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -118,8 +124,62 @@ _vault__kube__kmsctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        vault__subcmd__kube__subcmd__kmsctl__subcmd__drill)
+            opts="-h --snapshot --config --plugin --provider --etcd-prefix --resource --sample --all --wait --report --output --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --snapshot)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --plugin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --provider)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --etcd-prefix)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --resource)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sample)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --wait)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --report)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         vault__subcmd__kube__subcmd__kmsctl__subcmd__help)
-            opts="inventory rewrite rotation conformance init help"
+            opts="inventory rewrite drill rotation conformance init help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -133,6 +193,20 @@ _vault__kube__kmsctl() {
             return 0
             ;;
         vault__subcmd__kube__subcmd__kmsctl__subcmd__help__subcmd__conformance)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vault__subcmd__kube__subcmd__kmsctl__subcmd__help__subcmd__drill)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -439,7 +513,7 @@ _vault__kube__kmsctl() {
             return 0
             ;;
         vault__subcmd__kube__subcmd__kmsctl__subcmd__rotation)
-            opts="-h --node --api-server --kubeconfig --expect --watch --timeout --output --help"
+            opts="-h --node --api-server --kubeconfig --expect --watch --timeout --etcd-servers --etcd-cafile --etcd-certfile --etcd-keyfile --etcd-prefix --etcd-user --etcd-password-file --api-server-manifest --output --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -462,6 +536,38 @@ _vault__kube__kmsctl() {
                     return 0
                     ;;
                 --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --etcd-servers)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --etcd-cafile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --etcd-certfile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --etcd-keyfile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --etcd-prefix)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --etcd-user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --etcd-password-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --api-server-manifest)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -28,6 +28,7 @@ complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_needs_command" -s h -
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_needs_command" -s V -l version -d 'Print version'
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_needs_command" -f -a "inventory" -d 'Says what is encrypted with which key version, and which versions may be retired'
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_needs_command" -f -a "rewrite" -d 'Stores objects again, through the API server, until nothing is left under an old key id'
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_needs_command" -f -a "drill" -d 'Proves that a keeper can read a snapshot of etcd: unwraps every distinct seed, and opens objects as the API server does'
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_needs_command" -f -a "rotation" -d 'Shows where a rotation of the key is, on all nodes and API servers, and what to type next'
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_needs_command" -f -a "conformance" -d 'Tries a KMS v2 plugin, ours or another one, against the rules that kube-apiserver enforces'
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_needs_command" -f -a "init" -d 'Writes the files and the commands of a new installation, and says how far it is'
@@ -78,11 +79,32 @@ json\t''"
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand rewrite" -l dry-run -d 'Let the API server and its webhooks check each write, and write nothing'
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand rewrite" -l print-role -d 'Print the `ClusterRole` that the work needs, and do nothing'
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand rewrite" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand drill" -l snapshot -d 'The file that `etcdctl snapshot save` wrote, or a copy of member/snap/db' -r -F
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand drill" -l config -d 'The configuration file of the provider' -r -F
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand drill" -l plugin -d 'The socket of a running KMS v2 plugin, in place of a keeper' -r
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand drill" -l provider -d 'With --plugin: tests only objects of this name in the `EncryptionConfiguration`' -r
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand drill" -l etcd-prefix -d 'The API server\'s --etcd-prefix. `OpenShift` has two: kubernetes.io and openshift.io' -r
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand drill" -l resource -d 'Tests only this resource, such as secrets or example.com/widgets' -r
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand drill" -l sample -d 'Opens this many objects of each resource under each seed, the newest first' -r
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand drill" -l wait -d 'Waits this long for a keeper that is away, for each seed' -r
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand drill" -l report -d 'Writes the report to this file, which ends in .json or .html. Repeatable' -r -F
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand drill" -l output -d 'The form of the answer' -r -f -a "text\t''
+json\t''"
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand drill" -l all -d 'Opens all objects'
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand drill" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand rotation" -l node -d 'A node: its name, and the address of its provider\'s metrics, or a file with the saved JSON of its /statusz' -r
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand rotation" -l api-server -d 'An API server, asked for its metrics: its URL, or a context of the kubeconfig. Name each API server itself, not a load balancer' -r
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand rotation" -l kubeconfig -d 'The kubeconfig for the API servers. Without --api-server, the server of its current context is asked' -r -F
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand rotation" -l expect -d 'The version that must be reached. Name it when the key has just been rotated' -r
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand rotation" -l timeout -d 'The longest time of --watch' -r
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand rotation" -l etcd-servers -d 'URLs of the members of etcd, with commas, as the API server\'s flag of this name has them' -r
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand rotation" -l etcd-cafile -d 'The certificate of etcd\'s authority, as PEM' -r -F
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand rotation" -l etcd-certfile -d 'The client certificate for etcd, as PEM' -r -F
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand rotation" -l etcd-keyfile -d 'The key of the client certificate, as PEM' -r -F
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand rotation" -l etcd-prefix -d 'The API server\'s --etcd-prefix. OpenShift has two: kubernetes.io and openshift.io' -r
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand rotation" -l etcd-user -d 'The user, when etcd has authentication of its own' -r
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand rotation" -l etcd-password-file -d 'The file with the password of that user' -r -F
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand rotation" -l api-server-manifest -d 'The manifest of the API server\'s static Pod. Its --etcd flags are used; flags given here win' -r -F
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand rotation" -l output -d 'The form of the answer. With --watch, json prints one line for each change' -r -f -a "text\t''
 json\t''"
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand rotation" -l watch -d 'Shows the state every 2 s on a terminal, and each change otherwise. Ends when every node and API server writes the newest version, and each node has read the key since the start'
@@ -113,9 +135,10 @@ json\t''"
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand init" -l yes -d 'Ask nothing. Defaults stand for what is not given'
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand init" -l system-authorities -d 'The keeper\'s certificate is from an authority of the system, so no ca.pem is needed'
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand init" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand help; and not __fish_seen_subcommand_from inventory rewrite rotation conformance init help" -f -a "inventory" -d 'Says what is encrypted with which key version, and which versions may be retired'
-complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand help; and not __fish_seen_subcommand_from inventory rewrite rotation conformance init help" -f -a "rewrite" -d 'Stores objects again, through the API server, until nothing is left under an old key id'
-complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand help; and not __fish_seen_subcommand_from inventory rewrite rotation conformance init help" -f -a "rotation" -d 'Shows where a rotation of the key is, on all nodes and API servers, and what to type next'
-complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand help; and not __fish_seen_subcommand_from inventory rewrite rotation conformance init help" -f -a "conformance" -d 'Tries a KMS v2 plugin, ours or another one, against the rules that kube-apiserver enforces'
-complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand help; and not __fish_seen_subcommand_from inventory rewrite rotation conformance init help" -f -a "init" -d 'Writes the files and the commands of a new installation, and says how far it is'
-complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand help; and not __fish_seen_subcommand_from inventory rewrite rotation conformance init help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand help; and not __fish_seen_subcommand_from inventory rewrite drill rotation conformance init help" -f -a "inventory" -d 'Says what is encrypted with which key version, and which versions may be retired'
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand help; and not __fish_seen_subcommand_from inventory rewrite drill rotation conformance init help" -f -a "rewrite" -d 'Stores objects again, through the API server, until nothing is left under an old key id'
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand help; and not __fish_seen_subcommand_from inventory rewrite drill rotation conformance init help" -f -a "drill" -d 'Proves that a keeper can read a snapshot of etcd: unwraps every distinct seed, and opens objects as the API server does'
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand help; and not __fish_seen_subcommand_from inventory rewrite drill rotation conformance init help" -f -a "rotation" -d 'Shows where a rotation of the key is, on all nodes and API servers, and what to type next'
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand help; and not __fish_seen_subcommand_from inventory rewrite drill rotation conformance init help" -f -a "conformance" -d 'Tries a KMS v2 plugin, ours or another one, against the rules that kube-apiserver enforces'
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand help; and not __fish_seen_subcommand_from inventory rewrite drill rotation conformance init help" -f -a "init" -d 'Writes the files and the commands of a new installation, and says how far it is'
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand help; and not __fish_seen_subcommand_from inventory rewrite drill rotation conformance init help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

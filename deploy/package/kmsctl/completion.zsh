@@ -78,6 +78,24 @@ _arguments "${_arguments_options[@]}" : \
 '--help[Print help (see more with '\''--help'\'')]' \
 && ret=0
 ;;
+(drill)
+_arguments "${_arguments_options[@]}" : \
+'--snapshot=[The file that \`etcdctl snapshot save\` wrote, or a copy of member/snap/db]:FILE:_files' \
+'(--plugin)--config=[The configuration file of the provider]:FILE:_files' \
+'()--plugin=[The socket of a running KMS v2 plugin, in place of a keeper]:unix:///PATH:_default' \
+'--provider=[With --plugin\: tests only objects of this name in the \`EncryptionConfiguration\`]:NAME:_default' \
+'*--etcd-prefix=[The API server'\''s --etcd-prefix. \`OpenShift\` has two\: kubernetes.io and openshift.io]:PREFIX,...:_default' \
+'--resource=[Tests only this resource, such as secrets or example.com/widgets]:RESOURCE:_default' \
+'(--all)--sample=[Opens this many objects of each resource under each seed, the newest first]:N:_default' \
+'--wait=[Waits this long for a keeper that is away, for each seed]:SECONDS:_default' \
+'*--report=[Writes the report to this file, which ends in .json or .html. Repeatable]:FILE:_files' \
+'--output=[The form of the answer]:OUTPUT:(text json)' \
+'--all[Opens all objects]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+'*::flags -- Flags of `vault-kube-kms serve`:_default' \
+&& ret=0
+;;
 (rotation)
 _arguments "${_arguments_options[@]}" : \
 '*--node=[A node\: its name, and the address of its provider'\''s metrics, or a file with the saved JSON of its /statusz]:NAME=URL|FILE:_default' \
@@ -85,6 +103,14 @@ _arguments "${_arguments_options[@]}" : \
 '--kubeconfig=[The kubeconfig for the API servers. Without --api-server, the server of its current context is asked]:FILE:_files' \
 '--expect=[The version that must be reached. Name it when the key has just been rotated]:VERSION:_default' \
 '--timeout=[The longest time of --watch]:DURATION:_default' \
+'*--etcd-servers=[URLs of the members of etcd, with commas, as the API server'\''s flag of this name has them]:URL,...:_default' \
+'--etcd-cafile=[The certificate of etcd'\''s authority, as PEM]:FILE:_files' \
+'--etcd-certfile=[The client certificate for etcd, as PEM]:FILE:_files' \
+'--etcd-keyfile=[The key of the client certificate, as PEM]:FILE:_files' \
+'*--etcd-prefix=[The API server'\''s --etcd-prefix. OpenShift has two\: kubernetes.io and openshift.io]:PREFIX,...:_default' \
+'--etcd-user=[The user, when etcd has authentication of its own]:NAME:_default' \
+'--etcd-password-file=[The file with the password of that user]:FILE:_files' \
+'--api-server-manifest=[The manifest of the API server'\''s static Pod. Its --etcd flags are used; flags given here win]:FILE:_files' \
 '--output=[The form of the answer. With --watch, json prints one line for each change]:OUTPUT:(text json)' \
 '--watch[Shows the state every 2 s on a terminal, and each change otherwise. Ends when every node and API server writes the newest version, and each node has read the key since the start]' \
 '-h[Print help (see more with '\''--help'\'')]' \
@@ -145,6 +171,10 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
+(drill)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
 (rotation)
 _arguments "${_arguments_options[@]}" : \
 && ret=0
@@ -175,6 +205,7 @@ _vault-kube-kmsctl_commands() {
     local commands; commands=(
 'inventory:Says what is encrypted with which key version, and which versions may be retired' \
 'rewrite:Stores objects again, through the API server, until nothing is left under an old key id' \
+'drill:Proves that a keeper can read a snapshot of etcd\: unwraps every distinct seed, and opens objects as the API server does' \
 'rotation:Shows where a rotation of the key is, on all nodes and API servers, and what to type next' \
 'conformance:Tries a KMS v2 plugin, ours or another one, against the rules that kube-apiserver enforces' \
 'init:Writes the files and the commands of a new installation, and says how far it is' \
@@ -187,11 +218,17 @@ _vault-kube-kmsctl__subcmd__conformance_commands() {
     local commands; commands=()
     _describe -t commands 'vault-kube-kmsctl conformance commands' commands "$@"
 }
+(( $+functions[_vault-kube-kmsctl__subcmd__drill_commands] )) ||
+_vault-kube-kmsctl__subcmd__drill_commands() {
+    local commands; commands=()
+    _describe -t commands 'vault-kube-kmsctl drill commands' commands "$@"
+}
 (( $+functions[_vault-kube-kmsctl__subcmd__help_commands] )) ||
 _vault-kube-kmsctl__subcmd__help_commands() {
     local commands; commands=(
 'inventory:Says what is encrypted with which key version, and which versions may be retired' \
 'rewrite:Stores objects again, through the API server, until nothing is left under an old key id' \
+'drill:Proves that a keeper can read a snapshot of etcd\: unwraps every distinct seed, and opens objects as the API server does' \
 'rotation:Shows where a rotation of the key is, on all nodes and API servers, and what to type next' \
 'conformance:Tries a KMS v2 plugin, ours or another one, against the rules that kube-apiserver enforces' \
 'init:Writes the files and the commands of a new installation, and says how far it is' \
@@ -203,6 +240,11 @@ _vault-kube-kmsctl__subcmd__help_commands() {
 _vault-kube-kmsctl__subcmd__help__subcmd__conformance_commands() {
     local commands; commands=()
     _describe -t commands 'vault-kube-kmsctl help conformance commands' commands "$@"
+}
+(( $+functions[_vault-kube-kmsctl__subcmd__help__subcmd__drill_commands] )) ||
+_vault-kube-kmsctl__subcmd__help__subcmd__drill_commands() {
+    local commands; commands=()
+    _describe -t commands 'vault-kube-kmsctl help drill commands' commands "$@"
 }
 (( $+functions[_vault-kube-kmsctl__subcmd__help__subcmd__help_commands] )) ||
 _vault-kube-kmsctl__subcmd__help__subcmd__help_commands() {
