@@ -73,8 +73,21 @@ const CTL: Tree = Tree {
             &["domain", "ports", "vault_kube_kms::domain", "vault_kube_kms::ports"],
             Crates::Only(&["async_trait", "bytes"]),
         ),
-        ("adapters", &["domain", "ports", "adapters::SELF", "vault_kube_kms"], Crates::Any),
-        ("cli", &["domain", "ports", "adapters", "cli", "vault_kube_kms"], Crates::Any),
+        (
+            "installation",
+            &["domain", "installation", "vault_kube_kms::config", "vault_kube_kms::domain"],
+            Crates::Only(&["k8s_openapi", "serde", "serde_json", "serde_saphyr"]),
+        ),
+        (
+            "adapters",
+            &["domain", "installation", "ports", "adapters::SELF", "vault_kube_kms"],
+            Crates::Any,
+        ),
+        (
+            "cli",
+            &["domain", "installation", "ports", "adapters", "cli", "vault_kube_kms"],
+            Crates::Any,
+        ),
     ],
 };
 
@@ -104,7 +117,8 @@ fn sources(tree: &Tree) -> Vec<Source> {
                 continue;
             }
             let tests = ["_tests.rs", "/tests.rs", "_model.rs"];
-            if tests.iter().any(|end| path.to_str().unwrap().ends_with(end)) {
+            let is_rust = path.extension().is_some_and(|end| end == "rs");
+            if !is_rust || tests.iter().any(|end| path.to_str().unwrap().ends_with(end)) {
                 continue;
             }
             let inside = path.strip_prefix(&root).unwrap().with_extension("");

@@ -6,7 +6,7 @@ use crate::{
     adapters::{
         http::statusz::{
             EndpointStatus, Expiry, LastError, Problem, Sandbox, SessionStatus, Statusz, Takeover,
-            VERSIONS_MAX, Version,
+            Version,
         },
         rfc3339,
         system::sandbox::Report,
@@ -19,6 +19,7 @@ use crate::{
         key::KekVersion,
         rotation::VersionView,
         time::{Monotonic, UnixTime},
+        view::VERSIONS_MAX,
         watch::KeyWatch,
     },
     ports::{

@@ -8,6 +8,9 @@ use super::{
     rotation::{VersionView, Writer},
 };
 
+/// The most key versions that `/statusz` shows: the newest ones.
+pub const VERSIONS_MAX: usize = 100;
+
 /// What this process knows of the key at one moment.
 #[derive(Clone, Debug)]
 pub struct KeyView {

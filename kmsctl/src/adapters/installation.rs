@@ -13,9 +13,9 @@ use vault_kube_kms::adapters::{
     system::bounded_file::{Kinds, read_in_time},
 };
 
-use crate::domain::{
-    init::{File, Known, Status},
-    problem::Problem,
+use crate::{
+    domain::problem::Problem,
+    installation::{File, Known, Status},
 };
 
 /// The longest time for Status. kube-apiserver waits for 3 s by default.

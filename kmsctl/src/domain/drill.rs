@@ -13,12 +13,12 @@ use super::{
     drill_report::{Failure, Group, KeyVersions, Totals},
     envelope::{Envelope, SeedUse},
     keeper_facts::KeeperFacts,
+    object::Object,
     opening::{Unopened, open},
     place::Place,
     problem::Problem,
     stored::Stored,
 };
-use crate::ports::objects::Object;
 
 /// The largest number of distinct seeds. A cluster has some dozens; each restart of an API server
 /// adds one.

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use vault_kube_kms::{
-    adapters::http::statusz::VERSIONS_MAX,
-    domain::{key::KekVersion, time::UnixTime},
-};
+use vault_kube_kms::domain::{key::KekVersion, time::UnixTime, view::VERSIONS_MAX};
 
 use super::rotation;
 pub use super::rotation::Role;

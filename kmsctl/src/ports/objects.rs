@@ -2,22 +2,8 @@
 
 use std::fmt::Debug;
 
+use crate::domain::{object::Object, problem::Problem};
 use async_trait::async_trait;
-use bytes::Bytes;
-
-use crate::domain::problem::Problem;
-
-/// One key of etcd with its value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Object {
-    /// The whole key, such as `/registry/secrets/default/db`. It is the associated data of the
-    /// encrypted object.
-    pub key: Bytes,
-    /// The value, as stored.
-    pub value: Bytes,
-    /// The revision of etcd at which the value was written.
-    pub mod_revision: i64,
-}
 
 /// The stored objects below one prefix, page by page. Each key comes once, with its newest value.
 #[async_trait]

@@ -9,8 +9,8 @@ use super::{
     wire::{RangeRequest, RangeResponse},
 };
 use crate::{
-    domain::problem::Problem,
-    ports::objects::{Object, Objects},
+    domain::{object::Object, problem::Problem},
+    ports::objects::Objects,
 };
 
 /// How many objects the first page has at most. Later pages follow the size of the objects.

@@ -23,8 +23,8 @@ pub use file::{Digest, Facts};
 
 use crate::{
     adapters::snapshot::{bbolt::Database, file::ReadFile, revisions::Revisions},
-    domain::problem::Problem,
-    ports::objects::{Object, Objects},
+    domain::{object::Object, problem::Problem},
+    ports::objects::Objects,
 };
 
 /// The largest number of different keys that one walk tells apart. Each takes about 20 bytes of

@@ -14,7 +14,7 @@ use super::{
     bbolt::{Database, Entry},
     walk::Backwards,
 };
-use crate::{domain::problem::Problem, ports::objects::Object};
+use crate::domain::{object::Object, problem::Problem};
 
 /// The name of the bucket.
 const BUCKET: &[u8] = b"key";

@@ -25,14 +25,12 @@ use crate::{
         drill::{Drill, Sample, Scope, no_answer},
         drill_report::{KeyVersions, Report, SnapshotFacts, Totals, Verdict},
         keeper_facts::KeeperFacts,
+        object::Object,
         place::DEFAULT_PREFIX,
         problem::Problem,
         stored::Stored,
     },
-    ports::{
-        objects::{Object, Objects},
-        seeds::Seeds,
-    },
+    ports::{objects::Objects, seeds::Seeds},
 };
 
 /// The number of seeds that are unwrapped at the same time.

@@ -15,12 +15,10 @@ use crate::{
         api_server_metrics::ApiServerMetrics,
         installation::{self, NodeFiles},
     },
-    domain::{
-        init::{
-            API_SERVER_MANIFEST, Answers, Begin, ENCRYPTION_CONFIG, Facts, File, Form, Known,
-            Progress, SOCKET, State, files, next, progress, provider_files, readme,
-        },
-        problem::Problem,
+    domain::problem::Problem,
+    installation::{
+        API_SERVER_MANIFEST, Answers, Begin, ENCRYPTION_CONFIG, Facts, File, Form, Known, Progress,
+        SOCKET, State, files, next, progress, provider_files, readme,
     },
 };
 

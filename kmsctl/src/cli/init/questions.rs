@@ -7,9 +7,9 @@ use vault_kube_kms::config::{
     flags::{Flag, Takes},
 };
 
-use crate::domain::{
-    init::{Answers, Begin, Form},
-    problem::Problem,
+use crate::{
+    domain::problem::Problem,
+    installation::{Answers, Begin, Form},
 };
 
 /// The longest answer, in bytes.

@@ -8,9 +8,6 @@ use http::{HeaderMap, HeaderValue, Response, Uri, header};
 use http_body_util::Full;
 use serde::Serialize;
 
-/// Most key versions that are shown: the newest.
-pub const VERSIONS_MAX: usize = 100;
-
 /// Why something does not work.
 #[derive(Clone, Debug, Serialize)]
 pub struct Problem {

@@ -9,20 +9,20 @@ use vault_kube_kms::config::{catalogue::Catalogue, environment};
 use super::{Answers, Form};
 use crate::domain::problem::Problem;
 
-const SETUP: &str = include_str!("../../../../deploy/vault/setup.sh");
-const POLICY_ISSUER: &str = include_str!("../../../../deploy/vault/policy-issuer.hcl");
-const POD: &str = include_str!("../../../../deploy/static-pod/vault-kube-kms.yaml");
-const POD_TMPFILES: &str = include_str!("../../../../deploy/static-pod/tmpfiles.conf");
-const SERVICE: &str = include_str!("../../../../deploy/systemd/vault-kube-kms.service");
-const SYSUSERS: &str = include_str!("../../../../deploy/systemd/sysusers.conf");
-const TMPFILES: &str = include_str!("../../../../deploy/systemd/tmpfiles.conf");
-const READ: &str = include_str!("../../../../deploy/kubernetes/encryption-config/1-read.yaml");
-const WRITE: &str = include_str!("../../../../deploy/kubernetes/encryption-config/2-write.yaml");
-const ONLY: &str = include_str!("../../../../deploy/kubernetes/encryption-config/3-only.yaml");
-const PATCH: &str = include_str!("../../../../deploy/kubeadm/patches/kube-apiserver0+json.yaml");
-const ADMISSION: &str = include_str!("../../../../deploy/kubernetes/admission-policy.yaml");
-const RULES: &str = include_str!("../../../../deploy/monitoring/rules.yaml");
-const SCRAPE: &str = include_str!("../../../../deploy/monitoring/scrape.yaml");
+const SETUP: &str = include_str!("../../../deploy/vault/setup.sh");
+const POLICY_ISSUER: &str = include_str!("../../../deploy/vault/policy-issuer.hcl");
+const POD: &str = include_str!("../../../deploy/static-pod/vault-kube-kms.yaml");
+const POD_TMPFILES: &str = include_str!("../../../deploy/static-pod/tmpfiles.conf");
+const SERVICE: &str = include_str!("../../../deploy/systemd/vault-kube-kms.service");
+const SYSUSERS: &str = include_str!("../../../deploy/systemd/sysusers.conf");
+const TMPFILES: &str = include_str!("../../../deploy/systemd/tmpfiles.conf");
+const READ: &str = include_str!("../../../deploy/kubernetes/encryption-config/1-read.yaml");
+const WRITE: &str = include_str!("../../../deploy/kubernetes/encryption-config/2-write.yaml");
+const ONLY: &str = include_str!("../../../deploy/kubernetes/encryption-config/3-only.yaml");
+const PATCH: &str = include_str!("../../../deploy/kubeadm/patches/kube-apiserver0+json.yaml");
+const ADMISSION: &str = include_str!("../../../deploy/kubernetes/admission-policy.yaml");
+const RULES: &str = include_str!("../../../deploy/monitoring/rules.yaml");
+const SCRAPE: &str = include_str!("../../../deploy/monitoring/scrape.yaml");
 
 /// A file of an installation.
 #[derive(Clone, Debug, PartialEq, Eq)]

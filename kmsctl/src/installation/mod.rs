@@ -16,7 +16,7 @@ use vault_kube_kms::config::{
     sources::Sources,
 };
 
-use super::problem::Problem;
+use crate::domain::problem::Problem;
 
 pub use files::{File, files};
 pub use progress::{Facts, Known, Progress, State, Status, next, progress};
