@@ -125,7 +125,7 @@ complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand init
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand init" -l root -d 'With --check: the root directory of the node' -r -F
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand init" -l form -d 'How the provider runs' -r -f -a "static-pod\t''
 systemd\t''"
-complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand init" -l set -d 'A setting of the provider, such as vault-address=https://vault.example.com:8200: the name of one of its flags, without dashes, and the value. vault-kube-kms --help lists them' -r
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand init" -l set -d 'A setting of the provider, such as `vault-address=https://vault.example.com:8200`: the name of one of its flags, without dashes, and the value. vault-kube-kms --help lists them' -r
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand init" -l image -d 'The image of the static Pod' -r
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand init" -l resources -d 'The resources to encrypt' -r
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand init" -l begin -d 'The first stage of the `EncryptionConfiguration`: write is for a cluster with one API server and no data' -r -f -a "read\t''

@@ -140,7 +140,7 @@ _arguments "${_arguments_options[@]}" : \
 '--kubeconfig=[With --check\: the kubeconfig, to ask the API server whether its KMS providers work]:FILE:_files' \
 '--root=[With --check\: the root directory of the node]:DIR:_files' \
 '--form=[How the provider runs]:FORM:(static-pod systemd)' \
-'*--set=[A setting of the provider, such as vault-address=https\://vault.example.com\:8200\: the name of one of its flags, without dashes, and the value. vault-kube-kms --help lists them]:FLAG=VALUE:_default' \
+'*--set=[A setting of the provider, such as \`vault-address=https\://vault.example.com\:8200\`\: the name of one of its flags, without dashes, and the value. vault-kube-kms --help lists them]:FLAG=VALUE:_default' \
 '--image=[The image of the static Pod]:NAME:_default' \
 '*--resources=[The resources to encrypt]:RESOURCE:_default' \
 '--begin=[The first stage of the \`EncryptionConfiguration\`\: write is for a cluster with one API server and no data]:BEGIN:(read write)' \

@@ -69,7 +69,7 @@ pub(super) struct Args {
     /// How the provider runs.
     #[arg(long, value_enum)]
     form: Option<FormArg>,
-    /// A setting of the provider, such as vault-address=https://vault.example.com:8200: the name of
+    /// A setting of the provider, such as `vault-address=https://vault.example.com:8200`: the name of
     /// one of its flags, without dashes, and the value. vault-kube-kms --help lists them.
     #[arg(long = "set", value_name = "FLAG=VALUE", value_parser = setting)]
     settings: Vec<(String, String)>,
