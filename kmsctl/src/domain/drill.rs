@@ -27,6 +27,9 @@ const SEEDS_MAX: usize = 100_000;
 /// The largest number of groups of a report.
 const GROUPS_MAX: usize = 10_000;
 
+/// The state of an object that is not encrypted.
+const CLEAR: &str = "clear";
+
 /// The number of failures that a report lists.
 pub const FAILURES_MAX: usize = 100;
 
@@ -272,7 +275,7 @@ impl Drill {
             }
             Stored::Clear => {
                 self.totals.clear = self.totals.clear.saturating_add(1);
-                ("clear".to_owned(), None, false)
+                (CLEAR.to_owned(), None, false)
             }
             Stored::Unreadable(why) => {
                 ("unreadable".to_owned(), Some((Reason::Damaged, why.clone())), false)
@@ -359,9 +362,12 @@ impl Drill {
     /// Returns what was found until the snapshot turned out to be damaged.
     #[must_use]
     pub fn so_far(self) -> Results {
+        let mut groups: Vec<_> = self.groups.into_values().collect();
+        // What is encrypted comes first.
+        groups.sort_by_key(|group| group.state == CLEAR);
         Results {
             totals: self.totals,
-            groups: self.groups.into_values().collect(),
+            groups,
             versions: KeyVersions {
                 needed: self.needed.into_iter().collect(),
                 missing: self.missing.into_iter().collect(),
