@@ -94,7 +94,7 @@ fn leaf(entries: &Entries) -> Vec<u8> {
 }
 
 /// A write of the key with the value, or a deletion.
-type Write<'a> = (&'a str, Option<&'a [u8]>);
+pub(crate) type Write<'a> = (&'a str, Option<&'a [u8]>);
 
 fn revisions(writes: &[Write<'_>]) -> Entries {
     let write = |(index, (key, value)): (usize, &Write<'_>)| {
@@ -112,7 +112,7 @@ fn revisions(writes: &[Write<'_>]) -> Entries {
 }
 
 /// Returns a database with these writes, `width` to a leaf.
-fn database(page_size: usize, width: usize, writes: &[Write<'_>]) -> Vec<u8> {
+pub(crate) fn database(page_size: usize, width: usize, writes: &[Write<'_>]) -> Vec<u8> {
     let mut pages = Writer::new(page_size);
     let mut level: Vec<_> = revisions(writes)
         .chunks(width)

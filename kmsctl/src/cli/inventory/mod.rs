@@ -18,7 +18,7 @@ use self::list::{List, Listed};
 use super::{
     outcome::{self, Outcome},
     progress::Progress,
-    source::SourceArgs,
+    source::{Source, SourceArgs},
 };
 use crate::{
     adapters::{snapshot::SnapshotFile, statusz::StatuszNode},
@@ -94,6 +94,13 @@ struct Read {
     tally: Tally,
 }
 
+/// The live etcd, or the snapshot that stands for it.
+#[derive(Debug)]
+enum Main<'a> {
+    Live(Source),
+    Snapshot(&'a Path, SnapshotFile),
+}
+
 /// Everything that is printed.
 #[derive(Debug)]
 struct Report {
@@ -117,17 +124,27 @@ pub(super) async fn run(args: Args) -> Result<Outcome, Problem> {
         backup_files.push((path, SnapshotFile::open(path).await?));
     }
     let mut list = args.list.map(|listed| List::new(listed, args.output == Output::Json));
-    let (read, unread) = read_source(&args, &mut list).await?;
+    let main = match &args.etcd_snapshot {
+        Some(path) => Main::Snapshot(path, SnapshotFile::open(path).await?),
+        None => Main::Live(args.source.source().await?),
+    };
+    // The backups have the prefixes of the live etcd, which the manifest may name.
+    let prefixes = match &main {
+        Main::Snapshot(..) => args.source.prefixes(None),
+        Main::Live(source) => source.prefixes().to_vec(),
+    };
+    let (read, unread) = read_main(&args, &main, &prefixes, &mut list).await?;
     if read.tally.objects() == 0 && list.is_none() {
-        return Err(Problem::new(
-            "no-objects",
-            format!("{} has no objects below {}", read.name, prefixes(&args).join(" or ")),
-            "check --etcd-prefix and --resource",
-        ));
+        return Err(no_objects(&read, &prefixes));
     }
     let mut backups = Vec::new();
     for (path, file) in backup_files {
-        backups.push(read_snapshot(&args, path, &file, &mut None).await?);
+        let backup = read_snapshot(&args, path, &file, &prefixes, &mut None).await?;
+        // A backup of which nothing is read would need nothing.
+        if backup.tally.objects() == 0 && args.resources.is_empty() {
+            return Err(no_objects(&backup, &prefixes));
+        }
+        backups.push(backup);
     }
     let report = Report::of(&args, read, backups, nodes, unread);
     if let Some(list) = list {
@@ -190,8 +207,12 @@ impl Report {
     }
 }
 
-fn prefixes(args: &Args) -> Vec<String> {
-    args.source.prefixes(None)
+fn no_objects(read: &Read, prefixes: &[String]) -> Problem {
+    Problem::new(
+        "no-objects",
+        format!("{} has no objects below {}", read.name, prefixes.join(" or ")),
+        "check --etcd-prefix and --resource",
+    )
 }
 
 /// Asks the nodes for their states, all at once.
@@ -205,7 +226,12 @@ async fn nodes(named: &[StatuszNode]) -> Result<Vec<Node>, Problem> {
 
 /// Counts the objects of the live etcd, or of the snapshot that stands for it. Returns also what it
 /// did not read.
-async fn read_source(args: &Args, list: &mut Option<List>) -> Result<(Read, Vec<Reason>), Problem> {
+async fn read_main(
+    args: &Args,
+    main: &Main<'_>,
+    prefixes: &[String],
+    list: &mut Option<List>,
+) -> Result<(Read, Vec<Reason>), Problem> {
     let mut unread = Vec::new();
     if !args.resources.is_empty() {
         unread.push(Reason::new(
@@ -213,11 +239,12 @@ async fn read_source(args: &Args, list: &mut Option<List>) -> Result<(Read, Vec<
             format!("only {} was read (--resource)", args.resources.join(" and ")),
         ));
     }
-    if let Some(path) = &args.etcd_snapshot {
-        let file = SnapshotFile::open(path).await?;
-        return Ok((read_snapshot(args, path, &file, list).await?, unread));
-    }
-    let source = args.source.source().await?;
+    let source = match main {
+        Main::Snapshot(path, file) => {
+            return Ok((read_snapshot(args, path, file, prefixes, list).await?, unread));
+        }
+        Main::Live(source) => source,
+    };
     if let Some(overrides) = source.overrides() {
         unread.push(Reason::new(
             "other-etcd",
@@ -254,12 +281,13 @@ async fn read_snapshot(
     args: &Args,
     path: &Path,
     file: &SnapshotFile,
+    prefixes: &[String],
     list: &mut Option<List>,
 ) -> Result<Read, Problem> {
     let mut read = Read { name: path.display().to_string(), tally: Tally::default() };
-    for prefix in prefixes(args) {
+    for prefix in prefixes {
         let mut objects = file.objects(prefix.as_bytes()).await?;
-        count(&mut objects, &prefix, &args.resources, &mut read.tally, list).await?;
+        count(&mut objects, prefix, &args.resources, &mut read.tally, list).await?;
     }
     Ok(read)
 }
@@ -313,4 +341,44 @@ fn is_left_out(key: &[u8], prefix: &str, resources: &[String]) -> bool {
     !resources.is_empty()
         && Place::of(key, prefix)
             .is_none_or(|place| !resources.iter().any(|resource| resource == place.resource))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::adapters::snapshot::tests::database;
+
+    #[derive(clap::Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(flags: &[String]) -> Args {
+        let words = std::iter::once("inventory").chain(flags.iter().map(String::as_str));
+        Program::try_parse_from(words).unwrap().args
+    }
+
+    /// Writes a snapshot with one object of this key, and returns its path.
+    fn snapshot(dir: &tempfile::TempDir, name: &str, key: &str) -> String {
+        let path = dir.path().join(name);
+        std::fs::write(&path, database(4096, 4, &[(key, Some(b"{}"))])).unwrap();
+        path.display().to_string()
+    }
+
+    #[tokio::test]
+    async fn a_backup_without_objects_is_not_one_that_needs_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let here = snapshot(&dir, "here", "/registry/pods/a/b");
+        let elsewhere = snapshot(&dir, "elsewhere", "/kubernetes.io/pods/a/b");
+        let flags = |backup: &str| {
+            args(&[format!("--etcd-snapshot={here}"), format!("--snapshot={backup}")])
+        };
+        assert_eq!(run(flags(&here)).await.unwrap(), Outcome::Good);
+        let problem = run(flags(&elsewhere)).await.unwrap_err();
+        assert_eq!(problem.code, "no-objects");
+        assert!(problem.to_string().contains("elsewhere has no objects below /registry/"));
+    }
 }
