@@ -329,3 +329,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn objects_of_kms_v1_are_a_doubt() {
+    // A plugin of KMS v1 may have wrapped their keys with the same key of Transit.
+    let of_v1 = Stored::Other("kms/v1/old".to_owned());
+    let new = ours(&key_id(3, "a"), "vault:v3:AAAA");
+    let facts = Facts {
+        live: Some(needs_of(&[new.clone(), of_v1])),
+        nodes: vec![settled(3)],
+        ..Facts::default()
+    };
+    let (key, judgement) = only(&facts);
+    assert_eq!(key.verdict, Verdict::Unknown);
+    assert_eq!(codes(&judgement.obstacles), ["version-not-known"]);
+    assert!(!judgement.is_safe(version(3)));
+    let local = Stored::Other("aescbc/v1/key1".to_owned());
+    let facts = Facts { live: Some(needs_of(&[new, local])), nodes: vec![settled(3)], ..facts };
+    assert_eq!(only(&facts).0.verdict, Verdict::Safe(version(3)));
+}

@@ -88,6 +88,10 @@ fn doubt(group: &Group) -> Option<String> {
         (State::OtherPlugin, None) => {
             Some(format!("of the plugin {:?} have seeds that name no version", group.provider))
         }
+        // Its wrapped keys are not read. The plugin may use the same key of Transit.
+        (State::OtherProvider, _) if group.provider.starts_with("kms/") => {
+            Some(format!("of the provider {:?} are not of KMS v2", group.provider))
+        }
         (State::OtherPlugin, Some(_)) | (State::OtherProvider | State::Clear, _) => None,
     }
 }
