@@ -10,6 +10,7 @@ use crate::{
     domain::{
         problem::Problem,
         rewrite::{Ending, Fate, Run},
+        tally::Tally,
     },
     ports::rewriting::{Left, Listed, Refusal, Resource, Scope, Storage},
 };
@@ -152,6 +153,45 @@ impl Driver<'_> {
         }
         Ok((name, Fate::ByOthers))
     }
+}
+
+/// Checks that etcd has objects of each resource of which the API server has some. An etcd without
+/// them would show that nothing is left.
+///
+/// # Errors
+/// `not-in-etcd` when etcd, in which `in_etcd` was counted, has no object of such a resource. The
+/// errors of a list.
+pub(super) async fn compare(
+    server: &dyn Left,
+    patience: &Patience<'_>,
+    resources: &[Resource],
+    scope: &Scope,
+    in_etcd: &Tally,
+) -> Result<(), Problem> {
+    for resource in resources {
+        let place = resource.name.in_etcd();
+        if in_etcd.resources().any(|(counted, _)| counted == place) {
+            continue;
+        }
+        match patience.call(|| server.page(resource, scope, None)).await? {
+            Ok(page) if page.objects.is_empty() => {}
+            Ok(_) | Err(Refusal::Unreadable(_)) => {
+                return Err(Problem::new(
+                    "not-in-etcd",
+                    format!(
+                        "the API server has objects of {}, and this etcd has none of them below \
+                         its prefix and {place}/, so it proves nothing",
+                        resource.name
+                    ),
+                    "check --etcd-servers and --etcd-prefix, and the API server's \
+                     --etcd-servers-overrides; for a resource of another server, such as that of \
+                     OpenShift, leave out --until-key-id and the flags of etcd",
+                ));
+            }
+            Err(other) => return Err(list_refused(resource, &other)),
+        }
+    }
+    Ok(())
 }
 
 /// Returns what a refusal means for its object.

@@ -300,3 +300,25 @@ async fn an_unreadable_object_is_named() {
     assert_eq!(ending, Ok(Ending::Failed));
     assert!(run.failures[0].why.contains("/registry/secrets/default/lost"), "{:?}", run.failures);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_etcd_without_the_objects_proves_nothing() {
+    use crate::domain::{place::DEFAULT_PREFIX, stored::Stored, tally::Tally as InEtcd};
+    let name = ResourceName::parse("ingresses.networking.k8s.io").unwrap();
+    let resources = [Resource { name, version: "v1".to_owned(), is_namespaced: true }];
+    let compared = async |server: Server, key: &str| {
+        let mut tally = InEtcd::default();
+        tally.add(key.as_bytes(), DEFAULT_PREFIX, &Stored::Clear, 1).unwrap();
+        let patience = Patience::new(&server, &Silent, Duration::from_mins(1));
+        compare(&server, &patience, &resources, &Scope::default(), &tally).await
+    };
+    let elsewhere = "/registry/pods/default/a";
+    let problem = compared(Server::with(1, |_| ()), elsewhere).await.unwrap_err();
+    assert_eq!(problem.code, "not-in-etcd");
+    assert!(problem.cause.contains("ingresses.networking.k8s.io"), "{problem}");
+    let unreadable = |state: &mut State| state.lists.push_back(Refusal::Unreadable("a".into()));
+    let problem = compared(Server::with(0, unreadable), elsewhere).await.unwrap_err();
+    assert_eq!(problem.code, "not-in-etcd");
+    assert_eq!(compared(Server::with(0, |_| ()), elsewhere).await, Ok(()));
+    assert_eq!(compared(Server::with(1, |_| ()), "/registry/ingress/default/a").await, Ok(()));
+}

@@ -8,7 +8,7 @@ mod report;
 
 use std::{path::PathBuf, time::Duration};
 
-use driver::{Driver, Limits};
+use driver::{Driver, Limits, compare};
 use in_etcd::InEtcd;
 use patience::Patience;
 use progress::Bar;
@@ -149,7 +149,11 @@ pub(super) async fn run(mut args: Args) -> Result<Outcome, Problem> {
     bar.end();
     let ending = ending?;
     let proof = match &etcd {
-        Some(etcd) => Some(proof(etcd, &resources, &scope, args.until_key_id.as_deref()).await?),
+        Some(etcd) => {
+            let (name, tally) = etcd.tally(&resources, &scope).await?;
+            compare(&server, &driver.patience, &resources, &scope, &tally).await?;
+            Some(Proof { etcd: name, found: found(&tally, args.until_key_id.as_deref()) })
+        }
         None => None,
     };
     if let Some(saved) = saved {
@@ -169,16 +173,6 @@ struct Proof {
     /// The name of etcd, and the revision that was read last.
     etcd: String,
     found: Vec<Found>,
-}
-
-async fn proof(
-    etcd: &InEtcd,
-    resources: &[Resource],
-    scope: &Scope,
-    until: Option<&str>,
-) -> Result<Proof, Problem> {
-    let (etcd, tally) = etcd.tally(resources, scope).await?;
-    Ok(Proof { etcd, found: found(&tally, until) })
 }
 
 /// Returns etcd, if the flags name it.
