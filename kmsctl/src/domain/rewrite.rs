@@ -138,6 +138,16 @@ impl Run {
             && (1..=MAX_PASSES).contains(&self.pass)
     }
 
+    /// Returns this saved run as it goes on. The key may have rotated since the beginning of its
+    /// pass was done, so that pass alone proves nothing: another one follows.
+    #[must_use]
+    pub fn resumed(self) -> Self {
+        if self.at == 0 && self.after.is_none() {
+            return self;
+        }
+        Self { pass: 1, rewritten_in_pass: self.rewritten_in_pass.max(1), ..self }
+    }
+
     /// Returns the index of the resource whose turn it is. `None` at the end of the pass.
     #[must_use]
     pub fn resource(&self) -> Option<usize> {
@@ -318,6 +328,24 @@ mod tests {
         assert!(again.can_go_on(&first.demand));
         let other = Demand { namespace: Some("default".to_owned()), ..first.demand.clone() };
         assert!(!again.can_go_on(&other));
+    }
+
+    #[test]
+    fn a_pass_that_was_interrupted_proves_nothing() {
+        // The key may have rotated after the objects before the interruption were tried.
+        let mut before = run(&["secrets", "configmaps"]);
+        before.record("default/a".to_owned(), Fate::Fresh);
+        before.turn_page(None);
+        let mut run = before.resumed();
+        assert_eq!(pass(&mut run, &Fate::Fresh), Ending::Again);
+        assert_eq!(pass(&mut run, &Fate::Fresh), Ending::Proven);
+        // Interrupted in its last pass, it has all passes before it again.
+        run.pass = MAX_PASSES;
+        run.at = 1;
+        let mut run = run.resumed();
+        assert_eq!(pass(&mut run, &Fate::Fresh), Ending::Again);
+        // Nothing of the first pass was done.
+        assert_eq!(pass(&mut self::run(&["secrets"]).resumed(), &Fate::Fresh), Ending::Proven);
     }
 
     #[test]

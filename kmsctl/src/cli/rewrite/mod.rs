@@ -188,7 +188,7 @@ async fn in_etcd(args: &Args) -> Result<Option<InEtcd>, Problem> {
 fn begin(saved: Option<&SavedRun>, demand: Demand) -> Result<Run, Problem> {
     match saved.map(SavedRun::load).transpose()?.flatten() {
         None => Ok(Run::new(demand)),
-        Some(run) if run.can_go_on(&demand) => Ok(run),
+        Some(run) if run.can_go_on(&demand) => Ok(run.resumed()),
         Some(_) => Err(Problem::new(
             "state-of-another-run",
             "the state file belongs to a run with another API server or other flags",
