@@ -1,6 +1,6 @@
 //! Reads `/statusz` of a provider over HTTP, or from a file in which its JSON was saved.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::HashSet, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -33,11 +33,14 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest answer, in bytes. A state has at most 100 versions.
 const ANSWER_MAX: usize = 1 << 20;
 
+/// How old a saved state may be. A node may have restarted with other settings since.
+const SAVED_FOR: Duration = Duration::from_hours(1);
+
 const FORWARD: &str = "forward its port to this machine, such as with ssh -L 9091:127.0.0.1:9090 NODE, and name \
      http://127.0.0.1:9091";
 
 /// Where the state of a node comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Place {
     /// The host and port of the provider's metrics, and the path of `/statusz`.
     Http {
@@ -81,6 +84,24 @@ impl StatuszNode {
         Ok(Self { name: name.to_owned(), place })
     }
 
+    /// Checks that no node is given twice. One that is left out by mistake would not be missed.
+    ///
+    /// # Errors
+    /// `node-twice` when two nodes have one name or one address.
+    pub fn distinct(nodes: &[Self]) -> Result<(), Problem> {
+        let (mut names, mut places) = (HashSet::new(), HashSet::new());
+        for node in nodes {
+            if !names.insert(&node.name) || !places.insert(&node.place) {
+                return Err(Problem::new(
+                    "node-twice",
+                    format!("the name or the address of the node {} is given twice", node.name),
+                    "give each node once, with its own name and address",
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Returns the value of `--node` that stands for this node.
     #[must_use]
     pub fn typed(&self) -> String {
@@ -118,7 +139,19 @@ impl StatuszNode {
                     let remedy = "save the answer of /statusz?format=json in a file again";
                     Problem::new("state-unreadable", format!("{shown} {why}"), remedy)
                 })?;
-                parse(json.expose(), &shown)
+                let node = parse(json.expose(), &shown)?;
+                let apart = SystemClock::new().wall().apart(node.now);
+                if apart > SAVED_FOR {
+                    return Err(Problem::new(
+                        "state-old",
+                        format!(
+                            "the state in {shown} is {} min away from the time of this machine",
+                            apart.as_secs() / 60
+                        ),
+                        "save the answer of /statusz?format=json of this node again",
+                    ));
+                }
+                Ok(node)
             }
         }
     }
@@ -393,6 +426,38 @@ mod tests {
         ] {
             let error = told(answer.clone()).await.unwrap_err();
             assert_eq!(error.code, code, "{answer:.60}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_saved_state_is_of_this_hour() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cp-1.json");
+        let now = SystemClock::new().wall().secs();
+        for (ahead_min, code) in
+            [(0, None), (-59, None), (-61, Some("state-old")), (61, Some("state-old"))]
+        {
+            let at = Timestamp::from_second(now + 60 * ahead_min).unwrap().to_string();
+            std::fs::write(&path, HEALTHY.replace("2026-01-01T00:01:00Z", &at)).unwrap();
+            let node = StatuszNode::parse(&format!("cp-1={}", path.display())).unwrap();
+            assert_eq!(node.ask().await.err().map(|error| error.code), code, "{ahead_min}");
+        }
+    }
+
+    #[test]
+    fn names_each_node_once() {
+        let distinct = |nodes: &[&str]| {
+            let nodes: Vec<_> =
+                nodes.iter().map(|text| StatuszNode::parse(text).unwrap()).collect();
+            StatuszNode::distinct(&nodes).map_err(|problem| problem.code)
+        };
+        assert_eq!(distinct(&["a=http://127.0.0.1:1", "b=http://127.0.0.1:2", "c=/f"]), Ok(()));
+        for nodes in [
+            ["a=http://127.0.0.1:1", "a=http://127.0.0.1:2"],
+            ["a=http://127.0.0.1:1", "b=http://127.0.0.1:1/statusz"],
+            ["a=/f", "b=/f"],
+        ] {
+            assert_eq!(distinct(&nodes), Err("node-twice"), "{nodes:?}");
         }
     }
 

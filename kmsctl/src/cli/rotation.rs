@@ -89,6 +89,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// Runs the command.
 pub(super) async fn run(args: Args) -> Result<Outcome, Problem> {
+    StatuszNode::distinct(&args.nodes)?;
     let typed = typed(&args);
     let sources = Sources::of(&args).await?;
     if args.watch {

@@ -217,6 +217,7 @@ fn no_objects(read: &Read, prefixes: &[String]) -> Problem {
 
 /// Asks the nodes for their states, all at once.
 async fn nodes(named: &[StatuszNode]) -> Result<Vec<Node>, Problem> {
+    StatuszNode::distinct(named)?;
     let asked = named.iter().map(|node| async move {
         let state = node.ask().await?;
         Ok(Node::of(node.name(), &state))
