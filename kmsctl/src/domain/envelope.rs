@@ -99,7 +99,8 @@ impl<'a> Envelope<'a> {
         let text = std::str::from_utf8(&self.wrapped_seed).ok()?;
         let mut parts = text.splitn(3, ':');
         let (keeper, version) = (parts.next()?, parts.next()?);
-        parts.next().filter(|_| !keeper.is_empty())?;
+        let is_word = !keeper.is_empty() && keeper.bytes().all(|b| b.is_ascii_graphic());
+        parts.next().filter(|_| is_word)?;
         KekVersion::parse(version.strip_prefix('v')?)
     }
 }
@@ -151,6 +152,21 @@ pub(super) mod tests {
         assert_eq!(envelope.version_claimed().map(KekVersion::get), Some(7));
         let opaque = EncryptedObject { encrypted_dek_source: vec![0xff, 1], ..foreign };
         assert_eq!(decoded(&opaque).unwrap().version_claimed(), None);
+    }
+
+    #[test]
+    fn a_keeper_is_a_printable_word() {
+        for (seed, version) in
+            [("azure-kv:v3:AA", Some(3)), ("\x1b[2J:v3:AA", None), (" :v3:AA", None)]
+        {
+            let wrapped = seed.as_bytes().to_vec();
+            let envelope = decoded(&EncryptedObject { encrypted_dek_source: wrapped, ..example() });
+            assert_eq!(
+                envelope.unwrap().version_claimed().map(KekVersion::get),
+                version,
+                "{seed:?}"
+            );
+        }
     }
 
     #[test]

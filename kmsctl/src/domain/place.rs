@@ -5,6 +5,9 @@ use std::fmt;
 /// The default of the API server's `--etcd-prefix`.
 pub const DEFAULT_PREFIX: &str = "/registry";
 
+/// The longest resource in bytes: a group, a slash and a plural name, as Kubernetes limits them.
+const RESOURCE_MAX: usize = 253 + 1 + 253;
+
 /// The place of an object, from its key in etcd.
 ///
 /// The API server stores an object under `<prefix>/<resource>/[<namespace>/]<name>`. A custom
@@ -20,7 +23,7 @@ pub struct Place<'a> {
 
 impl<'a> Place<'a> {
     /// Returns the place that `key` names below `prefix`. Returns `None` for a key that is not below
-    /// `prefix`, is not UTF-8, or does not name an object.
+    /// `prefix`, is not UTF-8, or does not name an object of a resource that can be.
     #[must_use]
     pub fn of(key: &'a [u8], prefix: &str) -> Option<Self> {
         let key = std::str::from_utf8(key).ok()?;
@@ -33,7 +36,9 @@ impl<'a> Place<'a> {
             }
             _ => (first, rest),
         };
-        (!object.is_empty()).then_some(Self { resource, object })
+        let is_name =
+            resource.len() <= RESOURCE_MAX && resource.bytes().all(|b| b.is_ascii_graphic());
+        (is_name && !object.is_empty()).then_some(Self { resource, object })
     }
 
     /// Returns the namespace, or `None` for an object without one.
@@ -88,6 +93,9 @@ mod tests {
             assert_eq!(Place::of(key.as_bytes(), DEFAULT_PREFIX), None, "{key}");
         }
         assert_eq!(Place::of(b"/registry/secrets/\xff", DEFAULT_PREFIX), None);
+        assert_eq!(Place::of(b"/registry/sec\x1b[2Jrets/a/b", DEFAULT_PREFIX), None);
+        let long = format!("/registry/{}/a/b", "x".repeat(RESOURCE_MAX + 1));
+        assert_eq!(Place::of(long.as_bytes(), DEFAULT_PREFIX), None);
         assert!(Place::of(b"/kubernetes.io/secrets/a/b", "/kubernetes.io/").is_some());
     }
 }

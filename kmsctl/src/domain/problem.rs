@@ -14,10 +14,10 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Makes an error of its parts. Line breaks in `cause` become spaces.
+    /// Makes an error of its parts. Control characters in `cause` become spaces.
     #[must_use]
     pub fn new(code: &'static str, cause: impl fmt::Display, remedy: impl Into<String>) -> Self {
-        let cause = cause.to_string().replace(['\n', '\r'], " ");
+        let cause = cause.to_string().replace(char::is_control, " ");
         Self { code, cause, remedy: remedy.into() }
     }
 }
@@ -29,3 +29,14 @@ impl fmt::Display for Problem {
 }
 
 impl std::error::Error for Problem {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_without_control_characters() {
+        let problem = Problem::new("code", "a\nb\x1b[2Jc\u{9b}d", "do this");
+        assert_eq!(problem.to_string(), "code: a b [2Jc d; do this");
+    }
+}

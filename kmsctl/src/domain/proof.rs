@@ -18,14 +18,14 @@ pub struct Found {
 }
 
 impl Found {
-    /// Returns under what the objects are stored, for people.
+    /// Returns under what the objects are stored, for people. Names come from etcd, so they are
+    /// escaped.
     #[must_use]
     pub fn stored_under(&self) -> String {
+        let (provider, key_id) = (self.group.provider.escape_default(), &self.group.key_id);
         match self.group.state {
-            State::Ours | State::OtherPlugin => {
-                format!("{} {}", self.group.provider, self.group.key_id)
-            }
-            State::OtherProvider => self.group.provider.clone(),
+            State::Ours | State::OtherPlugin => format!("{provider} {}", key_id.escape_default()),
+            State::OtherProvider => provider.to_string(),
             State::Clear => "no encryption".to_owned(),
             State::Unreadable => "a form that no API server can read".to_owned(),
         }
@@ -103,5 +103,11 @@ mod tests {
         let found = found(&tally, None);
         let under = format!("vault {}", key_id(3, "c"));
         assert_eq!(found.first().map(Found::stored_under), Some(under));
+        let mut hostile = Tally::default();
+        hostile.add(key, DEFAULT_PREFIX, &ours("\x1b[2J", "x"), 1).unwrap();
+        hostile.add(key, DEFAULT_PREFIX, &Stored::Other("aescbc/v1/\x1b[2J".into()), 1).unwrap();
+        for found in super::found(&hostile, None) {
+            assert!(!found.stored_under().contains('\x1b'), "{found:?}");
+        }
     }
 }

@@ -15,6 +15,9 @@ const PROTOBUF: &[u8] = b"k8s\0";
 /// feature `CBORServingAndStorage` (`k8s.io/apimachinery`, `serializer/cbor`; RFC 8949, 3.4.6).
 const CBOR: &[u8] = b"\xd9\xd9\xf7";
 
+/// The longest name of a provider or of its key that is read, in bytes. Names are kept in memory.
+const NAME_MAX: usize = 1_024;
+
 /// How an object is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored<'a> {
@@ -41,7 +44,10 @@ impl<'a> Stored<'a> {
             };
         };
         let mut parts = rest.splitn(4, |byte| *byte == b':');
-        let mut word = || parts.next().and_then(|part| std::str::from_utf8(part).ok());
+        let mut word = || {
+            let part = parts.next().filter(|part| part.len() <= NAME_MAX)?;
+            std::str::from_utf8(part).ok()
+        };
         match (word(), word(), word(), parts.next()) {
             (Some("kms"), Some("v2"), Some(provider), Some(body)) => {
                 match Envelope::decode(provider, body) {
@@ -83,9 +89,14 @@ mod tests {
 
     #[test]
     fn a_damaged_value_is_unreadable() {
-        for value in
-            [&b""[..], b"\xff\xff", b"k8s:enc:", b"k8s:enc:kms:v2:", b"k8s:enc:kms:v2:vault:\xff"]
-        {
+        for value in [
+            &b""[..],
+            b"\xff\xff",
+            &[b"k8s:enc:aescbc:v1:", &[b'x'; 2_000][..], b":"].concat(),
+            b"k8s:enc:",
+            b"k8s:enc:kms:v2:",
+            b"k8s:enc:kms:v2:vault:\xff",
+        ] {
             assert!(matches!(Stored::of(value), Stored::Unreadable(_)), "{value:?}");
         }
     }
