@@ -185,8 +185,22 @@ async fn counted(source: &SourceArgs, mut facts: Facts) -> Result<View, Problem>
         count_all(&mut objects, prefix, &mut tally).await?;
         revision = Some(objects.revision());
     }
-    facts.left = facts.newest_key_id().map(|key_id| left(&tally, key_id));
+    facts.left = match facts.newest_key_id() {
+        Some(key_id) => left_in(&tally, key_id, source.overrides())?,
+        None => None,
+    };
     Ok(View::of(&facts))
+}
+
+/// Returns how many of the counted objects are not under `key_id`. `None` when others may be: in the
+/// etcd of `overrides`.
+fn left_in(tally: &Tally, key_id: &str, overrides: Option<&str>) -> Result<Option<u64>, Problem> {
+    if tally.objects() == 0 {
+        let remedy = "check --etcd-servers and --etcd-prefix";
+        return Err(Problem::new("no-objects", "etcd has no objects below the prefix", remedy));
+    }
+    let left = left(tally, key_id);
+    Ok(Some(left).filter(|left| *left > 0 || overrides.is_none()))
 }
 
 /// Shows the view until the rotation is complete.
@@ -285,5 +299,28 @@ fn quoted(text: &str) -> String {
         text.to_owned()
     } else {
         format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{
+        place::DEFAULT_PREFIX,
+        tally::tests::{key_id, ours},
+    };
+
+    #[test]
+    fn nothing_is_left_only_where_all_objects_were_counted() {
+        let (old, new) = (key_id(1, "a"), key_id(2, "a"));
+        let mut tally = Tally::default();
+        let problem = left_in(&tally, &new, None).unwrap_err();
+        assert_eq!(problem.code, "no-objects", "a wrong prefix");
+        let key = b"/registry/secrets/a/b";
+        tally.add(key, DEFAULT_PREFIX, &ours(&new, "vault:v2:AA"), 1).unwrap();
+        assert_eq!(left_in(&tally, &new, None), Ok(Some(0)));
+        assert_eq!(left_in(&tally, &new, Some("/secrets#https://127.0.0.1:1")), Ok(None));
+        tally.add(key, DEFAULT_PREFIX, &ours(&old, "vault:v1:AA"), 1).unwrap();
+        assert_eq!(left_in(&tally, &new, Some("/secrets#https://127.0.0.1:1")), Ok(Some(1)));
     }
 }
