@@ -69,8 +69,12 @@ impl SavedRun {
         let mut draft = self.path.clone().into_os_string();
         draft.push(".new");
         let draft = PathBuf::from(draft);
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        // What is there may be a link, or a file that others may read.
+        match fs::remove_file(&draft) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
         file.write_all(&serde_json::to_vec(run)?)?;
         file.sync_all()?;
         fs::rename(&draft, &self.path)
@@ -116,6 +120,18 @@ mod tests {
         saved.remove().unwrap();
         saved.remove().unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_link_in_place_of_the_draft_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("state"), dir.path().join("other"));
+        fs::write(&other, "kept").unwrap();
+        std::os::unix::fs::symlink(&other, dir.path().join("state.new")).unwrap();
+        SavedRun::at(&path).save(&run()).unwrap();
+        assert_eq!(fs::read_to_string(&other).unwrap(), "kept");
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]
