@@ -30,6 +30,9 @@ const GROUPS_MAX: usize = 10_000;
 /// The state of an object that is not encrypted.
 const CLEAR: &str = "clear";
 
+/// The longest key that a report shows, in characters. etcd allows keys of 1.5 MB.
+const KEY_SHOWN: usize = 2_048;
+
 /// The number of failures that a report lists.
 pub const FAILURES_MAX: usize = 100;
 
@@ -295,7 +298,8 @@ impl Drill {
             group.unreadable = group.unreadable.saturating_add(1);
             self.totals.unreadable = self.totals.unreadable.saturating_add(1);
             if self.failures.len() < FAILURES_MAX {
-                let object = object.key.escape_ascii().to_string();
+                let shown = object.key.escape_ascii().take(KEY_SHOWN);
+                let object = shown.map(char::from).collect();
                 self.failures.push(Failure { object, reason: reason.as_str(), cause });
             }
         }
@@ -473,6 +477,14 @@ mod tests {
             drill.learn(id, envelope, Ok(Plaintext::new(vec![0; 32]))).unwrap();
         }
         assert!(drill.new_seeds(&page).is_empty());
+    }
+
+    #[test]
+    fn a_long_key_is_cut_in_the_report() {
+        let (mut drill, mut object) = (drill(), object(3));
+        object.key = vec![0xff; 1 << 20].into();
+        drill.add("/registry", &object, &Stored::of(b"\xff")).unwrap();
+        assert!(drill.end().unwrap().failures[0].object.len() <= KEY_SHOWN);
     }
 
     #[test]
