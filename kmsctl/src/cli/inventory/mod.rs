@@ -135,16 +135,11 @@ pub(super) async fn run(args: Args) -> Result<Outcome, Problem> {
     };
     let (read, unread) = read_main(&args, &main, &prefixes, &mut list).await?;
     if read.tally.objects() == 0 && list.is_none() {
-        return Err(no_objects(&read, &prefixes));
+        return Err(no_objects(&read.name, &prefixes.join(" or ")));
     }
     let mut backups = Vec::new();
     for (path, file) in backup_files {
-        let backup = read_snapshot(&args, path, &file, &prefixes, &mut None).await?;
-        // A backup of which nothing is read would need nothing.
-        if backup.tally.objects() == 0 && args.resources.is_empty() {
-            return Err(no_objects(&backup, &prefixes));
-        }
-        backups.push(backup);
+        backups.push(read_snapshot(&args, path, &file, &prefixes, &mut None).await?);
     }
     let report = Report::of(&args, read, backups, nodes, unread);
     if let Some(list) = list {
@@ -207,12 +202,18 @@ impl Report {
     }
 }
 
-fn no_objects(read: &Read, prefixes: &[String]) -> Problem {
+fn no_objects(name: &str, prefixes: &str) -> Problem {
     Problem::new(
         "no-objects",
-        format!("{} has no objects below {}", read.name, prefixes.join(" or ")),
+        format!("{name} has no objects below {prefixes}"),
         "check --etcd-prefix and --resource",
     )
+}
+
+/// Checks that objects were counted below `prefix`, unless only some resources are read. An etcd or
+/// a backup of which nothing is read would need no version.
+fn check_prefix(args: &Args, name: &str, prefix: &str, counted: u64) -> Result<(), Problem> {
+    if counted == 0 && args.resources.is_empty() { Err(no_objects(name, prefix)) } else { Ok(()) }
 }
 
 /// Asks the nodes for their states, all at once.
@@ -258,13 +259,15 @@ async fn read_main(
     let mut tally = Tally::default();
     let mut revision = None;
     let mut name = String::new();
-    for prefix in source.prefixes() {
+    for prefix in prefixes {
+        let before = tally.objects();
         for below in below(prefix, &args.resources) {
             let mut objects = source.open(&below, revision).await?;
             count(&mut objects, prefix, &[], &mut tally, list).await?;
             revision = Some(objects.revision());
             name = objects.name();
         }
+        check_prefix(args, &name, prefix, tally.objects().saturating_sub(before))?;
     }
     Ok((Read { name, tally }, unread))
 }
@@ -287,8 +290,10 @@ async fn read_snapshot(
 ) -> Result<Read, Problem> {
     let mut read = Read { name: path.display().to_string(), tally: Tally::default() };
     for prefix in prefixes {
+        let before = read.tally.objects();
         let mut objects = file.objects(prefix.as_bytes()).await?;
         count(&mut objects, prefix, &args.resources, &mut read.tally, list).await?;
+        check_prefix(args, &read.name, prefix, read.tally.objects().saturating_sub(before))?;
     }
     Ok(read)
 }
@@ -381,5 +386,21 @@ mod tests {
         let problem = run(flags(&elsewhere)).await.unwrap_err();
         assert_eq!(problem.code, "no-objects");
         assert!(problem.to_string().contains("elsewhere has no objects below /registry/"));
+    }
+
+    #[tokio::test]
+    async fn each_prefix_has_objects() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = snapshot(&dir, "db", "/kubernetes.io/pods/a/b");
+        for list in [None, Some("--list")] {
+            let mut flags = vec![
+                format!("--etcd-snapshot={file}"),
+                "--etcd-prefix=kubernetes.io,openshft.io".to_owned(),
+            ];
+            flags.extend(list.map(str::to_owned));
+            let problem = run(args(&flags)).await.unwrap_err();
+            assert_eq!(problem.code, "no-objects");
+            assert!(problem.to_string().contains("below /openshft.io/"), "{problem}");
+        }
     }
 }
