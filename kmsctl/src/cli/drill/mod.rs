@@ -78,7 +78,7 @@ pub(super) struct Args {
     resource: Option<String>,
 
     /// Opens this many objects of each resource under each seed, the newest first.
-    #[arg(long, value_name = "N", default_value_t = 10, conflicts_with = "all")]
+    #[arg(long, value_name = "N", default_value_t = 10, conflicts_with = "all", value_parser = clap::value_parser!(u64).range(1..))]
     sample: u64,
 
     /// Opens all objects.
@@ -215,19 +215,14 @@ async fn drill(
     clock: &dyn Clock,
     report: &mut Report,
 ) -> Result<(), Problem> {
-    let mut sources: Vec<(String, Box<dyn Objects>)> = Vec::new();
-    for root in args.roots() {
-        let objects = file.objects(args.below(&root).as_bytes()).await?;
-        report.snapshot.revision = Some(objects.revision());
-        sources.push((root, Box::new(objects)));
-    }
+    let sources = sources(args, file, report).await?;
     let wait = Duration::from_secs(args.wait);
     if let Some(address) = &args.plugin {
         let plugin = PluginSeeds::at(address)?;
         let facts = patiently(clock, wait, || plugin.facts()).await;
         let scope = Scope::Plugin(args.provider.clone());
         let drill = begin(args, scope, facts, report)?;
-        return walk(drill, sources, (clock, wait), &plugin, report).await;
+        return walk(args, drill, sources, (clock, wait), &plugin, report).await;
     }
     let config = args.config.iter().map(|path| format!("--config={}", path.display()));
     let flags: Vec<_> = config.chain(args.flags.iter().cloned()).collect();
@@ -235,11 +230,26 @@ async fn drill(
     let facts = patiently(clock, wait, || keeper.facts()).await;
     let scope = Scope::Ours { legacy: keeper.legacy };
     let done = match begin(args, scope, facts, report) {
-        Ok(drill) => walk(drill, sources, (clock, wait), &keeper, report).await,
+        Ok(drill) => walk(args, drill, sources, (clock, wait), &keeper, report).await,
         Err(problem) => Err(problem),
     };
     keeper.close().await;
     done
+}
+
+/// Returns the objects below each prefix.
+async fn sources(
+    args: &Args,
+    file: &SnapshotFile,
+    report: &mut Report,
+) -> Result<Vec<(String, Box<dyn Objects>)>, Problem> {
+    let mut sources: Vec<(String, Box<dyn Objects>)> = Vec::new();
+    for root in args.roots() {
+        let objects = file.objects(args.below(&root).as_bytes()).await?;
+        report.snapshot.revision = Some(objects.revision());
+        sources.push((root, Box::new(objects)));
+    }
+    Ok(sources)
 }
 
 fn begin(
@@ -255,6 +265,7 @@ fn begin(
 
 /// Walks over all objects. A damaged snapshot ends the walk; the report has what was found before.
 async fn walk(
+    args: &Args,
     mut drill: Drill,
     sources: Vec<(String, Box<dyn Objects>)>,
     (clock, wait): (&dyn Clock, Duration),
@@ -268,6 +279,7 @@ async fn walk(
     };
     let mut ended = Ok(());
     for (root, mut objects) in sources {
+        let before = progress.position();
         ended = loop {
             match objects.next_page().await {
                 Ok(Some(page)) => {
@@ -281,6 +293,13 @@ async fn walk(
         };
         if ended.is_err() {
             break;
+        }
+        if progress.position() == before && args.resource.is_none() {
+            return Err(Problem::new(
+                "no-objects",
+                format!("{} has no objects below {root}", args.snapshot.display()),
+                "check --etcd-prefix, and that the snapshot is of this cluster",
+            ));
         }
     }
     progress.finish_and_clear();
@@ -371,6 +390,62 @@ mod tests {
         async fn sleep(&self, wait: Duration) {
             let millis = u64::try_from(wait.as_millis()).unwrap().max(1);
             self.0.fetch_add(millis, Ordering::Relaxed);
+        }
+    }
+
+    #[derive(clap::Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(flags: &[&str]) -> Result<Args, clap::Error> {
+        let words = ["drill", "--snapshot=db"].iter().chain(flags);
+        <Program as clap::Parser>::try_parse_from(words).map(|program| program.args)
+    }
+
+    #[test]
+    fn a_sample_has_objects() {
+        assert_eq!(args(&[]).unwrap().sample(), Sample::Newest(10));
+        assert_eq!(args(&["--sample=1"]).unwrap().sample(), Sample::Newest(1));
+        assert!(args(&["--sample=0"]).is_err(), "it would open nothing and say readable");
+    }
+
+    /// No object has a seed.
+    #[derive(Debug)]
+    struct NoSeeds;
+
+    #[async_trait::async_trait]
+    impl Seeds for NoSeeds {
+        async fn unwrap(
+            &self,
+            _: &crate::domain::envelope::Envelope<'_>,
+        ) -> Result<vault_kube_kms::domain::secret::Plaintext, KmsError> {
+            Err(KmsError::new(Code::KeyMissing, "cause", "remedy"))
+        }
+    }
+
+    #[tokio::test]
+    async fn each_prefix_has_objects() {
+        use crate::adapters::snapshot::tests::database;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let damaged = ("/kubernetes.io/secrets/a/b", Some(&b"\xff"[..]));
+        std::fs::write(&path, database(4096, 4, &[damaged])).unwrap();
+        let file = SnapshotFile::open(&path).await.unwrap();
+        for (flags, code) in [
+            (&["--etcd-prefix=kubernetes.io"][..], None),
+            (&["--etcd-prefix=kubernetes.io,openshft.io"], Some("no-objects")),
+            (&["--etcd-prefix=kubernetes.io,openshift.io", "--resource=secrets"], None),
+        ] {
+            let args = args(flags).unwrap();
+            let mut report = empty_report(&args, file.facts(), UnixTime::default());
+            let drill = Drill::new(Scope::Plugin(None), args.sample(), KeeperFacts::default());
+            let clock = TestClock::default();
+            let sources = sources(&args, &file, &mut report).await.unwrap();
+            let patience = (&clock as &dyn Clock, Duration::ZERO);
+            let walked = walk(&args, drill, sources, patience, &NoSeeds, &mut report).await;
+            assert_eq!(walked.err().map(|problem| problem.code), code, "{flags:?}");
         }
     }
 
