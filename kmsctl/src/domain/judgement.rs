@@ -32,6 +32,9 @@ pub struct Facts {
     pub backups: Vec<(String, Needs)>,
     /// The states of the providers, read before the live cluster was.
     pub nodes: Vec<Node>,
+    /// The number of API servers that hold a lease in the live etcd, each on a node of its own. 0
+    /// when that is not known.
+    pub api_servers: u64,
     /// What was not read of the live cluster, such as resources that were left out.
     pub unread: Vec<Reason>,
 }
@@ -324,6 +327,16 @@ fn missing(facts: &Facts) -> Vec<Reason> {
         reasons.push(Reason::new(
             "no-node",
             "no node was asked which version it writes; give the /statusz of each with --node",
+        ));
+    }
+    let given = u64::try_from(facts.nodes.len()).unwrap_or(u64::MAX);
+    if given > 0 && facts.api_servers > given {
+        reasons.push(Reason::new(
+            "nodes-left-out",
+            format!(
+                "etcd has leases of {} API servers, and --node names {given}; give all nodes",
+                facts.api_servers
+            ),
         ));
     }
     for node in &facts.nodes {

@@ -90,6 +90,7 @@ fn the_lowest_needed_version_is_the_highest_safe_one() {
             live: live(objects),
             backups: vec![("snap.db".to_owned(), needs(backup))],
             nodes: writers.iter().map(|writes| settled(*writes)).collect(),
+            api_servers: 0,
             unread: Vec::new(),
         };
         let (key, judgement) = only(&facts);
@@ -105,6 +106,7 @@ fn says_what_a_backup_costs() {
         live: Some(needs(&[(3, "a")])),
         backups: vec![("old.db".to_owned(), needs(&[(1, "a")]))],
         nodes: vec![settled(3)],
+        api_servers: 0,
         unread: Vec::new(),
     };
     let (key, _) = only(&facts);
@@ -119,6 +121,7 @@ fn promises_nothing_while_a_fact_is_missing() {
         live: Some(needs(&[(2, "a"), (3, "a")])),
         backups: Vec::new(),
         nodes: vec![settled(3)],
+        api_servers: 0,
         unread: Vec::new(),
     };
     let nothing_written = Node { versions: Vec::new(), ..settled(3) };
@@ -154,6 +157,7 @@ fn promises_nothing_while_another_plugin_has_objects() {
         live: Some(needs_of(&[ours(&key_id(3, "a"), "vault:v3:AAAA"), foreign])),
         backups: Vec::new(),
         nodes: vec![settled(3)],
+        api_servers: 0,
         unread: Vec::new(),
     };
     let (key, judgement) = only(&facts);
@@ -173,6 +177,7 @@ fn says_nothing_when_the_version_of_an_object_is_not_known() {
             live: Some(needs_of(&[ours(&key_id(3, "a"), "vault:v3:AAAA"), unclear])),
             backups: Vec::new(),
             nodes: vec![settled(3)],
+            api_servers: 0,
             unread: Vec::new(),
         };
         let (key, judgement) = only(&facts);
@@ -197,6 +202,7 @@ fn judges_the_keys_of_different_keepers_apart() {
         ])),
         backups: Vec::new(),
         nodes: vec![settled(3)],
+        api_servers: 0,
         unread: Vec::new(),
     };
     let judgement = Judgement::of(&facts);
@@ -215,6 +221,7 @@ fn flags_two_keys_that_have_one_version_number() {
         live: Some(needs(&[(2, "a"), (2, "b"), (3, "a")])),
         backups: Vec::new(),
         nodes: vec![settled(3)],
+        api_servers: 0,
         unread: Vec::new(),
     };
     let (key, judgement) = only(&facts);
@@ -228,6 +235,7 @@ fn names_objects_whose_version_is_already_archived() {
         live: Some(needs(&[(1, "a"), (3, "a")])),
         backups: Vec::new(),
         nodes: vec![node("node-1", (2, 3), 3, 3_600)],
+        api_servers: 0,
         unread: Vec::new(),
     };
     // The provider may have started before or after the version was archived.
@@ -246,6 +254,7 @@ fn notes_a_rotation_in_progress() {
         live: Some(needs(&[(2, "a")])),
         backups: Vec::new(),
         nodes: vec![node("node-1", (1, 3), 2, 3_600), node("node-2", (1, 3), 3, 3_600)],
+        api_servers: 0,
         unread: Vec::new(),
     };
     let (key, judgement) = only(&facts);
@@ -285,6 +294,7 @@ fn gathered(live: &[Object], backups: &[Vec<Object>], nodes: &[(u32, u64)]) -> F
                 node(&format!("node-{number}"), (1, *writes), *writes, *seconds)
             })
             .collect(),
+        api_servers: 0,
         unread: Vec::new(),
     }
 }
@@ -347,4 +357,20 @@ fn objects_of_kms_v1_are_a_doubt() {
     let local = Stored::Other("aescbc/v1/key1".to_owned());
     let facts = Facts { live: Some(needs_of(&[new, local])), nodes: vec![settled(3)], ..facts };
     assert_eq!(only(&facts).0.verdict, Verdict::Safe(version(3)));
+}
+
+#[test]
+fn an_api_server_whose_node_is_not_given_is_missing() {
+    let facts = |api_servers| Facts {
+        live: Some(needs(&[(3, "a")])),
+        nodes: vec![settled(3)],
+        api_servers,
+        ..Facts::default()
+    };
+    for (api_servers, expected) in [(0, &[][..]), (1, &[]), (3, &["nodes-left-out"])] {
+        let (key, judgement) = only(&facts(api_servers));
+        assert_eq!(codes(&judgement.missing), expected);
+        let is_safe = matches!(key.verdict, Verdict::Safe(_));
+        assert_eq!(is_safe, expected.is_empty(), "{api_servers}");
+    }
 }

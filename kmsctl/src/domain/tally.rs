@@ -248,6 +248,12 @@ impl Tally {
         u64::try_from(self.seeds.distinct.len()).unwrap_or(u64::MAX)
     }
 
+    /// Returns the number of objects of a resource.
+    #[must_use]
+    pub fn of_resource(&self, resource: &str) -> u64 {
+        self.resources.get(resource).into_iter().flatten().map(|(_, count)| count.objects).sum()
+    }
+
     /// Returns the number of objects in a state.
     #[must_use]
     pub fn in_state(&self, state: State) -> u64 {
@@ -335,6 +341,7 @@ pub(crate) mod tests {
             tally.groups().find(|(_, g, _)| g.state == State::Unreadable).unwrap();
         assert_eq!((resource, count.why.as_deref()), (NO_RESOURCE, Some("damaged")));
         assert_eq!(tally.in_state(State::Ours), 4);
+        assert_eq!((tally.of_resource("secrets"), tally.of_resource("masterleases")), (3, 0));
     }
 
     #[test]
