@@ -84,7 +84,19 @@ impl Report<'_> {
             }
             text.push('\n');
         }
-        text + &self.verdict()
+        text + &self.verdict() + &self.scope()
+    }
+
+    /// Returns which objects the verdict is about, if not about all. Begins with a space.
+    fn scope(&self) -> String {
+        let demand = &self.run.demand;
+        let namespace = demand.namespace.as_ref().map(|name| format!("of the namespace {name}"));
+        let labels = demand.selector.as_ref().map(|labels| format!("with the labels {labels}"));
+        let parts: Vec<_> = namespace.into_iter().chain(labels).collect();
+        if parts.is_empty() {
+            return String::new();
+        }
+        format!(" Only objects {}, were asked for.", parts.join(", "))
     }
 
     /// Returns the answer for machines.
@@ -109,6 +121,8 @@ impl Report<'_> {
         .collect();
         json!({
             "server": run.demand.server,
+            "namespace": run.demand.namespace,
+            "selector": run.demand.selector,
             "dryRun": run.demand.dry_run,
             "passes": run.pass,
             "nothingLeft": self.ending == Ending::Proven && self.left() == 0,
@@ -248,6 +262,19 @@ mod tests {
         assert!(report.is_good());
         assert!(report.text().contains("Nothing is left: in pass 1 "));
         assert!(report.json().contains("\"nothingLeft\":true"));
+    }
+
+    #[test]
+    fn nothing_is_left_only_where_it_looked() {
+        let (mut run, ending) = ended(Fate::Fresh);
+        run.demand.namespace = Some("blue".to_owned());
+        run.demand.selector = Some("app=db".to_owned());
+        let report = Report { run: &run, ending, proof: None };
+        let text = report.text();
+        let scope = "Only objects of the namespace blue, with the labels app=db, were asked for.";
+        assert!(text.ends_with(scope), "{text}");
+        let answer: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+        assert_eq!((&answer["namespace"], &answer["selector"]), (&"blue".into(), &"app=db".into()));
     }
 
     #[test]
