@@ -99,7 +99,7 @@ pub(super) async fn run(args: Args) -> Result<Outcome, Problem> {
     if view.phase == Phase::NoAnswer {
         return Err(no_answer(&view));
     }
-    print(&shown(&view, &typed, args.output, true));
+    print(&shown(&view, &typed, args.output, true))?;
     Ok(outcome(view.is_complete()))
 }
 
@@ -235,19 +235,19 @@ async fn watch(args: &Args, sources: &Sources, typed: &Typed) -> Result<Outcome,
         }
         let view = View::of(&facts);
         if redraws {
-            print(&format!("{CLEAR}{}", page(&view, typed)));
+            print(&format!("{CLEAR}{}", page(&view, typed)))?;
         } else if before.replace(state(&view)) != Some(state(&view)) {
             print(&match args.output {
                 Output::Text => line(&view),
                 Output::Json => shown(&view, typed, Output::Json, false),
-            });
+            })?;
         }
         if view.is_complete() && all_read_since(&facts.nodes, started.elapsed()) {
             if !redraws && args.output == Output::Text {
-                print(&page(&counted(&args.source, facts).await?, typed));
+                print(&page(&counted(&args.source, facts).await?, typed))?;
             } else if redraws && args.source.is_given() {
                 let view = counted(&args.source, facts).await?;
-                print(&format!("{CLEAR}{}", page(&view, typed)));
+                print(&format!("{CLEAR}{}", page(&view, typed)))?;
             }
             return Ok(Outcome::Good);
         }

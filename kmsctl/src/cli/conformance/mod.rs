@@ -97,6 +97,6 @@ pub(super) async fn run(args: Args) -> Result<Outcome, Problem> {
                 Problem::new("report-failed", error, "report this as a fault of the program")
             })?
         }
-    });
+    })?;
     Ok(if report.is_good() { Outcome::Good } else { Outcome::Bad })
 }

@@ -156,7 +156,7 @@ pub(super) async fn run(args: Args) -> Result<Outcome, Problem> {
     outcome::print(&match args.output {
         Form::Text => text::text(&report),
         Form::Json => json(&report)?,
-    });
+    })?;
     for path in &args.report {
         let is_json = path.extension().is_some_and(|end| end == "json");
         let text = if is_json { json(&report)? } else { page::page(&report).into_string() };

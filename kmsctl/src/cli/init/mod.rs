@@ -121,7 +121,7 @@ pub(super) async fn run(args: Args) -> Result<Outcome, Problem> {
     installation::write(&args.out, &all)?;
     let directory = args.out.display();
     let paths: Vec<_> = all.iter().map(|file| format!("  {directory}/{}", file.path)).collect();
-    print(&format!("Written:\n{}\nNext: read {directory}/README.md", paths.join("\n")));
+    print(&format!("Written:\n{}\nNext: read {directory}/README.md", paths.join("\n")))?;
     Ok(Outcome::Good)
 }
 
@@ -202,7 +202,7 @@ async fn check(args: &Args, directory: &Path) -> Result<Outcome, Problem> {
         Output::Text => page(&progress),
         // Cannot fail: it has only text.
         Output::Json => serde_json::to_string_pretty(&progress).unwrap_or_default(),
-    });
+    })?;
     let done = progress.iter().all(|step| step.state == State::Done);
     Ok(if done { Outcome::Good } else { Outcome::Bad })
 }

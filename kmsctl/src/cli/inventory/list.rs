@@ -5,8 +5,10 @@ use std::io::{self, BufWriter, Stdout, Write as _};
 use clap::{ValueEnum, builder::PossibleValue};
 use serde::Serialize;
 
+use crate::cli::outcome::written;
 use crate::domain::{
     place::Place,
+    problem::Problem,
     stored::Stored,
     tally::{Group, State, shown},
 };
@@ -53,13 +55,14 @@ struct Line<'a> {
 pub(super) struct List {
     listed: Listed,
     is_json: bool,
-    /// `None` when the reader has closed the pipe, as `head` does.
+    /// `None` after an error, such as when the reader has closed the pipe, as `head` does.
     out: Option<BufWriter<Stdout>>,
+    done: io::Result<()>,
 }
 
 impl List {
     pub(super) fn new(listed: Listed, is_json: bool) -> Self {
-        Self { listed, is_json, out: Some(BufWriter::new(io::stdout())) }
+        Self { listed, is_json, out: Some(BufWriter::new(io::stdout())), done: Ok(()) }
     }
 
     /// Writes the line of an object, if it is to be listed.
@@ -72,16 +75,18 @@ impl List {
         };
         let object = shown(key, Place::of(key, prefix));
         let line = line(&object, &group, why.as_deref(), revision, self.is_json);
-        if writeln!(out, "{line}").is_err() {
+        if let Err(error) = writeln!(out, "{line}") {
+            self.done = Err(error);
             self.out = None;
         }
     }
 
     /// Writes what is left.
-    pub(super) fn end(mut self) {
-        if let Some(out) = &mut self.out {
-            drop(out.flush());
-        }
+    ///
+    /// # Errors
+    /// When not every line could be written, unless the reader has closed the pipe.
+    pub(super) fn end(mut self) -> Result<(), Problem> {
+        written(self.out.as_mut().map_or(self.done, |out| out.flush()))
     }
 }
 

@@ -147,7 +147,7 @@ pub(super) async fn run(args: Args) -> Result<Outcome, Problem> {
     }
     let report = Report::of(&args, read, backups, nodes, unread);
     if let Some(list) = list {
-        list.end();
+        list.end()?;
     } else {
         outcome::print(
             match args.output {
@@ -155,7 +155,7 @@ pub(super) async fn run(args: Args) -> Result<Outcome, Problem> {
                 Output::Json => json::render(&report),
             }
             .trim_end(),
-        );
+        )?;
     }
     Ok(report.outcome())
 }

@@ -109,7 +109,7 @@ pub(super) async fn run(mut args: Args) -> Result<Outcome, Problem> {
     args.resource.sort();
     args.resource.dedup();
     if args.print_role {
-        print(&report::role(&args.resource));
+        print(&report::role(&args.resource))?;
         return Ok(Outcome::Good);
     }
     let server =
@@ -163,7 +163,7 @@ pub(super) async fn run(mut args: Args) -> Result<Outcome, Problem> {
     print(&match args.output {
         Output::Text => report.text(),
         Output::Json => report.json(),
-    });
+    })?;
     Ok(if report.is_good() { Outcome::Good } else { Outcome::Bad })
 }
 
