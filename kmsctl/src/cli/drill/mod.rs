@@ -443,7 +443,7 @@ mod tests {
             let drill = Drill::new(Scope::Plugin(None), args.sample(), KeeperFacts::default());
             let clock = TestClock::default();
             let sources = sources(&args, &file, &mut report).await.unwrap();
-            let patience = (&clock as &dyn Clock, Duration::ZERO);
+            let patience: (&dyn Clock, _) = (&clock, Duration::ZERO);
             let walked = walk(&args, drill, sources, patience, &NoSeeds, &mut report).await;
             assert_eq!(walked.err().map(|problem| problem.code), code, "{flags:?}");
         }

@@ -86,7 +86,7 @@ impl List {
     /// # Errors
     /// When not every line could be written, unless the reader has closed the pipe.
     pub(super) fn end(mut self) -> Result<(), Problem> {
-        written(self.out.as_mut().map_or(self.done, |out| out.flush()))
+        written(self.out.as_mut().map_or(self.done, io::Write::flush))
     }
 }
 

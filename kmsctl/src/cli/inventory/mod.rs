@@ -97,7 +97,7 @@ struct Read {
 /// The live etcd, or the snapshot that stands for it.
 #[derive(Debug)]
 enum Main<'a> {
-    Live(Source),
+    Live(Box<Source>),
     Snapshot(&'a Path, SnapshotFile),
 }
 
@@ -130,7 +130,7 @@ pub(super) async fn run(args: Args) -> Result<Outcome, Problem> {
     let mut list = args.list.map(|listed| List::new(listed, args.output == Output::Json));
     let main = match &args.etcd_snapshot {
         Some(path) => Main::Snapshot(path, SnapshotFile::open(path).await?),
-        None => Main::Live(args.source.source().await?),
+        None => Main::Live(Box::new(args.source.source().await?)),
     };
     // The backups have the prefixes of the live etcd, which the manifest may name.
     let prefixes = match &main {
