@@ -208,7 +208,38 @@ fn verdict(key: &KeyJudgement) -> Vec<String> {
         Verdict::Unknown => vec![format!("{what}: no value can be given")],
     };
     if let Some(without) = key.without_backups {
-        lines.push(format!("without the backups it would be {without}"));
+        lines.push(match key.verdict {
+            Verdict::Safe(_) => format!("without the backups it would be {without}"),
+            _ => format!("without the backups: no value above {without} is safe"),
+        });
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use vault_kube_kms::domain::key::KekVersion;
+
+    use super::*;
+
+    #[test]
+    fn no_value_is_promised_while_a_fact_is_missing() {
+        let version = |number| KekVersion::new(number).unwrap();
+        let told = |verdict| {
+            let key = KeyJudgement {
+                keeper: "vault".to_owned(),
+                verdict,
+                because: Vec::new(),
+                without_backups: Some(version(5)),
+                versions: BTreeMap::new(),
+            };
+            super::verdict(&key).join("\n")
+        };
+        let safe = told(Verdict::Safe(version(2)));
+        assert!(safe.ends_with("without the backups it would be 5"), "{safe}");
+        let at_most = told(Verdict::AtMost(version(2)));
+        assert!(at_most.ends_with("without the backups: no value above 5 is safe"), "{at_most}");
+    }
 }
