@@ -45,6 +45,16 @@ func drill(t *testing.T, code int, snapshot string, args ...string) (report dril
 	return report
 }
 
+// settingsFile returns flags of the provider as its configuration file has them.
+func settingsFile(flags []string) string {
+	var config strings.Builder
+	for _, flag := range flags {
+		name, value, _ := strings.Cut(strings.TrimPrefix(flag, "--"), "=")
+		fmt.Fprintf(&config, "%s = %q\n", name, value)
+	}
+	return config.String()
+}
+
 // requireUnreadable requires that this number of objects fails, each for this reason, and that these versions are
 // missing.
 func (d drilled) requireUnreadable(t *testing.T, count int, reason string, missing ...int) {
@@ -150,13 +160,8 @@ func TestADrill(t *testing.T) {
 		}
 	})
 	t.Run("of a sample, with a configuration file", func(t *testing.T) {
-		var config strings.Builder
-		for _, flag := range c.Tenant.Flags() {
-			name, value, _ := strings.Cut(strings.TrimPrefix(flag, "--"), "=")
-			fmt.Fprintf(&config, "%s = %q\n", name, value)
-		}
 		settings := filepath.Join(dir, "vault-kube-kms.toml")
-		must(t, os.WriteFile(settings, []byte(config.String()), 0o600))
+		must(t, os.WriteFile(settings, []byte(settingsFile(c.Tenant.Flags())), 0o600))
 		report := drill(t, good, file, "--sample=1", "--resource=secrets", "--config="+settings)
 		report.Totals.Clear++ // Secrets alone are never in clear here.
 		requireGood(t, report, report.Totals.Seeds)
@@ -177,9 +182,15 @@ func TestADrill(t *testing.T) {
 		s.restore(t, backedUp(t, c.Bao, "transit"))
 		requireGood(t, drill(t, good, file, append([]string{"--all"}, s.flags...)...), all)
 		s.change(t, "/config", map[string]any{"min_decryption_version": 2})
-		drill(t, bad, file, s.flags...).requireUnreadable(t, 30, "version-missing", 1)
+		listed := filepath.Join(dir, "unreadable.txt")
+		drill(t, bad, file, append([]string{"--list-unreadable=" + listed}, s.flags...)...).requireUnreadable(t, 30, "version-missing", 1)
+		lines, err := os.ReadFile(listed)
+		must(t, err)
+		if strings.Count(string(lines), "version-missing\t/registry/secrets/default/") != 30 || strings.Count(string(lines), "\n") != 30 {
+			t.Errorf("the list has\n%s", lines)
+		}
 		s.change(t, "/config", map[string]any{"deletion_allowed": true})
-		_, err := s.Ask("DELETE", "transit/keys/"+cluster.Key, nil)
+		_, err = s.Ask("DELETE", "transit/keys/"+cluster.Key, nil)
 		must(t, err)
 		s.change(t, "", map[string]any{"type": "aes256-gcm96"})
 		s.change(t, "/rotate", nil)

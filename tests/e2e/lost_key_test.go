@@ -101,13 +101,16 @@ func (l *loss) startsWithoutMemory(t *testing.T, flags ...string) {
 func (l *loss) types(t *testing.T, containing string) {
 	t.Helper()
 	must(t, l.WriteEnvironment())
+	config := filepath.Join(l.dir, "config.toml")
+	must(t, os.WriteFile(config, []byte(settingsFile(l.Tenant.Flags())), 0o600))
 	scratch := "127.0.0.1:12379"
 	here := strings.NewReplacer(
-		"localhost:9090", l.plugin.MetricsAddress(), "/dev/shm/", l.dir+"/",
+		"localhost:9090", l.plugin.MetricsAddress(), "/dev/shm/", l.dir+"/", "/etc/vault-kube-kms/config.toml", config,
 		"/keys/kubernetes", "/keys/"+cluster.Key, "/restore/kubernetes", "/restore/"+cluster.Key,
 		scratch, parts.FreeAddress(), "127.0.0.1:12380", parts.FreeAddress(),
 	)
 	prelude := "set -e; . " + cluster.EnvironmentFile(l.Dir) + "; cd " + l.dir + "; export HOME=" + l.dir +
+		" PATH=" + filepath.Dir(needed(t, "KMSCTL")) + ":$PATH" +
 		"; trap 'if [ -f scratch.pid ]; then kill \"$(cat scratch.pid)\"; fi 2>/dev/null' EXIT\n"
 	blocks := slices.DeleteFunc(suite.Consoles(t, lostKey), func(block []suite.Typed) bool {
 		return !slices.ContainsFunc(block, func(step suite.Typed) bool { return strings.Contains(step.Command, containing) })
@@ -135,6 +138,15 @@ func (l *loss) requireFile(t *testing.T, name, prefix string, names []string) {
 		strings.TrimSpace(string(text)) != strings.Join(expected, "\n") {
 		t.Fatalf("%s has\n%s", name, text)
 	}
+}
+
+// adds appends a text to a file that a command of the document wrote.
+func (l *loss) adds(t *testing.T, name, text string) {
+	t.Helper()
+	path := filepath.Join(l.dir, name)
+	before, err := os.ReadFile(path)
+	must(t, err)
+	must(t, os.WriteFile(path, append(before, text...), 0o600))
 }
 
 // requireStored requires that etcd has exactly these Secrets.
@@ -196,16 +208,11 @@ func TestTheLostObjectsAreDeletedAndTheRestStays(t *testing.T) {
 
 	l.requireForbidden(t, "get,delete")
 
-	// The lead replaces this by inventory.
 	l.types(t, "> lost.txt")
 	l.requireFile(t, "lost.txt", "", l.old)
-	l.types(t, "snapshot save")
 
 	// A name that somebody added by mistake is readable, and stays.
-	lost := filepath.Join(l.dir, "lost.txt")
-	text, err := os.ReadFile(lost)
-	must(t, err)
-	must(t, os.WriteFile(lost, append(text, secrets+"/recent-1\n"...), 0o600))
+	l.adds(t, "lost.txt", secrets+"/recent-1\n")
 	l.types(t, "unsafe.json")
 	printed, err := os.ReadFile(filepath.Join(l.dir, "deleted.txt"))
 	must(t, err)
@@ -290,7 +297,10 @@ func TestLostObjectsAreDeletedInEtcd(t *testing.T) {
 	}
 	l.requireRefused(t, refused, "failed to decrypt DEK", "version-retired: ")
 	l.types(t, "> lost.txt")
+	l.requireFile(t, "lost.txt", "", l.old)
+	l.adds(t, "lost.txt", secrets+"/recent-1\n")
 	l.types(t, "etcdctl del")
+	l.requireStored(t, l.recent...)
 	must(t, l.api.UntilOK(ready))
 	l.api.requireList(t, len(l.recent))
 }
@@ -304,6 +314,13 @@ func TestUnsafeDeletionDeletesAReadableObjectDuringAnOutage(t *testing.T) {
 	l.requireUnsafeDeletion(t)
 	c.api.mustCreate(t, "readable-1", "readable-2")
 	c.Bao.Kill()
+	// No object is on the list of a drill without a keeper.
+	snapshot, listed := filepath.Join(l.dir, "snapshot.db"), filepath.Join(l.dir, "unreadable.txt")
+	must(t, c.Etcd.Save(snapshot))
+	ctl(t, noAnswer, append([]string{"drill", "--wait=1", "--snapshot=" + snapshot, "--list-unreadable=" + listed, "--"}, c.Tenant.Flags()...)...)
+	if _, err := os.Stat(listed); !os.IsNotExist(err) {
+		t.Errorf("a drill without a keeper lists objects: %v", err)
+	}
 	l.startsWithoutMemory(t, unsafeDeletion)
 	c.api.waitFor(t, secrets+"/readable-1", http.StatusInternalServerError, time.Minute)
 	must(t, os.WriteFile(filepath.Join(l.dir, "lost.txt"), []byte(secrets+"/readable-1\n"), 0o600))

@@ -254,11 +254,17 @@ impl Drill {
         }
     }
 
-    /// Counts an object below `root`, the API server's `--etcd-prefix`, and opens it when it belongs to the sample. Its seed must be known.
+    /// Counts an object below `root`, the API server's `--etcd-prefix`, and opens it when it belongs
+    /// to the sample. Its seed must be known. Returns why the object cannot be read, if it cannot.
     ///
     /// # Errors
     /// When there are too many groups.
-    pub fn add(&mut self, root: &str, object: &Object, stored: &Stored<'_>) -> Result<(), Problem> {
+    pub fn add(
+        &mut self,
+        root: &str,
+        object: &Object,
+        stored: &Stored<'_>,
+    ) -> Result<Option<Reason>, Problem> {
         self.totals.objects = self.totals.objects.saturating_add(1);
         let place = Place::of(&object.key, root);
         let resource = place.map_or("(elsewhere)", |place| place.resource).to_owned();
@@ -294,6 +300,7 @@ impl Drill {
         group.objects = group.objects.saturating_add(1);
         group.opened = group.opened.saturating_add(u64::from(opened));
         self.totals.opened = self.totals.opened.saturating_add(u64::from(opened));
+        let unread = failure.as_ref().map(|(reason, _)| *reason);
         if let Some((reason, cause)) = failure {
             group.unreadable = group.unreadable.saturating_add(1);
             self.totals.unreadable = self.totals.unreadable.saturating_add(1);
@@ -310,7 +317,7 @@ impl Drill {
                 "test one resource after the other: --resource=secrets",
             ));
         }
-        Ok(())
+        Ok(unread)
     }
 
     /// Returns why the object cannot be read, and whether it was opened.

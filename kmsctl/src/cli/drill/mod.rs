@@ -1,5 +1,6 @@
 //! `drill`: proves that a keeper can read what a snapshot of etcd has.
 
+mod list;
 mod page;
 mod text;
 
@@ -14,6 +15,7 @@ use vault_kube_kms::{
     ports::clock::Clock,
 };
 
+use self::list::UnreadableList;
 use super::outcome::{self, Outcome};
 use crate::{
     adapters::{
@@ -93,6 +95,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", value_parser = report_file)]
     report: Vec<PathBuf>,
 
+    /// Writes all objects that cannot be read to this file: a reason, a tab and the key in etcd in each line. Written only when the drill has a result.
+    #[arg(long, value_name = "FILE")]
+    list_unreadable: Option<PathBuf>,
+
     /// The form of the answer.
     #[arg(long, value_enum, default_value = "text")]
     output: Form,
@@ -145,7 +151,16 @@ pub(super) async fn run(args: Args) -> Result<Outcome, Problem> {
     let began = (clock.wall(), clock.now());
     let file = SnapshotFile::open(&args.snapshot).await?;
     let mut report = empty_report(&args, file.facts(), began.0);
-    match drill(&args, &file, clock.as_ref(), &mut report).await {
+    let mut list = match &args.list_unreadable {
+        Some(path) => Some(UnreadableList::create(path).await?),
+        None => None,
+    };
+    let done = drill(&args, &file, clock.as_ref(), &mut report, list.as_mut()).await;
+    let done = match list {
+        Some(list) => list.end(done).await,
+        None => done,
+    };
+    match done {
         Err(problem) if problem.code == DAMAGED => {
             report.verdict = Verdict::Damaged;
             report.snapshot.problem = Some(problem.cause);
@@ -214,6 +229,7 @@ async fn drill(
     file: &SnapshotFile,
     clock: &dyn Clock,
     report: &mut Report,
+    list: Option<&mut UnreadableList>,
 ) -> Result<(), Problem> {
     let sources = sources(args, file, report).await?;
     let wait = Duration::from_secs(args.wait);
@@ -222,7 +238,7 @@ async fn drill(
         let facts = patiently(clock, wait, || plugin.facts()).await;
         let scope = Scope::Plugin(args.provider.clone());
         let drill = begin(args, scope, facts, report)?;
-        return walk(args, drill, sources, (clock, wait), &plugin, report).await;
+        return walk(args, drill, sources, (clock, wait), &plugin, report, list).await;
     }
     let config = args.config.iter().map(|path| format!("--config={}", path.display()));
     let flags: Vec<_> = config.chain(args.flags.iter().cloned()).collect();
@@ -230,7 +246,7 @@ async fn drill(
     let facts = patiently(clock, wait, || keeper.facts()).await;
     let scope = Scope::Ours { legacy: keeper.legacy };
     let done = match begin(args, scope, facts, report) {
-        Ok(drill) => walk(args, drill, sources, (clock, wait), &keeper, report).await,
+        Ok(drill) => walk(args, drill, sources, (clock, wait), &keeper, report, list).await,
         Err(problem) => Err(problem),
     };
     keeper.close().await;
@@ -271,6 +287,7 @@ async fn walk(
     (clock, wait): (&dyn Clock, Duration),
     seeds: &dyn Seeds,
     report: &mut Report,
+    mut list: Option<&mut UnreadableList>,
 ) -> Result<(), Problem> {
     let progress = if std::io::stderr().is_terminal() {
         ProgressBar::new_spinner()
@@ -283,7 +300,8 @@ async fn walk(
         ended = loop {
             match objects.next_page().await {
                 Ok(Some(page)) => {
-                    test(&mut drill, &root, &page, (clock, wait), seeds).await?;
+                    test(&mut drill, &root, &page, (clock, wait), seeds, list.as_deref_mut())
+                        .await?;
                     progress.inc(u64::try_from(page.len()).unwrap_or_default());
                     progress.set_message(format!("{} objects", progress.position()));
                 }
@@ -320,6 +338,7 @@ async fn test(
     page: &[Object],
     (clock, wait): (&dyn Clock, Duration),
     seeds: &dyn Seeds,
+    mut list: Option<&mut UnreadableList>,
 ) -> Result<(), Problem> {
     let stored: Vec<_> = page.iter().map(|object| Stored::of(&object.value)).collect();
     let mut answers = stream::iter(drill.new_seeds(&stored))
@@ -332,7 +351,10 @@ async fn test(
     }
     drop(answers);
     for (object, stored) in page.iter().zip(&stored) {
-        drill.add(root, object, stored)?;
+        let reason = drill.add(root, object, stored)?;
+        if let (Some(list), Some(reason)) = (list.as_deref_mut(), reason) {
+            list.add(reason, &object.key).await?;
+        }
     }
     Ok(())
 }
@@ -444,7 +466,7 @@ mod tests {
             let clock = TestClock::default();
             let sources = sources(&args, &file, &mut report).await.unwrap();
             let patience: (&dyn Clock, _) = (&clock, Duration::ZERO);
-            let walked = walk(&args, drill, sources, patience, &NoSeeds, &mut report).await;
+            let walked = walk(&args, drill, sources, patience, &NoSeeds, &mut report, None).await;
             assert_eq!(walked.err().map(|problem| problem.code), code, "{flags:?}");
         }
     }
