@@ -125,7 +125,7 @@ _vault__kube__kmsctl() {
             return 0
             ;;
         vault__subcmd__kube__subcmd__kmsctl__subcmd__drill)
-            opts="-h --snapshot --config --plugin --provider --etcd-prefix --resource --sample --all --wait --report --output --help"
+            opts="-h --snapshot --config --plugin --provider --etcd-prefix --resource --sample --all --wait --report --list-unreadable --output --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -164,6 +164,10 @@ _vault__kube__kmsctl() {
                     return 0
                     ;;
                 --report)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --list-unreadable)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

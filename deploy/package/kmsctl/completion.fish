@@ -88,6 +88,7 @@ complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand dril
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand drill" -l sample -d 'Opens this many objects of each resource under each seed, the newest first' -r
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand drill" -l wait -d 'Waits this long for a keeper that is away, for each seed' -r
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand drill" -l report -d 'Writes the report to this file, which ends in .json or .html. Repeatable' -r -F
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand drill" -l list-unreadable -d 'Writes all objects that cannot be read to this file: a reason, a tab and the key in etcd in each line. Written only when the drill has a result' -r -F
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand drill" -l output -d 'The form of the answer' -r -f -a "text\t''
 json\t''"
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand drill" -l all -d 'Opens all objects'

@@ -89,6 +89,7 @@ _arguments "${_arguments_options[@]}" : \
 '(--all)--sample=[Opens this many objects of each resource under each seed, the newest first]:N:_default' \
 '--wait=[Waits this long for a keeper that is away, for each seed]:SECONDS:_default' \
 '*--report=[Writes the report to this file, which ends in .json or .html. Repeatable]:FILE:_files' \
+'--list-unreadable=[Writes all objects that cannot be read to this file\: a reason, a tab and the key in etcd in each line. Written only when the drill has a result]:FILE:_files' \
 '--output=[The form of the answer]:OUTPUT:(text json)' \
 '--all[Opens all objects]' \
 '-h[Print help (see more with '\''--help'\'')]' \
