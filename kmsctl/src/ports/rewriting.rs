@@ -5,7 +5,7 @@ use std::{fmt::Debug, time::Duration};
 
 use async_trait::async_trait;
 
-use crate::domain::resource::ResourceName;
+use crate::domain::{problem::Problem, resource::ResourceName};
 
 /// A resource as the API server serves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +79,8 @@ pub enum Refusal {
     Unreadable(String),
     /// The database of etcd is full.
     Full,
+    /// The objects cannot be read where they are stored.
+    NotRead(Problem),
     /// The API server does not understand the request. The text says which one.
     Misunderstood(String),
 }

@@ -322,3 +322,21 @@ async fn an_etcd_without_the_objects_proves_nothing() {
     assert_eq!(compared(Server::with(0, |_| ()), elsewhere).await, Ok(()));
     assert_eq!(compared(Server::with(1, |_| ()), "/registry/ingress/default/a").await, Ok(()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_etcd_refuses_ends_with_the_error_of_etcd() {
+    let problem = |code| Problem::new(code, "the cause", "ask etcd");
+    let server = Server::with(1, |state| {
+        state.lists.push_back(Refusal::NotRead(problem("etcd-compacted")));
+        state.lists.push_back(Refusal::NotRead(problem("etcd-unreachable")));
+    });
+    assert_eq!(driven(&server).await.1, Ok(Ending::Proven), "these may pass");
+    let began = tokio::time::Instant::now();
+    let denied = Refusal::NotRead(problem("etcd-access"));
+    let server = Server::with(1, |state| state.lists.push_back(denied));
+    assert_eq!(driven(&server).await.1, Err(problem("etcd-access")));
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    let away = || Refusal::NotRead(problem("etcd-unreachable"));
+    let server = Server::with(1, |state| state.lists.extend((0..1_000).map(|_| away())));
+    assert_eq!(driven(&server).await.1, Err(problem("etcd-unreachable")));
+}

@@ -153,7 +153,7 @@ impl Left for InEtcd {
                 found: VecDeque::new(),
             });
         let read = self.read_on(&mut walk, resource).await;
-        read.map_err(|problem| Refusal::Unavailable(problem.to_string()))?;
+        read.map_err(Refusal::NotRead)?;
         let page = walk.found.len().min(PAGE);
         let mut objects = Vec::with_capacity(page);
         for (key, listed) in walk.found.drain(..page) {

@@ -19,6 +19,9 @@ const INTERNAL_TRIES: u32 = 4;
 /// How long a right may be missing that was there before.
 const RIGHTS_DELAY: Duration = Duration::from_secs(15);
 
+/// The errors of etcd that may pass. A list that is read again begins at the newest revision.
+const PASSING: [&str; 2] = ["etcd-unreachable", "etcd-compacted"];
+
 /// The pauses between two tries.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
@@ -64,6 +67,12 @@ impl<'a> Patience<'a> {
                 }
             };
             let (least, why) = match refusal {
+                Refusal::NotRead(problem) => {
+                    if !PASSING.contains(&problem.code) || began.elapsed() + pause > self.most {
+                        return Err(problem);
+                    }
+                    (pause, problem.cause)
+                }
                 Refusal::Unavailable(why) => (pause, why),
                 Refusal::Busy(asked) => (asked, "429 Too Many Requests".to_owned()),
                 Refusal::Internal(why) => {
