@@ -132,6 +132,10 @@ impl Report {
     pub fn sentence(&self) -> String {
         let totals = &self.totals;
         match self.verdict {
+            Verdict::Readable if totals.opened < totals.tested => format!(
+                "No failure was found: {} of {} seeds unwrapped, and a sample of {} of {} objects opened. The others were not opened.",
+                totals.seeds_unwrapped, totals.seeds, totals.opened, totals.tested
+            ),
             Verdict::Readable => format!(
                 "Everything is readable: {} of {} seeds unwrapped, {} of {} objects opened.",
                 totals.seeds_unwrapped, totals.seeds, totals.opened, totals.tested

@@ -140,26 +140,24 @@ mod tests {
         keeper_facts::KeeperFacts,
     };
 
-    #[test]
-    fn escapes_what_comes_from_etcd() {
-        let hostile = "<script>alert(1)</script>";
-        let report = Report {
+    fn report(text: &str) -> Report {
+        Report {
             verdict: Verdict::Unreadable,
             program: String::new(),
             began: String::new(),
             seconds: 0.5,
             snapshot: SnapshotFacts {
-                file: hostile.to_owned(),
+                file: text.to_owned(),
                 size: 1,
                 sha256: String::new(),
                 digest: "fits",
                 revision: Some(1),
                 prefixes: Vec::new(),
-                problem: Some(hostile.to_owned()),
+                problem: Some(text.to_owned()),
             },
             keeper: KeeperFacts {
-                place: hostile.to_owned(),
-                key_ids: vec![hostile.to_owned()],
+                place: text.to_owned(),
+                key_ids: vec![text.to_owned()],
                 ..KeeperFacts::default()
             },
             sample: String::new(),
@@ -167,13 +165,26 @@ mod tests {
             versions: KeyVersions::default(),
             groups: Vec::new(),
             failures: vec![Failure {
-                object: hostile.to_owned(),
+                object: text.to_owned(),
                 reason: "binding",
-                cause: hostile.to_owned(),
+                cause: text.to_owned(),
             }],
-        };
-        let page = page(&report).into_string();
+        }
+    }
+
+    #[test]
+    fn escapes_what_comes_from_etcd() {
+        let page = page(&report("<script>alert(1)</script>")).into_string();
         assert!(!page.contains("<script"), "{page}");
         assert!(page.contains("&lt;script&gt;") && page.contains("and 2 more"), "{page}");
+    }
+
+    #[test]
+    fn calls_everything_readable_only_when_all_was_opened() {
+        for (opened, says) in [(9, "No failure was found"), (10, "Everything is readable")] {
+            let totals = Totals { tested: 10, opened, ..Totals::default() };
+            let report = Report { verdict: Verdict::Readable, totals, ..report("x") };
+            assert!(page(&report).into_string().contains(says), "{opened}");
+        }
     }
 }
