@@ -91,3 +91,16 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     });
     outcome::report(done)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inventory_of_nothing_is_wrong_usage() {
+        assert!(Cli::try_parse_from(["vault-kube-kmsctl", "inventory"]).is_err());
+        for source in ["--etcd-servers=http://127.0.0.1:2379", "--etcd-snapshot=before.db"] {
+            assert!(Cli::try_parse_from(["vault-kube-kmsctl", "inventory", source]).is_ok());
+        }
+    }
+}

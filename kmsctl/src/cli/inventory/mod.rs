@@ -44,6 +44,12 @@ use crate::{
 /// Exit codes: 0 when all is well, 1 when objects are unreadable, or in clear where they should be
 /// encrypted, or need an archived version, or --is-safe is not shown; 2 when there is no answer.
 #[derive(Debug, clap::Args)]
+#[command(group(
+    clap::ArgGroup::new("where")
+        .args(["etcd_servers", "api_server_manifest", "etcd_snapshot"])
+        .required(true)
+        .multiple(true)
+))]
 pub(super) struct Args {
     #[command(flatten)]
     source: SourceArgs,
