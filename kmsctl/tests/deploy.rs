@@ -38,7 +38,9 @@ fn add_pages(command: &clap::Command, pages: &mut BTreeMap<String, String>) {
     if command.get_subcommands().any(|command| shown(&command)) {
         page.render_subcommands_section(&mut text).unwrap();
     }
-    pages.insert(format!("{name}.8"), String::from_utf8(text).unwrap());
+    // A blank line is a paragraph already, and mandoc warns of a break beside it.
+    let text = String::from_utf8(text).unwrap().replace("\n.br\n\n.br\n", "\n\n");
+    pages.insert(format!("{name}.8"), text);
     command.get_subcommands().filter(shown).for_each(|below| add_pages(below, pages));
 }
 
