@@ -23,18 +23,20 @@ import (
 // rewritten is the answer of vault-kube-kmsctl rewrite.
 type rewritten struct {
 	Passes      int
-	NothingLeft bool
+	NothingLeft bool `json:"nothing_left"`
 	Verdict     string
 	Resources   []struct {
-		Resource                                          string
-		Objects, Rewritten, Fresh, ByOthers, Gone, Failed int
+		Resource                                string
+		Objects, Rewritten, Fresh, Gone, Failed int
+		ByOthers                                int `json:"by_others"`
 	}
 	Failures []struct{ Resource, Object, Why string }
 	Etcd     struct {
 		Stored []struct {
-			Resource, KeyID, Example string
-			Objects                  int
-			IsLeft                   bool
+			Resource, Example string
+			KeyID             string `json:"key_id"`
+			Objects           int
+			IsLeft            bool `json:"is_left"`
 		}
 	}
 }

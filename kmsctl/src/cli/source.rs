@@ -140,7 +140,7 @@ impl Source {
 }
 
 /// Returns a prefix with a slash at both ends, as the API server uses it.
-fn with_slashes(prefix: &str) -> String {
+pub(super) fn with_slashes(prefix: &str) -> String {
     match prefix.trim_matches('/') {
         "" => "/".to_owned(),
         name => format!("/{name}/"),

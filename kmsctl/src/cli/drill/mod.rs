@@ -4,11 +4,10 @@ mod list;
 mod page;
 mod text;
 
-use std::{future::Future, io::IsTerminal as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::ValueEnum;
 use futures_util::{StreamExt as _, stream};
-use indicatif::ProgressBar;
 use vault_kube_kms::{
     adapters::system::clock::SystemClock,
     domain::{error::KmsError, time::UnixTime},
@@ -16,7 +15,11 @@ use vault_kube_kms::{
 };
 
 use self::list::UnreadableList;
-use super::outcome::{self, Outcome};
+use super::{
+    outcome::{self, Outcome},
+    progress::Progress,
+    source::with_slashes,
+};
 use crate::{
     adapters::{
         keeper_seeds::KeeperSeeds,
@@ -117,11 +120,7 @@ enum Form {
 impl Args {
     /// Returns the prefixes of etcd, with a slash at both ends, as the API server uses them.
     fn roots(&self) -> Vec<String> {
-        let root = |prefix: &String| match prefix.trim_matches('/') {
-            "" => "/".to_owned(),
-            name => format!("/{name}/"),
-        };
-        self.etcd_prefix.iter().map(root).collect()
+        self.etcd_prefix.iter().map(|prefix| with_slashes(prefix)).collect()
     }
 
     /// Returns the beginning of the keys that are tested below `root`.
@@ -289,21 +288,18 @@ async fn walk(
     report: &mut Report,
     mut list: Option<&mut UnreadableList>,
 ) -> Result<(), Problem> {
-    let progress = if std::io::stderr().is_terminal() {
-        ProgressBar::new_spinner()
-    } else {
-        ProgressBar::hidden()
-    };
+    let mut progress = Progress::of(&args.snapshot.display().to_string());
+    let mut read = 0_u64;
     let mut ended = Ok(());
     for (root, mut objects) in sources {
-        let before = progress.position();
+        let before = read;
         ended = loop {
             match objects.next_page().await {
                 Ok(Some(page)) => {
                     test(&mut drill, &root, &page, (clock, wait), seeds, list.as_deref_mut())
                         .await?;
-                    progress.inc(u64::try_from(page.len()).unwrap_or_default());
-                    progress.set_message(format!("{} objects", progress.position()));
+                    read = read.saturating_add(u64::try_from(page.len()).unwrap_or(u64::MAX));
+                    progress.at(read, objects.count());
                 }
                 Ok(None) => break Ok(()),
                 Err(problem) => break Err(problem),
@@ -312,7 +308,7 @@ async fn walk(
         if ended.is_err() {
             break;
         }
-        if progress.position() == before && args.resource.is_none() {
+        if read == before && args.resource.is_none() {
             return Err(Problem::new(
                 "no-objects",
                 format!("{} has no objects below {root}", args.snapshot.display()),
@@ -320,7 +316,7 @@ async fn walk(
             ));
         }
     }
-    progress.finish_and_clear();
+    drop(progress);
     let results = if ended.is_ok() { drill.end()? } else { drill.so_far() };
     report.verdict =
         if results.totals.unreadable == 0 { Verdict::Readable } else { Verdict::Unreadable };

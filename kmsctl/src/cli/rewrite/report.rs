@@ -108,7 +108,7 @@ impl Report<'_> {
             let Tally { objects, rewritten, fresh, by_others, gone, failed } = tally;
             json!({
                 "resource": resource, "objects": objects, "rewritten": rewritten, "fresh": fresh,
-                "byOthers": by_others, "gone": gone, "failed": failed,
+                "by_others": by_others, "gone": gone, "failed": failed,
             })
         })
         .collect();
@@ -123,9 +123,9 @@ impl Report<'_> {
             "server": run.demand.server,
             "namespace": run.demand.namespace,
             "selector": run.demand.selector,
-            "dryRun": run.demand.dry_run,
+            "dry_run": run.demand.dry_run,
             "passes": run.pass,
-            "nothingLeft": self.ending == Ending::Proven && self.left() == 0,
+            "nothing_left": self.ending == Ending::Proven && self.left() == 0,
             "verdict": self.verdict(),
             "resources": resources,
             "failures": failures,
@@ -195,8 +195,8 @@ fn named(failure: &Failure) -> String {
 fn stored(found: &Found) -> serde_json::Value {
     json!({
         "resource": found.resource, "state": found.group.state.name(),
-        "provider": found.group.provider, "keyId": found.group.key_id,
-        "objects": found.objects, "example": found.example, "isLeft": found.is_left,
+        "provider": found.group.provider, "key_id": found.group.key_id,
+        "objects": found.objects, "example": found.example, "is_left": found.is_left,
     })
 }
 
@@ -250,7 +250,7 @@ mod tests {
         let told = report.text();
         assert!(told.contains("failed: secrets default/db: the webhook w denies it\n"), "{told}");
         let answer: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
-        assert_eq!(answer["nothingLeft"], false);
+        assert_eq!(answer["nothing_left"], false);
         assert_eq!(answer["failures"][0]["object"], "default/db");
         assert_eq!(answer["resources"][0]["failed"], 1);
     }
@@ -261,7 +261,7 @@ mod tests {
         let report = Report { run: &run, ending, proof: None };
         assert!(report.is_good());
         assert!(report.text().contains("Nothing is left: in pass 1 "));
-        assert!(report.json().contains("\"nothingLeft\":true"));
+        assert!(report.json().contains("\"nothing_left\":true"));
     }
 
     #[test]
@@ -301,8 +301,8 @@ mod tests {
             "{text}"
         );
         let answer: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
-        assert_eq!(answer["nothingLeft"], false);
-        assert_eq!(answer["etcd"]["stored"][0]["keyId"], "v1.a");
+        assert_eq!(answer["nothing_left"], false);
+        assert_eq!(answer["etcd"]["stored"][0]["key_id"], "v1.a");
         found.is_left = false;
         proof.found = vec![found];
         let report = Report { run: &run, ending, proof: Some(&proof) };
