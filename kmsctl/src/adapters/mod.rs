@@ -2,7 +2,6 @@
 
 pub mod api_server;
 pub mod api_server_manifest;
-pub mod api_server_metrics;
 pub mod etcd;
 pub mod hook;
 pub mod installation;

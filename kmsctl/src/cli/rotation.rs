@@ -18,7 +18,7 @@ use super::{
     source::SourceArgs,
 };
 use crate::{
-    adapters::{api_server_metrics::ApiServerMetrics, statusz::StatuszNode},
+    adapters::{api_server::metrics::ApiServerMetrics, statusz::StatuszNode},
     domain::{
         problem::Problem,
         rotation::{ApiServer, Asked, Facts, Node, Phase, Typed, View, left, line, page},

@@ -1,9 +1,11 @@
-//! The ports of `rewrite` over a kube-apiserver.
+//! A kube-apiserver: here the ports of `rewrite`, and in `metrics` what it tells of its KMS providers.
 //!
 //! Values never reach this program: lists and patches ask for metadata alone, and a patch names a
 //! version only.
 
 mod answer;
+mod kubeconfig;
+pub mod metrics;
 mod paths;
 
 use std::{fmt, path::Path, time::Duration};
@@ -14,13 +16,10 @@ use http::{
     header::{ACCEPT, CONTENT_TYPE},
 };
 use http_body_util::{BodyExt as _, Limited};
-use kube::{
-    Client, Config,
-    client::Body,
-    config::{KubeConfigOptions, Kubeconfig},
-};
+use kube::{Client, Config, client::Body};
 use serde::{Deserialize, de::DeserializeOwned};
 
+use self::kubeconfig::unusable;
 use crate::{
     domain::{problem::Problem, resource::ResourceName},
     ports::rewriting::{Left, Listed, Page, Refusal, Resource, Scope, Storage},
@@ -71,41 +70,18 @@ impl ApiServer {
         context: Option<String>,
         dry_run: bool,
     ) -> Result<Self, Problem> {
-        let problem = |error: &dyn fmt::Display| {
-            Problem::new(
-                "kubeconfig-unusable",
-                format!("cannot use the kubeconfig: {error}"),
-                "name a kubeconfig with --kubeconfig, and one of its contexts with --context",
-            )
+        let config = match (kubeconfig, &context) {
+            (None, None) => Config::infer().await.map_err(|error| unusable(None, &error))?,
+            _ => kubeconfig::read(kubeconfig, context).await?,
         };
-        let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
-        let config = match kubeconfig {
-            Some(path) => {
-                let file = Kubeconfig::read_from(path).map_err(|error| problem(&error))?;
-                Config::from_custom_kubeconfig(file, &options).await
-            }
-            None if options.context.is_some() => Config::from_kubeconfig(&options).await,
-            None => {
-                return Self::with(
-                    Config::infer().await.map_err(|error| problem(&error))?,
-                    dry_run,
-                );
-            }
-        };
-        Self::with(config.map_err(|error| problem(&error))?, dry_run)
+        Self::with(config, dry_run)
     }
 
     fn with(mut config: Config, dry_run: bool) -> Result<Self, Problem> {
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         config.default_retry = false;
         let name = config.cluster_url.to_string().trim_end_matches('/').to_owned();
-        let client = Client::try_from(config).map_err(|error| {
-            Problem::new(
-                "kubeconfig-unusable",
-                format!("cannot use the credentials or authorities for {name}: {error}"),
-                "correct the kubeconfig",
-            )
-        })?;
+        let client = Client::try_from(config).map_err(|error| unusable(None, &error))?;
         Ok(Self { client, name, dry_run })
     }
 

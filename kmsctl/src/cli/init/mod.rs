@@ -12,7 +12,7 @@ use clap::ValueEnum;
 use super::outcome::{Outcome, print};
 use crate::{
     adapters::{
-        api_server_metrics::ApiServerMetrics,
+        api_server::metrics::ApiServerMetrics,
         installation::{self, NodeFiles},
     },
     domain::problem::Problem,

@@ -9,15 +9,12 @@ use async_trait::async_trait;
 use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Limited};
 use k8s_openapi::jiff::fmt::rfc2822;
-use kube::{
-    Client, Config,
-    client::Body,
-    config::{KubeConfigOptions, Kubeconfig},
-};
+use kube::{Client, client::Body};
 use vault_kube_kms::{
     adapters::system::clock::SystemClock, domain::time::UnixTime, ports::clock::Clock as _,
 };
 
+use super::kubeconfig::{self, unusable};
 use crate::{
     domain::{
         problem::Problem,
@@ -34,9 +31,6 @@ const ANSWER_MAX: usize = 64 << 20;
 
 /// The largest answer of a health check, in bytes.
 const READYZ_MAX: usize = 64 << 10;
-
-/// The largest kubeconfig, in bytes.
-const KUBECONFIG_MAX: u64 = 1 << 20;
 
 /// Most series that are kept of one metric. An API server shows at most 100 ids.
 const SERIES_MAX: usize = 1_000;
@@ -60,48 +54,27 @@ impl std::fmt::Debug for ApiServerMetrics {
 }
 
 impl ApiServerMetrics {
-    /// Makes a client for the API server that `which` names, with the credentials of `kubeconfig`
+    /// Makes a client for the API server that `which` names, with the credentials of `file`
     /// or, without it, of the file that kubectl uses. `which` is a URL, for which the current context
     /// has the credentials, or the name of a context. `None` stands for the current context.
     ///
     /// # Errors
     /// `kubeconfig-unusable` when the file or `which` cannot be used.
-    pub async fn of(which: Option<&str>, kubeconfig: Option<&Path>) -> Result<Self, Problem> {
-        let unusable = |error: &dyn std::fmt::Display| {
-            let which =
-                kubeconfig.map_or("the kubeconfig".into(), |path| path.display().to_string());
-            Problem::new(
-                "kubeconfig-unusable",
-                format!("{which}: {error}"),
-                "name a kubeconfig that kubectl works with (--kubeconfig)",
-            )
-        };
+    pub async fn of(which: Option<&str>, file: Option<&Path>) -> Result<Self, Problem> {
         let (url, context) = match which {
             Some(which) if which.contains("://") => {
-                (Some(which.parse::<Uri>().map_err(|error| unusable(&error))?), None)
+                (Some(which.parse::<Uri>().map_err(|error| unusable(file, &error))?), None)
             }
             context => (None, context.map(str::to_owned)),
         };
-        let options = KubeConfigOptions { context: context.clone(), ..Default::default() };
-        let config = match kubeconfig {
-            None => Config::from_kubeconfig(&options).await,
-            Some(path) => {
-                let size = std::fs::metadata(path).map_err(|error| unusable(&error))?.len();
-                if size > KUBECONFIG_MAX {
-                    return Err(unusable(&format!("it has more than {KUBECONFIG_MAX} bytes")));
-                }
-                let read = Kubeconfig::read_from(path).map_err(|error| unusable(&error))?;
-                Config::from_custom_kubeconfig(read, &options).await
-            }
-        };
-        let mut config = config.map_err(|error| unusable(&error))?;
+        let mut config = kubeconfig::read(file, context.clone()).await?;
         if let Some(url) = url {
             config.cluster_url = url;
         }
         config.connect_timeout = Some(TIMEOUT);
         config.read_timeout = Some(TIMEOUT);
         let name = context.unwrap_or_else(|| config.cluster_url.to_string());
-        let client = Client::try_from(config).map_err(|error| unusable(&error))?;
+        let client = Client::try_from(config).map_err(|error| unusable(file, &error))?;
         Ok(Self { name: name.trim_end_matches('/').to_owned(), client })
     }
 
