@@ -444,11 +444,12 @@ func TestRewriteBesideAnUnreadableObject(t *testing.T) {
 	c := start(t, local)
 	createMany(t, c.api, 0, 20)
 	first := c.onlyKeyID(t)
+	// The value of another object under the former key id: the API server binds each value to its key.
+	value := c.stored(t)[0].raw
 	must(t, c.Rotate())
 	id := c.writesUnder(t, c.api, first)
-	// The value of another object: the API server binds each value to its key.
 	const lost = "/registry/secrets/default/s-00007-lost"
-	put, err := json.Marshal(map[string][]byte{"key": []byte(lost), "value": c.stored(t)[0].raw})
+	put, err := json.Marshal(map[string][]byte{"key": []byte(lost), "value": value})
 	must(t, err)
 	answered, err := http.Post(c.Etcd.URL+"/v3/kv/put", "application/json", bytes.NewReader(put))
 	must(t, err)
