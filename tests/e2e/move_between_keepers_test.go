@@ -26,7 +26,7 @@ const moving = "moving.md"
 func TestAKeyMovesBetweenKeepersAndBack(t *testing.T) {
 	t.Parallel()
 	const mount = "kek"
-	n := onVault(t, mount, "--key-lineage=prod")
+	n := onVault(t, mount, "prod")
 	createMany(t, n.api, 0, 20)
 	first := n.onlyKeyID(t)
 	must(t, n.Rotate())
@@ -88,7 +88,7 @@ func TestAKeyMovesBetweenKeepersAndBack(t *testing.T) {
 // at HashiCorp Vault. It expects that all Secrets are read in each stage, and without Vault at the end.
 func TestANewKeyAtAnotherKeeper(t *testing.T) {
 	t.Parallel()
-	n := onVault(t, "transit")
+	n := onVault(t, "transit", "")
 	createMany(t, n.api, 0, 20)
 	n.types(t, "systemctl start", forth)
 	lines := strings.Split(strings.TrimSpace(fenced(t, "yaml")), "\n")
@@ -156,22 +156,23 @@ type moved struct {
 	second *parts.Plugin
 
 	mount, dir, prelude string
-	flags               []string
 }
 
-// onVault starts a control plane on Vault, and an OpenBao with a mount for the key. The plugin gets further flags
-// at both.
-func onVault(t *testing.T, mount string, flags ...string) *moved {
+// onVault starts a control plane on Vault, and an OpenBao with a mount for the key. The settings of the plugin have
+// this lineage at both, if it is not empty.
+func onVault(t *testing.T, mount, lineage string) *moved {
 	t.Helper()
 	dir := shortDir(t)
 	vault := needed(t, "VAULT")
 	// The first plugin of the cluster is replaced before the API server writes a Secret.
 	c := start(t, delayed(0), func(s *cluster.Settings) {
 		s.Programs.OpenBao = vault
-		s.PluginFlags = append(s.PluginFlags, flags...)
+		if lineage != "" {
+			s.PluginFlags = append(s.PluginFlags, "--key-lineage="+lineage)
+		}
 	})
-	n := &moved{controlPlane: c, mount: mount, dir: dir, flags: append(flags, "--rotation-delay=0s")}
-	for _, folder := range []string{"server", "vault", "openbao", "bin"} {
+	n := &moved{controlPlane: c, mount: mount, dir: dir}
+	for _, folder := range []string{"server", "vault", "openbao", "bin", "services"} {
 		must(t, os.Mkdir(filepath.Join(dir, folder), 0o700))
 	}
 	var err error
@@ -182,7 +183,7 @@ func onVault(t *testing.T, mount string, flags ...string) *moved {
 		_, err = n.bao.Ask("POST", "sys/mounts/"+mount, map[string]any{"type": "transit"})
 		must(t, err)
 	}
-	n.writeSettings(t)
+	n.writeSettings(t, lineage)
 	must(t, os.Symlink(deployed(t, "."), filepath.Join(dir, "deploy")))
 	must(t, c.WriteEnvironment())
 	systemd := httptest.NewServer(http.HandlerFunc(n.systemctl))
@@ -211,8 +212,12 @@ cd %[2]s
 }
 
 // writeSettings writes the environment file, the credentials and the CLI for each server.
-func (n *moved) writeSettings(t *testing.T) {
+func (n *moved) writeSettings(t *testing.T, lineage string) {
 	t.Helper()
+	common := "VAULT_KUBE_KMS_ROTATION_DELAY=0s\n"
+	if lineage != "" {
+		common += "VAULT_KUBE_KMS_KEY_LINEAGE=" + lineage + "\n"
+	}
 	put := func(name, text string, mode os.FileMode) {
 		must(t, os.WriteFile(filepath.Join(n.dir, name), []byte(text), mode))
 	}
@@ -230,7 +235,7 @@ func (n *moved) writeSettings(t *testing.T) {
 			"/etc/vault-kube-kms/openbao/", filepath.Join(n.dir, one.name)+"/",
 			"transit/keys/kubernetes", one.mount+"/keys/"+cluster.Key,
 		)
-		put(one.name+".env", here.Replace(fenced(t, "sh")), 0o600)
+		put(one.name+".env", here.Replace(fenced(t, "sh"))+common, 0o600)
 		// The CLI of OpenBao talks to both servers.
 		put("bin/"+one.cli, fmt.Sprintf("#!/bin/sh\nexec env BAO_ADDR=https://%s BAO_CACERT=%s BAO_TOKEN=%s %s \"$@\"\n",
 			one.server.Address, one.server.CAFile, one.server.Token, needed(t, "BAO")), 0o700)
@@ -242,12 +247,13 @@ func (n *moved) writeSettings(t *testing.T) {
 
 // startPlugin starts a plugin that reads NAME.env at each start.
 func (n *moved) startPlugin(name, endpoint string) (*parts.Plugin, error) {
-	program := filepath.Join(n.dir, "bin", name)
+	// Not in the PATH of the document: there the program itself gets its settings from the command.
+	program := filepath.Join(n.dir, "services", name)
 	text := fmt.Sprintf("#!/bin/sh\nset -a\n. %s/%s.env\nexec %s \"$@\"\n", n.dir, name, n.Programs.Plugin)
 	if err := os.WriteFile(program, []byte(text), 0o700); err != nil {
 		return nil, err
 	}
-	return parts.StartPlugin(parts.Way{Logs: n.dir}, name, program, endpoint, n.flags...)
+	return parts.StartPlugin(parts.Way{Logs: n.dir}, name, program, endpoint)
 }
 
 // systemctl does what the command of this name does in the document.
