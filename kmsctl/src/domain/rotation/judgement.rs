@@ -316,7 +316,8 @@ fn unread(read_s_ago: Option<u64>, newest: u32, known: &str) -> (String, &'stati
 }
 
 /// Returns a difference of clocks in words, such as `7 s ahead of`.
-pub(super) fn offset(ahead_s: i64) -> String {
+#[must_use]
+pub fn offset(ahead_s: i64) -> String {
     let direction = if ahead_s < 0 { "behind" } else { "ahead of" };
     format!("{} s {direction}", ahead_s.unsigned_abs())
 }

@@ -1,10 +1,9 @@
 //! Where a rotation of the KEK is: what the nodes and the API servers say, and what follows from it.
 
 mod judgement;
-mod text;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use serde::Serialize;
 use vault_kube_kms::domain::time::UnixTime;
@@ -14,8 +13,7 @@ use super::{
     tally::{State, Tally},
 };
 
-pub use judgement::{ApiServerRow, Finding, NodeRow, Phase, View};
-pub use text::{Typed, line, page};
+pub use judgement::{ApiServerRow, Finding, NodeRow, Phase, View, offset};
 
 /// The longest time between two reads of the key by a healthy provider, in seconds, and some slack.
 pub const READ_INTERVAL_S: u64 = 20;

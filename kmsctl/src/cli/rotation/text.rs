@@ -1,34 +1,46 @@
 //! The view for people.
 
-use super::{
-    View,
-    judgement::{ApiServerRow, NodeRow, Phase, offset},
+use crate::{
+    cli::table::{Column, table},
+    domain::rotation::{ApiServerRow, NodeRow, Phase, View, offset},
 };
+
+const NODE_COLUMNS: &[Column] = &[
+    Column::Left("NODE"),
+    Column::Left("WRITES"),
+    Column::Left("NEWEST"),
+    Column::Left("TAKES OVER"),
+    Column::Left("KEY READ"),
+    Column::Left("CLOCK"),
+    Column::Left("STATE"),
+];
+
+const API_SERVER_COLUMNS: &[Column] = &[
+    Column::Left("API SERVER"),
+    Column::Left("LAST WROTE"),
+    Column::Left("STATUS SAYS"),
+    Column::Left("ASKED"),
+    Column::Left("SEEDS"),
+];
 
 /// What was typed to get the view, for the commands that come next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Typed {
+pub(super) struct Typed {
     /// The command with all its flags but `--watch`.
-    pub rotation: String,
+    pub(super) rotation: String,
     /// The flags `--node` with their values.
-    pub nodes: String,
+    pub(super) nodes: String,
     /// The flag `--kubeconfig` with its value, or nothing.
-    pub kubeconfig: String,
+    pub(super) kubeconfig: String,
 }
 
 /// Returns the whole view: tables, state, findings and the next commands. Ends without a line break.
-#[must_use]
-pub fn page(view: &View, typed: &Typed) -> String {
-    let mut lines = table(
-        ["NODE", "WRITES", "NEWEST", "TAKES OVER", "KEY READ", "CLOCK", "STATE"],
-        view.nodes.iter().map(node_cells),
-    );
+pub(super) fn page(view: &View, typed: &Typed) -> String {
+    let nodes: Vec<_> = view.nodes.iter().map(node_cells).collect();
+    let mut lines = vec![table(NODE_COLUMNS, &nodes)];
     if !view.api_servers.is_empty() {
-        lines.push(String::new());
-        lines.extend(table(
-            ["API SERVER", "LAST WROTE", "STATUS SAYS", "ASKED", "SEEDS"],
-            view.api_servers.iter().map(api_server_cells),
-        ));
+        let servers: Vec<_> = view.api_servers.iter().map(api_server_cells).collect();
+        lines.extend([String::new(), table(API_SERVER_COLUMNS, &servers)]);
     }
     lines.push(String::new());
     lines.push(line(view));
@@ -45,8 +57,7 @@ pub fn page(view: &View, typed: &Typed) -> String {
 }
 
 /// Returns the state of the rotation in one line.
-#[must_use]
-pub fn line(view: &View) -> String {
+pub(super) fn line(view: &View) -> String {
     let what = match &view.phase {
         Phase::NoAnswer => "No node answered.".to_owned(),
         Phase::DifferentKeys { version } => {
@@ -155,8 +166,8 @@ fn next(view: &View, typed: &Typed) -> Vec<String> {
     }
 }
 
-fn node_cells(node: &NodeRow) -> [String; 7] {
-    [
+fn node_cells(node: &NodeRow) -> Vec<String> {
+    vec![
         node.name.clone(),
         version(node.writes),
         version(node.newest),
@@ -176,12 +187,12 @@ fn node_cells(node: &NodeRow) -> [String; 7] {
     ]
 }
 
-fn api_server_cells(server: &ApiServerRow) -> [String; 5] {
+fn api_server_cells(server: &ApiServerRow) -> Vec<String> {
     if !server.answered {
         let dash = || "-".to_owned();
-        return [server.name.clone(), "no answer".to_owned(), dash(), dash(), dash()];
+        return vec![server.name.clone(), "no answer".to_owned(), dash(), dash(), dash()];
     }
-    [
+    vec![
         server.name.clone(),
         version(server.wrote),
         version(server.told),
@@ -196,23 +207,4 @@ fn version(number: Option<u32>) -> String {
 
 fn ago(seconds: Option<u64>) -> String {
     seconds.map_or("-".to_owned(), |seconds| format!("{seconds} s ago"))
-}
-
-/// Returns the lines of a table: its columns are as wide as their widest cell.
-fn table<const COLUMNS: usize>(
-    head: [&str; COLUMNS],
-    rows: impl Iterator<Item = [String; COLUMNS]>,
-) -> Vec<String> {
-    let rows: Vec<_> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
-    let mut widths = [0; COLUMNS];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let line = |row: &[String; COLUMNS]| {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect()
 }

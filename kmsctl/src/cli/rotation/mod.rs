@@ -1,5 +1,10 @@
 //! `rotation`: where a rotation of the key is.
 
+mod text;
+
+#[cfg(test)]
+mod text_tests;
+
 use std::{
     io::{self, IsTerminal as _, Write as _},
     path::PathBuf,
@@ -12,6 +17,7 @@ use k8s_openapi::jiff::SignedDuration;
 use tokio::time::Instant;
 use vault_kube_kms::{adapters::system::clock::SystemClock, ports::clock::Clock as _};
 
+use self::text::{Typed, line, page};
 use super::{
     inventory::count_all,
     outcome::{Outcome, print},
@@ -21,7 +27,7 @@ use crate::{
     adapters::{api_server::metrics::ApiServerMetrics, statusz::StatuszNode},
     domain::{
         problem::Problem,
-        rotation::{ApiServer, Asked, Facts, Node, Phase, Typed, View, left, line, page},
+        rotation::{ApiServer, Asked, Facts, Node, Phase, View, left},
         tally::Tally,
     },
     ports::source::Source,
