@@ -5,11 +5,24 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use serde_json::json;
 
 use super::Proof;
-use crate::domain::{
-    proof::Found,
-    resource::ResourceName,
-    rewrite::{Ending, Failure, MAX_PASSES, Run, Tally},
+use crate::{
+    cli::table::{Column, table},
+    domain::{
+        proof::Found,
+        resource::ResourceName,
+        rewrite::{Ending, Failure, MAX_PASSES, Run, Tally},
+    },
 };
+
+const COLUMNS: &[Column] = &[
+    Column::Left("RESOURCE"),
+    Column::Right("OBJECTS"),
+    Column::Right("REWRITTEN"),
+    Column::Right("FRESH"),
+    Column::Right("BY OTHERS"),
+    Column::Right("GONE"),
+    Column::Right("FAILED"),
+];
 
 /// How many failures the text lists.
 const LISTED: usize = 20;
@@ -42,24 +55,17 @@ impl Report<'_> {
     /// Returns the answer for people.
     pub(super) fn text(&self) -> String {
         let run = self.run;
-        let mut text = format!(
-            "{:<40} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}\n",
-            "resource", "objects", "rewritten", "fresh", "by others", "gone", "failed"
-        );
-        for (resource, tally) in run.tallies() {
-            // Writing to a string cannot fail.
-            let _infallible = writeln!(
-                text,
-                "{resource:<40} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
-                tally.objects,
-                tally.rewritten,
-                tally.fresh,
-                tally.by_others,
-                tally.gone,
-                tally.failed
-            );
-        }
-        text.push('\n');
+        let rows: Vec<_> = run
+            .tallies()
+            .map(|(resource, tally)| {
+                let Tally { objects, rewritten, fresh, by_others, gone, failed } = tally;
+                let counts = [objects, rewritten, fresh, by_others, gone, failed];
+                std::iter::once(resource.to_string())
+                    .chain(counts.map(ToString::to_string))
+                    .collect()
+            })
+            .collect();
+        let mut text = table(COLUMNS, &rows) + "\n\n";
         for failure in run.failures.iter().take(LISTED) {
             let _infallible = writeln!(text, "failed: {}: {}", named(failure), failure.why);
         }
