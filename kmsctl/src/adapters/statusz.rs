@@ -15,14 +15,14 @@ use vault_kube_kms::{
         bounded_file::{self, Kinds},
         clock::SystemClock,
     },
-    domain::{key_id::KeyId, time::UnixTime},
+    domain::{key::KekVersion, key_id::KeyId, time::UnixTime},
     ports::clock::Clock as _,
 };
 
 use crate::{
     domain::{
+        node::{Fault, KeyVersion, Node, Role},
         problem::Problem,
-        rotation::{Fault, KeyVersion, Node, Role},
     },
     ports::source::Source,
 };
@@ -298,8 +298,9 @@ pub(crate) fn parse(json: &[u8], from: &str) -> Result<Node, Problem> {
             "archived" => Role::Archived,
             other => return Err(unreadable(&format!("the role {:?} is not known", short(other)))),
         };
+        let number = KekVersion::new(version.version);
         Ok(KeyVersion {
-            version: version.version,
+            version: number.ok_or_else(|| unreadable(&"it has a version 0"))?,
             hash: KeyId::hash_of(&version.key_id),
             key_id: short(&version.key_id),
             role,

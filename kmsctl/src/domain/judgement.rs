@@ -30,8 +30,8 @@ pub struct Facts {
     pub live: Option<Needs>,
     /// What the objects of each backup need, by its name.
     pub backups: Vec<(String, Needs)>,
-    /// The states of the providers, read before the live cluster was.
-    pub nodes: Vec<Node>,
+    /// The names of the nodes and the states of their providers, read before the live cluster was.
+    pub nodes: Vec<(String, Node)>,
     /// The number of API servers that hold a lease in the live etcd, each on a node of its own. 0
     /// when that is not known.
     pub api_servers: u64,
@@ -174,7 +174,7 @@ fn sources(facts: &Facts) -> impl Iterator<Item = (Option<&str>, &Needs)> {
 fn keepers(facts: &Facts) -> Vec<String> {
     let named = sources(facts).flat_map(|(_, needs)| needs.keepers.keys().cloned());
     let mut keepers: BTreeSet<String> = named.collect();
-    if keepers.is_empty() && facts.nodes.iter().any(|node| node.writer().is_some()) {
+    if keepers.is_empty() && facts.nodes.iter().any(|(_, node)| node.writes().is_some()) {
         keepers.insert(NOT_KNOWN.to_owned());
     }
     keepers.into_iter().collect()
@@ -222,7 +222,7 @@ fn uses(facts: &Facts, keeper: &str) -> BTreeMap<KekVersion, Use> {
             usage.key_ids.extend(need.key_ids.keys().cloned());
         }
     }
-    for node in facts.nodes.iter().filter(|node| may_use(facts, node, keeper)) {
+    for (name, node) in facts.nodes.iter().filter(|(_, node)| may_use(facts, node, keeper)) {
         for known in &node.versions {
             let usage = versions.entry(known.version).or_default();
             usage.key_ids.insert(known.key_id.clone());
@@ -232,13 +232,13 @@ fn uses(facts: &Facts, keeper: &str) -> BTreeMap<KekVersion, Use> {
                 Role::Archived => &mut usage.archived_on,
                 Role::Reads => continue,
             };
-            nodes.push(node.name.clone());
+            nodes.push(name.clone());
         }
         // A process that started later has not seen the versions that were archived before.
         let Some(lowest) = node.lowest_usable() else { continue };
         for (_, usage) in versions.range_mut(..lowest) {
-            if !usage.archived_on.contains(&node.name) {
-                usage.archived_on.push(node.name.clone());
+            if !usage.archived_on.contains(name) {
+                usage.archived_on.push(name.clone());
             }
         }
     }
@@ -339,29 +339,27 @@ fn missing(facts: &Facts) -> Vec<Reason> {
             ),
         ));
     }
-    for node in &facts.nodes {
-        match (node.writer(), node.writing) {
+    for (name, node) in &facts.nodes {
+        match (node.writes(), node.writing_s.map(Duration::from_secs)) {
             (None, _) => reasons.push(Reason::new(
                 "node-writes-nothing",
                 format!(
-                    "{} writes with no version now ({}), so it is not known with which one it will",
-                    node.name,
-                    node.fault.as_deref().unwrap_or("it does not say why"),
+                    "{name} writes with no version now ({}), so it is not known with which one it will",
+                    node.fault.as_ref().map_or("it does not say why", |fault| &fault.code),
                 ),
             )),
             (Some(writer), None) => reasons.push(Reason::new(
                 "node-says-no-time",
                 format!(
-                    "{} does not say since when it writes version {}; upgrade its provider",
-                    node.name, writer.version
+                    "{name} does not say since when it writes version {}; upgrade its provider",
+                    writer.version
                 ),
             )),
             (Some(writer), Some(since)) if since < SETTLED => reasons.push(Reason::new(
                 "node-changed",
                 format!(
-                    "{} has written version {} for only {} s, and API servers may still use a seed \
+                    "{name} has written version {} for only {} s, and API servers may still use a seed \
                      of the version before; run the command again in {} min",
-                    node.name,
                     writer.version,
                     since.as_secs(),
                     (SETTLED.saturating_sub(since)).as_secs().div_ceil(60),
@@ -419,35 +417,29 @@ fn archived(key: &KeyJudgement) -> Vec<Reason> {
 }
 
 fn nodes_that_differ(facts: &Facts) -> Vec<Reason> {
-    let writers = facts.nodes.iter().filter_map(|node| Some((node.writer()?.version, node)));
+    let writers =
+        facts.nodes.iter().filter_map(|(name, node)| Some((node.writes()?.version, name)));
     let newest = writers.clone().map(|(version, _)| version).max();
     let behind = writers.filter(|(version, _)| Some(*version) < newest);
     behind
-        .map(|(version, node)| {
-            Reason::new(
-                "node-behind",
-                format!(
-                    "{} still writes version {version}, and other nodes a newer one",
-                    node.name
-                ),
-            )
+        .map(|(version, name)| {
+            let text =
+                format!("{name} still writes version {version}, and other nodes a newer one");
+            Reason::new("node-behind", text)
         })
         .collect()
 }
 
 fn takeovers(facts: &Facts) -> Vec<Reason> {
-    let waiting = facts.nodes.iter().filter_map(|node| Some((node, node.takeover?)));
+    let waiting = facts.nodes.iter().filter_map(|(name, node)| Some((name, node.next()?)));
     waiting
-        .map(|(node, (version, wait))| {
-            Reason::new(
-                "next-version",
-                format!(
-                    "{} writes version {version} in {} s; objects need the version before until \
-                     they are written again",
-                    node.name,
-                    wait.as_secs()
-                ),
-            )
+        .map(|(name, (version, wait))| {
+            let text = format!(
+                "{name} writes version {version} in {} s; objects need the version before until \
+                 they are written again",
+                wait.as_secs()
+            );
+            Reason::new("next-version", text)
         })
         .collect()
 }

@@ -3,7 +3,7 @@ use vault_kube_kms::domain::time::UnixTime;
 
 use super::*;
 use crate::domain::{
-    node::NodeVersion,
+    node::KeyVersion,
     place::DEFAULT_PREFIX,
     stored::Stored,
     tally::{
@@ -35,31 +35,34 @@ fn needs_of(objects: &[Stored<'_>]) -> Needs {
 
 /// Returns a node that knows the versions from `lowest` to `highest`, and has written with
 /// `writes` for `seconds`.
-fn node(name: &str, (lowest, highest): (u32, u32), writes: u32, seconds: u64) -> Node {
+fn node(name: &str, (lowest, highest): (u32, u32), writes: u32, seconds: u64) -> (String, Node) {
     let role = |number: u32| match number {
         _ if number == writes => Role::Writes,
         _ if number > writes => Role::Waits,
         _ if number < lowest => Role::Archived,
         _ => Role::Reads,
     };
-    Node {
-        name: name.to_owned(),
-        at: UnixTime::from_secs(1_700_000_000),
+    let now = UnixTime::from_secs(1_700_000_000);
+    let known = |number| KeyVersion {
+        version: version(number),
+        key_id: key_id(number, "a"),
+        hash: String::new(),
+        role: role(number),
+        created: None,
+        writes_from: (number > writes).then_some(UnixTime::from_secs(1_700_000_020)),
+    };
+    let state = Node {
+        now,
+        ahead_s: None,
         fault: None,
-        versions: (1..=highest)
-            .rev()
-            .map(|number| NodeVersion {
-                version: version(number),
-                key_id: key_id(number, "a"),
-                role: role(number),
-            })
-            .collect(),
-        writing: Some(Duration::from_secs(seconds)),
-        takeover: (highest > writes).then_some((version(highest), Duration::from_secs(20))),
-    }
+        versions: (1..=highest).rev().map(known).collect(),
+        writing_s: Some(seconds),
+        key_read_s_ago: Some(1),
+    };
+    (name.to_owned(), state)
 }
 
-fn settled(writes: u32) -> Node {
+fn settled(writes: u32) -> (String, Node) {
     node("node-1", (1, writes), writes, 3_600)
 }
 
@@ -124,7 +127,13 @@ fn promises_nothing_while_a_fact_is_missing() {
         api_servers: 0,
         unread: Vec::new(),
     };
-    let nothing_written = Node { versions: Vec::new(), ..settled(3) };
+    let changed = |change: fn(&mut Node)| {
+        let (name, mut node) = settled(3);
+        change(&mut node);
+        (name, node)
+    };
+    let nothing_written = changed(|node| node.versions.clear());
+    let says_no_time = changed(|node| node.writing_s = None);
     for (facts, missing) in [
         (Facts { nodes: Vec::new(), ..all.clone() }, "no-node"),
         (
@@ -132,10 +141,7 @@ fn promises_nothing_while_a_fact_is_missing() {
             "live-not-read",
         ),
         (Facts { nodes: vec![node("n", (1, 3), 3, 599)], ..all.clone() }, "node-changed"),
-        (
-            Facts { nodes: vec![Node { writing: None, ..settled(3) }], ..all.clone() },
-            "node-says-no-time",
-        ),
+        (Facts { nodes: vec![says_no_time], ..all.clone() }, "node-says-no-time"),
         (Facts { nodes: vec![settled(3), nothing_written], ..all.clone() }, "node-writes-nothing"),
         (Facts { unread: vec![Reason::new("resources", "some")], ..all.clone() }, "resources"),
     ] {
@@ -240,7 +246,7 @@ fn names_objects_whose_version_is_already_archived() {
     };
     // The provider may have started before or after the version was archived.
     let mut restarted = facts.clone();
-    restarted.nodes[0].versions.retain(|known| known.role != Role::Archived);
+    restarted.nodes[0].1.versions.retain(|known| known.role != Role::Archived);
     for facts in [facts, restarted] {
         let (key, judgement) = only(&facts);
         assert_eq!(codes(&judgement.broken), ["version-archived"]);

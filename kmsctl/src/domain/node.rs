@@ -1,67 +1,82 @@
-//! What the judgement needs to know of one provider's state.
+//! What the provider of a node says of itself.
 
 use std::time::Duration;
 
 use vault_kube_kms::domain::{key::KekVersion, time::UnixTime, view::VERSIONS_MAX};
 
-use super::rotation;
-pub use super::rotation::Role;
+/// The use of a key version on one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// New seeds are wrapped with it.
+    Writes,
+    /// It is known, and writes later.
+    Waits,
+    /// It unwraps only.
+    Reads,
+    /// The keeper does not unwrap with it any more.
+    Archived,
+}
 
-/// A key version on a node.
+/// A version of the KEK, as one node knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeVersion {
+pub struct KeyVersion {
     /// The number of the version.
     pub version: KekVersion,
-    /// Its key id.
+    /// The `key_id` of the version.
     pub key_id: String,
-    /// Its role.
+    /// The SHA-256 of the `key_id`, as the metrics of API servers show it.
+    pub hash: String,
+    /// Its use on this node.
     pub role: Role,
+    /// When the keeper made it.
+    pub created: Option<UnixTime>,
+    /// When it writes from.
+    pub writes_from: Option<UnixTime>,
+}
+
+/// Why a node does not work as it should, in the provider's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Whether no Encrypt succeeds. Otherwise the node still writes.
+    pub fails: bool,
+    /// The provider's stable code.
+    pub code: String,
+    /// What failed, and why.
+    pub cause: String,
+    /// What to do.
+    pub remedy: String,
 }
 
 /// The state of the provider of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// The name that the operator gave.
-    pub name: String,
-    /// The time of the state.
-    pub at: UnixTime,
-    /// The code of its problem. `None` when it is healthy.
-    pub fault: Option<String>,
-    /// The newest versions that the node knows.
-    pub versions: Vec<NodeVersion>,
-    /// How long the node has written with its version. `None` when it does not say that.
-    pub writing: Option<Duration>,
-    /// The next version, and the time until it writes.
-    pub takeover: Option<(KekVersion, Duration)>,
+    /// The time on the node.
+    pub now: UnixTime,
+    /// How far the clock of the node is ahead of this machine's clock, in seconds. `None` for a
+    /// saved state.
+    pub ahead_s: Option<i64>,
+    /// Why it is not healthy.
+    pub fault: Option<Fault>,
+    /// The versions that the node knows, newest first: at most [`VERSIONS_MAX`].
+    pub versions: Vec<KeyVersion>,
+    /// Seconds for which this process has written with its version. `None` when no version may
+    /// write, or for a provider of an earlier release.
+    pub writing_s: Option<u64>,
+    /// Seconds since the node last read the key at its keeper.
+    pub key_read_s_ago: Option<u64>,
 }
 
 impl Node {
-    /// Takes what is needed from the state of the node `name`.
+    /// Returns the version that writes, or `None` when nothing may be written.
     #[must_use]
-    pub fn of(name: &str, state: &rotation::Node) -> Self {
-        let next = state.versions.iter().filter(|version| version.role == Role::Waits);
-        let next = next.min_by_key(|version| version.version);
-        Self {
-            name: name.to_owned(),
-            at: state.now,
-            fault: state.fault.as_ref().map(|fault| fault.code.clone()),
-            versions: state
-                .versions
-                .iter()
-                .filter_map(|known| {
-                    Some(NodeVersion {
-                        version: KekVersion::new(known.version)?,
-                        key_id: known.key_id.clone(),
-                        role: known.role,
-                    })
-                })
-                .collect(),
-            writing: state.writing_s.map(Duration::from_secs),
-            takeover: next.and_then(|next| {
-                let wait = next.writes_from.map_or(Duration::ZERO, |from| from.since(state.now));
-                Some((KekVersion::new(next.version)?, wait))
-            }),
-        }
+    pub fn writes(&self) -> Option<&KeyVersion> {
+        self.versions.iter().find(|version| version.role == Role::Writes)
+    }
+
+    /// Returns the newest version that the node knows and can use.
+    #[must_use]
+    pub fn newest(&self) -> Option<&KeyVersion> {
+        self.usable().max_by_key(|version| version.version)
     }
 
     /// Returns the lowest version that the keeper unwraps with. `None` when the node does not know
@@ -71,13 +86,20 @@ impl Node {
         if self.versions.len() >= VERSIONS_MAX {
             return None;
         }
-        let usable = self.versions.iter().filter(|version| version.role != Role::Archived);
-        usable.map(|version| version.version).min()
+        self.usable().map(|version| version.version).min()
     }
 
-    /// Returns the version that writes, or `None` when nothing may be written.
+    /// Returns the next version that writes, and the time until then. The time is zero when the node
+    /// still proves the version.
     #[must_use]
-    pub fn writer(&self) -> Option<&NodeVersion> {
-        self.versions.iter().find(|version| version.role == Role::Writes)
+    pub fn next(&self) -> Option<(KekVersion, Duration)> {
+        let waiting = self.versions.iter().filter(|version| version.role == Role::Waits);
+        let next = waiting.min_by_key(|version| version.version)?;
+        let wait = next.writes_from.map_or(Duration::ZERO, |from| from.since(self.now));
+        Some((next.version, wait))
+    }
+
+    fn usable(&self) -> impl Iterator<Item = &KeyVersion> {
+        self.versions.iter().filter(|version| version.role != Role::Archived)
     }
 }

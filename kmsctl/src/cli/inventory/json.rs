@@ -207,15 +207,15 @@ fn needed(needs: &Needs) -> Vec<Needed<'_>> {
         .collect()
 }
 
-fn of_node(node: &Node) -> NodeState<'_> {
+fn of_node((name, node): &(String, Node)) -> NodeState<'_> {
     NodeState {
-        name: &node.name,
-        at_s: node.at.secs(),
-        problem: node.fault.as_deref(),
-        writes: node.writer().map(|writer| writer.version.get()),
-        key_id: node.writer().map(|writer| writer.key_id.as_str()),
-        writing_s: node.writing.map(|time| time.as_secs()),
-        next: node.takeover.map(|(version, _)| version.get()),
+        name,
+        at_s: node.now.secs(),
+        problem: node.fault.as_ref().map(|fault| fault.code.as_str()),
+        writes: node.writes().map(|writer| writer.version.get()),
+        key_id: node.writes().map(|writer| writer.key_id.as_str()),
+        writing_s: node.writing_s,
+        next: node.next().map(|(version, _)| version.get()),
     }
 }
 

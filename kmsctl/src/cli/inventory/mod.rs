@@ -171,7 +171,7 @@ impl Report {
         args: &Args,
         read: Read,
         backups: Vec<Read>,
-        nodes: Vec<Node>,
+        nodes: Vec<(String, Node)>,
         unread: Vec<Reason>,
     ) -> Self {
         let is_live = args.etcd_snapshot.is_none();
@@ -228,12 +228,10 @@ fn check_prefix(args: &Args, name: &str, prefix: &str, counted: u64) -> Result<(
 }
 
 /// Asks the nodes for their states, all at once.
-async fn nodes(named: &[StatuszNode]) -> Result<Vec<Node>, Problem> {
+async fn nodes(named: &[StatuszNode]) -> Result<Vec<(String, Node)>, Problem> {
     StatuszNode::distinct(named)?;
-    let asked = named.iter().map(|node| async move {
-        let state = node.ask().await?;
-        Ok(Node::of(node.name(), &state))
-    });
+    let asked =
+        named.iter().map(|node| async move { Ok((node.name().to_owned(), node.ask().await?)) });
     try_join_all(asked).await
 }
 

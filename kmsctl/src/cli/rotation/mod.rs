@@ -26,8 +26,9 @@ use super::{
 use crate::{
     adapters::{api_server::metrics::ApiServerMetrics, statusz::StatuszNode},
     domain::{
+        node::Node,
         problem::Problem,
-        rotation::{ApiServer, Asked, Facts, Node, Phase, View, left},
+        rotation::{ApiServer, Asked, Facts, Phase, View, left},
         tally::Tally,
     },
     ports::source::Source,

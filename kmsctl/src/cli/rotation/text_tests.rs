@@ -1,7 +1,10 @@
 use super::text::*;
-use crate::domain::rotation::{
-    Facts, Fault, Node, Phase, View,
-    tests::{facts, node, server, silent, waiting},
+use crate::domain::{
+    node::{Fault, Node},
+    rotation::{
+        Facts, Phase, View,
+        tests::{facts, node, server, silent, waiting},
+    },
 };
 
 fn shown(facts: &Facts) -> String {

@@ -6,9 +6,10 @@ use serde::Serialize;
 use vault_kube_kms::domain::time::UnixTime;
 
 use super::{
-    ApiServer, Asked, CLOCK_OFF_S, Facts, KeyVersion, Node, READ_INTERVAL_S, Role, SETTLED_S,
-    STATUS_INTERVAL_S, STATUS_MISSED_S, Use,
+    ApiServer, Asked, CLOCK_OFF_S, Facts, READ_INTERVAL_S, SETTLED_S, STATUS_INTERVAL_S,
+    STATUS_MISSED_S, Use,
 };
+use crate::domain::node::{KeyVersion, Node, Role};
 
 /// How far the rotation is, on all nodes and API servers that answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -150,7 +151,7 @@ impl View {
     pub fn of(facts: &Facts) -> Self {
         let known: Vec<(&str, &Node)> = answered(&facts.nodes).collect();
         let versions = versions(&known);
-        let newest = known.iter().filter_map(|(_, node)| node.newest()).map(|v| v.version).max();
+        let newest = known.iter().filter_map(|(_, node)| node.newest()).map(number).max();
         let newest = if known.is_empty() { None } else { newest.max(facts.expected) };
         let mut findings = node_findings(facts, newest);
         let servers: Vec<(&str, Server)> = answered(&facts.api_servers)
@@ -174,6 +175,10 @@ impl View {
     }
 }
 
+const fn number(of: &KeyVersion) -> u32 {
+    of.version.get()
+}
+
 fn answered<T>(asked: &[Asked<T>]) -> impl Iterator<Item = (&str, &T)> {
     asked.iter().filter_map(|one| Some((one.name.as_str(), one.answer.as_ref().ok()?)))
 }
@@ -181,7 +186,7 @@ fn answered<T>(asked: &[Asked<T>]) -> impl Iterator<Item = (&str, &T)> {
 /// Returns the version of each hash that any node knows.
 fn versions(nodes: &[(&str, &Node)]) -> BTreeMap<String, u32> {
     let all = nodes.iter().flat_map(|(_, node)| &node.versions);
-    all.map(|version| (version.hash.clone(), version.version)).collect()
+    all.map(|version| (version.hash.clone(), number(version))).collect()
 }
 
 fn phase(
@@ -194,7 +199,7 @@ fn phase(
     if let Some(version) = disputed(nodes) {
         return Phase::DifferentKeys { version };
     }
-    if nodes.iter().any(|(_, node)| node.newest().is_none_or(|of| of.version < version)) {
+    if nodes.iter().any(|(_, node)| node.newest().is_none_or(|of| number(of) < version)) {
         return Phase::Unread { version };
     }
     if let Some(in_s) = nodes.iter().filter_map(|(_, node)| takeover(node)).max() {
@@ -207,10 +212,10 @@ fn phase(
         return Phase::ApiServers { version, within_s: within.max().unwrap_or(STATUS_INTERVAL_S) };
     }
     let older = nodes.iter().flat_map(|(_, node)| &node.versions);
-    if !older.clone().any(|of| of.version < version && of.role == Role::Reads) {
+    if !older.clone().any(|of| number(of) < version && of.role == Role::Reads) {
         return Phase::Steady { version };
     }
-    let created = older.filter(|of| of.version == version).filter_map(|of| of.created).max();
+    let created = older.filter(|of| number(of) == version).filter_map(|of| of.created).max();
     let settled =
         created.map(|at| UnixTime::from_secs(at.secs().saturating_add_unsigned(SETTLED_S)));
     match (settled, facts.left) {
@@ -226,7 +231,7 @@ fn phase(
 fn disputed(nodes: &[(&str, &Node)]) -> Option<u32> {
     let mut ids: BTreeMap<u32, BTreeSet<&str>> = BTreeMap::new();
     for version in nodes.iter().flat_map(|(_, node)| &node.versions) {
-        ids.entry(version.version).or_default().insert(&version.key_id);
+        ids.entry(number(version)).or_default().insert(&version.key_id);
     }
     ids.into_iter().rev().find(|(_, ids)| ids.len() > 1).map(|(version, _)| version)
 }
@@ -248,7 +253,7 @@ fn node_findings(facts: &Facts, newest: Option<u32>) -> Vec<Finding> {
     };
     if let Some(version) = disputed(&known) {
         for (name, node) in &known {
-            let id = node.versions.iter().find(|of| of.version == version).map(|of| &of.key_id);
+            let id = node.versions.iter().find(|of| number(of) == version).map(|of| &of.key_id);
             let id = id.map_or("no id", |id| id);
             find(
                 name,
@@ -276,7 +281,7 @@ fn node_findings(facts: &Facts, newest: Option<u32>) -> Vec<Finding> {
             find(name, "no-version-writes", "no version writes on this node".into(), remedy, true);
         }
         if let Some(newest) = newest
-            && node.newest().is_none_or(|of| of.version < newest)
+            && node.newest().is_none_or(|of| number(of) < newest)
         {
             let known = node
                 .newest()
@@ -432,7 +437,6 @@ fn node_row(asked: &Asked<Node>) -> NodeRow {
         None => "no answer".to_owned(),
         Some(node) => node.fault.as_ref().map_or("healthy".to_owned(), |fault| fault.code.clone()),
     };
-    let number = |of: &KeyVersion| of.version;
     NodeRow {
         name: asked.name.clone(),
         state,

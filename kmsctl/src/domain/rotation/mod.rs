@@ -5,10 +5,10 @@ mod judgement;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use serde::Serialize;
 use vault_kube_kms::domain::time::UnixTime;
 
 use super::{
+    node::Node,
     problem::Problem,
     tally::{State, Tally},
 };
@@ -31,86 +31,6 @@ pub const SETTLED_S: u64 = 600;
 
 /// The difference between two clocks, in seconds, from which it is reported.
 pub const CLOCK_OFF_S: u64 = 5;
-
-/// The use of a key version on one node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// New seeds are wrapped with it.
-    Writes,
-    /// It is known, and writes later.
-    Waits,
-    /// It unwraps only.
-    Reads,
-    /// The keeper does not unwrap with it any more.
-    Archived,
-}
-
-/// A version of the KEK, as one node knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyVersion {
-    /// The number of the version.
-    pub version: u32,
-    /// The `key_id` of the version.
-    pub key_id: String,
-    /// The SHA-256 of the `key_id`, as the metrics of API servers show it.
-    pub hash: String,
-    /// Its use on this node.
-    pub role: Role,
-    /// When the keeper made it.
-    pub created: Option<UnixTime>,
-    /// When it writes from.
-    pub writes_from: Option<UnixTime>,
-}
-
-/// Why a node does not work as it should, in the provider's words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// Whether no Encrypt succeeds. Otherwise the node still writes.
-    pub fails: bool,
-    /// The provider's stable code.
-    pub code: String,
-    /// What failed, and why.
-    pub cause: String,
-    /// What to do.
-    pub remedy: String,
-}
-
-/// What a provider says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Node {
-    /// The time on the node.
-    pub now: UnixTime,
-    /// How far the clock of the node is ahead of this machine's clock, in seconds. `None` for a
-    /// saved state.
-    pub ahead_s: Option<i64>,
-    /// Why it is not healthy.
-    pub fault: Option<Fault>,
-    /// The versions that the node knows, newest first.
-    pub versions: Vec<KeyVersion>,
-    /// Seconds for which this process has written with its version. `None` when no version may
-    /// write, or for a provider of an earlier release.
-    pub writing_s: Option<u64>,
-    /// Seconds since the node last read the key at its keeper.
-    pub key_read_s_ago: Option<u64>,
-}
-
-impl Node {
-    /// Returns the version that writes.
-    #[must_use]
-    pub fn writes(&self) -> Option<&KeyVersion> {
-        self.versions.iter().find(|version| version.role == Role::Writes)
-    }
-
-    /// Returns the newest version that the node knows and can use.
-    #[must_use]
-    pub fn newest(&self) -> Option<&KeyVersion> {
-        self.versions
-            .iter()
-            .filter(|version| version.role != Role::Archived)
-            .max_by_key(|v| v.version)
-    }
-}
 
 /// The last use of one key id by an API server.
 #[derive(Clone, Debug, PartialEq, Eq)]

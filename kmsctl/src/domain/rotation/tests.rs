@@ -1,5 +1,10 @@
+use vault_kube_kms::domain::key::KekVersion;
+
 use super::*;
-use crate::domain::tally::tests::{key_id, ours};
+use crate::domain::{
+    node::{Fault, KeyVersion, Role},
+    tally::tests::{key_id, ours},
+};
 
 /// The time on all machines.
 const NOW: i64 = 1_767_225_600;
@@ -13,11 +18,11 @@ fn hash(version: u32) -> String {
 }
 
 /// A version that was made `ago` seconds before now and writes 60 s after that.
-fn version(version: u32, role: Role, ago: i64) -> KeyVersion {
+fn version(number: u32, role: Role, ago: i64) -> KeyVersion {
     KeyVersion {
-        version,
-        key_id: format!("v{version}.x"),
-        hash: hash(version),
+        version: KekVersion::new(number).unwrap(),
+        key_id: format!("v{number}.x"),
+        hash: hash(number),
         role,
         created: Some(at(-ago)),
         writes_from: Some(at(60 - ago)),
