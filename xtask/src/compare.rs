@@ -260,7 +260,7 @@ fn tables(plugins: &[Plugin], measured: &[Measured]) -> String {
     let cells = measured.iter().map(|one| {
         let of = |severity: &str| one.broken.iter().filter(|(_, of)| of == severity).count();
         format!(
-            "{} rules hold; broken: {} errors, {} warnings, {} infos",
+            "{} rules hold; broken: {} errors, {} warnings, {} info",
             one.held,
             of("error"),
             of("warning"),

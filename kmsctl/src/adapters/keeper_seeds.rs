@@ -61,17 +61,17 @@ impl KeeperSeeds {
     /// environment describe. Sends no request that waits for an answer.
     ///
     /// # Errors
-    /// `settings-invalid` with the first error of the settings, and `keeper-not-opened`.
+    /// `settings-invalid` with all errors of the settings, and `keeper-not-opened`.
     pub fn open(args: &[String]) -> Result<Self, Problem> {
         let sources = Sources::collect(args, std::env::vars());
         let settings = match Settings::read(&sources) {
             Ok(settings) if sources.errors.is_empty() => settings,
             read => {
                 let errors = sources.errors.iter().chain(read.as_ref().err().into_iter().flatten());
-                let first = errors.map(ToString::to_string).next().unwrap_or_default();
+                let errors: Vec<_> = errors.map(ToString::to_string).collect();
                 return Err(Problem::new(
                     "settings-invalid",
-                    format!("the settings of the keeper are not valid: {first}"),
+                    format!("the settings of the keeper are not valid: {}", errors.join("; ")),
                     "give the settings that `vault-kube-kms serve` has, by --config or after --",
                 ));
             }

@@ -1,11 +1,12 @@
 //! The file in which `rewrite` keeps how far it is.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs::{self, File},
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
+
+use vault_kube_kms::adapters::system::atomic_file;
 
 use crate::domain::{problem::Problem, rewrite::Run};
 
@@ -49,7 +50,10 @@ impl SavedRun {
     /// # Errors
     /// When the file cannot be written.
     pub fn save(&self, run: &Run) -> Result<(), Problem> {
-        self.write(run).map_err(|error| self.problem("write", &error))
+        let written = serde_json::to_vec(run)
+            .map_err(io::Error::from)
+            .and_then(|text| atomic_file::replace(&self.path, &text));
+        written.map_err(|error| self.problem("write", &error))
     }
 
     /// Removes the file, if there is one.
@@ -63,21 +67,6 @@ impl SavedRun {
             }
             _ => Ok(()),
         }
-    }
-
-    fn write(&self, run: &Run) -> io::Result<()> {
-        let mut draft = self.path.clone().into_os_string();
-        draft.push(".new");
-        let draft = PathBuf::from(draft);
-        // What is there may be a link, or a file that others may read.
-        match fs::remove_file(&draft) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-        file.write_all(&serde_json::to_vec(run)?)?;
-        file.sync_all()?;
-        fs::rename(&draft, &self.path)
     }
 
     fn problem(&self, verb: &str, error: &dyn std::fmt::Display) -> Problem {
@@ -120,18 +109,6 @@ mod tests {
         saved.remove().unwrap();
         saved.remove().unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn a_link_in_place_of_the_draft_is_not_followed() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, other) = (dir.path().join("state"), dir.path().join("other"));
-        fs::write(&other, "kept").unwrap();
-        std::os::unix::fs::symlink(&other, dir.path().join("state.new")).unwrap();
-        SavedRun::at(&path).save(&run()).unwrap();
-        assert_eq!(fs::read_to_string(&other).unwrap(), "kept");
-        assert!(fs::symlink_metadata(&path).unwrap().is_file());
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

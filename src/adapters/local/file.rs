@@ -4,9 +4,9 @@ use std::{
     collections::BTreeMap,
     fmt,
     fs::{self, File, Metadata, OpenOptions},
-    io::{self, Read, Write as _},
+    io::{self, Read},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use aws_lc_rs::rand;
@@ -15,10 +15,13 @@ use rustix::fs::{FlockOperation, OFlags};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::domain::{
-    error::{Code, KmsError},
-    key::KekVersion,
-    time::UnixTime,
+use crate::{
+    adapters::system::atomic_file,
+    domain::{
+        error::{Code, KmsError},
+        key::KekVersion,
+        time::UnixTime,
+    },
 };
 
 /// The length of AES-256 keys, in bytes.
@@ -189,8 +192,7 @@ impl KeyFile {
         Some(Self { id: wire.id, versions })
     }
 
-    /// Writes a draft in the same directory, syncs it, and renames it to `path`. At every moment
-    /// there is one complete file.
+    /// Replaces the file at `path` in one step, and syncs it and its name to the disk.
     fn store(&self, path: &Path) -> Result<(), KmsError> {
         let versions = self.versions.iter().map(|(version, entry)| WireVersion {
             version: version.get(),
@@ -199,8 +201,13 @@ impl KeyFile {
         });
         let wire = Wire { format: FORMAT, id: self.id.clone(), versions: versions.collect() };
         let mut text = Zeroizing::new(Vec::with_capacity(8_192));
-        let written = serde_json::to_writer_pretty(&mut *text, &wire).map_err(io::Error::from);
-        written.and_then(|()| replace(path, &text)).map_err(|error| cannot("write", path, &error))
+        let mut write = || -> io::Result<()> {
+            serde_json::to_writer_pretty(&mut *text, &wire)?;
+            text.push(b'\n');
+            atomic_file::replace(path, &text)?;
+            File::open(directory(path))?.sync_all()
+        };
+        write().map_err(|error| cannot("write", path, &error))
     }
 }
 
@@ -211,17 +218,6 @@ impl fmt::Debug for KeyFile {
             .field("versions", &self.versions.len())
             .finish_non_exhaustive()
     }
-}
-
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    let draft = draft_path(path);
-    drop(fs::remove_file(&draft));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-    file.write_all(text)?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
-    File::open(directory(path))?.sync_all()
 }
 
 /// Locks the directory, so that only one process writes. The file itself is replaced, so a lock on
@@ -239,12 +235,6 @@ fn directory(path: &Path) -> &Path {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
-}
-
-fn draft_path(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    path.with_file_name(name)
 }
 
 fn fill(bytes: &mut [u8]) -> Result<(), KmsError> {
@@ -286,7 +276,7 @@ fn cannot(what: &str, path: &Path, error: &io::Error) -> KmsError {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{os::unix::fs::PermissionsExt as _, path::PathBuf};
 
     use super::*;
 

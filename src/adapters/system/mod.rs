@@ -1,5 +1,6 @@
 //! Outbound: files, clocks, memory, systemd and the sandbox of the machine.
 
+pub mod atomic_file;
 pub mod bounded_file;
 pub mod clock;
 pub mod hardening;

@@ -2,8 +2,8 @@
 //! step.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Read as _, Write as _},
+    fs::OpenOptions,
+    io::{self, Read as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -16,7 +16,7 @@ use rustix::{
 use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
-use super::sandbox;
+use super::{atomic_file, sandbox};
 use crate::{domain::secret::Secret, ports::file::PrivateFile};
 
 /// The largest file that is read, in bytes.
@@ -78,20 +78,9 @@ fn load(path: &Path) -> Result<Option<Secret>, String> {
 }
 
 fn store(path: &Path, text: &Secret) -> Result<(), String> {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(".new");
-    let draft = path.with_file_name(name);
-    let write = || -> io::Result<()> {
-        // Removes a draft that an ended process left behind.
-        drop(fs::remove_file(&draft));
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-        file.write_all(text.expose().as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&draft, path)
-    };
     let directory = path.parent().unwrap_or(path);
-    write().map_err(|error| match sandbox::refusal(directory, Access::WRITE_OK, &error) {
+    let written = atomic_file::replace(path, text.expose().as_bytes());
+    written.map_err(|error| match sandbox::refusal(directory, Access::WRITE_OK, &error) {
         Some(refusal) => refusal.to_owned(),
         None => format!("cannot be written: {error}"),
     })
@@ -125,7 +114,10 @@ impl PrivateFile for OwnerOnlyFile {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::{
+        fs,
+        os::unix::fs::{PermissionsExt as _, symlink},
+    };
 
     use futures_util::FutureExt as _;
 

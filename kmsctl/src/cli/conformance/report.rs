@@ -140,7 +140,7 @@ impl Report {
         let Summary { hold, errors, warnings, infos, skipped } = self.summary;
         let _infallible = write!(
             text,
-            "{}: {hold} rules hold; broken: {errors} errors, {warnings} warnings, {infos} infos; {skipped} not tried",
+            "{}: {hold} rules hold; broken: {errors} errors, {warnings} warnings, {infos} info; {skipped} not tried",
             self.socket
         );
         text

@@ -9,7 +9,7 @@ use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 use clap::ValueEnum;
 use futures_util::{StreamExt as _, stream};
 use vault_kube_kms::{
-    adapters::system::clock::SystemClock,
+    adapters::system::{atomic_file, clock::SystemClock},
     domain::{error::KmsError, time::UnixTime},
     ports::clock::Clock,
 };
@@ -174,7 +174,7 @@ pub(super) async fn run(args: Args) -> Result<Outcome, Problem> {
     for path in &args.report {
         let is_json = path.extension().is_some_and(|end| end == "json");
         let text = if is_json { json(&report)? } else { page::page(&report).into_string() };
-        tokio::fs::write(path, text).await.map_err(|error| {
+        atomic_file::replace(path, text.as_bytes()).map_err(|error| {
             Problem::new(
                 "report-not-written",
                 format!("cannot write {}: {error}", path.display()),
