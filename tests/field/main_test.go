@@ -32,6 +32,7 @@ var (
 	must       = suite.Must
 	shortDir   = suite.ShortDir
 	localFlags = suite.LocalFlags
+	ask        = suite.Ask
 )
 
 func TestMain(m *testing.M) { suite.Main(m, 40, shared.End) }
@@ -42,18 +43,7 @@ var shared = suite.Shared[*parts.OpenBao]{Start: parts.StartDevOpenBao}
 // newTenant makes a key of the shared OpenBao, and a role that may use it.
 func newTenant(t *testing.T) *parts.Tenant {
 	t.Helper()
-	tenant, err := shared.Use(t).NewTenant(parts.RandomName(), shortDir(t), 60, parts.UseOfKey...)
-	must(t, err)
-	must(t, tenant.MakeKey())
-	return tenant
-}
-
-// ask sends one request of the root user.
-func ask(t *testing.T, b *parts.OpenBao, method, path string, body map[string]any) map[string]any {
-	t.Helper()
-	data, err := b.Ask(method, path, body)
-	must(t, err)
-	return data
+	return suite.NewTenant(t, shared.Use(t))
 }
 
 // rolePath returns the path of a tenant's role.

@@ -39,6 +39,7 @@ const (
 var (
 	must     = suite.Must
 	shortDir = suite.ShortDir
+	ask      = suite.Ask
 )
 
 func TestMain(m *testing.M) { suite.Main(m, 24, shared.End, spire.End) }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"vault-kube-kms.test/parts"
+	"vault-kube-kms.test/suite"
 )
 
 // login is a method of logging in, set up for a key of its own.
@@ -73,17 +74,7 @@ var methods = map[string]func(t *testing.T) *login{
 
 func newTenant(t *testing.T) *parts.Tenant {
 	t.Helper()
-	tenant, err := shared.Use(t).NewTenant(parts.RandomName(), shortDir(t), 60, parts.UseOfKey...)
-	must(t, err)
-	must(t, tenant.MakeKey())
-	return tenant
-}
-
-func ask(t *testing.T, b *parts.OpenBao, method, path string, body map[string]any) map[string]any {
-	t.Helper()
-	data, err := b.Ask(method, path, body)
-	must(t, err)
-	return data
+	return suite.NewTenant(t, shared.Use(t))
 }
 
 func approle(t *testing.T) *login {
