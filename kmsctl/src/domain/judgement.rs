@@ -32,8 +32,7 @@ pub struct Facts {
     pub backups: Vec<(String, Needs)>,
     /// The names of the nodes and the states of their providers, read before the live cluster was.
     pub nodes: Vec<(String, Node)>,
-    /// The number of API servers that hold a lease in the live etcd, each on a node of its own. 0
-    /// when that is not known.
+    /// The number of API servers that hold a lease in the live etcd ([`super::tally::Tally::api_servers`]). 0 when that is not known.
     pub api_servers: u64,
     /// What was not read of the live cluster, such as resources that were left out.
     pub unread: Vec<Reason>,

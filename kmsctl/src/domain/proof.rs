@@ -34,6 +34,8 @@ impl Found {
 
 /// Returns what `tally` counted. The objects of a resource should be under the key id `until`. Without
 /// one they should be where the newest object of the resource is: the API server wrote that one last.
+/// Objects in clear text are always left: an API server writes clear text also before it has read
+/// its new configuration.
 #[must_use]
 pub fn found(tally: &Tally, until: Option<&str>) -> Vec<Found> {
     let newest = |resource: &str| {
@@ -43,7 +45,7 @@ pub fn found(tally: &Tally, until: Option<&str>) -> Vec<Found> {
     let is_left = |resource: &str, group: &Group| match until {
         Some(until) => group.key_id != until,
         None => newest(resource).is_none_or(|newest| {
-            group.state == State::Unreadable
+            matches!(group.state, State::Clear | State::Unreadable)
                 || (&group.provider, &group.key_id) != (&newest.provider, &newest.key_id)
         }),
     };
@@ -93,6 +95,12 @@ mod tests {
         assert_eq!(left(&secrets[3..4], None), [""; 0]);
         assert_eq!(left(&secrets[3..], Some(&two)), ["configmaps/a/c"]);
         assert_eq!(left(&secrets[3..4], Some(&one)), ["secrets/a/new"]);
+    }
+
+    #[test]
+    fn objects_in_clear_text_are_left_if_all_are() {
+        let clear = [("/registry/secrets/a/b", Stored::Clear)];
+        assert_eq!(left(&clear, None), ["secrets/a/b"]);
     }
 
     #[test]

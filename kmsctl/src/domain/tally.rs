@@ -22,6 +22,14 @@ pub const NO_RESOURCE: &str = "(no resource)";
 /// The longest place that is kept, in bytes. etcd allows longer keys than an API server writes.
 const PLACE_MAX: usize = 512;
 
+/// Returns whether the place is that of the lease of an API server's identity
+/// (`pkg/controlplane/apiserver/server.go` of Kubernetes).
+fn is_identity(place: &Place<'_>) -> bool {
+    place.resource == "leases"
+        && place.namespace() == Some("kube-system")
+        && (place.name().starts_with("apiserver-") || place.name().starts_with("kube-apiserver-"))
+}
+
 /// How an object is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
@@ -176,6 +184,7 @@ pub struct Tally {
     groups: u32,
     seeds: Seeds,
     objects: u64,
+    identities: u64,
 }
 
 impl Tally {
@@ -221,6 +230,9 @@ impl Tally {
             count.why = why;
         }
         self.objects = self.objects.saturating_add(1);
+        if place.is_some_and(|place| is_identity(&place)) {
+            self.identities = self.identities.saturating_add(1);
+        }
         Ok(())
     }
 
@@ -252,6 +264,15 @@ impl Tally {
     #[must_use]
     pub fn of_resource(&self, resource: &str) -> u64 {
         self.resources.get(resource).into_iter().flatten().map(|(_, count)| count.objects).sum()
+    }
+
+    /// Returns the number of API servers that have a lease. Each has one under its address, which
+    /// ends 15 s after it (`pkg/controlplane/reconcilers/lease.go` of Kubernetes), and one under its
+    /// identity, a hash of its host name, which ends an hour after it. API servers behind one
+    /// `--advertise-address` share the former, and API servers on one host the latter.
+    #[must_use]
+    pub fn api_servers(&self) -> u64 {
+        self.of_resource("masterleases").max(self.identities)
     }
 
     /// Returns the number of objects in a state.
@@ -351,6 +372,22 @@ pub(crate) mod tests {
             None,
         );
         assert!(shown.len() < 520 && !shown.contains('\x1b'), "{shown}");
+    }
+
+    #[test]
+    fn counts_api_servers_by_address_and_by_identity() {
+        let mut tally = Tally::default();
+        for (key, servers) in [
+            ("/registry/masterleases/10.0.0.1", 1),
+            ("/registry/leases/kube-system/apiserver-aa", 1),
+            // Behind one address.
+            ("/registry/leases/kube-system/apiserver-bb", 2),
+            ("/registry/leases/kube-system/kube-scheduler", 2),
+            ("/registry/leases/other/apiserver-cc", 2),
+        ] {
+            tally.add(key.as_bytes(), DEFAULT_PREFIX, &Stored::Clear, 1).unwrap();
+            assert_eq!(tally.api_servers(), servers, "{key}");
+        }
     }
 
     #[test]

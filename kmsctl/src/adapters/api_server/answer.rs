@@ -68,6 +68,10 @@ pub(super) fn refusal(
     let webhook = between(text, "webhook \"", "\"");
     match code {
         _ if text.contains("database space exceeded") => Refusal::Full,
+        // Encrypted, an object is longer. One just below the limit of etcd cannot be stored again.
+        _ if text.contains("etcdserver: request is too large") => {
+            Refusal::Rejected(format!("{told}: the object is too large for etcd"))
+        }
         // A webhook chooses its code. The text is that of `k8s.io/apiserver/pkg/admission/plugin/webhook`.
         _ if webhook.is_some() && (code.is_client_error() || code.is_server_error()) => {
             let name = webhook.unwrap_or_default();
@@ -75,7 +79,11 @@ pub(super) fn refusal(
             Refusal::Rejected(format!("{told}: the admission webhook {name} {verb}"))
         }
         StatusCode::UNAUTHORIZED => Refusal::Unauthenticated,
-        StatusCode::FORBIDDEN if text.contains(" cannot ") => {
+        // The text of a missing right (`k8s.io/apiserver/pkg/endpoints/handlers/responsewriters`). An
+        // admission policy chooses its own text.
+        StatusCode::FORBIDDEN
+            if text.contains("forbidden: User \"") && text.contains("\" cannot ") =>
+        {
             Refusal::Forbidden(request.to_owned())
         }
         // While the API server starts, its router answers 404 and names no object.
@@ -196,6 +204,15 @@ mod tests {
         let told = "secrets \"a\" is forbidden: User \"u\" cannot patch resource \"secrets\" in API \
                     group \"\" in the namespace \"default\"";
         assert_eq!(meant(403, &status(told)), Refusal::Forbidden("patch secrets".to_owned()));
+    }
+
+    #[test]
+    fn one_object_that_cannot_be_stored_is_no_outage_and_no_missing_right() {
+        let large = status("etcdserver: request is too large");
+        assert!(matches!(meant(500, &large), Refusal::Rejected(why) if why.contains("too large")));
+        let policy = "secrets \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' \
+                      denied request: the label cannot be changed";
+        assert!(matches!(meant(403, &status(policy)), Refusal::Rejected(_)));
     }
 
     #[test]

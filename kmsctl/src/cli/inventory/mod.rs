@@ -107,10 +107,6 @@ enum Main<'a> {
     Snapshot(&'a Path, SnapshotFile),
 }
 
-/// The leases of the API servers, each under its address (`pkg/controlplane/reconcilers/lease.go` of
-/// Kubernetes). They end 15 s after an API server does.
-const API_SERVERS: &str = "masterleases";
-
 /// Everything that is printed.
 #[derive(Debug)]
 struct Report {
@@ -176,7 +172,7 @@ impl Report {
     ) -> Self {
         let is_live = args.etcd_snapshot.is_none();
         let needs = Needs::of(&read.tally);
-        let api_servers = if is_live { read.tally.of_resource(API_SERVERS) } else { 0 };
+        let api_servers = if is_live { read.tally.api_servers() } else { 0 };
         let mut of_backups: Vec<_> =
             backups.iter().map(|backup| (backup.name.clone(), Needs::of(&backup.tally))).collect();
         let live = if is_live {
@@ -187,7 +183,9 @@ impl Report {
         };
         let facts = Facts { live, backups: of_backups, nodes, api_servers, unread };
         let judgement = Judgement::of(&facts);
-        let expected: BTreeSet<String> = args.expect_encrypted.iter().cloned().collect();
+        let secrets = std::iter::once("secrets".to_owned());
+        let expected: BTreeSet<String> =
+            args.expect_encrypted.iter().cloned().chain(secrets).collect();
         let mut findings = findings(&read.tally, &expected);
         findings.extend(judgement.broken.iter().map(|reason| Finding {
             severity: Severity::Bad,

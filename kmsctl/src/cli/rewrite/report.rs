@@ -11,6 +11,7 @@ use crate::{
         proof::Found,
         resource::ResourceName,
         rewrite::{Ending, Failure, MAX_PASSES, Run, Tally},
+        tally::State,
     },
 };
 
@@ -40,8 +41,7 @@ impl Report<'_> {
     /// Returns whether the answer is what the operator wants.
     pub(super) fn is_good(&self) -> bool {
         match self.ending {
-            Ending::Proven => self.left() == 0,
-            Ending::Dry => true,
+            Ending::Proven | Ending::Dry => self.left() == 0,
             Ending::Failed | Ending::Restless | Ending::Again => false,
         }
     }
@@ -50,6 +50,12 @@ impl Report<'_> {
     fn left(&self) -> u64 {
         let found = self.proof.iter().flat_map(|proof| &proof.found);
         found.filter(|found| found.is_left).map(|found| found.objects).sum()
+    }
+
+    /// Returns whether an object in clear text is left in etcd.
+    fn clear(&self) -> bool {
+        let mut found = self.proof.iter().flat_map(|proof| &proof.found);
+        found.any(|found| found.is_left && found.group.state == State::Clear)
     }
 
     /// Returns the answer for people.
@@ -149,6 +155,12 @@ impl Report<'_> {
         let failed: u64 = run.tallies().map(|(_, tally)| tally.failed).sum();
         let pass = run.pass;
         match self.ending {
+            Ending::Proven if self.clear() => format!(
+                "{left} objects are left in etcd, some of them in clear text. The API server does \
+                 not encrypt them: its EncryptionConfiguration does not name their resource, begins \
+                 with identity, or is not read yet. An API server reads a changed one within two \
+                 minutes, if at all without a restart. Then run the same command again."
+            ),
             Ending::Proven if left > 0 => format!(
                 "{left} objects are left in etcd, and the API server sees nothing to write. An API server \
              writes under another key id than this one. Wait until all of them write under one, then \
@@ -160,7 +172,8 @@ impl Report<'_> {
             ),
             Ending::Proven => format!(
                 "Nothing is left: in pass {pass} the API server stored no object again. This is true for \
-             the API servers that answered. Name etcd with --etcd-servers for a proof."
+             the API servers that answered, and does not prove that they encrypt. Name etcd with \
+             --etcd-servers for a proof."
             ),
             Ending::Failed if run.demand.dry_run => {
                 format!("{failed} would fail. Nothing was written.")
@@ -174,14 +187,12 @@ impl Report<'_> {
                 "{failed} failed, and may be left in an old form. All others are in the present form. \
              Remove the cause, then run the same command again."
             ),
-            Ending::Dry if self.proof.is_some() => {
+            Ending::Dry if left > 0 || (self.proof.is_some() && run.demand.until_key_id.is_some()) => {
                 format!("{left} objects are left. None would fail. Nothing was written.")
             }
-            Ending::Dry => {
-                "No object would fail. Nothing was written. A dry run does not tell which \
-                        objects are in an old form."
-                    .to_owned()
-            }
+            Ending::Dry => "No object would fail. Nothing was written. A dry run does not tell which \
+                            objects are in an old form, unless etcd and --until-key-id are given."
+                .to_owned(),
             Ending::Again | Ending::Restless => format!(
                 "Pass {pass} of {MAX_PASSES} still stored objects again. The key rotates too often, or \
              the API servers write under different key ids. Wait until all of them write under \
@@ -281,6 +292,40 @@ mod tests {
         assert!(text.ends_with(scope), "{text}");
         let answer: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
         assert_eq!((&answer["namespace"], &answer["selector"]), (&"blue".into(), &"app=db".into()));
+    }
+
+    fn found(state: State, is_left: bool) -> Proof {
+        let found = Found {
+            resource: "secrets".to_owned(),
+            group: Group { state, provider: String::new(), key_id: String::new(), claim: None },
+            objects: 3,
+            example: "secrets/default/db".to_owned(),
+            is_left,
+        };
+        Proof { etcd: "etcd".to_owned(), found: vec![found] }
+    }
+
+    #[test]
+    fn says_why_objects_stay_in_clear_text() {
+        let (run, ending) = ended(Fate::Fresh);
+        let proof = found(State::Clear, true);
+        let report = Report { run: &run, ending, proof: Some(&proof) };
+        assert!(!report.is_good() && report.text().contains("The API server does not encrypt"));
+    }
+
+    #[test]
+    fn a_dry_run_counts_what_is_left_only_if_the_key_id_is_known() {
+        let (mut run, _) = ended(Fate::Fresh);
+        run.demand.dry_run = true;
+        let text = |run: &Run, proof: &Proof| {
+            let report = Report { run, ending: Ending::Dry, proof: Some(proof) };
+            (report.is_good(), report.text().contains("does not tell"))
+        };
+        // The API server may write under an id that no object has yet.
+        assert_eq!(text(&run, &found(State::Ours, false)), (true, true));
+        assert_eq!(text(&run, &found(State::Ours, true)), (false, false));
+        run.demand.until_key_id = Some("v2.b".to_owned());
+        assert_eq!(text(&run, &found(State::Ours, false)), (true, false));
     }
 
     #[test]
