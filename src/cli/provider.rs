@@ -254,6 +254,10 @@ fn report_socket(event: &SocketEvent, readiness: &Readiness) {
             readiness.set(Ok(()));
             warn!("the socket was removed or replaced; it is bound again");
         }
+        SocketEvent::Found => {
+            readiness.set(Ok(()));
+            info!("the socket is at its path again");
+        }
     }
 }
 

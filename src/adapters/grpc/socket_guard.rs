@@ -23,6 +23,8 @@ pub enum SocketEvent {
     Lost(BindError),
     /// The socket was bound again.
     Rebound,
+    /// The file is at its path again, as it was before.
+    Found,
 }
 
 /// Guards the socket file of a running server. Run it with [`SocketGuard::keep`].
@@ -70,7 +72,11 @@ impl SocketGuard {
             let Ok((file, rebound)) = checked else { return };
             self.file = Some(file);
             match rebound {
-                None => (),
+                None => {
+                    if reported.take().is_some() {
+                        report(SocketEvent::Found);
+                    }
+                }
                 Some(Ok(listener)) => {
                     reported = None;
                     // Fails only when the server has ended and does not need the listener.
@@ -175,6 +181,23 @@ mod tests {
         drop(other);
         let bound = next(&mut kept).await;
         assert!(matches!(bound, SocketEvent::Rebound), "{bound:?}");
+        kept.stop.cancel();
+        kept.keeping.await.unwrap();
+    }
+
+    /// A directory that was moved and moved back, or had no rights for a while.
+    #[tokio::test]
+    async fn notices_that_the_same_file_is_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut kept = kept(&directory);
+        let (path, away) = (kept.path.clone(), directory.path().join("away"));
+        fs::rename(&path, &away).unwrap();
+        let other = UnixListener::bind(&path).unwrap();
+        assert!(matches!(next(&mut kept).await, SocketEvent::Lost(_)));
+        fs::rename(&away, &path).unwrap();
+        drop(other);
+        let found = next(&mut kept).await;
+        assert!(matches!(found, SocketEvent::Found), "{found:?}");
         kept.stop.cancel();
         kept.keeping.await.unwrap();
     }
