@@ -33,9 +33,10 @@ pub(super) struct Knowledge {
     warned: Vec<KeyWarning>,
     /// When the read that gave the newest answer started. An outage is not an answer, a refusal is.
     answered: Option<Monotonic>,
-    /// When the read that gave the newest metadata started.
+    /// When the read that gave the newest metadata started. It knows the version that writes.
     read: Option<Monotonic>,
-    /// The version that the ring chose to write, and since when.
+    /// The version that the ring chose to write, and since when. Outages are left out: the time is
+    /// later by their length.
     due: Option<(KekVersion, Monotonic)>,
     /// The version that [`Self::note_writer`] last returned, and when.
     noted_writer: Option<(Writer, Monotonic)>,
@@ -80,11 +81,18 @@ impl Knowledge {
                 return Update::default();
             }
         };
-        self.read = Some(asked);
+        self.exclude_outage(now);
         self.evidence.metadata_read(Ok(()), now);
         let warnings = (self.warned != snapshot.warnings).then(|| snapshot.warnings.clone());
         self.warned.clone_from(&snapshot.warnings);
+        let latest = snapshot.latest;
         let changes = self.ring.observe(snapshot, now, wall);
+        // An answer of a lagging replica that does not know the version that writes tells nothing
+        // about that version.
+        let lags = changes.iter().any(|change| matches!(change, RingChange::Lagging { .. }));
+        if !lags || self.writer(now).is_ok_and(|writer| writer.version <= latest) {
+            self.read = Some(asked);
+        }
         self.note_due(now);
         Update { changes, warnings }
     }
@@ -111,6 +119,18 @@ impl Knowledge {
         match &self.noted_writer {
             Some((noted, since)) if noted == writer => now.since(*since),
             _ => Duration::ZERO,
+        }
+    }
+
+    /// Leaves the outage that ends at `now`, if there is one, out of the time for which the version
+    /// has been due.
+    fn exclude_outage(&mut self, now: Monotonic) {
+        let (Some((_, since)), Some(age)) = (&mut self.due, self.evidence.metadata_age(now)) else {
+            return;
+        };
+        if self.evidence.metadata_failure().is_some_and(|failure| failure.code().is_outage()) {
+            let began = now.before(age).max(*since);
+            *since = since.after(now.since(began));
         }
     }
 
@@ -144,8 +164,7 @@ impl Knowledge {
         Ok(proven.unwrap_or(due))
     }
 
-    /// Returns for how long `due` had been due at the last read of the metadata. The time does not
-    /// grow while the keeper does not answer.
+    /// Returns for how long `due` had been due at the last read of the metadata, without the outages.
     fn due_for(&self, due: &Writer, now: Monotonic) -> Duration {
         match (self.due, self.evidence.metadata_age(now)) {
             (Some((version, since)), Some(age)) if version == due.version => {
@@ -198,7 +217,8 @@ impl Knowledge {
         }
     }
 
-    /// Returns whether a read of the metadata that started at `since` or later has succeeded.
+    /// Returns whether a read of the metadata that started at `since` or later has succeeded, with an
+    /// answer that knows the version that writes.
     pub(super) fn is_read_since(&self, since: Monotonic) -> bool {
         self.read.is_some_and(|asked| asked >= since)
     }

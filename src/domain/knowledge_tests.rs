@@ -253,6 +253,43 @@ fn an_outage_does_not_count_against_a_new_version() {
     assert_eq!(writer.map(|writer| writer.version), Some(V1));
 }
 
+/// The keeper answers reads again before it wraps.
+#[test]
+fn an_outage_does_not_count_after_its_end() {
+    let mut known = seen_late();
+    let standing = |known: &mut Knowledge, second: u64| {
+        known.evidence.proof_made(V2, failure(Code::KeeperUnreachable), at(second));
+        let (standing, writer) = known.standing(at(second), OutagePolicy::KeepWriting);
+        (standing.kind().0, writer.map(|writer| writer.version))
+    };
+    for second in (102..600).step_by(2) {
+        record_read(&mut known, failure(Code::KeeperUnreachable), second);
+    }
+    reread(&mut known, 600);
+    assert_eq!(standing(&mut known, 600), (true, Some(V1)));
+    // From now on the time counts: 60 s in all.
+    reread(&mut known, 658);
+    assert_eq!(standing(&mut known, 658), (true, Some(V1)));
+    reread(&mut known, 662);
+    assert_eq!(standing(&mut known, 662).1, Some(V2));
+}
+
+#[test]
+fn an_answer_that_does_not_know_the_writer_confirms_nothing() {
+    let mut known = empty();
+    for second in [0, 100] {
+        record_read(&mut known, Ok(snapshot(&[0, 10])), second);
+        known.evidence.proof_made(V2, Ok(()), at(second));
+    }
+    assert_eq!(known.writer(at(100)).map(|writer| writer.version), Ok(V2));
+    record_read(&mut known, Ok(snapshot(&[0])), 110);
+    assert!(known.is_read_since(at(100)) && !known.is_read_since(at(110)));
+    // It may lag behind a version that does not write yet.
+    record_read(&mut known, Ok(snapshot(&[0, 10, 111])), 112);
+    record_read(&mut known, Ok(snapshot(&[0, 10])), 114);
+    assert!(known.is_read_since(at(114)));
+}
+
 #[test]
 fn proves_the_due_version_first_and_then_the_previous_one() {
     let known = seen_late();

@@ -274,6 +274,12 @@ impl KeyRing {
         }
     }
 
+    /// Returns whether the operator says which version `key_id` names (`--accept-key-id`).
+    #[must_use]
+    pub fn is_accepted(&self, key_id: &str) -> bool {
+        self.accepted.contains_key(key_id)
+    }
+
     /// Returns the incident while there is one: the key was replaced or rolled back.
     #[must_use]
     pub const fn incident(&self) -> Option<&KmsError> {

@@ -167,6 +167,16 @@ impl KeyService {
         let named = self.version_named(&sealed.key_id, deadline).await?;
         let written = self.ports().kek.version_of(&sealed.ciphertext)?;
         if named != written {
+            if self.watch.is_accepted(&sealed.key_id) {
+                return Err(KmsError::new(
+                    Code::KeyIdUnknown,
+                    format!(
+                        "--accept-key-id gives version {named} for the key id, and the ciphertext is of \
+                         version {written}"
+                    ),
+                    format!("give version {written} for this key id in --accept-key-id"),
+                ));
+            }
             return Err(KmsError::new(
                 Code::CiphertextRejected,
                 format!("the ciphertext is of key version {written}, but its key id names {named}"),

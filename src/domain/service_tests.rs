@@ -84,6 +84,15 @@ fn expect_unwraps(kek: &mut MockKek) {
 
 /// The service over `kek`, and its clock in seconds, which the test sets.
 fn service(kek: MockKek, policy: OutagePolicy) -> (KeyService, Arc<AtomicU64>) {
+    accepting(BTreeMap::new(), kek, policy)
+}
+
+/// The same for an operator that names the versions of these key ids.
+fn accepting(
+    accepted: BTreeMap<String, KekVersion>,
+    kek: MockKek,
+    policy: OutagePolicy,
+) -> (KeyService, Arc<AtomicU64>) {
     let seconds = Arc::new(AtomicU64::new(0));
     let mut clock = MockClock::new();
     let reading = Arc::clone(&seconds);
@@ -98,7 +107,7 @@ fn service(kek: MockKek, policy: OutagePolicy) -> (KeyService, Arc<AtomicU64>) {
     telemetry.expect_record().returning(|_| ());
     let ports =
         Ports { kek: Arc::new(kek), clock: Arc::new(clock), telemetry: Arc::new(telemetry) };
-    let ring = KeyRing::new(identity(), Duration::from_mins(1), BTreeMap::new());
+    let ring = KeyRing::new(identity(), Duration::from_mins(1), accepted);
     let watch = KeyWatch::new(ports, ring, policy, Duration::from_secs(30));
     (KeyService::new(Arc::new(watch), true), seconds)
 }
@@ -138,6 +147,24 @@ async fn decrypts_what_it_encrypted_under_the_announced_id() {
     assert_eq!((answer.key_id.as_str(), &announced.key_id), (id_of(1).as_str(), &answer.key_id));
     let opened = service.decrypt(stored(answer), soon()).await.unwrap();
     assert_eq!(opened.expose(), SEED);
+}
+
+/// The object is as it was written; only the flag is wrong.
+#[tokio::test]
+async fn a_wrong_version_of_an_accepted_key_id_is_told_as_such() {
+    let accepted = BTreeMap::from([("v1.old".to_owned(), version(2))]);
+    let (service, _) = accepting(accepted, correct_keeper(2), OutagePolicy::StopWrites);
+    observe(&service).await;
+    let written = service.encrypt(Plaintext::new(SEED.to_vec()), soon()).await.unwrap();
+    let moved = Sealed {
+        ciphertext: Ciphertext::new(vec![1, 0]).unwrap(),
+        key_id: "v1.old".to_owned(),
+        ..stored(written)
+    };
+    let error = service.decrypt(moved, soon()).await.unwrap_err();
+    assert_eq!(error.code(), Code::KeyIdUnknown);
+    let text = error.to_string();
+    assert!(text.contains("give version 1 for this key id in --accept-key-id"), "{text}");
 }
 
 #[tokio::test]
