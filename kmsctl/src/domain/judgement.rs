@@ -11,13 +11,8 @@ use vault_kube_kms::domain::key::KekVersion;
 use super::{
     finding::objects as objects_of,
     needs::Needs,
-    node::{Node, Role},
+    node::{Node, Role, SETTLED},
 };
-
-/// How long a node must have written with its version before the version before is certainly not
-/// written any more. An API server asks Status once a minute, and may go on with its seed for 3
-/// minutes after that.
-pub const SETTLED: Duration = Duration::from_mins(10);
 
 /// The name of the key for nodes whose version no stored object has, so that the kind of keeper is
 /// not known.

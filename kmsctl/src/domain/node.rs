@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use vault_kube_kms::domain::{key::KekVersion, time::UnixTime, view::VERSIONS_MAX};
 
+/// How long a node must have written with its version before the version before is certainly not
+/// written any more. An API server asks Status once a minute, and may go on with its seed for 3
+/// minutes after that.
+pub const SETTLED: Duration = Duration::from_mins(10);
+
 /// The use of a key version on one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {

@@ -266,7 +266,9 @@ fn state(view: &View) -> String {
     let phase = match view.phase {
         Phase::Takeover { version, .. } => Phase::Takeover { version, in_s: 0 },
         Phase::ApiServers { version, .. } => Phase::ApiServers { version, within_s: 0 },
-        Phase::Settling { version, .. } => Phase::Settling { version, in_s: 0 },
+        Phase::Settling { version, in_s } => {
+            Phase::Settling { version, in_s: in_s.map(|_seconds| 0) }
+        }
         ref phase => phase.clone(),
     };
     let findings = view.findings.iter().map(|finding| format!("{} {}", finding.name, finding.code));

@@ -86,9 +86,13 @@ pub(super) fn line(view: &View) -> String {
                 behind.join(", ")
             )
         }
-        Phase::Settling { version, in_s } => format!(
-            "Every node writes version {version}. No API server was asked (--api-server). In \
+        Phase::Settling { version, in_s: Some(in_s) } => format!(
+            "Every node writes version {version}. Not every API server was asked (--api-server). In \
              {in_s} s all of them write it."
+        ),
+        Phase::Settling { version, in_s: None } => format!(
+            "Every node writes version {version}. Not every API server was asked (--api-server), and \
+             it is not known since when each node writes it."
         ),
         Phase::Rewrite { version, left: None } => format!(
             "All write version {version}. Objects of older versions may be left; they were not \
@@ -160,7 +164,12 @@ fn next(view: &View, typed: &Typed) -> Vec<String> {
         Phase::Done { .. } => {
             vec![format!("{inventory}   # on a control-plane node; names the highest safe minimum")]
         }
-        Phase::Settling { in_s, .. } => vec![format!("sleep {in_s}; {}", typed.rotation)],
+        Phase::Settling { in_s: Some(in_s), .. } => {
+            vec![format!("sleep {in_s}; {}", typed.rotation)]
+        }
+        Phase::Settling { in_s: None, .. } => {
+            vec![format!("{} --api-server=URL   # once for each API server", typed.rotation)]
+        }
         Phase::Steady { .. } => vec!["nothing; docs/rotation.md says how to rotate".to_owned()],
         _ => vec![watch],
     }

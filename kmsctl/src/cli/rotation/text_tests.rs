@@ -18,12 +18,17 @@ fn shown(facts: &Facts) -> String {
 
 #[test]
 fn the_next_command_waits_until_all_api_servers_write() {
-    let view = View {
-        phase: Phase::Settling { version: 2, in_s: 500 },
-        ..View::of(&facts(vec![node(2)], vec![]))
-    };
-    let shown = page(&view, &Typed { rotation: "R".to_owned(), ..Typed::default() });
-    assert!(shown.ends_with("Next:\n  sleep 500; R"), "{shown}");
+    for (in_s, next) in [
+        (Some(500), "Next:\n  sleep 500; R"),
+        (None, "Next:\n  R --api-server=URL   # once for each API server"),
+    ] {
+        let view = View {
+            phase: Phase::Settling { version: 2, in_s },
+            ..View::of(&facts(vec![node(2)], vec![]))
+        };
+        let shown = page(&view, &Typed { rotation: "R".to_owned(), ..Typed::default() });
+        assert!(shown.ends_with(next), "{shown}");
+    }
 }
 
 #[test]

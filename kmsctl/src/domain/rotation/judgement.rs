@@ -6,10 +6,9 @@ use serde::Serialize;
 use vault_kube_kms::domain::time::UnixTime;
 
 use super::{
-    ApiServer, Asked, CLOCK_OFF_S, Facts, READ_INTERVAL_S, SETTLED_S, STATUS_INTERVAL_S,
-    STATUS_MISSED_S, Use,
+    ApiServer, Asked, CLOCK_OFF_S, Facts, READ_INTERVAL_S, STATUS_INTERVAL_S, STATUS_MISSED_S, Use,
 };
-use crate::domain::node::{KeyVersion, Node, Role};
+use crate::domain::node::{KeyVersion, Node, Role, SETTLED};
 
 /// How far the rotation is, on all nodes and API servers that answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -41,12 +40,14 @@ pub enum Phase {
         /// Seconds within which an API server with a healthy provider changes to it.
         within_s: u64,
     },
-    /// Every node writes the newest version. No API server was asked, and one may still be behind.
+    /// Every node writes the newest version. Fewer API servers were asked than there are nodes, and
+    /// another one may still be behind.
     Settling {
         /// The newest version.
         version: u32,
-        /// Seconds until every API server writes it.
-        in_s: u64,
+        /// Seconds until every API server writes it. `None` when it is not known since when a node
+        /// writes it.
+        in_s: Option<u64>,
     },
     /// All write the newest version. Objects of older versions are left, or were not counted.
     Rewrite {
@@ -68,13 +69,11 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Returns whether all nodes and API servers that answered write the newest version.
+    /// Returns whether all nodes that answered write the newest version, and so do the API servers:
+    /// those that answered, and by the time that has passed the others.
     #[must_use]
     pub const fn all_write_newest(&self) -> bool {
-        matches!(
-            self,
-            Self::Settling { .. } | Self::Rewrite { .. } | Self::Done { .. } | Self::Steady { .. }
-        )
+        matches!(self, Self::Rewrite { .. } | Self::Done { .. } | Self::Steady { .. })
     }
 }
 
@@ -211,20 +210,37 @@ fn phase(
             within.map(|(_, server)| STATUS_INTERVAL_S.saturating_sub(server.told_s_ago()));
         return Phase::ApiServers { version, within_s: within.max().unwrap_or(STATUS_INTERVAL_S) };
     }
-    let older = nodes.iter().flat_map(|(_, node)| &node.versions);
-    if !older.clone().any(|of| number(of) < version && of.role == Role::Reads) {
+    let mut older = nodes.iter().flat_map(|(_, node)| &node.versions);
+    if !older.any(|of| number(of) < version && of.role == Role::Reads) {
         return Phase::Steady { version };
     }
-    let created = older.filter(|of| number(of) == version).filter_map(|of| of.created).max();
-    let settled =
-        created.map(|at| UnixTime::from_secs(at.secs().saturating_add_unsigned(SETTLED_S)));
-    match (settled, facts.left) {
-        (Some(at), _) if facts.api_servers.is_empty() && at > facts.now => {
-            Phase::Settling { version, in_s: at.since(facts.now).as_secs() }
+    // Each node has an API server of its own.
+    if facts.api_servers.len() < facts.nodes.len() {
+        let all = nodes.iter().map(|(_, node)| settles_in(node, facts.now));
+        let in_s = all.reduce(|a, b| Some(a?.max(b?))).flatten();
+        if in_s != Some(0) {
+            return Phase::Settling { version, in_s };
         }
-        (_, Some(0)) => Phase::Done { version },
-        (_, left) => Phase::Rewrite { version, left },
     }
+    match facts.left {
+        Some(0) => Phase::Done { version },
+        left => Phase::Rewrite { version, left },
+    }
+}
+
+/// Returns the seconds until the API server of `node` certainly writes the version of `node`. `None`
+/// when it is not known since when the node writes it.
+///
+/// A node may write late, such as after an outage of its keeper. So the age of the version counts only
+/// for a provider that does not say for how long it has written.
+fn settles_in(node: &Node, now: UnixTime) -> Option<u64> {
+    if let Some(since) = node.writing_s {
+        return Some(SETTLED.as_secs().saturating_sub(since));
+    }
+    let writes = node.writes()?;
+    let from = writes.writes_from.or(writes.created)?;
+    let settled = from.secs().saturating_add_unsigned(SETTLED.as_secs());
+    Some(UnixTime::from_secs(settled).since(now).as_secs())
 }
 
 /// Returns the newest version that has two key ids.

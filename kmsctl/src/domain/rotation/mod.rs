@@ -25,10 +25,6 @@ pub const STATUS_INTERVAL_S: u64 = 60;
 /// API server stops writing 180 s after the last Status with success.
 pub const STATUS_MISSED_S: u64 = 150;
 
-/// The time after the creation of a version, in seconds, after which every API server writes with it
-/// (`docs/rotation.md`).
-pub const SETTLED_S: u64 = 600;
-
 /// The difference between two clocks, in seconds, from which it is reported.
 pub const CLOCK_OFF_S: u64 = 5;
 
