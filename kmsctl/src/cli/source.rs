@@ -147,6 +147,22 @@ pub(super) fn with_slashes(prefix: &str) -> String {
     }
 }
 
+/// Checks that the source `name` has objects below `prefix`. A source of which nothing is read would
+/// need no version, and everything in it would be readable.
+///
+/// # Errors
+/// `no-objects` when `counted`, the number of objects that were found there, is 0.
+pub(super) fn check_prefix(name: &str, prefix: &str, counted: u64) -> Result<(), Problem> {
+    if counted > 0 {
+        return Ok(());
+    }
+    Err(Problem::new(
+        "no-objects",
+        format!("{name} has no objects below {prefix}"),
+        "check --etcd-prefix, and that this is the etcd or the snapshot of this cluster",
+    ))
+}
+
 async fn read(path: &Path) -> Result<Plaintext, Problem> {
     let file = path.to_owned();
     let read = spawn_blocking(move || read_in_time(&file, FILE_MAX, Kinds::PlainOrPipe)).await;

@@ -76,8 +76,9 @@ impl Needs {
     }
 }
 
-/// Returns why it is not known which version the objects of a group need.
-fn doubt(group: &Group) -> Option<String> {
+/// Returns why it is not known which version the objects of a group need. `None` when it is known.
+#[must_use]
+pub fn doubt(group: &Group) -> Option<String> {
     match (group.state, &group.claim) {
         (State::Unreadable, _) => Some("are unreadable".to_owned()),
         (State::Ours, Some(claim)) => match group.version_of_key_id() {

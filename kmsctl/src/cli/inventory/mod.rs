@@ -18,7 +18,7 @@ use self::list::{List, Listed};
 use super::{
     outcome::{self, Outcome},
     progress::Progress,
-    source::{Source, SourceArgs},
+    source::{Source, SourceArgs, check_prefix},
 };
 use crate::{
     adapters::{snapshot::SnapshotFile, statusz::StatuszNode},
@@ -141,7 +141,11 @@ pub(super) async fn run(args: Args) -> Result<Outcome, Problem> {
     };
     let (read, unread) = read_main(&args, &main, &prefixes, &mut list).await?;
     if read.tally.objects() == 0 && list.is_none() {
-        return Err(no_objects(&read.name, &prefixes.join(" or ")));
+        return Err(Problem::new(
+            "no-objects",
+            format!("{} has no objects below {}", read.name, prefixes.join(" or ")),
+            "check --etcd-prefix and --resource",
+        ));
     }
     let mut backups = Vec::new();
     for (path, file) in backup_files {
@@ -211,20 +215,6 @@ impl Report {
     }
 }
 
-fn no_objects(name: &str, prefixes: &str) -> Problem {
-    Problem::new(
-        "no-objects",
-        format!("{name} has no objects below {prefixes}"),
-        "check --etcd-prefix and --resource",
-    )
-}
-
-/// Checks that objects were counted below `prefix`, unless only some resources are read. An etcd or
-/// a backup of which nothing is read would need no version.
-fn check_prefix(args: &Args, name: &str, prefix: &str, counted: u64) -> Result<(), Problem> {
-    if counted == 0 && args.resources.is_empty() { Err(no_objects(name, prefix)) } else { Ok(()) }
-}
-
 /// Asks the nodes for their states, all at once.
 async fn nodes(named: &[StatuszNode]) -> Result<Vec<(String, Node)>, Problem> {
     StatuszNode::distinct(named)?;
@@ -274,7 +264,9 @@ async fn read_main(
             revision = Some(objects.revision());
             name = objects.name();
         }
-        check_prefix(args, &name, prefix, tally.objects().saturating_sub(before))?;
+        if args.resources.is_empty() {
+            check_prefix(&name, prefix, tally.objects().saturating_sub(before))?;
+        }
     }
     Ok((Read { name, tally }, unread))
 }
@@ -300,18 +292,25 @@ async fn read_snapshot(
         let before = read.tally.objects();
         let mut objects = file.objects(prefix.as_bytes()).await?;
         count(&mut objects, prefix, &args.resources, &mut read.tally, list).await?;
-        check_prefix(args, &read.name, prefix, read.tally.objects().saturating_sub(before))?;
+        if args.resources.is_empty() {
+            check_prefix(&read.name, prefix, read.tally.objects().saturating_sub(before))?;
+        }
     }
     Ok(read)
 }
 
 /// Counts all objects of a source whose keys are below `prefix`.
+///
+/// # Errors
+/// `no-objects` when there is none. When the source cannot be read.
 pub(super) async fn count_all(
     objects: &mut dyn Objects,
     prefix: &str,
     tally: &mut Tally,
 ) -> Result<(), Problem> {
-    count(objects, prefix, &[], tally, &mut None).await
+    let before = tally.objects();
+    count(objects, prefix, &[], tally, &mut None).await?;
+    check_prefix(&objects.name(), prefix, tally.objects().saturating_sub(before))
 }
 
 /// Counts the objects of a source whose keys are below `prefix`. Leaves out objects of other

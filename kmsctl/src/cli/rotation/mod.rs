@@ -26,9 +26,9 @@ use super::{
 use crate::{
     adapters::{api_server::metrics::ApiServerMetrics, statusz::StatuszNode},
     domain::{
-        node::Node,
+        node::{KeyVersion, Node},
         problem::Problem,
-        rotation::{ApiServer, Asked, Facts, Phase, View, left},
+        rotation::{ApiServer, Asked, Facts, Left, Phase, View},
         tally::Tally,
     },
     ports::source::Source,
@@ -192,22 +192,15 @@ async fn counted(source: &SourceArgs, mut facts: Facts) -> Result<View, Problem>
         count_all(&mut objects, prefix, &mut tally).await?;
         revision = Some(objects.revision());
     }
-    facts.left = match facts.newest_key_id() {
-        Some(key_id) => left_in(&tally, key_id, source.overrides())?,
-        None => None,
-    };
+    facts.left = facts.newest().and_then(|newest| left_in(&tally, newest, source.overrides()));
     Ok(View::of(&facts))
 }
 
-/// Returns how many of the counted objects are not under `key_id`. `None` when others may be: in the
-/// etcd of `overrides`.
-fn left_in(tally: &Tally, key_id: &str, overrides: Option<&str>) -> Result<Option<u64>, Problem> {
-    if tally.objects() == 0 {
-        let remedy = "check --etcd-servers and --etcd-prefix";
-        return Err(Problem::new("no-objects", "etcd has no objects below the prefix", remedy));
-    }
-    let left = left(tally, key_id);
-    Ok(Some(left).filter(|left| *left > 0 || overrides.is_none()))
+/// Returns which of the counted objects are not shown to be under the version `newest`. `None` when
+/// all are, and others may be left in the etcd of `overrides`.
+fn left_in(tally: &Tally, newest: &KeyVersion, overrides: Option<&str>) -> Option<Left> {
+    let left = Left::of(tally, newest);
+    (left != Left::default() || overrides.is_none()).then_some(left)
 }
 
 /// Shows the view until the rotation is complete.
@@ -314,22 +307,41 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{
-        place::DEFAULT_PREFIX,
-        tally::tests::{key_id, ours},
+    use crate::{
+        adapters::snapshot::{SnapshotFile, tests::database},
+        domain::{
+            place::DEFAULT_PREFIX,
+            rotation::tests::node,
+            tally::tests::{key_id, ours},
+        },
     };
 
     #[test]
     fn nothing_is_left_only_where_all_objects_were_counted() {
-        let (old, new) = (key_id(1, "a"), key_id(2, "a"));
+        let other = Some("/secrets#https://127.0.0.1:1");
+        let newest = KeyVersion { key_id: key_id(2, "a"), ..node(2).versions.remove(0) };
         let mut tally = Tally::default();
-        let problem = left_in(&tally, &new, None).unwrap_err();
-        assert_eq!(problem.code, "no-objects", "a wrong prefix");
         let key = b"/registry/secrets/a/b";
-        tally.add(key, DEFAULT_PREFIX, &ours(&new, "vault:v2:AA"), 1).unwrap();
-        assert_eq!(left_in(&tally, &new, None), Ok(Some(0)));
-        assert_eq!(left_in(&tally, &new, Some("/secrets#https://127.0.0.1:1")), Ok(None));
-        tally.add(key, DEFAULT_PREFIX, &ours(&old, "vault:v1:AA"), 1).unwrap();
-        assert_eq!(left_in(&tally, &new, Some("/secrets#https://127.0.0.1:1")), Ok(Some(1)));
+        tally.add(key, DEFAULT_PREFIX, &ours(&newest.key_id, "vault:v2:AA"), 1).unwrap();
+        assert_eq!(left_in(&tally, &newest, None), Some(Left::default()));
+        assert_eq!(left_in(&tally, &newest, other), None);
+        tally.add(key, DEFAULT_PREFIX, &ours(&key_id(1, "a"), "vault:v1:AA"), 1).unwrap();
+        assert_eq!(left_in(&tally, &newest, other), Some(Left { older: 1, unknown: 0 }));
+    }
+
+    /// A wrong prefix is not a prefix below which nothing is left.
+    #[tokio::test]
+    async fn each_prefix_has_objects() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        std::fs::write(&path, database(4096, 4, &[("/kubernetes.io/pods/a/b", Some(b"{}"))]))
+            .unwrap();
+        let file = SnapshotFile::open(&path).await.unwrap();
+        let mut tally = Tally::default();
+        for (prefix, code) in [("/kubernetes.io/", None), ("/openshft.io/", Some("no-objects"))] {
+            let mut objects = file.objects(prefix.as_bytes()).await.unwrap();
+            let counted = count_all(&mut objects, prefix, &mut tally).await;
+            assert_eq!(counted.err().map(|problem| problem.code), code, "{prefix}");
+        }
     }
 }

@@ -2,7 +2,10 @@
 
 use crate::{
     cli::table::{Column, table},
-    domain::rotation::{ApiServerRow, NodeRow, Phase, View, offset},
+    domain::{
+        finding::objects,
+        rotation::{ApiServerRow, NodeRow, Phase, View, offset},
+    },
 };
 
 const NODE_COLUMNS: &[Column] = &[
@@ -94,12 +97,8 @@ pub(super) fn line(view: &View) -> String {
             "Every node writes version {version}. Not every API server was asked (--api-server), and \
              it is not known since when each node writes it."
         ),
-        Phase::Rewrite { version, left: None } => format!(
-            "All write version {version}. Objects of older versions may be left; they were not \
-             counted."
-        ),
-        Phase::Rewrite { version, left: Some(left) } => {
-            format!("All write version {version}. {left} objects are left under older versions.")
+        Phase::Rewrite { version, left, unknown } => {
+            format!("All write version {version}. {}", left_over(*left, *unknown))
         }
         Phase::Done { version } => {
             format!("All write version {version}. No object is left under an older version.")
@@ -116,6 +115,23 @@ pub(super) fn line(view: &View) -> String {
         (true, 0, _) => format!("{what} But see below."),
         (_, silent, _) => format!("{what} No answer from {silent}: see below."),
     }
+}
+
+/// Returns what is left of older versions, in words.
+fn left_over(left: Option<u64>, unknown: Option<u64>) -> String {
+    let Some(left) = left else {
+        return "Objects of older versions may be left; they were not counted.".to_owned();
+    };
+    let mut parts = Vec::new();
+    if left > 0 {
+        let are = if left == 1 { "is" } else { "are" };
+        parts.push(format!("{} {are} left under older versions.", objects(left)));
+    }
+    if let Some(unknown) = unknown.filter(|unknown| *unknown > 0) {
+        let need = if unknown == 1 { "needs" } else { "need" };
+        parts.push(format!("It is not known which version {} {need}.", objects(unknown)));
+    }
+    parts.join(" ")
 }
 
 fn named<'a>(nodes: impl Iterator<Item = &'a NodeRow>) -> String {

@@ -2,7 +2,7 @@ use super::text::*;
 use crate::domain::{
     node::{Fault, Node},
     rotation::{
-        Facts, Phase, View,
+        Facts, Left, Phase, View,
         tests::{facts, node, server, silent, waiting},
     },
 };
@@ -38,6 +38,24 @@ fn the_state_counts_who_did_not_answer() {
     silent(&mut facts.api_servers[0], "api-server-unreachable");
     let line = line(&View::of(&facts));
     assert!(line.ends_with("No answer from 2: see below."), "{line}");
+}
+
+#[test]
+fn the_state_says_what_is_left() {
+    for (older, unknown, says) in [
+        (1, 0, "1 object is left under older versions."),
+        (2, 0, "2 objects are left under older versions."),
+        (0, 1, "It is not known which version 1 object needs."),
+        (
+            2,
+            3,
+            "2 objects are left under older versions. It is not known which version 3 objects need.",
+        ),
+    ] {
+        let left = Some(Left { older, unknown });
+        let view = View::of(&Facts { left, ..facts(vec![node(2)], vec![]) });
+        assert_eq!(line(&view), format!("All write version 2. {says}"));
+    }
 }
 
 #[test]
@@ -84,5 +102,8 @@ fn the_page_when_all_write_the_new_version() {
 
 #[test]
 fn the_page_when_no_object_is_left() {
-    insta::assert_snapshot!(shown(&Facts { left: Some(0), ..facts(vec![node(2)], vec![]) }));
+    insta::assert_snapshot!(shown(&Facts {
+        left: Some(Left::default()),
+        ..facts(vec![node(2)], vec![])
+    }));
 }

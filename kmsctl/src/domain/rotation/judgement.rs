@@ -6,7 +6,8 @@ use serde::Serialize;
 use vault_kube_kms::domain::time::UnixTime;
 
 use super::{
-    ApiServer, Asked, CLOCK_OFF_S, Facts, READ_INTERVAL_S, STATUS_INTERVAL_S, STATUS_MISSED_S, Use,
+    ApiServer, Asked, CLOCK_OFF_S, Facts, Left, READ_INTERVAL_S, STATUS_INTERVAL_S,
+    STATUS_MISSED_S, Use,
 };
 use crate::domain::node::{KeyVersion, Node, Role, SETTLED};
 
@@ -55,6 +56,9 @@ pub enum Phase {
         version: u32,
         /// The objects that are stored under older versions. `None` when they were not counted.
         left: Option<u64>,
+        /// The objects for which it is not known which version they need. `None` when they were not
+        /// counted.
+        unknown: Option<u64>,
     },
     /// All write the newest version, and no object is left under an older version.
     Done {
@@ -223,8 +227,12 @@ fn phase(
         }
     }
     match facts.left {
-        Some(0) => Phase::Done { version },
-        left => Phase::Rewrite { version, left },
+        Some(Left { older: 0, unknown: 0 }) => Phase::Done { version },
+        left => Phase::Rewrite {
+            version,
+            left: left.map(|left| left.older),
+            unknown: left.map(|left| left.unknown),
+        },
     }
 }
 

@@ -8,7 +8,8 @@ pub(crate) mod tests;
 use vault_kube_kms::domain::time::UnixTime;
 
 use super::{
-    node::Node,
+    needs::doubt,
+    node::{KeyVersion, Node},
     problem::Problem,
     tally::{State, Tally},
 };
@@ -63,12 +64,32 @@ pub struct Asked<T> {
     pub answer: Result<T, Problem>,
 }
 
-/// Returns the number of objects of vault-kube-kms that are stored under another id than `key_id`.
-#[must_use]
-pub fn left(tally: &Tally, key_id: &str) -> u64 {
-    let old =
-        tally.groups().filter(|(_, group, _)| group.state == State::Ours && group.key_id != key_id);
-    old.map(|(_, _, count)| count.objects).fold(0, u64::saturating_add)
+/// The objects that are not shown to be stored under the newest version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// The objects under an older version, of any plugin, and the objects of vault-kube-kms under
+    /// another key id.
+    pub older: u64,
+    /// The objects for which it is not known which version they need, such as unreadable ones.
+    pub unknown: u64,
+}
+
+impl Left {
+    /// Returns which objects of `tally` are left when `newest` is the newest version.
+    #[must_use]
+    pub fn of(tally: &Tally, newest: &KeyVersion) -> Self {
+        let mut left = Self::default();
+        for (_, group, count) in tally.groups() {
+            let has_other_id = group.state == State::Ours && group.key_id != newest.key_id;
+            let is_older = group.claim.as_ref().is_some_and(|of| of.version < newest.version);
+            if doubt(group).is_some() {
+                left.unknown = left.unknown.saturating_add(count.objects);
+            } else if has_other_id || is_older {
+                left.older = left.older.saturating_add(count.objects);
+            }
+        }
+        left
+    }
 }
 
 /// All that was asked at one time.
@@ -80,17 +101,17 @@ pub struct Facts {
     pub api_servers: Vec<Asked<ApiServer>>,
     /// The version that must be reached, when the operator named one.
     pub expected: Option<u32>,
-    /// The objects that are stored under older versions, when they were counted.
-    pub left: Option<u64>,
+    /// The objects that are left under older versions, when they were counted.
+    pub left: Option<Left>,
     /// The time on this machine.
     pub now: UnixTime,
 }
 
 impl Facts {
-    /// Returns the key id of the newest version that a node knows.
+    /// Returns the newest version that a node knows.
     #[must_use]
-    pub fn newest_key_id(&self) -> Option<&str> {
+    pub fn newest(&self) -> Option<&KeyVersion> {
         let known = self.nodes.iter().filter_map(|node| node.answer.as_ref().ok()?.newest());
-        known.max_by_key(|version| version.version).map(|version| version.key_id.as_str())
+        known.max_by_key(|version| version.version)
     }
 }
