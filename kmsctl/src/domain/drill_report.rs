@@ -8,7 +8,7 @@ use super::keeper_facts::KeeperFacts;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// Every seed was unwrapped, and every object of the sample was opened.
+    /// Every seed that was tested was unwrapped, and every object of the sample was opened.
     Readable,
     /// Some objects cannot be read.
     Unreadable,
@@ -109,6 +109,8 @@ pub struct Report {
     pub keeper: KeeperFacts,
     /// How objects were chosen for opening.
     pub sample: String,
+    /// The resource whose objects were tested. `None` when all were.
+    pub resource: Option<String>,
     /// The sums.
     pub totals: Totals,
     /// The versions of the key.
@@ -127,18 +129,32 @@ impl Report {
         self.totals.unreadable.saturating_sub(listed)
     }
 
-    /// Returns the result in one sentence.
+    /// Returns the result in one sentence, and which objects it is about if not about all.
     #[must_use]
     pub fn sentence(&self) -> String {
+        match (&self.resource, self.verdict) {
+            (Some(resource), Verdict::Readable | Verdict::Unreadable) => {
+                format!("{} Only objects of {resource} were tested.", self.finding())
+            }
+            _ => self.finding(),
+        }
+    }
+
+    fn finding(&self) -> String {
         let totals = &self.totals;
+        let is_of_all = self.resource.is_none() && totals.other == 0;
         match self.verdict {
             Verdict::Readable if totals.opened < totals.tested => format!(
                 "No failure was found: {} of {} seeds unwrapped, and a sample of {} of {} objects opened. The others were not opened.",
                 totals.seeds_unwrapped, totals.seeds, totals.opened, totals.tested
             ),
             Verdict::Readable => format!(
-                "Everything is readable: {} of {} seeds unwrapped, {} of {} objects opened.",
-                totals.seeds_unwrapped, totals.seeds, totals.opened, totals.tested
+                "{} is readable: {} of {} seeds unwrapped, {} of {} objects opened.",
+                if is_of_all { "Everything" } else { "Everything that was tested" },
+                totals.seeds_unwrapped,
+                totals.seeds,
+                totals.opened,
+                totals.tested
             ),
             Verdict::Unreadable => {
                 let needs = match self.versions.missing.as_slice() {
@@ -159,11 +175,18 @@ impl Report {
         }
     }
 
-    /// Returns what the drill does not show. Empty when it shows all.
+    /// Returns what the drill does not show.
     #[must_use]
     pub fn limits(&self) -> Vec<String> {
         let totals = &self.totals;
         let mut limits = Vec::new();
+        if self.verdict != Verdict::Damaged {
+            limits.push(format!(
+                "Only keys below {} were read. Not seen: {}other prefixes, and resources in another etcd (--etcd-servers-overrides).",
+                self.snapshot.prefixes.join(" and "),
+                if self.resource.is_some() { "other resources, " } else { "" },
+            ));
+        }
         if totals.other > 0 {
             limits.push(format!(
                 "{} objects are of other providers: this drill does not test them.",

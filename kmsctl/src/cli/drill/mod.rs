@@ -8,6 +8,7 @@ use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::ValueEnum;
 use futures_util::{StreamExt as _, stream};
+use serde::Serialize;
 use vault_kube_kms::{
     adapters::system::{atomic_file, clock::SystemClock},
     domain::{error::KmsError, time::UnixTime},
@@ -18,7 +19,7 @@ use self::list::UnreadableList;
 use super::{
     outcome::{self, Outcome},
     progress::Progress,
-    source::with_slashes,
+    source::{check_prefix, with_slashes},
 };
 use crate::{
     adapters::{
@@ -185,9 +186,22 @@ pub(super) async fn run(args: Args) -> Result<Outcome, Problem> {
     Ok(if report.verdict == Verdict::Readable { Outcome::Good } else { Outcome::Bad })
 }
 
+/// The report for machines, with the words of the other forms.
+#[derive(Serialize)]
+struct Answer<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    result: String,
+    limits: Vec<String>,
+}
+
 fn json(report: &Report) -> Result<String, Problem> {
-    serde_json::to_string_pretty(report)
-        .map_err(|error| Problem::new("internal", error, "report this as a bug"))
+    serde_json::to_string_pretty(&Answer {
+        report,
+        result: report.sentence(),
+        limits: report.limits(),
+    })
+    .map_err(|error| Problem::new("internal", error, "report this as a bug"))
 }
 
 fn empty_report(args: &Args, facts: &Facts, began: UnixTime) -> Report {
@@ -215,6 +229,7 @@ fn empty_report(args: &Args, facts: &Facts, began: UnixTime) -> Report {
         } else {
             format!("the newest {} of each resource under each seed", args.sample)
         },
+        resource: args.resource.clone(),
         totals: Totals::default(),
         versions: KeyVersions::default(),
         groups: Vec::new(),
@@ -308,12 +323,8 @@ async fn walk(
         if ended.is_err() {
             break;
         }
-        if read == before && args.resource.is_none() {
-            return Err(Problem::new(
-                "no-objects",
-                format!("{} has no objects below {root}", args.snapshot.display()),
-                "check --etcd-prefix, and that the snapshot is of this cluster",
-            ));
+        if args.resource.is_none() {
+            check_prefix(&objects.name(), &root, read.saturating_sub(before))?;
         }
     }
     drop(progress);
@@ -427,6 +438,57 @@ mod tests {
         assert_eq!(args(&[]).unwrap().sample(), Sample::Newest(10));
         assert_eq!(args(&["--sample=1"]).unwrap().sample(), Sample::Newest(1));
         assert!(args(&["--sample=0"]).is_err(), "it would open nothing and say readable");
+    }
+
+    /// Text, page and JSON say the same.
+    #[test]
+    fn each_form_names_what_was_left_out() {
+        let facts =
+            Facts { name: "db".to_owned(), size: 1, sha256: String::new(), digest: Digest::Fits };
+        let everything = "Everything is readable: 1 of 1 seeds unwrapped, 2 of 2 objects opened.";
+        let tested = "Everything that was tested is readable: 1 of 1 seeds unwrapped, 2 of 2 objects opened.";
+        let only = format!("{tested} Only objects of secrets were tested.");
+        let prefixes = "--etcd-prefix=kubernetes.io,openshift.io";
+        for (flags, other, result, limit) in [
+            (
+                &["--all"][..],
+                0,
+                everything,
+                "Only keys below /registry/ were read. Not seen: other prefixes",
+            ),
+            (&["--all"], 1, tested, "1 objects are of other providers"),
+            (
+                &["--all", "--resource=secrets"],
+                0,
+                only.as_str(),
+                "Not seen: other resources, other prefixes",
+            ),
+            (
+                &["--all", prefixes],
+                0,
+                everything,
+                "below /kubernetes.io/ and /openshift.io/ were read.",
+            ),
+        ] {
+            let totals = Totals {
+                tested: 2,
+                opened: 2,
+                seeds: 1,
+                seeds_unwrapped: 1,
+                other,
+                ..Totals::default()
+            };
+            let report = Report {
+                verdict: Verdict::Readable,
+                totals,
+                ..empty_report(&args(flags).unwrap(), &facts, UnixTime::default())
+            };
+            let forms =
+                [text::text(&report), page::page(&report).into_string(), json(&report).unwrap()];
+            for form in forms {
+                assert!(form.contains(result) && form.contains(limit), "{flags:?}: {form}");
+            }
+        }
     }
 
     /// No object has a seed.

@@ -161,6 +161,7 @@ mod tests {
                 ..KeeperFacts::default()
             },
             sample: String::new(),
+            resource: None,
             totals: Totals { unreadable: 3, ..Totals::default() },
             versions: KeyVersions::default(),
             groups: Vec::new(),
@@ -177,6 +178,15 @@ mod tests {
         let page = page(&report("<script>alert(1)</script>")).into_string();
         assert!(!page.contains("<script"), "{page}");
         assert!(page.contains("&lt;script&gt;") && page.contains("and 2 more"), "{page}");
+    }
+
+    #[test]
+    fn names_the_resource_when_only_one_was_tested() {
+        let totals = Totals { tested: 10, opened: 10, ..Totals::default() };
+        let report = Report { verdict: Verdict::Readable, totals, ..report("x") };
+        let page = page(&Report { resource: Some("secrets".to_owned()), ..report }).into_string();
+        assert!(!page.contains("Everything is readable"), "{page}");
+        assert!(page.contains("Only objects of secrets were tested."), "{page}");
     }
 
     #[test]
