@@ -35,6 +35,7 @@ type drilled struct {
 		Objects, Opened, Unreadable int
 	}
 	Failures []struct{ Object, Reason, Cause string }
+	Result   string
 }
 
 // drill runs the command and returns its report.
@@ -165,6 +166,9 @@ func TestADrill(t *testing.T) {
 		report := drill(t, good, file, "--sample=1", "--resource=secrets", "--config="+settings)
 		report.Totals.Clear++ // Secrets alone are never in clear here.
 		requireGood(t, report, report.Totals.Seeds)
+		if !strings.HasSuffix(report.Result, " Only objects of secrets were tested.") {
+			t.Error(report.Result)
+		}
 	})
 	t.Run("of a plugin", func(t *testing.T) {
 		requireGood(t, drill(t, good, file, "--all", "--plugin="+c.plugin.Endpoint, "--provider="+cluster.Provider), all)

@@ -130,7 +130,17 @@ func TestTheViewOfARotation(t *testing.T) {
 	if counted := view(good, etcd); counted.Phase != "rewrite" || counted.Left == nil || *counted.Left < 2 {
 		t.Errorf("before the migration: %+v", counted)
 	}
+	// The API servers are not named, and a node has not written version 2 for ten minutes.
+	onlyNodes := slices.DeleteFunc(slices.Clone(flags), func(flag string) bool { return !strings.HasPrefix(flag, "--node=") })
+	var settling rotationView
+	ctl(t, bad, slices.Concat([]string{"rotation", "--output=json", etcd}, onlyNodes)...).answer(t, &settling)
+	if settling.Phase != "settling" || settling.InS < 1 || settling.InS > 600 {
+		t.Errorf("without the API servers: %+v", settling)
+	}
 	c.api.migrate(t)
+	if wrong := ctl(t, noAnswer, slices.Concat(flags, []string{etcd, "--etcd-prefix=registry,regstry"})...); !strings.Contains(wrong.stderr, "has no objects below /regstry/") {
+		t.Error(wrong.stderr)
+	}
 	if done := view(good, etcd); done.Phase != "done" {
 		t.Errorf("after the migration: %+v", done)
 	}
