@@ -39,7 +39,14 @@ const PROVIDER: Tree = Tree {
         ),
         (
             "adapters",
-            &["domain", "ports", "adapters::SELF", "adapters::connections", "adapters::rfc3339"],
+            &[
+                "domain",
+                "ports",
+                "adapters::SELF",
+                "adapters::atomic_file",
+                "adapters::connections",
+                "adapters::rfc3339",
+            ],
             Crates::Any,
         ),
         ("config", &["domain", "ports", "adapters", "config"], Crates::Any),

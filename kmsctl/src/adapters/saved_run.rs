@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use vault_kube_kms::adapters::system::atomic_file;
+use vault_kube_kms::adapters::atomic_file;
 
 use crate::domain::{problem::Problem, rewrite::Run};
 

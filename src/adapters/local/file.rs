@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::{
-    adapters::system::atomic_file,
+    adapters::atomic_file,
     domain::{
         error::{Code, KmsError},
         key::KekVersion,

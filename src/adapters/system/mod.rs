@@ -1,6 +1,5 @@
 //! Outbound: files, clocks, memory, systemd and the sandbox of the machine.
 
-pub mod atomic_file;
 pub mod bounded_file;
 pub mod clock;
 pub mod hardening;

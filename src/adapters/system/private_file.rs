@@ -16,8 +16,8 @@ use rustix::{
 use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
-use super::{atomic_file, sandbox};
-use crate::{domain::secret::Secret, ports::file::PrivateFile};
+use super::sandbox;
+use crate::{adapters::atomic_file, domain::secret::Secret, ports::file::PrivateFile};
 
 /// The largest file that is read, in bytes.
 const SIZE_MAX: u64 = 65_536;

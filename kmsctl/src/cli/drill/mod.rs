@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 use vault_kube_kms::{
-    adapters::system::{atomic_file, clock::SystemClock},
+    adapters::{atomic_file, system::clock::SystemClock},
     domain::{error::KmsError, time::UnixTime},
     ports::clock::Clock,
 };
