@@ -12,6 +12,7 @@
 #   MOUNT      transit   mount of the Transit engine
 #   KEY        kubernetes
 #   ROLE       vault-kube-kms    name of the AppRole and of the policy
+#   AUTH_MOUNT approle   mount of the AppRole
 #   TOKEN_TTL  1h
 #   CIDRS      (none)    networks from which the role may log in, with commas between them
 #   WRAP_TTL   (none)    such as 10m: secret-id holds a token that wraps the secret ID, for
@@ -20,24 +21,26 @@ set -eu
 umask 077
 directory=$1
 cli=${CLI:-vault} mount=${MOUNT:-transit} key=${KEY:-kubernetes} role=${ROLE:-vault-kube-kms}
-wrap=${WRAP_TTL:-}
+auth=${AUTH_MOUNT:-approle} wrap=${WRAP_TTL:-}
 
 have() { "$cli" "$1" list -format=json | grep -qF "\"$2/\""; }
-# Prints a policy of this folder with the chosen names.
+# Prints a policy of this folder with the chosen names. It replaces whole paths only: in a folder that
+# `vault-kube-kmsctl init` wrote, the policy has the names already.
 policy() {
-    sed -e "s|transit/\([a-z]*\)/kubernetes|$mount/\1/$key|" \
-        -e "s|/role/vault-kube-kms/|/role/$role/|" "$(dirname "$0")/$1"
+    sed -e "s|\"transit/\([a-z]*\)/kubernetes\"|\"$mount/\1/$key\"|" \
+        -e "s| transit/keys/kubernetes,| $mount/keys/$key,|" \
+        -e "s|\"auth/approle/role/vault-kube-kms/|\"auth/$auth/role/$role/|" "$(dirname "$0")/$1"
 }
 
 have secrets "$mount" || "$cli" secrets enable -path="$mount" transit
-have auth approle || "$cli" auth enable approle
+have auth "$auth" || "$cli" auth enable -path="$auth" approle
 # Keeps an existing key and its settings.
 "$cli" read "$mount/keys/$key" >/dev/null 2>&1 ||
     "$cli" write -f "$mount/keys/$key" type=aes256-gcm96
 text=$(policy policy.hcl)
 printf '%s\n' "$text" | "$cli" policy write "$role" -
-"$cli" read "auth/approle/role/$role" >/dev/null 2>&1 ||
-    "$cli" write "auth/approle/role/$role" token_policies="$role" token_ttl="${TOKEN_TTL:-1h}" \
+"$cli" read "auth/$auth/role/$role" >/dev/null 2>&1 ||
+    "$cli" write "auth/$auth/role/$role" token_policies="$role" token_ttl="${TOKEN_TTL:-1h}" \
         token_max_ttl=0 token_bound_cidrs="${CIDRS:-}" secret_id_bound_cidrs="${CIDRS:-}"
 if [ -n "$wrap" ]; then
     text=$(policy policy-issuer.hcl)
@@ -48,11 +51,11 @@ mkdir -p "$directory"
 for name in role-id secret-id; do
     rm -f "$directory/$name"
 done
-"$cli" read -field=role_id "auth/approle/role/$role/role-id" >"$directory/role-id"
+"$cli" read -field=role_id "auth/$auth/role/$role/role-id" >"$directory/role-id"
 if [ -n "$wrap" ]; then
-    "$cli" write -f -wrap-ttl="$wrap" -field=wrapping_token "auth/approle/role/$role/secret-id"
+    "$cli" write -f -wrap-ttl="$wrap" -field=wrapping_token "auth/$auth/role/$role/secret-id"
 else
-    "$cli" write -f -field=secret_id "auth/approle/role/$role/secret-id"
+    "$cli" write -f -field=secret_id "auth/$auth/role/$role/secret-id"
 fi >"$directory/secret-id"
 chmod 0400 "$directory/role-id" "$directory/secret-id"
 echo "$directory: role-id and secret-id are written; give them to the user of vault-kube-kms"

@@ -83,29 +83,31 @@ func TestSetupGrantsWhatIsNeededAndNothingElse(t *testing.T) {
 }
 
 // TestSetupWrapsSecretIDs expects that a wrapped secret ID works, and that the issuer's policy allows only new
-// wrapped secret IDs.
+// wrapped secret IDs. The role is at a mount of its own.
 func TestSetupWrapsSecretIDs(t *testing.T) {
 	t.Parallel()
 	bao, name := sharedBao(t), parts.RandomName()
-	dir := setUp(t, "vault", name, "WRAP_TTL=5m")
-	start(t, append(setUpFlags(t, name, dir), "--approle-secret-id-wrapped"))
+	mount := name + "/nodes"
+	dir := setUp(t, "vault", name, "WRAP_TTL=5m", "AUTH_MOUNT="+mount)
+	flags := append(setUpFlags(t, name, dir), "--approle-secret-id-wrapped", "--auth-mount="+mount)
+	start(t, flags)
 
 	made, err := bao.LogInAs(name + "-issuer")
 	must(t, err)
-	issuer, path := bao.As(made), "auth/approle/role/"+name+"/secret-id"
+	issuer, path := bao.As(made), "auth/"+mount+"/role/"+name+"/secret-id"
 	token, err := issuer.Wrap("POST", path, nil)
 	must(t, err)
 	must(t, os.Chmod(filepath.Join(dir, "secret-id"), 0o600))
 	must(t, os.WriteFile(filepath.Join(dir, "secret-id"), []byte(token), 0o600))
-	start(t, append(setUpFlags(t, name, dir), "--approle-secret-id-wrapped"))
+	start(t, flags)
 
 	suite.RequireDenied(t, issuer, [][2]string{
 		{"POST", path},
 		{"GET", path + "?list=true"},
-		{"POST", "auth/approle/role/" + name + "/custom-secret-id"},
+		{"POST", "auth/" + mount + "/role/" + name + "/custom-secret-id"},
 		{"POST", path + "/lookup"},
-		{"GET", "auth/approle/role/" + name},
-		{"POST", "auth/approle/role/" + name},
+		{"GET", "auth/" + mount + "/role/" + name},
+		{"POST", "auth/" + mount + "/role/" + name},
 		{"GET", name + "/keys/" + name},
 		{"POST", name + "/encrypt/" + name},
 	}...)
