@@ -47,7 +47,7 @@ pub fn files(answers: &Answers) -> Result<Vec<File>, Problem> {
     let mut files = Vec::new();
     if let Some(policy) = answers.policy() {
         files.push(file("1-keeper/policy.hcl", &policy));
-        if answers.is_approle() {
+        if answers.has_script() {
             files.push(File { is_program: true, ..file("1-keeper/setup.sh", SETUP) });
             files.push(file("1-keeper/policy-issuer.hcl", POLICY_ISSUER));
         }

@@ -10,10 +10,13 @@ mod tests;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use vault_kube_kms::config::{
-    catalogue::Catalogue,
-    settings::{self, Settings},
-    sources::Sources,
+use vault_kube_kms::{
+    adapters::vault::key_path::Namespace,
+    config::{
+        catalogue::Catalogue,
+        settings::{self, Settings},
+        sources::Sources,
+    },
 };
 
 use crate::domain::problem::Problem;
@@ -97,6 +100,26 @@ impl Answers {
         self.value("keeper") == "vault" && self.value("auth-method") == "approle"
     }
 
+    /// Returns whether `setup.sh` can make all that the keeper needs. It makes key and role in one
+    /// namespace.
+    #[must_use]
+    pub fn has_script(&self) -> bool {
+        self.is_approle() && self.namespace() == self.auth_namespace()
+    }
+
+    /// Returns the namespace of the key.
+    fn namespace(&self) -> Namespace {
+        Namespace::parse(&self.value("vault-namespace")).unwrap_or_default()
+    }
+
+    /// Returns the namespace of the login and of its policy.
+    fn auth_namespace(&self) -> Namespace {
+        match self.value("vault-auth-namespace").as_str() {
+            "" => self.namespace(),
+            given => Namespace::parse(given).unwrap_or_default(),
+        }
+    }
+
     /// Returns the value of a flag of the provider: the answer, or the default.
     #[must_use]
     pub fn value(&self, flag: &str) -> String {
@@ -117,10 +140,15 @@ impl Answers {
     }
 
     /// Returns the flag that is missing or wrong, and why, in the provider's words. `None` when the
-    /// provider accepts all.
+    /// provider accepts all, and a policy can give it access to the key.
     #[must_use]
     pub fn wrong_flag(&self) -> Option<(String, String)> {
-        let errors = Settings::read(&Sources::collect(&self.arguments(), [])).err()?;
+        let sources = Sources::collect(&self.arguments(), []);
+        let without_policy = || {
+            let is_needed = self.value("keeper") == "vault";
+            is_needed.then(|| settings::policy(&sources).err()).flatten()
+        };
+        let errors = Settings::read(&sources).err().or_else(without_policy)?;
         let error = errors.first()?;
         Some((error.flag.clone(), error.to_string()))
     }

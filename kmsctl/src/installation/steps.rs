@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
+use vault_kube_kms::adapters::vault::key_path::Namespace;
 
 use super::{Answers, Begin, ENCRYPTION_CONFIG, Form, SETTINGS_DIRECTORY};
 
@@ -130,29 +131,8 @@ fn keeper(answers: &Answers) -> Step {
                 .to_owned(),
             local_key(&answers.value("local-key-file")),
         )
-    } else if answers.is_approle() {
-        let (mount, key) = key_path(answers);
-        (
-            "Set VAULT_ADDR and VAULT_TOKEN (an administrator's token) before. The script makes the \
-             Transit engine, the key, the policy and the AppRole, and keeps what exists. Each further \
-             node gets a secret ID of its own: run it again with another directory."
-                .to_owned(),
-            vec![format!("MOUNT={mount} KEY={key} 1-keeper/setup.sh credentials")],
-        )
     } else {
-        let (mount, key) = key_path(answers);
-        (
-            format!(
-                "Set VAULT_ADDR and VAULT_TOKEN (an administrator's token) before. Then give the \
-                 policy to the role of the login {}, as docs/authentication.md shows.",
-                answers.value("auth-method")
-            ),
-            vec![
-                format!("vault secrets enable -path={mount} transit"),
-                format!("vault write -f {mount}/keys/{key} type=aes256-gcm96"),
-                "vault policy write vault-kube-kms 1-keeper/policy.hcl".to_owned(),
-            ],
-        )
+        at_vault(answers)
     };
     Step {
         id: StepId::Keeper,
@@ -161,6 +141,79 @@ fn keeper(answers: &Answers) -> Step {
         why,
         commands,
     }
+}
+
+/// Returns why, and the commands for Vault or `OpenBao`. They name each place where the provider looks.
+fn at_vault(answers: &Answers) -> (String, Vec<String>) {
+    let (mount, key) = key_path(answers);
+    let is_given = |flag: &str| answers.flags.contains_key(flag);
+    let in_namespaces = is_given("vault-namespace") || is_given("vault-auth-namespace");
+    let within = |namespace: &Namespace| match namespace.as_str() {
+        _ if !in_namespaces => String::new(),
+        namespace => format!("VAULT_NAMESPACE={namespace} "),
+    };
+    let (there, at_login) = (within(&answers.namespace()), within(&answers.auth_namespace()));
+    let auth_mount = answers.value("auth-mount");
+    let auth_mount = auth_mount.trim_matches('/');
+    let mut why = connection(answers);
+    if answers.has_script() {
+        why.push_str(
+            "The script makes the Transit engine, the key, the policy and the AppRole, and keeps what \
+             exists. Each further node gets a secret ID of its own: run it again with another \
+             directory.",
+        );
+        let mut command = format!("{there}MOUNT={mount} KEY={key} ");
+        if !auth_mount.is_empty() {
+            let _infallible = write!(command, "AUTH_MOUNT={auth_mount} ");
+        }
+        if answers.value("approle-secret-id-wrapped") == "true" {
+            command.push_str("WRAP_TTL=10m ");
+            why.push_str(
+                " The file secret-id holds a wrapping token: start the provider with it within ten \
+                 minutes.",
+            );
+        }
+        if is_given("approle-role-id") {
+            why.push_str(
+                " Set --approle-role-id in 2-provider to the role ID that the script writes, if they \
+                 differ.",
+            );
+        }
+        return (why, vec![format!("{command}1-keeper/setup.sh credentials")]);
+    }
+    let _infallible = write!(
+        why,
+        "Leave out what exists. Then give the policy to the role of the login {}",
+        answers.value("auth-method")
+    );
+    if !auth_mount.is_empty() {
+        let _infallible = write!(why, " at auth/{auth_mount}");
+    }
+    if in_namespaces {
+        let _infallible = write!(why, " in the namespace {}", answers.auth_namespace());
+    }
+    why.push_str(", as docs/authentication.md shows.");
+    let commands = vec![
+        format!("{there}vault secrets enable -path={mount} transit"),
+        format!("{there}vault write -f {mount}/keys/{key} type=aes256-gcm96"),
+        format!("{at_login}vault policy write vault-kube-kms 1-keeper/policy.hcl"),
+    ];
+    (why, commands)
+}
+
+/// Returns the sentence that names the variables of the CLI.
+fn connection(answers: &Answers) -> String {
+    let mut variables = vec!["VAULT_ADDR"];
+    for (flag, variable) in [
+        ("tls-ca-file", "VAULT_CACERT (the keeper's certificate authority)"),
+        ("tls-sni", "VAULT_TLS_SERVER_NAME (the value of --tls-sni)"),
+        ("tls-client-cert-file", "VAULT_CLIENT_CERT and VAULT_CLIENT_KEY (a client certificate)"),
+    ] {
+        if answers.flags.contains_key(flag) {
+            variables.push(variable);
+        }
+    }
+    format!("Set {} and VAULT_TOKEN (an administrator's token) before. ", variables.join(", "))
 }
 
 /// Returns the commands that make the embedded keeper's key, as the user of the service.
@@ -181,18 +234,43 @@ fn local_key(path: &str) -> Vec<String> {
 /// Returns the mount and the name of the key.
 fn key_path(answers: &Answers) -> (String, String) {
     let path = answers.value("vault-key-path");
-    path.split_once("/keys/").map_or_else(
+    let (mount, key) = path.rsplit_once("/keys/").map_or_else(
         || (answers.value("transit-mount"), answers.value("transit-key")),
         |(mount, key)| (mount.to_owned(), key.to_owned()),
-    )
+    );
+    (mount.trim_matches('/').to_owned(), key)
+}
+
+/// A file that a node needs in the directory of the settings.
+struct Credential {
+    /// Its name where it was made.
+    name: String,
+    /// Its path on the node, as its flag names it.
+    path: String,
 }
 
 /// Returns the files that a node needs in the directory of the settings, as their flags name them.
-fn credentials(answers: &Answers) -> Vec<String> {
-    let flags = answers.flags.iter();
-    let paths =
-        flags.filter_map(|(_, value)| Some((value, value.strip_prefix(SETTINGS_DIRECTORY)?)));
-    paths.filter(|(_, rest)| rest.starts_with('/')).map(|(path, _)| path.clone()).collect()
+fn credentials(answers: &Answers) -> Vec<Credential> {
+    let is_there = |path: &str| {
+        path.strip_prefix(SETTINGS_DIRECTORY).is_some_and(|rest| rest.starts_with('/'))
+    };
+    // The provider itself writes this file.
+    let is_needed = |flag: &str| flag != "approle-secret-id-cache";
+    let flags = answers.flags.iter().filter(|(flag, path)| is_needed(flag) && is_there(path));
+    let credential = |(flag, path): (&String, &String)| {
+        let name = match flag.as_str() {
+            // setup.sh gives these names.
+            "approle-role-id-path" => "role-id",
+            "approle-secret-id-path" => "secret-id",
+            _ => file_name(path),
+        };
+        Credential { name: name.to_owned(), path: path.clone() }
+    };
+    flags.map(credential).collect()
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
 }
 
 /// Returns the files that the step "provider" puts on a node, each with the file of the installation
@@ -208,30 +286,38 @@ pub fn provider_files(answers: &Answers) -> Vec<(Option<String>, String)> {
         }
     };
     let settings = (Some(from.to_owned()), to.to_owned());
-    let credentials = credentials(answers).into_iter().map(|path| (None, path));
+    let credentials = credentials(answers).into_iter().map(|of| (None, of.path));
     std::iter::once(settings).chain(credentials).collect()
 }
 
 fn provider(answers: &Answers) -> Step {
-    let source = |path: &String| {
-        let name = path.rsplit('/').next().unwrap_or_default().to_owned();
-        // setup.sh calls it so.
-        if name == "approle-secret-id" {
-            ("secret-id".to_owned(), path.clone())
-        } else {
-            (name, path.clone())
+    let needed = credentials(answers);
+    let names: Vec<&str> = needed.iter().map(|of| of.name.as_str()).collect();
+    let mut copy = String::new();
+    if !names.is_empty() {
+        let _infallible =
+            write!(copy, "Copy this directory and the files {} to the node", names.join(", "));
+        let authority = answers.value("tls-ca-file");
+        if needed.iter().any(|of| of.path == authority) {
+            let name = file_name(&authority);
+            let _infallible = write!(copy, "; {name} is the keeper's certificate authority");
         }
-    };
-    let needed: Vec<(String, String)> = credentials(answers).iter().map(source).collect();
-    let names: Vec<&str> = needed.iter().map(|(name, _)| name.as_str()).collect();
-    let copy = if names.is_empty() {
-        String::new()
-    } else {
-        format!(
-            "Copy this directory and the files {} to the node; ca.pem is the keeper's certificate \
-             authority. Type the commands where they are. ",
-            names.join(", ")
-        )
+        copy.push_str(". Type the commands where they are. ");
+    }
+    let mut directories: Vec<_> = needed
+        .iter()
+        .filter_map(|of| of.path.rsplit_once('/'))
+        .map(|(directory, _)| directory)
+        .filter(|directory| *directory != SETTINGS_DIRECTORY)
+        .collect();
+    directories.sort_unstable();
+    directories.dedup();
+    let directories =
+        directories.into_iter().map(|directory| format!("install -d -m 0755 {directory}"));
+    // The commands that put the credentials on the node, as the user and with the mode of `options`.
+    let install = |options: &str| -> Vec<String> {
+        let files = needed.iter().map(|of| format!("install {options} {} {}", of.name, of.path));
+        directories.chain(files).collect()
     };
     let (why, commands) = match answers.form {
         Form::StaticPod => {
@@ -241,11 +327,7 @@ fn provider(answers: &Answers) -> Step {
                 "systemd-tmpfiles --create vault-kube-kms.conf".to_owned(),
                 format!("install -d -m 0755 {SETTINGS_DIRECTORY}"),
             ];
-            let files = needed.iter();
-            commands
-                .extend(files.map(|(name, path)| {
-                    format!("install -o 65532 -g 65532 -m 0400 {name} {path}")
-                }));
+            commands.extend(install("-o 65532 -g 65532 -m 0400"));
             commands.push(
                 "install -m 0600 2-provider/vault-kube-kms.yaml /etc/kubernetes/manifests"
                     .to_owned(),
@@ -262,11 +344,7 @@ fn provider(answers: &Answers) -> Step {
                 MAKE_USER.to_owned(),
                 "systemd-tmpfiles --create vault-kube-kms.conf".to_owned(),
             ];
-            let files = needed.iter();
-            commands
-                .extend(files.map(|(name, path)| {
-                    format!("install -o vault-kube-kms -m 0600 {name} {path}")
-                }));
+            commands.extend(install("-o vault-kube-kms -m 0600"));
             commands.push(format!(
                 "install -m 0640 -g vault-kube-kms 2-provider/vault-kube-kms.env {SETTINGS_DIRECTORY}"
             ));

@@ -1,3 +1,5 @@
+mod keeper;
+
 use std::{collections::BTreeMap, fs, path::Path};
 
 use k8s_openapi::api::core::v1::Pod;
