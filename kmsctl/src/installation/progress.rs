@@ -1,6 +1,6 @@
 //! How far an installation is on one node.
 
-use std::path::Path;
+use std::{fmt::Write as _, path::Path};
 
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
@@ -85,9 +85,25 @@ pub fn progress(answers: &Answers, facts: &Facts) -> Vec<Progress> {
             StepId::Rewrite => rewritten(&reaches),
             StepId::Only => reached(&reaches, Stage::Only, facts),
         };
-        Progress { step: step.id, title: step.title, state, why, commands: step.commands }
+        let mut commands = step.commands;
+        if step.id == StepId::Rewrite {
+            demand_key_id(facts, &mut commands);
+        }
+        Progress { step: step.id, title: step.title, state, why, commands }
     });
     all.collect()
+}
+
+/// Lets the command end only when every object is under the key id that this node writes.
+fn demand_key_id(facts: &Facts, commands: &mut [String]) {
+    let Ok(Status { key_id, .. }) = &facts.status else { return };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    if let [command] = commands
+        && !key_id.is_empty()
+        && key_id.chars().all(plain)
+    {
+        let _infallible = write!(command, " --until-key-id={key_id}");
+    }
 }
 
 /// Returns the step to do next. `None` when all are done.

@@ -47,6 +47,8 @@ const INSTALL_PROGRAM: &str = "install -m 0755 vault-kube-kms /usr/local/bin/vau
 const INSTALL_USER: &str =
     "install -m 0644 2-provider/sysusers.conf /etc/sysusers.d/vault-kube-kms.conf";
 const MAKE_USER: &str = "systemd-sysusers vault-kube-kms.conf";
+/// Here are the manifest and the certificates for etcd.
+const ONCE_ON_A_NODE: &str = "once for the cluster, on a control-plane node";
 const EACH: &str = "on each control-plane node";
 
 /// Returns the steps for `answers`.
@@ -79,7 +81,8 @@ pub fn steps(answers: &Answers) -> Vec<Step> {
              as patches/kube-apiserver0+json.yaml shows."
         } else {
             "New and changed objects are encrypted. The API server reads the changed file by itself \
-             within a minute (--encryption-provider-config-automatic-reload)."
+             (--encryption-provider-config-automatic-reload), and looks for a change once a minute. \
+             Wait two minutes after the last node."
         }
         .to_owned(),
         commands: stage("2-write.yaml", patch),
@@ -87,14 +90,18 @@ pub fn steps(answers: &Answers) -> Vec<Step> {
     steps.push(Step {
         id: StepId::Rewrite,
         title: "Every object is stored again",
-        at: ONCE,
-        why:
-            "Objects from before are still in their old form. This stores each of them again. When \
-              it says that nothing is left, no object is in clear text."
-                .to_owned(),
+        at: ONCE_ON_A_NODE,
+        why: "Type it at the earliest two minutes after the last API server got the stage above. \
+              Objects from before are still in their old form. This stores each of them again, and \
+              then reads from etcd how each one is stored. Do not go on before it says that nothing \
+              is left and shows what it read from etcd: without etcd it cannot see an object in clear \
+              text, and the next step makes such objects unreadable. If the API server has no such \
+              manifest, give --etcd-servers and the certificates for etcd instead."
+            .to_owned(),
         commands: vec![format!(
-            "vault-kube-kmsctl rewrite --resource={}",
-            answers.resources.join(",")
+            "vault-kube-kmsctl rewrite --resource={} --api-server-manifest={}",
+            answers.resources.join(","),
+            super::API_SERVER_MANIFEST
         )],
     });
     steps.push(Step {

@@ -341,6 +341,34 @@ fn says_which_steps_are_done() {
     }
 }
 
+/// Only etcd shows an object in clear text. An API server that has not yet read the second stage has
+/// nothing to store again, and 3-only.yaml then makes the objects in clear text unreadable.
+#[test]
+fn the_rewrite_reads_etcd_and_waits_for_the_api_servers() {
+    let answers = example(Form::StaticPod);
+    let command = "vault-kube-kmsctl rewrite --resource=secrets \
+                   --api-server-manifest=/etc/kubernetes/manifests/kube-apiserver.yaml";
+    let all = steps(&answers);
+    let step = |id| all.iter().find(|step| step.id == id).unwrap();
+    assert_eq!(step(StepId::Rewrite).commands, [command]);
+    assert!(step(StepId::Rewrite).at.contains("control-plane node"));
+    for said in ["nothing is left", "from etcd", "two minutes"] {
+        assert!(step(StepId::Rewrite).why.contains(said), "{said}");
+    }
+    assert!(step(StepId::Write).why.contains("two minutes"), "{}", step(StepId::Write).why);
+
+    let typed = |key_id: &str| {
+        let status = Status { healthz: "ok".to_owned(), key_id: key_id.to_owned() };
+        let facts = Facts { status: Ok(status), ..node("3-api-server/2-write.yaml") };
+        next(&progress(&answers, &facts)).unwrap().commands.join("\n")
+    };
+    assert_eq!(typed("v1.x_-"), format!("{command} --until-key-id=v1.x_-"));
+    // The text is pasted into a shell.
+    for strange in ["", "a;b", "$(id)", "a\nb"] {
+        assert_eq!(typed(strange), command);
+    }
+}
+
 /// A mounted file or socket is never seen again after it was replaced, and a directory that is not
 /// mounted is the most frequent fault (kubernetes/kubeadm#640, kubernetes/cloud-provider-openstack#1313).
 #[test]
