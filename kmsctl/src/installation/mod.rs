@@ -10,13 +10,10 @@ mod tests;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use vault_kube_kms::{
-    adapters::vault::key_path::Namespace,
-    config::{
-        catalogue::Catalogue,
-        settings::{self, Settings},
-        sources::Sources,
-    },
+use vault_kube_kms::config::{
+    catalogue::Catalogue,
+    settings::{self, Settings},
+    sources::Sources,
 };
 
 use crate::domain::problem::Problem;
@@ -107,16 +104,16 @@ impl Answers {
         self.is_approle() && self.namespace() == self.auth_namespace()
     }
 
-    /// Returns the namespace of the key.
-    fn namespace(&self) -> Namespace {
-        Namespace::parse(&self.value("vault-namespace")).unwrap_or_default()
+    /// Returns the namespace of the key. The root namespace is the empty text.
+    fn namespace(&self) -> String {
+        namespace(&self.value("vault-namespace"))
     }
 
-    /// Returns the namespace of the login and of its policy.
-    fn auth_namespace(&self) -> Namespace {
+    /// Returns the namespace of the login and of its policy. The root namespace is the empty text.
+    fn auth_namespace(&self) -> String {
         match self.value("vault-auth-namespace").as_str() {
             "" => self.namespace(),
-            given => Namespace::parse(given).unwrap_or_default(),
+            given => namespace(given),
         }
     }
 
@@ -242,5 +239,13 @@ impl Answers {
             return None;
         }
         settings::policy(&Sources::collect(&self.arguments(), [])).ok()
+    }
+}
+
+/// Returns a namespace in the form in which the provider sends it.
+fn namespace(text: &str) -> String {
+    match text.trim_matches('/') {
+        "root" => String::new(),
+        name => name.to_owned(),
     }
 }

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use vault_kube_kms::adapters::vault::key_path::Namespace;
 
 use super::{Answers, Begin, ENCRYPTION_CONFIG, Form, SETTINGS_DIRECTORY};
 
@@ -155,9 +154,8 @@ fn at_vault(answers: &Answers) -> (String, Vec<String>) {
     let (mount, key) = key_path(answers);
     let is_given = |flag: &str| answers.flags.contains_key(flag);
     let in_namespaces = is_given("vault-namespace") || is_given("vault-auth-namespace");
-    let within = |namespace: &Namespace| match namespace.as_str() {
-        _ if !in_namespaces => String::new(),
-        namespace => format!("VAULT_NAMESPACE={namespace} "),
+    let within = |namespace: &str| {
+        if in_namespaces { format!("VAULT_NAMESPACE={namespace} ") } else { String::new() }
     };
     let (there, at_login) = (within(&answers.namespace()), within(&answers.auth_namespace()));
     let auth_mount = answers.value("auth-mount");
@@ -197,7 +195,9 @@ fn at_vault(answers: &Answers) -> (String, Vec<String>) {
         let _infallible = write!(why, " at auth/{auth_mount}");
     }
     if in_namespaces {
-        let _infallible = write!(why, " in the namespace {}", answers.auth_namespace());
+        let namespace = answers.auth_namespace();
+        let shown = if namespace.is_empty() { "root" } else { &namespace };
+        let _infallible = write!(why, " in the namespace {shown}");
     }
     why.push_str(", as docs/authentication.md shows.");
     let commands = vec![

@@ -1,4 +1,4 @@
-mod keeper;
+mod keeper_tests;
 
 use std::{collections::BTreeMap, fs, path::Path};
 

@@ -6,7 +6,6 @@ use std::{os::unix::fs::PermissionsExt as _, path::PathBuf, process::Command};
 use vault_kube_kms::config::settings;
 
 use super::*;
-use crate::adapters::installation;
 
 /// Records each call with its namespace, has nothing yet, and keeps the policies.
 const CLI: &str = r#"#!/bin/sh
@@ -40,6 +39,11 @@ impl Told {
     }
 }
 
+fn write_with_mode(path: &Path, text: &str, mode: u32) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
 /// Types `commands` in `directory`, or in the new installation of `answers`.
 fn typed(commands: &[String], directory: Result<PathBuf, &Answers>) -> Told {
     let place = tempfile::tempdir().unwrap();
@@ -47,12 +51,14 @@ fn typed(commands: &[String], directory: Result<PathBuf, &Answers>) -> Told {
     for directory in [&programs, &kept] {
         fs::create_dir(directory).unwrap();
     }
-    let cli = programs.join("vault");
-    fs::write(&cli, CLI).unwrap();
-    fs::set_permissions(&cli, fs::Permissions::from_mode(0o700)).unwrap();
+    write_with_mode(&programs.join("vault"), CLI, 0o700);
     let directory = directory.unwrap_or_else(|answers| {
         let directory = place.path().join("installation");
-        installation::write(&directory, &files(answers).unwrap()).unwrap();
+        for file in files(answers).unwrap() {
+            let path = directory.join(file.path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            write_with_mode(&path, &file.text, if file.is_program { 0o700 } else { 0o600 });
+        }
         directory
     });
     let mut shell = Command::new("/bin/sh");
