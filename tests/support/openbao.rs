@@ -86,7 +86,12 @@ impl OpenBao {
                 if process.try_wait().unwrap().is_some() {
                     return None;
                 }
-                let Ok(ca) = fs::read(&ca) else { continue };
+                let Ok(ca) = fs::read_to_string(&ca) else { continue };
+                // The server may not have written all of it yet.
+                if !ca.trim_end().ends_with("-----END CERTIFICATE-----") {
+                    continue;
+                }
+                let ca = ca.into_bytes();
                 let admin = Admin::new(&format!("https://127.0.0.1:{port}"), ROOT_TOKEN, Some(ca));
                 if admin.is_ready().await {
                     return Some(admin);
