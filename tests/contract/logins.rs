@@ -156,3 +156,45 @@ async fn reports_a_used_wrapping_token_and_does_not_send_it_again() {
         assert_eq!(asked, (1 + unwraps, unwraps), "{fault:?}");
     }
 }
+
+/// Returns faults that lose the answer to the first unwrap. The next look-ups, `count` in number,
+/// find a sealed keeper.
+fn lost_in_an_outage(lost: Fault, count: usize) -> Vec<(&'static str, Fault)> {
+    let no_fault = Fault::Delay(Duration::ZERO);
+    let sealed = std::iter::repeat_n((LOOKUP, Fault::sealed()), count);
+    [(LOOKUP, no_fault), (UNWRAP, lost)].into_iter().chain(sealed).collect()
+}
+
+/// A failed look-up does not say that the token was used.
+#[tokio::test]
+async fn uses_a_wrapping_token_after_an_outage_that_began_during_its_unwrap() {
+    for lost in [Fault::Reset, Fault::html_502(), Fault::error(500, "internal error")] {
+        let (stand_in, subject) = wrapped(&lost_in_an_outage(lost.clone(), 6)).await;
+        let error = subject.kek.describe(within(&subject, SOON)).await.unwrap_err();
+        assert_ne!(error.code(), WRAPPING_TOKEN_USED, "{lost:?}: {error}");
+        heals(&subject, Duration::from_secs(30)).await;
+        let sent = (stand_in.requests_for(UNWRAP), stand_in.requests_for(LOGIN));
+        assert_eq!(sent, (2, 1), "{lost:?}");
+    }
+}
+
+/// The provider itself used up the token, so the error names the lost answer.
+#[tokio::test]
+async fn names_the_lost_answer_when_the_outage_ends_and_the_token_is_used() {
+    for count in [0, 6] {
+        let (stand_in, subject) = wrapped(&lost_in_an_outage(Fault::ResetAfter, count)).await;
+        let reported = async {
+            loop {
+                let error = subject.kek.describe(within(&subject, SOON)).await.unwrap_err();
+                if error.code() == WRAPPING_TOKEN_USED {
+                    return error;
+                }
+                subject.clock().sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let reported = tokio::time::timeout(Duration::from_secs(30), reported).await;
+        let error = reported.expect("the used token is found out");
+        assert!(error.cause().contains("the answer was lost"), "{error}");
+        assert_eq!(stand_in.requests_for(UNWRAP), 1);
+    }
+}

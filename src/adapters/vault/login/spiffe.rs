@@ -164,10 +164,13 @@ impl SpiffeX509 {
 #[async_trait]
 impl LoginMethod for SpiffeX509 {
     async fn materials(&self) -> Result<Vec<Material>, KmsError> {
-        // Without a certificate the agent's problem is the cause, and not the connection's.
-        let certificate = self.identity.certificate().await?;
+        let certificate = self.identity.certificate().await;
         // `run` may not have presented the first certificate yet. It reports a failure.
-        if let Ok(Some(end)) = self.present(&certificate) {
+        let presented = certificate.as_ref().map(|certificate| self.present(certificate));
+        // What is presented now is no change that ends the wait for the next attempt, whatever is
+        // wrong with it.
+        let materials = self.cert.materials().await;
+        if let Ok(Ok(Some(end))) = presented {
             let late = self.requests.clock.wall().since(end).as_secs();
             if late > 0 {
                 return Err(KmsError::new(
@@ -177,7 +180,8 @@ impl LoginMethod for SpiffeX509 {
                 ));
             }
         }
-        self.cert.materials().await
+        // Without a certificate the agent's problem is the cause, and not the connection's.
+        certificate.and(materials)
     }
 
     /// The lease cannot be renewed: the server renews a token only over a connection with the
@@ -195,3 +199,7 @@ impl LoginMethod for SpiffeX509 {
         tokio::join!(self.identity.follow(), self.present_each());
     }
 }
+
+#[cfg(test)]
+#[path = "spiffe_tests.rs"]
+mod tests;

@@ -91,9 +91,7 @@ impl TokenFile {
         settings: &TokenFileSettings,
         files: &LoginFiles<'_>,
     ) -> Self {
-        let unwrapper = settings
-            .wrapped
-            .then(|| Unwrapper { requests: Arc::clone(&requests), wrapped: &TOKEN });
+        let unwrapper = settings.wrapped.then(|| Unwrapper::new(Arc::clone(&requests), &TOKEN));
         Self {
             requests,
             file: CredentialFile::open(settings.file(), files),

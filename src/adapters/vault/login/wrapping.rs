@@ -1,13 +1,13 @@
 //! Unwraps a credential (response wrapping). Unwraps each token once, and only if the expected
 //! endpoint created it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use http::Method;
 
 use super::{
-    port::LoginFailure,
+    port::{CredentialDigest, LoginFailure},
     requests::{Ask, Requests},
 };
 use crate::{
@@ -43,16 +43,22 @@ pub(super) struct Wrapped {
 #[derive(Debug)]
 pub(super) struct Unwrapper {
     pub(super) requests: Arc<Requests>,
-    pub(super) wrapped: &'static Wrapped,
+    wrapped: &'static Wrapped,
+    /// The last token to whose unwrap no answer came, and why.
+    lost: Mutex<Option<(CredentialDigest, String)>>,
 }
 
 impl Unwrapper {
+    pub(super) const fn new(requests: Arc<Requests>, wrapped: &'static Wrapped) -> Self {
+        Self { requests, wrapped, lost: Mutex::new(None) }
+    }
+
     /// Returns what `token` wraps, and what the keeper knows about the wrapping. Uses up the token.
     /// Logs an alert if the token was used before: its user has the credential.
     ///
     /// # Errors
     /// Returns [`LoginFailure::Refused`] with [`vocabulary::WRAPPING_TOKEN_USED`] if the keeper
-    /// says that the token was used or has expired, or if the answer was lost. Returns
+    /// says that the token was used or has expired. Returns
     /// [`LoginFailure::Refused`] with [`Code::CredentialUnreadable`] if the token wraps something
     /// else. Returns [`LoginFailure::Failed`] for any other reason. In the last two cases the token
     /// can still be used.
@@ -60,22 +66,11 @@ impl Unwrapper {
         &self,
         token: &Secret,
     ) -> Result<(WrappingData, T), LoginFailure> {
-        self.unwrapped(token).await.inspect_err(|failure| {
-            let (LoginFailure::Refused(error) | LoginFailure::Failed(error)) = failure;
-            if error.code() == vocabulary::WRAPPING_TOKEN_USED {
-                let (code, cause, remedy) = (error.code().as_str(), error.cause(), error.remedy());
-                let what = self.wrapped.what;
-                tracing::error!(code, cause, remedy, "ALERT: the {what} may be stolen");
-            }
-        })
-    }
-
-    async fn unwrapped<T: Expected>(
-        &self,
-        token: &Secret,
-    ) -> Result<(WrappingData, T), LoginFailure> {
         let Wrapped { flag, what, is_expected, remedy } = self.wrapped;
-        let wrapping = self.look_up(token).await?;
+        let wrapping = match self.look_up(token).await {
+            Err(LoginFailure::Refused(error)) => return Err(self.used(token, error)),
+            looked_up => looked_up?,
+        };
         if !is_expected(&wrapping.creation_path, &self.requests.namespace, &self.requests.mount) {
             return Err(LoginFailure::Refused(KmsError::new(
                 Code::CredentialUnreadable,
@@ -90,10 +85,39 @@ impl Unwrapper {
             // The intermediary may have forwarded the request, so the keeper may have executed
             // it.
             Err(Failure::Lost(error) | Failure::Intermediary { error, .. }) => {
-                Err(self.after_loss(token, &error).await)
+                *self.lost() = Some((CredentialDigest::of(token), error.cause().to_owned()));
+                match self.look_up(token).await {
+                    Err(LoginFailure::Refused(refusal)) => Err(self.used(token, refusal)),
+                    // The next attempt begins with another lookup.
+                    _ => Err(LoginFailure::Failed(error)),
+                }
             }
-            Err(failure) => Err(self.judged(failure)),
+            Err(failure) => match self.judged(failure) {
+                LoginFailure::Refused(error) => Err(self.used(token, error)),
+                failed @ LoginFailure::Failed(_) => Err(failed),
+            },
         }
+    }
+
+    /// Returns the failure for a token that the keeper says was used. If this process has lost the
+    /// answer to its own unwrap, that was the use. Otherwise logs an alert.
+    fn used(&self, token: &Secret, refusal: KmsError) -> LoginFailure {
+        let Wrapped { flag, what, .. } = self.wrapped;
+        let lost = self.lost().clone();
+        if let Some((_, why)) = lost.filter(|(digest, _)| *digest == CredentialDigest::of(token)) {
+            return LoginFailure::Refused(KmsError::new(
+                refusal.code(),
+                format!("the {what} was unwrapped, and the answer was lost ({why})"),
+                format!("write a new wrapping token to the file of --{flag}"),
+            ));
+        }
+        let (code, cause, remedy) = (refusal.code().as_str(), refusal.cause(), refusal.remedy());
+        tracing::error!(code, cause, remedy, "ALERT: the {what} may be stolen");
+        LoginFailure::Refused(refusal)
+    }
+
+    fn lost(&self) -> MutexGuard<'_, Option<(CredentialDigest, String)>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads what the keeper knows about the content of `token`. Changes nothing and is safe to
@@ -102,25 +126,6 @@ impl Unwrapper {
         let body = json(&WrappedBody { token: token.expose() }).map_err(LoginFailure::Failed)?;
         let looked_up = self.ask::<Data<WrappingData>>("sys/wrapping/lookup", None, Some(body));
         Ok(looked_up.await.map_err(|failure| self.judged(failure))?.data)
-    }
-
-    /// Returns the failure after the answer to an unwrap was lost. The token counts as used, unless
-    /// the keeper says that it is still valid.
-    async fn after_loss(&self, token: &Secret, error: &KmsError) -> LoginFailure {
-        let Wrapped { flag, what, .. } = self.wrapped;
-        let cause = format!("the answer to unwrapping the {what} was lost ({})", error.cause());
-        if self.look_up(token).await.is_ok() {
-            return LoginFailure::Failed(KmsError::new(
-                error.code(),
-                cause,
-                error.remedy().to_owned(),
-            ));
-        }
-        LoginFailure::Refused(KmsError::new(
-            vocabulary::WRAPPING_TOKEN_USED,
-            cause,
-            format!("write a new wrapping token to the file of --{flag}"),
-        ))
     }
 
     async fn ask<T: Expected>(

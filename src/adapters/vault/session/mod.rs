@@ -18,7 +18,7 @@ use std::{
 use tokio::sync::watch;
 
 use self::{
-    login_plan::{LoginEvent, LoginPlan, Next, doubled},
+    login_plan::{LOGIN_INTERVAL, LoginEvent, LoginPlan, Next, doubled},
     view::{SessionState, SessionToken, SharedState},
 };
 use super::login::{
@@ -195,8 +195,12 @@ impl VaultSession {
         loop {
             self.note_login(Some(self.clock.now()));
             let materials = match self.login.method.materials().await {
-                Ok(materials) => materials,
-                Err(error) => {
+                Ok(materials) if !materials.is_empty() => materials,
+                nothing => {
+                    let error = nothing.err().unwrap_or_else(|| {
+                        let cause = "the login method has no credential and no reason for that";
+                        KmsError::new(Code::Internal, cause, "report this as a bug")
+                    });
                     self.learn(plan, LoginEvent::Failed(CredentialDigest::NONE, error.clone()));
                     failed = Some(error);
                     Vec::new()
@@ -255,7 +259,7 @@ impl VaultSession {
         tokio::select! {
             biased;
             () = self.clock.sleep(at.since(self.clock.now())) => (),
-            () = self.login.method.changed() => (),
+            () = self.material_changed() => (),
             never = closed => match never {},
         }
     }
@@ -344,11 +348,18 @@ impl VaultSession {
         }
     }
 
+    /// Waits until the material changes, and for [`LOGIN_INTERVAL`] at least: however often a method
+    /// reports a change, its material is not read faster than this. Safe to cancel.
+    async fn material_changed(&self) {
+        self.clock.sleep(LOGIN_INTERVAL).await;
+        self.login.method.changed().await;
+    }
+
     /// Waits until the credential changes, if the token ends with it. Otherwise reads each new
     /// credential, so that its expiry is reported, and never returns. Safe to cancel.
     async fn replaced(&self, ends_with_credential: bool) {
         loop {
-            self.login.method.changed().await;
+            self.material_changed().await;
             if ends_with_credential {
                 return;
             }

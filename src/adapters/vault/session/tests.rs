@@ -462,3 +462,75 @@ async fn keeps_its_own_token_when_the_credential_changes() {
         (vec![0], vec![200])
     );
 }
+
+/// A method whose material seems to change all the time. It counts the reads of its material.
+#[derive(Debug)]
+struct Restless {
+    /// The material of every read. `None` means that it cannot be read.
+    material: Option<Vec<Material>>,
+    /// The result of every login.
+    outcome: Result<Lease, LoginFailure>,
+    reads: AtomicU64,
+}
+
+impl Restless {
+    /// The largest number of reads, so that a test fails and does not run forever.
+    const READS_MAX: u64 = 1_000;
+
+    fn new(material: Option<Vec<Material>>, outcome: Result<Lease, LoginFailure>) -> Self {
+        Self { material, outcome, reads: AtomicU64::new(0) }
+    }
+}
+
+#[async_trait]
+impl LoginMethod for Restless {
+    async fn materials(&self) -> Result<Vec<Material>, KmsError> {
+        let before = self.reads.fetch_add(1, Ordering::Relaxed);
+        assert!(before < Self::READS_MAX, "the material is read in a loop without a wait");
+        self.material
+            .clone()
+            .ok_or_else(|| KmsError::new(Code::CredentialUnreadable, "scripted", "none"))
+    }
+    async fn login(&self, _: &Material) -> Result<Lease, LoginFailure> {
+        self.outcome.clone()
+    }
+    async fn changed(&self) {}
+}
+
+/// Whatever a method does, its material is read about once a second at most.
+#[tokio::test(start_paused = true)]
+async fn reads_the_material_of_a_restless_method_at_spaced_times() {
+    let material = || {
+        let digest = CredentialDigest::NONE.with("restless");
+        let role = Secret::new(String::new());
+        Some(vec![Material { digest, role, secret: LoginSecret::NotNeeded }])
+    };
+    let lease = |ends_with_credential| {
+        let token = Secret::new("token".to_owned());
+        Ok(Lease { token, ttl: None, renewable: false, own: true, ends_with_credential })
+    };
+    let error = || KmsError::new(Code::LoginRefused, "scripted", "none");
+    for (case, method) in [
+        ("its material cannot be read", Restless::new(None, lease(false))),
+        ("it has no material", Restless::new(Some(Vec::new()), lease(false))),
+        ("it is refused", Restless::new(material(), Err(LoginFailure::Refused(error())))),
+        ("it fails", Restless::new(material(), Err(LoginFailure::Failed(error())))),
+        ("its token outlives the credential", Restless::new(material(), lease(false))),
+        ("its token ends with the credential", Restless::new(material(), lease(true))),
+    ] {
+        let method = Arc::new(method);
+        let scripted = Arc::new(Scripted::new(vec![Ok(None)], vec![]));
+        let login = Login { method: Arc::<Restless>::clone(&method), ..login(&scripted) };
+        let mut telemetry = MockTelemetry::new();
+        telemetry.expect_record().returning(|_| ());
+        let clock = Arc::new(Virtual(scripted.started));
+        let session = VaultSession::new(login, clock, Arc::new(telemetry));
+        let running = tokio::spawn(async move { session.run().await });
+        pass(10).await;
+        assert!(!running.is_finished(), "{case}: the session ended");
+        running.abort();
+        let reads = method.reads.load(Ordering::Relaxed);
+        // A login that is due is one more read.
+        assert!((2..=22).contains(&reads), "{case}: {reads} reads in 10 s");
+    }
+}

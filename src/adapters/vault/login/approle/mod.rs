@@ -111,7 +111,7 @@ impl AppRole {
         };
         let unwrapper = settings
             .secret_id_wrapped
-            .then(|| Unwrapper { requests: Arc::clone(&requests), wrapped: &wrapped::SECRET_ID });
+            .then(|| Unwrapper::new(Arc::clone(&requests), &wrapped::SECRET_ID));
         let cache = settings.secret_id_cache.as_deref().map(files.private);
         let secret_ids = settings
             .secret_id_file()
