@@ -99,6 +99,27 @@ async fn rejects_an_endpoint_of_another_cluster() {
     crate::stand_in::heals(&subject).await;
 }
 
+/// Regression: the first endpoint that answered a health check became the cluster of this process.
+#[tokio::test]
+async fn an_endpoint_that_refuses_the_first_login_does_not_decide_the_cluster() {
+    for refusal in
+        [Fault::error(400, "invalid role or secret ID"), Fault::error(403, "permission denied")]
+    {
+        let one = StandIn::start().await;
+        let foreign = one.foreign_node().await;
+        foreign.lead(true);
+        foreign.fail_next(1_000, "auth/approle/login", &refusal);
+        let subject = subject_of(&[&foreign, &one]);
+        crate::stand_in::heals(&subject).await;
+        let code = |n: usize| subject.client.endpoints()[n].last_error.as_ref().map(|e| e.code());
+        assert_eq!((code(0), code(1)), (Some(CLUSTER_FOREIGN), None), "{refusal:?}");
+        one.expire_tokens();
+        crate::stand_in::heals(&subject).await;
+        assert_eq!(foreign.requests_for("auth/approle/login"), 1, "{refusal:?}");
+        assert_eq!((foreign.requests_for(READ), foreign.requests_for(WRAP)), (0, 0), "{refusal:?}");
+    }
+}
+
 #[tokio::test]
 async fn follows_a_redirection_once_and_only_to_a_configured_endpoint() {
     let one = StandIn::start().await;
@@ -291,6 +312,7 @@ async fn endpoints_are_checked_before_they_are_needed() {
     let one = StandIn::start().await;
     let (two, foreign) = (one.node().await, one.foreign_node().await);
     let subject = subject_of(&[&one, &two, &foreign]);
+    wraps(&subject, SOON).await.unwrap();
     let client = subject.client.clone();
     let checking = tokio::spawn(async move { client.run_health_checks().await });
     let told = || {

@@ -143,6 +143,9 @@ pub const RECOVERY: Duration = Duration::from_secs(10);
 /// follows after 10 s, and a failed one after 5 s.
 pub const RECOVERY_BY_LOGIN: Duration = Duration::from_secs(20);
 
+/// The longest wait before a login after one that failed and was not refused.
+pub const WAIT_OF_A_LOGIN: Duration = Duration::from_secs(66);
+
 /// The same after refused logins that succeed again without a new credential: a refused pair is
 /// tried again after an hour, and at most a tenth more.
 pub const RECOVERY_REFUSED: Duration = Duration::from_secs(60 * 60 * 11 / 10 + 10);

@@ -34,7 +34,7 @@ use model::{
 };
 use plants::Plant;
 use seeds::number;
-use simulation::{Report, Severity, run, run_script};
+use simulation::{Report, Severity, run, run_from_start, run_script};
 
 const SEEDS: u64 = 16;
 
@@ -135,6 +135,34 @@ fn logs_in_to_a_restored_role_within_the_stated_wait() {
 #[test]
 fn a_secret_id_that_ended_hours_ago_does_not_lock_the_role() {
     keeps_the_rules(&[(Fault::SecretIdDestroyed, Duration::from_hours(3))]);
+}
+
+fn keeps_the_rules_from_the_start(foreign: bool, recovery: Duration, faults: &[(Fault, Duration)]) {
+    let replayed = number("FAULTS_SEED");
+    for seed in replayed.map_or(0..4, |seed| seed..seed + 1) {
+        let verdict = run_from_start(seed, replayed.is_some(), foreign, recovery, faults).verdict;
+        assert_eq!(verdict, None, "replay it with FAULTS_SEED={seed}: {faults:?}");
+    }
+}
+
+/// Regression: the first endpoint that answered a health check became the cluster of this process.
+#[test]
+fn a_foreign_endpoint_that_answers_first_does_not_become_the_cluster() {
+    let minutes = Duration::from_mins;
+    let alone = [1, 2].map(|node| (Fault::NodeMeets(node, Condition::Dead), minutes(node as u64)));
+    keeps_the_rules_from_the_start(true, WAIT_OF_A_LOGIN + RECOVERY, &alone);
+    keeps_the_rules_from_the_start(true, WAIT_OF_A_LOGIN + RECOVERY, &[]);
+}
+
+/// While the cluster is not known, the refusal of one cluster holds the pair back from that cluster.
+#[test]
+fn a_wrong_secret_id_at_the_start_does_not_lock_the_role() {
+    let (ended, hours) = (Fault::SecretIdDestroyed, Duration::from_hours);
+    for foreign in [false, true] {
+        let one_away = (Fault::NodeMeets(2, Condition::Dead), hours(1));
+        let faults = [(ended, hours(2)), one_away];
+        keeps_the_rules_from_the_start(foreign, WAIT_OF_A_LOGIN + RECOVERY, &faults);
+    }
 }
 
 /// A failure can be examined only if its seed replays it.

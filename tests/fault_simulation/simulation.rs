@@ -49,7 +49,7 @@ const TASKS_PER_PLUGIN: usize = 8;
 /// How much rarer calls are in scripts that take hours.
 const SLOWNESS: u32 = 10;
 
-/// Stricter limits than the rules have. They show that each rule can be broken.
+/// Other limits than the rules have. Stricter ones show that each rule can be broken.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Severity {
     /// The number of refusals that locks the role.
@@ -96,6 +96,23 @@ pub fn run_script(
     let slowness = if severity.plant.is_some() { 1 } else { SLOWNESS };
     runtime
         .block_on(async { Simulation::new(seed, talks, severity, slowness).follow(faults).await })
+}
+
+/// Starts the plugins while all of `faults` are present, each for its duration. With `foreign`, the
+/// name of the first node always leads to another cluster.
+pub fn run_from_start(
+    seed: u64,
+    talks: bool,
+    foreign: bool,
+    recovery: Duration,
+    faults: &[(Fault, Duration)],
+) -> Report {
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let severity = Severity { recovery: Some(recovery), ..Severity::default() };
+    runtime.block_on(async {
+        let simulation = Simulation::new(seed, talks, severity, SLOWNESS);
+        simulation.start_in(faults, foreign).await
+    })
 }
 
 struct Simulation {
@@ -176,6 +193,21 @@ impl Simulation {
             self.pass(*length + TICK, false).await;
             self.pass(self.recovery(*fault) + PEACE, false).await;
         }
+        self.report()
+    }
+
+    async fn start_in(mut self, faults: &[(Fault, Duration)], foreign: bool) -> Report {
+        {
+            let mut state = self.cluster.state();
+            (state.balanced, state.nodes[0].foreign) = (false, foreign);
+        }
+        let mut longest = Duration::ZERO;
+        for (fault, length) in faults {
+            self.begin_fault(*fault, *length);
+            longest = longest.max(*length);
+        }
+        let _tasks = self.begin_load();
+        self.pass(longest + self.recovery(Fault::Slow) + PEACE, false).await;
         self.report()
     }
 

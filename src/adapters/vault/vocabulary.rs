@@ -6,7 +6,7 @@ use crate::{
     ports::{keeper::Labels, telemetry::Expiring},
 };
 
-/// An endpoint belongs to another cluster than the other endpoints.
+/// The endpoints belong to different clusters.
 pub const CLUSTER_FOREIGN: Code = Code::OfKeeper("cluster-foreign");
 
 /// `--require-enterprise` is set and the server is not Vault Enterprise.

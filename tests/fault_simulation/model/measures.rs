@@ -48,6 +48,9 @@ struct Client {
     missing: Option<(u32, Instant)>,
     /// The time of the last granted request for the key.
     granted: Option<Instant>,
+    /// The time of the first granted request for the key. From then on the client knows its
+    /// cluster.
+    first_granted: Option<Instant>,
     /// The names whose server has identified itself as foreign, each with the time.
     foreign: BTreeMap<usize, Instant>,
     /// The time of the last move of each name, and of the first request to its former server
@@ -157,6 +160,7 @@ impl Measures {
             _ => (),
         }
         if of.granted == Some(now) {
+            of.first_granted.get_or_insert(now);
             of.missing = None;
         }
     }
@@ -207,9 +211,10 @@ impl Measures {
     }
 
     /// Returns the time since which `client` knows that the server behind `name` belongs to
-    /// another cluster.
+    /// another cluster than the one that granted its requests.
     pub fn known_foreign(&self, client: usize, name: usize) -> Option<Instant> {
-        self.clients.get(&client)?.foreign.get(&name).copied()
+        let of = self.clients.get(&client)?;
+        Some(of.first_granted?.max(*of.foreign.get(&name)?))
     }
 
     /// Records a request of `client` to the former server of `name`, which moved at `at`. Returns

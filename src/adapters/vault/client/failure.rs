@@ -45,6 +45,9 @@ pub(in crate::adapters::vault) enum Failure {
     },
     /// The keeper refused the request.
     Refused(Refusal),
+    /// A server whose cluster is another one, or is not known to be ours, refused a login. The
+    /// refusal does not count against the credential.
+    Disregarded(KmsError),
 }
 
 impl Failure {
@@ -90,7 +93,9 @@ impl Failure {
         match self {
             Self::Refused(refusal) => refusal.retry_after,
             Self::Intermediary { retry_after, .. } => *retry_after,
-            Self::Unsent(_) | Self::Lost(_) | Self::Redirected { .. } => None,
+            Self::Unsent(_) | Self::Lost(_) | Self::Redirected { .. } | Self::Disregarded(_) => {
+                None
+            }
         }
     }
 
@@ -109,7 +114,7 @@ impl Failure {
             Self::Unsent(_) | Self::Lost(_) => true,
             // An intermediary may give other pages only for one path or one content.
             Self::Intermediary { status, .. } => *status >= 500,
-            Self::Redirected { .. } => false,
+            Self::Redirected { .. } | Self::Disregarded(_) => false,
             Self::Refused(refusal) => {
                 refusal.is_about_the_node() || matches!(refusal.status, 502..=504)
             }
@@ -120,7 +125,7 @@ impl Failure {
     /// connections to this server and resolves the name again.
     pub(super) fn wants_another_server(&self) -> bool {
         match self {
-            Self::Unsent(_) => false,
+            Self::Unsent(_) | Self::Disregarded(_) => false,
             Self::Lost(_) | Self::Intermediary { .. } | Self::Redirected { .. } => true,
             Self::Refused(refusal) => refusal.is_about_the_node() || refusal.status >= 500,
         }
@@ -141,7 +146,8 @@ impl Failure {
             Self::Unsent(error)
             | Self::Lost(error)
             | Self::Intermediary { error, .. }
-            | Self::Redirected { error, .. } => Some(error.clone()),
+            | Self::Redirected { error, .. }
+            | Self::Disregarded(error) => Some(error.clone()),
         }
     }
 
@@ -151,7 +157,8 @@ impl Failure {
             Self::Unsent(error)
             | Self::Lost(error)
             | Self::Intermediary { error, .. }
-            | Self::Redirected { error, .. } => error,
+            | Self::Redirected { error, .. }
+            | Self::Disregarded(error) => error,
             Self::Refused(refusal) => refusal.into_error(asked),
         }
     }

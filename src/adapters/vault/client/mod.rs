@@ -11,6 +11,7 @@ mod login_path;
 mod nodes;
 mod policy;
 mod probe;
+mod refused_logins;
 mod replaced;
 mod retry;
 mod secondaries;
@@ -193,7 +194,7 @@ impl VaultClient {
         let chosen = self.nodes(|nodes| nodes.choose(wanted, now));
         let mut endpoint = chosen.map_err(Failure::Unsent)?;
         let as_any = policy.target == Target::Any;
-        let mut dead_token = None;
+        let mut refused: Option<Failure> = None;
         loop {
             let attempt = Attempt { endpoint, avoided: tries.avoided(), alone: false, as_any };
             let failure = match self.attempt(attempt, request, policy).await {
@@ -207,14 +208,19 @@ impl VaultClient {
             };
             let Some((step, wait, next)) = self.following(&failure, endpoint, policy, &mut tries)
             else {
-                // A redirect does not tell whether the token is valid, so the refusal of the token
-                // by another node stays the result.
-                let is_redirected = failure.location().is_some();
-                return Err(dead_token.filter(|_| is_redirected).unwrap_or(failure));
+                // A redirect does not tell whether the token is valid, and an outage does not tell
+                // whether the credential is. The refusal by another node stays the result.
+                let stays = |refused: &Failure| match refused {
+                    Failure::Disregarded(_) => matches!(failure, Failure::Unsent(_)),
+                    _ => failure.location().is_some(),
+                };
+                return Err(refused.filter(stays).unwrap_or(failure));
             };
             endpoint = next;
-            if step.reason == RetryReason::TokenUnknown {
-                dead_token = Some(failure);
+            if step.reason == RetryReason::TokenUnknown
+                || matches!(failure, Failure::Disregarded(_))
+            {
+                refused = Some(failure);
             }
             if step.reason == RetryReason::NotCaughtUp && step.is_last {
                 // No node reaches this state. It may be lost with a former leader.
@@ -271,15 +277,14 @@ impl VaultClient {
         let others = if policy.repeat == Repeat::Freely { others } else { 0 };
         let limit = self.limit(others, policy.deadline.since(started), policy.try_limit);
         let span = trace::span(request, self.settings.addresses.get(endpoint));
-        let outcome = match self.verify(endpoint, limit).await {
+        let outcome = match self.admit(endpoint, request, policy, limit).await {
             Ok(left) => {
                 let index = if attempt.alone { None } else { self.index() };
                 let exchange = self.exchange(endpoint, request, index, left);
                 let outcome = exchange.instrument(span.clone()).await;
-                self.without_foreign_refusal(endpoint, outcome, policy).await
+                self.judged_login(endpoint, request, outcome, policy).await
             }
-            // The health check failed, so the request was not sent.
-            Err(error) => Err(Failure::Unsent(error)),
+            Err(failure) => Err(failure),
         };
         let elapsed = self.clock.now().since(started);
         let operation = policy.operation;
@@ -300,8 +305,12 @@ impl VaultClient {
                     self.learn(endpoint, Learned::Failed(error));
                 }
             }
-            // Any other result is an answer of the endpoint.
-            _ => self.learn(endpoint, Learned::Answered { as_any: attempt.as_any }),
+            (Err(Failure::Disregarded(_)), _) => (),
+            // Any other result is an answer of the endpoint. Each request here has a credential.
+            _ => {
+                let (as_any, accepted) = (attempt.as_any, outcome.is_ok());
+                self.learn(endpoint, Learned::Answered { as_any, accepted });
+            }
         }
         outcome
     }
@@ -315,15 +324,21 @@ impl VaultClient {
         share.min(left).min(most).saturating_sub(ERROR_RESERVE)
     }
 
-    /// Verifies to which cluster an endpoint belongs, if that is not known yet. Returns the rest of
-    /// `limit`.
-    async fn verify(&self, endpoint: usize, limit: Duration) -> Result<Duration, KmsError> {
-        if !self.nodes(|nodes| nodes.is_unverified(endpoint)) {
-            return Ok(limit);
-        }
+    /// Finds out whether `request` may be sent to an endpoint. Verifies to which cluster the
+    /// endpoint belongs, if that is not known yet. Returns the rest of `limit`.
+    async fn admit(
+        &self,
+        endpoint: usize,
+        request: &Request<'_>,
+        policy: CallPolicy,
+        limit: Duration,
+    ) -> Result<Duration, Failure> {
         let began = self.clock.now();
-        self.health(endpoint, limit).await?;
-        Ok(limit.saturating_sub(self.clock.now().since(began)))
+        if self.nodes(|nodes| nodes.is_unverified(endpoint)) {
+            self.health(endpoint, limit).await.map_err(Failure::Unsent)?;
+        }
+        let left = limit.saturating_sub(self.clock.now().since(began));
+        self.earlier_refusal(endpoint, request, policy).map_or(Ok(left), Err)
     }
 
     /// Sends `request` to one endpoint and reads the answer. Closes the connections to a server
@@ -367,6 +382,7 @@ impl VaultClient {
                     self.telemetry.record(Event::Breaker { endpoint, state });
                 }
                 NodeChange::Foreign(error) => report(&error, "an endpoint is not used"),
+                NodeChange::Conflict(error) => report(&error, "one of two endpoints is wrong"),
                 NodeChange::Stale(endpoint, error) => {
                     self.telemetry.record(Event::Stale { endpoint, stale: error.is_some() });
                     if let Some(error) = error {

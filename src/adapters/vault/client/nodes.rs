@@ -1,11 +1,17 @@
 //! Everything known about the servers of one cluster, as a pure state machine. It chooses the
 //! endpoint for the next request, and records the results of requests.
+//! Our cluster is the one that first accepts a credential. Until then it is not known, and each
+//! endpoint that reports a cluster may be used. From then on an endpoint of another cluster gets
+//! only health checks.
 
 use std::time::Duration;
 
-use super::breaker::Breaker;
+use super::{breaker::Breaker, failure::Failure, refused_logins::RefusedLogins};
 use crate::{
-    adapters::vault::{address::VaultAddress, vocabulary::CLUSTER_FOREIGN},
+    adapters::vault::{
+        address::VaultAddress, login::port::CredentialDigest, refusal::Refusal,
+        vocabulary::CLUSTER_FOREIGN,
+    },
     domain::{
         error::{Code, KmsError},
         key::KekVersion,
@@ -18,21 +24,12 @@ use crate::{
 /// lags for milliseconds.
 const STALE_AFTER: Duration = Duration::from_mins(1);
 
-/// Whether an endpoint belongs to our cluster. Only the endpoint's own health answer sets it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Membership {
-    /// Not known. The endpoint gets only health checks until it reports its cluster.
-    Unverified,
-    /// The endpoint belongs to our cluster, or is the only endpoint.
-    Member,
-    /// The endpoint belongs to another cluster. It gets only health checks.
-    Foreign(KmsError),
-}
-
 #[derive(Debug)]
 struct Node {
     address: VaultAddress,
-    membership: Membership,
+    /// The id of the cluster that the endpoint itself reported last. `None` if it is not known. The
+    /// endpoint then gets only health checks, unless it is the only one.
+    cluster: Option<String>,
     breaker: Breaker,
     /// The last failure that was the endpoint's own fault. Removed by the next success.
     error: Option<KmsError>,
@@ -40,13 +37,6 @@ struct Node {
     behind_since: Option<Monotonic>,
     /// The error that says that the endpoint is stale, set after [`STALE_AFTER`].
     stale: Option<KmsError>,
-}
-
-impl Node {
-    /// Returns whether requests may be sent to this endpoint.
-    fn serves(&self, now: Monotonic) -> bool {
-        self.breaker.admits(now) && !matches!(self.membership, Membership::Foreign(_))
-    }
 }
 
 /// Which endpoint a request wants.
@@ -68,13 +58,17 @@ pub(super) enum Learned<'a> {
         /// Whether the request could go to any endpoint. The endpoint then becomes the preferred
         /// one.
         as_any: bool,
+        /// Whether the endpoint accepted a credential. The first cluster that does is ours.
+        accepted: bool,
     },
+    /// The endpoint refused a login with this credential.
+    RefusedLogin(CredentialDigest, &'a Refusal),
     /// A request failed by the endpoint's own fault.
     Failed(&'a KmsError),
     /// A health check passed. It closes an open breaker, and does not reset the failure count of a
     /// closed one.
     Healthy,
-    /// The endpoint reported that it belongs to the cluster with this id.
+    /// The endpoint reported in a health check that it belongs to the cluster with this id.
     OfCluster(&'a str),
     /// The endpoint returned key version `latest`, and `newest` is the newest known version.
     Showed {
@@ -90,37 +84,46 @@ pub(super) enum Learned<'a> {
 pub(super) enum NodeChange {
     /// The breaker of this endpoint has a new state.
     Breaker(usize, BreakerState),
-    /// An endpoint belongs to another cluster.
+    /// An endpoint belongs to another cluster than ours.
     Foreign(KmsError),
+    /// Two endpoints belong to different clusters. Which one is ours is not known.
+    Conflict(KmsError),
     /// The endpoint is stale, or with `None` has caught up.
     Stale(usize, Option<KmsError>),
 }
 
-/// All endpoints of one cluster.
+/// All configured endpoints.
 #[derive(Debug)]
 pub(super) struct Nodes {
     all: Vec<Node>,
     preferred: usize,
-    /// The cluster's id, taken from the first endpoint that reported one.
-    cluster: Option<String>,
+    /// The id of our cluster: the first one that accepted a credential. Always `None` with a single
+    /// endpoint, because that one is not asked for its cluster.
+    ours: Option<String>,
+    /// The logins that were refused while our cluster was not known.
+    refused: RefusedLogins,
     changes: Vec<NodeChange>,
 }
 
 impl Nodes {
-    /// Creates the state for `addresses`. Several endpoints start unverified. A single one needs no
-    /// verification.
+    /// Creates the state for `addresses`. A single endpoint needs no verification of its cluster.
     pub(super) fn new(addresses: Vec<VaultAddress>) -> Self {
-        let is_single = addresses.len() == 1;
         let node = |address| Node {
             address,
-            membership: if is_single { Membership::Member } else { Membership::Unverified },
+            cluster: None,
             breaker: Breaker::default(),
             error: None,
             behind_since: None,
             stale: None,
         };
         let all = addresses.into_iter().map(node).collect();
-        Self { all, preferred: 0, cluster: None, changes: Vec::new() }
+        Self {
+            all,
+            preferred: 0,
+            ours: None,
+            refused: RefusedLogins::default(),
+            changes: Vec::new(),
+        }
     }
 
     /// Returns the number of endpoints.
@@ -137,9 +140,7 @@ impl Nodes {
     pub(super) fn choose(&mut self, wanted: Wanted<'_>, now: Monotonic) -> Result<usize, KmsError> {
         let chosen = match wanted {
             Wanted::This(index) => {
-                let node = self.all.get(index);
-                node.filter(|node| !matches!(node.membership, Membership::Foreign(_)))
-                    .map(|_| index)
+                self.all.get(index).filter(|node| !self.is_foreign(node)).map(|_| index)
             }
             Wanted::Other(avoided) => self.serving(now).find(|index| !avoided.contains(index)),
             Wanted::Any(avoided) => self
@@ -157,8 +158,7 @@ impl Nodes {
     /// or belong to another cluster.
     pub(super) fn choose_for_health(&mut self, index: usize, all: bool, now: Monotonic) -> bool {
         let admits = self.all.get(index).is_some_and(|node| {
-            let serves = node.breaker.state() == BreakerState::Closed
-                && !matches!(node.membership, Membership::Foreign(_));
+            let serves = node.breaker.state() == BreakerState::Closed && !self.is_foreign(node);
             node.breaker.admits(now) && (all || !serves)
         });
         if admits {
@@ -168,15 +168,20 @@ impl Nodes {
     }
 
     /// Returns the endpoints that requests may be sent to: the preferred one, then the others in
-    /// the configured order.
+    /// the configured order. While our cluster is not known, endpoints of a cluster that refused a
+    /// login come last.
     pub(super) fn serving(&self, now: Monotonic) -> impl Iterator<Item = usize> + '_ {
-        self.preferred_first()
-            .filter(move |index| self.all.get(*index).is_some_and(|node| node.serves(now)))
+        let serves = move |node: &Node| node.breaker.admits(now) && !self.is_foreign(node);
+        self.in_order().filter(move |index| self.all.get(*index).is_some_and(serves))
     }
 
     /// Returns the endpoints after the first one that serves. Leaves out endpoints whose breaker is
-    /// not closed, because the caller waits for all answers.
+    /// not closed, because the caller waits for all answers. Returns none while our cluster is not
+    /// known, because answers of two clusters must not be compared.
     pub(super) fn healthy_secondaries(&self, now: Monotonic) -> Vec<usize> {
+        if self.ours.is_none() {
+            return Vec::new();
+        }
         let closed = |index: &usize| {
             self.all.get(*index).is_some_and(|n| n.breaker.state() == BreakerState::Closed)
         };
@@ -193,17 +198,57 @@ impl Nodes {
         self.all.iter().position(|node| node.address.is_origin_of(location))
     }
 
-    /// Returns whether the cluster of endpoint `index` must be verified before it gets a request.
+    /// Returns whether endpoint `index` must report its cluster before it gets a request.
     pub(super) fn is_unverified(&self, index: usize) -> bool {
-        self.all.get(index).is_some_and(|node| node.membership == Membership::Unverified)
+        self.all.len() > 1 && self.all.get(index).is_some_and(|node| node.cluster.is_none())
     }
 
-    /// Returns the error of endpoint `index` if it belongs to another cluster.
-    pub(super) fn foreign(&self, index: usize) -> Option<&KmsError> {
-        match &self.all.get(index)?.membership {
-            Membership::Foreign(error) => Some(error),
-            Membership::Unverified | Membership::Member => None,
+    /// Returns the error of endpoint `index` if it belongs to another cluster than ours.
+    pub(super) fn foreign(&self, index: usize) -> Option<KmsError> {
+        let node = self.all.get(index).filter(|node| self.is_foreign(node))?;
+        Some(KmsError::new(
+            CLUSTER_FOREIGN,
+            format!(
+                "{} belongs to another cluster than the one that this process uses",
+                node.address
+            ),
+            "remove it from --vault-address; if the whole cluster was replaced, restart this process",
+        ))
+    }
+
+    /// Returns whether our cluster is still to be found, among several endpoints.
+    pub(super) fn seeks_cluster(&self) -> bool {
+        self.all.len() > 1 && self.ours.is_none()
+    }
+
+    /// Returns the failure of a login with `credential` at endpoint `index` at `now`, if the cluster
+    /// of the endpoint refused this credential before. The login must then not be sent.
+    ///
+    /// While other endpoints may belong to another cluster, the refusal does not count against the
+    /// credential.
+    pub(super) fn refusal(
+        &self,
+        index: usize,
+        credential: CredentialDigest,
+        now: Monotonic,
+    ) -> Option<Failure> {
+        let node = self.all.get(index)?;
+        let cluster = node.cluster.as_deref()?;
+        let refusal = self.refused.of(cluster, credential, now)?;
+        if self.all.iter().all(|node| node.cluster.as_deref() == Some(cluster)) {
+            return Some(Failure::Refused(refusal.clone()));
         }
+        Some(Failure::Disregarded(KmsError::new(
+            Code::LoginRefused,
+            format!(
+                "{} refuses the credential, and not all addresses of --vault-address are known to \
+                 belong to its cluster",
+                node.address
+            ),
+            "correct the role ID or the secret ID; check that `vault status` shows the same Cluster \
+             ID for each address. Another credential, or an address of another cluster, is tried \
+             within a minute",
+        )))
     }
 
     /// Records new information about endpoint `index` at `now`. `spread` in `[0, 1)` varies how
@@ -215,15 +260,24 @@ impl Nodes {
         now: Monotonic,
         spread: f64,
     ) {
-        let several = self.all.len() > 1;
+        let is_foreign = self.all.get(index).is_some_and(|node| self.is_foreign(node));
+        let is_seeking = self.seeks_cluster();
         let Some(node) = self.all.get_mut(index) else { return };
         let before = node.breaker;
         match learned {
-            Learned::Answered { as_any } => {
+            Learned::Answered { as_any, accepted } => {
                 node.error = None;
                 node.breaker.succeeded();
                 if as_any {
                     self.preferred = index;
+                }
+                if accepted {
+                    self.found_cluster_of(index);
+                }
+            }
+            Learned::RefusedLogin(credential, refusal) => {
+                if let Some(cluster) = node.cluster.clone().filter(|_| is_seeking) {
+                    self.refused.keep(cluster, credential, refusal.clone(), now);
                 }
             }
             Learned::Healthy if before.state() != BreakerState::Closed => {
@@ -235,14 +289,11 @@ impl Nodes {
                 node.error = Some(error.clone());
                 node.breaker.failed(now, spread);
                 // Another server may have the same address after an outage, so verify it again.
-                if several
-                    && node.breaker.state() != BreakerState::Closed
-                    && node.membership == Membership::Member
-                {
-                    node.membership = Membership::Unverified;
+                if node.breaker.state() != BreakerState::Closed && !is_foreign {
+                    node.cluster = None;
                 }
             }
-            Learned::OfCluster(id) => self.verify(index, id),
+            Learned::OfCluster(id) => self.reported(index, id),
             Learned::Showed { latest, newest } => self.compare(index, latest, newest, now),
         }
         let after = self.all.get(index).map_or(before, |node| node.breaker);
@@ -264,27 +315,59 @@ impl Nodes {
             preferred: index == self.preferred,
             last_error: self
                 .foreign(index)
-                .or(node.error.as_ref())
-                .or(node.stale.as_ref())
-                .cloned(),
+                .or_else(|| node.error.clone())
+                .or_else(|| self.conflict(index))
+                .or_else(|| node.stale.clone()),
         };
         self.all.iter().enumerate().map(view).collect()
     }
 
-    fn verify(&mut self, index: usize, cluster: &str) {
-        let is_ours = self.cluster.as_deref().is_none_or(|known| known == cluster);
+    /// Returns whether `node` reported another cluster than ours.
+    fn is_foreign(&self, node: &Node) -> bool {
+        matches!((&self.ours, &node.cluster), (Some(ours), Some(reported)) if ours != reported)
+    }
+
+    /// Returns the error that endpoint `index` and another one belong to different clusters, while
+    /// it is not known which one is ours.
+    fn conflict(&self, index: usize) -> Option<KmsError> {
+        let node =
+            self.all.get(index).filter(|node| self.ours.is_none() && node.cluster.is_some())?;
+        let differs = |other: &&Node| other.cluster.is_some() && other.cluster != node.cluster;
+        let other = self.all.iter().find(differs)?;
+        Some(KmsError::new(
+            CLUSTER_FOREIGN,
+            format!("{} and {} belong to different clusters", node.address, other.address),
+            "compare the Cluster ID that `vault status` shows for each address, and remove the wrong \
+             addresses from --vault-address",
+        ))
+    }
+
+    fn reported(&mut self, index: usize, cluster: &str) {
+        let had_conflict = (0..self.all.len()).any(|index| self.conflict(index).is_some());
         let Some(node) = self.all.get_mut(index) else { return };
-        if is_ours {
-            node.membership = Membership::Member;
-            self.cluster = Some(cluster.to_owned());
-        } else if !matches!(node.membership, Membership::Foreign(_)) {
-            let error = KmsError::new(
-                CLUSTER_FOREIGN,
-                format!("{} belongs to another cluster than the other endpoints", node.address),
-                "remove it from --vault-address; if the whole cluster was replaced, restart this process",
-            );
-            node.membership = Membership::Foreign(error.clone());
+        if node.cluster.as_deref() == Some(cluster) {
+            return;
+        }
+        node.cluster = Some(cluster.to_owned());
+        if let Some(error) = self.foreign(index) {
             self.changes.push(NodeChange::Foreign(error));
+        } else if let Some(error) = self.conflict(index).filter(|_| !had_conflict) {
+            self.changes.push(NodeChange::Conflict(error));
+        }
+    }
+
+    /// Records that endpoint `index` accepted a credential. Its cluster is ours if none was found
+    /// before.
+    fn found_cluster_of(&mut self, index: usize) {
+        if self.ours.is_some() {
+            return;
+        }
+        self.ours = self.all.get(index).and_then(|node| node.cluster.clone());
+        if self.ours.is_some() {
+            self.refused.clear();
+            let foreign = (0..self.all.len()).filter_map(|index| self.foreign(index));
+            let foreign: Vec<_> = foreign.map(NodeChange::Foreign).collect();
+            self.changes.extend(foreign);
         }
     }
 
@@ -321,21 +404,27 @@ impl Nodes {
         }
     }
 
-    fn preferred_first(&self) -> impl Iterator<Item = usize> + '_ {
-        let others = (0..self.all.len()).filter(|index| *index != self.preferred);
-        std::iter::once(self.preferred).chain(others)
+    /// Returns all endpoints: those of clusters that refused a login last, the earliest refusal
+    /// first; the preferred one before the others.
+    fn in_order(&self) -> impl Iterator<Item = usize> + use<> {
+        let refused_at = |index: &usize| {
+            let cluster = self.all.get(*index)?.cluster.as_deref()?;
+            self.refused.last_of(cluster)
+        };
+        let mut order: Vec<_> = (0..self.all.len()).collect();
+        order.sort_by_key(|index| (refused_at(index), *index != self.preferred));
+        order.into_iter()
     }
 
     /// Returns why no endpoint can be chosen. Prefers the error of an endpoint of our cluster: an
     /// outage of the cluster must not look like a foreign endpoint.
     fn why_none(&self) -> KmsError {
-        let foreign = |index| self.foreign(index).cloned();
         let error = |index| {
-            let node = self.all.get(index).filter(|_| self.foreign(index).is_none())?;
+            let node = self.all.get(index).filter(|node| !self.is_foreign(node))?;
             node.error.clone()
         };
-        let why = self.preferred_first().find_map(error);
-        why.or_else(|| self.preferred_first().find_map(foreign)).unwrap_or_else(|| {
+        let why = self.in_order().find_map(error);
+        why.or_else(|| self.in_order().find_map(|index| self.foreign(index))).unwrap_or_else(|| {
             KmsError::new(
                 Code::KeeperUnreachable,
                 "no endpoint accepts requests now",

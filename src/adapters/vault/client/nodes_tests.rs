@@ -20,10 +20,27 @@ fn failure() -> KmsError {
     KmsError::new(Code::KeeperUnreachable, "scripted", "none")
 }
 
+const ACCEPTED: Learned<'_> = Learned::Answered { as_any: false, accepted: true };
+
+/// Returns endpoints of one cluster, which accepted a login.
 fn verified(count: usize) -> Nodes {
     let mut nodes = nodes(count);
     (0..count).for_each(|n| nodes.learn(n, Learned::OfCluster("ours"), at(0), 0.0));
+    nodes.learn(0, ACCEPTED, at(0), 0.0);
     nodes
+}
+
+fn credential(number: u8) -> CredentialDigest {
+    CredentialDigest::of_bytes(&[number])
+}
+
+fn refusal_of_the_pair() -> Refusal {
+    Refusal::read(400, None, br#"{"errors":["invalid role or secret ID"]}"#).unwrap()
+}
+
+fn refuse(nodes: &mut Nodes, index: usize, number: u8, now: Monotonic) {
+    let refusal = refusal_of_the_pair();
+    nodes.learn(index, Learned::RefusedLogin(credential(number), &refusal), now, 0.0);
 }
 
 #[test]
@@ -64,7 +81,7 @@ fn a_foreign_endpoint_stays_foreign_whatever_fails_or_answers_after_that() {
     nodes.learn(1, Learned::OfCluster("another"), at(1), 0.0);
     for learned in [
         Learned::Failed(&failure()),
-        Learned::Answered { as_any: true },
+        Learned::Answered { as_any: true, accepted: true },
         Learned::Healthy,
         Learned::Failed(&failure()),
     ] {
@@ -78,6 +95,59 @@ fn a_foreign_endpoint_stays_foreign_whatever_fails_or_answers_after_that() {
     }
     nodes.learn(1, Learned::OfCluster("ours"), at(3), 0.0);
     assert!(nodes.choose(Wanted::This(1), at(3)).is_ok(), "its own health answer clears it");
+}
+
+/// Regression: the first endpoint that reported its cluster made all others foreign.
+#[test]
+fn the_cluster_is_the_first_one_that_accepts_a_credential() {
+    let mut nodes = nodes(3);
+    for (n, id) in [(2, "theirs"), (0, "ours"), (1, "ours")] {
+        nodes.learn(n, Learned::OfCluster(id), at(0), 0.0);
+    }
+    let changes = nodes.take_changes();
+    assert!(matches!(changes[..], [NodeChange::Conflict(_)]), "{changes:?}");
+    let shown = |nodes: &Nodes| -> Vec<_> {
+        nodes.view().into_iter().map(|view| view.last_error.map(|error| error.code())).collect()
+    };
+    assert_eq!(nodes.serving(at(0)).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(shown(&nodes), [Some(CLUSTER_FOREIGN); 3], "the conflict is shown");
+    assert!(nodes.healthy_secondaries(at(0)).is_empty(), "two clusters are not compared");
+
+    nodes.learn(2, Learned::Answered { as_any: true, accepted: false }, at(0), 0.0);
+    assert_eq!(nodes.take_changes(), [], "a refusal proves nothing");
+    nodes.learn(1, ACCEPTED, at(0), 0.0);
+    assert!(matches!(nodes.take_changes()[..], [NodeChange::Foreign(_)]));
+    assert_eq!(nodes.serving(at(0)).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(shown(&nodes), [None, None, Some(CLUSTER_FOREIGN)]);
+    assert_eq!(nodes.healthy_secondaries(at(0)), [1]);
+}
+
+/// Otherwise a wrong secret ID would be sent each minute while one endpoint is down, and lock the
+/// role.
+#[test]
+fn a_refusal_holds_the_credential_back_from_its_cluster_alone() {
+    let mut nodes = nodes(3);
+    let code = |failure: Option<Failure>| match failure? {
+        Failure::Refused(_) => Some("refused"),
+        Failure::Disregarded(error) => Some(error.code().as_str()),
+        other => panic!("{other:?}"),
+    };
+    (0..2).for_each(|n| nodes.learn(n, Learned::OfCluster("one"), at(0), 0.0));
+    refuse(&mut nodes, 0, 1, at(0));
+    let hour = 60 * 60 * 1_000;
+    for n in [0, 1] {
+        assert_eq!(code(nodes.refusal(n, credential(1), at(hour - 1))), Some("login-refused"));
+        assert_eq!(code(nodes.refusal(n, credential(1), at(hour))), None);
+        assert_eq!(code(nodes.refusal(n, credential(2), at(0))), None, "it is another one");
+    }
+    assert_eq!(code(nodes.refusal(2, credential(1), at(0))), None, "its cluster is not known");
+    assert_eq!(nodes.serving(at(0)).collect::<Vec<_>>(), [2, 0, 1]);
+    nodes.learn(2, Learned::OfCluster("another"), at(1), 0.0);
+    assert_eq!(code(nodes.refusal(2, credential(1), at(1))), None);
+    nodes.learn(2, Learned::OfCluster("one"), at(2), 0.0);
+    assert_eq!(code(nodes.refusal(2, credential(1), at(2))), Some("refused"), "no other cluster");
+    nodes.learn(2, ACCEPTED, at(3), 0.0);
+    assert_eq!(code(nodes.refusal(0, credential(1), at(3))), None, "the session holds it from now");
 }
 
 #[test]
@@ -132,34 +202,54 @@ enum Step {
     ChooseOther(Vec<usize>),
     ChooseThis(usize),
     Check(usize),
-    Answered(usize, bool),
+    Answered(usize, bool, bool),
     Failed(usize),
     Healthy(usize),
-    OfCluster(usize, bool),
+    OfCluster(usize, usize),
+    LogIn(usize, u8),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let node = || 0..COUNT;
     let some = || prop::collection::vec(0..COUNT, 0..3);
     prop_oneof![
-        1 => (0_u64..4_000).prop_map(Step::Wait),
+        4 => (0_u64..4_000).prop_map(Step::Wait),
+        1 => (0_u64..4_000_000).prop_map(Step::Wait),
         1 => some().prop_map(Step::Choose),
         1 => some().prop_map(Step::ChooseOther),
         1 => node().prop_map(Step::ChooseThis),
         1 => node().prop_map(Step::Check),
-        1 => (node(), any::<bool>()).prop_map(|(n, any)| Step::Answered(n, any)),
+        1 => (node(), any::<bool>(), prop::bool::weighted(0.3))
+            .prop_map(|(n, any, accepted)| Step::Answered(n, any, accepted)),
         4 => node().prop_map(Step::Failed),
         1 => node().prop_map(Step::Healthy),
-        2 => (node(), any::<bool>()).prop_map(|(n, ours)| Step::OfCluster(n, ours)),
+        4 => (node(), 0..CLUSTERS.len()).prop_map(|(n, id)| Step::OfCluster(n, id)),
+        2 => (node(), 0..2_u8).prop_map(|(n, credential)| Step::LogIn(n, credential)),
     ]
 }
 
-/// A simple model of the same rules: which endpoints reported another cluster last, and which
-/// endpoint last answered a request that could go to any.
+const CLUSTERS: [&str; 3] = ["one", "two", "three"];
+
+/// A simple model of the same rules: what each endpoint reported last, which cluster first accepted
+/// a credential, which endpoint last answered a request that could go to any, and which cluster
+/// refused which credential last.
 #[derive(Default)]
 struct Model {
-    foreign: [bool; COUNT],
+    reported: [Option<usize>; COUNT],
+    ours: Option<usize>,
     preferred: usize,
+    refused: std::collections::BTreeMap<(usize, u8), u64>,
+}
+
+impl Model {
+    fn is_foreign(&self, n: usize) -> bool {
+        self.ours.is_some() && self.reported[n].is_some() && self.reported[n] != self.ours
+    }
+
+    fn refuses(&self, n: usize) -> bool {
+        let clusters = || self.refused.keys().map(|(cluster, _)| *cluster);
+        self.ours.is_none() && clusters().any(|cluster| self.reported[n] == Some(cluster))
+    }
 }
 
 proptest! {
@@ -168,11 +258,10 @@ proptest! {
         steps in prop::collection::vec(step(), 1..80)
     ) {
         let (mut nodes, mut model, mut now) = (nodes(COUNT), Model::default(), 0);
-        nodes.learn(0, Learned::OfCluster("ours"), at(0), 0.0);
         for step in steps {
             let admits = |nodes: &Nodes, n: usize| nodes.all[n].breaker.admits(at(now));
             let serves: Vec<_> =
-                (0..COUNT).filter(|n| admits(&nodes, *n) && !model.foreign[*n]).collect();
+                (0..COUNT).filter(|n| admits(&nodes, *n) && !model.is_foreign(*n)).collect();
             match step {
                 Step::Wait(millis) => now += millis,
                 Step::Choose(avoided) => match nodes.choose(Wanted::Any(&avoided), at(now)) {
@@ -181,8 +270,12 @@ proptest! {
                         let fresh = serves.iter().any(|n| !avoided.contains(n));
                         prop_assert!(!fresh || !avoided.contains(&chosen));
                         let first = serves.contains(&model.preferred)
-                            && !avoided.contains(&model.preferred);
+                            && !avoided.contains(&model.preferred)
+                            && !model.refuses(model.preferred);
                         prop_assert!(!first || chosen == model.preferred);
+                        let willing =
+                            serves.iter().any(|n| !avoided.contains(n) && !model.refuses(*n));
+                        prop_assert!(!willing || !model.refuses(chosen));
                         // A breaker that is not closed admits one request and then none.
                         let closed = nodes.all[chosen].breaker.state() == BreakerState::Closed;
                         prop_assert!(closed || !admits(&nodes, chosen));
@@ -197,29 +290,56 @@ proptest! {
                 }
                 Step::ChooseThis(n) => {
                     let chosen = nodes.choose(Wanted::This(n), at(now));
-                    prop_assert_eq!(chosen.is_ok(), !model.foreign[n]);
+                    prop_assert_eq!(chosen.is_ok(), !model.is_foreign(n));
                 }
                 Step::Check(n) => {
                     let admitted = admits(&nodes, n);
                     prop_assert_eq!(nodes.choose_for_health(n, true, at(now)), admitted);
                 }
-                Step::Answered(n, as_any) => {
-                    nodes.learn(n, Learned::Answered { as_any }, at(now), 0.0);
+                Step::Answered(n, as_any, accepted) => {
+                    nodes.learn(n, Learned::Answered { as_any, accepted }, at(now), 0.0);
                     if as_any {
                         model.preferred = n;
                     }
+                    if accepted {
+                        model.ours = model.ours.or(model.reported[n]);
+                    }
                     prop_assert_eq!(nodes.view()[n].breaker, "closed");
                 }
-                Step::Failed(n) => nodes.learn(n, Learned::Failed(&failure()), at(now), 0.0),
+                Step::Failed(n) => {
+                    let was_foreign = model.is_foreign(n);
+                    nodes.learn(n, Learned::Failed(&failure()), at(now), 0.0);
+                    if nodes.view()[n].breaker != "closed" && !was_foreign {
+                        model.reported[n] = None;
+                    }
+                }
                 Step::Healthy(n) => nodes.learn(n, Learned::Healthy, at(now), 0.0),
-                Step::OfCluster(n, ours) => {
-                    let id = if ours { "ours" } else { "another" };
-                    nodes.learn(n, Learned::OfCluster(id), at(now), 0.0);
-                    model.foreign[n] = !ours;
+                Step::OfCluster(n, id) => {
+                    nodes.learn(n, Learned::OfCluster(CLUSTERS[id]), at(now), 0.0);
+                    model.reported[n] = Some(id);
+                }
+                // The endpoint refuses the login, if it is sent.
+                Step::LogIn(n, number) => {
+                    let cluster = model.reported[n].filter(|_| model.ours.is_none());
+                    let before = cluster.and_then(|id| model.refused.get(&(id, number)));
+                    let is_held = before.is_some_and(|then| now - then < 3_600_000);
+                    let alone = (0..COUNT).all(|other| model.reported[other] == cluster);
+                    match nodes.refusal(n, credential(number), at(now)) {
+                        Some(Failure::Refused(_)) => prop_assert!(is_held && alone),
+                        Some(_) => prop_assert!(is_held && !alone),
+                        None => prop_assert!(!is_held),
+                    }
+                    if let Some(id) = cluster.filter(|_| !is_held) {
+                        model.refused.insert((id, number), now);
+                    }
+                    if !is_held {
+                        refuse(&mut nodes, n, number, at(now));
+                    }
                 }
             }
             for n in 0..COUNT {
-                prop_assert_eq!(nodes.foreign(n).is_some(), model.foreign[n]);
+                prop_assert_eq!(nodes.foreign(n).is_some(), model.is_foreign(n));
+                prop_assert_eq!(nodes.is_unverified(n), model.reported[n].is_none());
                 prop_assert_eq!(nodes.view()[n].preferred, n == model.preferred);
             }
         }

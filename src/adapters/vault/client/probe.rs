@@ -16,11 +16,13 @@ use super::{
 use crate::{
     adapters::vault::{
         key_path::Namespace,
+        login::port::CredentialDigest,
         refusal::{Asked, Refusal},
         wire::Health,
     },
     domain::{
         error::{Code, KmsError},
+        secret::Secret,
         time::Monotonic,
     },
     ports::{finding::Finding, telemetry::KeeperOperation},
@@ -39,7 +41,7 @@ const RECHECKED_EVERY: Duration = Duration::from_secs(3);
 const ACTIVE_SEARCH_MAX: Duration = Duration::from_millis(1_200);
 const ACTIVE_SEARCH_PAUSE: Duration = Duration::from_millis(200);
 
-/// The largest number of health checks of a server that refused a login.
+/// The largest number of health checks of a server that refused a credential.
 const HEALTH_TRIES: usize = 3;
 
 /// The health status of the active node.
@@ -150,7 +152,7 @@ impl VaultClient {
             )
         })?;
         self.learn(endpoint, Learned::OfCluster(&cluster));
-        match self.nodes(|nodes| nodes.foreign(endpoint).cloned()) {
+        match self.nodes(|nodes| nodes.foreign(endpoint)) {
             Some(foreign) => {
                 // A new connection may reach a server of our cluster behind the same name.
                 self.connections.renew(endpoint, None, self.clock.now());
@@ -185,29 +187,57 @@ impl VaultClient {
         }
     }
 
-    /// Replaces the refusal of a login by an error if the server now reports another cluster,
-    /// because such a refusal would block valid credentials for an hour. Keeps the refusal if the
-    /// server reports no cluster.
-    pub(super) async fn without_foreign_refusal<T>(
+    /// Returns what the refusal of a login means. With several endpoints, it counts against the
+    /// credential only if the server belongs to our cluster, or if all endpoints belong to one
+    /// cluster. Otherwise the credential would not be tried for an hour because of a foreign server.
+    pub(super) async fn judged_login<T>(
         &self,
         endpoint: usize,
+        request: &Request<'_>,
         outcome: Result<T, Failure>,
         policy: CallPolicy,
     ) -> Result<T, Failure> {
-        let is_refused_login = policy.operation == KeeperOperation::Login
-            && matches!(&outcome, Err(Failure::Refused(refusal)) if refusal.refuses_the_pair());
-        if !is_refused_login || self.nodes(|nodes| nodes.len()) < 2 {
+        let refusal = match &outcome {
+            Err(Failure::Refused(refusal)) if policy.operation == KeeperOperation::Login => refusal,
+            _ => return outcome,
+        };
+        if refusal.is_about_the_node() || self.nodes(|nodes| nodes.len()) < 2 {
             return outcome;
         }
-        for _ in 0..HEALTH_TRIES {
+        // The name of the endpoint may lead to another server by now.
+        for _ in 0..if refusal.is_of_the_credential() { HEALTH_TRIES } else { 0 } {
             let left = policy.deadline.since(self.clock.now()).min(self.settings.request_timeout);
             if self.health(endpoint, left).await.is_ok() {
-                return outcome;
+                break;
             }
-            if let Some(foreign) = self.nodes(|nodes| nodes.foreign(endpoint).cloned()) {
-                return Err(Failure::Unsent(foreign));
+            if let Some(foreign) = self.nodes(|nodes| nodes.foreign(endpoint)) {
+                return Err(Failure::Disregarded(foreign));
             }
         }
-        outcome
+        self.learn(endpoint, Learned::RefusedLogin(credential(request), refusal));
+        self.earlier_refusal(endpoint, request, policy).map_or(outcome, Err)
     }
+
+    /// Returns the failure of a login that must not be sent to `endpoint`, because its cluster
+    /// refused the same credential. Returns `None` for other requests, and when our cluster is
+    /// known.
+    pub(super) fn earlier_refusal(
+        &self,
+        endpoint: usize,
+        request: &Request<'_>,
+        policy: CallPolicy,
+    ) -> Option<Failure> {
+        if policy.operation != KeeperOperation::Login || !self.nodes(|nodes| nodes.seeks_cluster())
+        {
+            return None;
+        }
+        let (credential, now) = (credential(request), self.clock.now());
+        self.nodes(|nodes| nodes.refusal(endpoint, credential, now))
+    }
+}
+
+/// Returns the digest of what a login sends.
+fn credential(request: &Request<'_>) -> CredentialDigest {
+    let body = CredentialDigest::of_bytes(request.body.as_deref().unwrap_or_default());
+    body.with(request.token.map_or("", Secret::expose))
 }

@@ -72,7 +72,8 @@ pub(super) const fn rule(reason: RetryReason, repeat: Repeat) -> Option<RetryRul
 /// Returns the reason for another try after `failure`, or `None` if the failure is final.
 pub(super) fn reason(failure: &Failure) -> Option<RetryReason> {
     match failure {
-        Failure::Unsent(_) => Some(RetryReason::Unsent),
+        // An endpoint of another cluster may accept the credential.
+        Failure::Unsent(_) | Failure::Disregarded(_) => Some(RetryReason::Unsent),
         Failure::Lost(_) => Some(RetryReason::Lost),
         Failure::Redirected { .. } => Some(RetryReason::Redirected),
         Failure::Intermediary { status, .. } => match status {

@@ -15,6 +15,7 @@ pub(super) use self::meaning::{enterprise_required, plain_http};
 use super::{key_path::MountPath, login::method::AuthMethod, wire::Errors};
 
 /// A refusal by the keeper. Its texts may hold secrets.
+#[derive(Clone)]
 pub(super) struct Refusal {
     /// The HTTP status.
     pub(super) status: u16,
@@ -159,6 +160,12 @@ impl Refusal {
                 "invalid secret id",
                 "invalid secret_id",
             ])
+    }
+
+    /// Returns whether the keeper checked the credential of a login and rejected it: a pair, or a
+    /// wrapping token.
+    pub(super) fn is_of_the_credential(&self) -> bool {
+        self.refuses_the_pair() || self.refuses_the_wrapping_token()
     }
 
     /// Returns whether the keeper says that a wrapping token was used before or has expired.

@@ -91,7 +91,10 @@ fn is_about_the_form(failure: &Failure) -> bool {
             (matches!(refusal.status, 400 | 413) || refusal.exceeds_a_json_limit())
                 && !refusal.is_about_the_node()
         }
-        Failure::Unsent(_) | Failure::Lost(_) | Failure::Redirected { .. } => false,
+        Failure::Unsent(_)
+        | Failure::Lost(_)
+        | Failure::Redirected { .. }
+        | Failure::Disregarded(_) => false,
     }
 }
 
