@@ -54,10 +54,10 @@ impl<K: Kek + ?Sized> Deadline<K> {
         tokio::select! {
             biased;
             result = call => {
-                // Skips errors of another layer of this kind: they explain nothing.
+                // Skips calls that had too little time: they explain nothing about other calls.
                 if let Err(error) = &result
                     && error.code().is_outage()
-                    && !error.cause().starts_with(EXPIRED)
+                    && error.code() != Code::DeadlineExceeded
                 {
                     *self.last_outage() = Some((self.clock.now(), error.clone()));
                 }

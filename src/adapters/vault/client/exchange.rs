@@ -78,6 +78,14 @@ pub(super) struct Raw {
     headers: HeaderMap,
 }
 
+/// The time for one request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit {
+    pub(super) most: Duration,
+    /// Whether the caller had little time left, so that a time-out says nothing about the server.
+    pub(super) is_short: bool,
+}
+
 /// The result of one request.
 pub(super) struct Exchanged {
     pub(super) outcome: Result<Raw, Failure>,
@@ -86,20 +94,26 @@ pub(super) struct Exchanged {
 }
 
 /// Sends `request` to `address` and reads the answer, within `limit` and up to [`ANSWER_MAX`]
-/// bytes.
+/// bytes. Sends nothing without time.
 pub(super) async fn exchange(
     http: &Http,
     address: &VaultAddress,
     request: &Request<'_>,
     index: Option<HeaderValue>,
-    limit: Duration,
+    limit: Limit,
 ) -> Exchanged {
+    if limit.most.is_zero() {
+        return Exchanged {
+            outcome: Err(Failure::Unsent(late(address, limit, false))),
+            peer: None,
+        };
+    }
     let mut request = match http_request(address, request, index) {
         Ok(request) => request,
         Err(error) => return Exchanged { outcome: Err(Failure::Unsent(error)), peer: None },
     };
     let connection = capture_connection(&mut request);
-    let answered = timeout(limit, round_trip(http, address, request)).await;
+    let answered = timeout(limit.most, round_trip(http, address, request)).await;
     let connected = connection.connection_metadata().is_some();
     let outcome = answered.unwrap_or_else(|_elapsed| {
         // Without a connection, the request cannot have reached a server.
@@ -207,14 +221,21 @@ fn peer(connection: &CaptureConnection) -> Option<SocketAddr> {
     extensions.get::<Peer>().map(|peer| peer.0)
 }
 
-fn late(address: &VaultAddress, limit: Duration, connected: bool) -> KmsError {
+fn late(address: &VaultAddress, limit: Limit, connected: bool) -> KmsError {
+    let millis = limit.most.as_millis();
+    if limit.is_short {
+        return KmsError::new(
+            Code::DeadlineExceeded,
+            format!("only {millis} ms of the caller's time were left for a request to {address}"),
+            "check the number of waiting calls and the keeper's load",
+        );
+    }
     let (what, remedy) = if connected {
         ("no answer from", "check the keeper's load and the network to it")
     } else {
         ("no connection to", "check --vault-address and the network to the keeper")
     };
-    let cause = format!("{what} {address} within {} ms", limit.as_millis());
-    KmsError::new(Code::KeeperTimeout, cause, remedy)
+    KmsError::new(Code::KeeperTimeout, format!("{what} {address} within {millis} ms"), remedy)
 }
 
 /// Returns the error for an answer that has the right shape and contradicts itself.

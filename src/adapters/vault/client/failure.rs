@@ -107,6 +107,16 @@ impl Failure {
         }
     }
 
+    /// Returns whether the failure says nothing about the endpoint: the caller had little time left,
+    /// or the refusal does not count.
+    pub(super) fn says_nothing(&self) -> bool {
+        match self {
+            Self::Unsent(error) | Self::Lost(error) => error.code() == Code::DeadlineExceeded,
+            Self::Disregarded(_) => true,
+            Self::Intermediary { .. } | Self::Redirected { .. } | Self::Refused(_) => false,
+        }
+    }
+
     /// Returns whether the endpoint itself is at fault, so that its breaker counts the failure. A
     /// failure that the content of a request can cause is never counted.
     pub(super) fn is_endpoints_fault(&self) -> bool {
@@ -126,7 +136,8 @@ impl Failure {
     pub(super) fn wants_another_server(&self) -> bool {
         match self {
             Self::Unsent(_) | Self::Disregarded(_) => false,
-            Self::Lost(_) | Self::Intermediary { .. } | Self::Redirected { .. } => true,
+            Self::Lost(_) => !self.says_nothing(),
+            Self::Intermediary { .. } | Self::Redirected { .. } => true,
             Self::Refused(refusal) => refusal.is_about_the_node() || refusal.status >= 500,
         }
     }

@@ -32,7 +32,7 @@ use tracing::{Instrument as _, warn};
 pub use self::transport::{BoxError, Dial, KeeperConnection};
 use self::{
     connections::Connections,
-    exchange::{Exchanged, exchange},
+    exchange::{Exchanged, Limit, exchange},
     expiry::ServerCertificates,
     nodes::{Learned, NodeChange, Nodes, Wanted},
     policy::Attempt,
@@ -66,8 +66,9 @@ use crate::{
 /// The shortest time that one try gets before another endpoint is tried.
 const TRY_MIN: Duration = Duration::from_millis(300);
 
-/// Shorter time-outs are not held against the endpoint, because the caller had little time left.
-/// The value is less than the share that each of many endpoints gets of a call's time.
+/// A time-out of a request that got less time says nothing about the server, because the caller had
+/// little time left. The value is less than the share that each of many endpoints gets of a call's
+/// time.
 const MIN_COUNTED_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// The longest time for a request that only finds out about a server.
@@ -300,12 +301,10 @@ impl VaultClient {
         match (&outcome, &error) {
             // A proxy that answers a renewal with a page may still pass on other calls.
             (Err(Failure::Intermediary { .. }), _) if operation == KeeperOperation::Renew => (),
+            (Err(failure), _) if failure.says_nothing() => (),
             (Err(failure), Some(error)) if failure.is_endpoints_fault() => {
-                if elapsed >= MIN_COUNTED_TIMEOUT || error.code() != Code::KeeperTimeout {
-                    self.learn(endpoint, Learned::Failed(error));
-                }
+                self.learn(endpoint, Learned::Failed(error));
             }
-            (Err(Failure::Disregarded(_)), _) => (),
             // Any other result is an answer of the endpoint. Each request here has a credential.
             _ => {
                 let (as_any, accepted) = (attempt.as_any, outcome.is_ok());
@@ -353,6 +352,8 @@ impl VaultClient {
         let address = self.address(endpoint).map_err(Failure::Unsent)?;
         let http = self.connections.to(endpoint, self.clock.now());
         let http = http.ok_or_else(|| Failure::Unsent(no_endpoint()))?;
+        let enough = MIN_COUNTED_TIMEOUT.min(self.settings.request_timeout);
+        let limit = Limit { most: limit, is_short: limit + ERROR_RESERVE < enough };
         let Exchanged { outcome, peer } = exchange(&http, address, request, index, limit).await;
         trace::answered(&outcome);
         let outcome = outcome.and_then(|raw| raw.judged(endpoint, address));
@@ -424,3 +425,7 @@ impl fmt::Debug for VaultClient {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "short_time_tests.rs"]
+mod short_time_tests;
