@@ -156,7 +156,12 @@ impl VaultClient {
         let count = settings.addresses.len();
         Self {
             nodes: Mutex::new(Nodes::new(settings.addresses.clone())),
-            connections: Connections::new(count, dial, settings.connect_timeout),
+            connections: Connections::new(
+                count,
+                dial,
+                settings.connect_timeout,
+                Arc::clone(&clock),
+            ),
             presents: watch::Sender::new(settings.tls.identity.digest()),
             tls: Mutex::new(settings.tls.clone()),
             certificates: Arc::new(ServerCertificates::new(Arc::clone(&telemetry))),
@@ -350,7 +355,7 @@ impl VaultClient {
         limit: Duration,
     ) -> Result<Answer<T>, Failure> {
         let address = self.address(endpoint).map_err(Failure::Unsent)?;
-        let http = self.connections.to(endpoint, self.clock.now());
+        let http = self.connections.to(endpoint);
         let http = http.ok_or_else(|| Failure::Unsent(no_endpoint()))?;
         let enough = MIN_COUNTED_TIMEOUT.min(self.settings.request_timeout);
         let limit = Limit { most: limit, is_short: limit + ERROR_RESERVE < enough };
@@ -362,7 +367,7 @@ impl VaultClient {
             Err(failure) => failure.wants_another_server(),
         };
         if wants_another {
-            self.connections.renew(endpoint, peer, self.clock.now());
+            self.connections.renew(endpoint, peer);
         }
         outcome
     }

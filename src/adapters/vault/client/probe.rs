@@ -155,7 +155,7 @@ impl VaultClient {
         match self.nodes(|nodes| nodes.foreign(endpoint)) {
             Some(foreign) => {
                 // A new connection may reach a server of our cluster behind the same name.
-                self.connections.renew(endpoint, None, self.clock.now());
+                self.connections.renew(endpoint, None);
                 Err(foreign)
             }
             None => Ok(answer.status),

@@ -66,7 +66,7 @@ fn client(accepts: bool, request_timeout: Duration) -> VaultClient {
 /// Sends a request with `left`, and returns its error and whether the connection pool is the same
 /// as before.
 async fn sent(client: &VaultClient, left: Duration) -> (KmsError, bool) {
-    let pool = || Arc::downgrade(&client.connections.to(0, client.clock.now()).unwrap());
+    let pool = || Arc::downgrade(&client.connections.to(0).unwrap());
     let before = pool();
     let request = Request {
         method: Method::GET,
