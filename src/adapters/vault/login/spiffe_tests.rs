@@ -45,7 +45,7 @@ impl WorkloadIdentity for Agent {
     }
 
     async fn follow(&self) {
-        pending().await
+        pending::<()>().await;
     }
 }
 
@@ -58,7 +58,7 @@ fn expiring_in(year: i32) -> Arc<IdentityCertificate> {
     Arc::new(IdentityCertificate {
         id: "spiffe://example.org/kms".to_owned(),
         chain: vec![certificate.der().to_vec()],
-        key: Plaintext::new(key.serialize_der().into()),
+        key: Plaintext::new(key.serialize_der()),
     })
 }
 
