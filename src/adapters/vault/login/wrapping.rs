@@ -67,10 +67,7 @@ impl Unwrapper {
         token: &Secret,
     ) -> Result<(WrappingData, T), LoginFailure> {
         let Wrapped { flag, what, is_expected, remedy } = self.wrapped;
-        let wrapping = match self.look_up(token).await {
-            Err(LoginFailure::Refused(error)) => return Err(self.used(token, error)),
-            looked_up => looked_up?,
-        };
+        let wrapping = self.look_up(token).await?;
         if !is_expected(&wrapping.creation_path, &self.requests.namespace, &self.requests.mount) {
             return Err(LoginFailure::Refused(KmsError::new(
                 Code::CredentialUnreadable,
@@ -80,40 +77,50 @@ impl Unwrapper {
                 format!("{remedy}; if you did not write the file, treat it as an attack"),
             )));
         }
-        match self.ask("sys/wrapping/unwrap", Some(token), None).await {
-            Ok(unwrapped) => Ok((wrapping, unwrapped)),
-            // The intermediary may have forwarded the request, so the keeper may have executed
-            // it.
-            Err(Failure::Lost(error) | Failure::Intermediary { error, .. }) => {
-                *self.lost() = Some((CredentialDigest::of(token), error.cause().to_owned()));
-                match self.look_up(token).await {
-                    Err(LoginFailure::Refused(refusal)) => Err(self.used(token, refusal)),
-                    // The next attempt begins with another lookup.
-                    _ => Err(LoginFailure::Failed(error)),
-                }
+        let failure = match self.ask("sys/wrapping/unwrap", Some(token), None).await {
+            Ok(unwrapped) => return Ok((wrapping, unwrapped)),
+            Err(Failure::Refused(refusal)) if refusal.refuses_the_wrapping_token() => {
+                return Err(self.used(token));
             }
-            Err(failure) => match self.judged(failure) {
-                LoginFailure::Refused(error) => Err(self.used(token, error)),
-                failed @ LoginFailure::Failed(_) => Err(failed),
-            },
+            Err(failure) => failure,
+        };
+        let is_sent = !matches!(failure, Failure::Unsent(_));
+        let error = failure.into_error(Asked::Wrapping);
+        // The keeper may have unwrapped it, whatever the answer says, and an intermediary may have
+        // forwarded the request.
+        if is_sent {
+            *self.lost() = Some((CredentialDigest::of(token), error.cause().to_owned()));
+            if let Err(used @ LoginFailure::Refused(_)) = self.look_up(token).await {
+                return Err(used);
+            }
         }
+        // The next attempt begins with another lookup.
+        Err(LoginFailure::Failed(error))
     }
 
     /// Returns the failure for a token that the keeper says was used. If this process has lost the
     /// answer to its own unwrap, that was the use. Otherwise logs an alert.
-    fn used(&self, token: &Secret, refusal: KmsError) -> LoginFailure {
+    fn used(&self, token: &Secret) -> LoginFailure {
         let Wrapped { flag, what, .. } = self.wrapped;
         let lost = self.lost().clone();
+        let used = vocabulary::WRAPPING_TOKEN_USED;
         if let Some((_, why)) = lost.filter(|(digest, _)| *digest == CredentialDigest::of(token)) {
             return LoginFailure::Refused(KmsError::new(
-                refusal.code(),
+                used,
                 format!("the {what} was unwrapped, and the answer was lost ({why})"),
                 format!("write a new wrapping token to the file of --{flag}"),
             ));
         }
-        let (code, cause, remedy) = (refusal.code().as_str(), refusal.cause(), refusal.remedy());
+        let error = KmsError::new(
+            used,
+            format!("the wrapping token of the {what} was used before, or has expired"),
+            format!(
+                "if you did not use it, revoke what it wrapped; then write a new wrapping token to the file of --{flag}"
+            ),
+        );
+        let (code, cause, remedy) = (error.code().as_str(), error.cause(), error.remedy());
         tracing::error!(code, cause, remedy, "ALERT: the {what} may be stolen");
-        LoginFailure::Refused(refusal)
+        LoginFailure::Refused(error)
     }
 
     fn lost(&self) -> MutexGuard<'_, Option<(CredentialDigest, String)>> {
@@ -121,11 +128,20 @@ impl Unwrapper {
     }
 
     /// Reads what the keeper knows about the content of `token`. Changes nothing and is safe to
-    /// repeat.
+    /// repeat. Only a refusal by the keeper itself means that the token is used up.
     async fn look_up(&self, token: &Secret) -> Result<WrappingData, LoginFailure> {
         let body = json(&WrappedBody { token: token.expose() }).map_err(LoginFailure::Failed)?;
-        let looked_up = self.ask::<Data<WrappingData>>("sys/wrapping/lookup", None, Some(body));
-        Ok(looked_up.await.map_err(|failure| self.judged(failure))?.data)
+        match self.ask::<Data<WrappingData>>("sys/wrapping/lookup", None, Some(body)).await {
+            Ok(known) => {
+                // A lost unwrap did not reach the keeper.
+                *self.lost() = None;
+                Ok(known.data)
+            }
+            Err(Failure::Refused(refusal)) if refusal.refuses_the_wrapping_token() => {
+                Err(self.used(token))
+            }
+            Err(failure) => Err(LoginFailure::Failed(failure.into_error(Asked::Wrapping))),
+        }
     }
 
     async fn ask<T: Expected>(
@@ -142,23 +158,5 @@ impl Unwrapper {
         self.requests
             .send(Ask { operation, method, path, token, body, repeat, timeout_factor })
             .await
-    }
-
-    /// Classifies a failure. Only a refusal by the keeper itself means that the token is used up.
-    /// Any other failure is tried again.
-    fn judged(&self, failure: Failure) -> LoginFailure {
-        let Wrapped { flag, what, .. } = self.wrapped;
-        match failure {
-            Failure::Refused(refusal) if refusal.refuses_the_wrapping_token() => {
-                LoginFailure::Refused(KmsError::new(
-                    vocabulary::WRAPPING_TOKEN_USED,
-                    format!("the wrapping token of the {what} was used before, or has expired"),
-                    format!(
-                        "if you did not use it, revoke what it wrapped; then write a new wrapping token to the file of --{flag}"
-                    ),
-                ))
-            }
-            failure => LoginFailure::Failed(failure.into_error(Asked::Wrapping)),
-        }
     }
 }
