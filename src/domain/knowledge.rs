@@ -33,7 +33,7 @@ pub(super) struct Knowledge {
     warned: Vec<KeyWarning>,
     /// When the read that gave the newest answer started. An outage is not an answer, a refusal is.
     answered: Option<Monotonic>,
-    /// When the read that gave the newest metadata started. It knows the version that writes.
+    /// When the read that gave the newest metadata started.
     read: Option<Monotonic>,
     /// The version that the ring chose to write, and since when. Outages are left out: the time is
     /// later by their length.
@@ -81,18 +81,12 @@ impl Knowledge {
                 return Update::default();
             }
         };
+        self.read = Some(asked);
         self.exclude_outage(now);
         self.evidence.metadata_read(Ok(()), now);
         let warnings = (self.warned != snapshot.warnings).then(|| snapshot.warnings.clone());
         self.warned.clone_from(&snapshot.warnings);
-        let latest = snapshot.latest;
         let changes = self.ring.observe(snapshot, now, wall);
-        // An answer of a lagging replica that does not know the version that writes tells nothing
-        // about that version.
-        let lags = changes.iter().any(|change| matches!(change, RingChange::Lagging { .. }));
-        if !lags || self.writer(now).is_ok_and(|writer| writer.version <= latest) {
-            self.read = Some(asked);
-        }
         self.note_due(now);
         Update { changes, warnings }
     }
@@ -217,8 +211,7 @@ impl Knowledge {
         }
     }
 
-    /// Returns whether a read of the metadata that started at `since` or later has succeeded, with an
-    /// answer that knows the version that writes.
+    /// Returns whether a read of the metadata that started at `since` or later has succeeded.
     pub(super) fn is_read_since(&self, since: Monotonic) -> bool {
         self.read.is_some_and(|asked| asked >= since)
     }

@@ -275,22 +275,6 @@ fn an_outage_does_not_count_after_its_end() {
 }
 
 #[test]
-fn an_answer_that_does_not_know_the_writer_confirms_nothing() {
-    let mut known = empty();
-    for second in [0, 100] {
-        record_read(&mut known, Ok(snapshot(&[0, 10])), second);
-        known.evidence.proof_made(V2, Ok(()), at(second));
-    }
-    assert_eq!(known.writer(at(100)).map(|writer| writer.version), Ok(V2));
-    record_read(&mut known, Ok(snapshot(&[0])), 110);
-    assert!(known.is_read_since(at(100)) && !known.is_read_since(at(110)));
-    // It may lag behind a version that does not write yet.
-    record_read(&mut known, Ok(snapshot(&[0, 10, 111])), 112);
-    record_read(&mut known, Ok(snapshot(&[0, 10])), 114);
-    assert!(known.is_read_since(at(114)));
-}
-
-#[test]
 fn proves_the_due_version_first_and_then_the_previous_one() {
     let known = seen_late();
     let due = |second| {

@@ -92,15 +92,15 @@ impl KeyWatch {
         self.read().known.is_read_since(since)
     }
 
-    /// Returns why the last read of the metadata failed. If it has not ended yet, or its answer was
-    /// older than what is known, returns [`Code::KeeperTimeout`].
+    /// Returns why the last read of the metadata failed. If it has not ended yet, returns
+    /// [`Code::KeeperTimeout`].
     pub(super) fn read_error(&self) -> KmsError {
         let failure = self.read().known.evidence.metadata_failure().cloned();
         failure.unwrap_or_else(|| {
             KmsError::new(
                 Code::KeeperTimeout,
-                "the key's present metadata was not read in time",
-                "check the keeper, its replicas, and the network between them and this node",
+                "the key's metadata was not read in time",
+                "check the keeper and the network between it and this node",
             )
         })
     }

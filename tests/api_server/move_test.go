@@ -62,14 +62,14 @@ func TestAnAcceptedKeyIDIsReadWithTheNamedVersion(t *testing.T) {
 		"--accept-key-id="+one+"=1", "--accept-key-id="+two+"=2", "--accept-key-id="+invented+"=1")).client(t)
 	requireAllOpen(t, lenient, all[0], all[1], store(t, lenient))
 
-	// The flag accepts a key id. The binding must still match.
-	for _, name := range []string{invented, two} {
+	// The flag accepts a key id. The binding must still match, and the flag must give the version of the object.
+	for name, code := range map[string]codes.Code{invented: codes.InvalidArgument, two: codes.NotFound} {
 		request := asStored(all[0].sealed)
 		request.KeyID = name
-		requireRefused(t, lenient, "under "+name, request, codes.InvalidArgument)
+		requireRefused(t, lenient, "under "+name, request, code)
 	}
 	// Only the named version is tried.
 	wrong := start(t, with(b, "--accept-key-id="+one+"=2")).client(t)
-	requireRefused(t, wrong, "with another version", asStored(all[0].sealed), codes.InvalidArgument)
+	requireRefused(t, wrong, "with another version", asStored(all[0].sealed), codes.NotFound)
 	requireRefused(t, wrong, "not named", asStored(all[1].sealed), codes.NotFound)
 }
