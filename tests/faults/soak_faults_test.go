@@ -118,9 +118,11 @@ func (s *soak) killLeader() {
 
 // stepDown makes the leader step down. The election may choose the same node again.
 func (s *soak) stepDown() {
-	_, err := s.tenant().Bao.Ask("PUT", "sys/step-down", nil)
-	must(s.t, err)
-	_, err = s.raft.UntilWhole()
+	s.insist(func(n *parts.Tenant) error {
+		_, err := n.Bao.Ask("PUT", "sys/step-down", nil)
+		return err
+	})
+	_, err := s.raft.UntilWhole()
 	must(s.t, err)
 }
 
