@@ -1,6 +1,7 @@
 //! A new installation: from the answers of an operator to its files, and the steps in their order.
 
 mod files;
+mod keeper;
 mod progress;
 mod steps;
 
