@@ -45,7 +45,7 @@ complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand inve
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand inventory" -l resource -d 'Read only this resource, as it is written in etcd: secrets, example.com/widgets. Repeatable' -r
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand inventory" -l snapshot -d 'A backup of etcd that may be restored: the versions that it needs are kept. Repeatable' -r -F
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand inventory" -l node -d 'A node: its name, and the URL of its provider\'s metrics or a saved /statusz?format=json. Give all nodes. Repeatable' -r
-complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand inventory" -l expect-encrypted -d 'A resource whose objects must all be encrypted. Repeatable' -r
+complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand inventory" -l expect-encrypted -d 'A resource whose objects must all be encrypted, besides secrets. Repeatable' -r
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand inventory" -l is-safe -d 'End with exit code 1 unless it is shown that this `min_decryption_version` is safe' -r
 complete -c vault-kube-kmsctl -n "__fish_vault_kube_kmsctl_using_subcommand inventory" -l list -d 'List the objects themselves instead, one in a line: all, or those in one state' -r -f -a "all\t''
 ours\t''

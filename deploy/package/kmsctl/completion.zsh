@@ -42,7 +42,7 @@ _arguments "${_arguments_options[@]}" : \
 '*--resource=[Read only this resource, as it is written in etcd\: secrets, example.com/widgets. Repeatable]:RESOURCE:_default' \
 '*--snapshot=[A backup of etcd that may be restored\: the versions that it needs are kept. Repeatable]:FILE:_files' \
 '*--node=[A node\: its name, and the URL of its provider'\''s metrics or a saved /statusz?format=json. Give all nodes. Repeatable]:NAME=URL|FILE:_default' \
-'*--expect-encrypted=[A resource whose objects must all be encrypted. Repeatable]:RESOURCE:_default' \
+'*--expect-encrypted=[A resource whose objects must all be encrypted, besides secrets. Repeatable]:RESOURCE:_default' \
 '--is-safe=[End with exit code 1 unless it is shown that this \`min_decryption_version\` is safe]:VERSION:_default' \
 '--list=[List the objects themselves instead, one in a line\: all, or those in one state]::STATE:(all ours other-plugin other-provider clear unreadable)' \
 '--output=[How to print]:FORMAT:((text\:"For people"

@@ -66,8 +66,8 @@ pub(super) struct Args {
     /// all nodes. Repeatable.
     #[arg(long = "node", value_name = "NAME=URL|FILE", value_parser = StatuszNode::parse)]
     nodes: Vec<StatuszNode>,
-    /// A resource whose objects must all be encrypted. Repeatable.
-    #[arg(long, value_name = "RESOURCE", default_value = "secrets")]
+    /// A resource whose objects must all be encrypted, besides secrets. Repeatable.
+    #[arg(long, value_name = "RESOURCE")]
     expect_encrypted: Vec<String>,
     /// End with exit code 1 unless it is shown that this `min_decryption_version` is safe.
     #[arg(long, value_name = "VERSION", value_parser = version)]

@@ -160,8 +160,8 @@ impl Report<'_> {
             Ending::Proven if self.clear() => format!(
                 "{left} objects are left in etcd, some of them in clear text. The API server does \
                  not encrypt them: its EncryptionConfiguration does not name their resource, begins \
-                 with identity, or is not read yet. An API server reads a changed one within two \
-                 minutes, if at all without a restart. Then run the same command again."
+                 with identity, or is not read yet. Correct it. Then restart the API server, or wait \
+                 two minutes if it reads changes by itself, and run the same command again."
             ),
             Ending::Proven if left > 0 => format!(
                 "{left} objects are left in etcd, and the API server sees nothing to write. An API server \

@@ -52,7 +52,7 @@ enum Output {
 
 /// Shows where a rotation of the key is, on all nodes and API servers, and what to type next.
 ///
-/// Exit code 0: every node and API server answered, and writes the newest version.
+/// Exit code 0: every node and API server answered, and every API server writes the newest version.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// A node: its name, and the address of its provider's metrics, or a file with the saved JSON of

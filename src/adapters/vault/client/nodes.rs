@@ -406,14 +406,20 @@ impl Nodes {
 
     /// Returns all endpoints: those of clusters that refused a login last, the earliest refusal
     /// first; the preferred one before the others.
-    fn in_order(&self) -> impl Iterator<Item = usize> + use<> {
+    fn in_order(&self) -> impl Iterator<Item = usize> + '_ {
         let refused_at = |index: &usize| {
             let cluster = self.all.get(*index)?.cluster.as_deref()?;
             self.refused.last_of(cluster)
         };
-        let mut order: Vec<_> = (0..self.all.len()).collect();
-        order.sort_by_key(|index| (refused_at(index), *index != self.preferred));
-        order.into_iter()
+        let others = (0..self.all.len()).filter(|index| *index != self.preferred);
+        let all = std::iter::once(self.preferred).chain(others);
+        // Empty, and so without an allocation, once our cluster is known.
+        let mut refused = Vec::new();
+        if !self.refused.is_empty() {
+            refused.extend(all.clone().filter(|index| refused_at(index).is_some()));
+            refused.sort_by_key(refused_at);
+        }
+        all.filter(move |index| refused_at(index).is_none()).chain(refused)
     }
 
     /// Returns why no endpoint can be chosen. Prefers the error of an endpoint of our cluster: an

@@ -205,7 +205,8 @@ impl VaultClient {
             return outcome;
         }
         // The name of the endpoint may lead to another server by now.
-        for _ in 0..if refusal.is_of_the_credential() { HEALTH_TRIES } else { 0 } {
+        let tries = if refusal.is_of_the_credential() { HEALTH_TRIES } else { 0 };
+        for _ in 0..tries {
             let left = policy.deadline.since(self.clock.now()).min(self.settings.request_timeout);
             if self.health(endpoint, left).await.is_ok() {
                 break;

@@ -1,16 +1,14 @@
 //! The logins that clusters refused while our cluster was not known.
-//! A refused credential rests for an hour, as in `session/login_plan.rs`. It rests for the cluster
-//! that refused it, because that cluster may be a foreign one.
-
-use std::time::Duration;
+//! A refused credential is not sent again for [`REFUSED_FOR`] to the cluster that refused it. It may
+//! be sent to another cluster, because the one that refused it may be a foreign one.
 
 use crate::{
-    adapters::vault::{login::port::CredentialDigest, refusal::Refusal},
+    adapters::vault::{
+        login::port::{CredentialDigest, REFUSED_FOR},
+        refusal::Refusal,
+    },
     domain::time::Monotonic,
 };
-
-/// How long a cluster does not get a credential again that it refused.
-const REFUSED_FOR: Duration = Duration::from_hours(1);
 
 /// The largest number of refused logins that are remembered.
 const REFUSED_MAX: usize = 16;
@@ -46,6 +44,11 @@ impl RefusedLogins {
     /// Forgets all refusals.
     pub(super) fn clear(&mut self) {
         self.0.clear();
+    }
+
+    /// Returns whether no login was refused.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Returns when `cluster` last refused a login.

@@ -7,6 +7,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::{error::KmsError, secret::Secret};
 
+/// How long a refused credential is not sent again. A server locks a role after five refusals if fewer
+/// than 15 minutes lie between each two of them. With an hour, four nodes that share a role always
+/// leave such a gap of 15 minutes, whenever each of them started.
+pub(in crate::adapters::vault) const REFUSED_FOR: Duration = Duration::from_hours(1);
+
 /// A token, its lifetime, and what the session may do with it.
 #[derive(Clone, Debug)]
 pub struct Lease {

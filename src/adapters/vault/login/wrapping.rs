@@ -58,10 +58,10 @@ impl Unwrapper {
     ///
     /// # Errors
     /// Returns [`LoginFailure::Refused`] with [`vocabulary::WRAPPING_TOKEN_USED`] if the keeper
-    /// says that the token was used or has expired. Returns
-    /// [`LoginFailure::Refused`] with [`Code::CredentialUnreadable`] if the token wraps something
-    /// else. Returns [`LoginFailure::Failed`] for any other reason. In the last two cases the token
-    /// can still be used.
+    /// says that the token was used or has expired. Returns [`LoginFailure::Refused`] with
+    /// [`Code::CredentialUnreadable`] if the token wraps something else. Returns
+    /// [`LoginFailure::Failed`] for any other reason, also if the answer to the unwrap was lost. In
+    /// the last two cases the token may still be valid.
     pub(super) async fn unwrap<T: Expected>(
         &self,
         token: &Secret,
@@ -84,11 +84,15 @@ impl Unwrapper {
             }
             Err(failure) => failure,
         };
-        let is_sent = !matches!(failure, Failure::Unsent(_));
+        // An intermediary may have forwarded the request, and a keeper that failed may have unwrapped
+        // before.
+        let may_be_used = match &failure {
+            Failure::Lost(_) | Failure::Intermediary { .. } => true,
+            Failure::Refused(refusal) => refusal.status >= 500,
+            Failure::Unsent(_) | Failure::Redirected { .. } | Failure::Disregarded(_) => false,
+        };
         let error = failure.into_error(Asked::Wrapping);
-        // The keeper may have unwrapped it, whatever the answer says, and an intermediary may have
-        // forwarded the request.
-        if is_sent {
+        if may_be_used {
             *self.lost() = Some((CredentialDigest::of(token), error.cause().to_owned()));
             if let Err(used @ LoginFailure::Refused(_)) = self.look_up(token).await {
                 return Err(used);

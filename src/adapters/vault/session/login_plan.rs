@@ -7,17 +7,12 @@
 use std::time::Duration;
 
 use crate::{
-    adapters::vault::login::port::CredentialDigest,
+    adapters::vault::login::port::{CredentialDigest, REFUSED_FOR},
     domain::{
         error::{Code, KmsError},
         time::Monotonic,
     },
 };
-
-/// How long refused material is not sent again. A server locks a role after five refusals if fewer
-/// than 15 minutes lie between each two of them. With an hour, four nodes that share a role always
-/// leave such a gap of 15 minutes, whenever each of them started.
-pub(super) const REFUSED_FOR: Duration = Duration::from_hours(1);
 
 /// The longest wait after any other failure.
 pub(super) const FAILED_FOR_MAX: Duration = Duration::from_mins(1);
