@@ -392,6 +392,25 @@ fn no_keeper_is_named_outside_its_folder_and_the_registry() {
     assert!(elsewhere.is_empty(), "other files name keepers:\n{}", elsewhere.join("\n"));
 }
 
+/// How a request reaches a server of Vault does not depend on the choice of the server, nor on the
+/// purpose of the request.
+#[test]
+fn the_servers_of_vault_name_nothing_that_uses_them() {
+    let vault = "adapters::vault";
+    let of = |source: &Source| source.module.join("::").starts_with(&format!("{vault}::servers"));
+    let servers: Vec<_> = sources(&PROVIDER).into_iter().filter(of).collect();
+    assert!(servers.len() > 5, "the sources were not found");
+    for source in &servers {
+        let named = Named::by(source).ours;
+        for user in ["client", "login", "session", "transit", "keeper", "check"] {
+            let user = format!("{vault}::{user}");
+            let found =
+                named.iter().find(|path| **path == user || path.starts_with(&format!("{user}::")));
+            assert_eq!(found, None, "{}", source.path.display());
+        }
+    }
+}
+
 const KEEPERS: &[&str] = &["vault", "local", "pkcs11"];
 
 /// Files that name one keeper, each with the reason.

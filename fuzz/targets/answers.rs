@@ -23,7 +23,7 @@ use tokio::{
 use vault_kube_kms::{
     adapters::vault::{
         address::VaultAddress,
-        client::{BoxError, ClientSettings, Dial, KeeperConnection, VaultClient},
+        client::VaultClient,
         key_path::{KeyPath, MountPath, Namespace},
         login::{
             Login, LoginSettings,
@@ -34,6 +34,7 @@ use vault_kube_kms::{
                 CredentialDigest, Lease, LoginFailure, LoginMethod, LoginSecret, Material, Tokens,
             },
         },
+        servers::{BoxError, Dial, KeeperConnection, ServerSettings},
         session::VaultSession,
         tls::{Identity, TlsSettings, Trust},
         transit::{TransitKek, TransitSettings},
@@ -129,7 +130,7 @@ fn json(value: &Value) -> Vec<u8> {
 async fn calls(shape: u8, answers: VecDeque<Vec<u8>>) {
     let clock: Arc<dyn Clock> = Arc::new(Paused(Instant::now()));
     let addresses = ["http://a:8200", "http://b:8200"].map(VaultAddress::parse);
-    let settings = ClientSettings {
+    let settings = ServerSettings {
         addresses: addresses.into_iter().take(1 + usize::from(shape & 1)).flatten().collect(),
         tls: TlsSettings {
             trust: Trust::System,

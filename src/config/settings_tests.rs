@@ -38,7 +38,7 @@ const OPENSHIFT: &str = "-listen-address=unix:///var/run/kmsplugin/kms-1.sock \
 fn reads_an_existing_manifest_unchanged() {
     let settings = read(OPENSHIFT).unwrap();
     let vault = vault(&sources(OPENSHIFT));
-    assert_eq!(vault.client.tls.trust, Trust::InsecureSkipVerify);
+    assert_eq!(vault.servers.tls.trust, Trust::InsecureSkipVerify);
     assert_eq!(vault.transit.key.to_string(), "transit/keys/my-key");
     assert_eq!(vault.login.namespace.as_str(), "admin");
     assert_eq!(settings.log_level, Level::Trace);

@@ -30,7 +30,7 @@ fn subject_of(nodes: &[&StandIn]) -> TransitSubject {
     let admin = Admin::new(&first.address, "unused", Some(first.ca.clone()));
     let addresses = nodes.iter().map(|node| VaultAddress::parse(&node.address).unwrap()).collect();
     TransitSubject::with(admin, first.provisioned.clone(), |wiring| {
-        wiring.client.addresses = addresses;
+        wiring.servers.addresses = addresses;
     })
 }
 

@@ -36,7 +36,7 @@ impl Relayed {
         let keeper = TransitSubject::with(admin, provisioned, |wiring| {
             if let Some(relay) = &relay {
                 let address = format!("https://{}", relay.address);
-                wiring.client.addresses = vec![VaultAddress::parse(&address).unwrap()];
+                wiring.servers.addresses = vec![VaultAddress::parse(&address).unwrap()];
             }
         });
         Self { keeper, relay }

@@ -50,15 +50,18 @@ fn name(name: &str) -> Option<ServerName<'static>> {
 #[tokio::test]
 async fn accepts_a_server_with_the_right_authority_and_name() {
     assert_eq!(described(|_| ()).await, Ok(()));
-    assert_eq!(described(|wiring| wiring.client.tls.server_name = name("localhost")).await, Ok(()));
+    assert_eq!(
+        described(|wiring| wiring.servers.tls.server_name = name("localhost")).await,
+        Ok(())
+    );
 }
 
 #[tokio::test]
 async fn rejects_a_server_with_another_name_or_authority() {
-    let other_name = described(|w| w.client.tls.server_name = name("vault.example")).await;
+    let other_name = described(|w| w.servers.tls.server_name = name("vault.example")).await;
     let other = StandIn::start().await.ca.clone();
-    let other_authority = described(|w| w.client.tls.trust = Trust::Bundle(other)).await;
-    let system = described(|wiring| wiring.client.tls.trust = Trust::System).await;
+    let other_authority = described(|w| w.servers.tls.trust = Trust::Bundle(other)).await;
+    let system = described(|wiring| wiring.servers.tls.trust = Trust::System).await;
     for (result, flag) in
         [(other_name, "--tls-sni"), (other_authority, "--tls-ca-file"), (system, "--tls-ca-file")]
     {
@@ -72,15 +75,15 @@ async fn rejects_a_server_with_another_name_or_authority() {
 #[tokio::test]
 async fn accepts_any_server_without_verification() {
     let result = described(|wiring| {
-        wiring.client.tls.trust = Trust::InsecureSkipVerify;
-        wiring.client.tls.server_name = name("vault.example");
+        wiring.servers.tls.trust = Trust::InsecureSkipVerify;
+        wiring.servers.tls.server_name = name("vault.example");
     });
     assert_eq!(result.await, Ok(()));
 }
 
 #[tokio::test]
 async fn rejects_a_server_without_the_required_hybrid_key_exchange() {
-    let required = |wiring: &mut Wiring| wiring.client.tls.require_pq = true;
+    let required = |wiring: &mut Wiring| wiring.servers.tls.require_pq = true;
     assert_eq!(described(required).await, Ok(()));
     assert_eq!(described_by(StandIn::classical().await, |_| ()).await, Ok(()));
     let error = described_by(StandIn::classical().await, required).await.unwrap_err();
@@ -158,8 +161,8 @@ async fn a_client_certificate_is_presented_replaced_and_named_when_the_server_re
     for address in &addresses {
         let subject = |identity: Identity| {
             TransitSubject::with(server.admin.clone(), provisioned.clone(), |wiring| {
-                wiring.client.addresses = vec![VaultAddress::parse(address).unwrap()];
-                wiring.client.tls.identity = identity;
+                wiring.servers.addresses = vec![VaultAddress::parse(address).unwrap()];
+                wiring.servers.tls.identity = identity;
             })
         };
         let describe = async |subject: &TransitSubject| {
@@ -196,9 +199,9 @@ async fn a_client_certificate_is_presented_replaced_and_named_when_the_server_re
         let subject = subject(Identity::Pair(client_of(&known, |_| ())));
         assert_eq!(describe(&subject).await, Ok(()), "{address}");
         // The next request uses a new connection, so the server sees the other certificate.
-        assert_eq!(subject.client.present(client_of(&unknown, |_| ())), Ok(true));
+        assert_eq!(subject.client.servers().present(client_of(&unknown, |_| ())), Ok(true));
         assert!(describe(&subject).await.is_err(), "{address}");
-        assert_eq!(subject.client.present(client_of(&known, |_| ())), Ok(true));
+        assert_eq!(subject.client.servers().present(client_of(&known, |_| ())), Ok(true));
         // The breaker of the endpoint stays open for at most two seconds.
         let mut look = interval(Duration::from_millis(50));
         let heals = async {
@@ -225,8 +228,8 @@ async fn a_client_certificate_logs_in_and_its_renewed_one_keeps_the_session() {
     server.admin.must(Method::POST, "auth/cert/certs/certified", role).await;
     let (first, second) = (client_of(&known, |_| ()), client_of(&known, |_| ()));
     let subject = TransitSubject::with(server.admin.clone(), provisioned, |wiring| {
-        wiring.client.addresses = vec![VaultAddress::parse(&address).unwrap()];
-        wiring.client.tls.identity = Identity::Pair(first);
+        wiring.servers.addresses = vec![VaultAddress::parse(&address).unwrap()];
+        wiring.servers.tls.identity = Identity::Pair(first);
         wiring.login.mount = MountPath::parse("cert").unwrap();
         let role = "certified".to_owned();
         wiring.login.method = MethodSettings::Cert(CertSettings { role });
@@ -237,7 +240,7 @@ async fn a_client_certificate_logs_in_and_its_renewed_one_keeps_the_session() {
         subject.kek.describe(until).await.map(drop)
     };
     assert_eq!(describe().await, Ok(()));
-    assert_eq!(subject.client.present(second), Ok(true));
+    assert_eq!(subject.client.servers().present(second), Ok(true));
     // The token of the first certificate ends meanwhile.
     let end = clock.now().after(Duration::from_secs(6));
     let mut look = interval(Duration::from_millis(50));

@@ -13,7 +13,7 @@ use vault_kube_kms::{
         layers::{batch::Batch, coalesce::Coalesce, deadline::Deadline},
         vault::{
             address::VaultAddress,
-            client::{ClientSettings, VaultClient},
+            client::VaultClient,
             key_path::{KeyPath, MountPath, Namespace},
             login::{
                 LoginSettings,
@@ -21,6 +21,7 @@ use vault_kube_kms::{
                 credential_file::LoginFiles,
                 method::MethodSettings,
             },
+            servers::ServerSettings,
             session::VaultSession,
             tls::{Identity, TlsSettings, Trust},
             transit::{TransitKek, TransitSettings},
@@ -65,7 +66,7 @@ impl Plugin {
         let file = Arc::new(CredentialFile::new(secret_id, seed ^ 1));
         let client = Arc::new(VaultClient::over(
             Arc::new(network.clone()),
-            client_settings(index),
+            server_settings(index),
             clock.clone(),
             telemetry.clone(),
         ));
@@ -117,9 +118,9 @@ impl Plugin {
 }
 
 /// Each plugin has another first node.
-fn client_settings(first: usize) -> ClientSettings {
+fn server_settings(first: usize) -> ServerSettings {
     let node = |offset| VaultAddress::parse(&address((first + offset) % NODES)).unwrap();
-    ClientSettings {
+    ServerSettings {
         addresses: (0..NODES).map(node).collect(),
         tls: TlsSettings {
             trust: Trust::InsecureSkipVerify,

@@ -10,7 +10,7 @@ use vault_kube_kms::{
         system::{clock::SystemClock, private_file::OwnerOnlyFile, watched_file::WatchedFile},
         vault::{
             address::VaultAddress,
-            client::{ClientSettings, VaultClient},
+            client::VaultClient,
             key_path::{KeyPath, MountPath, Namespace},
             login::{
                 LoginSettings,
@@ -18,6 +18,7 @@ use vault_kube_kms::{
                 credential_file::LoginFiles,
                 method::MethodSettings,
             },
+            servers::ServerSettings,
             session::VaultSession,
             tls::{Identity, TlsSettings, Trust},
             transit::{TransitKek, TransitSettings},
@@ -44,7 +45,7 @@ impl Telemetry for Silence {
 
 /// The settings of a keeper on a server.
 pub struct Wiring {
-    pub client: ClientSettings,
+    pub servers: ServerSettings,
     pub login: LoginSettings,
     pub transit: TransitSettings,
 }
@@ -84,7 +85,7 @@ impl TransitSubject {
         fs::write(&secret_id_path, format!("{}\n", provisioned.secret_id)).unwrap();
         let trust = admin.ca.clone().map_or(Trust::System, Trust::Bundle);
         let mut wiring = Wiring {
-            client: ClientSettings {
+            servers: ServerSettings {
                 addresses: vec![VaultAddress::parse(&admin.address).unwrap()],
                 tls: TlsSettings {
                     trust,
@@ -115,9 +116,9 @@ impl TransitSubject {
             },
         };
         change(&mut wiring);
-        let Wiring { client, login, transit } = wiring;
+        let Wiring { servers, login, transit } = wiring;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let client = Arc::new(VaultClient::new(client, clock.clone(), Arc::new(Silence)).unwrap());
+        let client = Arc::new(VaultClient::new(servers, clock.clone(), Arc::new(Silence)).unwrap());
         let files = LoginFiles {
             watched: &|path, most| Arc::new(WatchedFile::new(path.to_owned(), most)),
             private: &|path| Arc::new(OwnerOnlyFile::new(path.to_owned())),

@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use http::Method;
 
 use super::{
-    client::{CallPolicy, Request, VaultClient, json},
+    client::{CallPolicy, VaultClient},
     key_path::KeyPath,
     refusal::Asked,
+    servers::{Request, json},
     session::VaultSession,
     transit::TransitSettings,
     wire::Data,

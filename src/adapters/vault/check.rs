@@ -5,9 +5,10 @@ use std::time::Duration;
 use super::{
     address::VaultAddress,
     capabilities::{Capabilities, PolicyReview},
-    client::{ClientSettings, VaultClient},
+    client::VaultClient,
     handshake::{self, Handshake},
     login::LoginSettings,
+    servers::ServerSettings,
     session::VaultSession,
     settings::VaultSettings,
     tls::Identity,
@@ -44,7 +45,7 @@ pub(super) async fn check(
     clock: &dyn Clock,
     report: &mut Report,
 ) -> bool {
-    if !connection(&settings.client, clock.wall(), report).await {
+    if !connection(&settings.servers, clock.wall(), report).await {
         report.add_unchecked(&[Login, Policy, Key, Binding, Clocks]);
         return false;
     }
@@ -82,16 +83,16 @@ pub(super) fn ignored_namespace(settings: &TransitSettings) -> Option<Finding> {
 }
 
 /// Returns whether a connection to at least one endpoint works.
-async fn connection(client: &ClientSettings, now: UnixTime, report: &mut Report) -> bool {
-    if !client.is_tls() {
+async fn connection(servers: &ServerSettings, now: UnixTime, report: &mut Report) -> bool {
+    if !servers.is_tls() {
         return true;
     }
-    if let Identity::Pair(pair) = &client.tls.identity {
+    if let Identity::Pair(pair) = &servers.tls.identity {
         report.add(pair.finding(now, DAYS_LEFT_MIN));
     }
     let mut any = false;
-    for address in &client.addresses {
-        let found = handshake::inspect(client, address, now).await;
+    for address in &servers.addresses {
+        let found = handshake::inspect(servers, address, now).await;
         any = any || found.is_ok();
         report.add(handshake_finding(address, found));
     }

@@ -10,9 +10,8 @@ use tokio_rustls::TlsConnector;
 use tower::ServiceExt as _;
 
 use super::{
-    address::VaultAddress,
-    client::{ClientSettings, unreachable},
-    client_pair, post_quantum,
+    address::VaultAddress, client_pair, post_quantum, servers::ServerSettings,
+    unreachable::unreachable,
 };
 use crate::domain::{
     error::{Code, KmsError},
@@ -41,7 +40,7 @@ pub struct Handshake {
 /// Returns [`Code::KeeperUnreachable`] if no server listens or the server is not trusted, and
 /// [`Code::KeeperTimeout`] after the request time-out.
 pub async fn inspect(
-    settings: &ClientSettings,
+    settings: &ServerSettings,
     address: &VaultAddress,
     now: time::UnixTime,
 ) -> Result<Handshake, KmsError> {
@@ -56,7 +55,7 @@ pub async fn inspect(
 }
 
 async fn handshake(
-    settings: &ClientSettings,
+    settings: &ServerSettings,
     address: &VaultAddress,
     now: time::UnixTime,
 ) -> Result<Handshake, KmsError> {

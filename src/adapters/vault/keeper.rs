@@ -64,7 +64,7 @@ impl VaultKeeper {
         telemetry: &Arc<dyn Telemetry>,
     ) -> Result<Self, String> {
         let client = Arc::new(VaultClient::new(
-            settings.client.clone(),
+            settings.servers.clone(),
             Arc::clone(clock),
             Arc::clone(telemetry),
         )?);
@@ -109,12 +109,12 @@ impl Keeper for VaultKeeper {
         ];
         if let Some(file) = self.tls.authorities.clone() {
             let client = Arc::clone(&self.client);
-            let watch = async move { client.follow_authorities(file).await };
+            let watch = async move { client.servers().follow_authorities(file).await };
             tasks.push(("authorities", Box::pin(watch)));
         }
         if let Some(files) = self.tls.client_pair.clone() {
             let client = Arc::clone(&self.client);
-            let watch = async move { client.follow_client_pair(files).await };
+            let watch = async move { client.servers().follow_client_pair(files).await };
             tasks.push(("client certificate", Box::pin(watch)));
         }
         tasks
@@ -130,8 +130,8 @@ impl Keeper for VaultKeeper {
             Arc::clone(&self.session),
             self.settings.transit.clone(),
         );
-        let client = self.client.current_settings(CERTIFICATE_WAIT).await;
-        let settings = VaultSettings { client, ..self.settings.clone() };
+        let servers = self.client.servers().current_settings(CERTIFICATE_WAIT).await;
+        let settings = VaultSettings { servers, ..self.settings.clone() };
         check::check(&settings, &self.client, &self.session, &capabilities, &*self.clock, report)
             .await
     }

@@ -11,6 +11,7 @@ pub mod keeper;
 pub mod key_path;
 pub mod login;
 pub mod policy;
+pub mod servers;
 pub mod session;
 pub mod settings;
 pub mod tls;

@@ -7,7 +7,7 @@ use rustls::{
     crypto::{CryptoProvider, aws_lc_rs},
 };
 
-use super::{client::BoxError, unreachable::inner};
+use super::{servers::BoxError, unreachable::inner};
 
 /// Returns the crypto provider of all TLS connections: aws-lc-rs. If `required`, it offers hybrid
 /// groups only. A FIPS build offers only those that its module is approved for.

@@ -16,8 +16,8 @@ use super::*;
 use crate::{
     adapters::vault::{
         address::VaultAddress,
-        client::ClientSettings,
         handshake::{self, Handshake},
+        servers::ServerSettings,
         tls::{Identity, TlsSettings, Trust},
     },
     domain::{
@@ -48,7 +48,7 @@ async fn seen(
     let acceptor = TlsAcceptor::from(Arc::new(server));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("https://{}", listener.local_addr().unwrap());
-    let settings = ClientSettings {
+    let settings = ServerSettings {
         addresses: vec![VaultAddress::parse(&address).unwrap()],
         tls: TlsSettings {
             trust: Trust::InsecureSkipVerify,

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use super::{
-    client::ClientSettings, client_pair::PairPaths, login::LoginSettings, transit::TransitSettings,
+    client_pair::PairPaths, login::LoginSettings, servers::ServerSettings, transit::TransitSettings,
 };
 
 /// All settings of the keeper.
 #[derive(Clone, Debug)]
 pub struct VaultSettings {
     /// The servers, and how to connect to them.
-    pub client: ClientSettings,
+    pub servers: ServerSettings,
     /// How to log in.
     pub login: LoginSettings,
     /// The Transit key.

@@ -26,9 +26,9 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::adapters::vault::{
     address::VaultAddress,
-    client::ClientSettings,
     client_pair::{ClientPair, Presented},
     handshake,
+    servers::ServerSettings,
     tls::{Identity, TlsSettings, Trust},
     tls_error::explain,
     unreachable::unreachable,
@@ -107,8 +107,8 @@ impl Server {
     }
 }
 
-fn settings(port: u16, trust: Trust) -> ClientSettings {
-    ClientSettings {
+fn settings(port: u16, trust: Trust) -> ServerSettings {
+    ServerSettings {
         addresses: vec![VaultAddress::parse(&format!("https://127.0.0.1:{port}")).unwrap()],
         tls: TlsSettings { trust, identity: Identity::None, server_name: None, require_pq: false },
         connect_timeout: Duration::from_secs(20),

@@ -87,7 +87,7 @@ mod tests {
 
     use super::*;
     use crate::adapters::vault::{
-        client::ClientSettings,
+        servers::ServerSettings,
         tls::{Identity, TlsSettings, Trust},
     };
 
@@ -110,7 +110,7 @@ mod tests {
     async fn names_the_firewall_if_nothing_answers() {
         let (port, _listener, _queued) = black_hole().await;
         let address = VaultAddress::parse(&format!("https://{port}")).unwrap();
-        let settings = ClientSettings {
+        let settings = ServerSettings {
             addresses: vec![address.clone()],
             tls: TlsSettings {
                 trust: Trust::System,

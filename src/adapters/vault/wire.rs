@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::client::Expected;
+use super::servers::Expected;
 
 /// `POST {mount}/encrypt/{key}`.
 #[derive(Serialize, Zeroize, ZeroizeOnDrop)]

@@ -10,7 +10,7 @@ use tokio::{
     io::{DuplexStream, duplex},
     time::sleep,
 };
-use vault_kube_kms::adapters::vault::client::{BoxError, Dial, KeeperConnection};
+use vault_kube_kms::adapters::vault::servers::{BoxError, Dial, KeeperConnection};
 
 use super::{
     NODES,

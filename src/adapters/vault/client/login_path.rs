@@ -3,10 +3,11 @@
 
 use http::Method;
 
-use super::{CHECK_MAX, Failure, Request, VaultClient, nodes::Wanted};
+use super::{CHECK_MAX, VaultClient, nodes::Wanted};
 use crate::adapters::vault::{
     key_path::{MountPath, Namespace},
     refusal::Refusal,
+    servers::{Failure, Request},
     wire::Nothing,
 };
 
@@ -23,8 +24,8 @@ impl VaultClient {
         let path = format!("auth/{mount}/login");
         let request =
             Request { method: Method::GET, path: &path, namespace, token: None, body: None };
-        let limit = self.settings.request_timeout.min(CHECK_MAX);
-        match self.exchange::<Nothing>(endpoint, &request, None, limit).await {
+        let limit = self.servers.request_timeout().min(CHECK_MAX);
+        match self.servers.exchange::<Nothing>(endpoint, &request, None, limit).await {
             Ok(_) => Some(true),
             Err(Failure::Refused(refusal)) => proves_a_mount(&refusal),
             Err(_) => None,

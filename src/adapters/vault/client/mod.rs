@@ -1,22 +1,17 @@
 //! The client for all requests to Vault. It chooses an endpoint, sends the request, and records the
 //! result for the next choice. It repeats failed requests by the table in `retry`, until the
 //! deadline of the call.
+//!
+//! How one request reaches one server is the task of `servers`.
 
 mod breaker;
-mod connections;
-mod exchange;
-mod expiry;
-mod failure;
 mod login_path;
 mod nodes;
 mod policy;
 mod probe;
 mod refused_logins;
-mod replaced;
 mod retry;
 mod secondaries;
-mod trace;
-mod transport;
 mod tries;
 
 use std::{
@@ -26,36 +21,21 @@ use std::{
 };
 
 use http::HeaderValue;
-use tokio::sync::watch;
 use tracing::{Instrument as _, warn};
 
-pub use self::transport::{BoxError, Dial, KeeperConnection};
+pub(super) use self::policy::{CallPolicy, Repeat, Target};
 use self::{
-    connections::Connections,
-    exchange::{Exchanged, Limit, exchange},
-    expiry::ServerCertificates,
     nodes::{Learned, NodeChange, Nodes, Wanted},
     policy::Attempt,
     retry::Where,
-    transport::Network,
     tries::{Step, Tries},
 };
-pub(super) use self::{
-    exchange::{Answer, Expected, Request, json, unreachable, unreadable},
-    failure::Failure,
-    policy::{CallPolicy, Repeat, Target},
-};
 use super::{
-    address::VaultAddress,
-    bundle,
-    tls::{Identity, TlsSettings, Trust},
-    vocabulary::{self, RetryReason},
+    servers::{self, Answer, Dial, Expected, Failure, Request, ServerSettings, Servers},
+    vocabulary::RetryReason,
 };
 use crate::{
-    domain::{
-        error::{Code, KmsError},
-        time::UnixTime,
-    },
+    domain::{error::KmsError, time::UnixTime},
     ports::{
         clock::Clock,
         keeper::EndpointView,
@@ -66,59 +46,16 @@ use crate::{
 /// The shortest time that one try gets before another endpoint is tried.
 const TRY_MIN: Duration = Duration::from_millis(300);
 
-/// A time-out of a request that got less time says nothing about the server, because the caller had
-/// little time left. The value is less than the share that each of many endpoints gets of a call's
-/// time.
-const MIN_COUNTED_TIMEOUT: Duration = Duration::from_millis(250);
-
 /// The longest time for a request that only finds out about a server.
 const CHECK_MAX: Duration = Duration::from_secs(2);
 
-/// Kept back from a call's time, so that the error of this layer arrives before the outer deadline
-/// ends the call.
-const ERROR_RESERVE: Duration = Duration::from_millis(5);
-
-/// The addresses of the servers and how to connect to them.
-#[derive(Clone, Debug)]
-pub struct ClientSettings {
-    /// The servers of one cluster: at least one, in the order of the first tries.
-    pub addresses: Vec<VaultAddress>,
-    /// The TLS settings, used for `https` addresses.
-    pub tls: TlsSettings,
-    /// The longest time to establish a connection (`--vault-connection-timeout`).
-    pub connect_timeout: Duration,
-    /// The longest time for one request (`--vault-request-timeout`).
-    pub request_timeout: Duration,
-}
-
-impl ClientSettings {
-    /// Returns whether all addresses use `https`.
-    #[must_use]
-    pub fn is_tls(&self) -> bool {
-        self.addresses.iter().all(VaultAddress::is_tls)
-    }
-
-    /// Returns the name of the connection in metrics: all addresses, separated by commas.
-    #[must_use]
-    pub fn connection(&self) -> String {
-        let addresses: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
-        addresses.join(",")
-    }
-}
-
 /// The client for the servers of one cluster.
 pub struct VaultClient {
+    servers: Servers,
     nodes: Mutex<Nodes>,
-    connections: Connections,
-    /// The TLS settings of new connections.
-    tls: Mutex<TlsSettings>,
-    /// The SHA-256 of the client certificate that new connections present.
-    presents: watch::Sender<Option<[u8; 32]>>,
-    certificates: Arc<ServerCertificates>,
     /// The cluster state (`X-Vault-Index`) of the last success. Removed if no node reaches that
     /// state.
     index: Mutex<Option<HeaderValue>>,
-    settings: ClientSettings,
     clock: Arc<dyn Clock>,
     telemetry: Arc<dyn Telemetry>,
 }
@@ -128,48 +65,38 @@ impl VaultClient {
     ///
     /// # Errors
     /// Returns why TLS cannot be set up; see [`TlsSettings::client_config`].
+    ///
+    /// [`TlsSettings::client_config`]: super::tls::TlsSettings::client_config
     pub fn new(
-        settings: ClientSettings,
+        settings: ServerSettings,
         clock: Arc<dyn Clock>,
         telemetry: Arc<dyn Telemetry>,
     ) -> Result<Self, String> {
-        let certificates = Arc::new(ServerCertificates::new(Arc::clone(&telemetry)));
-        let network = Arc::new(Network::new(&settings, Arc::clone(&certificates))?);
-        let client = Self { certificates, ..Self::over(network, settings, clock, telemetry) };
-        if let Trust::Bundle(bundle) = &client.settings.tls.trust {
-            client.expires(vocabulary::AUTHORITIES, bundle::read(bundle)?.first_end);
-        }
-        if let Identity::Pair(pair) = &client.settings.tls.identity {
-            client.expires(vocabulary::CLIENT_CERTIFICATE, pair.end());
-        }
-        Ok(client)
+        let servers = Servers::new(settings, Arc::clone(&clock), Arc::clone(&telemetry))?;
+        Ok(Self::of(servers, clock, telemetry))
     }
 
     /// Creates a client that connects through `dial` and ignores the TLS settings.
     #[must_use]
     pub fn over(
         dial: Arc<dyn Dial>,
-        settings: ClientSettings,
+        settings: ServerSettings,
         clock: Arc<dyn Clock>,
         telemetry: Arc<dyn Telemetry>,
     ) -> Self {
-        let count = settings.addresses.len();
-        Self {
-            nodes: Mutex::new(Nodes::new(settings.addresses.clone())),
-            connections: Connections::new(
-                count,
-                dial,
-                settings.connect_timeout,
-                Arc::clone(&clock),
-            ),
-            presents: watch::Sender::new(settings.tls.identity.digest()),
-            tls: Mutex::new(settings.tls.clone()),
-            certificates: Arc::new(ServerCertificates::new(Arc::clone(&telemetry))),
-            index: Mutex::new(None),
-            settings,
-            clock,
-            telemetry,
-        }
+        let servers = Servers::over(dial, settings, Arc::clone(&clock), Arc::clone(&telemetry));
+        Self::of(servers, clock, telemetry)
+    }
+
+    fn of(servers: Servers, clock: Arc<dyn Clock>, telemetry: Arc<dyn Telemetry>) -> Self {
+        let nodes = Mutex::new(Nodes::new(servers.addresses().to_vec()));
+        Self { servers, nodes, index: Mutex::new(None), clock, telemetry }
+    }
+
+    /// Returns the servers, whose TLS settings can be replaced.
+    #[must_use]
+    pub const fn servers(&self) -> &Servers {
+        &self.servers
     }
 
     /// Returns the state of each endpoint.
@@ -282,11 +209,11 @@ impl VaultClient {
         // freely gets all the time.
         let others = if policy.repeat == Repeat::Freely { others } else { 0 };
         let limit = self.limit(others, policy.deadline.since(started), policy.try_limit);
-        let span = trace::span(request, self.settings.addresses.get(endpoint));
+        let span = self.servers.span(endpoint, request);
         let outcome = match self.admit(endpoint, request, policy, limit).await {
             Ok(left) => {
                 let index = if attempt.alone { None } else { self.index() };
-                let exchange = self.exchange(endpoint, request, index, left);
+                let exchange = self.servers.exchange(endpoint, request, index, left);
                 let outcome = exchange.instrument(span.clone()).await;
                 self.judged_login(endpoint, request, outcome, policy).await
             }
@@ -300,7 +227,7 @@ impl VaultClient {
             Err(failure) => failure.reportable_error(operation),
         };
         if let Some(error) = &error {
-            trace::failed(&span, error);
+            servers::failed(&span, error);
         }
         self.telemetry.record(Event::KeeperCalled { operation, elapsed, error: error.as_ref() });
         match (&outcome, &error) {
@@ -324,8 +251,8 @@ impl VaultClient {
     fn limit(&self, others: usize, left: Duration, most: Option<Duration>) -> Duration {
         let others = u32::try_from(others).unwrap_or(u32::MAX);
         let share = (left / others.saturating_add(1)).max(TRY_MIN);
-        let most = most.unwrap_or(self.settings.request_timeout);
-        share.min(left).min(most).saturating_sub(ERROR_RESERVE)
+        let most = most.unwrap_or(self.servers.request_timeout());
+        share.min(left).min(most)
     }
 
     /// Finds out whether `request` may be sent to an endpoint. Verifies to which cluster the
@@ -343,37 +270,6 @@ impl VaultClient {
         }
         let left = limit.saturating_sub(self.clock.now().since(began));
         self.earlier_refusal(endpoint, request, policy).map_or(Ok(left), Err)
-    }
-
-    /// Sends `request` to one endpoint and reads the answer. Closes the connections to a server
-    /// that does not serve.
-    async fn exchange<T: Expected>(
-        &self,
-        endpoint: usize,
-        request: &Request<'_>,
-        index: Option<HeaderValue>,
-        limit: Duration,
-    ) -> Result<Answer<T>, Failure> {
-        let address = self.address(endpoint).map_err(Failure::Unsent)?;
-        let http = self.connections.to(endpoint);
-        let http = http.ok_or_else(|| Failure::Unsent(no_endpoint()))?;
-        let enough = MIN_COUNTED_TIMEOUT.min(self.settings.request_timeout);
-        let limit = Limit { most: limit, is_short: limit + ERROR_RESERVE < enough };
-        let Exchanged { outcome, peer } = exchange(&http, address, request, index, limit).await;
-        trace::answered(&outcome);
-        let outcome = outcome.and_then(|raw| raw.judged(endpoint, address));
-        let wants_another = match &outcome {
-            Ok(answer) => probe::does_not_serve(answer.status),
-            Err(failure) => failure.wants_another_server(),
-        };
-        if wants_another {
-            self.connections.renew(endpoint, peer);
-        }
-        outcome
-    }
-
-    fn address(&self, endpoint: usize) -> Result<&VaultAddress, KmsError> {
-        self.settings.addresses.get(endpoint).ok_or_else(no_endpoint)
     }
 
     /// Runs `with` on the state of the endpoints, and reports the changes to telemetry and the log.
@@ -419,18 +315,8 @@ fn report(error: &KmsError, what: &'static str) {
     warn!(code = error.code().as_str(), cause, remedy, "{what}");
 }
 
-fn no_endpoint() -> KmsError {
-    KmsError::new(Code::Internal, "no such endpoint", "report this")
-}
-
 impl fmt::Debug for VaultClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VaultClient")
-            .field("addresses", &self.settings.addresses)
-            .finish_non_exhaustive()
+        f.debug_struct("VaultClient").field("servers", &self.servers).finish_non_exhaustive()
     }
 }
-
-#[cfg(test)]
-#[path = "short_time_tests.rs"]
-mod short_time_tests;

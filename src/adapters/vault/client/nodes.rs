@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use super::{breaker::Breaker, failure::Failure, refused_logins::RefusedLogins};
+use super::{breaker::Breaker, refused_logins::RefusedLogins};
 use crate::{
     adapters::vault::{
-        address::VaultAddress, login::port::CredentialDigest, refusal::Refusal,
+        address::VaultAddress, login::port::CredentialDigest, refusal::Refusal, servers::Failure,
         vocabulary::CLUSTER_FOREIGN,
     },
     domain::{

@@ -10,14 +10,13 @@ use futures_util::future::join_all;
 use http::Method;
 use tracing::warn;
 
-use super::{
-    CHECK_MAX, CallPolicy, Failure, Request, TRY_MIN, Target, VaultClient, nodes::Learned,
-};
+use super::{CHECK_MAX, CallPolicy, TRY_MIN, Target, VaultClient, nodes::Learned};
 use crate::{
     adapters::vault::{
         key_path::Namespace,
         login::port::CredentialDigest,
         refusal::{Asked, Refusal},
+        servers::{Failure, Request, does_not_serve},
         wire::Health,
     },
     domain::{
@@ -56,12 +55,6 @@ const HEALTH: Request<'static> = Request {
     body: None,
 };
 
-/// Returns whether the health status `status` means that the server serves no requests: it is a
-/// disaster-recovery secondary, not initialised, or sealed.
-pub(super) const fn does_not_serve(status: u16) -> bool {
-    matches!(status, 472 | 501 | 503)
-}
-
 impl VaultClient {
     /// Checks each endpoint regularly and never returns. With a single endpoint, returns at once.
     pub async fn run_health_checks(&self) {
@@ -75,7 +68,7 @@ impl VaultClient {
             if all {
                 all_at = now.after(self.spread(CHECKED_EVERY));
             }
-            for endpoint in 0..self.settings.addresses.len() {
+            for endpoint in 0..self.servers.addresses().len() {
                 let now = self.clock.now();
                 if self.nodes(|nodes| nodes.choose_for_health(endpoint, all, now)) {
                     self.check(endpoint).await;
@@ -93,7 +86,7 @@ impl VaultClient {
     /// and its refusal would count. If no endpoint reports for 1.2 s that it is active, for example
     /// in an election or behind a load balancer, returns any endpoint.
     pub(in crate::adapters::vault) async fn at_active(&self, deadline: Monotonic) -> Target {
-        if self.settings.addresses.len() < 2 {
+        if self.servers.addresses().len() < 2 {
             return Target::Any;
         }
         let until = self.clock.now().after(ACTIVE_SEARCH_MAX).min(deadline);
@@ -122,7 +115,7 @@ impl VaultClient {
 
     /// Checks an endpoint and updates its breaker. Does not change the preferred endpoint.
     async fn check(&self, endpoint: usize) {
-        let limit = self.settings.request_timeout.min(CHECK_MAX);
+        let limit = self.servers.request_timeout().min(CHECK_MAX);
         match self.health(endpoint, limit).await {
             Ok(_) => self.learn(endpoint, Learned::Healthy),
             Err(error) => self.learn(endpoint, Learned::Failed(&error)),
@@ -136,14 +129,14 @@ impl VaultClient {
     /// Returns why the endpoint cannot be used: it belongs to another cluster, does not serve, or
     /// its answer is not that of a keeper.
     pub(super) async fn health(&self, endpoint: usize, limit: Duration) -> Result<u16, KmsError> {
-        let answer = self.exchange::<Health>(endpoint, &HEALTH, None, limit).await;
+        let answer = self.servers.exchange::<Health>(endpoint, &HEALTH, None, limit).await;
         let answer = answer.map_err(|failure| failure.into_error(Asked::Health))?;
         // A standby that serves answers 429 or 473.
         if does_not_serve(answer.status) {
             return Err(Refusal::of_health(answer.status).into_error(Asked::Health));
         }
         let cluster = answer.value.cluster_id.ok_or_else(|| {
-            let address = self.settings.addresses.get(endpoint).map(ToString::to_string);
+            let address = self.servers.addresses().get(endpoint).map(ToString::to_string);
             let address = address.unwrap_or_default();
             KmsError::new(
                 Code::Intermediary,
@@ -155,7 +148,7 @@ impl VaultClient {
         match self.nodes(|nodes| nodes.foreign(endpoint)) {
             Some(foreign) => {
                 // A new connection may reach a server of our cluster behind the same name.
-                self.connections.renew(endpoint, None);
+                self.servers.reconnect(endpoint, None);
                 Err(foreign)
             }
             None => Ok(answer.status),
@@ -165,9 +158,9 @@ impl VaultClient {
     /// Returns whether the servers ignore namespaces. Asks the endpoints one by one, and returns
     /// what the first answer says. Returns `None` if no endpoint answers.
     pub(in crate::adapters::vault) async fn is_without_namespaces(&self) -> Option<bool> {
-        let limit = self.settings.request_timeout.min(CHECK_MAX);
-        for endpoint in 0..self.settings.addresses.len() {
-            let answer = self.exchange::<Health>(endpoint, &HEALTH, None, limit).await;
+        let limit = self.servers.request_timeout().min(CHECK_MAX);
+        for endpoint in 0..self.servers.addresses().len() {
+            let answer = self.servers.exchange::<Health>(endpoint, &HEALTH, None, limit).await;
             if let Ok(answer) = answer {
                 return Some(answer.value.is_without_namespaces());
             }
@@ -207,7 +200,7 @@ impl VaultClient {
         // The name of the endpoint may lead to another server by now.
         let tries = if refusal.is_of_the_credential() { HEALTH_TRIES } else { 0 };
         for _ in 0..tries {
-            let left = policy.deadline.since(self.clock.now()).min(self.settings.request_timeout);
+            let left = policy.deadline.since(self.clock.now()).min(self.servers.request_timeout());
             if self.health(endpoint, left).await.is_ok() {
                 break;
             }

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::{Repeat, failure::Failure};
-use crate::adapters::vault::vocabulary::RetryReason;
+use super::Repeat;
+use crate::adapters::vault::{servers::Failure, vocabulary::RetryReason};
 
 /// The largest number of requests for one call, for any sequence of failures.
 pub(super) const REQUESTS_MAX: u32 = 6;

@@ -9,8 +9,11 @@ use futures_util::{
 };
 use tokio::time::timeout;
 
-use super::{Answer, Attempt, CallPolicy, Expected, Request, VaultClient, nodes::Learned};
-use crate::domain::key::KekVersion;
+use super::{Attempt, CallPolicy, VaultClient, nodes::Learned};
+use crate::{
+    adapters::vault::servers::{Answer, Expected, Request},
+    domain::key::KekVersion,
+};
 
 /// How long the client waits for the other endpoints after the first one has answered. An endpoint
 /// that hangs delays each read by this time, until its breaker opens.

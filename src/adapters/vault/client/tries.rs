@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use super::{
     Repeat,
-    failure::Failure,
     retry::{REQUESTS_MAX, Where, reason, rule},
 };
-use crate::adapters::vault::vocabulary::RetryReason;
+use crate::adapters::vault::{servers::Failure, vocabulary::RetryReason};
 
 /// The next try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::{error::Error as StdError, fmt, io, iter::successors};
 
 use crate::{
-    adapters::vault::{client::BoxError, unreachable::inner},
+    adapters::vault::{servers::BoxError, unreachable::inner},
     domain::time::UnixTime,
 };
 

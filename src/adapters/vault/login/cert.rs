@@ -13,7 +13,7 @@ use super::{
     requests::Requests,
 };
 use crate::{
-    adapters::vault::{client::json, wire::CertBody},
+    adapters::vault::{servers::json, wire::CertBody},
     domain::{error::KmsError, secret::Secret},
 };
 
@@ -38,7 +38,7 @@ pub struct Cert {
 impl Cert {
     /// Creates the login. Sends no request.
     pub(super) fn new(requests: Arc<Requests>, settings: &CertSettings) -> Self {
-        let presents = requests.client.presents();
+        let presents = requests.client.servers().presents();
         let role = Secret::new(settings.role.clone());
         Self { requests, role, presents, read: Mutex::new(None) }
     }

@@ -13,7 +13,7 @@ use super::{
     requests::Requests,
 };
 use crate::{
-    adapters::vault::{client::json, vocabulary, wire::JwtBody},
+    adapters::vault::{servers::json, vocabulary, wire::JwtBody},
     domain::{
         error::{Code, KmsError},
         secret::Secret,

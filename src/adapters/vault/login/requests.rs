@@ -18,11 +18,10 @@ use super::{
 };
 use crate::{
     adapters::vault::{
-        client::{
-            CallPolicy, Expected, Failure, Repeat, Request, Target, VaultClient, json, unreadable,
-        },
+        client::{CallPolicy, Repeat, Target, VaultClient},
         key_path::{MountPath, Namespace},
         refusal::{Asked, LoginAt},
+        servers::{Expected, Failure, Request, json, unreadable},
         wire::{Auth, Authenticated, Nothing},
     },
     domain::{

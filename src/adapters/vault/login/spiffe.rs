@@ -157,7 +157,7 @@ impl SpiffeX509 {
         let key = PrivateKeyDer::Pkcs8(certificate.key.expose().into());
         let pair = ClientPair::new(chain, &key, X509_SVID)?;
         let end = pair.end();
-        self.requests.client.present(pair).map(|_is_new| end)
+        self.requests.client.servers().present(pair).map(|_is_new| end)
     }
 }
 

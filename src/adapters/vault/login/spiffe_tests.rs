@@ -9,9 +9,10 @@ use super::*;
 use crate::{
     adapters::vault::{
         address::VaultAddress,
-        client::{ClientSettings, VaultClient},
+        client::VaultClient,
         key_path::{MountPath, Namespace},
         login::method::AuthMethod,
+        servers::ServerSettings,
         tls::{Identity, TlsSettings, Trust},
     },
     domain::{secret::Plaintext, time::Monotonic},
@@ -70,7 +71,7 @@ fn login(first: Option<Arc<IdentityCertificate>>) -> (SpiffeX509, Arc<Agent>) {
     let mut telemetry = MockTelemetry::new();
     telemetry.expect_record().return_const(());
     let clock = Arc::new(clock);
-    let settings = ClientSettings {
+    let settings = ServerSettings {
         addresses: vec![VaultAddress::parse("https://127.0.0.1:1").unwrap()],
         tls: TlsSettings {
             trust: Trust::InsecureSkipVerify,

@@ -19,9 +19,10 @@ use super::{
 };
 use crate::{
     adapters::vault::{
-        client::{Failure, Repeat},
+        client::Repeat,
         key_path::{MountPath, Namespace},
         refusal::{Asked, LoginAt},
+        servers::Failure,
         vocabulary,
         wire::{Data, TokenData, UnwrappedToken},
     },

@@ -12,9 +12,10 @@ use super::{
 };
 use crate::{
     adapters::vault::{
-        client::{Expected, Failure, Repeat, json},
+        client::Repeat,
         key_path::{MountPath, Namespace},
         refusal::Asked,
+        servers::{Expected, Failure, json},
         vocabulary,
         wire::{Data, WrappedBody, WrappingData},
     },

@@ -6,8 +6,8 @@ use futures_util::future::BoxFuture;
 use super::{TransitKek, plaintext};
 use crate::{
     adapters::vault::{
-        client::{Failure, json, unreadable},
         refusal::{Asked, Refusal},
+        servers::{Failure, json, unreadable},
         wire::{Batch, BatchItem, DecryptBatchBody, DecryptBody},
     },
     domain::{

@@ -14,9 +14,10 @@ use zeroize::Zeroizing;
 
 use self::snapshot::snapshot;
 use super::{
-    client::{Answer, CallPolicy, Expected, Failure, Request, VaultClient, json, unreadable},
+    client::{CallPolicy, VaultClient},
     key_path::{KeyPath, Namespace},
     refusal::{Asked, enterprise_required},
+    servers::{Answer, Expected, Failure, Request, json, unreadable},
     session::VaultSession,
     wire::{Data, DecryptBody, DecryptData, EncryptBody, EncryptData, KeyData},
 };

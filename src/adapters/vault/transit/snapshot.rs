@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    adapters::vault::{client::unreadable, wire::KeyData},
+    adapters::vault::{servers::unreadable, wire::KeyData},
     domain::{
         error::{Code, KmsError},
         key::{Fingerprint, KekSnapshot, KekVersion, KeyWarning, VersionIdentity},

@@ -27,7 +27,7 @@ use crate::{
 
 /// Adds a finding for each file to `report`.
 pub(super) async fn check(vault: &VaultSettings, report: &mut Report) {
-    match (&vault.client.tls.trust, &vault.ca_file) {
+    match (&vault.servers.tls.trust, &vault.ca_file) {
         (Trust::BundleUnavailable(why), _) => {
             report.add(Finding::fail(Area::Files, why, "write the PEM bundle into a plain file"));
         }
@@ -37,7 +37,7 @@ pub(super) async fn check(vault: &VaultSettings, report: &mut Report) {
         (_, None) => (),
     }
     if let (false, Identity::Unavailable { why, remedy }) =
-        (vault.login.method.presents_a_certificate(), &vault.client.tls.identity)
+        (vault.login.method.presents_a_certificate(), &vault.servers.tls.identity)
     {
         report.add(Finding::fail(Area::Files, why, *remedy));
     }

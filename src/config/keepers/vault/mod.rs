@@ -46,7 +46,7 @@ fn read_settings(reading: &mut Reading<'_>) -> Option<Arc<dyn KeeperSettings>> {
 #[async_trait]
 impl KeeperSettings for VaultSettings {
     fn connection(&self) -> String {
-        self.client.connection()
+        self.servers.connection()
     }
 
     fn labels(&self) -> Labels {
@@ -58,7 +58,7 @@ impl KeeperSettings for VaultSettings {
     }
 
     fn needs(&self, needs: &mut Needs) {
-        for address in &self.client.addresses {
+        for address in &self.servers.addresses {
             needs.connect(address.host(), address.port());
         }
         needs.read.extend(self.login.method.files().into_iter().map(|file| file.path));

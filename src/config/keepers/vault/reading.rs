@@ -13,10 +13,10 @@ use crate::adapters::{
     vault::{
         address::VaultAddress,
         bundle::{self, BUNDLE_MAX},
-        client::ClientSettings,
         client_pair::{PAIR_MAX, PairFailure, PairPaths, Problem},
         key_path::{KeyPath, Namespace},
         policy::{self, Installation},
+        servers::ServerSettings,
         settings::VaultSettings,
         tls::{Identity, TlsSettings, Trust},
         transit::TransitSettings,
@@ -30,21 +30,21 @@ const ENDPOINTS_MAX: usize = 16;
 /// Returns the settings, or `None` after an error. All errors are added to `reading`.
 pub(in crate::config) fn read(reading: &mut Reading<'_>) -> Option<VaultSettings> {
     // Reads every part before the first `?`, so that all errors are reported at once.
-    let client = client(reading);
+    let servers = servers(reading);
     let login = login::read(reading);
     let key = key(reading);
     let namespace = reading.parsed("vault-namespace", Namespace::parse);
     let require_enterprise = reading.boolean("require-enterprise");
     let login = login?;
-    let mut client = client?;
+    let mut servers = servers?;
     if login.method.presents_a_certificate() {
-        client.tls.identity = agents_certificate(reading, &client)?;
+        servers.tls.identity = agents_certificate(reading, &servers)?;
     }
-    let ca_file = matches!(client.tls.trust, Trust::Bundle(_) | Trust::BundleUnavailable(_))
+    let ca_file = matches!(servers.tls.trust, Trust::Bundle(_) | Trust::BundleUnavailable(_))
         .then(|| PathBuf::from(reading.text("tls-ca-file")));
     let client_pair = client_pair_paths(reading);
     Some(VaultSettings {
-        client,
+        servers,
         ca_file,
         client_pair,
         transit: TransitSettings {
@@ -74,7 +74,7 @@ pub(super) fn policy(reading: &mut Reading<'_>) -> Option<String> {
     policy.map_err(|problem| reading.wrong("vault-auth-namespace", problem)).ok()
 }
 
-fn client(reading: &mut Reading<'_>) -> Option<ClientSettings> {
+fn servers(reading: &mut Reading<'_>) -> Option<ServerSettings> {
     let addresses = addresses(reading);
     let tls = tls(reading);
     let tls = match (tls, &addresses) {
@@ -104,7 +104,7 @@ fn client(reading: &mut Reading<'_>) -> Option<ClientSettings> {
     let (least, most) = (Duration::from_millis(100), Duration::from_mins(5));
     let connect_timeout = reading.duration("vault-connection-timeout", least, most);
     let request_timeout = reading.duration("vault-request-timeout", least, Duration::from_secs(30));
-    Some(ClientSettings {
+    Some(ServerSettings {
         addresses: addresses?,
         tls: tls?,
         connect_timeout: connect_timeout?,
@@ -219,13 +219,13 @@ fn identity(reading: &mut Reading<'_>) -> Option<Identity> {
 }
 
 /// Returns the client certificate of a login that presents the certificate of an agent: none yet.
-fn agents_certificate(reading: &mut Reading<'_>, client: &ClientSettings) -> Option<Identity> {
-    if client.tls.identity != Identity::None {
+fn agents_certificate(reading: &mut Reading<'_>, servers: &ServerSettings) -> Option<Identity> {
+    if servers.tls.identity != Identity::None {
         let problem = "the X.509-SVID is the client certificate; leave this flag out, or write --spiffe-svid=jwt";
         reading.wrong("tls-client-cert-file", problem);
         return None;
     }
-    if !client.is_tls() {
+    if !servers.is_tls() {
         reading
             .wrong("spiffe-svid", "http:// has no TLS; write https:// in --vault-address, or jwt");
         return None;
@@ -284,7 +284,7 @@ mod tests {
                  --tls-skip-verify --tls-require-pq"
             ))
         };
-        assert!(of("https://v").unwrap().client.tls.require_pq);
+        assert!(of("https://v").unwrap().servers.tls.require_pq);
         let errors = of("http://v").unwrap_err();
         let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
         assert!(texts.concat().contains("--tls-require-pq") && texts.len() == 1, "{texts:#?}");
@@ -340,7 +340,7 @@ mod tests {
              --tls-client-key-password-file=/none/p",
         )
         .unwrap();
-        let Identity::Unavailable { why, .. } = settings.client.tls.identity else { panic!() };
+        let Identity::Unavailable { why, .. } = settings.servers.tls.identity else { panic!() };
         assert!(why.starts_with("--tls-client-cert-file: /none/c cannot be read"), "{why}");
         let paths: Vec<_> = settings.client_pair.iter().flat_map(PairPaths::iter).collect();
         assert_eq!(paths, [Path::new("/none/c"), Path::new("/none/k"), Path::new("/none/p")]);

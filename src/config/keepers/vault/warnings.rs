@@ -32,20 +32,20 @@ const POD_TOKENS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Returns the warnings.
 pub(super) fn of(vault: &VaultSettings) -> Vec<Finding> {
     let mut warnings = Vec::new();
-    if !vault.client.is_tls() {
+    if !vault.servers.is_tls() {
         warnings.push(Finding::warn(
             Area::Connection,
             "--vault-address is http://: seeds and tokens cross the network in clear",
             "use https://",
         ));
-    } else if vault.client.tls.skips_verification() {
+    } else if vault.servers.tls.skips_verification() {
         warnings.push(Finding::warn(
             Area::Connection,
             "--tls-skip-verify: any server can pose as the keeper, and --tls-ca-file is not read",
             "leave out --tls-skip-verify",
         ));
     }
-    if let (Trust::Bundle(pem), Some(path)) = (&vault.client.tls.trust, &vault.ca_file) {
+    if let (Trust::Bundle(pem), Some(path)) = (&vault.servers.tls.trust, &vault.ca_file) {
         for warning in bundle::read(pem).map(|bundle| bundle.warnings).unwrap_or_default() {
             let text = format!("--tls-ca-file: {}: {warning}", path.display());
             warnings.push(Finding::warn(

@@ -19,7 +19,7 @@ use super::{
     wrapping::Unwrapper,
 };
 use crate::{
-    adapters::vault::{client::json, wire::AppRoleBody},
+    adapters::vault::{servers::json, wire::AppRoleBody},
     domain::{
         error::{Code, KmsError},
         secret::Secret,

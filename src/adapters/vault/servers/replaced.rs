@@ -1,6 +1,6 @@
 //! Replaces parts of the TLS settings while the program runs: the certificate authorities and the
 //! client certificate. Each comes from files that are followed, or from another source that calls
-//! [`VaultClient::present`].
+//! [`Servers::present`].
 
 use std::{
     sync::{Arc, PoisonError},
@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{ClientSettings, Dial, VaultClient, transport::Network};
+use super::{Dial, ServerSettings, Servers, transport::Network};
 use crate::{
     adapters::vault::{
         bundle,
@@ -147,7 +147,7 @@ fn found(pair: ClientPair) -> Found<Identity> {
     Found { part: Identity::Pair(pair), warnings: Vec::new(), end }
 }
 
-impl VaultClient {
+impl Servers {
     /// Loads each new bundle of authorities in `file` and keeps the last valid one. Never returns.
     /// Without any valid bundle, no server is trusted. Running requests finish on their
     /// connections. All later requests use new connections, which are verified with the new bundle.
@@ -185,14 +185,14 @@ impl VaultClient {
 
     /// Returns the settings of new connections. Waits for at most `most` for a client certificate that
     /// is not known yet.
-    pub async fn current_settings(&self, most: Duration) -> ClientSettings {
+    pub async fn current_settings(&self, most: Duration) -> ServerSettings {
         let now = || self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if now().identity.why_unavailable().is_some() {
             let mut presents = self.presents();
             let arrives = async { drop(presents.wait_for(Option::is_some).await) };
             drop(tokio::time::timeout(most, arrives).await);
         }
-        ClientSettings { tls: now(), ..self.settings.clone() }
+        ServerSettings { tls: now(), ..self.settings.clone() }
     }
 
     async fn follow<P: Part>(&self, source: &impl Source<P>) {
@@ -236,7 +236,7 @@ impl VaultClient {
         }
         let mut tls = current.clone();
         *P::of(&mut tls) = part;
-        let settings = ClientSettings { tls, ..self.settings.clone() };
+        let settings = ServerSettings { tls, ..self.settings.clone() };
         let network: Arc<dyn Dial> =
             Arc::new(Network::new(&settings, Arc::clone(&self.certificates))?);
         self.connections.set_dial(&network);
@@ -332,10 +332,10 @@ mod tests {
         (certificate.pem(), key.serialize_pem())
     }
 
-    fn client(reported: &Arc<Mutex<Vec<(&'static str, bool)>>>) -> VaultClient {
+    fn client(reported: &Arc<Mutex<Vec<(&'static str, bool)>>>) -> Servers {
         let unavailable =
             Identity::Unavailable { why: "it is missing".to_owned(), remedy: "write it" };
-        let settings = ClientSettings {
+        let settings = ServerSettings {
             addresses: vec![VaultAddress::parse("https://127.0.0.1:1").unwrap()],
             tls: TlsSettings {
                 trust: Trust::InsecureSkipVerify,
@@ -352,7 +352,7 @@ mod tests {
                 reported.lock().unwrap().push((what.label, at.is_some()));
             }
         });
-        VaultClient::new(settings, Arc::new(MockClock::new()), Arc::new(telemetry)).unwrap()
+        Servers::new(settings, Arc::new(MockClock::new()), Arc::new(telemetry)).unwrap()
     }
 
     #[tokio::test]

@@ -52,7 +52,7 @@ pub(in crate::adapters::vault) enum Failure {
 
 impl Failure {
     /// Returns the failure for an answer of `address` that the keeper did not give.
-    pub(super) fn intermediary(
+    pub(in crate::adapters::vault) fn intermediary(
         address: &VaultAddress,
         status: u16,
         content_type: Option<&str>,
@@ -73,7 +73,7 @@ impl Failure {
     }
 
     /// Returns the failure for a redirect of `address` to `location`.
-    pub(super) fn redirected(
+    pub(in crate::adapters::vault) fn redirected(
         address: &VaultAddress,
         status: u16,
         location: Option<String>,
@@ -89,7 +89,7 @@ impl Failure {
     }
 
     /// Returns how long the sender of the answer asks to wait.
-    pub(super) const fn retry_after(&self) -> Option<Duration> {
+    pub(in crate::adapters::vault) const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused(refusal) => refusal.retry_after,
             Self::Intermediary { retry_after, .. } => *retry_after,
@@ -100,7 +100,7 @@ impl Failure {
     }
 
     /// Returns the target of a redirect that may be followed.
-    pub(super) fn location(&self) -> Option<&str> {
+    pub(in crate::adapters::vault) fn location(&self) -> Option<&str> {
         match self {
             Self::Redirected { location, is_repeatable: true, .. } => location.as_deref(),
             _ => None,
@@ -109,7 +109,7 @@ impl Failure {
 
     /// Returns whether the failure says nothing about the endpoint: the caller had little time left,
     /// or the refusal does not count.
-    pub(super) fn says_nothing(&self) -> bool {
+    pub(in crate::adapters::vault) fn says_nothing(&self) -> bool {
         match self {
             Self::Unsent(error) | Self::Lost(error) => error.code() == Code::DeadlineExceeded,
             Self::Disregarded(_) => true,
@@ -119,7 +119,7 @@ impl Failure {
 
     /// Returns whether the endpoint itself is at fault, so that its breaker counts the failure. A
     /// failure that the content of a request can cause is never counted.
-    pub(super) fn is_endpoints_fault(&self) -> bool {
+    pub(in crate::adapters::vault) fn is_endpoints_fault(&self) -> bool {
         match self {
             Self::Unsent(_) | Self::Lost(_) => true,
             // An intermediary may give other pages only for one path or one content.
@@ -133,7 +133,7 @@ impl Failure {
 
     /// Returns whether another server behind the same name may succeed. The client then closes the
     /// connections to this server and resolves the name again.
-    pub(super) fn wants_another_server(&self) -> bool {
+    pub(in crate::adapters::vault) fn wants_another_server(&self) -> bool {
         match self {
             Self::Unsent(_) | Self::Disregarded(_) => false,
             Self::Lost(_) => !self.says_nothing(),
@@ -144,7 +144,10 @@ impl Failure {
 
     /// Returns the error for telemetry. Returns `None` for expected refusals: a working keeper
     /// refuses a write with 400, for example in each proof of binding.
-    pub(super) fn reportable_error(&self, operation: KeeperOperation) -> Option<KmsError> {
+    pub(in crate::adapters::vault) fn reportable_error(
+        &self,
+        operation: KeeperOperation,
+    ) -> Option<KmsError> {
         match self {
             Self::Refused(refusal)
                 if operation == KeeperOperation::Write

@@ -22,7 +22,7 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tower::{Service, ServiceExt as _};
 
-use super::{ClientSettings, expiry::ServerCertificates};
+use super::{ServerSettings, expiry::ServerCertificates};
 use crate::{
     adapters::vault::{
         client_pair::{Presented, note, note_io},
@@ -138,7 +138,7 @@ impl fmt::Debug for KeeperConnection {
 /// Connects over the real network.
 #[derive(Clone, Debug)]
 pub(super) struct Network {
-    settings: ClientSettings,
+    settings: ServerSettings,
     tls: ClientConfig,
     /// Verifies the certificates of servers. `None` without TLS.
     verifier: Option<Arc<Verifier>>,
@@ -152,7 +152,7 @@ impl Network {
     /// # Errors
     /// Returns why TLS cannot be set up; see [`TlsSettings::client_config`].
     pub(super) fn new(
-        settings: &ClientSettings,
+        settings: &ServerSettings,
         certificates: Arc<ServerCertificates>,
     ) -> Result<Self, String> {
         let (tls, verifier) = if settings.is_tls() {
@@ -243,7 +243,7 @@ fn order(addresses: &mut [SocketAddr], last: &[SocketAddr]) {
     addresses.sort_by_key(|address| place(address).map_or(0, |place| place + 1));
 }
 
-impl ClientSettings {
+impl ServerSettings {
     /// Returns the connector for TCP. It connects to the servers in `last` only if no other server
     /// can be reached.
     pub(in crate::adapters::vault) fn connector(

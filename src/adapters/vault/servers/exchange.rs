@@ -13,9 +13,10 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::{connections::Http, failure::Failure, transport::Peer};
-pub(in crate::adapters::vault) use crate::adapters::vault::unreachable::unreachable;
 use crate::{
-    adapters::vault::{address::VaultAddress, key_path::Namespace, refusal::Refusal},
+    adapters::vault::{
+        address::VaultAddress, key_path::Namespace, refusal::Refusal, unreachable::unreachable,
+    },
     domain::{
         error::{Code, KmsError},
         secret::Secret,
@@ -68,7 +69,7 @@ pub(in crate::adapters::vault) struct Answer<T> {
     /// The server's time, if it sent `Date`.
     pub(in crate::adapters::vault) date: Option<UnixTime>,
     /// The cluster state of the answer, if the server sent it.
-    pub(super) index: Option<HeaderValue>,
+    pub(in crate::adapters::vault) index: Option<HeaderValue>,
 }
 
 /// An answer before it is parsed. It can have any status, and any server can have sent it.

@@ -10,13 +10,16 @@ use tokio::io::DuplexStream;
 use super::*;
 use crate::{
     adapters::vault::{
+        client::{CallPolicy, Repeat, VaultClient},
         key_path::Namespace,
         refusal::Asked,
-        tls::{Identity, TlsSettings, Trust},
         wire::Nothing,
     },
     domain::time::Monotonic,
-    ports::{clock::MockClock, telemetry::MockTelemetry},
+    ports::{
+        clock::MockClock,
+        telemetry::{KeeperOperation, MockTelemetry},
+    },
 };
 
 /// A server that accepts connections, or none, and never answers.
@@ -31,7 +34,7 @@ impl Dial for Silent {
     fn dial(
         &self,
         _to: Uri,
-        _last: &[std::net::SocketAddr],
+        _last: &[SocketAddr],
     ) -> BoxFuture<'static, Result<KeeperConnection, BoxError>> {
         if !self.accepts {
             return std::future::pending().boxed();
@@ -48,7 +51,7 @@ fn client(accepts: bool, request_timeout: Duration) -> VaultClient {
     clock.expect_jitter().returning(|| 0.5);
     let mut telemetry = MockTelemetry::new();
     telemetry.expect_record().returning(|_| ());
-    let settings = ClientSettings {
+    let settings = ServerSettings {
         addresses: vec![VaultAddress::parse("http://vault:8200").unwrap()],
         tls: TlsSettings {
             trust: Trust::System,
@@ -66,7 +69,7 @@ fn client(accepts: bool, request_timeout: Duration) -> VaultClient {
 /// Sends a request with `left`, and returns its error and whether the connection pool is the same
 /// as before.
 async fn sent(client: &VaultClient, left: Duration) -> (KmsError, bool) {
-    let pool = || Arc::downgrade(&client.connections.to(0).unwrap());
+    let pool = || Arc::downgrade(&client.servers().connections.to(0).unwrap());
     let before = pool();
     let request = Request {
         method: Method::GET,
