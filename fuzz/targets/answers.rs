@@ -217,6 +217,7 @@ fn approle(client: &Arc<VaultClient>, clock: &Arc<dyn Clock>, wrapped: bool) -> 
         watched: &|_, _| Arc::new(File),
         private: &|path| unreachable!("{path:?} is not configured"),
         identity: &|agent| unreachable!("{agent:?} is not configured"),
+        unwraps: true,
     };
     settings.open(Arc::clone(client), Arc::clone(clock), &files)
 }

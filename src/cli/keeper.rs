@@ -23,7 +23,7 @@ pub struct RunningKeeper {
 
 impl RunningKeeper {
     /// Opens the keeper of `settings` and starts its tasks on the current runtime. The keeper never
-    /// reads its files again because of a signal.
+    /// reads its files again because of a signal, and uses up no credential that works once.
     ///
     /// # Errors
     /// When the keeper cannot be opened. The text says why, on one line.
@@ -36,6 +36,7 @@ impl RunningKeeper {
             clock: Arc::clone(clock),
             telemetry: Arc::clone(telemetry),
             reread: watch::channel(()).1,
+            serves: false,
         })?;
         let mut tasks = JoinSet::new();
         for (_, task) in keeper.tasks() {

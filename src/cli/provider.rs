@@ -85,6 +85,7 @@ impl Provider {
             clock: Arc::clone(&clock),
             telemetry: Arc::clone(&telemetry),
             reread: signals.hangup.clone(),
+            serves: true,
         })?;
         let socket = match BoundSocket::inherited(&settings.listen)? {
             Some(passed) => passed,

@@ -74,6 +74,42 @@ func TestAUsedWrappingTokenIsReportedAndANewOneHeals(t *testing.T) {
 	}
 }
 
+// TestCheckLeavesAWrappingTokenToTheProvider expects that check only looks a wrapping token up: the provider
+// would take the use of its token for a theft.
+func TestCheckLeavesAWrappingTokenToTheProvider(t *testing.T) {
+	t.Parallel()
+	n := sharedBao(t).tenant(t)
+	must(t, n.WriteSecretID(n.wrap(t)))
+	endpoint := newEndpoint(t)
+	flags := wrapped(n)
+	checks := with(flags, "--listen-address="+endpoint)
+	expected := func(login string) []string {
+		return []string{
+			"WARN files: --approle-secret-id-wrapped: a wrapping token works only once",
+			"WARN login: " + login,
+			"not checked, because of the above: policy",
+		}
+	}
+	requireChecked(t, checks, 1, expected("wrapping-token-left: the wrapping token of the secret ID is valid")...)
+	p := launch(t, endpoint, flags)
+	p.waitHealthy(t)
+	if printed := p.Printed(); strings.Contains(printed, "ALERT") {
+		t.Errorf("check used the token up: %s", printed)
+	}
+	requireChecked(t, checks, 1, expected("wrapping-token-used: the wrapping token of the secret ID was used before")...)
+}
+
+// TestCheckUsesTheCachedSecretID expects that check logs in with the secret ID that the provider has cached.
+func TestCheckUsesTheCachedSecretID(t *testing.T) {
+	t.Parallel()
+	n := sharedBao(t).tenant(t)
+	must(t, n.WriteSecretID(n.wrap(t)))
+	endpoint := newEndpoint(t)
+	flags := wrapped(n, "--approle-secret-id-cache="+filepath.Join(shortDir(t), "cache"))
+	launch(t, endpoint, flags).waitHealthy(t)
+	requireChecked(t, with(flags, "--listen-address="+endpoint), 1, "WARN files: is not on tmpfs")
+}
+
 // TestATokenThatWrapsAnotherSecretIsNotUnwrapped expects that a token which wraps another kind of secret is not
 // unwrapped.
 func TestATokenThatWrapsAnotherSecretIsNotUnwrapped(t *testing.T) {

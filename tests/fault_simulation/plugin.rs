@@ -74,6 +74,7 @@ impl Plugin {
             watched: &|_, _| file.clone(),
             private: &|path| unreachable!("{path:?} is not configured"),
             identity: &|agent| unreachable!("{agent:?} is not configured"),
+            unwraps: true,
         };
         let login = login_settings().open(client.clone(), clock.clone(), &files);
         let session = VaultSession::new(login, clock.clone(), telemetry.clone());

@@ -123,6 +123,7 @@ impl TransitSubject {
             watched: &|path, most| Arc::new(WatchedFile::new(path.to_owned(), most)),
             private: &|path| Arc::new(OwnerOnlyFile::new(path.to_owned())),
             identity: &|agent| unreachable!("{agent:?} is not configured"),
+            unwraps: true,
         };
         let login = login.open(client.clone(), clock.clone(), &files);
         let session = Arc::new(VaultSession::new(login, clock.clone(), Arc::new(Silence)));

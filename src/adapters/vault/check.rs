@@ -13,6 +13,7 @@ use super::{
     settings::VaultSettings,
     tls::Identity,
     transit::TransitSettings,
+    vocabulary,
 };
 use crate::{
     domain::{
@@ -23,7 +24,7 @@ use crate::{
         clock::Clock,
         finding::{
             Area::{Binding, Clock as Clocks, Connection, Key, Login, Policy},
-            Finding, Report,
+            Finding, Report, Verdict,
         },
         keeper::SessionView,
     },
@@ -130,11 +131,20 @@ fn by(group: Option<&str>) -> String {
     group.map(|group| format!(" ({group})")).unwrap_or_default()
 }
 
+/// Returns how bad it is that a login failed with `code`. A wrapping token works once, so it is left
+/// to the provider. A used one is right if the provider used it.
+fn verdict_of(code: Code) -> Verdict {
+    let of_wrapping = [vocabulary::WRAPPING_TOKEN_LEFT, vocabulary::WRAPPING_TOKEN_USED];
+    if of_wrapping.contains(&code) { Verdict::Warn } else { Verdict::Fail }
+}
+
 /// Returns whether the login gave a token.
 fn login(login: &LoginSettings, session: &SessionView, report: &mut Report) -> bool {
     if session.logins.is_none() {
         report.add(match &session.closed {
-            Some(error) => Finding::from_error(Login, error),
+            Some(error) => {
+                Finding { verdict: verdict_of(error.code()), ..Finding::from_error(Login, error) }
+            }
             None => Finding::fail(
                 Login,
                 format!("the login at {login} did not finish in time"),

@@ -15,6 +15,9 @@ pub const ENTERPRISE_REQUIRED: Code = Code::OfKeeper("enterprise-required");
 /// The token that wraps the credential was used before, or has expired.
 pub const WRAPPING_TOKEN_USED: Code = Code::OfKeeper("wrapping-token-used");
 
+/// This program leaves the valid token that wraps the credential to the provider.
+pub const WRAPPING_TOKEN_LEFT: Code = Code::OfKeeper("wrapping-token-left");
+
 /// The certificate in `--tls-ca-file` that expires first.
 pub(super) const AUTHORITIES: Expiring = Expiring::new(
     "authorities",
@@ -69,7 +72,7 @@ pub(super) const SERVER_CERTIFICATE: Expiring = Expiring::new(
 #[must_use]
 pub const fn labels() -> Labels {
     Labels {
-        codes: &[CLUSTER_FOREIGN, ENTERPRISE_REQUIRED, WRAPPING_TOKEN_USED],
+        codes: &[CLUSTER_FOREIGN, ENTERPRISE_REQUIRED, WRAPPING_TOKEN_LEFT, WRAPPING_TOKEN_USED],
         retry_reasons: RetryReason::TEXTS,
     }
 }

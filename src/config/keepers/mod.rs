@@ -130,6 +130,9 @@ pub struct Surroundings {
     pub telemetry: Arc<dyn Telemetry>,
     /// Changes at each SIGHUP. The keeper then reads its files again.
     pub reread: watch::Receiver<()>,
+    /// Whether this process serves API servers. Any other process, such as `check` or a drill, must
+    /// not use up a credential that works once, because the provider needs it.
+    pub serves: bool,
 }
 
 impl Surroundings {

@@ -334,6 +334,7 @@ mod tests {
             clock: Arc::new(SystemClock::new()),
             telemetry: Arc::new(crate::ports::telemetry::MockTelemetry::new()),
             reread: tokio::sync::watch::channel(()).1,
+            serves: true,
         };
         let told = read(&[]).unwrap().keeper.open(&with).unwrap_err().to_string();
         assert!(told.contains("/m.so") && told.contains("--pkcs11-module"), "{told}");

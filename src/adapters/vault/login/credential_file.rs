@@ -56,6 +56,9 @@ pub struct LoginFiles<'a> {
     pub private: &'a dyn Fn(&Path) -> Arc<dyn PrivateFile>,
     /// Opens an agent. Connects to nothing.
     pub identity: &'a dyn Fn(&AgentSettings) -> Arc<dyn WorkloadIdentity>,
+    /// Whether the login may use up a wrapping token. Only the provider does, because a token works
+    /// once.
+    pub unwraps: bool,
 }
 
 impl fmt::Debug for LoginFiles<'_> {

@@ -74,6 +74,7 @@ impl LoginSettings {
             mount: self.mount.clone(),
             namespace: self.namespace.clone(),
             timeout: self.timeout,
+            unwraps: files.unwraps,
             refused_late: Mutex::default(),
         });
         let method = self.method.open(Arc::clone(&requests), files);

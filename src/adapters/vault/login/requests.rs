@@ -59,6 +59,10 @@ pub(super) struct Requests {
     pub(super) namespace: Namespace,
     /// The longest time for a login, a renewal or an unwrap (`--login-timeout`).
     pub(super) timeout: Duration,
+    /// Whether a wrapping token may be used up. See [`LoginFiles::unwraps`].
+    ///
+    /// [`LoginFiles::unwraps`]: super::credential_file::LoginFiles::unwraps
+    pub(super) unwraps: bool,
     /// The last material whose refusal arrived after its login was given up, and the error.
     pub(super) refused_late: Mutex<Option<(CredentialDigest, KmsError)>>,
 }

@@ -90,6 +90,7 @@ fn login(first: Option<Arc<IdentityCertificate>>) -> (SpiffeX509, Arc<Agent>) {
         mount: MountPath::parse("cert").unwrap(),
         namespace: Namespace::parse("").unwrap(),
         timeout: Duration::from_secs(1),
+        unwraps: true,
         refused_late: Mutex::default(),
     });
     let settings = SpiffeLoginSettings {

@@ -55,9 +55,13 @@ impl Unwrapper {
     }
 
     /// Returns what `token` wraps, and what the keeper knows about the wrapping. Uses up the token.
-    /// Logs an alert if the token was used before: its user has the credential.
+    /// Logs an alert if the token was used before: its user has the credential. A program that does
+    /// not serve only looks the token up.
     ///
     /// # Errors
+    /// Returns [`LoginFailure::Failed`] with [`vocabulary::WRAPPING_TOKEN_LEFT`] in a program that
+    /// does not serve. In the provider:
+    ///
     /// Returns [`LoginFailure::Refused`] with [`vocabulary::WRAPPING_TOKEN_USED`] if the keeper
     /// says that the token was used or has expired. Returns [`LoginFailure::Refused`] with
     /// [`Code::CredentialUnreadable`] if the token wraps something else. Returns
@@ -76,6 +80,19 @@ impl Unwrapper {
                     "--{flag}: the wrapping token in this file does not wrap a {what} of this login"
                 ),
                 format!("{remedy}; if you did not write the file, treat it as an attack"),
+            )));
+        }
+        if !self.requests.unwraps {
+            return Err(LoginFailure::Failed(KmsError::new(
+                vocabulary::WRAPPING_TOKEN_LEFT,
+                format!(
+                    "the wrapping token of the {what} is valid, and this program leaves it to the \
+                     provider, because it works once"
+                ),
+                format!(
+                    "start the provider and read its /statusz, or give a file with a {what} that is not \
+                     wrapped"
+                ),
             )));
         }
         let failure = match self.ask("sys/wrapping/unwrap", Some(token), None).await {
@@ -116,9 +133,20 @@ impl Unwrapper {
                 format!("write a new wrapping token to the file of --{flag}"),
             ));
         }
+        let cause = format!("the wrapping token of the {what} was used before, or has expired");
+        if !self.requests.unwraps {
+            return LoginFailure::Refused(KmsError::new(
+                used,
+                cause,
+                format!(
+                    "nothing is wrong if /statusz shows that the provider is logged in, because it used \
+                     the token; otherwise write a new wrapping token to the file of --{flag}"
+                ),
+            ));
+        }
         let error = KmsError::new(
             used,
-            format!("the wrapping token of the {what} was used before, or has expired"),
+            cause,
             format!(
                 "if you did not use it, revoke what it wrapped; then write a new wrapping token to the file of --{flag}"
             ),

@@ -80,6 +80,7 @@ impl KeeperSettings for VaultSettings {
             watched: &|path, most| with.watched_file(path, most),
             private: &|path| Arc::new(OwnerOnlyFile::new(path.to_owned())),
             identity: &|agent| Arc::new(WorkloadApi::new(agent.clone())),
+            unwraps: with.serves,
         };
         let tls = TlsFiles { authorities, client_pair };
         let keeper = VaultKeeper::new(self.clone(), &login, tls, &with.clock, &with.telemetry)?;
