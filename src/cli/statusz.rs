@@ -35,6 +35,7 @@ pub(super) struct StatusSource {
     keeper: Arc<dyn Keeper>,
     recorder: Arc<Recorder>,
     started: Monotonic,
+    process: String,
     outage_policy: OutagePolicy,
     outage_grace: Duration,
     sandbox: Sandbox,
@@ -52,6 +53,7 @@ impl StatusSource {
     ) -> Self {
         Self {
             started: watch.ports().clock.now(),
+            process: random(),
             watch,
             version,
             keeper,
@@ -77,6 +79,7 @@ impl StatusSource {
             version: self.version.to_owned(),
             fips: super::version::is_fips(),
             now: rfc3339::seconds(clock.wall()),
+            process: self.process.clone(),
             uptime_s: clock.now().since(self.started).as_secs(),
             state,
             problem,
@@ -111,6 +114,13 @@ impl StatusSource {
                 .collect(),
         }
     }
+}
+
+/// Returns 16 random bytes in hex. Empty if the system has none.
+fn random() -> String {
+    let mut bytes = [0; 16];
+    let filled = aws_lc_rs::rand::fill(&mut bytes);
+    filled.map_or_else(|_none| String::new(), |()| format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 
 fn sandbox_of(report: Option<Report>) -> Sandbox {

@@ -107,6 +107,14 @@ func TestTheViewOfARotation(t *testing.T) {
 		t.Errorf("with a saved state: %+v", old)
 	}
 
+	// Two addresses may lead to one node. The node that is left out would not be missed.
+	twice := []string{"--node=cp-1=http://" + c.plugin.MetricsAddress(), "--node=cp-2=" + saved}
+	for _, command := range [][]string{{"rotation"}, {"inventory", "--etcd-servers=" + c.Etcd.URL}} {
+		if same := ctl(t, noAnswer, append(command, twice...)...); !strings.Contains(same.stderr, "the nodes cp-1 and cp-2 are one process") {
+			t.Errorf("%s: %s", command[0], same.stderr)
+		}
+	}
+
 	// Requests for their health make the API servers ask for Status more often than once a minute.
 	asked := repeatedly(t, 1, time.Second, func(string) error {
 		for _, server := range servers {

@@ -92,14 +92,28 @@ impl StatuszNode {
         let (mut names, mut places) = (HashSet::new(), HashSet::new());
         for node in nodes {
             if !names.insert(&node.name) || !places.insert(&node.place) {
-                return Err(Problem::new(
-                    "node-twice",
-                    format!("the name or the address of the node {} is given twice", node.name),
-                    "give each node once, with its own name and address",
-                ));
+                let cause =
+                    format!("the name or the address of the node {} is given twice", node.name);
+                return Err(twice(cause));
             }
         }
         Ok(())
+    }
+
+    /// Checks that the states of `nodes` come from different processes. Two forwarded ports may lead
+    /// to one node.
+    ///
+    /// # Errors
+    /// `node-twice` when two states come from one process.
+    pub fn distinct_answers<'a>(
+        nodes: impl IntoIterator<Item = (&'a str, &'a Node)>,
+    ) -> Result<(), Problem> {
+        let same = Node::same_process(nodes);
+        same.map_or(Ok(()), |(one, other)| {
+            Err(twice(format!(
+                "the nodes {one} and {other} are one process: both addresses lead to it"
+            )))
+        })
     }
 
     /// Returns the value of `--node` that stands for this node.
@@ -168,6 +182,10 @@ impl Source<Node> for StatuszNode {
     }
 }
 
+fn twice(cause: String) -> Problem {
+    Problem::new("node-twice", cause, "give each node once, with its own name and address")
+}
+
 fn unreachable(cause: String) -> Problem {
     Problem::new("node-unreachable", cause, format!("see whether its provider runs, and {FORWARD}"))
 }
@@ -232,6 +250,7 @@ async fn get(authority: &str, path: &str) -> Result<Bytes, Problem> {
 #[derive(Debug, Deserialize)]
 #[expect(clippy::struct_field_names, reason = "the JSON has these names")]
 struct State {
+    process: Option<String>,
     now: String,
     state: String,
     problem: Option<Told>,
@@ -310,7 +329,8 @@ pub(crate) fn parse(json: &[u8], from: &str) -> Result<Node, Problem> {
     });
     let versions = versions.collect::<Result<_, _>>()?;
     let (writing_s, key_read_s_ago) = (state.writing_s, state.key_read_s_ago);
-    Ok(Node { now, ahead_s: None, fault, versions, writing_s, key_read_s_ago })
+    let process = short(&state.process.unwrap_or_default());
+    Ok(Node { process, now, ahead_s: None, fault, versions, writing_s, key_read_s_ago })
 }
 
 /// Returns `text` on one line without control characters, and not longer than a line of a log.
@@ -334,7 +354,7 @@ mod tests {
            "writes_from": "2026-01-01T00:01:07Z"},
           {"version": 1, "key_id": "v1.x", "role": "writes", "created": "not known",
            "writes_from": "not known"}],
-        "key_read_s_ago": 4, "added_later": true}"#;
+        "key_read_s_ago": 4, "process": "1f", "added_later": true}"#;
 
     #[test]
     fn names_a_url_or_a_file() {
@@ -460,6 +480,26 @@ mod tests {
         ] {
             assert_eq!(distinct(&nodes), Err("node-twice"), "{nodes:?}");
         }
+    }
+
+    #[test]
+    fn names_two_nodes_that_are_one_process() {
+        let node = |process: &str| {
+            let json = HEALTHY.replace("\"process\": \"1f\"", process);
+            parse(json.as_bytes(), "x").unwrap()
+        };
+        let told = |processes: [&str; 3]| {
+            let nodes = processes.map(node);
+            let error = StatuszNode::distinct_answers(["a", "b", "c"].into_iter().zip(&nodes));
+            error.err().map(|problem| (problem.code, problem.cause))
+        };
+        let (one, two) = ("\"process\": \"1f\"", "\"process\": \"2f\"");
+        let of_an_earlier_release = "\"x\": 1";
+        assert_eq!(told([one, two, of_an_earlier_release]), None);
+        assert_eq!(told([of_an_earlier_release, of_an_earlier_release, one]), None);
+        let (code, cause) = told([one, two, one]).unwrap();
+        assert_eq!(code, "node-twice");
+        assert!(cause.contains("a and c"), "{cause}");
     }
 
     #[test]

@@ -52,6 +52,7 @@ fn node(name: &str, (lowest, highest): (u32, u32), writes: u32, seconds: u64) ->
         writes_from: (number > writes).then_some(UnixTime::from_secs(1_700_000_020)),
     };
     let state = Node {
+        process: String::new(),
         now,
         ahead_s: None,
         fault: None,

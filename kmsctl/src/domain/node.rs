@@ -1,6 +1,6 @@
 //! What the provider of a node says of itself.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use vault_kube_kms::domain::{key::KekVersion, time::UnixTime, view::VERSIONS_MAX};
 
@@ -55,6 +55,8 @@ pub struct Fault {
 /// The state of the provider of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
+    /// A random text of the process. Empty for a provider of an earlier release.
+    pub process: String,
     /// The time on the node.
     pub now: UnixTime,
     /// How far the clock of the node is ahead of this machine's clock, in seconds. `None` for a
@@ -102,6 +104,16 @@ impl Node {
         let next = waiting.min_by_key(|version| version.version)?;
         let wait = next.writes_from.map_or(Duration::ZERO, |from| from.since(self.now));
         Some((next.version, wait))
+    }
+
+    /// Returns the names of two `nodes` whose states come from one process.
+    #[must_use]
+    pub fn same_process<'a>(
+        nodes: impl IntoIterator<Item = (&'a str, &'a Self)>,
+    ) -> Option<(&'a str, &'a str)> {
+        let mut seen = HashMap::new();
+        let mut known = nodes.into_iter().filter(|(_, node)| !node.process.is_empty());
+        known.find_map(|(name, node)| Some((seen.insert(&node.process, name)?, name)))
     }
 
     fn usable(&self) -> impl Iterator<Item = &KeyVersion> {

@@ -220,7 +220,9 @@ async fn nodes(named: &[StatuszNode]) -> Result<Vec<(String, Node)>, Problem> {
     StatuszNode::distinct(named)?;
     let asked =
         named.iter().map(|node| async move { Ok((node.name().to_owned(), node.ask().await?)) });
-    try_join_all(asked).await
+    let nodes = try_join_all(asked).await?;
+    StatuszNode::distinct_answers(nodes.iter().map(|(name, node)| (name.as_str(), node)))?;
+    Ok(nodes)
 }
 
 /// Counts the objects of the live etcd, or of the snapshot that stands for it. Returns also what it

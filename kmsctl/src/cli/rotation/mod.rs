@@ -102,7 +102,7 @@ pub(super) async fn run(args: Args) -> Result<Outcome, Problem> {
     if args.watch {
         return watch(&args, &sources, &typed).await;
     }
-    let view = counted(&args.source, sources.ask(None).await).await?;
+    let view = counted(&args.source, sources.ask(None).await?).await?;
     if view.phase == Phase::NoAnswer {
         return Err(no_answer(&view));
     }
@@ -158,7 +158,10 @@ impl Sources {
 
     /// Asks all at the same time. `recent` has the last answers of the API servers when they need
     /// not be asked again.
-    async fn ask(&self, recent: Option<Vec<Asked<ApiServer>>>) -> Facts {
+    ///
+    /// # Errors
+    /// `node-twice` when two nodes are one process.
+    async fn ask(&self, recent: Option<Vec<Asked<ApiServer>>>) -> Result<Facts, Problem> {
         let api_servers = async {
             match recent {
                 Some(recent) => recent,
@@ -166,8 +169,11 @@ impl Sources {
             }
         };
         let (nodes, api_servers) = tokio::join!(ask_all(&self.nodes), api_servers);
+        let answered =
+            nodes.iter().filter_map(|node| Some((&*node.name, node.answer.as_ref().ok()?)));
+        StatuszNode::distinct_answers(answered)?;
         let (expected, now) = (self.expected, self.clock.wall());
-        Facts { nodes, api_servers, expected, left: None, now }
+        Ok(Facts { nodes, api_servers, expected, left: None, now })
     }
 }
 
@@ -222,7 +228,7 @@ async fn watch(args: &Args, sources: &Sources, typed: &Typed) -> Result<Outcome,
             sources.ask(recent).await
         };
         let facts = tokio::select! {
-            facts = facts => facts,
+            facts = facts => facts?,
             _signal = &mut interrupted => return Ok(Outcome::Bad),
             () = &mut ends => {
                 let limit = format!("the rotation is not complete after {} s", args.timeout.as_secs());

@@ -38,6 +38,7 @@ pub(crate) fn node(newest: u32) -> Node {
     let role = |number| if number == newest { Role::Writes } else { Role::Reads };
     let versions = (1..=newest).rev().map(|number| version(number, role(number), 900));
     Node {
+        process: String::new(),
         now: at(0),
         ahead_s: Some(0),
         fault: None,

@@ -122,6 +122,8 @@ pub struct Statusz {
     pub fips: bool,
     /// The time of this state, in RFC 3339.
     pub now: String,
+    /// A random text of this process. It shows when two addresses lead to one process.
+    pub process: String,
     /// Seconds since the process started.
     pub uptime_s: u64,
     /// The outcome of `Status`: `healthy`, `ailing` (not healthy, but it keeps writing) or

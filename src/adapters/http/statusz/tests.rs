@@ -12,6 +12,7 @@ fn statusz() -> Statusz {
         version: "vault-kube-kms 0.0.0".to_owned(),
         fips: true,
         now: "2026-01-01T00:00:00Z".to_owned(),
+        process: "00112233445566778899aabbccddeeff".to_owned(),
         uptime_s: 7,
         state: "failing",
         problem: Some(problem.clone()),
