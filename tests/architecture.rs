@@ -402,7 +402,9 @@ fn the_servers_of_vault_name_nothing_that_uses_them() {
     assert!(servers.len() > 5, "the sources were not found");
     for source in &servers {
         let named = Named::by(source).ours;
-        for user in ["client", "login", "session", "transit", "keeper", "check"] {
+        for user in
+            ["capabilities", "check", "client", "keeper", "login", "session", "settings", "transit"]
+        {
             let user = format!("{vault}::{user}");
             let found =
                 named.iter().find(|path| **path == user || path.starts_with(&format!("{user}::")));

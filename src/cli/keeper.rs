@@ -23,7 +23,7 @@ pub struct RunningKeeper {
 
 impl RunningKeeper {
     /// Opens the keeper of `settings` and starts its tasks on the current runtime. The keeper never
-    /// reads its files again because of a signal, and uses up no credential that works once.
+    /// reads its files again because of a signal, and uses up no wrapping token.
     ///
     /// # Errors
     /// When the keeper cannot be opened. The text says why, on one line.

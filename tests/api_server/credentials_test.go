@@ -1,6 +1,7 @@
 package apiserver_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -86,17 +87,17 @@ func TestCheckLeavesAWrappingTokenToTheProvider(t *testing.T) {
 	expected := func(login string) []string {
 		return []string{
 			"WARN files: --approle-secret-id-wrapped: a wrapping token works only once",
-			"WARN login: " + login,
+			login,
 			"not checked, because of the above: policy",
 		}
 	}
-	requireChecked(t, checks, 1, expected("wrapping-token-left: the wrapping token of the secret ID is valid")...)
+	requireChecked(t, checks, 1, expected("WARN login: wrapping-token-left: the wrapping token of the secret ID is valid")...)
 	p := launch(t, endpoint, flags)
 	p.waitHealthy(t)
 	if printed := p.Printed(); strings.Contains(printed, "ALERT") {
 		t.Errorf("check used the token up: %s", printed)
 	}
-	requireChecked(t, checks, 1, expected("wrapping-token-used: the wrapping token of the secret ID was used before")...)
+	requireChecked(t, checks, 2, expected("FAIL login: wrapping-token-used: the wrapping token of the secret ID was used before")...)
 }
 
 // TestCheckUsesTheCachedSecretID expects that check logs in with the secret ID that the provider has cached.
@@ -105,9 +106,15 @@ func TestCheckUsesTheCachedSecretID(t *testing.T) {
 	n := sharedBao(t).tenant(t)
 	must(t, n.WriteSecretID(n.wrap(t)))
 	endpoint := newEndpoint(t)
-	flags := wrapped(n, "--approle-secret-id-cache="+filepath.Join(shortDir(t), "cache"))
+	cache := filepath.Join(shortDir(t), "cache")
+	flags := wrapped(n, "--approle-secret-id-cache="+cache)
 	launch(t, endpoint, flags).waitHealthy(t)
+	before, err := os.ReadFile(cache)
+	must(t, err)
 	requireChecked(t, with(flags, "--listen-address="+endpoint), 1, "WARN files: is not on tmpfs")
+	if after, err := os.ReadFile(cache); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("check has written the cache: %v", err)
+	}
 }
 
 // TestATokenThatWrapsAnotherSecretIsNotUnwrapped expects that a token which wraps another kind of secret is not

@@ -127,8 +127,9 @@ func TestChecklist31_APeerRotatedFirst(t *testing.T) {
 	client := p.client(t)
 	id := keyID(t, client)
 	peer := start(t, delayed(tenant.Flags(), 0)).client(t)
-	// In most rounds the plugin does not read the key by itself between the rotation and the reads. One such
-	// round is enough.
+	// The first read of an object reads the key. A second later, the plugin reads it again to prove the new
+	// version, which is counted too if the reads of the objects take as long. In most rounds the plugin does not
+	// read the key by itself between the rotation and the reads. One such round is enough.
 	for version := 2; ; version++ {
 		tenant.rotate(t)
 		var theirs stored
@@ -144,11 +145,11 @@ func TestChecklist31_APeerRotatedFirst(t *testing.T) {
 			requireAllOpen(t, client, theirs)
 		}
 		looks := keeperReads(t, metrics) - reads
-		if looks == 1 {
+		if looks == 1 || looks == 2 {
 			break
 		}
 		if t.Logf("%d reads of the key", looks); version > 10 {
-			t.Fatal("it does not read the key exactly once")
+			t.Fatal("ten reads of objects do not share a read of the key")
 		}
 	}
 	if now := keyID(t, client); now != id {

@@ -2,7 +2,13 @@
 
 use std::time::Duration;
 
-use vault_kube_kms::{adapters::vault::vocabulary::WRAPPING_TOKEN_USED, testkit::Subject as _};
+use vault_kube_kms::{
+    adapters::vault::{
+        login::{method::MethodSettings, token_file::TokenFileSettings},
+        vocabulary::{WRAPPING_TOKEN_LEFT, WRAPPING_TOKEN_USED},
+    },
+    testkit::Subject as _,
+};
 
 use crate::{
     stand_in::{SOON, within},
@@ -115,6 +121,51 @@ async fn tries_again_after_a_refusal_that_is_not_about_the_pair() {
 async fn a_wrapped_custom_secret_id_is_unwrapped() {
     let (_stand_in, subject) = wrapped(&[]).await;
     subject.kek.describe(within(&subject, SOON)).await.unwrap();
+}
+
+/// A program that does not serve, such as `check`, leaves the token to the provider.
+#[tokio::test]
+async fn only_a_process_that_serves_uses_up_a_wrapping_token() {
+    for (created_at, is_approle) in [(WRAPPED_AT, true), ("sys/wrapping/wrap", false)] {
+        let stand_in = StandIn::start().await;
+        let token = "wrapping-token-canary".to_owned();
+        let wraps = |token: String| {
+            let wrapping = Some((token, created_at.to_owned()));
+            stand_in.shared.engine.lock().unwrap().wrapping = wrapping;
+        };
+        wraps(token.clone());
+        let admin = Admin::new(&stand_in.address, "unused", Some(stand_in.ca.clone()));
+        let mut provisioned = stand_in.provisioned.clone();
+        provisioned.secret_id = token;
+        let subject = TransitSubject::with(admin, provisioned, |wiring| {
+            wiring.serves = false;
+            let approle = wiring.approle();
+            approle.secret_id_wrapped = true;
+            let path = approle.secret_id_path.clone().unwrap();
+            if !is_approle {
+                let token_file = TokenFileSettings { path, wrapped: true, renew: false };
+                wiring.login.method = MethodSettings::TokenFile(token_file);
+            }
+        });
+        let error = subject.kek.describe(within(&subject, SOON)).await.unwrap_err();
+        assert_eq!(error.code(), WRAPPING_TOKEN_LEFT, "{error}");
+        assert_eq!(error.remedy().contains("--approle-secret-id-wrapped"), is_approle, "{error}");
+        assert_eq!(stand_in.requests_for(UNWRAP), 0, "{created_at}");
+
+        // A used token is named as such, also for a program that does not serve.
+        wraps("another-canary".to_owned());
+        let told = async {
+            loop {
+                let error = subject.kek.describe(within(&subject, SOON)).await.unwrap_err();
+                if error.code() == WRAPPING_TOKEN_USED {
+                    return error;
+                }
+                subject.clock().sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let error = tokio::time::timeout(Duration::from_secs(30), told).await.expect("it is told");
+        assert!(error.remedy().contains("revoke what it wrapped"), "{error}");
+    }
 }
 
 /// An answer of a proxy in place of the keeper does not mean a stolen token.

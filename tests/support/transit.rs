@@ -48,6 +48,8 @@ pub struct Wiring {
     pub servers: ServerSettings,
     pub login: LoginSettings,
     pub transit: TransitSettings,
+    /// Whether the keeper is of a process that serves.
+    pub serves: bool,
 }
 
 impl Wiring {
@@ -114,16 +116,17 @@ impl TransitSubject {
                 auth_namespace: Namespace::default(),
                 require_enterprise: false,
             },
+            serves: true,
         };
         change(&mut wiring);
-        let Wiring { servers, login, transit } = wiring;
+        let Wiring { servers, login, transit, serves } = wiring;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let client = Arc::new(VaultClient::new(servers, clock.clone(), Arc::new(Silence)).unwrap());
         let files = LoginFiles {
             watched: &|path, most| Arc::new(WatchedFile::new(path.to_owned(), most)),
             private: &|path| Arc::new(OwnerOnlyFile::new(path.to_owned())),
             identity: &|agent| unreachable!("{agent:?} is not configured"),
-            unwraps: true,
+            unwraps: serves,
         };
         let login = login.open(client.clone(), clock.clone(), &files);
         let session = Arc::new(VaultSession::new(login, clock.clone(), Arc::new(Silence)));

@@ -111,7 +111,7 @@ impl StatuszNode {
         let same = Node::same_process(nodes);
         same.map_or(Ok(()), |(one, other)| {
             Err(twice(format!(
-                "the nodes {one} and {other} are one process: both addresses lead to it"
+                "the nodes {one} and {other} are one process: both states are of it"
             )))
         })
     }

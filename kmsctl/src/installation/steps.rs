@@ -251,20 +251,27 @@ fn provider(answers: &Answers) -> Step {
 }
 
 fn serves(answers: &Answers) -> Step {
-    let program = match answers.form {
-        Form::StaticPod => format!("vault-kube-kms check {}", answers.arguments().join(" ")),
-        Form::Systemd => "set -a; . /etc/vault-kube-kms/vault-kube-kms.env; \
-                          vault-kube-kms check --listen-address=unix:///run/vault-kube-kms/vault-kube-kms.sock"
-            .to_owned(),
+    let (program, place) = match answers.form {
+        Form::StaticPod => (
+            format!("vault-kube-kms check {}", answers.arguments().join(" ")),
+            " The Pod puts no program on the node: take vault-kube-kms from the archive of the \
+             release.",
+        ),
+        Form::Systemd => (
+            "set -a; . /etc/vault-kube-kms/vault-kube-kms.env; \
+             vault-kube-kms check --listen-address=unix:///run/vault-kube-kms/vault-kube-kms.sock"
+                .to_owned(),
+            "",
+        ),
     };
     Step {
         id: StepId::Serves,
         title: "The provider works",
         at: EACH,
-        why:
+        why: format!(
             "The provider is ready when its socket exists, and healthy when it has proven its key. \
-              `check` names what is wrong, with a remedy."
-                .to_owned(),
+             `check` names what is wrong, with a remedy.{place}"
+        ),
         commands: vec![
             program,
             "curl -s http://127.0.0.1:9090/metrics | grep ^vault_kube_kms_healthy".to_owned(),

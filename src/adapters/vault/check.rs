@@ -131,11 +131,9 @@ fn by(group: Option<&str>) -> String {
     group.map(|group| format!(" ({group})")).unwrap_or_default()
 }
 
-/// Returns how bad it is that a login failed with `code`. A wrapping token works once, so it is left
-/// to the provider. A used one is right if the provider used it.
+/// Returns how bad it is that a login failed with `code`. A valid wrapping token is as it should be.
 fn verdict_of(code: Code) -> Verdict {
-    let of_wrapping = [vocabulary::WRAPPING_TOKEN_LEFT, vocabulary::WRAPPING_TOKEN_USED];
-    if of_wrapping.contains(&code) { Verdict::Warn } else { Verdict::Fail }
+    if code == vocabulary::WRAPPING_TOKEN_LEFT { Verdict::Warn } else { Verdict::Fail }
 }
 
 /// Returns whether the login gave a token.

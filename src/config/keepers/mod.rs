@@ -131,7 +131,7 @@ pub struct Surroundings {
     /// Changes at each SIGHUP. The keeper then reads its files again.
     pub reread: watch::Receiver<()>,
     /// Whether this process serves API servers. Any other process, such as `check` or a drill, must
-    /// not use up a credential that works once, because the provider needs it.
+    /// not use up a wrapping token, which works once, because the provider needs it.
     pub serves: bool,
 }
 

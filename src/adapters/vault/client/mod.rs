@@ -227,7 +227,7 @@ impl VaultClient {
             Err(failure) => failure.reportable_error(operation),
         };
         if let Some(error) = &error {
-            servers::failed(&span, error);
+            servers::record_failure(&span, error);
         }
         self.telemetry.record(Event::KeeperCalled { operation, elapsed, error: error.as_ref() });
         match (&outcome, &error) {

@@ -1,7 +1,7 @@
 //! The client certificate of connections to the keeper: its chain and its private key.
 //!
 //! A pair comes from files (`files`), or from another source that calls [`ClientPair::new`]. The
-//! client presents the pair that `VaultClient::present` was given last.
+//! connections present the pair that `Servers::present` was given last.
 
 mod files;
 mod key;

@@ -68,6 +68,7 @@ const FLAG: &str = "token-file";
 /// or by a login whose answer is wrapped.
 static TOKEN: Wrapped = Wrapped {
     flag: FLAG,
+    flag_of_wrapping: "token-file-wrapped",
     what: "token",
     is_expected: wraps_a_token,
     remedy: "let the agent write it, with wrap_ttl in its sink or its auto_auth method",

@@ -31,6 +31,8 @@ use crate::{
 pub(super) struct Wrapped {
     /// The flag of the file with the wrapping token, without dashes.
     pub(super) flag: &'static str,
+    /// The flag that says that this file holds a wrapping token, without dashes.
+    pub(super) flag_of_wrapping: &'static str,
     /// The wrapped credential, such as `secret ID`.
     pub(super) what: &'static str,
     /// Returns whether the path that created the token is the expected one, for the login's
@@ -71,7 +73,7 @@ impl Unwrapper {
         &self,
         token: &Secret,
     ) -> Result<(WrappingData, T), LoginFailure> {
-        let Wrapped { flag, what, is_expected, remedy } = self.wrapped;
+        let Wrapped { flag, flag_of_wrapping, what, is_expected, remedy } = self.wrapped;
         let wrapping = self.look_up(token).await?;
         if !is_expected(&wrapping.creation_path, &self.requests.namespace, &self.requests.mount) {
             return Err(LoginFailure::Refused(KmsError::new(
@@ -90,8 +92,8 @@ impl Unwrapper {
                      provider, because it works once"
                 ),
                 format!(
-                    "start the provider and read its /statusz, or give a file with a {what} that is not \
-                     wrapped"
+                    "start the provider and read its /statusz; or give a file with a {what} that is not \
+                     wrapped, and leave out --{flag_of_wrapping}"
                 ),
             )));
         }
@@ -139,8 +141,9 @@ impl Unwrapper {
                 used,
                 cause,
                 format!(
-                    "nothing is wrong if /statusz shows that the provider is logged in, because it used \
-                     the token; otherwise write a new wrapping token to the file of --{flag}"
+                    "look in the provider's log: after a login that followed this token and no ALERT, the \
+                     provider used it; otherwise revoke what it wrapped, and write a new wrapping token to \
+                     the file of --{flag}"
                 ),
             ));
         }

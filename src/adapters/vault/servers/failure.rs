@@ -131,9 +131,9 @@ impl Failure {
         }
     }
 
-    /// Returns whether another server behind the same name may succeed. The client then closes the
-    /// connections to this server and resolves the name again.
-    pub(in crate::adapters::vault) fn wants_another_server(&self) -> bool {
+    /// Returns whether another server behind the same name may succeed. The connections
+    /// to this server are then closed, and the name is resolved again.
+    pub(super) fn wants_another_server(&self) -> bool {
         match self {
             Self::Unsent(_) | Self::Disregarded(_) => false,
             Self::Lost(_) => !self.says_nothing(),

@@ -32,7 +32,7 @@ use self::{
 pub(super) use self::{
     exchange::{Answer, Expected, Request, json, unreadable},
     failure::Failure,
-    trace::failed,
+    trace::record_failure,
 };
 use super::{
     address::VaultAddress,

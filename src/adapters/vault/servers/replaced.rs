@@ -332,7 +332,7 @@ mod tests {
         (certificate.pem(), key.serialize_pem())
     }
 
-    fn client(reported: &Arc<Mutex<Vec<(&'static str, bool)>>>) -> Servers {
+    fn servers(reported: &Arc<Mutex<Vec<(&'static str, bool)>>>) -> Servers {
         let unavailable =
             Identity::Unavailable { why: "it is missing".to_owned(), remedy: "write it" };
         let settings = ServerSettings {
@@ -358,7 +358,7 @@ mod tests {
     #[tokio::test]
     async fn keeps_the_last_pair_whose_halves_fit() {
         let reported = Arc::default();
-        let client = Arc::new(client(&reported));
+        let servers = Arc::new(servers(&reported));
         let (certificate, key) = (File::new(), File::new());
         let files: PairFiles = PairParts {
             certificate: Arc::<File>::clone(&certificate),
@@ -366,10 +366,10 @@ mod tests {
             password: None,
         };
         let following = tokio::spawn({
-            let client = Arc::clone(&client);
-            async move { client.follow_client_pair(files).await }
+            let servers = Arc::clone(&servers);
+            async move { servers.follow_client_pair(files).await }
         });
-        let presents = client.presents();
+        let presents = servers.presents();
         let digest = || *presents.borrow();
         let (first, second) = (pair(), pair());
 
@@ -399,8 +399,8 @@ mod tests {
 
     #[tokio::test]
     async fn presents_a_pair_that_does_not_come_from_files() {
-        let client = client(&Arc::default());
-        let mut presents = client.presents();
+        let servers = servers(&Arc::default());
+        let mut presents = servers.presents();
         let (certificate, key) = pair();
         let parts = PairParts {
             certificate: certificate.as_bytes(),
@@ -408,9 +408,9 @@ mod tests {
             password: None,
         };
         let pair = ClientPair::read(&parts).unwrap();
-        assert_eq!(client.present(pair.clone()), Ok(true));
+        assert_eq!(servers.present(pair.clone()), Ok(true));
         assert_eq!(*presents.borrow_and_update(), Some(pair.digest()));
-        assert_eq!(client.present(pair), Ok(false), "it is in use already");
+        assert_eq!(servers.present(pair), Ok(false), "it is in use already");
         assert!(!presents.has_changed().unwrap());
     }
 }

@@ -43,7 +43,7 @@ pub(super) fn answered(raw: &Result<Raw, Failure>) {
 }
 
 /// Records on `span` why its request failed.
-pub(in crate::adapters::vault) fn failed(span: &Span, error: &KmsError) {
+pub(in crate::adapters::vault) fn record_failure(span: &Span, error: &KmsError) {
     span.record("otel.status_code", "ERROR");
     span.record("error.code", error.code().as_str());
 }

@@ -40,7 +40,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub trait Dial: fmt::Debug + Send + Sync + 'static {
     /// Connects to the host and port of `to`, with TLS if its scheme is `https`. If the host name
     /// has several addresses, tries those in `last` after the others. Needs no time limit of its
-    /// own, because the client sets one. Safe to cancel.
+    /// own, because its caller sets one. Safe to cancel.
     ///
     /// # Errors
     /// Returns why no server was reached, or why the reached server is not trusted.

@@ -14,6 +14,7 @@ use crate::{
 /// What the wrapping token of a secret ID must wrap.
 pub(super) static SECRET_ID: Wrapped = Wrapped {
     flag: "approle-secret-id-path",
+    flag_of_wrapping: "approle-secret-id-wrapped",
     what: "secret ID",
     is_expected: is_secret_id_path,
     remedy: "create one with `vault write -wrap-ttl=… -f auth/<mount>/role/<role>/secret-id`",
