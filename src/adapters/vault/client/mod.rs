@@ -35,11 +35,11 @@ use super::{
     vocabulary::RetryReason,
 };
 use crate::{
-    domain::{error::KmsError, time::UnixTime},
+    domain::error::KmsError,
     ports::{
         clock::Clock,
         keeper::EndpointView,
-        telemetry::{Event, Expiring, KeeperOperation, Telemetry},
+        telemetry::{Event, KeeperOperation, Telemetry},
     },
 };
 
@@ -103,11 +103,6 @@ impl VaultClient {
     #[must_use]
     pub fn endpoints(&self) -> Vec<EndpointView> {
         self.nodes(|nodes| nodes.view())
-    }
-
-    /// Reports to telemetry when `what` expires. `None` means that the time is not known.
-    pub(super) fn expires(&self, what: Expiring, at: Option<UnixTime>) {
-        self.telemetry.record(Event::Expires { what, at });
     }
 
     /// Sends `request` and returns its answer. Repeats failed tries by the retry table until the

@@ -128,7 +128,7 @@ impl Requests {
 
     /// Reports to telemetry when `what` expires. `None` means that the time is not known.
     pub(super) fn expires(&self, what: Expiring, at: Option<UnixTime>) {
-        self.client.expires(what, at);
+        self.client.servers().expires(what, at);
     }
 
     fn late(&self) -> KmsError {

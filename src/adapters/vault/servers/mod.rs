@@ -197,7 +197,7 @@ impl Servers {
     }
 
     /// Reports to telemetry when `what` expires. `None` means that the time is not known.
-    fn expires(&self, what: Expiring, at: Option<UnixTime>) {
+    pub(super) fn expires(&self, what: Expiring, at: Option<UnixTime>) {
         self.telemetry.record(Event::Expires { what, at });
     }
 }
