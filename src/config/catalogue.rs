@@ -8,6 +8,9 @@ use super::{
     keepers::{self, Dev, KeeperKind},
 };
 
+/// The longest name, in bytes, for which a similar flag is searched. No flag is as long.
+const NAME_MAX: usize = 64;
+
 /// The flags and the keepers of a program.
 #[derive(Clone, Debug)]
 pub struct Catalogue {
@@ -89,9 +92,13 @@ impl Catalogue {
         self.all().find(|flag| flag.name == name)
     }
 
-    /// Returns the flag whose name is closest to `name`: at most 3 edits away.
+    /// Returns the flag whose name is closest to `name`: at most 3 edits away. Returns `None` for a
+    /// name of more than 64 bytes.
     #[must_use]
     pub fn nearest(&self, name: &str) -> Option<&'static str> {
+        if name.len() > NAME_MAX {
+            return None;
+        }
         self.all()
             .map(|flag| (strsim::damerau_levenshtein(name, flag.name), flag.name))
             .min()

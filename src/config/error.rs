@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// How many characters at the beginning and at the end of a long error are kept.
+const KEPT: usize = 300;
+
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -39,7 +42,8 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One error: the flag, the origin of its value, and the cause with its remedy.
+/// One error: the flag, the origin of its value, and the cause with its remedy. As a text, it has at
+/// most about 600 characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// The flag's name, without dashes.
@@ -52,6 +56,32 @@ pub struct ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "--{} ({}): {}", self.flag, self.origin, self.problem)
+        f.write_str(&shortened(format!("--{} ({}): {}", self.flag, self.origin, self.problem)))
+    }
+}
+
+/// Cuts the middle out of a long text: what is wrong is at its beginning, and the remedy at its end.
+fn shortened(text: String) -> String {
+    let count = text.chars().count();
+    if count <= 2 * KEPT {
+        return text;
+    }
+    let first = text.chars().take(KEPT);
+    let last = text.chars().skip(count - KEPT);
+    first.chain(" [...] ".chars()).chain(last).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_error_keeps_its_beginning_and_its_remedy() {
+        let problem = format!("{:?} is not a number; write a port", "\u{e9}".repeat(5_000));
+        let error = ConfigError { flag: "health-port".to_owned(), origin: Origin::Flag, problem };
+        let text = error.to_string();
+        assert!(text.starts_with("--health-port (given on the command line): "), "{text}");
+        assert!(text.ends_with("is not a number; write a port"), "{text}");
+        assert!(text.chars().count() < 620, "{}", text.len());
     }
 }

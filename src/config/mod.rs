@@ -6,6 +6,7 @@ pub mod commands;
 pub mod completions;
 pub mod environment;
 pub mod error;
+mod file;
 pub mod flags;
 pub mod keepers;
 pub mod manual;

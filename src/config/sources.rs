@@ -1,18 +1,18 @@
 //! Collects the given values: flags win over variables, and variables win over the file.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{cmp::Ordering, collections::BTreeMap, path::Path, sync::Arc};
 
-use config::{Config, Environment, File, FileFormat, Map, Value};
+use config::{Environment, Source as _, Value};
 
 use super::{
     catalogue::Catalogue,
     error::{ConfigError, Origin},
+    file,
     flags::{Flag, Takes},
 };
-use crate::adapters::system::bounded_file::{self, Kinds};
 
-/// The largest configuration file, in bytes.
-const FILE_MAX: u64 = 262_144;
+/// Most errors about unknown names. A file of another kind can hold thousands.
+const UNKNOWN_MAX: usize = 20;
 
 /// The values given for one flag, and their origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct Given {
 pub struct Sources {
     catalogue: Arc<Catalogue>,
     given: BTreeMap<&'static str, Given>,
+    /// How many names are unknown.
+    unknown: usize,
     /// The errors found while collecting.
     pub errors: Vec<ConfigError>,
     /// What was ignored, and why.
@@ -63,6 +65,7 @@ impl Sources {
         let mut sources = Self {
             catalogue: Arc::clone(catalogue),
             given: BTreeMap::new(),
+            unknown: 0,
             errors: Vec::new(),
             warnings: Vec::new(),
             asked: None,
@@ -146,7 +149,7 @@ impl Sources {
             .prefix_separator("_")
             .ignore_empty(true)
             .source(Some(variables.into_iter().collect()));
-        let values = collected(Config::builder().add_source(source)).unwrap_or_default();
+        let values = source.collect().unwrap_or_default();
         let mut given = BTreeMap::new();
         for (key, value) in values {
             let variable = format!("{prefix}_{}", key.to_uppercase());
@@ -165,11 +168,10 @@ impl Sources {
 
     fn read_file(&mut self, path: &str, named: &Origin) -> BTreeMap<&'static str, Given> {
         let origin = Origin::File(path.to_owned());
-        let values = match file_values(Path::new(path)) {
+        let values = match file::read(Path::new(path)) {
             Ok(values) => values,
             Err(problem) => {
-                let problem = format!("{path} {}", problem.trim().replace('\n', " "));
-                self.wrong("config", named.clone(), &problem);
+                self.wrong("config", named.clone(), &format!("{path} {problem}"));
                 return BTreeMap::new();
             }
         };
@@ -201,9 +203,16 @@ impl Sources {
     }
 
     fn unknown(&mut self, name: &str, origin: Origin) {
-        let hint = match self.catalogue.nearest(name) {
-            Some(nearest) => format!("there is no such flag; did you mean --{nearest}?"),
-            None => "there is no such flag; see --help".to_owned(),
+        self.unknown += 1;
+        let hint = match self.unknown.cmp(&UNKNOWN_MAX) {
+            Ordering::Greater => return,
+            Ordering::Equal => {
+                "there is no such flag; later unknown flags are not listed".to_owned()
+            }
+            Ordering::Less => match self.catalogue.nearest(name) {
+                Some(nearest) => format!("there is no such flag; did you mean --{nearest}?"),
+                None => "there is no such flag; see --help".to_owned(),
+            },
         };
         self.wrong(name, origin, &hint);
     }
@@ -221,26 +230,6 @@ fn split(flag: &Flag, text: String) -> Vec<String> {
         Takes::Values(_) => text.split(',').map(|part| part.trim().to_owned()).collect(),
         Takes::Value(_) | Takes::OneOf(..) | Takes::Bool => vec![text],
     }
-}
-
-/// Reads the configuration file at `path`.
-///
-/// # Errors
-/// When the file cannot be used. The message continues a sentence that begins with the path.
-fn file_values(path: &Path) -> Result<Map<String, Value>, String> {
-    let bytes = bounded_file::read_in_time(path, FILE_MAX, Kinds::PlainOrPipe)?;
-    let text = std::str::from_utf8(bytes.expose())
-        .map_err(|_position| "is not UTF-8 text; save it as UTF-8".to_owned())?;
-    let text = text.trim_start_matches('\u{feff}');
-    collected(Config::builder().add_source(File::from_str(text, FileFormat::Toml)))
-        .map_err(|problem| format!("cannot be used: {problem}"))
-}
-
-fn collected(
-    builder: config::ConfigBuilder<config::builder::DefaultState>,
-) -> Result<Map<String, Value>, String> {
-    let built = builder.build().map_err(|error| error.to_string())?;
-    config::Source::collect(&built).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -329,19 +318,58 @@ mod tests {
         assert_eq!((sources.errors.len(), sources.warnings.len()), (0, 1));
     }
 
-    #[test]
-    fn rejects_a_file_with_an_unknown_key_or_bad_syntax() {
+    /// Collects a file with `content`, and returns the errors.
+    fn errors_of_a_file(content: &str) -> Vec<String> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("c.toml");
-        for text in [
-            "vault-adress = 'x'",
-            "vault-address = ",
-            "[vault]\naddress = 'x'",
-            "transit-key = ['a']",
+        std::fs::write(&path, content).unwrap();
+        let sources = Sources::collect(&args(&format!("--config {}", path.display())), []);
+        sources.errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn rejects_a_file_with_an_unknown_key_or_bad_syntax() {
+        for (text, place) in [
+            ("vault-adress = 'x'", "--vault-adress"),
+            ("vault-address = ", "line 1, column 17: "),
+            ("\u{feff}# \u{e9}\r\n\u{e9} = 'x'", "line 2, column 1: "),
+            ("[vault]\naddress = 'x'", "--vault "),
+            ("transit-key = ['a']", "--transit-key "),
+            ("health-port = 99999999999999999999", "too large"),
         ] {
-            std::fs::write(&path, text).unwrap();
-            let sources = Sources::collect(&args(&format!("--config {}", path.display())), []);
-            assert_eq!(sources.errors.len(), 1, "{text}: {:?}", sources.errors);
+            let errors = errors_of_a_file(text);
+            assert!(errors.len() == 1 && errors[0].contains(place), "{text}: {errors:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_repeats_nothing_of_a_file_that_is_not_a_configuration() {
+        let secret = "5b1c9f1e-canary-4c55";
+        for text in [
+            secret.to_owned(),
+            format!("token={secret}"),
+            format!("token = \"{secret}"),
+            format!("root:$6${secret}:19000:0:99999:7:::\n"),
+            format!("{{\"secret_id\": \"{secret}\"}}"),
+            format!("-----BEGIN PRIVATE KEY-----\n{secret}\n"),
+            format!("health-port = 1{secret}"),
+            format!("auth-mount = 1979-05-27T{secret}"),
+        ] {
+            let errors = errors_of_a_file(&text);
+            assert!(errors.len() == 1 && !errors[0].contains("canary"), "{text}: {errors:?}");
+        }
+    }
+
+    #[test]
+    fn a_large_file_of_another_kind_ends_in_few_short_errors() {
+        let many: String = (0..20_000).map(|n| format!("key{n} = 1\n")).collect();
+        let errors = errors_of_a_file(&many);
+        assert_eq!(errors.len(), UNKNOWN_MAX);
+        assert!(errors.last().unwrap().ends_with("later unknown flags are not listed"));
+        let long = "k".repeat(200_000);
+        for text in [format!("{long} = 1"), long] {
+            let errors = errors_of_a_file(&text);
+            assert!(errors.len() == 1 && errors[0].len() < 1_000, "{}", errors.len());
         }
     }
 }
