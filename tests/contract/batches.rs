@@ -1,6 +1,6 @@
 //! Several unwraps in one request: one result for each, whatever happens to the others.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use vault_kube_kms::{
     domain::{
         envelope::{Annotations, AssociatedData, Ciphertext},
@@ -145,11 +145,15 @@ type MixUp = fn(&mut Vec<Value>);
 async fn refuses_results_that_name_another_item() {
     let (subject, stand_in) = subject(Manner::default()).await;
     let sealed = wrapped(&subject, 4).await;
-    let mixed: [(MixUp, [bool; 4]); 4] = [
+    let mixed: [(MixUp, [bool; 4]); 5] = [
         (|results| results.reverse(), [false; 4]),
         (|results| results.swap(1, 2), [true, false, false, true]),
         (|results| *results = vec![results[0].clone(); 4], [true, false, false, false]),
         (|results| drop(results.pop()), [false; 4]),
+        (
+            |results| results.iter_mut().take(2).for_each(|result| result["reference"] = json!("")),
+            [false, false, true, true],
+        ),
     ];
     for (mix_up, right) in mixed {
         stand_in.shared.engine.lock().unwrap().mixes_up = Some(mix_up);

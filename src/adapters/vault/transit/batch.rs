@@ -116,7 +116,9 @@ fn reference(at: usize, ciphertext: &str) -> String {
 }
 
 /// Returns the outcome of each item of a batch, in the order of their `references`.
-/// Refuses a result that names another item, because a server or proxy may mix up results.
+/// Refuses a result that names another item, because a server or proxy may mix up results. A server
+/// that knows references returns all of them, so one result with a reference makes a result without
+/// one suspect.
 fn read(kek: &TransitKek, answer: &Batch, references: &[String]) -> Vec<Outcome> {
     let request_id = answer.request_id.as_deref().map(RequestId::from);
     let results = &answer.data.batch_results;
@@ -124,8 +126,9 @@ fn read(kek: &TransitKek, answer: &Batch, references: &[String]) -> Vec<Outcome>
         let error = unreadable("the number of its results differs from the number of items");
         return references.iter().map(|_| Err(error.clone())).collect();
     }
+    let has_references = results.iter().any(|item| !item.reference.is_empty());
     let outcome = |(item, reference): (&BatchItem, &String)| {
-        if !item.reference.is_empty() && item.reference != *reference {
+        if has_references && item.reference != *reference {
             return Err(unreadable("it has the result of another item"));
         }
         if item.error.is_empty() {
