@@ -2,6 +2,7 @@
 
 use std::{error::Error, process::ExitCode, time::Duration};
 
+use rustix::process::geteuid;
 use tokio::{runtime::Runtime, task::spawn_blocking, time::timeout};
 use tracing::{dispatcher, error, info, warn};
 
@@ -91,7 +92,7 @@ fn log_warnings(settings: &Settings) {
             MissingProtection::Lock { swap: true } => warn!("{missed}"),
         }
     }
-    for warning in warnings::of(settings) {
+    for warning in warnings::of(settings, Some(geteuid())) {
         warn!("{warning}");
     }
 }

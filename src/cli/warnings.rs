@@ -1,17 +1,20 @@
 //! Warnings about a configuration that is valid.
 
+use rustix::process::{Uid, getegid};
+
 use crate::{
-    adapters::{grpc::address::SocketAddress, system::place::mode_of},
+    adapters::{grpc::address::SocketAddress, system::place::others_that_may_write},
     config::settings::Settings,
     ports::finding::{Area, Finding},
 };
 
-/// Returns the warnings. `serve` logs them at each start, and `check` prints them.
-pub(super) fn of(settings: &Settings) -> Vec<Finding> {
+/// Returns the warnings. `serve` logs them at each start, and `check` prints them. `serving` is the
+/// uid of the process that serves, `None` when it is not known.
+pub(super) fn of(settings: &Settings, serving: Option<Uid>) -> Vec<Finding> {
     let ignored = settings.warnings.iter();
     let mut warnings: Vec<_> =
         ignored.map(|text| Finding::warn(Area::Configuration, text, "")).collect();
-    warnings.extend(socket_warning(&settings.listen));
+    warnings.extend(socket_warning(&settings.listen, serving));
     if !settings.sandbox {
         warnings.push(Finding::warn(
             Area::Sandbox,
@@ -25,14 +28,13 @@ pub(super) fn of(settings: &Settings) -> Vec<Finding> {
 
 /// Warns when another process may bind the socket's address first. kube-apiserver would then send
 /// its seeds to that process.
-fn socket_warning(listen: &SocketAddress) -> Option<Finding> {
+fn socket_warning(listen: &SocketAddress, serving: Option<Uid>) -> Option<Finding> {
     let place = match listen {
         SocketAddress::File(path) => {
             let directory = path.parent()?;
-            if mode_of(directory)? & 0o002 == 0 {
-                return None;
-            }
-            format!("--listen-address: every user may write to {}", directory.display())
+            let own = serving.map(Uid::as_raw);
+            let others = others_that_may_write(directory, own, getegid().as_raw())?;
+            format!("--listen-address: {others} may write to {}", directory.display())
         }
         SocketAddress::Abstract(_) => {
             "--listen-address: every process in this network namespace may use an abstract name"

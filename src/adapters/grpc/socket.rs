@@ -2,13 +2,14 @@
 //! running process.
 
 use std::{
-    ffi::OsString,
+    collections::hash_map::RandomState,
     fs::{self, File, Permissions},
+    hash::BuildHasher as _,
     io,
     os::{
         linux::net::SocketAddrExt as _,
         unix::{
-            fs::{FileTypeExt as _, PermissionsExt as _},
+            fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
             net::{SocketAddr, UnixListener},
         },
     },
@@ -79,7 +80,7 @@ impl BoundSocket {
         let system_address = SocketAddr::from_abstract_name(name).map_err(failed)?;
         let listener = UnixListener::bind_addr(&system_address).map_err(|error| {
             if error.kind() == io::ErrorKind::AddrInUse {
-                in_use(address, try_connect(format!("\0{name}")).ok())
+                in_use(address, peer_of(&try_connect(format!("\0{name}"))))
             } else {
                 failed(error)
             }
@@ -95,8 +96,6 @@ impl BoundSocket {
         let _lock = lock_unless_held(address, directory)?;
         refuse_occupied(address, path)?;
         let draft = draft_path(path);
-        refuse_occupied(address, &draft)?;
-        drop(fs::remove_file(&draft));
         let socket =
             Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed("open a socket"))?;
         let draft_address = SockAddr::unix(&draft).map_err(failed("name the socket"))?;
@@ -134,17 +133,14 @@ fn publish(socket: &Socket, draft: &Path, path: &Path) -> io::Result<SocketFile>
     Ok(file)
 }
 
-/// Returns a path for the unfinished socket in the directory of `path`. It is not longer than an
-/// address may be.
+/// Returns a path for the unfinished socket in the directory of `path`. Others cannot occupy it
+/// before, because it is random. It is not longer than an address may be.
 fn draft_path(path: &Path) -> PathBuf {
-    let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(".new");
-    let draft = path.with_file_name(name);
-    if draft.as_os_str().len() <= ADDRESS_MAX {
-        return draft;
-    }
-    path.with_file_name("~")
+    let random = RandomState::new().hash_one(path);
+    let directory = path.as_os_str().len() - path.file_name().unwrap_or_default().len();
+    let mut name = format!("~{random:016x}");
+    name.truncate(ADDRESS_MAX.saturating_sub(directory).max(1));
+    path.with_file_name(name)
 }
 
 /// What is at an address at which a socket will be bound.
@@ -188,17 +184,19 @@ fn try_connect(path: impl AsRef<Path>) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Returns the error for an `address` in use. Names the user of the process that listens, if
-/// `connection` reports it.
-fn in_use(address: &SocketAddress, connection: Option<Socket>) -> BindError {
+/// Returns the error for an `address` that a process of the user `uid` holds.
+fn in_use(address: &SocketAddress, uid: Option<u32>) -> BindError {
     let own = rustix::process::geteuid().as_raw();
-    let peer = connection.and_then(|socket| rustix::net::sockopt::socket_peercred(socket).ok());
-    match peer.map(|peer| peer.uid.as_raw()) {
-        Some(uid) if uid != own && uid != 0 => {
-            BindError::InUseByAnother { address: address.clone(), uid, own }
-        }
+    match uid {
+        Some(uid) if uid != own => BindError::InUseByAnother { address: address.clone(), uid, own },
         _ => BindError::InUse(address.clone()),
     }
+}
+
+/// Returns the uid of the process that listens, if the connection succeeded.
+fn peer_of(connection: &io::Result<Socket>) -> Option<u32> {
+    let peer = rustix::net::sockopt::socket_peercred(connection.as_ref().ok()?);
+    peer.ok().map(|peer| peer.uid.as_raw())
 }
 
 fn refuse_occupied(address: &SocketAddress, path: &Path) -> Result<(), BindError> {
@@ -215,7 +213,11 @@ fn refuse_occupied(address: &SocketAddress, path: &Path) -> Result<(), BindError
         return Err(BindError::NotASocket { path: path.to_owned(), kind });
     }
     let connection = try_connect(path);
-    if is_served(&connection) { Err(in_use(address, connection.ok())) } else { Ok(()) }
+    if !is_served(&connection) {
+        return Ok(());
+    }
+    // The mode of the file or a full backlog can forbid the connection. The owner of the file bound it.
+    Err(in_use(address, Some(peer_of(&connection).unwrap_or(found.uid()))))
 }
 
 /// Returns whether a process listens: the connection succeeded, or failed in another way than
@@ -326,5 +328,16 @@ mod tests {
         let (path, address) = at(&directory, &"x".repeat(fill));
         BoundSocket::bind(&address).unwrap();
         assert_eq!(mode(&path), 0o770);
+    }
+
+    #[test]
+    fn a_draft_has_a_random_name_that_fits() {
+        for length in [1, 8, 60, 100, ADDRESS_MAX - 3] {
+            let directory = format!("/{}", "d".repeat(length));
+            let [one, two] = [0, 1].map(|_| draft_path(&Path::new(&directory).join("k")));
+            assert!(one.as_os_str().len() <= ADDRESS_MAX, "{}", one.display());
+            assert_eq!(one.parent(), Some(Path::new(&directory)));
+            assert_eq!(one == two, length == ADDRESS_MAX - 3, "{}", one.display());
+        }
     }
 }
