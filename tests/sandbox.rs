@@ -13,9 +13,9 @@ use std::{
     io::{self, BufRead, BufReader},
     net::{TcpListener, TcpStream, UdpSocket},
     os::unix::{
-        fs::PermissionsExt,
+        fs::{MetadataExt, PermissionsExt},
         net::{UnixDatagram, UnixListener, UnixStream},
-        process::ExitStatusExt,
+        process::{CommandExt, ExitStatusExt},
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -250,6 +250,33 @@ fn a_served_provider_has_no_privileges_on_any_thread() {
     for status in threads {
         assert_unprivileged(&status);
     }
+}
+
+#[test]
+fn a_served_provider_writes_no_core_and_hides_its_memory_from_its_own_user() {
+    const NOBODY: u32 = 65_534;
+    if !geteuid().is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let settings = local(directory.path());
+    for path in [directory.path(), &directory.path().join("key.json")] {
+        std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    // The folder of the build may be closed to other users.
+    let program = directory.path().join("vault-kube-kms");
+    fs::copy(BINARY, &program).unwrap();
+    let mut command = Command::new(program);
+    command.args(settings.get_args()).uid(NOBODY);
+    let mut provider = Running::start(directory.path(), &mut command);
+    provider.lines_until("\"healthy\"");
+    let process = PathBuf::from(format!("/proc/{}", provider.0.id()));
+    let limits = fs::read_to_string(process.join("limits")).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert!(core.split_whitespace().skip(4).take(2).eq(["0", "0"]), "{core}");
+    // The kernel gives these files to root when a process may not be traced (proc(5)).
+    assert_eq!(fs::metadata(process.join("mem")).unwrap().uid(), 0);
+    assert_eq!(fs::metadata("/proc/self/mem").unwrap().uid(), geteuid().as_raw());
 }
 
 #[test]

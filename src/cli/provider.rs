@@ -8,7 +8,11 @@ use tracing::{error, info, warn};
 use super::{background::Background, keeper, runtime::Signals, sandbox, statusz, watchdog};
 use crate::{
     adapters::{
-        grpc::{server::KmsServer, socket::BoundSocket, socket_guard::SocketEvent},
+        grpc::{
+            server::{ConnectionAge, KmsServer},
+            socket::BoundSocket,
+            socket_guard::SocketEvent,
+        },
         http::{
             routes::{Readiness, Routes},
             server::BoundPort,
@@ -196,7 +200,15 @@ impl Provider {
         }
         let entries = audit.clone().map(|audit| -> Arc<dyn Audit> { audit });
         let peers = settings.peers;
-        let serving = KmsServer { kms, clock, telemetry, audit: entries, peers, drain: DRAIN };
+        let serving = KmsServer {
+            kms,
+            clock,
+            telemetry,
+            audit: entries,
+            peers,
+            age: ConnectionAge::USUAL,
+            drain: DRAIN,
+        };
         readiness.set(Ok(()));
         let guarding = guard.keep(&stop, |event| report_socket(&event, &readiness));
         let leaving = async {

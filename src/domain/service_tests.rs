@@ -202,6 +202,33 @@ async fn rejects_an_empty_or_oversized_seed_without_a_call() {
     }
 }
 
+/// The keeper's answer is wrong, and not the call.
+#[tokio::test]
+async fn an_unwrapped_seed_of_a_wrong_size_is_the_keepers_fault() {
+    for size in [0, CIPHERTEXT_MAX + 1] {
+        let mut kek = correct_keeper(1);
+        kek.checkpoint();
+        kek = MockKek::new();
+        kek.expect_describe().returning(|_| Ok(snapshot(1)));
+        kek.expect_wrap().returning(|_, _, aad, _| Ok(Wrapped::new(sealed(1, aad), version(1))));
+        kek.expect_version_of().returning(|_| Ok(version(1)));
+        kek.expect_unwrap().returning(move |item, _| {
+            let bound = String::from_utf8_lossy(item.associated_data.as_bytes()).into_owned();
+            let genuine =
+                item.ciphertext.as_bytes().get(1..) == Some(item.associated_data.as_bytes());
+            match (bound.contains("proof"), genuine) {
+                (true, true) => Ok(Plaintext::new(b"vault-kube-kms proof, no secret.".to_vec())),
+                (true, false) => fail(Code::CiphertextRejected),
+                (false, _) => Ok(Plaintext::new(vec![0; size])),
+            }
+        });
+        let service = ready(kek).await;
+        let sealed = stored(service.encrypt(Plaintext::new(SEED.to_vec()), soon()).await.unwrap());
+        let refused = service.decrypt(sealed, soon()).await;
+        assert_eq!(code(refused), Some(Code::KeeperAnswer), "{size} bytes");
+    }
+}
+
 #[tokio::test]
 async fn rejects_a_change_of_any_field() {
     let service = ready(correct_keeper(2)).await;

@@ -24,22 +24,45 @@ const (
 	dialMost = 1_000
 	// Connections that are served, calls on each of them, and bytes of a message: the server's limits.
 	servedMost, callsMost, messageMost = 256, 64, 36 << 10
+	// The number of unfinished calls from which the server closes connections.
+	unfinishedMost = 448
 )
+
+// manyHeaders are as many headers as a list of 4 KiB can have beside those of a call: HTTP/2 counts 32 bytes more
+// for each.
+var manyHeaders = func() (fields []hpack.HeaderField) {
+	for n := range 100 {
+		fields = append(fields, hpack.HeaderField{Name: fmt.Sprintf("x%d", n), Value: "1"})
+	}
+	return fields
+}()
 
 // flood is one kind of attack. It runs until `done` is closed, and returns what it has done.
 type flood struct {
 	name string
-	run  func(p *plugin, done <-chan struct{}) string
+	run  func(p *plugin, done <-chan struct{}) outcome
+	// least is the number of acts without which the flood has not reached the limit that it is for.
+	least int
+}
+
+// outcome is the number of connections that a flood has opened, and of its acts on them.
+type outcome struct{ opened, acts int }
+
+func (o outcome) String() string {
+	if o.acts == 0 {
+		return fmt.Sprintf("%d connections", o.opened)
+	}
+	return fmt.Sprintf("%d on %d connections", o.acts, o.opened)
 }
 
 var floods = []flood{
-	{"connections, closed at once", func(p *plugin, done <-chan struct{}) string {
+	{"connections, closed at once", func(p *plugin, done <-chan struct{}) outcome {
 		return attack(p, done, 8, func(f *frames) { _ = f.Conn.Close() }, func(*frames) int { return 0 })
-	}},
-	{"connections that are held", func(p *plugin, done <-chan struct{}) string {
+	}, 0},
+	{"connections that are held", func(p *plugin, done <-chan struct{}) outcome {
 		return each(p, done, 1_000, func(*frames) int { return 0 })
-	}},
-	{"streams that are reset", func(p *plugin, done <-chan struct{}) string {
+	}, 0},
+	{"streams that are reset", func(p *plugin, done <-chan struct{}) outcome {
 		return each(p, done, 4, func(f *frames) int {
 			return count(done, func() error {
 				stream, err := f.begin("Status")
@@ -49,13 +72,13 @@ var floods = []flood{
 				return err
 			})
 		})
-	}},
-	{"streams that are left open", func(p *plugin, done <-chan struct{}) string {
+	}, 0},
+	{"streams that are left open", func(p *plugin, done <-chan struct{}) outcome {
 		return each(p, done, 4, func(f *frames) int {
 			return count(done, func() error { _, err := f.begin("Encrypt"); return err })
 		})
-	}},
-	{"endless header blocks", func(p *plugin, done <-chan struct{}) string {
+	}, 0},
+	{"endless header blocks", func(p *plugin, done <-chan struct{}) outcome {
 		return each(p, done, 8, func(f *frames) int {
 			err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: f.block("Status")})
 			return count(done, func() error {
@@ -67,8 +90,8 @@ var floods = []flood{
 				return err
 			})
 		})
-	}},
-	{"empty CONTINUATION frames", func(p *plugin, done <-chan struct{}) string {
+	}, 0},
+	{"empty CONTINUATION frames", func(p *plugin, done <-chan struct{}) outcome {
 		return each(p, done, 4, func(f *frames) int {
 			err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: f.block("Status")})
 			return count(done, func() error {
@@ -78,20 +101,20 @@ var floods = []flood{
 				return err
 			})
 		})
-	}},
-	{"PING, answers not read", func(p *plugin, done <-chan struct{}) string {
+	}, 0},
+	{"PING, answers not read", func(p *plugin, done <-chan struct{}) outcome {
 		return deaf(p, done, 4, func(f *frames) int {
 			return count(done, func() error { return f.WritePing(false, [8]byte{1}) })
 		})
-	}},
-	{"SETTINGS, answers not read", func(p *plugin, done <-chan struct{}) string {
+	}, 0},
+	{"SETTINGS, answers not read", func(p *plugin, done <-chan struct{}) outcome {
 		return deaf(p, done, 4, func(f *frames) int {
 			return count(done, func() error {
 				return f.WriteSettings(http2.Setting{ID: http2.SettingHeaderTableSize, Val: 4_096})
 			})
 		})
-	}},
-	{"HPACK, one entry 4,000 times", func(p *plugin, done <-chan struct{}) string {
+	}, 0},
+	{"HPACK, one entry 4,000 times", func(p *plugin, done <-chan struct{}) outcome {
 		return each(p, done, 4, func(f *frames) int {
 			return count(done, func() error {
 				// The first entry of the dynamic table, after one that fills it.
@@ -104,39 +127,45 @@ var floods = []flood{
 				return f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block, EndHeaders: true})
 			})
 		})
-	}},
-	{"half a frame", func(p *plugin, done <-chan struct{}) string {
+	}, 0},
+	{"half a frame", func(p *plugin, done <-chan struct{}) outcome {
 		return each(p, done, 2*servedMost, func(f *frames) int {
 			_, _ = f.Conn.Write([]byte{0, 0x10, 0, 0})
 			return 0
 		})
-	}},
-	{"half a message, at all limits", func(p *plugin, done <-chan struct{}) string {
+	}, 0},
+	{"half a header block, at all limits", func(p *plugin, done <-chan struct{}) outcome {
 		return each(p, done, servedMost-1, func(f *frames) int {
-			begun := 0
-			for range callsMost {
-				stream, err := f.begin("Encrypt")
-				if err != nil || f.send(stream, message(messageMost-1_000, messageMost-1_001), false) != nil {
-					break
-				}
-				begun++
+			block := f.block("Encrypt", manyHeaders...)
+			if f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block}) != nil {
+				return 0
 			}
-			return begun
+			return 1
 		})
-	}},
-	{"answers that are not taken", func(p *plugin, done <-chan struct{}) string {
+	}, servedMost - 1},
+	{"half a message, at all limits", func(p *plugin, done <-chan struct{}) outcome {
 		return each(p, done, servedMost-1, func(f *frames) int {
-			begun := 0
-			for range callsMost {
-				stream, err := f.begin("Status")
-				if err != nil || f.send(stream, message(0, 0), true) != nil {
-					break
-				}
-				begun++
-			}
-			return begun
+			return f.beginMost("Encrypt", message(messageMost-1_000, messageMost-1_001), false)
+		})
+	}, unfinishedMost},
+	{"answers that are not taken", func(p *plugin, done <-chan struct{}) outcome {
+		return each(p, done, servedMost-1, func(f *frames) int {
+			return f.beginMost("Status", message(0, 0), true)
 		}, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
-	}},
+	}, unfinishedMost},
+}
+
+// beginMost begins as many calls as one connection may have, each with many headers and this part of a message. It
+// returns the number of calls.
+func (f *frames) beginMost(method string, part []byte, end bool) (begun int) {
+	for begun < callsMost {
+		stream, err := f.begin(method, manyHeaders...)
+		if err != nil || f.send(stream, part, end) != nil {
+			break
+		}
+		begun++
+	}
+	return begun
 }
 
 // TestFloods expects that each flood costs little memory, and that the API server's client is answered within its
@@ -153,7 +182,7 @@ func TestFloods(t *testing.T) {
 			good, leave := p.newcomer(t)
 			before, cpu := p.memory(t, "VmRSS"), p.cpu(t)
 			p.forgetPeak(t)
-			done, flooded := make(chan struct{}), make(chan string)
+			done, flooded := make(chan struct{}), make(chan outcome)
 			go func() { flooded <- flood.run(p, done) }()
 			calls, slowest := 0, time.Duration(0)
 			for watch := parts.StartWatch(); watch.Calm() < floodTime; {
@@ -172,10 +201,14 @@ func TestFloods(t *testing.T) {
 			grown := p.memory(t, "VmHWM") - before
 			close(done)
 			leave()
-			fmt.Fprintf(rows, "%s\t%s\t%d -> %d\t%.1f\t%d\t%d\n", flood.name, <-flooded, before>>20,
+			has := <-flooded
+			fmt.Fprintf(rows, "%s\t%s\t%d -> %d\t%.1f\t%d\t%d\n", flood.name, has, before>>20,
 				(before+grown)>>20, (p.cpu(t) - cpu).Seconds(), calls, slowest.Milliseconds())
 			if grown > memoryMost {
 				t.Errorf("the plugin held %d MiB", grown>>20)
+			}
+			if has.acts < flood.least {
+				t.Errorf("%d acts do not reach the limit of %d", has.acts, flood.least)
 			}
 			if !p.Alive() {
 				t.Error("the plugin has ended")
@@ -232,18 +265,18 @@ func count(done <-chan struct{}, act func() error) int {
 }
 
 // each opens this number of connections, and a new one for each that ends. It runs `act` on each.
-func each(p *plugin, done <-chan struct{}, conns int, act func(*frames) int, settings ...http2.Setting) string {
+func each(p *plugin, done <-chan struct{}, conns int, act func(*frames) int, settings ...http2.Setting) outcome {
 	return attack(p, done, conns, (*frames).read, act, settings...)
 }
 
 // deaf is each for connections that the test does not read.
-func deaf(p *plugin, done <-chan struct{}, conns int, act func(*frames) int) string {
+func deaf(p *plugin, done <-chan struct{}, conns int, act func(*frames) int) outcome {
 	return attack(p, done, conns, func(f *frames) { f.unread(done) }, act)
 }
 
 func attack(
 	p *plugin, done <-chan struct{}, conns int, beside func(*frames), act func(*frames) int, settings ...http2.Setting,
-) string {
+) outcome {
 	var mu sync.Mutex
 	acts := 0
 	pace := time.NewTicker(time.Second / dialMost)
@@ -272,8 +305,5 @@ func attack(
 		_ = f.Conn.Close()
 		return true
 	})
-	if acts == 0 {
-		return fmt.Sprintf("%d connections", opened)
-	}
-	return fmt.Sprintf("%d on %d connections", acts, opened)
+	return outcome{opened, acts}
 }

@@ -83,13 +83,13 @@ func (f *frames) block(method string, more ...hpack.HeaderField) []byte {
 	return f.encoded.Bytes()
 }
 
-// begin begins a call and returns its stream.
-func (f *frames) begin(method string) (uint32, error) {
+// begin begins a call with further headers and returns its stream.
+func (f *frames) begin(method string, more ...hpack.HeaderField) (uint32, error) {
 	stream := f.stream
 	f.stream += 2
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return stream, f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: f.block(method), EndHeaders: true})
+	return stream, f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: f.block(method, more...), EndHeaders: true})
 }
 
 // send sends a part of a call's message, as fast as the peer's window allows.

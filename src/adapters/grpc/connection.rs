@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     slice,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use http::Extensions;
@@ -13,6 +14,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::UnixStream,
     sync::OwnedSemaphorePermit,
+    time::{Sleep, sleep},
 };
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Request, transport::server::Connected};
@@ -40,20 +42,29 @@ pub(super) struct InboundConnection {
     authority: AuthorityRewriter,
     slot: Slot<u32>,
     caller: Caller,
-    _permit: Option<OwnedSemaphorePermit>,
+    service: Option<Service>,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+/// What a connection has while it is served.
+#[derive(Debug)]
+struct Service {
+    _permit: OwnedSemaphorePermit,
+    /// Ends when the connection must be closed.
+    closing: Pin<Box<Sleep>>,
 }
 
 impl InboundConnection {
     pub(super) fn new(stream: UnixStream, slot: Slot<u32>, caller: Caller) -> Self {
         let ended = Box::pin(slot.ended().clone().cancelled_owned());
-        Self { stream, authority: AuthorityRewriter::default(), slot, caller, _permit: None, ended }
+        Self { stream, authority: AuthorityRewriter::default(), slot, caller, service: None, ended }
     }
 
-    /// Returns the connection with the `permit` that lets it be served. Dropping the connection
-    /// returns the permit.
-    pub(super) fn served_by(self, permit: OwnedSemaphorePermit) -> Self {
-        Self { _permit: Some(permit), ..self }
+    /// Returns the connection with the `permit` that lets it be served for `most`. Dropping the
+    /// connection returns the permit.
+    pub(super) fn served_by(self, permit: OwnedSemaphorePermit, most: Duration) -> Self {
+        let service = Service { _permit: permit, closing: Box::pin(sleep(most)) };
+        Self { service: Some(service), ..self }
     }
 
     /// Returns whether the connection should be served: the peer is still there, and the connection
@@ -68,12 +79,15 @@ impl InboundConnection {
         self.slot.record_activity()
     }
 
-    /// Fails when this connection was closed to make room for another one.
+    /// Fails when this connection was closed to make room for another one, or is too old.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.ended.as_mut().poll(cx) {
-            Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
-            Poll::Pending => Ok(()),
+        let closing = self.service.as_mut().map(|service| service.closing.as_mut());
+        if self.ended.as_mut().poll(cx).is_ready()
+            || closing.is_some_and(|closing| closing.poll(cx).is_ready())
+        {
+            return Err(io::ErrorKind::ConnectionAborted.into());
         }
+        Ok(())
     }
 }
 

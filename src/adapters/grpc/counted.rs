@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
 use tonic::body::Body;
 use tower::{Layer, Service};
@@ -17,6 +17,20 @@ use crate::{
     adapters::connections::table::Full,
     domain::error::{Code, KmsError},
 };
+
+/// The headers that the service reads. tonic reads the first four.
+const READ: [&str; 6] = [
+    "content-type",
+    "grpc-timeout",
+    "grpc-encoding",
+    "grpc-accept-encoding",
+    "traceparent",
+    "tracestate",
+];
+
+/// The longest value of such a header, in bytes: the least that every trace system forwards (W3C
+/// Trace Context, section 3.3.1.5).
+const VALUE_MAX: usize = 512;
 
 /// Wraps each service of a server in [`Counted`].
 #[derive(Clone, Copy, Debug)]
@@ -47,13 +61,14 @@ where
         self.0.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let begun = match begun(request.extensions()) {
             Ok(begun) => begun,
             // Refuses without reading the message. The answer has only headers, so it needs no
             // flow-control window of the peer.
             Err(Full) => return Box::pin(async { Ok(status::of(&overloaded()).into_http()) }),
         };
+        *request.headers_mut() = read_headers(request.headers());
         let answer = self.0.call(request);
         Box::pin(async move {
             let answer = too_large_is_invalid(answer.await?);
@@ -66,6 +81,22 @@ where
             }))
         })
     }
+}
+
+/// Returns a copy of the headers that the service reads. A request holds its headers until its
+/// message is complete, so all others are dropped.
+fn read_headers(all: &HeaderMap) -> HeaderMap {
+    let mut read = HeaderMap::with_capacity(READ.len());
+    for name in READ {
+        if let Some(value) = all.get(name).filter(|value| value.len() <= VALUE_MAX) {
+            // A value shares the memory of the whole list until it is copied.
+            read.extend(
+                HeaderValue::from_bytes(value.as_bytes())
+                    .map(|value| (HeaderName::from_static(name), value)),
+            );
+        }
+    }
+    read
 }
 
 fn overloaded() -> KmsError {
@@ -88,4 +119,22 @@ fn too_large_is_invalid(mut response: Response<Body>) -> Response<Body> {
         *status = INVALID_ARGUMENT;
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_only_short_headers_that_the_service_reads() {
+        let mut headers = HeaderMap::new();
+        headers.insert("grpc-timeout", HeaderValue::from_static("3S"));
+        headers.insert("traceparent", HeaderValue::from_static("00-1-2-01"));
+        headers.insert("tracestate", HeaderValue::from_str(&"x".repeat(VALUE_MAX + 1)).unwrap());
+        headers.insert("x-more", HeaderValue::from_static("x"));
+        let read = read_headers(&headers);
+        assert_eq!(read.len(), 2, "{read:?}");
+        assert_eq!(read["grpc-timeout"], "3S");
+        assert_eq!(read["traceparent"], "00-1-2-01");
+    }
 }

@@ -44,7 +44,7 @@ use crate::{
 ///
 /// The number of begun requests bounds the memory that unfinished requests hold: see
 /// [`server`](super::server).
-pub(super) const LIMITS: Limits = Limits { silent: 512, speaking: 256, requests: 512, held: 704 };
+pub(super) const LIMITS: Limits = Limits { silent: 512, speaking: 256, requests: 448, held: 608 };
 
 /// How long a peer may send nothing after it has connected.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
@@ -89,7 +89,7 @@ impl PeerPolicy {
 
 /// Returns an endless stream of admitted connections that have sent something. Waits after a failed
 /// accept and tries again. Accepts every new connection; when there are too many, closes another
-/// one.
+/// one. Closes each connection when it was served for `most`.
 ///
 /// # Errors
 /// Returns an error when the runtime cannot take over the first listener.
@@ -97,12 +97,14 @@ pub(super) fn admitted(
     listeners: Listeners,
     policy: PeerPolicy,
     telemetry: Arc<dyn Telemetry>,
+    most: Duration,
 ) -> io::Result<impl Stream<Item = io::Result<InboundConnection>>> {
     let acceptor = Acceptor {
         listener: UnixListener::from_std(listeners.first)?,
         replacements: listeners.replacements,
         policy,
         telemetry,
+        most,
         slots: Slots::new(LIMITS),
         silent: FuturesUnordered::new(),
         waiting: VecDeque::new(),
@@ -128,6 +130,8 @@ struct Acceptor {
     replacements: mpsc::Receiver<std::os::unix::net::UnixListener>,
     policy: PeerPolicy,
     telemetry: Arc<dyn Telemetry>,
+    /// How long a connection is served.
+    most: Duration,
     slots: Slots<u32>,
     /// Connections that have sent nothing yet. The HTTP/2 library does not get them.
     silent: FuturesUnordered<BoxFuture<'static, FirstBytes>>,
@@ -175,7 +179,7 @@ impl Acceptor {
             drop(self.waiting.pop_front());
         }
         let permit = Arc::clone(&self.served).try_acquire_owned().ok()?;
-        Some(self.waiting.pop_front()?.served_by(permit))
+        Some(self.waiting.pop_front()?.served_by(permit, self.most))
     }
 
     /// Listens with `listener` from now on. First accepts what waits at the previous listener.
@@ -305,8 +309,13 @@ mod tests {
         for _ in 0..3 * LIMITS.silent {
             connect().unwrap().write_all(b"PRI").unwrap();
         }
-        let admitted =
-            admitted(listeners, PeerPolicy::FileMode, Arc::new(DiscardingTelemetry)).unwrap();
+        let admitted = admitted(
+            listeners,
+            PeerPolicy::FileMode,
+            Arc::new(DiscardingTelemetry),
+            Duration::from_mins(1),
+        )
+        .unwrap();
         let first = pin!(admitted).next().await.unwrap().unwrap();
         assert!(first.is_open());
         client.set_nonblocking(true).unwrap();

@@ -18,8 +18,15 @@ use crate::ports::{audit::Audit, clock::Clock, kms::KeyManagement, telemetry::Te
 /// less.
 const MESSAGE_MAX: usize = 36 << 10;
 
-/// Largest list of headers, in bytes.
-const HEADERS_MAX: u32 = 16_384;
+/// Largest list of headers, in bytes as HTTP/2 counts them (RFC 9113, section 6.5.2). An API server
+/// sends about 400.
+const HEADERS_MAX: u32 = 4_096;
+
+/// Most bytes that one connection holds for a list of headers that is not complete. HTTP/2 counts 32
+/// bytes for each field, and a short field takes up to eight times as much memory. A call holds only
+/// the headers that the service reads ([`Counting`]).
+#[expect(clippy::as_conversions, reason = "no other conversion is constant")]
+const HEADERS_HOLD: usize = 8 * HEADERS_MAX as usize;
 
 /// Most calls at once on one connection. [`HELD_MAX`] bounds the memory of all connections
 /// together.
@@ -30,17 +37,15 @@ const STREAMS_MAX: u32 = 64;
 const STREAM_WINDOW: u32 = 65_536;
 const CONNECTION_WINDOW: u32 = 65_536;
 
-/// Most bytes that one call holds. The message is in a buffer that doubles as it grows. An answer
+/// Most bytes that one call holds, apart from its few headers. The message is in a buffer that doubles as it grows. An answer
 /// that the peer does not read holds less.
 const CALL_HOLDS: usize = MESSAGE_MAX.next_power_of_two();
 
-/// Most bytes that unfinished calls and unread answers hold together.
+/// Most bytes that unfinished calls, their headers and unread answers hold together.
 const HELD_MAX: usize = 80 << 20;
 #[expect(clippy::as_conversions, reason = "no other conversion is constant")]
-const _: () = assert!(
-    (LIMITS.held + CONNECTIONS_MAX) * CALL_HOLDS + CONNECTIONS_MAX * (CONNECTION_WINDOW as usize)
-        < HELD_MAX
-);
+const CONNECTION_HOLDS: usize = CALL_HOLDS + CONNECTION_WINDOW as usize + HEADERS_HOLD;
+const _: () = assert!(LIMITS.held * CALL_HOLDS + CONNECTIONS_MAX * CONNECTION_HOLDS < HELD_MAX);
 
 /// How long a call may take, measured from its first byte. This includes reading the request. The
 /// `grpc-timeout` of a caller may be shorter.
@@ -51,11 +56,20 @@ const CALL_MAX: Duration = Duration::from_secs(30);
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_ANSWERED: Duration = Duration::from_secs(5);
 
-/// How old a connection gets before the server asks its peer to reconnect (GOAWAY), and how long
-/// the connection may take to end after that. The read buffers of a connection hold seeds, so the
-/// age is bounded. Each process subtracts a random part of up to a fifth.
-const AGE_MAX: Duration = Duration::from_mins(10);
-const AGE_GRACE: Duration = CALL_MAX;
+/// How old connections get. The read buffers of a connection hold seeds, so the age is bounded.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionAge {
+    /// The age at which the server asks the peer to reconnect (GOAWAY). Each process subtracts a
+    /// random part of up to a fifth.
+    pub most: Duration,
+    /// How long the connection may take to end after that. Then the server closes it.
+    pub grace: Duration,
+}
+
+impl ConnectionAge {
+    /// 10 minutes, and the time that a call may take.
+    pub const USUAL: Self = Self { most: Duration::from_mins(10), grace: CALL_MAX };
+}
 
 /// A server that is not running yet: the use cases and everything that the server needs.
 #[derive(Clone, Debug)]
@@ -70,6 +84,8 @@ pub struct KmsServer {
     pub audit: Option<Arc<dyn Audit>>,
     /// Which peers may connect.
     pub peers: PeerPolicy,
+    /// How old connections get.
+    pub age: ConnectionAge,
     /// How long active calls may take to end after the stop.
     pub drain: Duration,
 }
@@ -86,8 +102,10 @@ impl KmsServer {
         listeners: Listeners,
         stop: CancellationToken,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let age_max = AGE_MAX.mul_f64(1.0 - self.clock.jitter() / 5.0);
-        let incoming = admitted(listeners, self.peers, Arc::clone(&self.telemetry))?;
+        let age_max = self.age.most.mul_f64(1.0 - self.clock.jitter() / 5.0);
+        // tonic's own grace time would replace the GOAWAY: with it, tonic 0.14.9 only closes.
+        let closed_after = age_max + self.age.grace;
+        let incoming = admitted(listeners, self.peers, Arc::clone(&self.telemetry), closed_after)?;
         let service = KeyManagementServiceServer::new(KmsV2::new(
             self.kms,
             self.clock,
@@ -105,7 +123,6 @@ impl KmsServer {
             .http2_keepalive_interval(Some(PING_EVERY))
             .http2_keepalive_timeout(Some(PING_ANSWERED))
             .max_connection_age(age_max)
-            .max_connection_age_grace(AGE_GRACE)
             .layer(Counting)
             .add_service(service)
             .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());

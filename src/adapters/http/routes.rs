@@ -107,13 +107,18 @@ mod tests {
     }
 
     #[test]
-    fn answers_metrics_under_a_local_name_only() {
+    fn answers_metrics_and_statusz_under_a_local_name_only() {
         let metrics: MetricsText = Arc::new(|| Ok("up 1".to_owned()));
-        let admin = Routes::Admin(metrics, Arc::new(|| unreachable!()));
-        for (host, code) in [("localhost:9090", 200), ("evil.example", 421)] {
-            let request = Request::get("/metrics").header(header::HOST, host);
+        let admin = Routes::Admin(metrics, Arc::new(|| unreachable!("no other name gets it")));
+        for (path, host, code) in [
+            ("/metrics", "localhost:9090", 200),
+            ("/metrics", "evil.example", 421),
+            ("/statusz", "evil.example", 421),
+            ("/statusz?format=json", "localhost.evil.example", 421),
+        ] {
+            let request = Request::get(path).header(header::HOST, host);
             let answer = admin.answer(&request.body(()).unwrap());
-            assert_eq!(answer.status().as_u16(), code, "{host}");
+            assert_eq!(answer.status().as_u16(), code, "{path} {host}");
         }
     }
 

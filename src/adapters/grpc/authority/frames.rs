@@ -10,9 +10,9 @@ use super::block;
 /// The bytes that every connection begins with (section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Most bytes of a header block with its frames. A longer block is not rewritten. This also bounds
-/// what is held back.
-const BLOCK_MAX: usize = 16_384;
+/// Most bytes of a header block with its frames. A longer block is not rewritten, and the server
+/// refuses it (`HEADERS_MAX`). This also bounds what is held back.
+const BLOCK_MAX: usize = 4_096;
 
 /// Most frames of a header block. A block of more frames is not rewritten.
 const FRAMES_MAX: usize = 16;
