@@ -7,7 +7,7 @@ use serde::Deserialize;
 use tokio::task::spawn_blocking;
 use vault_kube_kms::adapters::system::bounded_file::{Kinds, read_in_time};
 
-use crate::domain::problem::Problem;
+use crate::domain::problem::{Problem, another_form};
 
 /// The largest manifest, in bytes.
 const SIZE_MAX: u64 = 1_048_576;
@@ -95,8 +95,10 @@ struct HostPath {
 /// Returns the flags in the text of a manifest.
 fn etcd_flags(text: &[u8]) -> Result<EtcdFlags, String> {
     let text = std::str::from_utf8(text).map_err(|_not_text| "is not UTF-8 text".to_owned())?;
-    let pod: Pod = serde_saphyr::from_str(text)
-        .map_err(|error| format!("is not a Pod: {}", first_line(&error.to_string())))?;
+    let pod: Pod = serde_saphyr::from_str(text).map_err(|error| {
+        let place = error.location().map(|at| (at.line(), at.column()));
+        format!("is not a Pod: {}", another_form(place))
+    })?;
     let found = pod.spec.containers.iter().find_map(|container| {
         let servers = flag(container, "etcd-servers")?;
         let path =
@@ -111,10 +113,6 @@ fn etcd_flags(text: &[u8]) -> Result<EtcdFlags, String> {
         })
     });
     found.ok_or_else(|| "has no container with the flag --etcd-servers".to_owned())
-}
-
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default()
 }
 
 /// Returns the value of a flag: `--name=value`, or `--name` and then `value`. The last one counts.
@@ -226,9 +224,14 @@ spec:
             ),
             ("[1, 2", "is not a Pod"),
             ("spec: 7", "is not a Pod"),
+            // A file of another kind, which an error must not repeat.
+            ("canary-a-secret-id", "is not a Pod: it has another form"),
+            ("spec: [canary", "is not a Pod: it has another form at line 1"),
+            ("spec: {containers: canary}", "is not a Pod: it has another form at line 1"),
         ] {
             let why = etcd_flags(text.as_bytes()).unwrap_err();
             assert!(why.contains(expected) && !why.contains('\n'), "{text}: {why}");
+            assert!(!why.contains("canary"), "{why}");
         }
     }
 }

@@ -8,7 +8,10 @@ use std::{
 
 use vault_kube_kms::adapters::atomic_file;
 
-use crate::domain::{problem::Problem, rewrite::Run};
+use crate::domain::{
+    problem::{Problem, another_form},
+    rewrite::Run,
+};
 
 /// The longest file that is read, in bytes. A run with all its failures is shorter.
 const MAX_FILE: u64 = 8 << 20;
@@ -41,7 +44,9 @@ impl SavedRun {
         if u64::try_from(text.len()).unwrap_or(u64::MAX) > MAX_FILE {
             return Err(self.problem("read", &format!("it is longer than {MAX_FILE} bytes")));
         }
-        let run = serde_json::from_slice(&text).map_err(|error| self.problem("use", &error))?;
+        let run = serde_json::from_slice(&text).map_err(|error| {
+            self.problem("use", &another_form(Some((error.line(), error.column()))))
+        })?;
         Ok(Some(run))
     }
 

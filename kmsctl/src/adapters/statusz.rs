@@ -22,7 +22,7 @@ use vault_kube_kms::{
 use crate::{
     domain::{
         node::{Fault, KeyVersion, Node, Role},
-        problem::Problem,
+        problem::{Problem, another_form},
     },
     ports::source::Source,
 };
@@ -288,7 +288,8 @@ pub(crate) fn parse(json: &[u8], from: &str) -> Result<Node, Problem> {
             "name the address of the provider's metrics, or a saved answer of /statusz?format=json",
         )
     };
-    let state: State = serde_json::from_slice(json).map_err(|error| unreadable(&error))?;
+    let state: State = serde_json::from_slice(json)
+        .map_err(|error| unreadable(&another_form(Some((error.line(), error.column())))))?;
     let now = time(&state.now).ok_or_else(|| unreadable(&"its time is not RFC 3339"))?;
     let fails = match state.state.as_str() {
         "healthy" => None,

@@ -22,6 +22,16 @@ impl Problem {
     }
 }
 
+/// Says where a file has another form than expected: at a line and a column. Use this in place of
+/// a parser's error, which can repeat the file. The file may hold keys, or be named by mistake.
+#[must_use]
+pub fn another_form<N: fmt::Display>(place: Option<(N, N)>) -> String {
+    match place {
+        Some((line, column)) => format!("it has another form at line {line}, column {column}"),
+        None => "it has another form".to_owned(),
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}; {}", self.code, self.cause, self.remedy)

@@ -3,13 +3,14 @@
 use std::{fmt::Write as _, path::Path};
 
 use k8s_openapi::api::core::v1::Pod;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
     Answers, ENCRYPTION_CONFIG, SOCKET, SOCKET_DIRECTORY,
     steps::{StepId, provider_files, steps},
 };
+use crate::domain::problem::another_form;
 
 /// A fact about the node, or why it is not known.
 pub type Known<T> = Result<T, String>;
@@ -189,8 +190,8 @@ fn stage(answers: &Answers, facts: &Facts) -> Known<(Stage, String)> {
 
 /// Returns what the manifest of the API server lacks.
 fn not_in_manifest(text: &str) -> Known<Option<String>> {
-    let pod: Pod = serde_saphyr::from_str(text)
-        .map_err(|error| format!("the manifest of kube-apiserver is not a Pod: {error}"))?;
+    let pod: Pod =
+        yaml(text).map_err(|why| format!("the manifest of kube-apiserver is not a Pod: {why}"))?;
     let spec = pod.spec.ok_or("the manifest of kube-apiserver has no spec")?;
     let volumes = spec.volumes.unwrap_or_default();
     let container = spec.containers.into_iter().next();
@@ -244,11 +245,15 @@ struct Rule {
     providers: Vec<Value>,
 }
 
+fn yaml<T: DeserializeOwned>(text: &str) -> Known<T> {
+    serde_saphyr::from_str(text)
+        .map_err(|error| another_form(error.location().map(|at| (at.line(), at.column()))))
+}
+
 /// Returns the lowest stage of `resources`, and its reason.
 fn configured(text: &str, resources: &[String]) -> Known<(Stage, String)> {
-    let config: EncryptionConfig = serde_saphyr::from_str(text).map_err(|error| {
-        format!("{ENCRYPTION_CONFIG} is not an EncryptionConfiguration: {error}")
-    })?;
+    let config: EncryptionConfig = yaml(text)
+        .map_err(|why| format!("{ENCRYPTION_CONFIG} is not an EncryptionConfiguration: {why}"))?;
     if config.kind != "EncryptionConfiguration" {
         return Err(format!("{ENCRYPTION_CONFIG} is not an EncryptionConfiguration"));
     }
@@ -286,5 +291,23 @@ fn covers(pattern: &str, resource: &str) -> bool {
         _ if pattern == resource || pattern == "*.*" => true,
         Some((of, in_group)) => (of == "*" || of == name) && in_group == group,
         None => pattern == name && group.is_empty(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_repeats_no_key_of_an_encryption_configuration() {
+        for text in [
+            "kind: EncryptionConfiguration\nresources: canary",
+            "resources: [{resources: [secrets], providers: [{aescbc: {keys: [{secret: canary]",
+            "canary",
+        ] {
+            let why = configured(text, &["secrets".to_owned()]).unwrap_err();
+            assert!(why.contains("it has another form"), "{why}");
+            assert!(!why.contains("canary") && !why.contains('\n'), "{why}");
+        }
     }
 }

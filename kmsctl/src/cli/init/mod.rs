@@ -15,7 +15,7 @@ use crate::{
         api_server::metrics::ApiServerMetrics,
         installation::{self, NodeFiles},
     },
-    domain::problem::Problem,
+    domain::problem::{Problem, another_form},
     installation::{
         API_SERVER_MANIFEST, Answers, Begin, ENCRYPTION_CONFIG, Facts, File, Form, Known, Progress,
         SOCKET, State, files, next, progress, provider_files, readme,
@@ -172,8 +172,9 @@ async fn check(args: &Args, directory: &Path) -> Result<Outcome, Problem> {
     };
     let text = directory_files.read(ANSWERS).map_err(unusable)?;
     let text = text.ok_or_else(|| unusable(format!("{ANSWERS} does not exist")))?;
-    let answers: Answers =
-        serde_json::from_str(&text).map_err(|error| unusable(format!("{ANSWERS}: {error}")))?;
+    let answers: Answers = serde_json::from_str(&text).map_err(|error| {
+        unusable(format!("{ANSWERS}: {}", another_form(Some((error.line(), error.column())))))
+    })?;
     let node = NodeFiles::below(&args.root);
     let status = node.status(SOCKET).await;
     let api_server = match args.kubeconfig.as_deref() {
