@@ -19,6 +19,7 @@ type answer struct {
 	status            int
 	contentType, body string
 	location          string
+	retryAfter        string
 }
 
 func page(status int) answer {
@@ -30,10 +31,19 @@ func refusal(status int, text string) answer {
 	return answer{status: status, contentType: "application/json", body: fmt.Sprintf(`{"errors":[%q]}`, text)}
 }
 
+// after returns the answer with the time in seconds after which the client may ask again.
+func (a answer) after(seconds string) answer {
+	a.retryAfter = seconds
+	return a
+}
+
 func (a answer) write(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", a.contentType)
 	if a.location != "" {
 		w.Header().Set("Location", a.location)
+	}
+	if a.retryAfter != "" {
+		w.Header().Set("Retry-After", a.retryAfter)
 	}
 	w.WriteHeader(a.status)
 	_, _ = w.Write([]byte(a.body))

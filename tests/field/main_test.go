@@ -22,7 +22,18 @@ const (
 	fileBound = 5 * time.Second
 	// Each test adds this to the limit. An overloaded machine may add more: see parts.Watch.
 	slack = 3 * time.Second
+	// The time that a test itself needs to notice an end. See requireTook.
+	noticed = 500 * time.Millisecond
 )
+
+// requireTook fails if more time than the bound has passed since the start of a watch, unless the machine was
+// overloaded.
+func requireTook(t *testing.T, watch parts.Watch, bound time.Duration) {
+	t.Helper()
+	if watch.Calm() > bound+noticed && !watch.Overloaded() {
+		t.Errorf("LATE: %v, and not within %v", watch, bound)
+	}
+}
 
 // startBound limits the time in which a plugin starts or names a cause, on a busy machine.
 const startBound = 20 * time.Second

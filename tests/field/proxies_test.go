@@ -59,8 +59,22 @@ var foreignAnswers = map[string]foreignAnswer{
 	},
 	"audit_device_blocked": {
 		refusal(500, "1 error occurred:\n\t* failed to audit request, cannot continue\n\n"),
-		[]string{`(?i)log`}, nil,
+		[]string{`keeper's log`}, nil,
 	},
+	// The longest time that 64 bits can hold.
+	"quota_without_end": {
+		refusal(429, `request path "auth/approle/login": rate limit quota exceeded`).after("18446744073709551615"),
+		[]string{`quota`}, nil,
+	},
+	"page_429_without_end": {page(429).after("18446744073709551615"), pageTold("429"), nil},
+	"page_503":             {page(503), pageTold("503"), nil},
+	"sealed":               {refusal(503, "Vault is sealed"), []string{`sealed`, `unseal it`}, nil},
+	"standby": {
+		refusal(500, "local node not active but active cluster node not found"),
+		[]string{`no active node`, `election`}, nil,
+	},
+	"dr_standby":          {refusal(472, ""), []string{`disaster-recovery secondary`, `promote it`}, nil},
+	"performance_standby": {refusal(473, ""), []string{`performance standby`}, nil},
 }
 
 // trials maps an answer to the name of the trial that reported it.
@@ -91,7 +105,7 @@ func TestForeignAnswersToLogins(t *testing.T) {
 			// The cause lasts for several tries, or for ten seconds if there is only one try.
 			parts.Eventually(10*time.Second, func() bool { _ = p.status(t.Context()); return f.given.Load() >= 4 })
 			p.notes()
-			p.checks(t)
+			requireFinding(t, p.checks(t), what.told...)
 			f.heal()
 			p.waitHealthy(t, "after the keeper answers logins", outageBound+slack)
 			p.requireNeverTold(t, slices.Concat(what.wrong, blames)...)
@@ -120,7 +134,7 @@ func TestForeignAnswersWhileRunning(t *testing.T) {
 			requireOutage(t, "Encrypt", repeatOnTimeout(encrypt), what.told)
 			p.waitTold(t, 2*startBound, what.told...)
 			p.notes()
-			p.checks(t)
+			requireFinding(t, p.checks(t), what.told...)
 			f.heal()
 			p.waitHealthy(t, "after the keeper answers", outageBound+slack)
 			p.requireNeverTold(t, slices.Concat(what.wrong, blames)...)
@@ -182,6 +196,7 @@ func TestForeignAnswersToAWrappingToken(t *testing.T) {
 			p := launch(t, f.flags(n, "--approle-secret-id-wrapped"))
 			p.waitTold(t, startBound, what.told...)
 			p.notes()
+			requireFinding(t, p.checks(t), what.told...)
 			f.heal()
 			p.waitHealthy(t, "after the keeper answers", outageBound+slack)
 			p.requireNeverTold(t, slices.Concat(what.wrong, blames, []string{"wrapping-token-used"})...)

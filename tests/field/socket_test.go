@@ -2,6 +2,7 @@ package field_test
 
 import (
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,8 +11,8 @@ import (
 	"vault-kube-kms.test/parts"
 )
 
-// TestSocketFileRemoved expects that a removed socket file is bound again within 5 s, and that /readyz fails
-// while no client can connect.
+// TestSocketFileRemoved expects that a removed socket file is bound again within 5 s, and that clients can connect
+// and /readyz succeeds then.
 func TestSocketFileRemoved(t *testing.T) {
 	t.Parallel()
 	for name, remove := range map[string]func(path string) error{
@@ -29,9 +30,11 @@ func TestSocketFileRemoved(t *testing.T) {
 			t.Parallel()
 			p := start(t, localFlags(t))
 			must(t, remove(p.path()))
+			removed := parts.StartWatch()
 			if !parts.Eventually(moveBound+slack, func() bool { return p.acceptsNewConnections(t) && p.isReady() }) {
 				t.Errorf("NOT WELL: a new connection works: %v; /readyz is ok: %v", p.acceptsNewConnections(t), p.isReady())
 			}
+			requireTook(t, removed, moveBound)
 			if info, err := os.Stat(p.path()); err == nil && info.Mode() != os.ModeSocket|0o770 {
 				t.Errorf("the socket file has mode %v", info.Mode())
 			}
@@ -40,6 +43,37 @@ func TestSocketFileRemoved(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSocketDirectoryRemoved removes the directory of the socket file for a while. It expects that /readyz fails until
+// the directory is back, and that the socket is bound again within 5 s then.
+func TestSocketDirectoryRemoved(t *testing.T) {
+	t.Parallel()
+	p := start(t, localFlags(t))
+	dir := filepath.Dir(p.path())
+	info, err := os.Stat(dir)
+	must(t, err)
+	must(t, os.RemoveAll(dir))
+	var code int
+	var text string
+	if !parts.Eventually(moveBound+slack, func() bool {
+		code, text = p.get(p.health + "/readyz")
+		return code == http.StatusInternalServerError
+	}) {
+		t.Errorf("NOT TOLD: no client can connect, and /readyz answers %d %s", code, text)
+	}
+	if !strings.Contains(text, "socket") {
+		t.Errorf("CAUSE NOT TOLD: /readyz answers %s", text)
+	}
+	if err := p.works(t.Context()); err != nil {
+		t.Errorf("on the open connection: %v", err)
+	}
+	must(t, os.Mkdir(dir, info.Mode().Perm()))
+	back := parts.StartWatch()
+	if !parts.Eventually(moveBound+slack, func() bool { return p.acceptsNewConnections(t) && p.isReady() }) {
+		t.Errorf("NOT WELL: a new connection works: %v; /readyz is ok: %v", p.acceptsNewConnections(t), p.isReady())
+	}
+	requireTook(t, back, moveBound)
 }
 
 // TestSocketFileReplaced puts a foreign file in place of the socket file. It expects that /readyz fails within 5

@@ -67,6 +67,17 @@ func requireNone(t *testing.T, lines []string, texts ...string) {
 	}
 }
 
+// requireFinding fails if no failed finding of `check` matches all patterns.
+func requireFinding(t *testing.T, printed string, patterns ...string) {
+	t.Helper()
+	for line := range strings.Lines(printed) {
+		if strings.HasPrefix(line, "FAIL ") && matchesAll(line, patterns) {
+			return
+		}
+	}
+	t.Errorf("CAUSE NOT TOLD: expected %q in a failed finding of check: %s", patterns, parts.Tail(printed))
+}
+
 // requireTold fails if no text matches all patterns.
 func requireTold(t *testing.T, text string, patterns ...string) {
 	t.Helper()
