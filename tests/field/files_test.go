@@ -1,16 +1,24 @@
 package field_test
 
 import (
+	"bytes"
 	"encoding/base64"
+	"encoding/json"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 	"unicode/utf16"
 
 	"golang.org/x/sys/unix"
 
 	"vault-kube-kms.test/parts"
+	"vault-kube-kms.test/suite"
 )
 
 // A credential in something that is not part of it: nothing is sent, and the cause is named. Once
@@ -53,37 +61,97 @@ func TestCredentialsInWrappings(t *testing.T) {
 	}
 }
 
-// What editors and PowerShell write is read, or the error names the file and the remedy.
+// dresses have a secret ID as editors and PowerShell write it.
+var dresses = map[string]struct {
+	wear func(id string) string
+	// read tells that the secret ID is used. Otherwise the error names the file and the remedy.
+	read bool
+}{
+	"no_newline":  {func(id string) string { return id }, true},
+	"bom":         {func(id string) string { return "\ufeff" + id + "\n" }, true},
+	"crlf":        {func(id string) string { return id + "\r\n" }, true},
+	"bom_crlf":    {func(id string) string { return "\ufeff" + id + "\r\n" }, true},
+	"utf_16":      {func(id string) string { return wide(id + "\r\n") }, false},
+	"blank_lines": {func(id string) string { return "\n\n " + id + "\t\n\n" }, true},
+	"nul":         {func(id string) string { return id + "\x00" }, false},
+}
+
+// wide returns a text in UTF-16 with a byte order mark.
+func wide(text string) string {
+	bytes := []byte{0xff, 0xfe}
+	for _, unit := range utf16.Encode([]rune(text)) {
+		bytes = append(bytes, byte(unit), byte(unit>>8))
+	}
+	return string(bytes)
+}
+
+// TestSecretIDWithBOMAndCRLF writes the secret ID in each dress before the start.
 func TestSecretIDWithBOMAndCRLF(t *testing.T) {
 	t.Parallel()
-	wide := func(text string) []byte {
-		bytes := []byte{0xff, 0xfe}
-		for _, unit := range utf16.Encode([]rune(text)) {
-			bytes = append(bytes, byte(unit), byte(unit>>8))
-		}
-		return bytes
-	}
-	for name, dress := range map[string]func(id string) []byte{
-		"bom":         func(id string) []byte { return []byte("\ufeff" + id + "\n") },
-		"crlf":        func(id string) []byte { return []byte(id + "\r\n") },
-		"bom_crlf":    func(id string) []byte { return []byte("\ufeff" + id + "\r\n") },
-		"utf_16":      func(id string) []byte { return wide(id + "\r\n") },
-		"blank_lines": func(id string) []byte { return []byte("\n\n " + id + "\t\n\n") },
-		"nul":         func(id string) []byte { return []byte(id + "\x00") },
-	} {
+	for name, dress := range dresses {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			n := newTenant(t)
-			must(t, os.WriteFile(n.SecretIDFile, dress(n.SecretID), 0o600))
+			must(t, os.WriteFile(n.SecretIDFile, []byte(dress.wear(n.SecretID)), 0o600))
 			p := launch(t, n.Flags())
-			var last error
-			if !parts.Eventually(startBound, func() bool {
-				last = p.works(t.Context())
-				return last == nil || matchesAll(last.Error(), []string{`--approle-secret-id-path`, `; write `})
-			}) {
-				t.Errorf("neither read nor named: %v", last)
+			if dress.read {
+				p.waitHealthy(t, "at the start", startBound)
+			} else {
+				p.waitTold(t, startBound, `--approle-secret-id-path`, `; write `)
 			}
 			p.requireNeverTold(t, "does not know this pair", n.SecretID)
+		})
+	}
+}
+
+// TestNewSecretIDWithBOMAndCRLF writes a new secret ID in each dress while the plugin runs. It expects that logins use
+// it, or that the log names the file and logins use the last valid secret ID.
+func TestNewSecretIDWithBOMAndCRLF(t *testing.T) {
+	t.Parallel()
+	for name, dress := range dresses {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newTenant(t)
+			must(t, n.MakeRole(map[string]any{"token_ttl": "5s", "token_max_ttl": "5s"}))
+			var sent atomic.Value
+			f := newFrontAs(t, n.Bao, suite.Front{Answer: func(_ http.ResponseWriter, r *http.Request) bool {
+				if isLogin(r) {
+					text, _ := io.ReadAll(r.Body)
+					r.Body = io.NopCloser(bytes.NewReader(text))
+					var body struct {
+						SecretID string `json:"secret_id"`
+					}
+					_ = json.Unmarshal(text, &body)
+					sent.Store(body.SecretID)
+				}
+				return false
+			}})
+			p := start(t, f.flags(n))
+			renewed, err := n.NewSecretID()
+			must(t, err)
+			replace(t, n.SecretIDFile, []byte(dress.wear(renewed)))
+			expected := renewed
+			if !dress.read {
+				expected = n.SecretID
+			}
+			before := f.asked.Load()
+			// The second login begins after the file was replaced.
+			if !parts.EventuallyEvery(50*time.Millisecond, startBound, func() bool {
+				if err := p.worksDespiteLoad(t.Context()); err != nil {
+					t.Fatalf("a call fails: %v", err)
+				}
+				if used := sent.Load(); used != n.SecretID && used != renewed {
+					t.Fatalf("a login sent another text of %d bytes", len(used.(string)))
+				}
+				return f.asked.Load() >= before+2 && sent.Load() == expected
+			}) {
+				t.Errorf("%d logins, and the expected secret ID is not used", f.asked.Load()-before)
+			}
+			if !dress.read {
+				line := regexp.QuoteMeta(n.SecretIDFile) + `.*the last valid secret ID is used|the last valid secret ID is used.*` + regexp.QuoteMeta(n.SecretIDFile)
+				requireTold(t, p.Printed(), line)
+			}
+			p.requireNeverTold(t, "does not know this pair", n.SecretID, renewed)
 		})
 	}
 }
