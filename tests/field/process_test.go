@@ -1,8 +1,10 @@
 package field_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -23,13 +25,64 @@ import (
 // defaultHangUp makes SIGHUP end a program that does not handle it, even if the tests run under nohup.
 var defaultHangUp = wrapper{"env", "--default-signal=HUP"}
 
-// TestHangUpSignal expects that SIGHUP makes the process read its files again and does not end it.
+// opened counts how often any process has opened each of these files since this call.
+func opened(t *testing.T, paths ...string) func() map[string]int {
+	t.Helper()
+	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	must(t, err)
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	names := map[int32]string{}
+	for _, path := range paths {
+		watched, err := unix.InotifyAddWatch(fd, path, unix.IN_OPEN)
+		must(t, err)
+		names[int32(watched)] = path
+	}
+	counts := map[string]int{}
+	return func() map[string]int {
+		t.Helper()
+		buffer := make([]byte, 64<<10)
+		count, err := unix.Read(fd, buffer)
+		if err != unix.EAGAIN {
+			must(t, err)
+		}
+		// An event of a watched file has no name behind it.
+		for event := buffer[:max(count, 0)]; len(event) > 0; event = event[unix.SizeofInotifyEvent:] {
+			counts[names[int32(binary.NativeEndian.Uint32(event))]]++
+		}
+		return counts
+	}
+}
+
+// TestHangUpSignal expects that SIGHUP makes the process read its files again and does not end it. Without the signal,
+// the process does not open a file that has not changed.
 func TestHangUpSignal(t *testing.T) {
 	t.Parallel()
 	n := newTenant(t)
-	p := start(t, n.Flags(), defaultHangUp...)
+	// No login reads the secret ID in this time.
+	must(t, n.MakeRole(map[string]any{"token_ttl": "1h", "token_max_ttl": "1h"}))
+	ca := filepath.Join(shortDir(t), "ca.pem")
+	must(t, os.WriteFile(ca, readFile(t, n.Bao.CAFile), 0o600))
+	p := start(t, append(withoutFlag(n.Flags(), "--tls-ca-file"), "--tls-ca-file="+ca), defaultHangUp...)
+	count := opened(t, n.SecretIDFile, ca)
+	// New files may be read several times.
+	before := maps.Clone(count())
+	quiet := parts.StartWatch()
+	if !parts.EventuallyEvery(100*time.Millisecond, startBound, func() bool {
+		if now := count(); !maps.Equal(now, before) {
+			before, quiet = maps.Clone(now), parts.StartWatch()
+		}
+		return quiet.Calm() > 3*time.Second
+	}) {
+		t.Fatal("the files are opened again and again")
+	}
 	for times := range 3 {
 		p.Signal(syscall.SIGHUP)
+		for _, path := range []string{n.SecretIDFile, ca} {
+			if !parts.Eventually(startBound, func() bool { return count()[path] > before[path] }) {
+				t.Errorf("%s is not read again", path)
+			}
+		}
+		before = maps.Clone(count())
 		if !parts.Eventually(startBound, func() bool { return strings.Count(p.Printed(), "SIGHUP") > times || !p.Alive() }) {
 			t.Error("the signal is not in the log")
 		}
