@@ -25,13 +25,13 @@ const (
 	// Connections that are served, calls on each of them, and bytes of a message: the server's limits.
 	servedMost, callsMost, messageMost = 256, 64, 36 << 10
 	// The number of unfinished calls from which the server closes connections.
-	unfinishedMost = 448
+	unfinishedMost = 320
 )
 
-// manyHeaders are as many headers as a list of 4 KiB can have beside those of a call: HTTP/2 counts 32 bytes more
+// manyHeaders are about as many headers as a list of 2 KiB can have beside those of a call: HTTP/2 counts 32 bytes more
 // for each.
 var manyHeaders = func() (fields []hpack.HeaderField) {
-	for n := range 100 {
+	for n := range 43 {
 		fields = append(fields, hpack.HeaderField{Name: fmt.Sprintf("x%d", n), Value: "1"})
 	}
 	return fields

@@ -1,10 +1,10 @@
 //! One connection to the socket: its bytes, its slot among the others, and its end.
 
 use std::{
-    io,
+    io, mem,
     pin::Pin,
     slice,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -28,6 +28,10 @@ use crate::{
     ports::audit::Caller,
 };
 
+/// Most bytes that a connection reads before it lets other tasks run. One read can then begin few
+/// calls, and each drops most of its headers before the next read.
+pub(super) const READ_MAX: usize = 512;
+
 /// Identifies the connection that carried a request. Each request has it as an extension.
 #[derive(Clone)]
 pub(super) struct Origin {
@@ -43,6 +47,8 @@ pub(super) struct InboundConnection {
     slot: Slot<u32>,
     caller: Caller,
     service: Option<Service>,
+    /// Whether the last poll has read bytes.
+    has_read: bool,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
@@ -57,7 +63,15 @@ struct Service {
 impl InboundConnection {
     pub(super) fn new(stream: UnixStream, slot: Slot<u32>, caller: Caller) -> Self {
         let ended = Box::pin(slot.ended().clone().cancelled_owned());
-        Self { stream, authority: AuthorityRewriter::default(), slot, caller, service: None, ended }
+        Self {
+            stream,
+            authority: AuthorityRewriter::default(),
+            slot,
+            caller,
+            service: None,
+            has_read: false,
+            ended,
+        }
     }
 
     /// Returns the connection with the `permit` that lets it be served for `most`. Dropping the
@@ -135,11 +149,18 @@ impl AsyncRead for InboundConnection {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.poll_ended(cx)?;
-        let read = this.authority.poll_read(Pin::new(&mut this.stream), cx, buf);
-        if read.is_ready() {
-            this.slot.record_activity();
+        if mem::take(&mut this.has_read) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
-        read
+        let count = buf.remaining().min(READ_MAX);
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(count));
+        ready!(this.authority.poll_read(Pin::new(&mut this.stream), cx, &mut part))?;
+        let count = part.filled().len();
+        buf.advance(count);
+        this.has_read = true;
+        this.slot.record_activity();
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -44,7 +44,7 @@ use crate::{
 ///
 /// The number of begun requests bounds the memory that unfinished requests hold: see
 /// [`server`](super::server).
-pub(super) const LIMITS: Limits = Limits { silent: 512, speaking: 256, requests: 448, held: 608 };
+pub(super) const LIMITS: Limits = Limits { silent: 512, speaking: 256, requests: 320, held: 416 };
 
 /// How long a peer may send nothing after it has connected.
 const SILENCE_MAX: Duration = Duration::from_secs(5);

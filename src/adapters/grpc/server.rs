@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use super::{
+    connection::READ_MAX,
     counted::Counting,
     incoming::{CONNECTIONS_MAX, LIMITS, PeerPolicy, admitted},
     service::KmsV2,
@@ -20,13 +21,17 @@ const MESSAGE_MAX: usize = 36 << 10;
 
 /// Largest list of headers, in bytes as HTTP/2 counts them (RFC 9113, section 6.5.2). An API server
 /// sends about 400.
-const HEADERS_MAX: u32 = 4_096;
+const HEADERS_MAX: u32 = 2_048;
 
-/// Most bytes that one connection holds for a list of headers that is not complete. HTTP/2 counts 32
-/// bytes for each field, and a short field takes up to eight times as much memory. A call holds only
-/// the headers that the service reads ([`Counting`]).
+/// Most bytes of memory for one list of headers. HTTP/2 counts 32 bytes for each field, and a short
+/// field takes up to eight times as much memory.
 #[expect(clippy::as_conversions, reason = "no other conversion is constant")]
 const HEADERS_HOLD: usize = 8 * HEADERS_MAX as usize;
+
+/// Most lists of headers that one connection holds: those of the calls that its last read may begin
+/// ([`READ_MAX`], a list in the table of HPACK takes 110 bytes), and one that is not complete. Later
+/// a call holds only the headers that the service reads ([`Counting`]).
+const LISTS_MAX: usize = READ_MAX / 110 + 1;
 
 /// Most calls at once on one connection. [`HELD_MAX`] bounds the memory of all connections
 /// together.
@@ -44,7 +49,7 @@ const CALL_HOLDS: usize = MESSAGE_MAX.next_power_of_two();
 /// Most bytes that unfinished calls, their headers and unread answers hold together.
 const HELD_MAX: usize = 80 << 20;
 #[expect(clippy::as_conversions, reason = "no other conversion is constant")]
-const CONNECTION_HOLDS: usize = CALL_HOLDS + CONNECTION_WINDOW as usize + HEADERS_HOLD;
+const CONNECTION_HOLDS: usize = CALL_HOLDS + CONNECTION_WINDOW as usize + LISTS_MAX * HEADERS_HOLD;
 const _: () = assert!(LIMITS.held * CALL_HOLDS + CONNECTIONS_MAX * CONNECTION_HOLDS < HELD_MAX);
 
 /// How long a call may take, measured from its first byte. This includes reading the request. The

@@ -12,7 +12,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Most bytes of a header block with its frames. A longer block is not rewritten, and the server
 /// refuses it (`HEADERS_MAX`). This also bounds what is held back.
-const BLOCK_MAX: usize = 4_096;
+const BLOCK_MAX: usize = 2_048;
 
 /// Most frames of a header block. A block of more frames is not rewritten.
 const FRAMES_MAX: usize = 16;
