@@ -180,7 +180,7 @@ impl KeyService {
             return Err(KmsError::new(
                 Code::CiphertextRejected,
                 format!("the ciphertext is of key version {written}, but its key id names {named}"),
-                "the stored object was changed; restore it from a backup",
+                "the stored object was changed in etcd; find the change, and undo it",
             ));
         }
         let associated_data = AssociatedData::binding(&sealed.key_id, &sealed.annotations);
@@ -317,7 +317,7 @@ impl KeyManagement for KeyService {
             Err(KmsError::new(
                 Code::CiphertextRejected,
                 "the annotations are not the ones that this release writes",
-                "restore the object from a backup; or, if a newer release wrote it, use that release",
+                "if a newer release wrote the object, use that release; else find out what changed the object in etcd",
             ))
         } else {
             self.unwrap_legacy(&sealed, deadline).await

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
 
+use serde_json::json;
 use vault_kube_kms::{
     adapters::vault::vocabulary::ENTERPRISE_REQUIRED,
     domain::{
@@ -137,6 +138,27 @@ async fn every_fault_is_classified_and_passes() {
         assert_eq!(failures(&subject, SOON, &sealed).await, [code; 3], "{fault:?}");
         stand_in.set_fault(None);
         heals(&subject).await;
+    }
+}
+
+/// The keeper's answer is wrong, and not the call.
+#[tokio::test]
+async fn a_wrong_ciphertext_is_the_keepers_fault() {
+    let (subject, stand_in) = subject(Manner::default()).await;
+    let (_, associated_data) = wrapped(&subject).await;
+    let seed = Plaintext::new(vec![7; 32]);
+    for data in [
+        json!({}),
+        json!({"ciphertext": ""}),
+        json!({"ciphertext": "AAAA"}),
+        json!({"ciphertext": format!("vault:v1:{}", "A".repeat(2_000))}),
+        json!({"ciphertext": "vault:v1:AAAA", "key_version": 2}),
+    ] {
+        let answer = Fault::Says(200, json!({"data": data}).to_string());
+        stand_in.fail_next(1, "transit/encrypt/k1", &answer);
+        let until = within(&subject, SOON);
+        let refused = subject.kek.wrap(KekVersion::FIRST, &seed, &associated_data, until).await;
+        assert_eq!(refused.unwrap_err().code(), Code::KeeperAnswer, "{data}");
     }
 }
 

@@ -31,7 +31,7 @@ path "transit/encrypt/%[1]s" { capabilities = ["update"]
   %[2]s }`, n.Key, rule)
 			ask(t, n.Bao, "PUT", "sys/policies/acl/"+n.Key, map[string]any{"policy": policy})
 			p := launch(t, n.Flags())
-			p.waitTold(t, startBound, `permission-denied`, `(allowed|denied)_parameters`, `transit/encrypt`)
+			p.waitTold(t, startBound, `permission-denied`, `a rule with allowed_parameters or denied_parameters must allow plaintext`, `transit/encrypt`)
 			requireTold(t, p.checks(t), `(allowed|denied)_parameters`)
 			must(t, n.Allow(parts.UseOfKey...))
 			p.waitHealthy(t, "after the policy was corrected", refusalBound+slack)

@@ -195,13 +195,13 @@ fn denied(asked: Asked<'_>) -> KmsError {
         }
     };
     let fields = fields.map_or_else(String::new, |fields| {
-        format!("; a rule with allowed_parameters must allow {fields}")
+        format!(", and a rule with allowed_parameters or denied_parameters must allow {fields}")
     });
     KmsError::new(
         Code::PermissionDenied,
         format!("the keeper's policies do not allow {what}"),
         format!(
-            "grant {capability} on {path} (a missing key gives the same answer: check that it exists){fields}"
+            "the policy must have {capability} on {path}{fields} (a missing key gives the same answer: check that it exists)"
         ),
     )
 }

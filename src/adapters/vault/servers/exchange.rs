@@ -272,3 +272,26 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = text(headers, &header::RETRY_AFTER)?.parse().ok()?;
     Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_wait_that_a_server_asks_for_is_a_minute_at_most() {
+        for (value, wait) in [
+            ("3", Some(3)),
+            ("61", Some(60)),
+            ("18446744073709551615", Some(60)),
+            ("18446744073709551616", None),
+            ("-1", None),
+            ("Sun, 29 Nov 2026 07:00:00 GMT", None),
+        ] {
+            let headers = [(header::RETRY_AFTER, HeaderValue::from_static(value))];
+            let read = retry_after(&headers.into_iter().collect());
+            assert_eq!(read, wait.map(Duration::from_secs), "{value}");
+        }
+    }
+}
