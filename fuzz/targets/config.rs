@@ -27,6 +27,7 @@ static CATALOGUE: LazyLock<Arc<Catalogue>> = LazyLock::new(|| Arc::new(Catalogue
 fuzz_target!(|input: (Vec<(u8, String)>, Vec<(u8, String)>, String)| {
     let (flags, variables, file) = input;
     let mut args: Vec<_> = flags.into_iter().map(|(which, value)| flag(which, value)).collect();
+    let content = file.trim().to_owned();
     if !file.is_empty() {
         fs::write(&*FILE, file).expect("a file to read");
         args.push(format!("--config={}", FILE.display()));
@@ -41,7 +42,12 @@ fuzz_target!(|input: (Vec<(u8, String)>, Vec<(u8, String)>, String)| {
         errors.extend(settings::work(&sources, command).err().into_iter().flatten());
     }
     for error in errors {
-        assert!(error.to_string().starts_with("--"), "{error}");
+        let text = error.to_string();
+        assert!(text.starts_with("--") && text.chars().count() < 700, "{text}");
+        assert!(!text.contains(char::is_control), "{text:?}");
+        // Longer than any word of the error's own.
+        let repeats = content.len() >= 100 && text.contains(&content);
+        assert!(!repeats, "{text}");
     }
 });
 
