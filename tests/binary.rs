@@ -9,8 +9,9 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::{TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Output, Stdio},
 };
@@ -110,6 +111,23 @@ fn reports_all_configuration_errors_and_binds_nothing() {
     assert!(!text.contains("canary") && !socket.exists(), "{text}");
 }
 
+/// Somebody mixes up two flags.
+#[test]
+fn a_secret_in_place_of_the_configuration_is_not_printed() {
+    let directory = tempfile::tempdir().unwrap();
+    let secret = directory.path().join("secret-id");
+    for content in ["5b1c9f1e-canary\n", "root:$6$canary:19000:0:99999:7:::\n", "t=canary"] {
+        fs::write(&secret, content).unwrap();
+        for (command, code) in [(&["check"][..], 2), (&["serve"], 64), (&[], 64)] {
+            let config = format!("--config={}", secret.display());
+            let output = run(&[command, &[&config]].concat());
+            assert_eq!(output.status.code(), Some(code));
+            let text = stderr(&output) + &String::from_utf8(output.stdout.clone()).unwrap();
+            assert!(text.contains("line 1, column ") && !text.contains("canary"), "{text}");
+        }
+    }
+}
+
 #[test]
 fn unknown_commands_and_flags_are_refused_with_a_hint() {
     assert_eq!(run(&["server"]).status.code(), Some(64));
@@ -156,6 +174,45 @@ fn a_busy_port_is_a_warning_and_the_socket_serves() {
 }
 
 #[test]
+fn every_start_warns_where_others_may_listen_first() {
+    const WARNING: &str = "a process that listens there first receives seeds";
+    let directory = tempfile::tempdir().unwrap();
+    let [_, key, socket] = local_args(directory.path());
+    let abstract_name = format!("--listen-address=unix:///@binary-test-{}", std::process::id());
+    for (mode, listen, is_warned) in
+        [(0o750, &socket, false), (0o1777, &socket, true), (0o750, &abstract_name, true)]
+    {
+        fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).unwrap();
+        for _start in 0..2 {
+            let mut command = Command::new(BINARY);
+            command.args(["--keeper=local", "--health-port=0", "--metrics-port=0"]);
+            let mut provider = Running::start(command.args([&key, listen]));
+            let lines = provider.lines_until("\"healthy\"");
+            let warned = lines.iter().filter(|line| line.contains(WARNING)).count();
+            assert_eq!(warned, usize::from(is_warned), "{mode:o} {listen}: {lines:#?}");
+            assert_eq!(provider.terminate(), Some(0));
+        }
+    }
+}
+
+#[test]
+fn the_health_port_is_open_only_at_its_address() {
+    let directory = tempfile::tempdir().unwrap();
+    let free = TcpListener::bind("127.0.0.2:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let mut command = Command::new(BINARY);
+    command.args(local_args(directory.path())).arg("--metrics-port=0");
+    command.args(["--health-address=127.0.0.2".to_owned(), format!("--health-port={port}")]);
+    let mut provider = Running::start(&mut command);
+    provider.lines_until("\"healthy\"");
+    TcpStream::connect(("127.0.0.2", port)).unwrap();
+    let elsewhere = TcpStream::connect(("127.0.0.3", port)).unwrap_err();
+    assert_eq!(elsewhere.kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(provider.terminate(), Some(0));
+}
+
+#[test]
 fn probes_and_metrics_have_the_names_that_operators_know() {
     let directory = tempfile::tempdir().unwrap();
     let free = [0, 0].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
@@ -176,6 +233,8 @@ fn probes_and_metrics_have_the_names_that_operators_know() {
     ] {
         assert!(text.contains(name), "{name} in {text}");
     }
+    let state = get(metrics, "/statusz?format=json");
+    assert!(state.contains("in_force") && state.contains("no_new_privs"), "{state}");
     assert_eq!(provider.terminate(), Some(0));
 }
 

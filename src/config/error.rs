@@ -56,12 +56,14 @@ pub struct ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&shortened(format!("--{} ({}): {}", self.flag, self.origin, self.problem)))
+        f.write_str(&one_line(&format!("--{} ({}): {}", self.flag, self.origin, self.problem)))
     }
 }
 
-/// Cuts the middle out of a long text: what is wrong is at its beginning, and the remedy at its end.
-fn shortened(text: String) -> String {
+/// Returns the text without control characters. Cuts the middle out of a long one: what is wrong is
+/// at its beginning, and the remedy at its end.
+fn one_line(text: &str) -> String {
+    let text = text.replace(char::is_control, " ");
     let count = text.chars().count();
     if count <= 2 * KEPT {
         return text;
@@ -76,12 +78,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_error_keeps_its_beginning_and_its_remedy() {
-        let problem = format!("{:?} is not a number; write a port", "\u{e9}".repeat(5_000));
+    fn a_long_error_is_one_line_with_its_beginning_and_its_remedy() {
+        let problem = format!("{} is not a number; write a port", "\u{e9}\n\u{1b}".repeat(2_000));
         let error = ConfigError { flag: "health-port".to_owned(), origin: Origin::Flag, problem };
         let text = error.to_string();
         assert!(text.starts_with("--health-port (given on the command line): "), "{text}");
         assert!(text.ends_with("is not a number; write a port"), "{text}");
+        assert!(!text.contains(char::is_control), "{text}");
         assert!(text.chars().count() < 620, "{}", text.len());
     }
 }
