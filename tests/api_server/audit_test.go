@@ -118,3 +118,37 @@ func TestCallsAreRefusedWhileTheAuditLogFails(t *testing.T) {
 		t.Error("calls are still refused although entries can be written")
 	}
 }
+
+// TestTheAuditLogOnStandardOutput expects one line on standard output for each call, beside the lines of the log.
+func TestTheAuditLogOnStandardOutput(t *testing.T) {
+	t.Parallel()
+	p := start(t, with(localFlags(t), "--audit-log=stdout"))
+	_, err := p.client(t).Encrypt(t.Context(), "uid-1", randomBytes(32))
+	must(t, err)
+	if !parts.Eventually(startBound, func() bool { return strings.Contains(p.Printed(), `{"audit":"Encrypt"`) }) {
+		t.Errorf("no entry on standard output: %s", p.Printed())
+	}
+}
+
+// TestLostAuditEntriesAreCounted expects that calls go on while entries cannot be written, and that the lost ones are
+// counted.
+func TestLostAuditEntriesAreCounted(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(shortDir(t), "log")
+	must(t, os.Mkdir(dir, 0o700))
+	p, url := metered(t, with(localFlags(t), "--audit-log="+filepath.Join(dir, "audit.log")))
+	client := p.client(t)
+	_, err := client.Encrypt(t.Context(), "before", randomBytes(32))
+	must(t, err)
+	waitEntries(t, filepath.Join(dir, "audit.log"), 1)
+	must(t, os.Rename(dir, dir+".away"))
+	counted := parts.Eventually(startBound, func() bool {
+		_, err := client.Encrypt(t.Context(), "meanwhile", randomBytes(32))
+		must(t, err)
+		lost, _ := counted(t, url, "vault_kube_kms_audit_entries_lost_total")
+		return lost > 0
+	})
+	if !counted {
+		t.Error("no lost entry is counted")
+	}
+}

@@ -73,10 +73,17 @@ func TestTheJournalHasTheLinesOfAProcessStartedByHand(t *testing.T) {
 	must(t, os.MkdirAll("/run/systemd/journal", 0o755))
 	journal := datagrams(t, "/run/systemd/journal/socket")
 	args := append([]string{needed(t, "PROVIDER")}, localFlags(t)...)
-	cmd := parts.Command(append(args, "--listen-address="+newEndpoint(t), "--health-port=0", "--metrics-port=0")...)
+	endpoint := newEndpoint(t)
+	args = append(args, "--listen-address="+endpoint, "--audit-log=journal", "--health-port=0", "--metrics-port=0")
+	cmd := parts.Command(args...)
 	cmd.Stdout = openTerminal(t)
 	must(t, cmd.Start())
 	entry := heard(t, journal, "socket bound")
+	_, _ = clientOf(t, endpoint, callTimeout).Encrypt(t.Context(), "uid-1", randomBytes(32))
+	audited := heard(t, journal, `"audit":"Encrypt"`)
+	if !strings.Contains(audited, "SYSLOG_IDENTIFIER=vault-kube-kms-audit") {
+		t.Errorf("an entry of the audit log under another identifier: %q", audited)
+	}
 	must(t, cmd.Process.Signal(syscall.SIGTERM))
 	must(t, cmd.Wait())
 	for _, field := range []string{"SYSLOG_IDENTIFIER", "vault-kube-kms", "PRIORITY"} {

@@ -20,13 +20,13 @@ const (
 	seeds       = 200
 	markerTimes = 60
 	// The read and write buffers of HTTP/2 hold the last calls of a connection.
-	markerRawMost = 44
+	markerRawMost = 32
 	// The HTTP/1 buffers to the keeper hold its last answer and request.
-	markerBase64Most = 4
+	markerBase64Most = 2
 	// One copy stays on purpose, to detect a change of its file.
-	secretIDMost = 2
+	secretIDMost = 1
 	// One copy stays on purpose. Others are in the heads of the last requests.
-	tokenMost = 8
+	tokenMost = 5
 )
 
 // token matches OpenBao's tokens.
