@@ -188,7 +188,8 @@ impl Provider {
         let admin = Routes::Admin(Arc::new(text), Arc::new(move || status.now()));
         serve_port(&mut background, "metrics port", scrapes, admin);
         if let Some(limit) = notify::watchdog() {
-            let feed = watchdog::feed(socket.address.clone(), readiness.clone(), limit);
+            let feed =
+                watchdog::feed(socket.address.clone(), readiness.clone(), limit, notify::alive);
             background.spawn("watchdog", feed);
         }
         let Signals { stop, hangup } = signals;
