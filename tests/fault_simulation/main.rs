@@ -39,15 +39,22 @@ use simulation::{Report, Severity, run, run_from_start, run_script};
 const SEEDS: u64 = 16;
 
 /// The events that all seeds together must have, named as in `telemetry`.
-const EVERYTHING: [&str; 16] = [
+const EVERYTHING: [&str; 23] = [
     "batched",
     "breaker opened",
     "coalesced",
+    "foreign endpoint",
     "internal",
     "logged in",
     "lost",
+    "name that moved",
     "not-caught-up",
     "not-yet",
+    "page to a login",
+    "page to a read",
+    "page to a renewal",
+    "page to an unwrap",
+    "page to another request",
     "quota",
     "redirected",
     "renewed",

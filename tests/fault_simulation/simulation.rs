@@ -362,9 +362,10 @@ impl Simulation {
         for (what, times) in self.plugins.iter().flat_map(|plugin| plugin.ledger.happened()) {
             *happened.entry(what).or_default() += times;
         }
-        let stale = self.cluster.state().stale_answers;
-        let stale = [("stale", stale), ("told of as stale", u64::from(self.told_of_stale))];
-        happened.extend(stale.into_iter().filter(|(_, times)| *times > 0));
+        happened.extend(self.cluster.state().met.clone());
+        if self.told_of_stale {
+            happened.insert("told of as stale", 1);
+        }
         let (tally, peaks) = (self.load.tally(), self.cluster.state().measures.peaks);
         let worst_recovery = self.fault_log.worst();
         self.journal.say(format_args!("seed {}: {tally:?} {peaks:?}", self.seed));

@@ -1,6 +1,7 @@
 //! The state of the cluster, and its faults.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -101,7 +102,8 @@ pub struct State {
     /// Until then clients may still think that batches are refused.
     pub singly_until: Instant,
     pub measures: Measures,
-    pub stale_answers: u64,
+    /// What plugins have met, and how often.
+    pub met: BTreeMap<&'static str, u64>,
     chance: Chance,
 }
 
@@ -152,7 +154,7 @@ impl Cluster {
             slow: false,
             singly_until: Instant::now(),
             measures: Measures::default(),
-            stale_answers: 0,
+            met: BTreeMap::new(),
             chance,
         };
         journal.say(format_args!(
@@ -237,7 +239,13 @@ impl State {
     /// Counts an answer of `node` if the node lacks a version that it should know by now.
     pub fn note_answer(&mut self, node: usize) {
         let latest = self.transit.latest();
-        self.stale_answers += u64::from(self.nodes[node].knows.is_some_and(|known| known < latest));
+        if self.nodes[node].knows.is_some_and(|known| known < latest) {
+            self.meet("stale");
+        }
+    }
+
+    pub fn meet(&mut self, what: &'static str) {
+        *self.met.entry(what).or_default() += 1;
     }
 
     /// Returns the versions that `node` knows.

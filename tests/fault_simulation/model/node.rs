@@ -66,6 +66,7 @@ pub async fn respond(network: Network, way: Way, request: Request<Incoming>) -> 
     let proxy = network.cluster.state().nodes[way.name].proxy;
     if let Some(proxy) = proxy.filter(|proxy| proxy.answers(&asked.path)) {
         trace(&network, way, &asked, format_args!("{proxy:?}"));
+        network.cluster.state().meet(super::proxy::Page::event(&asked.path));
         let (head, text) = proxy.answer();
         return Ok(head.body(whole(text)).unwrap());
     }
@@ -82,6 +83,9 @@ pub async fn respond(network: Network, way: Way, request: Request<Incoming>) -> 
     if asked.path == "sys/health" && !(wire == Wire::HalfBody && status == 200) {
         let foreign = state.nodes[node].foreign;
         state.measures.told_foreign(network.client, way.name, foreign);
+        if foreign {
+            state.meet("foreign endpoint");
+        }
     }
     let headers = answer.headers_mut();
     let now = wall_ms(network.cluster.journal.started()) / 1_000;
@@ -110,7 +114,10 @@ fn note(network: &Network, way: Way, asked: &Asked) {
     let moved = {
         let mut state = cluster.state();
         let at = state.nodes[way.name].moves_at.filter(|_| state.resolved(way.name) != way.node);
-        at.map(|at| state.measures.asked_after_move(*client, way.name, at))
+        at.map(|at| {
+            state.meet("name that moved");
+            state.measures.asked_after_move(*client, way.name, at)
+        })
     };
     if let Some(first) = moved.filter(|first| first.elapsed() > NAME_FOLLOWED_WITHIN) {
         let what = format_args!("plugin {client} still asks {way:?} after {:?}", first.elapsed());

@@ -53,6 +53,17 @@ impl Page {
         }
     }
 
+    /// Returns the event that a proxy answers a request for `path`.
+    pub fn event(path: &str) -> &'static str {
+        match path {
+            "auth/approle/login" => "page to a login",
+            "auth/token/renew-self" => "page to a renewal",
+            "transit/keys/k1" => "page to a read",
+            "transit/decrypt/k1" => "page to an unwrap",
+            _ => "page to another request",
+        }
+    }
+
     /// Returns the head and the text of the answer.
     pub fn answer(self) -> (http::response::Builder, String) {
         let (kind, text) = match self.body {
