@@ -56,7 +56,9 @@ mod tests {
         let listener = tokio::net::UnixListener::from_std(listener).unwrap();
         let count = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&count);
-        let alive = move || drop(counted.fetch_add(1, Ordering::SeqCst));
+        let alive = move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+        };
         let accepting = async {
             let mut held = Vec::new();
             while held.len() < accepts {
