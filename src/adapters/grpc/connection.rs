@@ -30,7 +30,7 @@ use crate::{
 
 /// Most bytes that a connection reads before it lets other tasks run. One read can then begin few
 /// calls, and each drops most of its headers before the next read.
-pub(super) const READ_MAX: usize = 512;
+pub(super) const READ_MAX: usize = 256;
 
 /// Identifies the connection that carried a request. Each request has it as an extension.
 #[derive(Clone)]

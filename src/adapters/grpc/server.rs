@@ -19,8 +19,8 @@ use crate::ports::{audit::Audit, clock::Clock, kms::KeyManagement, telemetry::Te
 /// less.
 const MESSAGE_MAX: usize = 36 << 10;
 
-/// Largest list of headers, in bytes as HTTP/2 counts them (RFC 9113, section 6.5.2). An API server
-/// sends about 400.
+/// Largest list of headers, in bytes as HTTP/2 counts them (RFC 9113, section 6.5.2). The fields
+/// that an API server sends add up to about 400.
 const HEADERS_MAX: u32 = 2_048;
 
 /// Most bytes of memory for one list of headers. HTTP/2 counts 32 bytes for each field, and a short
@@ -29,9 +29,10 @@ const HEADERS_MAX: u32 = 2_048;
 const HEADERS_HOLD: usize = 8 * HEADERS_MAX as usize;
 
 /// Most lists of headers that one connection holds: those of the calls that its last read may begin
-/// ([`READ_MAX`], a list in the table of HPACK takes 110 bytes), and one that is not complete. Later
+/// ([`READ_MAX`]), and one that is not complete. A full list has at most 62 fields of 33 bytes, and
+/// with HPACK's table each takes one byte, after the 9 bytes of the frame's head. Later
 /// a call holds only the headers that the service reads ([`Counting`]).
-const LISTS_MAX: usize = READ_MAX / 110 + 1;
+const LISTS_MAX: usize = READ_MAX / (9 + 62) + 1;
 
 /// Most calls at once on one connection. [`HELD_MAX`] bounds the memory of all connections
 /// together.
