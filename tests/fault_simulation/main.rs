@@ -36,7 +36,7 @@ use plants::Plant;
 use seeds::number;
 use simulation::{Report, Severity, run, run_from_start, run_script};
 
-const SEEDS: u64 = 16;
+const SEEDS: u64 = 32;
 
 /// The events that all seeds together must have, named as in `telemetry`.
 const EVERYTHING: [&str; 23] = [

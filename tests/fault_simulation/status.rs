@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use vault_kube_kms::{
-    domain::error::KmsError,
+    domain::error::{Code, KmsError},
     ports::kms::{KeyManagement as _, StatusAnswer},
 };
 
@@ -77,8 +77,12 @@ impl ApiServer {
         let Some(encrypted) = encrypted else { return };
         let agrees = match status {
             Ok(status) => status.key_id.as_str() == encrypted,
-            // An outage does not keep a wrap from working.
-            Err(error) => error.code().is_outage(),
+            // An outage does not keep a wrap from working. At the start, Encrypt waits for the first
+            // answer of the keeper and for the proof.
+            Err(error) => {
+                let waits = [Code::Starting, Code::ProofPending].contains(&error.code());
+                waits || error.code().is_outage()
+            }
         };
         if !agrees {
             let told = status.as_ref().map(|status| status.key_id.as_str());

@@ -129,6 +129,16 @@ fn note(network: &Network, way: Way, asked: &Asked) {
         cluster.journal.violated(&FOREIGN_LEFT_ALONE, what);
     }
     if asked.path == "auth/approle/login" {
+        // Counts from the arrival: a node that hangs may carry out later what the client gave up.
+        // A foreign cluster refuses the pair for itself.
+        let mut state = cluster.state();
+        let foreign = state.nodes[way.node].foreign;
+        let refused = state.measures.refused_ago(*client, &pair(&asked.body));
+        drop(state);
+        if let Some(ago) = refused.filter(|ago| !foreign && *ago < REFUSED_FOR) {
+            let what = format_args!("plugin {client} tries what was refused {ago:?} ago");
+            cluster.journal.violated(&REFUSED_PAIR_RESTS, what);
+        }
         let within = cluster.state().measures.login_asked(*client);
         if within > LOGIN_REQUESTS_PER_MINUTE {
             let what = format_args!("plugin {client} asked {within} times in a minute");
@@ -222,15 +232,15 @@ fn transit(state: &State, server: usize, path: &str, body: &Value, draw: Chance)
     }
 }
 
+/// Returns the pair of role ID and secret ID in a login.
+fn pair(body: &Value) -> String {
+    format!("{ROLE_ID} {}", body["secret_id"])
+}
+
 /// Logs in, and checks the rules of logins.
 fn login(network: &Network, state: &mut State, body: &Value) -> Reply {
     let Network { cluster, client, .. } = network;
     let broken = |rule, what: std::fmt::Arguments<'_>| cluster.journal.violated(rule, what);
-    let pair = format!("{ROLE_ID} {}", body["secret_id"]);
-    if let Some(ago) = state.measures.refused_ago(*client, &pair).filter(|ago| *ago < REFUSED_FOR) {
-        let what = format_args!("plugin {client} tries what was refused {ago:?} ago");
-        broken(&REFUSED_PAIR_RESTS, what);
-    }
     let lockouts = state.auth.lockouts;
     let (status, reply) = state.auth.login(body);
     cluster.journal.say(format_args!("plugin {client} logs in: {status}"));
@@ -246,7 +256,7 @@ fn login(network: &Network, state: &mut State, body: &Value) -> Reply {
     }
     // The client must spare only a pair that the server has checked and refused.
     if status == 400 {
-        state.measures.login_refused(*client, &pair);
+        state.measures.login_refused(*client, &pair(body));
     }
     if state.auth.lockouts > lockouts {
         broken(&NO_LOCKOUT, format_args!("plugin {client} finds the role locked"));
