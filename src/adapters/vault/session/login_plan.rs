@@ -133,7 +133,9 @@ impl LoginPlan {
         let is_new = now.since(granted) < spacing.max(REJECTED_INTERVAL);
         self.rejected_in_a_row = if is_new { self.rejected_in_a_row.saturating_add(1) } else { 0 };
         let until = granted.after(spacing);
-        if now < until {
+        // The material of the token may have been refused since, which holds for longer.
+        let is_held = self.held(digest, now).is_some_and(|hold| until <= hold.until);
+        if now < until && !is_held {
             let why = rejected_token(until.since(now));
             self.hold(digest, until, why, 0);
         }

@@ -103,6 +103,21 @@ fn rejected_tokens_are_replaced_ever_more_slowly_until_one_lasts() {
     assert_eq!(due(&plan, &[digest(1)], now + 300), at(now + 301));
 }
 
+/// A login can be refused while the token of the login before it is still used.
+#[test]
+fn the_end_of_a_token_does_not_shorten_the_hour_of_its_refused_material() {
+    for end in [LoginEvent::Rejected, LoginEvent::Ended] {
+        let plan = plan(&[
+            (0, LoginEvent::Granted(digest(1))),
+            (0, LoginEvent::Rejected),
+            (2, LoginEvent::Granted(digest(1))),
+            (4, LoginEvent::Refused(digest(1), error(Code::LoginRefused))),
+            (5, end),
+        ]);
+        assert!(due(&plan, &[digest(1)], 5) >= at(4).after(REFUSED_FOR));
+    }
+}
+
 /// The result of a login, or the end of the token that it gives.
 #[derive(Clone, Copy, Debug)]
 enum Outcome {
