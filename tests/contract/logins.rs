@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use vault_kube_kms::{
     adapters::vault::{
+        address::VaultAddress,
         login::{method::MethodSettings, token_file::TokenFileSettings},
         vocabulary::{WRAPPING_TOKEN_LEFT, WRAPPING_TOKEN_USED},
     },
@@ -84,6 +85,26 @@ async fn revokes_a_token_that_comes_after_the_time_out() {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), revoked).await.expect("it is revoked");
+}
+
+/// A refused credential must not be sent again, and a login that was given up cannot know that the
+/// next one was refused.
+#[tokio::test]
+async fn a_login_that_was_given_up_sends_nothing_more() {
+    let one = StandIn::start().await;
+    let two = one.node().await;
+    one.fail_next(1_000, LOGIN, &Fault::Hang);
+    let addresses = [&one, &two].map(|node| VaultAddress::parse(&node.address).unwrap());
+    let subject = subject(&one, |wiring| {
+        wiring.servers.addresses = addresses.to_vec();
+        wiring.login.timeout = Duration::from_secs(2);
+    });
+    let error = subject.kek.describe(within(&subject, SOON)).await.unwrap_err();
+    assert!(error.to_string().contains("--login-timeout"), "{error}");
+    // Ends the connections of the login that was given up, and of the next one.
+    drop(one);
+    heals(&subject, Duration::from_secs(20)).await;
+    assert_eq!(two.requests_for(LOGIN), 1, "only the next login goes on at the other endpoint");
 }
 
 #[tokio::test]

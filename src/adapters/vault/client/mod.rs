@@ -203,7 +203,8 @@ impl VaultClient {
         // A login that is given up may leave an unused token, so a call that must not be repeated
         // freely gets all the time.
         let others = if policy.repeat == Repeat::Freely { others } else { 0 };
-        let limit = self.limit(others, policy.deadline.since(started), policy.try_limit);
+        let limit = self.limit(others, policy.deadline.since(started), policy.try_limit)
+            + policy.waits_longer;
         let span = self.servers.span(endpoint, request);
         let outcome = match self.admit(endpoint, request, policy, limit).await {
             Ok(left) => {
@@ -250,8 +251,9 @@ impl VaultClient {
         share.min(left).min(most)
     }
 
-    /// Finds out whether `request` may be sent to an endpoint. Verifies to which cluster the
-    /// endpoint belongs, if that is not known yet. Returns the rest of `limit`.
+    /// Finds out whether `request` may be sent to an endpoint: not to one of another cluster.
+    /// Verifies to which cluster the endpoint belongs, if that is not known yet. Returns the rest of
+    /// `limit`.
     async fn admit(
         &self,
         endpoint: usize,
@@ -260,8 +262,13 @@ impl VaultClient {
         limit: Duration,
     ) -> Result<Duration, Failure> {
         let began = self.clock.now();
+        // The endpoint may have been found to be foreign during the wait before this try.
+        if let Some(foreign) = self.nodes(|nodes| nodes.foreign(endpoint)) {
+            return Err(Failure::Unsent(foreign));
+        }
         if self.nodes(|nodes| nodes.is_unverified(endpoint)) {
-            self.health(endpoint, limit).await.map_err(Failure::Unsent)?;
+            let most = limit.saturating_sub(policy.waits_longer);
+            self.health(endpoint, most).await.map_err(Failure::Unsent)?;
         }
         let left = limit.saturating_sub(self.clock.now().since(began));
         self.earlier_refusal(endpoint, request, policy).map_or(Ok(left), Err)

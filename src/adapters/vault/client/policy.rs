@@ -33,8 +33,12 @@ pub(in crate::adapters::vault) struct CallPolicy {
     pub(in crate::adapters::vault) operation: KeeperOperation,
     pub(in crate::adapters::vault) target: Target,
     pub(in crate::adapters::vault) repeat: Repeat,
-    /// The time at which the call must end, with all of its tries.
+    /// The time after which nothing is sent. The call ends then, with all of its tries, unless it
+    /// `waits_longer`.
     pub(in crate::adapters::vault) deadline: Monotonic,
+    /// How much longer than until the deadline the call waits for an answer to a request that was
+    /// sent before.
+    pub(in crate::adapters::vault) waits_longer: Duration,
     /// The longest time for one try. `None` means `--vault-request-timeout`.
     pub(in crate::adapters::vault) try_limit: Option<Duration>,
 }
@@ -46,7 +50,7 @@ impl CallPolicy {
         deadline: Monotonic,
     ) -> Self {
         let (target, repeat) = (Target::Any, Repeat::Freely);
-        Self { operation, target, repeat, deadline, try_limit: None }
+        Self { operation, target, repeat, deadline, waits_longer: Duration::ZERO, try_limit: None }
     }
 }
 

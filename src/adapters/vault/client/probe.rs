@@ -200,7 +200,8 @@ impl VaultClient {
         // The name of the endpoint may lead to another server by now.
         let tries = if refusal.is_of_the_credential() { HEALTH_TRIES } else { 0 };
         for _ in 0..tries {
-            let left = policy.deadline.since(self.clock.now()).min(self.servers.request_timeout());
+            let end = policy.deadline.after(policy.waits_longer);
+            let left = end.since(self.clock.now()).min(self.servers.request_timeout());
             if self.health(endpoint, left).await.is_ok() {
                 break;
             }

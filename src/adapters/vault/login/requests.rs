@@ -44,9 +44,9 @@ pub(super) struct Ask<'a> {
     pub(super) token: Option<&'a Secret>,
     pub(super) body: Option<Bytes>,
     pub(super) repeat: Repeat,
-    /// The time limit as a multiple of `--login-timeout`: 2 if giving up loses a token or a secret
-    /// ID, and 1 otherwise.
-    pub(super) timeout_factor: u32,
+    /// Whether giving up loses a token or a secret ID. Then an answer may come as late as twice
+    /// `--login-timeout`. Nothing is sent after `--login-timeout`.
+    pub(super) loses_a_secret: bool,
 }
 
 /// Sends the requests of one auth mount.
@@ -70,8 +70,8 @@ pub(super) struct Requests {
 impl Requests {
     /// Sends a request and returns the answer. Sends logins and unwraps to the active node.
     pub(super) async fn send<T: Expected>(&self, ask: Ask<'_>) -> Result<T, Failure> {
-        let most = self.timeout.saturating_mul(ask.timeout_factor);
-        let deadline = self.clock.now().after(most);
+        let deadline = self.clock.now().after(self.timeout);
+        let waits_longer = if ask.loses_a_secret { self.timeout } else { Duration::ZERO };
         let target = match ask.operation {
             KeeperOperation::Login => self.client.at_active(deadline).await,
             _ => Target::Any,
@@ -79,7 +79,8 @@ impl Requests {
         let policy = CallPolicy {
             target,
             repeat: ask.repeat,
-            try_limit: Some(most),
+            waits_longer,
+            try_limit: Some(self.timeout),
             ..CallPolicy::new(ask.operation, deadline)
         };
         let request = Request {
@@ -96,8 +97,8 @@ impl Requests {
             .map_err(with_timeout_flag)
     }
 
-    /// Logs in with `body`, which is made of the material with this `digest`. A separate task waits
-    /// for the answer. If the answer arrives after the time-out, or after this future was dropped,
+    /// Logs in with `body`, which is made of the material with this `digest`. A separate task sends
+    /// the requests, none after the time-out, and waits for the answer. If the answer arrives after the time-out, or after this future was dropped,
     /// that task revokes the token. It keeps a refusal as the result of the next login with the
     /// same material.
     pub(super) async fn log_in(
@@ -153,7 +154,7 @@ impl Requests {
             token: None,
             body: Some(body),
             repeat: Repeat::Once,
-            timeout_factor: 2,
+            loses_a_secret: true,
         };
         let answer: Authenticated = match self.send(ask).await {
             Ok(answer) => answer,
@@ -210,7 +211,7 @@ impl Requests {
         let body = Some(json(&serde_json::json!({}))?);
         let operation = KeeperOperation::Renew;
         let (method, token) = (Method::POST, Some(token));
-        let ask = Ask { operation, method, path, token, body, repeat, timeout_factor: 1 };
+        let ask = Ask { operation, method, path, token, body, repeat, loses_a_secret: false };
         self.send(ask).await.map_err(|failure| failure.into_error(Asked::Renew))
     }
 }

@@ -139,7 +139,7 @@ impl TokenFile {
             token: Some(&token),
             body: None,
             repeat: Repeat::Freely,
-            timeout_factor: 1,
+            loses_a_secret: false,
         };
         let at = LoginAt { method: self.requests.method, mount: &self.requests.mount };
         let found: Result<Data<TokenData>, Failure> = self.requests.send(ask).await;

@@ -187,12 +187,12 @@ impl Unwrapper {
         body: Option<Bytes>,
     ) -> Result<T, Failure> {
         // A lost answer to an unwrap loses the credential.
-        let (repeat, timeout_factor) =
-            if token.is_some() { (Repeat::Never, 2) } else { (Repeat::Freely, 1) };
+        let loses_a_secret = token.is_some();
+        let repeat = if loses_a_secret { Repeat::Never } else { Repeat::Freely };
         let operation = KeeperOperation::Login;
         let method = Method::POST;
         self.requests
-            .send(Ask { operation, method, path, token, body, repeat, timeout_factor })
+            .send(Ask { operation, method, path, token, body, repeat, loses_a_secret })
             .await
     }
 }
