@@ -24,6 +24,18 @@ use crate::{
 /// lags for milliseconds.
 const STALE_AFTER: Duration = Duration::from_mins(1);
 
+/// The least time between two reads at all endpoints. It is below the time between two reads of the
+/// observer, so that an Encrypt that confirms its wrap adds no requests to the other endpoints.
+const SECONDARIES_EVERY: Duration = Duration::from_secs(5);
+
+/// Tells that an endpoint shows an older key version than others.
+#[derive(Clone, Copy, Debug)]
+struct Behind {
+    since: Monotonic,
+    /// The newest version that another endpoint showed.
+    newest: KekVersion,
+}
+
 #[derive(Debug)]
 struct Node {
     address: VaultAddress,
@@ -33,8 +45,8 @@ struct Node {
     breaker: Breaker,
     /// The last failure that was the endpoint's own fault. Removed by the next success.
     error: Option<KmsError>,
-    /// Since when the endpoint has returned an older key version than other endpoints.
-    behind_since: Option<Monotonic>,
+    /// Set while the endpoint returns an older key version than other endpoints.
+    behind: Option<Behind>,
     /// The error that says that the endpoint is stale, set after [`STALE_AFTER`].
     stale: Option<KmsError>,
 }
@@ -102,6 +114,8 @@ pub(super) struct Nodes {
     ours: Option<String>,
     /// The logins that were refused while our cluster was not known.
     refused: RefusedLogins,
+    /// When the last read was sent to all endpoints.
+    secondaries_read: Option<Monotonic>,
     changes: Vec<NodeChange>,
 }
 
@@ -113,7 +127,7 @@ impl Nodes {
             cluster: None,
             breaker: Breaker::default(),
             error: None,
-            behind_since: None,
+            behind: None,
             stale: None,
         };
         let all = addresses.into_iter().map(node).collect();
@@ -122,6 +136,7 @@ impl Nodes {
             preferred: 0,
             ours: None,
             refused: RefusedLogins::default(),
+            secondaries_read: None,
             changes: Vec::new(),
         }
     }
@@ -167,9 +182,9 @@ impl Nodes {
         admits
     }
 
-    /// Returns the endpoints that requests may be sent to: the preferred one, then the others in
-    /// the configured order. While our cluster is not known, endpoints of a cluster that refused a
-    /// login come last.
+    /// Returns the endpoints that requests may be sent to: those with the fewest failures since
+    /// their last success first; among equals the preferred one, then the others in the configured
+    /// order. While our cluster is not known, endpoints of a cluster that refused a login come last.
     pub(super) fn serving(&self, now: Monotonic) -> impl Iterator<Item = usize> + '_ {
         let serves = move |node: &Node| node.breaker.admits(now) && !self.is_foreign(node);
         self.in_order().filter(move |index| self.all.get(*index).is_some_and(serves))
@@ -177,11 +192,15 @@ impl Nodes {
 
     /// Returns the endpoints after the first one that serves. Leaves out endpoints whose breaker is
     /// not closed, because the caller waits for all answers. Returns none while our cluster is not
-    /// known, because answers of two clusters must not be compared.
-    pub(super) fn healthy_secondaries(&self, now: Monotonic) -> Vec<usize> {
-        if self.ours.is_none() {
+    /// known, because answers of two clusters must not be compared, and none within
+    /// [`SECONDARIES_EVERY`] after the last time.
+    pub(super) fn secondaries_to_read(&mut self, now: Monotonic) -> Vec<usize> {
+        let read_just_now =
+            self.secondaries_read.is_some_and(|last| now.since(last) < SECONDARIES_EVERY);
+        if self.ours.is_none() || read_just_now {
             return Vec::new();
         }
+        self.secondaries_read = Some(now);
         let closed = |index: &usize| {
             self.all.get(*index).is_some_and(|n| n.breaker.state() == BreakerState::Closed)
         };
@@ -373,14 +392,17 @@ impl Nodes {
 
     fn compare(&mut self, index: usize, latest: KekVersion, newest: KekVersion, now: Monotonic) {
         let Some(node) = self.all.get_mut(index) else { return };
+        // A read of this endpoint alone has no other version to compare with than the one before.
+        let newest = node.behind.map_or(newest, |behind| behind.newest.max(newest));
         if latest == newest {
-            node.behind_since = None;
+            node.behind = None;
             if node.stale.take().is_some() {
                 self.changes.push(NodeChange::Stale(index, None));
             }
             return;
         }
-        let since = *node.behind_since.get_or_insert(now);
+        let since = node.behind.map_or(now, |behind| behind.since);
+        node.behind = Some(Behind { since, newest });
         if node.stale.is_some() || now.since(since) < STALE_AFTER {
             return;
         }
@@ -405,21 +427,17 @@ impl Nodes {
     }
 
     /// Returns all endpoints: those of clusters that refused a login last, the earliest refusal
-    /// first; the preferred one before the others.
+    /// first; then those with fewer failures since their last success before the others, so that one
+    /// of several that serves is found although the others hang; the preferred one before the others.
     fn in_order(&self) -> impl Iterator<Item = usize> + '_ {
-        let refused_at = |index: &usize| {
-            let cluster = self.all.get(*index)?.cluster.as_deref()?;
-            self.refused.last_of(cluster)
-        };
         let others = (0..self.all.len()).filter(|index| *index != self.preferred);
-        let all = std::iter::once(self.preferred).chain(others);
-        // Empty, and so without an allocation, once our cluster is known.
-        let mut refused = Vec::new();
-        if !self.refused.is_empty() {
-            refused.extend(all.clone().filter(|index| refused_at(index).is_some()));
-            refused.sort_by_key(refused_at);
-        }
-        all.filter(move |index| refused_at(index).is_none()).chain(refused)
+        let mut order: Vec<_> = std::iter::once(self.preferred).chain(others).collect();
+        order.sort_by_key(|index| {
+            let node = self.all.get(*index)?;
+            let refused_at = node.cluster.as_deref().and_then(|id| self.refused.last_of(id));
+            Some((refused_at, node.breaker.failures()))
+        });
+        order.into_iter()
     }
 
     /// Returns why no endpoint can be chosen. Prefers the error of an endpoint of our cluster: an

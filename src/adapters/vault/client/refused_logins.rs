@@ -46,11 +46,6 @@ impl RefusedLogins {
         self.0.clear();
     }
 
-    /// Returns whether no login was refused.
-    pub(super) const fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Returns when `cluster` last refused a login.
     pub(super) fn last_of(&self, cluster: &str) -> Option<Monotonic> {
         self.0.iter().rfind(|known| known.cluster == cluster).map(|known| known.at)
