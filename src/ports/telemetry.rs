@@ -232,6 +232,8 @@ pub enum Event<'a> {
     ConnectionEnded(EndReason),
     /// The provider refused a connection of a process that may not connect.
     PeerDenied,
+    /// A connection is of an API server before 1.32, so its `:authority` is rewritten.
+    AuthorityRewritten,
     /// A login gave a token.
     LoggedIn {
         /// The lifetime of the token. `None` when it never expires.

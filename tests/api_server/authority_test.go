@@ -25,7 +25,10 @@ import (
 func TestChecklist03_AuthorityOfOldAPIServers(t *testing.T) {
 	t.Parallel()
 	flags := localFlags(t)
-	file := start(t, flags)
+	file, metrics := metered(t, flags)
+	if count, _ := counted(t, metrics, "vault_kube_kms_authority_rewritten_total"); count != 0 {
+		t.Errorf("%v connections of an API server since 1.32 count as old", count)
+	}
 	abstract := launch(t, "unix:///@vkk-"+parts.RandomName(), flags)
 	abstract.waitHealthy(t)
 	for _, p := range []*plugin{file, abstract} {
@@ -40,6 +43,9 @@ func TestChecklist03_AuthorityOfOldAPIServers(t *testing.T) {
 			}
 		}
 		p.requireHealthy(t)
+	}
+	if count, _ := counted(t, metrics, "vault_kube_kms_authority_rewritten_total"); count != 1 {
+		t.Errorf("%v connections of an old API server are counted, one was made", count)
 	}
 }
 

@@ -79,6 +79,7 @@ func TestCountersExistFromTheStart(t *testing.T) {
 		{"retries_total", `reason="quota"`},
 		{"legacy_reads_total"},
 		{"peers_denied_total"},
+		{"authority_rewritten_total"},
 		{"log_lines_dropped_total"},
 	} {
 		if count, found := counted(t, url, "vault_kube_kms_"+series[0], series[1:]...); !found || count != 0 {

@@ -4,6 +4,7 @@ use std::{
     io, mem,
     pin::Pin,
     slice,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -25,7 +26,10 @@ use crate::{
         slot::{self, Slot},
         table::Full,
     },
-    ports::audit::Caller,
+    ports::{
+        audit::Caller,
+        telemetry::{Event, Telemetry},
+    },
 };
 
 /// Most bytes that a connection reads before it lets other tasks run. One read can then begin few
@@ -58,6 +62,7 @@ struct Service {
     _permit: OwnedSemaphorePermit,
     /// Ends when the connection must be closed.
     closing: Pin<Box<Sleep>>,
+    telemetry: Arc<dyn Telemetry>,
 }
 
 impl InboundConnection {
@@ -75,9 +80,14 @@ impl InboundConnection {
     }
 
     /// Returns the connection with the `permit` that lets it be served for `most`. Dropping the
-    /// connection returns the permit.
-    pub(super) fn served_by(self, permit: OwnedSemaphorePermit, most: Duration) -> Self {
-        let service = Service { _permit: permit, closing: Box::pin(sleep(most)) };
+    /// connection returns the permit. Reports to `telemetry` when the client is an old one.
+    pub(super) fn served_by(
+        self,
+        permit: OwnedSemaphorePermit,
+        most: Duration,
+        telemetry: Arc<dyn Telemetry>,
+    ) -> Self {
+        let service = Service { _permit: permit, closing: Box::pin(sleep(most)), telemetry };
         Self { service: Some(service), ..self }
     }
 
@@ -158,6 +168,11 @@ impl AsyncRead for InboundConnection {
         ready!(this.authority.poll_read(Pin::new(&mut this.stream), cx, &mut part))?;
         let count = part.filled().len();
         buf.advance(count);
+        if let Some(service) = &this.service
+            && this.authority.take_first_rewrite()
+        {
+            service.telemetry.record(Event::AuthorityRewritten);
+        }
         this.has_read = true;
         this.slot.record_activity();
         Poll::Ready(Ok(()))

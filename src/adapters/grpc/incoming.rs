@@ -179,7 +179,8 @@ impl Acceptor {
             drop(self.waiting.pop_front());
         }
         let permit = Arc::clone(&self.served).try_acquire_owned().ok()?;
-        Some(self.waiting.pop_front()?.served_by(permit, self.most))
+        let telemetry = Arc::clone(&self.telemetry);
+        Some(self.waiting.pop_front()?.served_by(permit, self.most, telemetry))
     }
 
     /// Listens with `listener` from now on. First accepts what waits at the previous listener.

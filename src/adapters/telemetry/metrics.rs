@@ -69,6 +69,7 @@ pub struct Metrics {
     incidents: Counter<u64>,
     connections_ended: Counter<u64>,
     peers_denied: Counter<u64>,
+    authorities_rewritten: Counter<u64>,
     peers: Peers,
     proven_at: Arc<Mutex<Option<Monotonic>>>,
     key_ids: KeyIds,
@@ -159,6 +160,11 @@ impl Metrics {
                 "peers_denied",
                 "Connections of uids that may not connect.",
             ),
+            authorities_rewritten: counter(
+                &meter,
+                "authority_rewritten",
+                "Connections of API servers before 1.32, whose :authority is rewritten.",
+            ),
             peers: Peers::new(&meter),
             proven_at,
             key_ids: KeyIds::register(&meter),
@@ -182,6 +188,7 @@ impl Metrics {
         }
         self.legacy_reads.add(0, &[]);
         self.peers_denied.add(0, &[]);
+        self.authorities_rewritten.add(0, &[]);
         for reason in EndReason::ALL {
             self.connections_ended.add(0, &[KeyValue::new("reason", reason.as_str())]);
         }
@@ -264,6 +271,10 @@ impl Metrics {
 
     pub(super) fn peer_denied(&self) {
         self.peers_denied.add(1, &[]);
+    }
+
+    pub(super) fn authority_rewritten(&self) {
+        self.authorities_rewritten.add(1, &[]);
     }
 
     pub(super) fn expires(&self, what: Expiring, at: Option<UnixTime>) {

@@ -38,7 +38,9 @@ fn counters_are_0_from_the_start() {
         "vault_kube_kms_incidents_total{reason=\"key-replaced\"}".to_owned(),
         "vault_kube_kms_incidents_total{reason=\"key-rolled-back\"}".to_owned(),
     ];
-    for name in ["coalesced", "legacy_reads", "logins", "peers_denied", "renewals"] {
+    for name in
+        ["authority_rewritten", "coalesced", "legacy_reads", "logins", "peers_denied", "renewals"]
+    {
         series.push(format!("vault_kube_kms_{name}_total"));
     }
     for code in Code::ALL.iter().chain(LABELS.codes) {

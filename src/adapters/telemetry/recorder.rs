@@ -202,6 +202,7 @@ impl Telemetry for Recorder {
             Event::LegacyRead => self.metrics.legacy_read(),
             Event::ConnectionEnded(reason) => self.metrics.connection_ended(reason),
             Event::PeerDenied => self.metrics.peer_denied(),
+            Event::AuthorityRewritten => self.metrics.authority_rewritten(),
             Event::LoggedIn { ttl } => {
                 self.metrics.keeper.logged_in(ttl);
                 info!(ttl_s = ttl.map(|ttl| ttl.as_secs()), "logged in to the keeper");

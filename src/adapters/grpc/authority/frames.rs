@@ -57,6 +57,11 @@ impl Frames {
         self.next == Next::PassThrough && self.held.is_empty()
     }
 
+    /// Returns whether a request was rewritten.
+    pub(super) const fn has_rewritten(&self) -> bool {
+        self.rewriting
+    }
+
     /// Adds bytes that arrived.
     pub(super) fn push(&mut self, octets: &[u8]) {
         self.held.extend_from_slice(octets);

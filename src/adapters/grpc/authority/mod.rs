@@ -9,13 +9,16 @@
 //!
 //! Only a connection whose first request needs it is parsed further. For newer API servers nothing
 //! is buffered or copied after the first request.
+//!
+//! Remove this module after 25 February 2028, when the support of the last known product with such
+//! an API server ends (OpenShift 4.18, on Kubernetes 1.31), if `authority_rewritten` stays 0.
 
 mod block;
 mod frames;
 mod huffman;
 
 use std::{
-    io,
+    io, mem,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -31,9 +34,15 @@ const READ: usize = 4_096;
 #[derive(Debug, Default)]
 pub struct AuthorityRewriter {
     frames: Frames,
+    is_counted: bool,
 }
 
 impl AuthorityRewriter {
+    /// Returns true once, when the first request of the connection was rewritten.
+    pub fn take_first_rewrite(&mut self) -> bool {
+        self.frames.has_rewritten() && !mem::replace(&mut self.is_counted, true)
+    }
+
     /// Reads from `stream` into `buf`, with the authorities rewritten. Pass the same stream each
     /// time.
     ///
