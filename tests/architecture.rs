@@ -46,6 +46,7 @@ const PROVIDER: Tree = Tree {
                 "adapters::atomic_file",
                 "adapters::connections",
                 "adapters::rfc3339",
+                "adapters::system::bounded_file",
             ],
             Crates::Any,
         ),

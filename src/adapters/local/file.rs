@@ -3,20 +3,23 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    fs::{self, File, Metadata, OpenOptions},
-    io::{self, Read},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
     path::Path,
 };
 
 use aws_lc_rs::rand;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use rustix::fs::{FlockOperation, OFlags};
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::{
-    adapters::atomic_file,
+    adapters::{
+        atomic_file,
+        system::bounded_file::{self, Kinds, ReadError},
+    },
     domain::{
         error::{Code, KmsError},
         key::KekVersion,
@@ -33,6 +36,9 @@ const FORMAT: u32 = 1;
 /// Most versions in one file, and most bytes of one file.
 const VERSIONS_MAX: usize = 1_000;
 const FILE_MAX: u64 = 262_144;
+
+const CHECK_FILE: &str =
+    "check --local-key-file, and that the uid of this process owns the file and its directory";
 
 /// One version of the key.
 #[derive(Clone)]
@@ -71,21 +77,15 @@ impl KeyFile {
     /// Returns [`Code::KeyMissing`] when there is no file. Returns [`Code::KeyUnusable`] when other
     /// users can read it, when it is malformed or not a plain file, and when it cannot be read.
     pub fn load(path: &Path) -> Result<Self, KmsError> {
-        let unreachable = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => missing(path),
-            _ => cannot("read", path, &error),
-        };
-        // Checks before opening: opening a device can have effects, and opening a pipe waits for a
-        // writer.
-        require_plain(path, &fs::metadata(path).map_err(unreachable)?)?;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed())
-            .open(path)
-            .map_err(unreachable)?;
-        // Checks again: the path may lead to another file by now.
-        let metadata = file.metadata().map_err(|error| cannot("read", path, &error))?;
-        require_plain(path, &metadata)?;
+        let read = bounded_file::read_with_metadata(path, FILE_MAX, Kinds::Plain);
+        let (text, metadata) = read.map_err(|error| match error {
+            ReadError::Missing(_) => missing(path),
+            ReadError::Unreadable(problem) => KmsError::new(
+                Code::KeyUnusable,
+                format!("the key file {} {problem}", path.display()),
+                CHECK_FILE,
+            ),
+        })?;
         if metadata.mode() & 0o077 != 0 {
             return Err(KmsError::new(
                 Code::KeyUnusable,
@@ -93,12 +93,7 @@ impl KeyFile {
                 "set its mode to 0600, and rotate the key if another user may have read it",
             ));
         }
-        let mut text = Zeroizing::new(Vec::with_capacity(8_192));
-        Read::by_ref(&mut file)
-            .take(FILE_MAX + 1)
-            .read_to_end(&mut text)
-            .map_err(|error| cannot("read", path, &error))?;
-        Self::parse(&text).ok_or_else(|| {
+        Self::parse(text.expose()).ok_or_else(|| {
             KmsError::new(
                 Code::KeyUnusable,
                 format!("the key file {} is malformed", path.display()),
@@ -247,17 +242,6 @@ fn fill(bytes: &mut [u8]) -> Result<(), KmsError> {
     })
 }
 
-fn require_plain(path: &Path, found: &Metadata) -> Result<(), KmsError> {
-    if found.is_file() {
-        return Ok(());
-    }
-    Err(KmsError::new(
-        Code::KeyUnusable,
-        format!("the key file {} is not a plain file", path.display()),
-        "check --local-key-file: a directory, pipe, socket or device cannot hold the key",
-    ))
-}
-
 fn missing(path: &Path) -> KmsError {
     KmsError::new(
         Code::KeyMissing,
@@ -270,7 +254,7 @@ fn cannot(what: &str, path: &Path, error: &io::Error) -> KmsError {
     KmsError::new(
         Code::KeyUnusable,
         format!("cannot {what} {}: {error}", path.display()),
-        "check --local-key-file, and that the uid of this process owns the file and its directory",
+        CHECK_FILE,
     )
 }
 
@@ -317,7 +301,7 @@ mod tests {
         for path in [path.as_path(), directory.path(), Path::new("/dev/zero")] {
             let error = KeyFile::load(path).unwrap_err();
             assert_eq!(error.code(), Code::KeyUnusable, "{error}");
-            assert!(error.cause().ends_with("is not a plain file"), "{error}");
+            assert!(error.cause().ends_with(", not a plain file"), "{error}");
         }
     }
 

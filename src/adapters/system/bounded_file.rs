@@ -1,13 +1,14 @@
 //! Reads a file that an operator names, with bounds on size and time, into memory that is wiped.
 //!
 //! Opens only plain files: opening a device can have effects, and a pipe gives its content once.
-//! The configuration may come through a pipe, because it is read once.
+//! The configuration may come through a pipe, because it is read once. Does not follow a symbolic
+//! link that another user may have put in the way.
 
 use std::{
     fs::{self, File, Metadata, OpenOptions},
     io::{self, Read as _},
-    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
-    path::Path,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -36,6 +37,34 @@ pub enum Kinds {
     Plain,
     /// A plain file or a pipe, for example from process substitution.
     PlainOrPipe,
+    /// A plain file that belongs to the user of this process, is readable only by this user, and is
+    /// not behind a symbolic link.
+    OwnerOnly,
+}
+
+/// Why a file cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadError {
+    /// There is no file, in words that follow its path.
+    Missing(String),
+    /// Any other reason, in words that follow its path.
+    Unreadable(String),
+}
+
+impl ReadError {
+    /// Returns the words that follow the path of the file.
+    #[must_use]
+    pub fn into_text(self) -> String {
+        match self {
+            Self::Missing(text) | Self::Unreadable(text) => text,
+        }
+    }
+}
+
+impl From<String> for ReadError {
+    fn from(text: String) -> Self {
+        Self::Unreadable(text)
+    }
 }
 
 /// Reads at most `most` bytes from `path` within [`READ_TIMEOUT`]. Uses a thread of its own,
@@ -45,21 +74,35 @@ pub enum Kinds {
 /// # Errors
 /// Returns why it cannot be read, in words that follow its path.
 pub fn read_in_time(path: &Path, most: u64, kinds: Kinds) -> Result<Plaintext, String> {
-    let path = path.to_owned();
-    in_time(READ_TIMEOUT, move |until| read(&path, most, kinds, until))
+    read_with_metadata(path, most, kinds).map(|(bytes, _)| bytes).map_err(ReadError::into_text)
 }
 
-fn in_time(
+/// Reads like [`read_in_time`]. Returns the metadata of the file that was read too.
+///
+/// # Errors
+/// Returns why it cannot be read.
+pub fn read_with_metadata(
+    path: &Path,
+    most: u64,
+    kinds: Kinds,
+) -> Result<(Plaintext, Metadata), ReadError> {
+    let path = path.to_owned();
+    in_time(READ_TIMEOUT, move |until| read_file(&path, most, kinds, until))
+}
+
+fn in_time<T: Send + 'static>(
     limit: Duration,
-    work: impl FnOnce(Instant) -> Result<Plaintext, String> + Send + 'static,
-) -> Result<Plaintext, String> {
+    work: impl FnOnce(Instant) -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, ReadError> {
     let (done, result) = mpsc::sync_channel(1);
     thread::Builder::new()
         .name("file".to_owned())
         .spawn(move || drop(done.send(work(deadline_after(limit)))))
         .map_err(|error| cannot(&error))?;
     // The work ends by itself a little earlier, if it can.
-    result.recv_timeout(limit + limit / 10).unwrap_or_else(|_late| Err(READ_TIMED_OUT.to_owned()))
+    result
+        .recv_timeout(limit + limit / 10)
+        .unwrap_or_else(|_late| Err(READ_TIMED_OUT.to_owned().into()))
 }
 
 /// Reads at most `most` bytes from `path`. Stops at `until` if the file is a pipe or another file
@@ -73,9 +116,20 @@ pub(super) fn read(
     kinds: Kinds,
     until: Instant,
 ) -> Result<Plaintext, String> {
-    let found = fs::metadata(path).map_err(|error| unreachable_path(path, &error))?;
-    suits(&found, most, kinds)?;
-    let flags = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    read_file(path, most, kinds, until).map(|(bytes, _)| bytes).map_err(ReadError::into_text)
+}
+
+fn read_file(
+    path: &Path,
+    most: u64,
+    kinds: Kinds,
+    until: Instant,
+) -> Result<(Plaintext, Metadata), ReadError> {
+    refuse_planted_link(path)?;
+    let follow = if kinds == Kinds::OwnerOnly { fs::symlink_metadata } else { fs::metadata };
+    suits(&follow(path).map_err(|error| unreachable_path(path, &error))?, most, kinds)?;
+    let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    flags.set(OFlags::NOFOLLOW, kinds == Kinds::OwnerOnly);
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(flags.bits().cast_signed())
@@ -85,7 +139,33 @@ pub(super) fn read(
     let found = file.metadata().map_err(|error| cannot(&error))?;
     suits(&found, most, kinds)?;
     let bytes = drained(file, found.len().min(most), most, until)?;
-    Ok(bytes)
+    Ok((bytes, found))
+}
+
+/// Refuses a path that leads through a symbolic link of another user, in a directory that every
+/// user may write to: the link may lead to a secret that was not meant. This is the rule of the
+/// kernel's `fs.protected_symlinks`, which is not on everywhere.
+fn refuse_planted_link(path: &Path) -> Result<(), String> {
+    let mut way = PathBuf::new();
+    for component in path.components() {
+        let directory = if way.as_os_str().is_empty() { PathBuf::from(".") } else { way.clone() };
+        way.push(component);
+        // The open reports what cannot be read here.
+        let Ok(link) = fs::symlink_metadata(&way) else { return Ok(()) };
+        let Ok(directory) = fs::metadata(directory) else { return Ok(()) };
+        let may_be_planted = link.is_symlink()
+            && directory.mode() & 0o002 != 0
+            && ![directory.uid(), rustix::process::geteuid().as_raw()].contains(&link.uid());
+        if may_be_planted {
+            return Err(format!(
+                "leads through the symbolic link {} of uid {} in a directory that every user may \
+                 write to; put the file into a directory of its own",
+                way.display(),
+                link.uid()
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Reads to the end of `file`. Expects about `expected` bytes and allows at most `most`.
@@ -165,29 +245,43 @@ fn suits(found: &Metadata, most: u64, kinds: Kinds) -> Result<(), String> {
         "block device"
     } else if kind.is_socket() {
         "socket"
+    } else if kind.is_symlink() {
+        "symbolic link"
     } else if !kind.is_file() {
         "special file"
     } else if found.len() > most {
         return Err(format!("is larger than {most} bytes"));
+    } else if kinds == Kinds::OwnerOnly && !is_private(found) {
+        let uid = rustix::process::geteuid().as_raw();
+        return Err(format!("must be a plain file of uid {uid} and mode 0600; remove it"));
     } else {
         return Ok(());
     };
     Err(format!("is a {kind}, not a plain file"))
 }
 
+fn is_private(found: &Metadata) -> bool {
+    let others = found.mode() & 0o077;
+    found.uid() == rustix::process::geteuid().as_raw() && others == 0
+}
+
 /// Returns why the file at `path` cannot be opened.
-fn unreachable_path(path: &Path, error: &io::Error) -> String {
+fn unreachable_path(path: &Path, error: &io::Error) -> ReadError {
     let is_link = || fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
     if error.kind() == io::ErrorKind::NotFound && is_link() {
-        return "is a symbolic link whose target does not exist".to_owned();
+        return ReadError::Missing("is a symbolic link whose target does not exist".to_owned());
+    }
+    if error.kind() == io::ErrorKind::NotFound {
+        return ReadError::Missing(cannot(error));
     }
     if let Some(refusal) = sandbox::refusal(path, Access::READ_OK, error) {
-        return refusal.to_owned();
+        return refusal.to_owned().into();
     }
     if error.kind() == io::ErrorKind::PermissionDenied {
-        return format!("cannot be read by uid {}: {error}", rustix::process::geteuid().as_raw());
+        let uid = rustix::process::geteuid().as_raw();
+        return format!("cannot be read by uid {uid}: {error}").into();
     }
-    cannot(error)
+    cannot(error).into()
 }
 
 fn cannot(error: &io::Error) -> String {
@@ -197,7 +291,14 @@ fn cannot(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use std::{
-        io::Write as _, os::fd::AsRawFd as _, os::unix::fs::symlink, os::unix::net::UnixListener,
+        io::Write as _,
+        os::{
+            fd::AsRawFd as _,
+            unix::{
+                fs::{PermissionsExt as _, lchown, symlink},
+                net::UnixListener,
+            },
+        },
     };
 
     use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -259,6 +360,37 @@ mod tests {
         }
     }
 
+    /// Another user's link may lead to a secret that was not meant.
+    #[test]
+    fn follows_no_link_of_another_user_in_a_shared_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("secret"), "x").unwrap();
+        symlink(at("secret"), at("link")).unwrap();
+        symlink(".", at("way")).unwrap();
+        let mode = |mode| {
+            fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        for path in [at("link"), at("way/secret")] {
+            mode(0o755);
+            assert!(at_once(&path, Kinds::Plain).is_ok(), "{}", path.display());
+            mode(0o1777);
+            assert!(at_once(&path, Kinds::Plain).is_ok(), "our own: {}", path.display());
+        }
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("NOT RUN: a link of another uid, because only root can make one");
+            return;
+        }
+        for (path, link) in [(at("link"), at("link")), (at("way/secret"), at("way"))] {
+            lchown(&link, Some(65_534), None).unwrap();
+            let problem = at_once(&path, Kinds::Plain).unwrap_err();
+            assert!(problem.contains(&format!("{} of uid 65534", link.display())), "{problem}");
+            mode(0o755);
+            assert!(at_once(&path, Kinds::Plain).is_ok(), "{}", path.display());
+            mode(0o1777);
+        }
+    }
+
     #[test]
     fn reads_a_pipe_to_its_end_if_pipes_are_allowed() {
         let (reader, mut writer) = io::pipe().unwrap();
@@ -285,11 +417,11 @@ mod tests {
     #[test]
     fn gives_up_on_a_file_system_that_never_answers() {
         let (release, held) = mpsc::channel::<()>();
-        let read = in_time(Duration::from_millis(20), move |_until| {
+        let read: Result<(), _> = in_time(Duration::from_millis(20), move |_until| {
             held.recv().unwrap_or_default();
-            Err("too late".to_owned())
+            Err("too late".to_owned().into())
         });
-        assert_eq!(read.unwrap_err(), READ_TIMED_OUT);
+        assert_eq!(read.unwrap_err().into_text(), READ_TIMED_OUT);
         drop(release);
     }
 }

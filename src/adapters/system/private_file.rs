@@ -1,22 +1,16 @@
 //! Stores a secret in a file that only the user of this process may read. Replaces the file in one
 //! step.
 
-use std::{
-    fs::OpenOptions,
-    io::{self, Read as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use rustix::{
-    fs::{Access, FsWord, OFlags, statfs},
-    io::Errno,
-};
+use rustix::fs::{Access, FsWord, statfs};
 use tokio::task::spawn_blocking;
-use zeroize::Zeroizing;
 
-use super::sandbox;
+use super::{
+    bounded_file::{self, Kinds, ReadError},
+    sandbox,
+};
 use crate::{adapters::atomic_file, domain::secret::Secret, ports::file::PrivateFile};
 
 /// The largest file that is read, in bytes.
@@ -47,34 +41,14 @@ pub fn is_in_memory(path: &Path) -> bool {
         .is_some_and(|directory| statfs(directory).is_ok_and(|found| found.f_type == TMPFS))
 }
 
-/// Reads the file. Opens it once and checks the open file, because another file may be at its path
-/// a moment later. Does not follow a symbolic link and does not wait for a pipe.
+/// Reads the file. Returns `None` when there is none.
 fn load(path: &Path) -> Result<Option<Secret>, String> {
-    let cannot = |error: io::Error| format!("cannot be read: {error}");
-    let uid = rustix::process::geteuid().as_raw();
-    let unsafe_file = || format!("must be a plain file of uid {uid} and mode 0600; remove it");
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let flags = i32::try_from(flags.bits()).unwrap_or_default();
-    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => {
-            return Err(unsafe_file());
-        }
-        Err(error) => return Err(cannot(error)),
+    let text = match bounded_file::read_with_metadata(path, SIZE_MAX, Kinds::OwnerOnly) {
+        Ok((bytes, _)) => std::str::from_utf8(bytes.expose()).map(str::to_owned),
+        Err(ReadError::Missing(_)) => return Ok(None),
+        Err(ReadError::Unreadable(problem)) => return Err(problem),
     };
-    let found = file.metadata().map_err(cannot)?;
-    if !found.is_file() || found.uid() != uid || found.mode() & 0o077 != 0 {
-        return Err(unsafe_file());
-    }
-    // Reserves room for the whole text: growth would leave copies of it in memory.
-    let room = usize::try_from(found.len().min(SIZE_MAX)).unwrap_or_default().saturating_add(1);
-    let mut text = Zeroizing::new(String::with_capacity(room));
-    file.take(SIZE_MAX.saturating_add(1)).read_to_string(&mut text).map_err(cannot)?;
-    if u64::try_from(text.len()).is_ok_and(|length| length > SIZE_MAX) {
-        return Err("is too large; remove it".to_owned());
-    }
-    Ok(Some(Secret::new(std::mem::take(&mut text))))
+    text.map(|text| Some(Secret::new(text))).map_err(|_source| "is not text; remove it".to_owned())
 }
 
 fn store(path: &Path, text: &Secret) -> Result<(), String> {
@@ -116,7 +90,7 @@ impl PrivateFile for OwnerOnlyFile {
 mod tests {
     use std::{
         fs,
-        os::unix::fs::{PermissionsExt as _, symlink},
+        os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
     };
 
     use futures_util::FutureExt as _;
@@ -150,7 +124,7 @@ mod tests {
         assert!(directory_itself.contains("plain file"), "{directory_itself}");
         let large = directory.path().join("large");
         store(&large, &Secret::new("x".repeat(65_537))).unwrap();
-        assert!(load(&large).unwrap_err().contains("too large"));
+        assert!(load(&large).unwrap_err().contains("is larger than 65536 bytes"));
     }
 
     #[test]
