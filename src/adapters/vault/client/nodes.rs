@@ -24,17 +24,9 @@ use crate::{
 /// lags for milliseconds.
 const STALE_AFTER: Duration = Duration::from_mins(1);
 
-/// The least time between two reads at all endpoints. It is below the time between two reads of the
-/// observer, so that an Encrypt that confirms its wrap adds no requests to the other endpoints.
-const SECONDARIES_EVERY: Duration = Duration::from_secs(5);
-
-/// Tells that an endpoint shows an older key version than others.
-#[derive(Clone, Copy, Debug)]
-struct Behind {
-    since: Monotonic,
-    /// The newest version that another endpoint showed.
-    newest: KekVersion,
-}
+/// How long the result of a search that found no active node counts. An election may end at any
+/// time.
+const NONE_ACTIVE_FOR: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 struct Node {
@@ -45,8 +37,8 @@ struct Node {
     breaker: Breaker,
     /// The last failure that was the endpoint's own fault. Removed by the next success.
     error: Option<KmsError>,
-    /// Set while the endpoint returns an older key version than other endpoints.
-    behind: Option<Behind>,
+    /// Since when the endpoint has returned an older key version than other endpoints.
+    behind_since: Option<Monotonic>,
     /// The error that says that the endpoint is stale, set after [`STALE_AFTER`].
     stale: Option<KmsError>,
 }
@@ -114,8 +106,8 @@ pub(super) struct Nodes {
     ours: Option<String>,
     /// The logins that were refused while our cluster was not known.
     refused: RefusedLogins,
-    /// When the last read was sent to all endpoints.
-    secondaries_read: Option<Monotonic>,
+    /// When a search last found no active node.
+    none_active: Option<Monotonic>,
     changes: Vec<NodeChange>,
 }
 
@@ -127,7 +119,7 @@ impl Nodes {
             cluster: None,
             breaker: Breaker::default(),
             error: None,
-            behind: None,
+            behind_since: None,
             stale: None,
         };
         let all = addresses.into_iter().map(node).collect();
@@ -136,7 +128,7 @@ impl Nodes {
             preferred: 0,
             ours: None,
             refused: RefusedLogins::default(),
-            secondaries_read: None,
+            none_active: None,
             changes: Vec::new(),
         }
     }
@@ -192,19 +184,28 @@ impl Nodes {
 
     /// Returns the endpoints after the first one that serves. Leaves out endpoints whose breaker is
     /// not closed, because the caller waits for all answers. Returns none while our cluster is not
-    /// known, because answers of two clusters must not be compared, and none within
-    /// [`SECONDARIES_EVERY`] after the last time.
-    pub(super) fn secondaries_to_read(&mut self, now: Monotonic) -> Vec<usize> {
-        let read_just_now =
-            self.secondaries_read.is_some_and(|last| now.since(last) < SECONDARIES_EVERY);
-        if self.ours.is_none() || read_just_now {
+    /// known, because answers of two clusters must not be compared.
+    pub(super) fn healthy_secondaries(&self, now: Monotonic) -> Vec<usize> {
+        if self.ours.is_none() {
             return Vec::new();
         }
-        self.secondaries_read = Some(now);
         let closed = |index: &usize| {
             self.all.get(*index).is_some_and(|n| n.breaker.state() == BreakerState::Closed)
         };
         self.serving(now).skip(1).filter(closed).collect()
+    }
+
+    /// Returns whether to search for the active node now: not within [`NONE_ACTIVE_FOR`] after a
+    /// search that found none. Behind a load balancer no search finds one, and a login of several
+    /// requests must not wait for each.
+    pub(super) fn may_search_active(&self, now: Monotonic) -> bool {
+        self.all.len() > 1
+            && self.none_active.is_none_or(|since| now.since(since) >= NONE_ACTIVE_FOR)
+    }
+
+    /// Records that a search ended at `now` and found no active node.
+    pub(super) const fn found_none_active(&mut self, now: Monotonic) {
+        self.none_active = Some(now);
     }
 
     /// Returns the number of endpoints that serve now, without `index` and those in `avoided`.
@@ -392,17 +393,14 @@ impl Nodes {
 
     fn compare(&mut self, index: usize, latest: KekVersion, newest: KekVersion, now: Monotonic) {
         let Some(node) = self.all.get_mut(index) else { return };
-        // A read of this endpoint alone has no other version to compare with than the one before.
-        let newest = node.behind.map_or(newest, |behind| behind.newest.max(newest));
         if latest == newest {
-            node.behind = None;
+            node.behind_since = None;
             if node.stale.take().is_some() {
                 self.changes.push(NodeChange::Stale(index, None));
             }
             return;
         }
-        let since = node.behind.map_or(now, |behind| behind.since);
-        node.behind = Some(Behind { since, newest });
+        let since = *node.behind_since.get_or_insert(now);
         if node.stale.is_some() || now.since(since) < STALE_AFTER {
             return;
         }

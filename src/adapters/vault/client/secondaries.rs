@@ -1,6 +1,5 @@
-//! Sends a read to all healthy endpoints at once, a few seconds after the last time at the earliest.
-//! A stale node then cannot hide a newer key version, and its old version does not look like a
-//! rollback.
+//! Sends a read to all healthy endpoints at once. A stale node then cannot hide a newer key
+//! version, and its old version does not look like a rollback.
 
 use std::{future::Future, pin::pin, time::Duration};
 
@@ -22,8 +21,8 @@ const LATE_ANSWER_WAIT: Duration = Duration::from_millis(100);
 
 impl VaultClient {
     /// Waits for `first`, and at the same time sends `request` once to every other healthy
-    /// endpoint, if the last such read is some seconds old. Returns the result of `first` and the
-    /// other answers that arrived in time, in no particular order.
+    /// endpoint. Returns the result of `first` and the other answers that arrived in time, in no
+    /// particular order.
     pub(in crate::adapters::vault) async fn with_secondaries<T: Expected + Send, R>(
         &self,
         first: impl Future<Output = R>,
@@ -31,7 +30,7 @@ impl VaultClient {
         policy: CallPolicy,
     ) -> (R, Vec<Answer<T>>) {
         let now = self.clock.now();
-        let others = self.nodes(|nodes| nodes.secondaries_to_read(now));
+        let others = self.nodes(|nodes| nodes.healthy_secondaries(now));
         let request = &request;
         let asked = others.into_iter().map(|endpoint| async move {
             self.attempt::<T>(Attempt::alone(endpoint), request, policy).await
