@@ -164,6 +164,9 @@ impl Fault {
             // intended.
             Self::TokensRevoked => Duration::from_secs(30),
             Self::Rotated => Duration::from_secs(20),
+            // Each plugin tries each new secret ID once, and five refusals in a row lock the role:
+            // between two refused ones, one must be granted.
+            Self::SecretIdDestroyed => Duration::from_secs(30),
             _ => Duration::ZERO,
         }
     }
@@ -240,7 +243,11 @@ impl Fault {
                 replace_secret_id(cluster, files);
             }
             Self::FileAway => replace_secret_id(cluster, files),
-            Self::SecretIdReplaced => cluster.state().auth.keep_newest_secret_id(),
+            Self::SecretIdReplaced => {
+                let auth = &mut cluster.state().auth;
+                let first = auth.shared.clone();
+                auth.destroy_secret_ids_before(&first);
+            }
             Self::Proxied(..) => self.set_proxy(cluster, false),
             _ => self.end_at_all(cluster),
         }
@@ -271,8 +278,17 @@ impl Fault {
     }
 }
 
-/// An operator writes a new secret ID into all files.
+/// An operator writes a new secret ID into all files, or a wrapping token of it into each.
 pub fn replace_secret_id(cluster: &Cluster, files: &[Arc<CredentialFile>]) {
-    let secret_id = cluster.state().auth.issue_secret_id();
-    files.iter().for_each(|file| file.write(Some(secret_id.clone())));
+    let auth = &mut cluster.state().auth;
+    let secret_id = auth.issue_secret_id();
+    auth.shared.clone_from(&secret_id);
+    files.iter().for_each(|file| file.write(Some(auth.delivered(&secret_id))));
+}
+
+/// An operator writes a wrapping token of another secret ID into one file.
+pub fn wrap_again(cluster: &Cluster, file: &CredentialFile) {
+    let auth = &mut cluster.state().auth;
+    let secret_id = auth.issue_secret_id();
+    file.write(Some(auth.delivered(&secret_id)));
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use vault_kube_kms::{adapters::vault::vocabulary::CLUSTER_FOREIGN, domain::error::Code};
+use vault_kube_kms::{
+    adapters::vault::vocabulary::{CLUSTER_FOREIGN, WRAPPING_TOKEN_USED},
+    domain::error::Code,
+};
 
 use super::model::NODES;
 
@@ -51,6 +54,8 @@ pub const NO_LOGIN_STORM: Violation =
     rule("logins are rare", "each one writes a lease and may use up a secret ID");
 pub const REFUSED_PAIR_RESTS: Violation =
     rule("a refused pair is left alone", "five refusals lock the role for every node");
+pub const NO_FALSE_ALARM: Violation =
+    rule("an alarm of theft means a theft", "an operator would revoke what nobody has stolen");
 pub const NO_LOCKOUT: Violation =
     rule("the role is never locked", "a lock keeps out the good credential too, for 15 minutes");
 pub const FEW_IN_FLIGHT: Violation =
@@ -63,7 +68,7 @@ pub const NOTHING_LEFT: Violation =
     rule("nothing is left behind", "what leaks in minutes ends the process in weeks");
 
 /// All rules.
-pub const ALL: [&Violation; 22] = [
+pub const ALL: [&Violation; 23] = [
     &NO_WRONG_PLAINTEXT,
     &NO_PANIC,
     &TASKS_LAST,
@@ -81,6 +86,7 @@ pub const ALL: [&Violation; 22] = [
     &FEW_REQUESTS,
     &NO_LOGIN_STORM,
     &REFUSED_PAIR_RESTS,
+    &NO_FALSE_ALARM,
     &NO_LOCKOUT,
     &FEW_IN_FLIGHT,
     &FEW_CONNECTIONS,
@@ -157,6 +163,7 @@ pub fn is_of_an_outage(code: Code) -> bool {
         || matches!(
             code,
             CLUSTER_FOREIGN
+                | WRAPPING_TOKEN_USED
                 | Code::KeyIdUnknown
                 | Code::KeyMissing
                 | Code::LoginRefused

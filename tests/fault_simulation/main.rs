@@ -39,7 +39,7 @@ use simulation::{Report, Severity, run, run_from_start, run_script};
 const SEEDS: u64 = 32;
 
 /// The events that all seeds together must have, named as in `telemetry`.
-const EVERYTHING: [&str; 23] = [
+const EVERYTHING: [&str; 26] = [
     "batched",
     "breaker opened",
     "coalesced",
@@ -63,6 +63,9 @@ const EVERYTHING: [&str; 23] = [
     "told of as stale",
     "unavailable",
     "unsent",
+    "wrapping looked up",
+    "wrapping lost",
+    "wrapping used up",
 ];
 
 #[test]
@@ -195,7 +198,7 @@ fn each_planted_fault_breaks_its_rule() {
     let forged = Page { caught: Caught::All, status: 403, body: Body::Forged };
     let unreachable = Fault::AllMeet(Condition::Unreachable);
     let outage: &[_] = &[(unreachable, seconds(90))];
-    let planted: [Planting<'_>; 22] = [
+    let planted: [Planting<'_>; 23] = [
         (&NO_WRONG_PLAINTEXT, Severity { lies: true, ..Severity::default() }, &[]),
         (&NO_PANIC, plant(Plant::Panic), &[]),
         (&TASKS_LAST, plant(Plant::EndedTask), &[]),
@@ -221,6 +224,7 @@ fn each_planted_fault_breaks_its_rule() {
             plant(Plant::ForgottenRefusal),
             &[(Fault::SecretIdDestroyed, seconds(600))],
         ),
+        (&NO_FALSE_ALARM, plant(Plant::StolenToken), &[]),
         (&NO_LOCKOUT, Severity { lockout_failures: Some(1), ..Severity::default() }, &[]),
         (&FEW_IN_FLIGHT, plant(Plant::ManyLanes), &[]),
         (&FEW_CONNECTIONS, plant(Plant::ManyConnections), &[]),

@@ -43,6 +43,8 @@ pub enum Plant {
     Leak,
     /// The secret ID changes again and again.
     ChangingSecretId,
+    /// Another process uses the wrapping tokens first.
+    StolenToken,
     /// A process that knows nothing of an earlier refusal.
     ForgottenRefusal,
     /// A name is resolved once and never again.

@@ -25,6 +25,7 @@ use vault_kube_kms::{
             session::VaultSession,
             tls::{Identity, TlsSettings, Trust},
             transit::{TransitKek, TransitSettings},
+            vocabulary::WRAPPING_TOKEN_USED,
         },
     },
     domain::{
@@ -46,6 +47,7 @@ pub struct Plugin {
     pub index: usize,
     pub service: Arc<Planted>,
     client: Arc<VaultClient>,
+    session: Arc<VaultSession>,
     pub clock: Arc<dyn Clock>,
     pub file: Arc<CredentialFile>,
     pub ledger: Arc<Ledger>,
@@ -76,7 +78,8 @@ impl Plugin {
             identity: &|agent| unreachable!("{agent:?} is not configured"),
             unwraps: true,
         };
-        let login = login_settings().open(client.clone(), clock.clone(), &files);
+        let is_wrapped = network.cluster.state().auth.wraps;
+        let login = login_settings(is_wrapped).open(client.clone(), clock.clone(), &files);
         let session = VaultSession::new(login, clock.clone(), telemetry.clone());
         let session = Arc::new(session);
         let identity = KeyIdentity::new(transit_settings().lineage(), 0);
@@ -93,7 +96,8 @@ impl Plugin {
         let (policy, grace) = (OutagePolicy::StopWrites, Duration::from_secs(30));
         let watch = Arc::new(KeyWatch::new(ports, ring, policy, grace));
         let mut background = JoinSet::new();
-        background.spawn(async move { session.run().await });
+        let run = session.clone();
+        background.spawn(async move { run.run().await });
         let checked = client.clone();
         background.spawn(async move { checked.run_health_checks().await });
         background.spawn(Observer::new(watch.clone()).run());
@@ -102,12 +106,18 @@ impl Plugin {
         }
         let service = Arc::new(Planted::new(KeyService::new(watch, false), plant));
         let background = Mutex::new(background);
-        Self { index, service, client, clock, file, ledger, network, background }
+        Self { index, service, client, session, clock, file, ledger, network, background }
     }
 
     /// Returns whether a background task has ended.
     pub fn has_lost_a_task(&self) -> bool {
         self.background.lock().unwrap().try_join_next().is_some()
+    }
+
+    /// Returns why the plugin needs a new wrapping token, if it does.
+    pub fn needs_a_wrapping_token(&self) -> Option<String> {
+        let closed = self.session.view().closed?;
+        (closed.code() == WRAPPING_TOKEN_USED).then(|| closed.cause().to_owned())
     }
 
     /// Returns whether the plugin reports a stale node.
@@ -134,7 +144,7 @@ fn server_settings(first: usize) -> ServerSettings {
     }
 }
 
-fn login_settings() -> LoginSettings {
+fn login_settings(is_wrapped: bool) -> LoginSettings {
     LoginSettings {
         mount: MountPath::parse("approle").unwrap(),
         namespace: Namespace::default(),
@@ -142,7 +152,7 @@ fn login_settings() -> LoginSettings {
         method: MethodSettings::AppRole(AppRoleSettings {
             role_id: RoleId::Given(ROLE_ID.to_owned()),
             secret_id_path: Some(PathBuf::from("secret-id")),
-            secret_id_wrapped: false,
+            secret_id_wrapped: is_wrapped,
             secret_id_cache: None,
         }),
         ignored: Vec::new(),

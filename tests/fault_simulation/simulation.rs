@@ -12,8 +12,8 @@ use super::{
     chance::Chance,
     credential_file::CredentialFile,
     fault_log::FaultLog,
-    faults::{Fault, replace_secret_id},
-    invariants::{CONNECTIONS_QUIET, NO_PANIC, NOTHING_LEFT, TASKS_LAST},
+    faults::{Fault, replace_secret_id, wrap_again},
+    invariants::{CONNECTIONS_QUIET, NO_FALSE_ALARM, NO_PANIC, NOTHING_LEFT, TASKS_LAST},
     journal::{Journal, note_panics, take_panics},
     load::{Load, Tally},
     model::{NODES, cluster::Cluster, measures::Peaks, network::Network},
@@ -45,6 +45,9 @@ const TASKS_PER_CONNECTION: usize = 3;
 
 /// The tasks of one plugin: session, observer, idle connections, and short-lived ones.
 const TASKS_PER_PLUGIN: usize = 8;
+
+/// The time for a plugin to notice a new wrapping token and to log in with it.
+const NOTICED: Duration = Duration::from_secs(5);
 
 /// How much rarer calls are in scripts that take hours.
 const SLOWNESS: u32 = 10;
@@ -131,6 +134,8 @@ struct Simulation {
     faults: Vec<(Instant, Fault)>,
     /// Past faults, each with the earliest time of its next begin.
     resting: Vec<(Instant, Fault)>,
+    /// When each plugin got a wrapping token in place of a lost one.
+    wrapped_at: BTreeMap<usize, Instant>,
     leaderless: bool,
     told_of_stale: bool,
 }
@@ -145,6 +150,8 @@ impl Simulation {
             cluster.state().auth.lockout_failures = failures;
         }
         cluster.state().transit.lies = severity.lies;
+        let stolen = severity.plant == Some(Plant::StolenToken);
+        cluster.state().auth.wraps = stolen || severity.plant.is_none() && chance.once_in(3);
         let secret_id = cluster.state().auth.issue_secret_id();
         // At once, or when all nodes know a version.
         let delay = Duration::from_secs(if chance.once_in(2) { 0 } else { 30 });
@@ -154,7 +161,11 @@ impl Simulation {
         }
         let start = |client| {
             let network = Network { cluster: cluster.clone(), client, plant };
-            Arc::new(Plugin::start(network, secret_id.clone(), chance.next(), delay))
+            let text = cluster.state().auth.delivered(&secret_id);
+            if stolen {
+                cluster.state().auth.unwrap(&text);
+            }
+            Arc::new(Plugin::start(network, text, chance.next(), delay))
         };
         let plugins: Vec<_> = (0..PLUGINS).map(start).collect();
         let recovery = severity.recovery.unwrap_or(Fault::Slow.recovery());
@@ -166,6 +177,7 @@ impl Simulation {
             secret_id,
             faults: Vec::new(),
             resting: Vec::new(),
+            wrapped_at: BTreeMap::new(),
             leaderless: false,
             told_of_stale: false,
             chance,
@@ -233,6 +245,7 @@ impl Simulation {
             self.end_due(Instant::now());
             self.tend_plants();
             self.watch_tasks();
+            self.tend_wrapping_tokens();
             if trouble && self.chance.once_in(RARITY) {
                 self.begin_one();
             }
@@ -247,6 +260,26 @@ impl Simulation {
         }
         for plugin in self.plugins.iter().filter(|plugin| plugin.has_lost_a_task()) {
             self.journal.violated(&TASKS_LAST, format_args!("plugin {}", plugin.index));
+        }
+    }
+
+    /// An operator writes a new wrapping token for a plugin that has lost the answer to its unwrap.
+    fn tend_wrapping_tokens(&mut self) {
+        for plugin in &self.plugins {
+            let Some(why) = plugin.needs_a_wrapping_token() else { continue };
+            let index = plugin.index;
+            if self.wrapped_at.get(&index).is_some_and(|at| at.elapsed() < NOTICED) {
+                continue;
+            }
+            self.wrapped_at.insert(index, Instant::now());
+            self.journal.say(format_args!("plugin {index} gets a new wrapping token: {why}"));
+            if !why.contains("the answer was lost") {
+                self.journal.violated(&NO_FALSE_ALARM, format_args!("plugin {index}: {why}"));
+            }
+            self.cluster.state().meet("wrapping lost");
+            self.fault_log.fault_begins();
+            wrap_again(&self.cluster, &plugin.file);
+            self.fault_log.fault_ends(self.recovery(Fault::Slow));
         }
     }
 

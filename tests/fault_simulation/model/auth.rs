@@ -16,6 +16,9 @@ const LOCKOUT: Duration = Duration::from_mins(15);
 
 pub const ROLE_ID: &str = "role-of-the-model";
 
+/// The refusal of a wrapping token.
+pub const USED: &str = "wrapping token is not valid or does not exist";
+
 struct Token {
     expires: Instant,
     ends: Instant,
@@ -33,6 +36,12 @@ pub struct Auth {
     /// The number of refused logins that locks the role.
     pub lockout_failures: u32,
     secret_ids: BTreeSet<String>,
+    /// The secret ID that was written into all files last.
+    pub shared: String,
+    /// Whether operators hand over secret IDs wrapped.
+    pub wraps: bool,
+    /// The secret ID of each wrapping token that was not used.
+    wrapped: BTreeMap<String, String>,
     tokens: BTreeMap<String, Token>,
     issued: u64,
     failures: u32,
@@ -51,6 +60,9 @@ impl Auth {
             names_dead_tokens: false,
             lockout_failures: LOCKOUT_FAILURES,
             secret_ids: BTreeSet::new(),
+            shared: String::new(),
+            wraps: false,
+            wrapped: BTreeMap::new(),
             tokens: BTreeMap::new(),
             issued: 0,
             failures: 0,
@@ -67,14 +79,39 @@ impl Auth {
         secret_id
     }
 
+    /// Returns the content of a file through which an operator hands over `secret_id`.
+    pub fn delivered(&mut self, secret_id: &str) -> String {
+        if !self.wraps {
+            return secret_id.to_owned();
+        }
+        self.issued += 1;
+        let token = format!("s.wrapping-canary-{:04}", self.issued);
+        self.wrapped.insert(token.clone(), secret_id.to_owned());
+        token
+    }
+
+    pub fn look_up_wrapping(&self, token: &Value) -> Reply {
+        if !self.wrapped.contains_key(token.as_str().unwrap()) {
+            return refusal(400, USED);
+        }
+        (200, json!({"data": {"creation_path": "auth/approle/role/x/secret-id"}}))
+    }
+
+    /// Uses up a wrapping token.
+    pub fn unwrap(&mut self, token: &str) -> Reply {
+        match self.wrapped.remove(token) {
+            Some(secret_id) => (200, json!({"data": {"secret_id": secret_id, "secret_id_ttl": 0}})),
+            None => refusal(400, USED),
+        }
+    }
+
     pub fn destroy_secret_ids(&mut self) {
         self.secret_ids.clear();
     }
 
-    /// Destroys all secret IDs except the newest one.
-    pub fn keep_newest_secret_id(&mut self) {
-        let newest = self.secret_ids.pop_last();
-        self.secret_ids = newest.into_iter().collect();
+    /// Destroys all secret IDs that were issued before `first`.
+    pub fn destroy_secret_ids_before(&mut self, first: &str) {
+        self.secret_ids = self.secret_ids.split_off(first);
     }
 
     pub fn revoke_all(&mut self) {

@@ -48,6 +48,8 @@ struct Client {
     missing: Option<(u32, Instant)>,
     /// The time of the last granted request for the key.
     granted: Option<Instant>,
+    /// The time of the first granted request for the key since the last refusal.
+    granted_again: Option<Instant>,
     /// The time of the first granted request for the key. From then on the client knows its
     /// cluster.
     first_granted: Option<Instant>,
@@ -146,7 +148,9 @@ impl Measures {
         let (now, of) = (Instant::now(), self.client(client));
         match (path, status) {
             ("auth/approle/login", 200) => of.logged_in = Some(now),
-            ("auth/approle/login", 400 | 403) => drop(of.said.insert(Code::LoginRefused, now)),
+            ("auth/approle/login" | "sys/wrapping/lookup" | "sys/wrapping/unwrap", 400 | 403) => {
+                of.said.insert(Code::LoginRefused, now);
+            }
             (_, 400) => drop(of.said.insert(Code::CiphertextRejected, now)),
             (_, 403) => drop(of.said.insert(Code::PermissionDenied, now)),
             (path, 404) => {
@@ -159,7 +163,11 @@ impl Measures {
             (_, 200) if path.starts_with("transit/") => of.granted = Some(now),
             _ => (),
         }
+        if [400, 403, 404].contains(&status) {
+            of.granted_again = None;
+        }
         if of.granted == Some(now) {
+            of.granted_again.get_or_insert(now);
             of.first_granted.get_or_insert(now);
             of.missing = None;
         }
@@ -195,7 +203,11 @@ impl Measures {
             let is_over = |granted: Instant| granted > *at && granted.elapsed() > REFUSAL_LASTS;
             match code {
                 Code::LoginRefused => !of.logged_in.is_some_and(is_over),
-                _ => at.elapsed() < REFUSAL_LASTS || of.granted.is_none_or(|it| it < *at),
+                // The refusal of the key is told until the key is read again.
+                _ => {
+                    let lasts = |since: Instant| since.elapsed() < REFUSAL_LASTS;
+                    lasts(*at) || of.granted_again.is_none_or(lasts)
+                }
             }
         })
     }

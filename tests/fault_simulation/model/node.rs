@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     address,
-    auth::ROLE_ID,
+    auth::{ROLE_ID, USED},
     cluster::{Condition, State, Wire},
     network::{Network, Way},
     transit::{Reply, refusal},
@@ -57,7 +57,7 @@ pub async fn respond(network: Network, way: Way, request: Request<Incoming>) -> 
     let latency = network.cluster.state().latency(&mut draw);
     sleep(latency).await;
     network.cluster.met(node, |condition| condition == Condition::Serving).await;
-    let wire = network.cluster.state().wire(&mut draw);
+    let wire = network.cluster.state().wire(&asked.path, &mut draw);
     match wire {
         Wire::Reset => return Err(io::Error::other("reset")),
         Wire::Proxy => return Ok(page(502, "<html><h1>502 Bad Gateway</h1></html>".to_owned())),
@@ -113,7 +113,8 @@ fn note(network: &Network, way: Way, asked: &Asked) {
     let Network { cluster, client, .. } = network;
     let moved = {
         let mut state = cluster.state();
-        let at = state.nodes[way.name].moves_at.filter(|_| state.resolved(way.name) != way.node);
+        let is_former = way.node == way.name && state.resolved(way.name) != way.name;
+        let at = state.nodes[way.name].moves_at.filter(|_| is_former);
         at.map(|at| {
             state.meet("name that moved");
             state.measures.asked_after_move(*client, way.name, at)
@@ -173,9 +174,11 @@ fn answer(network: &Network, way: Way, asked: &Asked, mut draw: Chance) -> (Repl
         return ((status, reply), None);
     }
     if foreign {
-        let login = asked.path == "auth/approle/login";
-        let (status, text) =
-            if login { (400, "invalid role or secret ID") } else { (403, "permission denied") };
+        let (status, text) = match asked.path.as_str() {
+            "auth/approle/login" => (400, "invalid role or secret ID"),
+            "sys/wrapping/lookup" | "sys/wrapping/unwrap" => (400, USED),
+            _ => (403, "permission denied"),
+        };
         return (refusal(status, text), None);
     }
     let server = match state.server_of(node, &asked.path, asked.index, &mut draw) {
@@ -192,6 +195,14 @@ fn answer(network: &Network, way: Way, asked: &Asked, mut draw: Chance) -> (Repl
     }
     if asked.path == "auth/approle/login" {
         return (login(network, &mut state, &asked.body), None);
+    }
+    if asked.path == "sys/wrapping/lookup" {
+        state.meet("wrapping looked up");
+        return (state.auth.look_up_wrapping(&asked.body["token"]), None);
+    }
+    if asked.path == "sys/wrapping/unwrap" {
+        state.meet("wrapping used up");
+        return (state.auth.unwrap(asked.token.as_deref().unwrap()), None);
     }
     if let Err(refused) = state.auth.check(asked.token.as_deref()) {
         return (refused, None);
