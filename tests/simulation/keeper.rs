@@ -18,7 +18,7 @@ use vault_kube_kms::{
     ports::kek::{Kek, Unwrap, Wrapped},
 };
 
-use super::{chance::Chance, executor::Until, told::Told};
+use super::{chance::Chance, executor::Until, plants::Plant, told::Told};
 
 /// The true time of the simulation's start.
 pub const EPOCH_MS: i64 = 1_700_000_000_000;
@@ -66,6 +66,10 @@ pub struct World {
     pub unread: BTreeSet<usize>,
     /// The answers to each node since its start.
     pub told: [Told; 3],
+    /// A planted fault of the program.
+    pub plant: Option<Plant>,
+    /// The first answer to each node, for [`Plant::CachedKey`].
+    first: [Option<KekSnapshot>; 3],
     /// The wakers in the order of their times.
     pub timers: BTreeMap<(u64, u64), Waker>,
     /// The time of each wrap's answer, by its nonce.
@@ -91,6 +95,8 @@ impl World {
             slow: BTreeSet::new(),
             unread: BTreeSet::new(),
             told: Default::default(),
+            plant: None,
+            first: Default::default(),
             timers: BTreeMap::new(),
             wrapped_ms: BTreeMap::new(),
             timers_set: 0,
@@ -179,6 +185,11 @@ pub struct SimulatedKek {
 }
 
 impl SimulatedKek {
+    fn planted_cache(&self) -> Option<KekSnapshot> {
+        let world = self.world.lock().unwrap();
+        (world.plant == Some(Plant::CachedKey)).then(|| world.first[self.node].clone())?
+    }
+
     /// Waits for the time of a message. Fails at the deadline.
     async fn travel(&self, deadline: Monotonic) -> Result<(), KmsError> {
         let (arrives_ms, deadline_ms) = {
@@ -242,6 +253,9 @@ pub fn written_with(ciphertext: &Ciphertext) -> (u32, u64) {
 impl Kek for SimulatedKek {
     async fn describe(&self, deadline: Monotonic) -> Result<KekSnapshot, KmsError> {
         let asked_ms = self.now_ms();
+        if let Some(first) = self.planted_cache() {
+            return Ok(first);
+        }
         self.travel(deadline).await?;
         let snapshot = {
             let (mut world, state) = self.reach(false)?;
@@ -265,6 +279,7 @@ impl Kek for SimulatedKek {
         let mut world = self.world.lock().unwrap();
         let now_ms = world.now_ms;
         world.told[self.node].answer(asked_ms, now_ms, &snapshot);
+        world.first[self.node].get_or_insert_with(|| snapshot.clone());
         Ok(snapshot)
     }
 

@@ -13,6 +13,7 @@ mod control_plane;
 mod executor;
 mod keeper;
 mod node;
+mod plants;
 #[path = "../support/seeds.rs"]
 mod seeds;
 mod told;
@@ -48,6 +49,24 @@ fn detects_a_delay_that_does_not_cover_the_lag() {
         catch_unwind(AssertUnwindSafe(run)).is_err()
     });
     assert!(found, "200 seeds found nothing wrong with a lag of 200 s");
+}
+
+/// Each rule can be broken: a planted fault breaks it, and no other rule first.
+#[test]
+fn each_planted_fault_breaks_its_rule() {
+    let wrong: Vec<_> = plants::ALL
+        .iter()
+        .filter_map(|(plant, rule)| {
+            let broken = (0..20).find_map(|seed| {
+                let run = || ControlPlane::planted(seed, *plant).run();
+                let panic = catch_unwind(AssertUnwindSafe(run)).err()?;
+                Some(panic.downcast::<String>().map_or_else(|_| String::new(), |text| *text))
+            });
+            let is_found = broken.as_ref().is_some_and(|text| text.contains(rule));
+            (!is_found).then(|| format!("{plant:?}: {broken:?}"))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// A failure can be examined only if its seed replays it.

@@ -33,8 +33,10 @@ use vault_kube_kms::{
 };
 
 use super::{
+    control_plane::TROUBLE_MS,
     executor::{Executor, Until},
     keeper::{SimulatedKek, World, nonce_of},
+    plants::{Plant, failure, other_id},
     told::Told,
 };
 
@@ -100,7 +102,9 @@ impl Node {
             telemetry: Arc::new(Silence),
         };
         let identity = KeyIdentity::new(Lineage::of_place("simulated", &["k"]), 0);
-        let ring = KeyRing::new(identity, ROTATION_DELAY, BTreeMap::new());
+        let is_early = index == 2 && world.lock().unwrap().plant == Some(Plant::EarlySwitch);
+        let delay = if is_early { Duration::ZERO } else { ROTATION_DELAY };
+        let ring = KeyRing::new(identity, delay, BTreeMap::new());
         let grace = Duration::from_secs(30);
         let watch = Arc::new(KeyWatch::new(ports, ring, OutagePolicy::StopWrites, grace));
         executor.spawn(index, Observer::new(watch.clone()).run());
@@ -138,11 +142,15 @@ impl Node {
     }
 
     pub fn status(&self) -> Result<StatusAnswer, KmsError> {
-        self.service.status()
+        planted_status(&self.service, &self.world)
     }
 
     pub fn view(&self) -> KeyView {
-        self.watch.view()
+        let mut view = self.watch.view();
+        if self.world.lock().unwrap().plant == Some(Plant::ForgottenVersion) {
+            view.versions.remove(0);
+        }
+        view
     }
 
     pub fn index(&self) -> usize {
@@ -162,8 +170,16 @@ impl Node {
     ) -> impl Future<Output = Result<(StatusAnswer, Option<Encrypted>), KmsError>> + 'static {
         let (service, world, index) = (self.service.clone(), self.world.clone(), self.index);
         async move {
-            let status = service.status()?;
-            if held.as_deref() == Some(status.key_id.as_str()) {
+            let status = planted_status(&service, &world)?;
+            let (plant, now_ms) = {
+                let world = world.lock().unwrap();
+                (world.plant, world.now_ms)
+            };
+            if plant == Some(Plant::FailedPolls) && now_ms > TROUBLE_MS {
+                return Err(failure(Code::Internal));
+            }
+            let is_held = held.as_deref() == Some(status.key_id.as_str());
+            if is_held || plant == Some(Plant::NoEncrypt) {
                 return Ok((status, None));
             }
             let until_ms = {
@@ -172,7 +188,10 @@ impl Node {
             };
             Until { world: world.clone(), until_ms }.await;
             let deadline = soon(&world);
-            let answer = service.encrypt(Plaintext::new(seed.to_vec()), deadline).await?;
+            let mut answer = service.encrypt(Plaintext::new(seed.to_vec()), deadline).await?;
+            if let Some(plant) = plant {
+                answer.key_id = plant.key_id(answer.key_id, now_ms);
+            }
             let world = world.lock().unwrap();
             let wrapped_ms = world.wrapped_ms[&nonce_of(&answer.ciphertext)];
             let asked_ms = world.told[index].asked_ms.unwrap();
@@ -191,8 +210,34 @@ impl Node {
         sealed: Sealed,
     ) -> impl Future<Output = Result<Plaintext, KmsError>> + 'static {
         let (service, world) = (self.service.clone(), self.world.clone());
-        async move { service.decrypt(sealed, soon(&world)).await }
+        async move {
+            let plaintext = service.decrypt(sealed, soon(&world)).await;
+            let plant = world.lock().unwrap().plant;
+            match plant {
+                Some(Plant::WrongPlaintext) => plaintext.map(|_| Plaintext::new(vec![0; 32])),
+                Some(Plant::FailedRead) => Err(failure(Code::Internal)),
+                _ => plaintext,
+            }
+        }
     }
+}
+
+/// Returns the answer of Status, with the planted fault if there is one.
+fn planted_status(service: &KeyService, world: &Mutex<World>) -> Result<StatusAnswer, KmsError> {
+    let mut status = service.status()?;
+    let world = world.lock().unwrap();
+    match world.plant {
+        Some(Plant::OtherKeyId) => status.key_id = other_id(KekVersion::FIRST),
+        Some(Plant::FailedStatus) if world.now_ms > TROUBLE_MS => {
+            return Err(failure(Code::Internal));
+        }
+        Some(Plant::StrictProof) if world.now_ms > 30_000 => {
+            return Err(failure(Code::ProofPending));
+        }
+        Some(plant) => status.key_id = plant.key_id(status.key_id, world.now_ms),
+        None => (),
+    }
+    Ok(status)
 }
 
 fn soon(world: &Mutex<World>) -> Monotonic {

@@ -18,6 +18,7 @@ use crate::{
     executor::{Call, Executor, Progress},
     keeper::{World, written_with},
     node::{Node, ROTATION_DELAY},
+    plants::Plant,
 };
 
 type Read = Call<Result<Plaintext, KmsError>>;
@@ -27,7 +28,7 @@ type Check = Call<Result<(StatusAnswer, Option<Encrypted>), KmsError>>;
 const LAG_MS: u64 = 25_000;
 
 /// The duration of the faults, and the time for the recovery.
-const TROUBLE_MS: u64 = 360_000;
+pub const TROUBLE_MS: u64 = 360_000;
 const PEACE_MS: u64 = 240_000;
 
 /// The time after a change at the keeper until every node knows it: the lag, a poll, and a
@@ -89,7 +90,18 @@ impl ControlPlane {
     }
 
     pub fn with_lag(seed: u64, most_lag_ms: u64) -> Self {
-        let world = Arc::new(Mutex::new(World::new(seed, most_lag_ms)));
+        Self::of(seed, World::new(seed, most_lag_ms))
+    }
+
+    /// Runs with a fault of the program.
+    pub fn planted(seed: u64, plant: Plant) -> Self {
+        let mut world = World::new(seed, LAG_MS);
+        world.plant = Some(plant);
+        Self::of(seed, world)
+    }
+
+    fn of(seed: u64, world: World) -> Self {
+        let world = Arc::new(Mutex::new(world));
         let clocks = (0..3).map(|_| Arc::new(AtomicI64::new(0))).collect::<Vec<_>>();
         let mut executor = Executor::default();
         let nodes = clocks.into_iter().enumerate();
@@ -256,7 +268,8 @@ impl ControlPlane {
 
     /// Begins to read an object.
     fn read(&mut self, server: usize, now: u64) {
-        if self.etcd.is_empty() {
+        let plant = self.world.lock().unwrap().plant;
+        if self.etcd.is_empty() || plant.is_some_and(|plant| !plant.has_readable_ids()) {
             return;
         }
         let stored = self.etcd[self.below(self.etcd.len() as u64) as usize].clone();
