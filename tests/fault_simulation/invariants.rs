@@ -164,6 +164,8 @@ pub fn is_of_an_outage(code: Code) -> bool {
             code,
             CLUSTER_FOREIGN
                 | WRAPPING_TOKEN_USED
+                // The file was away at the start.
+                | Code::CredentialUnreadable
                 | Code::KeyIdUnknown
                 | Code::KeyMissing
                 | Code::LoginRefused
