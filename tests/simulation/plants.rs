@@ -56,7 +56,9 @@ impl Plant {
     pub fn key_id(self, right: KeyId, now_ms: u64) -> KeyId {
         match self {
             Self::OneKeyId => other_id(KekVersion::FIRST),
-            Self::AlternatingKeyId if now_ms / 10_000 % 2 == 0 => other_id(KekVersion::FIRST),
+            Self::AlternatingKeyId if (now_ms / 10_000).is_multiple_of(2) => {
+                other_id(KekVersion::FIRST)
+            }
             _ => right,
         }
     }
