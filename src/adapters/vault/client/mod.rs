@@ -203,8 +203,9 @@ impl VaultClient {
         // A login that is given up may leave an unused token, so a call that must not be repeated
         // freely gets all the time.
         let others = if policy.repeat == Repeat::Freely { others } else { 0 };
-        let limit = self.limit(others, policy.deadline.since(started), policy.try_limit)
-            + policy.waits_longer;
+        let limit = self
+            .limit(others, policy.deadline.since(started), policy.try_limit)
+            .saturating_add(policy.waits_longer);
         let span = self.servers.span(endpoint, request);
         let outcome = match self.admit(endpoint, request, policy, limit).await {
             Ok(left) => {
