@@ -24,8 +24,7 @@ use crate::{
 /// lags for milliseconds.
 const STALE_AFTER: Duration = Duration::from_mins(1);
 
-/// How long the result of a search that found no active node counts. An election may end at any
-/// time.
+/// How long after a search that waited in vain for an active node other searches do not wait.
 const NONE_ACTIVE_FOR: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
@@ -106,7 +105,7 @@ pub(super) struct Nodes {
     ours: Option<String>,
     /// The logins that were refused while our cluster was not known.
     refused: RefusedLogins,
-    /// When a search last found no active node.
+    /// When a search last waited in vain for an active node.
     none_active: Option<Monotonic>,
     changes: Vec<NodeChange>,
 }
@@ -195,15 +194,14 @@ impl Nodes {
         self.serving(now).skip(1).filter(closed).collect()
     }
 
-    /// Returns whether to search for the active node now: not within [`NONE_ACTIVE_FOR`] after a
-    /// search that found none. Behind a load balancer no search finds one, and a login of several
-    /// requests must not wait for each.
-    pub(super) fn may_search_active(&self, now: Monotonic) -> bool {
-        self.all.len() > 1
-            && self.none_active.is_none_or(|since| now.since(since) >= NONE_ACTIVE_FOR)
+    /// Returns whether a search may wait for an active node now: not within [`NONE_ACTIVE_FOR`]
+    /// after a search that waited in vain. Behind a load balancer no search finds one, and a login
+    /// of several requests must not wait for each.
+    pub(super) fn may_wait_for_active(&self, now: Monotonic) -> bool {
+        self.none_active.is_none_or(|since| now.since(since) >= NONE_ACTIVE_FOR)
     }
 
-    /// Records that a search ended at `now` and found no active node.
+    /// Records that a search waited in vain until `now`.
     pub(super) const fn found_none_active(&mut self, now: Monotonic) {
         self.none_active = Some(now);
     }

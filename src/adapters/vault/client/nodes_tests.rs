@@ -76,12 +76,12 @@ fn an_endpoint_that_caught_up_is_not_stale() {
 
 /// A login with a wrapped secret ID sends three requests.
 #[test]
-fn a_search_without_a_result_counts_for_some_seconds() {
+fn a_search_does_not_wait_for_some_seconds_after_one_that_waited_in_vain() {
     let mut nodes = verified(2);
-    assert!(nodes.may_search_active(at(0)));
+    assert!(nodes.may_wait_for_active(at(0)));
     nodes.found_none_active(at(0));
-    assert!(!nodes.may_search_active(at(2_999)));
-    assert!(nodes.may_search_active(at(3_000)), "an election may have ended");
+    assert!(!nodes.may_wait_for_active(at(2_999)));
+    assert!(nodes.may_wait_for_active(at(3_000)), "there may be another election");
 }
 
 /// Regression: another failure once made a foreign endpoint receive tokens again.

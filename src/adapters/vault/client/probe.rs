@@ -84,21 +84,24 @@ impl VaultClient {
 
     /// Returns the target for a login: the active node. A standby may not know a new secret ID yet,
     /// and its refusal would count. If no endpoint reports for 1.2 s that it is active, for example
-    /// in an election or behind a load balancer, returns any endpoint, and does so without a search
-    /// for the next few seconds.
+    /// in an election or behind a load balancer, returns any endpoint. In the next 3 s it asks each
+    /// endpoint only once.
     pub(in crate::adapters::vault) async fn at_active(&self, deadline: Monotonic) -> Target {
-        let now = self.clock.now();
-        if !self.nodes(|nodes| nodes.may_search_active(now)) {
+        if self.servers.addresses().len() < 2 {
             return Target::Any;
         }
-        let until = now.after(ACTIVE_SEARCH_MAX).min(deadline);
+        let now = self.clock.now();
+        let waits = self.nodes(|nodes| nodes.may_wait_for_active(now));
+        let until = if waits { now.after(ACTIVE_SEARCH_MAX).min(deadline) } else { now };
         loop {
             if let Some(active) = self.active().await {
                 return Target::Endpoint(active);
             }
             let now = self.clock.now();
             if now.after(ACTIVE_SEARCH_PAUSE) > until {
-                self.nodes(|nodes| nodes.found_none_active(now));
+                if waits {
+                    self.nodes(|nodes| nodes.found_none_active(now));
+                }
                 return Target::Any;
             }
             self.clock.sleep(ACTIVE_SEARCH_PAUSE).await;
