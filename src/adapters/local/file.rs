@@ -306,6 +306,15 @@ mod tests {
     }
 
     #[test]
+    fn a_link_to_nothing_is_not_a_missing_key() {
+        let directory = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("not-mounted/key", path(&directory)).unwrap();
+        let error = KeyFile::load(&path(&directory)).unwrap_err();
+        assert_eq!(error.code(), Code::KeyUnusable, "{error}");
+        assert!(error.cause().contains("whose target does not exist"), "{error}");
+    }
+
+    #[test]
     fn rejects_a_file_that_others_can_read_or_that_is_malformed() {
         let directory = tempfile::tempdir().unwrap();
         let path = path(&directory);

@@ -26,9 +26,12 @@ use crate::domain::secret::Plaintext;
 /// How long reading one file may take.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Reports a file whose read took longer than that. The text follows the path of the file.
+/// Reports a file whose read took longer than [`READ_TIMEOUT`]. The text follows the path of the file.
 pub(super) const READ_TIMED_OUT: &str =
     "cannot be read: the read did not end within 5 s; check the pipe or the network file system";
+
+/// The most symbolic links of one path, as for the kernel.
+const LINKS_MAX: usize = 40;
 
 /// The kinds of file that may be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +41,7 @@ pub enum Kinds {
     /// A plain file or a pipe, for example from process substitution.
     PlainOrPipe,
     /// A plain file that belongs to the user of this process, is readable only by this user, and is
-    /// not behind a symbolic link.
+    /// not itself a symbolic link.
     OwnerOnly,
 }
 
@@ -74,10 +77,12 @@ impl From<String> for ReadError {
 /// # Errors
 /// Returns why it cannot be read, in words that follow its path.
 pub fn read_in_time(path: &Path, most: u64, kinds: Kinds) -> Result<Plaintext, String> {
-    read_with_metadata(path, most, kinds).map(|(bytes, _)| bytes).map_err(ReadError::into_text)
+    let path = path.to_owned();
+    in_time(READ_TIMEOUT, move |until| read(&path, most, kinds, until))
 }
 
-/// Reads like [`read_in_time`]. Returns the metadata of the file that was read too.
+/// Reads at most `most` bytes from `path` on this thread. Returns the metadata of the file too. A
+/// file system that never answers blocks it, so use a thread that may block, and one read at a time.
 ///
 /// # Errors
 /// Returns why it cannot be read.
@@ -86,23 +91,20 @@ pub fn read_with_metadata(
     most: u64,
     kinds: Kinds,
 ) -> Result<(Plaintext, Metadata), ReadError> {
-    let path = path.to_owned();
-    in_time(READ_TIMEOUT, move |until| read_file(&path, most, kinds, until))
+    read_file(path, most, kinds, deadline_after(READ_TIMEOUT))
 }
 
-fn in_time<T: Send + 'static>(
+fn in_time(
     limit: Duration,
-    work: impl FnOnce(Instant) -> Result<T, ReadError> + Send + 'static,
-) -> Result<T, ReadError> {
+    work: impl FnOnce(Instant) -> Result<Plaintext, String> + Send + 'static,
+) -> Result<Plaintext, String> {
     let (done, result) = mpsc::sync_channel(1);
     thread::Builder::new()
         .name("file".to_owned())
         .spawn(move || drop(done.send(work(deadline_after(limit)))))
         .map_err(|error| cannot(&error))?;
     // The work ends by itself a little earlier, if it can.
-    result
-        .recv_timeout(limit + limit / 10)
-        .unwrap_or_else(|_late| Err(READ_TIMED_OUT.to_owned().into()))
+    result.recv_timeout(limit + limit / 10).unwrap_or_else(|_late| Err(READ_TIMED_OUT.to_owned()))
 }
 
 /// Reads at most `most` bytes from `path`. Stops at `until` if the file is a pipe or another file
@@ -142,28 +144,37 @@ fn read_file(
     Ok((bytes, found))
 }
 
-/// Refuses a path that leads through a symbolic link of another user, in a directory that every
-/// user may write to: the link may lead to a secret that was not meant. This is the rule of the
-/// kernel's `fs.protected_symlinks`, which is not on everywhere.
+/// Refuses a path that leads through a symbolic link of another user in a directory such as `/tmp`,
+/// which is sticky and writable for all: the link may lead to a secret that was not meant. This is
+/// the rule of the kernel's `fs.protected_symlinks`, which is not on everywhere. Only the kernel also
+/// refuses a link that is exchanged between this check and the open.
 fn refuse_planted_link(path: &Path) -> Result<(), String> {
-    let mut way = PathBuf::new();
-    for component in path.components() {
-        let directory = if way.as_os_str().is_empty() { PathBuf::from(".") } else { way.clone() };
-        way.push(component);
+    let ours = rustix::process::geteuid().as_raw();
+    let parts = |path: &Path| -> Vec<PathBuf> {
+        path.components().rev().map(|part| PathBuf::from(part.as_os_str())).collect()
+    };
+    let (mut way, mut rest, mut links) = (PathBuf::from("."), parts(path), 0);
+    while let Some(part) = rest.pop() {
+        let next = way.join(&part);
         // The open reports what cannot be read here.
-        let Ok(link) = fs::symlink_metadata(&way) else { return Ok(()) };
-        let Ok(directory) = fs::metadata(directory) else { return Ok(()) };
-        let may_be_planted = link.is_symlink()
-            && directory.mode() & 0o002 != 0
-            && ![directory.uid(), rustix::process::geteuid().as_raw()].contains(&link.uid());
-        if may_be_planted {
+        let Ok(found) = fs::symlink_metadata(&next) else { return Ok(()) };
+        if !found.is_symlink() {
+            way = next;
+            continue;
+        }
+        let Ok(directory) = fs::metadata(&way) else { return Ok(()) };
+        let is_shared = directory.mode() & 0o1002 == 0o1002;
+        if is_shared && ![directory.uid(), ours].contains(&found.uid()) {
             return Err(format!(
-                "leads through the symbolic link {} of uid {} in a directory that every user may \
+                "leads through the symbolic link {} of uid {}, in a directory that every user may \
                  write to; put the file into a directory of its own",
-                way.display(),
-                link.uid()
+                next.display(),
+                found.uid()
             ));
         }
+        links += 1;
+        let (Ok(target), true) = (fs::read_link(&next), links <= LINKS_MAX) else { return Ok(()) };
+        rest.extend(parts(&target));
     }
     Ok(())
 }
@@ -232,6 +243,8 @@ fn is_temporary(error: &io::Error) -> bool {
 /// Checks that a file of this kind and size may be read.
 fn suits(found: &Metadata, most: u64, kinds: Kinds) -> Result<(), String> {
     let kind = found.file_type();
+    // The program itself writes such a file.
+    let remedy = if kinds == Kinds::OwnerOnly { "; remove it" } else { "" };
     if kind.is_fifo() && kinds == Kinds::PlainOrPipe {
         return Ok(());
     }
@@ -250,14 +263,14 @@ fn suits(found: &Metadata, most: u64, kinds: Kinds) -> Result<(), String> {
     } else if !kind.is_file() {
         "special file"
     } else if found.len() > most {
-        return Err(format!("is larger than {most} bytes"));
+        return Err(format!("is larger than {most} bytes{remedy}"));
     } else if kinds == Kinds::OwnerOnly && !is_private(found) {
         let uid = rustix::process::geteuid().as_raw();
-        return Err(format!("must be a plain file of uid {uid} and mode 0600; remove it"));
+        return Err(format!("must be a plain file of uid {uid} and mode 0600{remedy}"));
     } else {
         return Ok(());
     };
-    Err(format!("is a {kind}, not a plain file"))
+    Err(format!("is a {kind}, not a plain file{remedy}"))
 }
 
 fn is_private(found: &Metadata) -> bool {
@@ -269,7 +282,7 @@ fn is_private(found: &Metadata) -> bool {
 fn unreachable_path(path: &Path, error: &io::Error) -> ReadError {
     let is_link = || fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
     if error.kind() == io::ErrorKind::NotFound && is_link() {
-        return ReadError::Missing("is a symbolic link whose target does not exist".to_owned());
+        return "is a symbolic link whose target does not exist".to_owned().into();
     }
     if error.kind() == io::ErrorKind::NotFound {
         return ReadError::Missing(cannot(error));
@@ -368,6 +381,8 @@ mod tests {
         fs::write(at("secret"), "x").unwrap();
         symlink(at("secret"), at("link")).unwrap();
         symlink(".", at("way")).unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        symlink(at("link"), elsewhere.path().join("through")).unwrap();
         let mode = |mode| {
             fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).unwrap();
         };
@@ -381,12 +396,19 @@ mod tests {
             eprintln!("NOT RUN: a link of another uid, because only root can make one");
             return;
         }
-        for (path, link) in [(at("link"), at("link")), (at("way/secret"), at("way"))] {
+        for (path, link) in [
+            (at("link"), at("link")),
+            (elsewhere.path().join("through"), at("link")),
+            (at("way/secret"), at("way")),
+        ] {
             lchown(&link, Some(65_534), None).unwrap();
             let problem = at_once(&path, Kinds::Plain).unwrap_err();
             assert!(problem.contains(&format!("{} of uid 65534", link.display())), "{problem}");
-            mode(0o755);
-            assert!(at_once(&path, Kinds::Plain).is_ok(), "{}", path.display());
+            // A directory that is not sticky is shared on purpose, for example with a sidecar.
+            for other in [0o755, 0o777] {
+                mode(other);
+                assert!(at_once(&path, Kinds::Plain).is_ok(), "{}", path.display());
+            }
             mode(0o1777);
         }
     }
@@ -417,11 +439,11 @@ mod tests {
     #[test]
     fn gives_up_on_a_file_system_that_never_answers() {
         let (release, held) = mpsc::channel::<()>();
-        let read: Result<(), _> = in_time(Duration::from_millis(20), move |_until| {
+        let read = in_time(Duration::from_millis(20), move |_until| {
             held.recv().unwrap_or_default();
-            Err("too late".to_owned().into())
+            Err("too late".to_owned())
         });
-        assert_eq!(read.unwrap_err().into_text(), READ_TIMED_OUT);
+        assert_eq!(read.unwrap_err(), READ_TIMED_OUT);
         drop(release);
     }
 }

@@ -22,7 +22,7 @@ pub struct ParsedFile<T> {
 }
 
 impl<T: Send + Sync> ParsedFile<T> {
-    /// Reads and parses the file at `path`, of at most `most` bytes. Blocks for at most 1 s.
+    /// Reads and parses the file at `path`, of at most `most` bytes. Blocks for at most 5.5 s.
     ///
     /// # Errors
     /// The path, and why the file cannot be read, is not UTF-8 or is not accepted by `parse`.
