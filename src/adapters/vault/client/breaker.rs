@@ -74,14 +74,6 @@ impl Breaker {
         *self = Self::Open { until: now.after(open.mul_f64(1.0 - spread / 10.0)), times };
     }
 
-    /// Returns the number of failures since the last success. An open breaker has the most.
-    pub(super) const fn failures(self) -> u32 {
-        match self {
-            Self::Closed { failures } => failures,
-            Self::Open { .. } | Self::Probing { .. } => FAILURES_MAX,
-        }
-    }
-
     /// Returns the state for observers.
     pub(super) fn state(self) -> BreakerState {
         match self {

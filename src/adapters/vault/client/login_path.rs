@@ -1,6 +1,8 @@
 //! Finds out whether an auth mount exists. Servers refuse a login at a missing mount and the login of
 //! a locked role with the same status and text.
 
+use std::time::Duration;
+
 use http::Method;
 
 use super::{CHECK_MAX, VaultClient, nodes::Wanted};
@@ -25,7 +27,11 @@ impl VaultClient {
         let request =
             Request { method: Method::GET, path: &path, namespace, token: None, body: None };
         let limit = self.servers.request_timeout().min(CHECK_MAX);
-        match self.servers.exchange::<Nothing>(endpoint, &request, None, limit).await {
+        match self
+            .servers
+            .exchange::<Nothing>(endpoint, &request, None, limit, Duration::ZERO)
+            .await
+        {
             Ok(_) => Some(true),
             Err(Failure::Refused(refusal)) => proves_a_mount(&refusal),
             Err(_) => None,

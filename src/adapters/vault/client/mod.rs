@@ -203,14 +203,13 @@ impl VaultClient {
         // A login that is given up may leave an unused token, so a call that must not be repeated
         // freely gets all the time.
         let others = if policy.repeat == Repeat::Freely { others } else { 0 };
-        let limit = self
-            .limit(others, policy.deadline.since(started), policy.try_limit)
-            .saturating_add(policy.waits_longer);
+        let limit = self.limit(others, policy.deadline.since(started), policy.try_limit);
         let span = self.servers.span(endpoint, request);
         let outcome = match self.admit(endpoint, request, policy, limit).await {
             Ok(left) => {
                 let index = if attempt.alone { None } else { self.index() };
-                let exchange = self.servers.exchange(endpoint, request, index, left);
+                let longer = policy.waits_longer;
+                let exchange = self.servers.exchange(endpoint, request, index, left, longer);
                 let outcome = exchange.instrument(span.clone()).await;
                 self.judged_login(endpoint, request, outcome, policy).await
             }
@@ -268,8 +267,7 @@ impl VaultClient {
             return Err(Failure::Unsent(foreign));
         }
         if self.nodes(|nodes| nodes.is_unverified(endpoint)) {
-            let most = limit.saturating_sub(policy.waits_longer);
-            self.health(endpoint, most).await.map_err(Failure::Unsent)?;
+            self.health(endpoint, limit).await.map_err(Failure::Unsent)?;
         }
         let left = limit.saturating_sub(self.clock.now().since(began));
         self.earlier_refusal(endpoint, request, policy).map_or(Ok(left), Err)

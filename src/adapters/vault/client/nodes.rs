@@ -34,6 +34,9 @@ struct Node {
     /// endpoint then gets only health checks, unless it is the only one.
     cluster: Option<String>,
     breaker: Breaker,
+    /// The number of requests in a row that failed by the endpoint's own fault. Health checks do not
+    /// count: an endpoint that misses one is still tried first.
+    failed_requests: u32,
     /// The last failure that was the endpoint's own fault. Removed by the next success.
     error: Option<KmsError>,
     /// Since when the endpoint has returned an older key version than other endpoints.
@@ -42,10 +45,18 @@ struct Node {
     stale: Option<KmsError>,
 }
 
+impl Node {
+    /// Returns the place among endpoints that may be used. A lower one is tried first.
+    fn rank(&self) -> u32 {
+        let is_closed = self.breaker.state() == BreakerState::Closed;
+        if is_closed { self.failed_requests } else { u32::MAX }
+    }
+}
+
 /// Which endpoint a request wants.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Wanted<'a> {
-    /// The preferred endpoint, or another one that serves. Endpoints in the list come last.
+    /// The first endpoint of [`Nodes::serving`]. Endpoints in the list come last.
     Any(&'a [usize]),
     /// An endpoint that serves and is not in the list.
     Other(&'a [usize]),
@@ -68,6 +79,8 @@ pub(super) enum Learned<'a> {
     RefusedLogin(CredentialDigest, &'a Refusal),
     /// A request failed by the endpoint's own fault.
     Failed(&'a KmsError),
+    /// A health check failed.
+    Unhealthy(&'a KmsError),
     /// A health check passed. It closes an open breaker, and does not reset the failure count of a
     /// closed one.
     Healthy,
@@ -117,6 +130,7 @@ impl Nodes {
             address,
             cluster: None,
             breaker: Breaker::default(),
+            failed_requests: 0,
             error: None,
             behind_since: None,
             stale: None,
@@ -173,9 +187,10 @@ impl Nodes {
         admits
     }
 
-    /// Returns the endpoints that requests may be sent to: those with the fewest failures since
-    /// their last success first; among equals the preferred one, then the others in the configured
-    /// order. While our cluster is not known, endpoints of a cluster that refused a login come last.
+    /// Returns the endpoints that requests may be sent to: those with the fewest failed requests
+    /// since the last success first. Among equals the preferred one comes first, then the others in
+    /// the configured order. While our cluster is not known, endpoints of a cluster that refused a
+    /// login come last.
     pub(super) fn serving(&self, now: Monotonic) -> impl Iterator<Item = usize> + '_ {
         let serves = move |node: &Node| node.breaker.admits(now) && !self.is_foreign(node);
         self.in_order().filter(move |index| self.all.get(*index).is_some_and(serves))
@@ -285,6 +300,7 @@ impl Nodes {
         match learned {
             Learned::Answered { as_any, accepted } => {
                 node.error = None;
+                node.failed_requests = 0;
                 node.breaker.succeeded();
                 if as_any {
                     self.preferred = index;
@@ -298,12 +314,17 @@ impl Nodes {
                     self.refused.keep(cluster, credential, refusal.clone(), now);
                 }
             }
-            Learned::Healthy if before.state() != BreakerState::Closed => {
-                node.error = None;
-                node.breaker.succeeded();
+            Learned::Healthy => {
+                node.failed_requests = 0;
+                if before.state() != BreakerState::Closed {
+                    node.error = None;
+                    node.breaker.succeeded();
+                }
             }
-            Learned::Healthy => (),
-            Learned::Failed(error) => {
+            Learned::Failed(error) | Learned::Unhealthy(error) => {
+                if matches!(learned, Learned::Failed(_)) {
+                    node.failed_requests = node.failed_requests.saturating_add(1);
+                }
                 node.error = Some(error.clone());
                 node.breaker.failed(now, spread);
                 // Another server may have the same address after an outage, so verify it again.
@@ -422,16 +443,16 @@ impl Nodes {
         }
     }
 
-    /// Returns all endpoints: those of clusters that refused a login last, the earliest refusal
-    /// first; then those with fewer failures since their last success before the others, so that one
-    /// of several that serves is found although the others hang; the preferred one before the others.
+    /// Returns all endpoints. Those of clusters that refused a login come last, the earliest refusal
+    /// first. Among the others, those with fewer failed requests come first, so that one of several
+    /// that serves is found although the others hang. Among equals the preferred one comes first.
     fn in_order(&self) -> impl Iterator<Item = usize> + '_ {
         let others = (0..self.all.len()).filter(|index| *index != self.preferred);
         let mut order: Vec<_> = std::iter::once(self.preferred).chain(others).collect();
         order.sort_by_key(|index| {
             let node = self.all.get(*index)?;
             let refused_at = node.cluster.as_deref().and_then(|id| self.refused.last_of(id));
-            Some((refused_at, node.breaker.failures()))
+            Some((refused_at, node.rank()))
         });
         order.into_iter()
     }

@@ -279,7 +279,7 @@ proptest! {
                         prop_assert!(serves.contains(&chosen));
                         let fresh = serves.iter().any(|n| !avoided.contains(n));
                         prop_assert!(!fresh || !avoided.contains(&chosen));
-                        let failures = |n: usize| nodes.all[n].breaker.failures();
+                        let failures = |n: usize| nodes.all[n].rank();
                         let fewest = |n: usize| {
                             serves.iter().all(|other| {
                                 avoided.contains(other)

@@ -33,11 +33,11 @@ pub(in crate::adapters::vault) struct CallPolicy {
     pub(in crate::adapters::vault) operation: KeeperOperation,
     pub(in crate::adapters::vault) target: Target,
     pub(in crate::adapters::vault) repeat: Repeat,
-    /// The time after which nothing is sent. The call ends then, with all of its tries, unless it
-    /// `waits_longer`.
+    /// The time after which the request is not sent. The call ends then, with all of its tries,
+    /// unless it `waits_longer`.
     pub(in crate::adapters::vault) deadline: Monotonic,
-    /// How much longer than until the deadline the call waits for an answer to a request that was
-    /// sent before.
+    /// How long after the deadline the call still waits for the answer to a request that was sent
+    /// before it.
     pub(in crate::adapters::vault) waits_longer: Duration,
     /// The longest time for one try. `None` means `--vault-request-timeout`.
     pub(in crate::adapters::vault) try_limit: Option<Duration>,

@@ -16,7 +16,7 @@ use crate::{
         key_path::Namespace,
         login::port::CredentialDigest,
         refusal::{Asked, Refusal},
-        servers::{Failure, Request, does_not_serve},
+        servers::{Answer, Failure, Request, does_not_serve},
         wire::Health,
     },
     domain::{
@@ -94,7 +94,8 @@ impl VaultClient {
         let waits = self.nodes(|nodes| nodes.may_wait_for_active(now));
         let until = if waits { now.after(ACTIVE_SEARCH_MAX).min(deadline) } else { now };
         loop {
-            if let Some(active) = self.active().await {
+            let left = deadline.since(self.clock.now());
+            if let Some(active) = self.active(left.min(TRY_MIN)).await {
                 return Target::Endpoint(active);
             }
             let now = self.clock.now();
@@ -109,12 +110,12 @@ impl VaultClient {
     }
 
     /// Returns the endpoint that reports that it is active, if there is one. Waits for all answers,
-    /// at most 300 ms.
-    async fn active(&self) -> Option<usize> {
+    /// at most `limit`.
+    async fn active(&self, limit: Duration) -> Option<usize> {
         let now = self.clock.now();
         let serving = self.nodes(|nodes| nodes.serving(now).collect::<Vec<_>>());
         let asked = serving.into_iter().map(|endpoint| async move {
-            let status = self.health(endpoint, TRY_MIN).await;
+            let status = self.health(endpoint, limit).await;
             (status == Ok(ACTIVE)).then_some(endpoint)
         });
         join_all(asked).await.into_iter().flatten().next()
@@ -125,8 +126,16 @@ impl VaultClient {
         let limit = self.servers.request_timeout().min(CHECK_MAX);
         match self.health(endpoint, limit).await {
             Ok(_) => self.learn(endpoint, Learned::Healthy),
-            Err(error) => self.learn(endpoint, Learned::Failed(&error)),
+            Err(error) => self.learn(endpoint, Learned::Unhealthy(&error)),
         }
+    }
+
+    async fn ask_health(
+        &self,
+        endpoint: usize,
+        limit: Duration,
+    ) -> Result<Answer<Health>, Failure> {
+        self.servers.exchange(endpoint, &HEALTH, None, limit, Duration::ZERO).await
     }
 
     /// Sends a health check to an endpoint and records its cluster. Waits at most `limit`. Returns
@@ -136,7 +145,7 @@ impl VaultClient {
     /// Returns why the endpoint cannot be used: it belongs to another cluster, does not serve, or
     /// its answer is not that of a keeper.
     pub(super) async fn health(&self, endpoint: usize, limit: Duration) -> Result<u16, KmsError> {
-        let answer = self.servers.exchange::<Health>(endpoint, &HEALTH, None, limit).await;
+        let answer = self.ask_health(endpoint, limit).await;
         let answer = answer.map_err(|failure| failure.into_error(Asked::Health))?;
         // A standby that serves answers 429 or 473.
         if does_not_serve(answer.status) {
@@ -167,7 +176,7 @@ impl VaultClient {
     pub(in crate::adapters::vault) async fn is_without_namespaces(&self) -> Option<bool> {
         let limit = self.servers.request_timeout().min(CHECK_MAX);
         for endpoint in 0..self.servers.addresses().len() {
-            let answer = self.servers.exchange::<Health>(endpoint, &HEALTH, None, limit).await;
+            let answer = self.ask_health(endpoint, limit).await;
             if let Ok(answer) = answer {
                 return Some(answer.value.is_without_namespaces());
             }

@@ -1,6 +1,6 @@
 //! Sends one request to one endpoint and reads its answer.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{fmt, future::pending, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -9,7 +9,7 @@ use http::{
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use serde::de::DeserializeOwned;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
 
 use super::{connections::Http, failure::Failure, transport::Peer};
@@ -82,6 +82,9 @@ pub(super) struct Raw {
 /// The time for one request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limit {
+    /// How long the request may wait for a connection.
+    pub(super) sent_within: Duration,
+    /// How long the answer may take, with the wait for a connection.
     pub(super) most: Duration,
     /// Whether the caller had little time left, so that a time-out says nothing about the server.
     pub(super) is_short: bool,
@@ -103,7 +106,7 @@ pub(super) async fn exchange(
     index: Option<HeaderValue>,
     limit: Limit,
 ) -> Exchanged {
-    if limit.most.is_zero() {
+    if limit.sent_within.is_zero() {
         return Exchanged {
             outcome: Err(Failure::Unsent(late(address, limit, false))),
             peer: None,
@@ -114,14 +117,26 @@ pub(super) async fn exchange(
         Err(error) => return Exchanged { outcome: Err(Failure::Unsent(error)), peer: None },
     };
     let connection = capture_connection(&mut request);
-    let answered = timeout(limit.most, round_trip(http, address, request)).await;
+    let answered = tokio::select! {
+        biased;
+        answered = timeout(limit.most, round_trip(http, address, request)) => answered.ok(),
+        () = without_connection(&connection, limit.sent_within) => None,
+    };
     let connected = connection.connection_metadata().is_some();
-    let outcome = answered.unwrap_or_else(|_elapsed| {
+    let outcome = answered.unwrap_or_else(|| {
         // Without a connection, the request cannot have reached a server.
         let failure = if connected { Failure::Lost } else { Failure::Unsent };
         Err(failure(late(address, limit, connected)))
     });
     Exchanged { outcome, peer: peer(&connection) }
+}
+
+/// Ends after `most` if there is no connection by then. The request must then not be sent any more.
+async fn without_connection(connection: &CaptureConnection, most: Duration) {
+    sleep(most).await;
+    if connection.connection_metadata().is_some() {
+        pending::<()>().await;
+    }
 }
 
 async fn round_trip(
@@ -223,7 +238,7 @@ fn peer(connection: &CaptureConnection) -> Option<SocketAddr> {
 }
 
 fn late(address: &VaultAddress, limit: Limit, connected: bool) -> KmsError {
-    let millis = limit.most.as_millis();
+    let millis = if connected { limit.most } else { limit.sent_within }.as_millis();
     if limit.is_short {
         return KmsError::new(
             Code::DeadlineExceeded,

@@ -157,8 +157,9 @@ impl Servers {
         trace::span(request, self.settings.addresses.get(endpoint))
     }
 
-    /// Sends `request` to one endpoint and reads the answer, within `limit`. `index` is the state of
-    /// the cluster that the endpoint must have reached. Closes the connections to a server that does
+    /// Sends `request` to one endpoint within `limit`, and reads the answer, for which it
+    /// `waits_longer` than that. `index` is the state of the cluster that the endpoint must have
+    /// reached. Closes the connections to a server that does
     /// not serve.
     pub(super) async fn exchange<T: Expected>(
         &self,
@@ -166,6 +167,7 @@ impl Servers {
         request: &Request<'_>,
         index: Option<HeaderValue>,
         limit: Duration,
+        waits_longer: Duration,
     ) -> Result<Answer<T>, Failure> {
         let reached = self.settings.addresses.get(endpoint).zip(self.connections.to(endpoint));
         let Some((address, http)) = reached else {
@@ -176,7 +178,9 @@ impl Servers {
             )));
         };
         let enough = MIN_COUNTED_TIMEOUT.min(self.settings.request_timeout);
-        let limit = Limit { most: limit.saturating_sub(ERROR_RESERVE), is_short: limit < enough };
+        let sent_within = limit.saturating_sub(ERROR_RESERVE);
+        let most = sent_within.saturating_add(waits_longer);
+        let limit = Limit { sent_within, most, is_short: limit < enough };
         let Exchanged { outcome, peer } = exchange(&http, address, request, index, limit).await;
         trace::answered(&outcome);
         let outcome = outcome.and_then(|raw| raw.judged(endpoint, address));

@@ -49,6 +49,7 @@ fn client(accepts: bool, request_timeout: Duration) -> VaultClient {
     let mut clock = MockClock::new();
     clock.expect_now().returning(|| Monotonic::at(Duration::ZERO));
     clock.expect_jitter().returning(|| 0.5);
+    clock.expect_sleep().returning(|_| ());
     let mut telemetry = MockTelemetry::new();
     telemetry.expect_record().returning(|_| ());
     let settings = ServerSettings {
@@ -113,5 +114,32 @@ async fn a_try_with_enough_time_counts_against_the_server() {
         assert_eq!(error.code(), Code::KeeperTimeout, "{error}");
         assert!(!is_same, "the name is resolved again");
         assert_eq!(client.endpoints()[0].last_error, Some(error));
+    }
+}
+
+/// A login that was given up must not be sent when a slow connection is ready at last.
+#[tokio::test(start_paused = true)]
+async fn waits_longer_for_an_answer_and_not_for_a_connection() {
+    for accepts in [true, false] {
+        let client = client(accepts, FULL);
+        let request = Request {
+            method: Method::POST,
+            path: "auth/approle/login",
+            namespace: Namespace::ROOT,
+            token: None,
+            body: None,
+        };
+        let policy = CallPolicy {
+            repeat: Repeat::Never,
+            waits_longer: Duration::from_secs(60),
+            ..CallPolicy::new(KeeperOperation::Login, Monotonic::at(Duration::from_secs(1)))
+        };
+        let began = tokio::time::Instant::now();
+        let failure = client.send::<Nothing>(&request, policy).await.unwrap_err();
+        let took = began.elapsed();
+        let error = failure.into_error(Asked::Renew);
+        let (named, waited) = if accepts { ("no answer", true) } else { ("no connection", false) };
+        assert!(error.cause().contains(named), "{error}");
+        assert_eq!(took > Duration::from_secs(60), waited, "{took:?}: {error}");
     }
 }
