@@ -273,7 +273,7 @@ impl Simulation {
             }
             self.wrapped_at.insert(index, Instant::now());
             self.journal.say(format_args!("plugin {index} gets a new wrapping token: {why}"));
-            if !why.contains("the answer was lost") {
+            if !why.contains("answer was lost") {
                 self.journal.violated(&NO_FALSE_ALARM, format_args!("plugin {index}: {why}"));
             }
             self.cluster.state().meet("wrapping lost");

@@ -163,7 +163,7 @@ impl Measures {
             (_, 200) if path.starts_with("transit/") => of.granted = Some(now),
             _ => (),
         }
-        if [400, 403, 404].contains(&status) {
+        if path.starts_with("transit/") && [400, 403, 404].contains(&status) {
             of.granted_again = None;
         }
         if of.granted == Some(now) {

@@ -16,7 +16,7 @@ mod wrapping;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -75,6 +75,7 @@ impl LoginSettings {
             namespace: self.namespace.clone(),
             timeout: self.timeout,
             unwraps: files.unwraps,
+            granted: AtomicU64::default(),
             refused_late: Mutex::default(),
         });
         let method = self.method.open(Arc::clone(&requests), files);

@@ -3,7 +3,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -45,7 +48,7 @@ pub(super) struct Ask<'a> {
     pub(super) body: Option<Bytes>,
     pub(super) repeat: Repeat,
     /// Whether giving up loses a token or a secret ID. Then an answer may come as late as twice
-    /// `--login-timeout`. Nothing is sent after `--login-timeout`.
+    /// `--login-timeout`. The request is not sent after `--login-timeout`.
     pub(super) loses_a_secret: bool,
 }
 
@@ -57,12 +60,14 @@ pub(super) struct Requests {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) mount: MountPath,
     pub(super) namespace: Namespace,
-    /// The longest time for a login, a renewal or an unwrap (`--login-timeout`).
+    /// How long a login, a renewal or an unwrap may be sent (`--login-timeout`).
     pub(super) timeout: Duration,
     /// Whether a wrapping token may be used up. See [`LoginFiles::unwraps`].
     ///
     /// [`LoginFiles::unwraps`]: super::credential_file::LoginFiles::unwraps
     pub(super) unwraps: bool,
+    /// The number of logins that gave a token.
+    pub(super) granted: AtomicU64,
     /// The last material whose refusal arrived after its login was given up, and the error.
     pub(super) refused_late: Mutex<Option<(CredentialDigest, KmsError)>>,
 }
@@ -111,20 +116,29 @@ impl Requests {
         }
         let (answer, answered) = oneshot::channel();
         let this = Arc::clone(self);
+        let granted = self.granted.load(Ordering::Relaxed);
         tokio::spawn(async move {
             match answer.send(this.ask_for_token(body).await) {
                 Err(Ok(late)) => this.revoke_unused(&late.token).await,
-                Err(Err(LoginFailure::Refused(error))) => {
+                // A login that succeeded in the meantime is newer than this refusal.
+                Err(Err(LoginFailure::Refused(error)))
+                    if this.granted.load(Ordering::Relaxed) == granted =>
+                {
                     *this.refused_late() = Some((digest, error));
                 }
-                Err(Err(LoginFailure::Failed(_))) | Ok(()) => (),
+                Err(Err(_)) | Ok(()) => (),
             }
         });
-        tokio::select! {
+        let outcome = tokio::select! {
             biased;
             outcome = answered => outcome.unwrap_or_else(|_gone| Err(LoginFailure::Failed(self.late()))),
             () = self.clock.sleep(self.timeout) => Err(LoginFailure::Failed(self.late())),
+        };
+        if outcome.is_ok() {
+            self.granted.fetch_add(1, Ordering::Relaxed);
+            *self.refused_late() = None;
         }
+        outcome
     }
 
     /// Reports to telemetry when `what` expires. `None` means that the time is not known.

@@ -1,6 +1,6 @@
 //! Tests of the login with an X.509-SVID: when its material counts as changed.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, atomic::AtomicU64};
 
 use futures_util::FutureExt as _;
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
@@ -91,6 +91,7 @@ fn login(first: Option<Arc<IdentityCertificate>>) -> (SpiffeX509, Arc<Agent>) {
         namespace: Namespace::parse("").unwrap(),
         timeout: Duration::from_secs(1),
         unwraps: true,
+        granted: AtomicU64::default(),
         refused_late: Mutex::default(),
     });
     let settings = SpiffeLoginSettings {

@@ -42,13 +42,23 @@ pub(super) struct Wrapped {
     pub(super) remedy: &'static str,
 }
 
+/// An unwrap to which no answer came.
+#[derive(Clone, Debug)]
+struct LostUnwrap {
+    token: CredentialDigest,
+    why: String,
+    /// Whether the token was still valid at a lookup after that. The unwrap may then have reached
+    /// the keeper later, or another process has used the token.
+    was_valid_later: bool,
+}
+
 /// Unwraps credentials of one kind.
 #[derive(Debug)]
 pub(super) struct Unwrapper {
     pub(super) requests: Arc<Requests>,
     wrapped: &'static Wrapped,
-    /// The last token to whose unwrap no answer came, and why.
-    lost: Mutex<Option<(CredentialDigest, String)>>,
+    /// The last token to whose unwrap no answer came.
+    lost: Mutex<Option<LostUnwrap>>,
 }
 
 impl Unwrapper {
@@ -98,7 +108,10 @@ impl Unwrapper {
             )));
         }
         let failure = match self.ask("sys/wrapping/unwrap", Some(token), None).await {
-            Ok(unwrapped) => return Ok((wrapping, unwrapped)),
+            Ok(unwrapped) => {
+                *self.lost() = None;
+                return Ok((wrapping, unwrapped));
+            }
             Err(Failure::Refused(refusal)) if refusal.refuses_the_wrapping_token() => {
                 return Err(self.used(token));
             }
@@ -113,7 +126,11 @@ impl Unwrapper {
         };
         let error = failure.into_error(Asked::Wrapping);
         if may_be_used {
-            *self.lost() = Some((CredentialDigest::of(token), error.cause().to_owned()));
+            *self.lost() = Some(LostUnwrap {
+                token: CredentialDigest::of(token),
+                why: error.cause().to_owned(),
+                was_valid_later: false,
+            });
             if let Err(used @ LoginFailure::Refused(_)) = self.look_up(token).await {
                 return Err(used);
             }
@@ -128,11 +145,19 @@ impl Unwrapper {
         let Wrapped { flag, what, .. } = self.wrapped;
         let lost = self.lost().clone();
         let used = vocabulary::WRAPPING_TOKEN_USED;
-        if let Some((_, why)) = lost.filter(|(digest, _)| *digest == CredentialDigest::of(token)) {
+        if let Some(lost) = lost.filter(|lost| lost.token == CredentialDigest::of(token)) {
+            let (who, first) = if lost.was_valid_later {
+                (
+                    "by a late request whose answer was lost, or by another process",
+                    format!("revoke the {what} if another process can read its file; then "),
+                )
+            } else {
+                ("and the answer was lost", String::new())
+            };
             return LoginFailure::Refused(KmsError::new(
                 used,
-                format!("the {what} was unwrapped, and the answer was lost ({why})"),
-                format!("write a new wrapping token to the file of --{flag}"),
+                format!("the {what} was unwrapped, {who} ({})", lost.why),
+                format!("{first}write a new wrapping token to the file of --{flag}"),
             ));
         }
         let cause = format!("the wrapping token of the {what} was used before, or has expired");
@@ -159,7 +184,7 @@ impl Unwrapper {
         LoginFailure::Refused(error)
     }
 
-    fn lost(&self) -> MutexGuard<'_, Option<(CredentialDigest, String)>> {
+    fn lost(&self) -> MutexGuard<'_, Option<LostUnwrap>> {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -169,8 +194,10 @@ impl Unwrapper {
         let body = json(&WrappedBody { token: token.expose() }).map_err(LoginFailure::Failed)?;
         match self.ask::<Data<WrappingData>>("sys/wrapping/lookup", None, Some(body)).await {
             Ok(known) => {
-                // A lost unwrap did not reach the keeper.
-                *self.lost() = None;
+                // A lost unwrap may still reach the keeper.
+                if let Some(lost) = &mut *self.lost() {
+                    lost.was_valid_later = true;
+                }
                 Ok(known.data)
             }
             Err(Failure::Refused(refusal)) if refusal.refuses_the_wrapping_token() => {
