@@ -107,6 +107,32 @@ async fn a_login_that_was_given_up_sends_nothing_more() {
     assert_eq!(two.requests_for(LOGIN), 1, "only the next login goes on at the other endpoint");
 }
 
+/// An unwrap to which no answer came may reach the keeper late, after a lookup found the token valid.
+#[tokio::test]
+async fn a_token_that_is_used_after_a_lost_unwrap_is_not_called_stolen() {
+    let (stand_in, subject) = wrapped(&[]).await;
+    stand_in.fail_next(1_000, UNWRAP, &Fault::Reset);
+    let looked_up_later = async {
+        while stand_in.requests_for(UNWRAP) == 0 || stand_in.requests_for(LOOKUP) < 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), looked_up_later).await.expect("it is looked up");
+    stand_in.shared.engine.lock().unwrap().wrapping = None;
+    let refused = async {
+        loop {
+            let error = subject.kek.describe(within(&subject, SOON)).await.unwrap_err();
+            if error.code() == WRAPPING_TOKEN_USED {
+                return error;
+            }
+            subject.clock().sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let error = tokio::time::timeout(Duration::from_secs(20), refused).await.expect("it is told");
+    assert!(error.cause().contains("by a late request"), "{error}");
+    assert!(error.remedy().contains("revoke the secret ID if another process"), "{error}");
+}
+
 #[tokio::test]
 async fn tokens_of_few_uses_are_revoked_and_the_role_is_tried_again() {
     let stand_in = StandIn::start().await;
