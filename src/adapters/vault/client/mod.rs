@@ -263,10 +263,12 @@ impl VaultClient {
     ) -> Result<Duration, Failure> {
         let began = self.clock.now();
         // The endpoint may have been found to be foreign during the wait before this try.
-        if let Some(foreign) = self.nodes(|nodes| nodes.foreign(endpoint)) {
+        let (foreign, is_unverified) =
+            self.nodes(|nodes| (nodes.foreign(endpoint), nodes.is_unverified(endpoint)));
+        if let Some(foreign) = foreign {
             return Err(Failure::Unsent(foreign));
         }
-        if self.nodes(|nodes| nodes.is_unverified(endpoint)) {
+        if is_unverified {
             self.health(endpoint, limit).await.map_err(Failure::Unsent)?;
         }
         let left = limit.saturating_sub(self.clock.now().since(began));

@@ -82,7 +82,7 @@ pub(super) enum Learned<'a> {
     /// A health check failed.
     Unhealthy(&'a KmsError),
     /// A health check passed. It closes an open breaker, and does not reset the failure count of a
-    /// closed one.
+    /// closed one. The failed requests no longer count for the order.
     Healthy,
     /// The endpoint reported in a health check that it belongs to the cluster with this id.
     OfCluster(&'a str),
@@ -162,11 +162,8 @@ impl Nodes {
             Wanted::This(index) => {
                 self.all.get(index).filter(|node| !self.is_foreign(node)).map(|_| index)
             }
-            Wanted::Other(avoided) => self.serving(now).find(|index| !avoided.contains(index)),
-            Wanted::Any(avoided) => self
-                .serving(now)
-                .find(|index| !avoided.contains(index))
-                .or_else(|| self.serving(now).next()),
+            Wanted::Other(avoided) => self.first(avoided, now),
+            Wanted::Any(avoided) => self.first(avoided, now).or_else(|| self.first(&[], now)),
         };
         let Some(index) = chosen else { return Err(self.why_none()) };
         self.probe_if_open(index, now);
@@ -192,8 +189,19 @@ impl Nodes {
     /// the configured order. While our cluster is not known, endpoints of a cluster that refused a
     /// login come last.
     pub(super) fn serving(&self, now: Monotonic) -> impl Iterator<Item = usize> + '_ {
-        let serves = move |node: &Node| node.breaker.admits(now) && !self.is_foreign(node);
-        self.in_order().filter(move |index| self.all.get(*index).is_some_and(serves))
+        self.in_order().into_iter().filter(move |index| self.serves(*index, now))
+    }
+
+    /// Returns the first endpoint of [`Nodes::serving`] that is not in `avoided`.
+    fn first(&self, avoided: &[usize], now: Monotonic) -> Option<usize> {
+        (0..self.all.len())
+            .filter(|index| self.serves(*index, now) && !avoided.contains(index))
+            .min_by_key(|index| self.place(*index))
+    }
+
+    fn serves(&self, index: usize, now: Monotonic) -> bool {
+        let admits = |node: &Node| node.breaker.admits(now) && !self.is_foreign(node);
+        self.all.get(index).is_some_and(admits)
     }
 
     /// Returns the endpoints after the first one that serves. Leaves out endpoints whose breaker is
@@ -223,7 +231,9 @@ impl Nodes {
 
     /// Returns the number of endpoints that serve now, without `index` and those in `avoided`.
     pub(super) fn others(&self, index: usize, avoided: &[usize], now: Monotonic) -> usize {
-        self.serving(now).filter(|other| *other != index && !avoided.contains(other)).count()
+        (0..self.all.len())
+            .filter(|other| *other != index && !avoided.contains(other) && self.serves(*other, now))
+            .count()
     }
 
     /// Returns the endpoint that `location`, the target of a redirect, points to.
@@ -443,18 +453,22 @@ impl Nodes {
         }
     }
 
-    /// Returns all endpoints. Those of clusters that refused a login come last, the earliest refusal
-    /// first. Among the others, those with fewer failed requests come first, so that one of several
-    /// that serves is found although the others hang. Among equals the preferred one comes first.
-    fn in_order(&self) -> impl Iterator<Item = usize> + '_ {
-        let others = (0..self.all.len()).filter(|index| *index != self.preferred);
-        let mut order: Vec<_> = std::iter::once(self.preferred).chain(others).collect();
-        order.sort_by_key(|index| {
-            let node = self.all.get(*index)?;
-            let refused_at = node.cluster.as_deref().and_then(|id| self.refused.last_of(id));
-            Some((refused_at, node.rank()))
-        });
-        order.into_iter()
+    /// Returns all endpoints in the order of their places.
+    fn in_order(&self) -> Vec<usize> {
+        let mut order: Vec<_> = (0..self.all.len()).collect();
+        order.sort_by_key(|index| self.place(*index));
+        order
+    }
+
+    /// Returns the place of endpoint `index` in the order. Those of clusters that refused a login
+    /// come last, the earliest refusal first. Among the others, those with fewer failed requests
+    /// come first, so that one of several that serves is found although the others hang. Among
+    /// equals the preferred one comes first, then the configured order.
+    fn place(&self, index: usize) -> impl Ord + use<> {
+        let node = self.all.get(index);
+        let cluster = node.and_then(|node| node.cluster.as_deref());
+        let refused_at = cluster.and_then(|id| self.refused.last_of(id));
+        (refused_at, node.map(Node::rank), index != self.preferred, index)
     }
 
     /// Returns why no endpoint can be chosen. Prefers the error of an endpoint of our cluster: an
@@ -464,14 +478,17 @@ impl Nodes {
             let node = self.all.get(index).filter(|node| !self.is_foreign(node))?;
             node.error.clone()
         };
-        let why = self.in_order().find_map(error);
-        why.or_else(|| self.in_order().find_map(|index| self.foreign(index))).unwrap_or_else(|| {
-            KmsError::new(
-                Code::KeeperUnreachable,
-                "no endpoint accepts requests now",
-                "wait a few seconds",
-            )
-        })
+        let order = self.in_order();
+        let why = order.iter().copied().find_map(error);
+        why.or_else(|| order.into_iter().find_map(|index| self.foreign(index))).unwrap_or_else(
+            || {
+                KmsError::new(
+                    Code::KeeperUnreachable,
+                    "no endpoint accepts requests now",
+                    "wait a few seconds",
+                )
+            },
+        )
     }
 }
 

@@ -103,9 +103,9 @@ impl Requests {
     }
 
     /// Logs in with `body`, which is made of the material with this `digest`. A separate task sends
-    /// the requests, none after the time-out, and waits for the answer. If the answer arrives after the time-out, or after this future was dropped,
-    /// that task revokes the token. It keeps a refusal as the result of the next login with the
-    /// same material.
+    /// it, not after the time-out, and waits for the answer. If the answer arrives after the
+    /// time-out, or after this future was dropped, that task revokes the token. It keeps a refusal
+    /// as the result of the next login with the same material, unless a login has succeeded since.
     pub(super) async fn log_in(
         self: &Arc<Self>,
         digest: CredentialDigest,

@@ -195,7 +195,8 @@ impl Unwrapper {
         match self.ask::<Data<WrappingData>>("sys/wrapping/lookup", None, Some(body)).await {
             Ok(known) => {
                 // A lost unwrap may still reach the keeper.
-                if let Some(lost) = &mut *self.lost() {
+                let digest = CredentialDigest::of(token);
+                if let Some(lost) = self.lost().as_mut().filter(|lost| lost.token == digest) {
                     lost.was_valid_later = true;
                 }
                 Ok(known.data)

@@ -120,7 +120,7 @@ pub(super) async fn exchange(
     let answered = tokio::select! {
         biased;
         answered = timeout(limit.most, round_trip(http, address, request)) => answered.ok(),
-        () = without_connection(&connection, limit.sent_within) => None,
+        () = without_connection(&connection, limit.sent_within), if limit.sent_within < limit.most => None,
     };
     let connected = connection.connection_metadata().is_some();
     let outcome = answered.unwrap_or_else(|| {

@@ -159,8 +159,7 @@ impl Servers {
 
     /// Sends `request` to one endpoint within `limit`, and reads the answer, for which it
     /// `waits_longer` than that. `index` is the state of the cluster that the endpoint must have
-    /// reached. Closes the connections to a server that does
-    /// not serve.
+    /// reached. Closes the connections to a server that does not serve.
     pub(super) async fn exchange<T: Expected>(
         &self,
         endpoint: usize,
