@@ -47,6 +47,7 @@ const PROVIDER: Tree = Tree {
                 "adapters::connections",
                 "adapters::rfc3339",
                 "adapters::system::bounded_file",
+                "adapters::system::file_thread",
             ],
             Crates::Any,
         ),

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use async_trait::async_trait;
@@ -11,8 +11,12 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
-use super::file::{KeyFile, KeyVersion};
+use super::file::{KeyFile, KeyVersion, unusable};
 use crate::{
+    adapters::system::{
+        bounded_file::{READ_TIMEOUT, in_time},
+        file_thread::FileThread,
+    },
     domain::{
         envelope::{AssociatedData, Ciphertext},
         error::{Code, KmsError},
@@ -36,18 +40,22 @@ pub struct LocalKek(Arc<Shared>);
 struct Shared {
     path: PathBuf,
     file: RwLock<Arc<KeyFile>>,
-    /// Locked while the file is read again, so that an older reading cannot replace a newer one.
-    reload_lock: Mutex<()>,
+    /// Reads the file again, once at a time, so that an older reading cannot replace a newer one.
+    thread: FileThread,
 }
 
 impl LocalKek {
     /// Returns the keeper of the key file at `path`.
     ///
     /// # Errors
-    /// Returns the errors of [`KeyFile::load`].
+    /// Returns the errors of [`KeyFile::load`], and [`Code::KeyUnusable`] when the read does not end
+    /// within [`READ_TIMEOUT`] and a tenth more.
     pub fn open(path: PathBuf) -> Result<Self, KmsError> {
-        let file = RwLock::new(Arc::new(KeyFile::load(&path)?));
-        Ok(Self(Arc::new(Shared { path, file, reload_lock: Mutex::default() })))
+        let read = path.clone();
+        let file = in_time(READ_TIMEOUT, move |_until| KeyFile::load(&read))
+            .map_err(|problem| unusable(&path, &problem))??;
+        let file = RwLock::new(Arc::new(file));
+        Ok(Self(Arc::new(Shared { path, file, thread: FileThread::default() })))
     }
 
     /// Returns the lineage that follows from the identity of the key.
@@ -63,9 +71,14 @@ impl LocalKek {
     /// Reads the file again, on another thread: the file is small, but its disk may hang.
     async fn reload(&self) -> Result<Arc<KeyFile>, KmsError> {
         let shared = Arc::clone(&self.0);
-        tokio::task::spawn_blocking(move || shared.reload()).await.map_err(|_cancelled| {
-            KmsError::new(Code::Internal, "this process is stopping", "try again")
-        })?
+        let read = self.0.thread.run(move || shared.reload()).await;
+        read.unwrap_or_else(|| {
+            Err(KmsError::new(
+                Code::KeeperTimeout,
+                format!("the key file {} was not read in time", self.0.path.display()),
+                "check the disk or the network file system that has the key file",
+            ))
+        })
     }
 
     fn cipher(&self, version: KekVersion) -> Result<RandomizedNonceKey, KmsError> {
@@ -109,7 +122,6 @@ impl Shared {
     }
 
     fn reload(&self) -> Result<Arc<KeyFile>, KmsError> {
-        let _lock = self.reload_lock.lock().unwrap_or_else(PoisonError::into_inner);
         let file = KeyFile::load(&self.path)?;
         if file.id() != self.current().id() {
             return Err(KmsError::new(

@@ -78,11 +78,11 @@ impl From<String> for ReadError {
 /// Returns why it cannot be read, in words that follow its path.
 pub fn read_in_time(path: &Path, most: u64, kinds: Kinds) -> Result<Plaintext, String> {
     let path = path.to_owned();
-    in_time(READ_TIMEOUT, move |until| read(&path, most, kinds, until))
+    in_time(READ_TIMEOUT, move |until| read(&path, most, kinds, until)).flatten()
 }
 
 /// Reads at most `most` bytes from `path` on this thread. Returns the metadata of the file too. A
-/// file system that never answers blocks it, so use a thread that may block, and one read at a time.
+/// file system that never answers blocks it, so call this in a [`FileThread`](super::file_thread::FileThread).
 ///
 /// # Errors
 /// Returns why it cannot be read.
@@ -94,17 +94,22 @@ pub fn read_with_metadata(
     read_file(path, most, kinds, deadline_after(READ_TIMEOUT))
 }
 
-fn in_time(
+/// Runs `work` on a thread of its own, and waits for at most `limit` and a tenth more. For code that
+/// runs once before the async runtime starts.
+///
+/// # Errors
+/// Returns why there is no result, in words that follow the path of the file.
+pub fn in_time<T: Send + 'static>(
     limit: Duration,
-    work: impl FnOnce(Instant) -> Result<Plaintext, String> + Send + 'static,
-) -> Result<Plaintext, String> {
+    work: impl FnOnce(Instant) -> T + Send + 'static,
+) -> Result<T, String> {
     let (done, result) = mpsc::sync_channel(1);
     thread::Builder::new()
         .name("file".to_owned())
         .spawn(move || drop(done.send(work(deadline_after(limit)))))
         .map_err(|error| cannot(&error))?;
     // The work ends by itself a little earlier, if it can.
-    result.recv_timeout(limit + limit / 10).unwrap_or_else(|_late| Err(READ_TIMED_OUT.to_owned()))
+    result.recv_timeout(limit + limit / 10).map_err(|_late| READ_TIMED_OUT.to_owned())
 }
 
 /// Reads at most `most` bytes from `path`. Stops at `until` if the file is a pipe or another file
@@ -442,7 +447,7 @@ mod tests {
         let (release, held) = mpsc::channel::<()>();
         let read = in_time(Duration::from_millis(20), move |_until| {
             held.recv().unwrap_or_default();
-            Err("too late".to_owned())
+            "too late"
         });
         assert_eq!(read.unwrap_err(), READ_TIMED_OUT);
         drop(release);

@@ -2,6 +2,7 @@
 
 pub mod bounded_file;
 pub mod clock;
+pub mod file_thread;
 pub mod hardening;
 pub mod notify;
 pub mod parsed_file;

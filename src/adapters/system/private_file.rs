@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use rustix::fs::{Access, FsWord, statfs};
-use tokio::task::spawn_blocking;
 
 use super::{
-    bounded_file::{self, Kinds, ReadError},
+    bounded_file::{self, Kinds, READ_TIMED_OUT, ReadError},
+    file_thread::FileThread,
     sandbox,
 };
 use crate::{adapters::atomic_file, domain::secret::Secret, ports::file::PrivateFile};
@@ -19,17 +19,21 @@ const SIZE_MAX: u64 = 65_536;
 /// The number of the kernel for a file system in memory (statfs(2)).
 const TMPFS: FsWord = 0x0102_1994;
 
+/// Reports a write that did not end in time. The text follows the path of the file.
+const WRITE_TIMED_OUT: &str = "cannot be written: the write did not end within 5 s; check the disk or the network file system";
+
 /// A file of mode 0600 that belongs to the user of this process.
 #[derive(Debug)]
 pub struct OwnerOnlyFile {
     path: PathBuf,
+    thread: FileThread,
 }
 
 impl OwnerOnlyFile {
     /// Returns the file at `path`. Its directory must exist.
     #[must_use]
-    pub const fn new(path: PathBuf) -> Self {
-        Self { path }
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, thread: FileThread::default() }
     }
 }
 
@@ -60,15 +64,6 @@ fn store(path: &Path, text: &Secret) -> Result<(), String> {
     })
 }
 
-/// Runs `work`, which may wait for a disk, on another thread than the one that serves calls.
-async fn on_blocking_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, String> + Send + 'static,
-) -> Result<T, String> {
-    spawn_blocking(work)
-        .await
-        .map_err(|_ended| "cannot be used: this process is stopping".to_owned())?
-}
-
 #[async_trait]
 impl PrivateFile for OwnerOnlyFile {
     fn place(&self) -> String {
@@ -77,12 +72,14 @@ impl PrivateFile for OwnerOnlyFile {
 
     async fn load(&self) -> Result<Option<Secret>, String> {
         let path = self.path.clone();
-        on_blocking_thread(move || load(&path)).await
+        let loaded = self.thread.run(move || load(&path)).await;
+        loaded.unwrap_or_else(|| Err(READ_TIMED_OUT.to_owned()))
     }
 
     async fn store(&self, text: &Secret) -> Result<(), String> {
         let (path, text) = (self.path.clone(), text.clone());
-        on_blocking_thread(move || store(&path, &text)).await
+        let stored = self.thread.run(move || store(&path, &text)).await;
+        stored.unwrap_or_else(|| Err(WRITE_TIMED_OUT.to_owned()))
     }
 }
 

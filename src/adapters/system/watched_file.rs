@@ -6,17 +6,17 @@ use std::{
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
-use tokio::{
-    task::spawn_blocking,
-    time::{sleep, timeout},
-};
+use tokio::time::sleep;
 
-use super::bounded_file::{self, Kinds, READ_TIMED_OUT, READ_TIMEOUT, deadline_after};
+use super::{
+    bounded_file::{self, Kinds, READ_TIMED_OUT, deadline_after},
+    file_thread::FileThread,
+};
 use crate::{domain::secret::Plaintext, ports::file::TextFile};
 
 /// How often the state of the file is polled.
@@ -39,18 +39,14 @@ pub struct WatchedFile {
     most: u64,
     /// The state of the file when it was last read.
     read: Mutex<Stamp>,
-    /// Locked by the thread that works on the file, so that a file system that hangs blocks only
-    /// one thread.
-    work_lock: Arc<tokio::sync::Mutex<()>>,
-    /// How long one access to the file may take.
-    limit: Duration,
+    thread: FileThread,
 }
 
 impl WatchedFile {
     /// Returns the file at `path`, of at most `most` bytes.
     #[must_use]
     pub fn new(path: PathBuf, most: u64) -> Self {
-        Self { path, most, read: Mutex::new(None), work_lock: Arc::default(), limit: READ_TIMEOUT }
+        Self { path, most, read: Mutex::new(None), thread: FileThread::default() }
     }
 
     /// Runs `work` on a thread that may block. Returns `None` when it does not end in time.
@@ -59,15 +55,7 @@ impl WatchedFile {
         work: impl FnOnce(&Path) -> T + Send + 'static,
     ) -> Option<T> {
         let path = self.path.clone();
-        let ended = async {
-            let lock = Arc::clone(&self.work_lock).lock_owned().await;
-            let work = move || {
-                let _lock = lock;
-                work(&path)
-            };
-            spawn_blocking(work).await.ok()
-        };
-        timeout(self.limit, ended).await.ok().flatten()
+        self.thread.run(move || work(&path)).await
     }
 
     async fn stamp(&self) -> Stamp {
@@ -106,7 +94,7 @@ impl TextFile for WatchedFile {
     }
 
     async fn read(&self) -> Result<Plaintext, String> {
-        let (most, limit) = (self.most, self.limit);
+        let (most, limit) = (self.most, self.thread.limit());
         for _ in 0..TRIES {
             let found =
                 self.on_thread(move |path| attempt(path, most, deadline_after(limit))).await;
@@ -131,7 +119,7 @@ impl TextFile for WatchedFile {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write as _, os::unix::fs::symlink};
+    use std::{io::Write as _, os::unix::fs::symlink, sync::Arc};
 
     use rustix::fs::{CWD, FileType, Mode, mknodat};
 
@@ -240,19 +228,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn blocks_one_thread_and_no_caller_when_a_file_system_hangs() {
+    async fn a_read_ends_when_a_file_system_hangs() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("id");
         fs::write(&path, "one").unwrap();
-        let file = WatchedFile { limit: Duration::from_millis(50), ..WatchedFile::new(path, 100) };
+        let thread = FileThread::within(Duration::from_millis(50));
+        let file = WatchedFile { thread, ..WatchedFile::new(path, 100) };
         let (release, held) = std::sync::mpsc::channel::<()>();
-        let hanging = file.on_thread(move |_path| held.recv().unwrap_or_default());
-        assert_eq!(hanging.await, None);
-        // The first thread still hangs, so a second one does not start.
-        assert_eq!(file.on_thread(|_path| ()).await, None);
+        assert_eq!(file.on_thread(move |_path| held.recv().unwrap_or_default()).await, None);
         assert_eq!(file.read().await.unwrap_err(), READ_TIMED_OUT);
         drop(release);
-        let file = WatchedFile { limit: READ_TIMEOUT, ..file };
+        let file = WatchedFile { thread: FileThread::default(), ..file };
         says(&file, "one").await;
     }
 }
