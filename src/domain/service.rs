@@ -210,12 +210,13 @@ impl KeyService {
             let refreshed = self.refresh(deadline).await;
             if self.watch.is_above_the_newest(version) {
                 refreshed?;
+                // A node that lags says the same, so this is no evidence about the ciphertext.
                 return Err(KmsError::new(
-                    Code::CiphertextRejected,
+                    Code::VersionNotYet,
                     format!(
-                        "the ciphertext is of key version {version}, which the keeper does not have"
+                        "the ciphertext is of key version {version}, which the keeper does not have yet"
                     ),
-                    "if the key was rolled back, restore it with its newest versions",
+                    "wait; if this lasts, the key was rolled back: restore its newest versions",
                 ));
             }
         }
