@@ -108,10 +108,15 @@ impl LoginPlan {
     }
 
     /// Returns the next step at `now` for the materials with these digests, the preferred one
-    /// first.
+    /// first. Another one follows after a refusal or a proxy's answer, and not after an outage of
+    /// the keeper: the other one would fail too, or be refused and count towards the role's lock.
     pub(super) fn next(&self, digests: &[CredentialDigest], now: Monotonic) -> Next {
         let spaced = self.ended.map(|ended| ended.after(LOGIN_INTERVAL)).filter(|at| now < *at);
-        let holds: Vec<_> = digests.iter().map(|digest| self.held(*digest, now)).collect();
+        let mut holds: Vec<_> = digests.iter().map(|digest| self.held(*digest, now)).collect();
+        let is_away = |hold: &Hold| is_of_the_keeper(&hold.why);
+        if let Some(away) = holds.iter().position(|hold| hold.is_some_and(is_away)) {
+            holds.truncate(away + 1);
+        }
         if let Some(free) = holds.iter().position(Option::is_none) {
             return spaced.map_or(Next::Now(free), |at| Next::NotBefore { at, why: None });
         }
@@ -170,6 +175,11 @@ fn wait_after(code: Code, failures: u32) -> Duration {
         _ => (1, 30),
     };
     doubled(Duration::from_secs(first), failures, Duration::from_secs(most))
+}
+
+/// Returns whether `error` is an outage of the keeper, and not of a proxy for some paths.
+fn is_of_the_keeper(error: &KmsError) -> bool {
+    error.code().is_outage() && error.code() != Code::Intermediary
 }
 
 /// Returns `first`, doubled `times` times, but at most `most`.

@@ -60,6 +60,18 @@ fn older_material_is_used_while_the_preferred_one_is_held_back() {
     assert_eq!(plan.next(&[digest(1), digest(2)], at(1)), Next::Now(1));
 }
 
+/// Three nodes that each try two destroyed secret IDs lock the role.
+#[test]
+fn older_material_is_not_used_during_an_outage_of_the_keeper() {
+    for (code, from) in
+        [(Code::KeeperUnreachable, 3), (Code::KeeperSealed, 3), (Code::Intermediary, 2)]
+    {
+        let failed = || LoginEvent::Failed(digest(1), error(code));
+        let plan = plan(&[(0, failed()), (1, failed())]);
+        assert_eq!(due(&plan, &[digest(1), digest(2)], 2), at(from), "{code}");
+    }
+}
+
 #[test]
 fn other_failures_are_tried_again_ever_more_slowly_and_within_a_minute() {
     for (code, waits) in [
@@ -185,6 +197,8 @@ struct Past {
     failed: Option<Monotonic>,
     /// When a token that was later rejected was granted.
     rejected: Option<Monotonic>,
+    /// The last failure was an outage of the keeper.
+    is_away: bool,
 }
 
 impl Past {
@@ -222,7 +236,9 @@ impl Model {
             }
             Next::NotBefore { at, why } => {
                 assert!(at > now);
-                let latest = materials.iter().map(|number| past(*number).bounds().1).min();
+                let away = materials.iter().position(|number| past(*number).is_away);
+                let counted = &materials[..away.map_or(materials.len(), |away| away + 1)];
+                let latest = counted.iter().map(|number| past(*number).bounds().1).min();
                 let latest = latest.unwrap().max(spaced);
                 assert!(at <= latest, "{at:?} is later than {latest:?}: {why:?}");
                 assert!(
@@ -257,13 +273,14 @@ fn play(
             ended
         }
         Outcome::Failed(code) => {
-            *past = Past { failed: Some(ended), ..Past::default() };
+            let is_away = [Code::KeeperUnreachable, Code::KeeperTimeout].contains(&code);
+            *past = Past { failed: Some(ended), is_away, ..Past::default() };
             plan.learn(LoginEvent::Failed(digest(number), error(code)), ended, step.chance);
             ended
         }
         Outcome::Rejected(secs) => {
             granted(plan, past);
-            past.rejected = Some(ended);
+            (past.rejected, past.is_away) = (Some(ended), true);
             let rejected = ended.after(Duration::from_secs(secs.into()));
             plan.learn(LoginEvent::Rejected, rejected, step.chance);
             rejected
