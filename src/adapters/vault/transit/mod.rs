@@ -142,7 +142,9 @@ impl TransitKek {
         answer.map_err(|failure| failure.into_error(asked))
     }
 
-    /// Checks the form of the ciphertext and returns the body of its decrypt request.
+    /// Checks the form of the ciphertext and returns the body of its decrypt request. The domain has
+    /// checked it before, in [`Kek::version_of`]; other users of the port need not. The check of a
+    /// wrapped seed takes 65 ns of the 123 µs of a lone Decrypt (docs/performance.md).
     fn decrypt_body<'a>(&self, sealed: Unwrap<'a>) -> Result<DecryptBody<'a>, KmsError> {
         self.version_of(sealed.ciphertext)?;
         Ok(DecryptBody {
