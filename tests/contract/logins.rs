@@ -107,6 +107,21 @@ async fn a_login_that_was_given_up_sends_nothing_more() {
     assert_eq!(two.requests_for(LOGIN), 1, "only the next login goes on at the other endpoint");
 }
 
+/// A login that was given up may be refused after the next login has succeeded.
+#[tokio::test]
+async fn a_refusal_that_arrives_after_a_newer_login_holds_nothing_back() {
+    let stand_in = StandIn::start().await;
+    let refusal = r#"{"errors":["invalid role or secret ID"]}"#;
+    stand_in.fail_next(1, LOGIN, &Fault::Held(400, refusal.to_owned()));
+    let subject = subject(&stand_in, |wiring| wiring.login.timeout = Duration::from_secs(4));
+    heals(&subject, Duration::from_secs(30)).await;
+    assert_eq!(stand_in.requests_for(LOGIN), 2);
+    stand_in.release();
+    stand_in.expire_tokens();
+    heals(&subject, Duration::from_secs(30)).await;
+    assert_eq!(stand_in.requests_for(LOGIN), 3);
+}
+
 /// An unwrap to which no answer came may reach the keeper late, after a lookup found the token valid.
 #[tokio::test]
 async fn a_token_that_is_used_after_a_lost_unwrap_is_not_called_stolen() {

@@ -16,7 +16,7 @@ use std::{
 
 pub use engine::Engine;
 use server::Authority;
-use tokio::task::JoinHandle;
+use tokio::{sync::Notify, task::JoinHandle};
 
 use super::admin::Provisioned;
 
@@ -33,6 +33,8 @@ pub enum Fault {
     ResetAfter,
     /// The answer's body ends half way.
     HalfBody,
+    /// This status with this body, after [`StandIn::release`].
+    Held(u16, String),
     /// This status with this body.
     Says(u16, String),
     /// A standby that redirects to this address.
@@ -98,6 +100,8 @@ pub struct Shared {
     leads: AtomicBool,
     /// The newest version that this node will ever know.
     knows: AtomicU32,
+    /// Wakes the requests that are held.
+    released: Notify,
     authority: Authority,
 }
 
@@ -149,6 +153,7 @@ impl StandIn {
             by_path: Mutex::default(),
             leads: AtomicBool::new(false),
             knows: AtomicU32::new(u32::MAX),
+            released: Notify::new(),
             authority,
         };
         let shared = Arc::new(shared);
@@ -170,6 +175,11 @@ impl StandIn {
     pub fn fail_next(&self, count: usize, path: &str, fault: &Fault) {
         let next = &mut self.shared.script.lock().unwrap().next;
         next.extend((0..count).map(|_| (path.to_owned(), fault.clone())));
+    }
+
+    /// Lets the requests that are held now be answered.
+    pub fn release(&self) {
+        self.shared.released.notify_waiters();
     }
 
     /// Revokes every token.

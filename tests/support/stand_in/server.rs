@@ -90,6 +90,10 @@ async fn respond(request: Request<Incoming>, shared: Arc<Shared>) -> io::Result<
         Some(Fault::Delay(wait)) => tokio::time::sleep(*wait).await,
         Some(Fault::Hang) => pending::<()>().await,
         Some(Fault::Reset) => return Err(io::Error::other("reset")),
+        Some(Fault::Held(status, text)) => {
+            shared.released.notified().await;
+            return Ok(page(*status, text));
+        }
         Some(Fault::Says(status, text)) => return Ok(page(*status, text)),
         Some(Fault::Redirect(to)) => {
             let mut answer = page(307, "");
