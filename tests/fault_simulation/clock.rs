@@ -1,6 +1,6 @@
-//! Tokio's paused clock. It moves only while all tasks wait.
+//! Tokio's paused clock. It moves only while all tasks wait. The wall clock of a node may be wrong.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
@@ -9,24 +9,27 @@ use vault_kube_kms::{
     ports::clock::Clock,
 };
 
-use super::chance::Chance;
+use super::{chance::Chance, model::cluster::Cluster};
 
 /// The begin of every simulation.
 const EPOCH_MS: i64 = 1_800_000_000_000;
 
 pub struct VirtualClock {
+    cluster: Arc<Cluster>,
+    client: usize,
     started: Instant,
     seed: u64,
 }
 
 impl VirtualClock {
-    /// Makes a clock that starts now.
-    pub fn new(started: Instant, seed: u64) -> Self {
-        Self { started, seed }
+    /// Makes the clock of the node of `client`.
+    pub fn new(cluster: Arc<Cluster>, client: usize, seed: u64) -> Self {
+        let started = cluster.journal.started();
+        Self { cluster, client, started, seed }
     }
 }
 
-/// The wall clock's milliseconds, the same for all.
+/// The right wall-clock time in milliseconds.
 pub fn wall_ms(started: Instant) -> i64 {
     EPOCH_MS + started.elapsed().as_millis() as i64
 }
@@ -38,7 +41,8 @@ impl Clock for VirtualClock {
     }
 
     fn wall(&self) -> UnixTime {
-        UnixTime::from_millis(wall_ms(self.started))
+        let step = self.cluster.state().clock_steps_ms[self.client];
+        UnixTime::from_millis(wall_ms(self.started) + step)
     }
 
     fn jitter(&self) -> f64 {

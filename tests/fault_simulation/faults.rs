@@ -20,6 +20,9 @@ use super::{
 /// much shorter.
 const LAG_MS: u64 = 20_000;
 
+/// The largest error of a wall clock.
+const CLOCK_STEP_MS: i64 = 3_600_000;
+
 /// The time for which a client may remember that batches are refused: until it reads the key.
 const SINGLY_AFTER: Duration = Duration::from_secs(20);
 
@@ -27,6 +30,8 @@ const SINGLY_AFTER: Duration = Duration::from_secs(20);
 pub enum Fault {
     AllMeet(Condition),
     BatchesRefused,
+    /// The wall clock of a plugin's node is wrong by up to an hour. Later it is set right.
+    ClockSteps(usize),
     /// The server behind a name belongs to another cluster.
     Foreign(usize),
     FileAway,
@@ -60,7 +65,7 @@ impl Fault {
         let node = chance.below(NODES as u64) as usize;
         let conditions = [Condition::Dead, Condition::Stalled, Condition::Unreachable];
         let condition = conditions[chance.below(3) as usize];
-        match chance.below(34) {
+        match chance.below(36) {
             0..5 => Self::NodeMeets(node, condition),
             5 => Self::AllMeet(condition),
             6..8 => Self::NodeSealed(node),
@@ -83,6 +88,7 @@ impl Fault {
             28 | 29 => Self::NameMoves(node),
             30 => Self::Proxied(Some(node), Page::any(chance)),
             31 | 32 => Self::Proxied(None, Page::any(chance)),
+            33 | 34 => Self::ClockSteps(node),
             _ => Self::Slow,
         }
     }
@@ -122,6 +128,7 @@ impl Fault {
             Self::MountGone | Self::Quota => NODES + 3,
             Self::BatchesRefused | Self::ItemsFail => NODES + 4,
             Self::Unreliable | Self::Slow => NODES + 5,
+            Self::ClockSteps(_) => NODES + 6,
         }
     }
 
@@ -144,7 +151,7 @@ impl Fault {
 
     /// Returns whether calls may fail during the fault.
     pub fn is_felt(self) -> bool {
-        !matches!(self, Self::NodeStale(_))
+        !matches!(self, Self::NodeStale(_) | Self::ClockSteps(_))
     }
 
     /// Returns the time from its end until everything works.
@@ -215,6 +222,10 @@ impl Fault {
                 let wall_secs = wall_ms(cluster.journal.started()) / 1_000;
                 state.rotate(wall_secs, [Duration::ZERO; NODES]);
             }
+            Self::ClockSteps(client) => {
+                let step = chance.below(2 * CLOCK_STEP_MS as u64) as i64 - CLOCK_STEP_MS;
+                state.clock_steps_ms[client] = step;
+            }
             Self::BatchesRefused => state.transit.refuses_batches = true,
             Self::ItemsFail => state.transit.items_fail_once_in = Some(1 + chance.below(20)),
             Self::MountGone => state.mount_gone = true,
@@ -263,6 +274,7 @@ impl Fault {
                 (state.nodes[name].sealed, state.nodes[name].moves_at) = (false, None);
             }
             Self::NodeStale(node) => state.nodes[node].knows = None,
+            Self::ClockSteps(client) => state.clock_steps_ms[client] = 0,
             Self::BatchesRefused => {
                 state.transit.refuses_batches = false;
                 state.singly_until = Instant::now() + SINGLY_AFTER;

@@ -12,7 +12,11 @@ use tokio::{
     time::{Instant, sleep},
 };
 use vault_kube_kms::{
-    domain::{error::KmsError, secret::Plaintext},
+    domain::{
+        envelope::{Annotations, Ciphertext},
+        error::KmsError,
+        secret::Plaintext,
+    },
     ports::kms::{KeyManagement as _, Sealed},
 };
 
@@ -104,7 +108,20 @@ impl ApiServer {
         loop {
             self.pause(&mut chance, 1_000, 4_000).await;
             self.encrypt(&mut chance).await;
+            if chance.once_in(8) {
+                self.encrypt_elsewhere(&mut chance);
+            }
         }
+    }
+
+    /// Another plugin, which binds nothing, writes a seed with the same key.
+    fn encrypt_elsewhere(&self, chance: &mut Chance) {
+        let seed = any_seed(chance);
+        let transit = &self.plugin.network.cluster.state().transit;
+        let ciphertext = Ciphertext::new(transit.encrypt_unbound(&seed, chance)).unwrap();
+        let annotations = Annotations::default();
+        let sealed = Sealed { ciphertext, key_id: "1".to_owned(), annotations };
+        self.store(seed, sealed);
     }
 
     async fn read(self, mut chance: Chance) {
@@ -155,8 +172,7 @@ impl ApiServer {
 
     /// Writes a seed. Returns the key id that it is stored under.
     pub async fn encrypt(&self, chance: &mut Chance) -> Option<String> {
-        let mut seed = [0; 32];
-        seed.iter_mut().for_each(|byte| *byte = chance.below(256) as u8);
+        let seed = any_seed(chance);
         let moment = self.fault_log.now();
         let deadline = self.plugin.clock.now().after(BUDGET);
         let outcome = self.plugin.service.encrypt(Plaintext::new(seed.to_vec()), deadline).await;
@@ -165,7 +181,11 @@ impl ApiServer {
         let answer = outcome.ok()?;
         let (ciphertext, annotations) = (answer.ciphertext, answer.annotations);
         let key_id = answer.key_id.as_str().to_owned();
-        let sealed = Sealed { ciphertext, key_id: key_id.clone(), annotations };
+        self.store(seed, Sealed { ciphertext, key_id: key_id.clone(), annotations });
+        Some(key_id)
+    }
+
+    fn store(&self, seed: [u8; 32], sealed: Sealed) {
         let written = &mut self.load.etcd.lock().unwrap()[self.plugin.index];
         let at = written.number % STORED_MAX;
         written.number += 1;
@@ -175,7 +195,6 @@ impl ApiServer {
         } else {
             written.stored.push(stored);
         }
-        Some(key_id)
     }
 
     /// Reads one object, and counts its requests if nothing else is read at the same time.
@@ -239,4 +258,10 @@ impl ApiServer {
             }
         }
     }
+}
+
+fn any_seed(chance: &mut Chance) -> [u8; 32] {
+    let mut seed = [0; 32];
+    seed.iter_mut().for_each(|byte| *byte = chance.below(256) as u8);
+    seed
 }

@@ -6,6 +6,7 @@
 //! it, with a line for each thing that happens. `FAULTS_SEEDS=<number>` sets how many are run.
 #![allow(missing_docs, unreachable_pub, clippy::pedantic, clippy::restriction, reason = "tests")]
 
+mod alarms;
 #[path = "../simulation/chance.rs"]
 mod chance;
 mod clock;
@@ -39,12 +40,14 @@ use simulation::{Report, Severity, run, run_from_start, run_script};
 const SEEDS: u64 = 32;
 
 /// The events that all seeds together must have, named as in `telemetry`.
-const EVERYTHING: [&str; 26] = [
+const EVERYTHING: [&str; 28] = [
     "batched",
     "breaker opened",
     "coalesced",
     "foreign endpoint",
     "internal",
+    "legacy read",
+    "licence read",
     "logged in",
     "lost",
     "name that moved",
@@ -218,7 +221,7 @@ fn each_planted_fault_breaks_its_rule() {
         (&KEEPS_SECRETS, plant(Plant::ToldSecret), outage),
         (&BLAMES_THE_KEEPER, plant(Plant::Tampering), outage),
         (&FEW_REQUESTS, plant(Plant::Repeated), &[]),
-        (&NO_LOGIN_STORM, plant(Plant::ChangingSecretId), &[]),
+        (&NO_LOGIN_STORM, plant(Plant::ChangingSecretId), &[(Fault::TokensCounted, seconds(180))]),
         (
             &REFUSED_PAIR_RESTS,
             plant(Plant::ForgottenRefusal),

@@ -60,8 +60,8 @@ impl Plugin {
     /// Starts a plugin that logs in with the file `secret_id`.
     pub fn start(network: Network, secret_id: String, seed: u64, rotation_delay: Duration) -> Self {
         let index = network.client;
-        let started = network.cluster.journal.started();
-        let clock: Arc<dyn Clock> = Arc::new(VirtualClock::new(started, seed));
+        let clock: Arc<dyn Clock> =
+            Arc::new(VirtualClock::new(network.cluster.clone(), index, seed));
         let plant = network.plant;
         let ledger = Arc::new(Ledger::new(plant == Some(Plant::Panic)));
         let telemetry: Arc<dyn Telemetry> = ledger.clone();
@@ -82,10 +82,11 @@ impl Plugin {
         let login = login_settings(is_wrapped).open(client.clone(), clock.clone(), &files);
         let session = VaultSession::new(login, clock.clone(), telemetry.clone());
         let session = Arc::new(session);
-        let identity = KeyIdentity::new(transit_settings().lineage(), 0);
+        let transit = transit_settings(network.cluster.licensed);
+        let identity = KeyIdentity::new(transit.lineage(), 0);
         let lanes = if plant == Some(Plant::ManyLanes) { 12 } else { 1 };
         let batch = |_| {
-            let kek = TransitKek::new(client.clone(), session.clone(), transit_settings());
+            let kek = TransitKek::new(client.clone(), session.clone(), transit.clone());
             Batch::new(kek, clock.clone(), telemetry.clone())
         };
         let lanes = Lanes { ways: (0..lanes).map(batch).collect(), next: AtomicUsize::new(0) };
@@ -104,7 +105,7 @@ impl Plugin {
         if plant == Some(Plant::EndedTask) {
             background.spawn(async {});
         }
-        let service = Arc::new(Planted::new(KeyService::new(watch, false), plant));
+        let service = Arc::new(Planted::new(KeyService::new(watch, true), plant));
         let background = Mutex::new(background);
         Self { index, service, client, session, clock, file, ledger, network, background }
     }
@@ -159,11 +160,11 @@ fn login_settings(is_wrapped: bool) -> LoginSettings {
     }
 }
 
-fn transit_settings() -> TransitSettings {
+fn transit_settings(require_enterprise: bool) -> TransitSettings {
     TransitSettings {
         key: KeyPath::parse("transit/keys/k1").unwrap(),
         namespace: Namespace::default(),
         auth_namespace: Namespace::default(),
-        require_enterprise: false,
+        require_enterprise,
     }
 }

@@ -41,6 +41,7 @@ impl Telemetry for Ledger {
             Event::Retried(reason) => reason,
             Event::Breaker { state: BreakerState::Open, .. } => "breaker opened",
             Event::Coalesced => "coalesced",
+            Event::LegacyRead => "legacy read",
             Event::Batched { size } if size > 1 => "batched",
             Event::LoggedIn { .. } => "logged in",
             Event::Renewed { .. } => {

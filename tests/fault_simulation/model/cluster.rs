@@ -101,6 +101,8 @@ pub struct State {
     pub slow: bool,
     /// Until then clients may still think that batches are refused.
     pub singly_until: Instant,
+    /// What the wall clock of each plugin's node shows too much, in milliseconds.
+    pub clock_steps_ms: [i64; NODES],
     pub measures: Measures,
     /// What plugins have met, and how often.
     pub met: BTreeMap<&'static str, u64>,
@@ -110,6 +112,8 @@ pub struct State {
 pub struct Cluster {
     pub seed: u64,
     state: Mutex<State>,
+    /// The plugins ask whether the server has a licence, and it has one.
+    pub licensed: bool,
     /// Notified when a node may answer in another way than before. It wakes in order; channels do
     /// not.
     conditions: Notify,
@@ -137,6 +141,7 @@ impl Cluster {
         use Standbys::{Forward, Redirect, Serve};
         let standbys = [Forward, Redirect, Serve, Serve];
         let standbys = standbys[chance.below(4) as usize];
+        let licensed = chance.once_in(4);
         let state = State {
             nodes: [node; NODES],
             leader: Some(0),
@@ -153,15 +158,16 @@ impl Cluster {
             flaky: false,
             slow: false,
             singly_until: Instant::now(),
+            clock_steps_ms: [0; NODES],
             measures: Measures::default(),
             met: BTreeMap::new(),
             chance,
         };
         journal.say(format_args!(
-            "standbys {standbys:?}, balanced {}, index {}, tokens live for {ttl} s",
+            "standbys {standbys:?}, balanced {}, index {}, licensed {licensed}, tokens live for {ttl} s",
             state.balanced, state.tells_index
         ));
-        Self { seed, state: Mutex::new(state), conditions: Notify::new(), journal }
+        Self { seed, state: Mutex::new(state), licensed, conditions: Notify::new(), journal }
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {

@@ -73,6 +73,14 @@ impl Transit {
         (200, json!({"data": {"ciphertext": ciphertext, "key_version": version}}))
     }
 
+    /// Wraps `plaintext` with the newest version and without associated data.
+    pub fn encrypt_unbound(&self, plaintext: &[u8], draw: &mut Chance) -> Vec<u8> {
+        let version = self.latest();
+        let body = json!({"plaintext": STANDARD.encode(plaintext), "key_version": version});
+        let (_, reply) = self.encrypt(&body, version, Chance::new(draw.next()));
+        reply["data"]["ciphertext"].as_str().unwrap().as_bytes().to_vec()
+    }
+
     pub fn decrypt(&self, body: &Value, known: u32) -> Reply {
         let text = body["ciphertext"].as_str().unwrap();
         let (version, sealed) = text.strip_prefix("vault:v").unwrap().split_once(':').unwrap();
