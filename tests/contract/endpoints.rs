@@ -54,6 +54,25 @@ async fn wraps_with(
     wrapped.map(drop).map_err(|error| error.code())
 }
 
+/// A node that lags and does not reach its leader cannot forward, and the others can answer.
+#[tokio::test]
+async fn another_endpoint_answers_while_one_has_not_caught_up() {
+    for status in [412, 429] {
+        let one = StandIn::start().await;
+        let two = one.node().await;
+        let subject = subject_of(&[&one, &two]);
+        wraps(&subject, SOON).await.unwrap();
+        let lags = Some(Fault::Says(status, r#"{"errors":[]}"#.to_owned()));
+        one.set_fault(lags.clone());
+        for _ in 0..3 {
+            wraps(&subject, SOON).await.unwrap_or_else(|code| panic!("{status}: {code}"));
+        }
+        two.set_fault(lags);
+        let code = wraps(&subject, SOON).await.unwrap_err();
+        assert_eq!(code, Code::KeeperFailed, "{status} is not a quota");
+    }
+}
+
 #[tokio::test]
 async fn prefers_another_endpoint_after_one_fails() {
     for fault in [Fault::Reset, Fault::html_502(), Fault::sealed(), Fault::Hang] {

@@ -60,8 +60,9 @@ pub(super) const fn rule(reason: RetryReason, repeat: Repeat) -> Option<RetryRul
         // The node does not know the key version yet. The longest measured delay is 109 ms. Prefer
         // another node, because a leader can miss a rotation for ever (seen with OpenBao).
         (NotYet, _) => (Where::PreferOther, const { &[ms(20), ms(50), ms(100), ms(200)] }),
-        // The node has not reached the cluster state of an earlier answer.
-        (NotCaughtUp, _) => (Where::Same, const { &[ms(20), ms(50), ms(100)] }),
+        // The node has not reached the cluster state of an earlier answer, and cannot forward the
+        // request. Another node may have reached it.
+        (NotCaughtUp, _) => (Where::PreferOther, const { &[ms(20), ms(50), ms(100)] }),
         // Used only if the server names no wait.
         (Quota, _) => (Where::Same, const { &[ms(1_000)] }),
         (Unavailable, _) => (Where::PreferOther, const { &[ms(20), ms(100), ms(300)] }),
@@ -84,11 +85,10 @@ pub(super) fn reason(failure: &Failure) -> Option<RetryReason> {
             _ => Some(RetryReason::Lost),
         },
         Failure::Refused(refusal) if refusal.is_about_the_node() => Some(RetryReason::Unavailable),
+        Failure::Refused(refusal) if refusal.is_behind() => Some(RetryReason::NotCaughtUp),
         Failure::Refused(refusal) => match refusal.status {
             400 if refusal.is_about_a_new_version() => Some(RetryReason::NotYet),
             403 if refusal.is_dead_token() => Some(RetryReason::TokenUnknown),
-            412 => Some(RetryReason::NotCaughtUp),
-            429 if refusal.is_silent() => Some(RetryReason::NotCaughtUp),
             429 => Some(RetryReason::Quota),
             500 if !refusal.is_permanent() => Some(RetryReason::Internal),
             502 | 504 => Some(RetryReason::Lost),

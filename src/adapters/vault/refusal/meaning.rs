@@ -136,7 +136,8 @@ impl Refusal {
     /// Returns the error for the status alone, for any request.
     pub(in crate::adapters::vault) fn error_of_status(&self) -> KmsError {
         match self.status {
-            412 => KmsError::new(
+            // OpenBao gives a node that lags the status of a quota, without a text.
+            412 | 429 if self.is_behind() => KmsError::new(
                 Code::KeeperFailed,
                 "the server has not caught up with the cluster",
                 "wait; if this lasts, check replication",

@@ -84,6 +84,11 @@ impl Refusal {
         self.texts.is_empty()
     }
 
+    /// Returns whether the node has not reached the cluster state that the request names.
+    pub(super) fn is_behind(&self) -> bool {
+        self.status == 412 || self.status == 429 && self.is_silent()
+    }
+
     /// Returns whether the node does not have the key version yet.
     pub(super) fn is_about_a_new_version(&self) -> bool {
         self.says_any(&["version is too new", "higher than the latest key version"])
