@@ -445,7 +445,7 @@ fn invented_versions_of_legacy_objects_never_reach_the_keeper() {
     bench.kek.script().unwrap = Call::Hangs;
     for number in 2..=200 {
         let refused = bench.run(bench.decrypt_legacy(number));
-        assert_eq!(code(refused), Some(Code::VersionNotYet), "version {number}");
+        assert_eq!(code(refused), Some(Code::KeyIdUnknown), "version {number}");
     }
     assert_eq!(bench.kek.script().described, 2, "one refresh, and the observer's read");
 }

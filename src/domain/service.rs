@@ -82,11 +82,7 @@ impl KeyService {
             // keeper.
             Resolution::Known(version) | Resolution::Archived(version) => Ok(version),
             Resolution::Retired(version) => Err(retired(version)),
-            Resolution::Newer(version) => Err(KmsError::new(
-                Code::KeyIdUnknown,
-                format!("the key id names key version {version}, which the keeper does not have"),
-                "if the key was rolled back, restore it with its newest versions",
-            )),
+            Resolution::Newer(version) => Err(version_unknown("key id names", version)),
             Resolution::Unknown => Err(KmsError::new(
                 Code::KeyIdUnknown,
                 "the key id does not name a version of this key",
@@ -210,14 +206,9 @@ impl KeyService {
             let refreshed = self.refresh(deadline).await;
             if self.watch.is_above_the_newest(version) {
                 refreshed?;
-                // A node that lags says the same, so this is no evidence about the ciphertext.
-                return Err(KmsError::new(
-                    Code::VersionNotYet,
-                    format!(
-                        "the ciphertext is of key version {version}, which the keeper does not have yet"
-                    ),
-                    "wait; if this lasts, the key was rolled back: restore its newest versions",
-                ));
+                // A node of the keeper that lags has the same effect, so this is no evidence about the
+                // ciphertext.
+                return Err(version_unknown("ciphertext is of", version));
             }
         }
         let plaintext = self.unwrap(sealed, &AssociatedData::none(), deadline).await?;
@@ -334,6 +325,15 @@ async fn first_of(
     match select(one, other).await {
         Either::Left(_) | Either::Right(_) => (),
     }
+}
+
+/// `what` says how the object names `version`.
+fn version_unknown(what: &str, version: KekVersion) -> KmsError {
+    KmsError::new(
+        Code::KeyIdUnknown,
+        format!("the {what} key version {version}, which the keeper does not have"),
+        "if the key was rolled back, restore it with its newest versions",
+    )
 }
 
 fn retired(version: KekVersion) -> KmsError {
