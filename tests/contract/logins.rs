@@ -8,6 +8,7 @@ use vault_kube_kms::{
         login::{method::MethodSettings, token_file::TokenFileSettings},
         vocabulary::{WRAPPING_TOKEN_LEFT, WRAPPING_TOKEN_USED},
     },
+    domain::error::KmsError,
     testkit::Subject as _,
 };
 
@@ -58,6 +59,20 @@ async fn heals(subject: &TransitSubject, most: Duration) {
     tokio::time::timeout(most, healed).await.expect("it heals");
 }
 
+/// Waits until reads of the key fail with an `expected` error, and returns it.
+async fn told(subject: &TransitSubject, expected: impl Fn(&KmsError) -> bool) -> KmsError {
+    let told = async {
+        loop {
+            let error = subject.kek.describe(within(subject, SOON)).await.unwrap_err();
+            if expected(&error) {
+                return error;
+            }
+            subject.clock().sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), told).await.expect("it is told")
+}
+
 #[tokio::test]
 async fn a_login_that_takes_four_seconds_succeeds_and_leaves_no_token_behind() {
     let stand_in = StandIn::start().await;
@@ -99,8 +114,7 @@ async fn a_login_that_was_given_up_sends_nothing_more() {
         wiring.servers.addresses = addresses.to_vec();
         wiring.login.timeout = Duration::from_secs(2);
     });
-    let error = subject.kek.describe(within(&subject, SOON)).await.unwrap_err();
-    assert!(error.cause().contains("no answer to a login"), "{error}");
+    told(&subject, |error| error.cause().contains("no answer to a login")).await;
     // Ends the connections of the login that was given up, and of the next one.
     drop(one);
     heals(&subject, Duration::from_secs(20)).await;
@@ -134,16 +148,7 @@ async fn a_token_that_is_used_after_a_lost_unwrap_is_not_called_stolen() {
     };
     tokio::time::timeout(Duration::from_secs(20), looked_up_later).await.expect("it is looked up");
     stand_in.shared.engine.lock().unwrap().wrapping = None;
-    let refused = async {
-        loop {
-            let error = subject.kek.describe(within(&subject, SOON)).await.unwrap_err();
-            if error.code() == WRAPPING_TOKEN_USED {
-                return error;
-            }
-            subject.clock().sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let error = tokio::time::timeout(Duration::from_secs(20), refused).await.expect("it is told");
+    let error = told(&subject, |error| error.code() == WRAPPING_TOKEN_USED).await;
     assert!(error.cause().contains("by a late request"), "{error}");
     assert!(error.remedy().contains("revoke the secret ID if another process"), "{error}");
 }
@@ -216,16 +221,7 @@ async fn only_a_process_that_serves_uses_up_a_wrapping_token() {
 
         // A used token is named as such, also for a program that does not serve.
         wraps("another-canary".to_owned());
-        let told = async {
-            loop {
-                let error = subject.kek.describe(within(&subject, SOON)).await.unwrap_err();
-                if error.code() == WRAPPING_TOKEN_USED {
-                    return error;
-                }
-                subject.clock().sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let error = tokio::time::timeout(Duration::from_secs(30), told).await.expect("it is told");
+        let error = told(&subject, |error| error.code() == WRAPPING_TOKEN_USED).await;
         assert!(error.remedy().contains("revoke what it wrapped"), "{error}");
     }
 }
@@ -296,17 +292,7 @@ async fn uses_a_wrapping_token_after_an_outage_that_began_during_its_unwrap() {
 async fn names_the_lost_answer_when_the_outage_ends_and_the_token_is_used() {
     for count in [0, 6] {
         let (stand_in, subject) = wrapped(&lost_in_an_outage(Fault::ResetAfter, count)).await;
-        let reported = async {
-            loop {
-                let error = subject.kek.describe(within(&subject, SOON)).await.unwrap_err();
-                if error.code() == WRAPPING_TOKEN_USED {
-                    return error;
-                }
-                subject.clock().sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let reported = tokio::time::timeout(Duration::from_secs(30), reported).await;
-        let error = reported.expect("the used token is found out");
+        let error = told(&subject, |error| error.code() == WRAPPING_TOKEN_USED).await;
         assert!(error.cause().contains("the answer was lost"), "{error}");
         assert_eq!(stand_in.requests_for(UNWRAP), 1);
     }
