@@ -69,7 +69,8 @@ fn start(settings: &Settings, version: &'static str) -> Result<(), Box<dyn Error
     ended
 }
 
-/// Binds the socket and the ports, then restricts this process. Starts no thread.
+/// Binds the socket and the ports, then restricts this process. Leaves no thread behind, unless a file
+/// system hangs.
 fn bind(
     settings: &Settings,
     version: &'static str,

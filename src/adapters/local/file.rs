@@ -80,7 +80,11 @@ impl KeyFile {
         let read = bounded_file::read_with_metadata(path, FILE_MAX, Kinds::Plain);
         let (text, metadata) = read.map_err(|error| match error {
             ReadError::Missing(_) => missing(path),
-            ReadError::Unreadable(problem) => unusable(path, &problem),
+            ReadError::Unreadable(problem) => KmsError::new(
+                Code::KeyUnusable,
+                format!("the key file {} {problem}", path.display()),
+                CHECK_FILE,
+            ),
         })?;
         if metadata.mode() & 0o077 != 0 {
             return Err(KmsError::new(
@@ -244,12 +248,6 @@ fn missing(path: &Path) -> KmsError {
         format!("the key file {} does not exist", path.display()),
         "restore it from a backup; for a new cluster create one with `vault-kube-kms local init`",
     )
-}
-
-/// `problem` follows the path of the file.
-pub(super) fn unusable(path: &Path, problem: &str) -> KmsError {
-    let cause = format!("the key file {} {problem}", path.display());
-    KmsError::new(Code::KeyUnusable, cause, CHECK_FILE)
 }
 
 fn cannot(what: &str, path: &Path, error: &io::Error) -> KmsError {

@@ -2,8 +2,9 @@
 
 use std::{
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -11,7 +12,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
-use super::file::{KeyFile, KeyVersion, unusable};
+use super::file::{KeyFile, KeyVersion};
 use crate::{
     adapters::system::{
         bounded_file::{READ_TIMEOUT, in_time},
@@ -34,6 +35,10 @@ const PREFIX: &str = "local:v";
 
 const NONCE_BYTES: usize = 12;
 
+/// How long a read of the key file may take. Callers wait for about 2.8 s, and must get this
+/// keeper's own error.
+const READ_LIMIT: Duration = Duration::from_secs(2);
+
 /// The embedded keeper. It learns of rotations by other processes at the next `describe`.
 pub struct LocalKek(Arc<Shared>);
 
@@ -48,14 +53,14 @@ impl LocalKek {
     /// Returns the keeper of the key file at `path`.
     ///
     /// # Errors
-    /// Returns the errors of [`KeyFile::load`], and [`Code::KeyUnusable`] when the read does not end
+    /// Returns the errors of [`KeyFile::load`], and [`Code::KeeperTimeout`] when the read does not end
     /// within [`READ_TIMEOUT`] and a tenth more.
     pub fn open(path: PathBuf) -> Result<Self, KmsError> {
         let read = path.clone();
         let file = in_time(READ_TIMEOUT, move |_until| KeyFile::load(&read))
-            .map_err(|problem| unusable(&path, &problem))??;
+            .map_err(|_late| not_read(&path))??;
         let file = RwLock::new(Arc::new(file));
-        Ok(Self(Arc::new(Shared { path, file, thread: FileThread::default() })))
+        Ok(Self(Arc::new(Shared { path, file, thread: FileThread::within(READ_LIMIT) })))
     }
 
     /// Returns the lineage that follows from the identity of the key.
@@ -72,13 +77,7 @@ impl LocalKek {
     async fn reload(&self) -> Result<Arc<KeyFile>, KmsError> {
         let shared = Arc::clone(&self.0);
         let read = self.0.thread.run(move || shared.reload()).await;
-        read.unwrap_or_else(|| {
-            Err(KmsError::new(
-                Code::KeeperTimeout,
-                format!("the key file {} was not read in time", self.0.path.display()),
-                "check the disk or the network file system that has the key file",
-            ))
-        })
+        read.unwrap_or_else(|| Err(not_read(&self.0.path)))
     }
 
     fn cipher(&self, version: KekVersion) -> Result<RandomizedNonceKey, KmsError> {
@@ -114,6 +113,14 @@ impl LocalKek {
             })
             .ok_or_else(rejected)
     }
+}
+
+fn not_read(path: &Path) -> KmsError {
+    KmsError::new(
+        Code::KeeperTimeout,
+        format!("the key file {} was not read in time", path.display()),
+        "check the disk or the network file system that has the key file",
+    )
 }
 
 impl Shared {
@@ -231,6 +238,19 @@ mod tests {
         let sealed = Unwrap { ciphertext: &ciphertext, associated_data: &associated_data };
         let plaintext = keeper.unwrap(sealed, Monotonic::default()).await.unwrap();
         assert_eq!(plaintext.expose(), b"a seed that an old release wrote");
+    }
+
+    #[tokio::test]
+    async fn reports_a_file_system_that_hangs() {
+        let (LocalKek(shared), _directory) = keeper(FILE);
+        let mut shared = Arc::into_inner(shared).unwrap();
+        shared.thread = FileThread::within(Duration::from_millis(20));
+        let keeper = LocalKek(Arc::new(shared));
+        let (release, hangs) = std::sync::mpsc::channel::<()>();
+        assert_eq!(keeper.0.thread.run(move || hangs.recv()).await, None);
+        let error = keeper.describe(Monotonic::default()).await.unwrap_err();
+        assert_eq!(error.code(), Code::KeeperTimeout, "{error}");
+        drop(release);
     }
 
     #[tokio::test]

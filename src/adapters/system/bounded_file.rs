@@ -71,8 +71,7 @@ impl From<String> for ReadError {
 }
 
 /// Reads at most `most` bytes from `path` within [`READ_TIMEOUT`]. Uses a thread of its own,
-/// because a network file system may never answer. For code that runs before the async runtime
-/// starts.
+/// because a network file system may never answer. For code that may block its own thread.
 ///
 /// # Errors
 /// Returns why it cannot be read, in words that follow its path.
@@ -95,7 +94,7 @@ pub fn read_with_metadata(
 }
 
 /// Runs `work` on a thread of its own, and waits for at most `limit` and a tenth more. For code that
-/// runs once before the async runtime starts.
+/// runs once and may block its own thread.
 ///
 /// # Errors
 /// Returns why there is no result, in words that follow the path of the file.

@@ -1,5 +1,5 @@
-//! Bounds the time of work on a file. A network file system may never answer, and the kernel cannot
-//! end such work.
+//! Bounds the time of work on a file. A network file system may never answer, and a process cannot end
+//! such work.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,7 +26,7 @@ impl Default for FileThread {
 impl FileThread {
     /// Waits for at most `limit` for each work.
     #[must_use]
-    pub(super) fn within(limit: Duration) -> Self {
+    pub fn within(limit: Duration) -> Self {
         Self { work_lock: Arc::default(), limit }
     }
 

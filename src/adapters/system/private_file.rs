@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use rustix::fs::{Access, FsWord, statfs};
 
 use super::{
-    bounded_file::{self, Kinds, READ_TIMED_OUT, ReadError},
+    bounded_file::{self, Kinds, READ_TIMED_OUT, READ_TIMEOUT, ReadError},
     file_thread::FileThread,
     sandbox,
 };
@@ -38,11 +38,14 @@ impl OwnerOnlyFile {
 }
 
 /// Returns whether a file at `path` is on a file system in memory, so that its content is lost when
-/// the machine stops.
+/// the machine stops. Waits for at most [`READ_TIMEOUT`] and a tenth more.
 #[must_use]
 pub fn is_in_memory(path: &Path) -> bool {
-    path.parent()
-        .is_some_and(|directory| statfs(directory).is_ok_and(|found| found.f_type == TMPFS))
+    let Some(directory) = path.parent().map(Path::to_owned) else { return false };
+    let is_tmpfs = move |_until| {
+        statfs(&directory).is_ok_and(|found: rustix::fs::StatFs| found.f_type == TMPFS)
+    };
+    bounded_file::in_time(READ_TIMEOUT, is_tmpfs).unwrap_or(false)
 }
 
 /// Reads the file. Returns `None` when there is none.
@@ -131,6 +134,18 @@ mod tests {
         let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).unwrap();
         assert!(load(&pipe).unwrap_err().contains("plain file"));
+    }
+
+    #[tokio::test]
+    async fn gives_up_on_a_file_system_that_hangs() {
+        let thread = FileThread::within(std::time::Duration::from_millis(20));
+        let file = OwnerOnlyFile { path: PathBuf::from("cache"), thread };
+        let (release, hangs) = std::sync::mpsc::channel::<()>();
+        assert_eq!(file.thread.run(move || hangs.recv()).await, None);
+        assert_eq!(file.load().await.unwrap_err(), READ_TIMED_OUT);
+        let stored = file.store(&Secret::new("x".to_owned())).await;
+        assert_eq!(stored.unwrap_err(), WRITE_TIMED_OUT);
+        drop(release);
     }
 
     /// One thread serves calls. A slow disk must not stop it.
