@@ -102,6 +102,8 @@ pub struct Shared {
     knows: AtomicU32,
     /// Wakes the requests that are held.
     released: Notify,
+    /// Has a permit when a request that was held is answered.
+    answered: Notify,
     authority: Authority,
 }
 
@@ -154,6 +156,7 @@ impl StandIn {
             leads: AtomicBool::new(false),
             knows: AtomicU32::new(u32::MAX),
             released: Notify::new(),
+            answered: Notify::new(),
             authority,
         };
         let shared = Arc::new(shared);
@@ -177,9 +180,11 @@ impl StandIn {
         next.extend((0..count).map(|_| (path.to_owned(), fault.clone())));
     }
 
-    /// Lets the requests that are held now be answered.
-    pub fn release(&self) {
+    /// Answers the request that is held. Its client must still wait.
+    pub async fn release(&self) {
         self.shared.released.notify_waiters();
+        let answered = self.shared.answered.notified();
+        tokio::time::timeout(Duration::from_secs(10), answered).await.expect("it is held");
     }
 
     /// Revokes every token.

@@ -92,6 +92,7 @@ async fn respond(request: Request<Incoming>, shared: Arc<Shared>) -> io::Result<
         Some(Fault::Reset) => return Err(io::Error::other("reset")),
         Some(Fault::Held(status, text)) => {
             shared.released.notified().await;
+            shared.answered.notify_one();
             return Ok(page(*status, text));
         }
         Some(Fault::Says(status, text)) => return Ok(page(*status, text)),

@@ -112,7 +112,7 @@ impl TokenFile {
         if let Some((_, token)) = known.filter(|(wrapped_by, _)| *wrapped_by == of) {
             return Ok(token);
         }
-        let (_, answer) = unwrapper.unwrap::<UnwrappedToken>(&text).await?;
+        let (_, answer) = unwrapper.unwrap::<UnwrappedToken>(&text, None).await?;
         let token = match (&answer.auth, &answer.data) {
             (Some(auth), _) => auth.client_token.clone(),
             (None, Some(data)) => data.token.clone(),

@@ -68,23 +68,26 @@ impl Unwrapper {
 
     /// Returns what `token` wraps, and what the keeper knows about the wrapping. Uses up the token.
     /// Logs an alert if the token was used before: its user has the credential. A program that does
-    /// not serve only looks the token up.
+    /// not serve only looks the token up. `cache_problem` says why the credential could not be read
+    /// from the cache, if so: this provider may then have used the token itself.
     ///
     /// # Errors
     /// Returns [`LoginFailure::Failed`] with [`vocabulary::WRAPPING_TOKEN_LEFT`] in a program that
     /// does not serve. In the provider:
     ///
     /// Returns [`LoginFailure::Refused`] with [`vocabulary::WRAPPING_TOKEN_USED`] if the keeper
-    /// says that the token was used or has expired. Returns [`LoginFailure::Refused`] with
+    /// says that the token was used or has expired; with a `cache_problem` it is
+    /// [`LoginFailure::Failed`]. Returns [`LoginFailure::Refused`] with
     /// [`Code::CredentialUnreadable`] if the token wraps something else. Returns
     /// [`LoginFailure::Failed`] for any other reason, also if the answer to the unwrap was lost. In
     /// the last two cases the token may still be valid.
     pub(super) async fn unwrap<T: Expected>(
         &self,
         token: &Secret,
+        cache_problem: Option<&str>,
     ) -> Result<(WrappingData, T), LoginFailure> {
         let Wrapped { flag, flag_of_wrapping, what, is_expected, remedy } = self.wrapped;
-        let wrapping = self.look_up(token).await?;
+        let wrapping = self.look_up(token, cache_problem).await?;
         if !is_expected(&wrapping.creation_path, &self.requests.namespace, &self.requests.mount) {
             return Err(LoginFailure::Refused(KmsError::new(
                 Code::CredentialUnreadable,
@@ -113,7 +116,7 @@ impl Unwrapper {
                 return Ok((wrapping, unwrapped));
             }
             Err(Failure::Refused(refusal)) if refusal.refuses_the_wrapping_token() => {
-                return Err(self.used(token));
+                return Err(self.used(token, cache_problem));
             }
             Err(failure) => failure,
         };
@@ -131,7 +134,7 @@ impl Unwrapper {
                 why: error.cause().to_owned(),
                 was_valid_later: false,
             });
-            if let Err(used @ LoginFailure::Refused(_)) = self.look_up(token).await {
+            if let Err(used @ LoginFailure::Refused(_)) = self.look_up(token, cache_problem).await {
                 return Err(used);
             }
         }
@@ -140,8 +143,9 @@ impl Unwrapper {
     }
 
     /// Returns the failure for a token that the keeper says was used. If this process has lost the
-    /// answer to its own unwrap, that was the use. Otherwise logs an alert.
-    fn used(&self, token: &Secret) -> LoginFailure {
+    /// answer to its own unwrap, that was the use. Otherwise logs an alert, unless the cache could not
+    /// be read.
+    fn used(&self, token: &Secret, cache_problem: Option<&str>) -> LoginFailure {
         let Wrapped { flag, what, .. } = self.wrapped;
         let lost = self.lost().clone();
         let used = vocabulary::WRAPPING_TOKEN_USED;
@@ -161,6 +165,16 @@ impl Unwrapper {
             ));
         }
         let cause = format!("the wrapping token of the {what} was used before, or has expired");
+        if let Some(problem) = cache_problem {
+            return LoginFailure::Failed(KmsError::new(
+                used,
+                format!("{cause}, and {problem}"),
+                format!(
+                    "if this provider used the token before, make that file readable; otherwise write a \
+                     new wrapping token to the file of --{flag}, and revoke what the old one wrapped"
+                ),
+            ));
+        }
         if !self.requests.unwraps {
             return LoginFailure::Refused(KmsError::new(
                 used,
@@ -190,7 +204,11 @@ impl Unwrapper {
 
     /// Reads what the keeper knows about the content of `token`. Changes nothing and is safe to
     /// repeat. Only a refusal by the keeper itself means that the token is used up.
-    async fn look_up(&self, token: &Secret) -> Result<WrappingData, LoginFailure> {
+    async fn look_up(
+        &self,
+        token: &Secret,
+        cache_problem: Option<&str>,
+    ) -> Result<WrappingData, LoginFailure> {
         let body = json(&WrappedBody { token: token.expose() }).map_err(LoginFailure::Failed)?;
         match self.ask::<Data<WrappingData>>("sys/wrapping/lookup", None, Some(body)).await {
             Ok(known) => {
@@ -202,7 +220,7 @@ impl Unwrapper {
                 Ok(known.data)
             }
             Err(Failure::Refused(refusal)) if refusal.refuses_the_wrapping_token() => {
-                Err(self.used(token))
+                Err(self.used(token, cache_problem))
             }
             Err(failure) => Err(LoginFailure::Failed(failure.into_error(Asked::Wrapping))),
         }

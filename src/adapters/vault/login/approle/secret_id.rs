@@ -84,15 +84,18 @@ impl SecretIds {
     pub(super) async fn unwrap(&self, token: &Secret) -> Result<Secret, LoginFailure> {
         let of = CredentialDigest::of(token);
         let Some(unwrapper) = &self.unwrapper else { return Ok(token.clone()) };
-        let Unwrapped { secret_id, end } = if let Some(unwrapped) = self.cached(of).await {
-            unwrapped
-        } else {
-            let (wrapping, mut answer) = unwrapper.unwrap::<Data<SecretIdData>>(token).await?;
-            let end = wrapped::end(&wrapping, &answer.data);
-            let secret_id = Secret::new(mem::take(&mut answer.data.secret_id));
-            let fresh = Unwrapped { secret_id, end };
-            self.keep(of, &fresh).await;
-            fresh
+        let Unwrapped { secret_id, end } = match self.cached(of).await {
+            Ok(Some(known)) => known,
+            cached => {
+                let problem = cached.err();
+                let answer = unwrapper.unwrap(token, problem.as_deref()).await;
+                let (wrapping, mut answer): (_, Data<SecretIdData>) = answer?;
+                let end = wrapped::end(&wrapping, &answer.data);
+                let secret_id = Secret::new(mem::take(&mut answer.data.secret_id));
+                let fresh = Unwrapped { secret_id, end };
+                self.keep(of, &fresh).await;
+                fresh
+            }
         };
         unwrapper.requests.expires(vocabulary::SECRET_ID, end);
         *self.held() = Some(LastUnwrapped { of, secret_id: secret_id.clone() });
@@ -101,19 +104,18 @@ impl SecretIds {
 
     /// Returns the cached secret ID of the wrapping token with this digest, and when the secret ID
     /// expires.
-    async fn cached(&self, of: CredentialDigest) -> Option<Unwrapped> {
-        let cache = self.cache.as_ref()?;
-        match cache.load().await {
-            Ok(text) => {
-                let (secret_id, end) = cache_text::read(&text?, of)?;
-                Some(Unwrapped { secret_id, end })
-            }
-            Err(problem) => {
-                let place = cache.place();
-                tracing::warn!("--approle-secret-id-cache: {place} {problem}");
-                None
-            }
-        }
+    ///
+    /// # Errors
+    /// Returns why the cache cannot be read. Logs that too.
+    async fn cached(&self, of: CredentialDigest) -> Result<Option<Unwrapped>, String> {
+        let Some(cache) = &self.cache else { return Ok(None) };
+        let text = cache.load().await.map_err(|problem| {
+            let problem = format!("--approle-secret-id-cache: {} {problem}", cache.place());
+            tracing::warn!("{problem}");
+            problem
+        })?;
+        let read = text.and_then(|text| cache_text::read(&text, of));
+        Ok(read.map(|(secret_id, end)| Unwrapped { secret_id, end }))
     }
 
     /// Stores the secret ID of the wrapping token with the digest `of` in the cache.
