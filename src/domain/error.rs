@@ -37,7 +37,7 @@ pub enum Code {
     KeeperTimeout,
     /// The keeper cannot be reached: refused, reset, no such host, TLS.
     KeeperUnreachable,
-    /// The key id does not name a version of this key.
+    /// The key id, or a legacy ciphertext, does not name a version of this key.
     KeyIdUnknown,
     /// The keeper does not have the key.
     KeyMissing,

@@ -206,8 +206,7 @@ impl KeyService {
             let refreshed = self.refresh(deadline).await;
             if self.watch.is_above_the_newest(version) {
                 refreshed?;
-                // A node of the keeper that lags has the same effect, so this is no evidence about the
-                // ciphertext.
+                // A node of the keeper that lags leads to this error too, so the ciphertext may be good.
                 return Err(version_unknown("ciphertext is of", version));
             }
         }
@@ -332,7 +331,7 @@ fn version_unknown(what: &str, version: KekVersion) -> KmsError {
     KmsError::new(
         Code::KeyIdUnknown,
         format!("the {what} key version {version}, which the keeper does not have"),
-        "if the key was rolled back, restore it with its newest versions",
+        "try again; if this lasts, the key was rolled back: restore its newest versions",
     )
 }
 

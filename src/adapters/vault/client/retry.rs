@@ -61,8 +61,12 @@ pub(super) const fn rule(reason: RetryReason, repeat: Repeat) -> Option<RetryRul
         // another node, because a leader can miss a rotation for ever (seen with OpenBao).
         (NotYet, _) => (Where::PreferOther, const { &[ms(20), ms(50), ms(100), ms(200)] }),
         // The node has not reached the cluster state of an earlier answer, and cannot forward the
-        // request. Another node may have reached it.
-        (NotCaughtUp, _) => (Where::PreferOther, const { &[ms(20), ms(50), ms(100)] }),
+        // request. Another node may have reached it. A login stays at the active node, because a
+        // standby may not know a new secret ID yet, and its refusal would count.
+        (NotCaughtUp, Repeat::Once | Repeat::Never) => {
+            (Where::Same, const { &[ms(20), ms(50), ms(100)] })
+        }
+        (NotCaughtUp, Repeat::Freely) => (Where::PreferOther, const { &[ms(20), ms(50), ms(100)] }),
         // Used only if the server names no wait.
         (Quota, _) => (Where::Same, const { &[ms(1_000)] }),
         (Unavailable, _) => (Where::PreferOther, const { &[ms(20), ms(100), ms(300)] }),

@@ -136,7 +136,7 @@ impl Refusal {
     /// Returns the error for the status alone, for any request.
     pub(in crate::adapters::vault) fn error_of_status(&self) -> KmsError {
         match self.status {
-            // OpenBao gives a node that lags the status of a quota, without a text.
+            // An OpenBao node that lags answers 429, the status of a quota, without a text.
             412 | 429 if self.is_behind() => KmsError::new(
                 Code::KeeperFailed,
                 "the server has not caught up with the cluster",

@@ -58,6 +58,10 @@ pub(super) enum Next {
     },
 }
 
+/// After so many failures in a row (about 8 minutes), an outage no longer keeps other material from
+/// being sent.
+const OUTAGE_FAILURES_MAX: u32 = 100;
+
 /// Material that is not sent until a given time.
 #[derive(Clone, Debug)]
 struct Hold {
@@ -108,12 +112,15 @@ impl LoginPlan {
     }
 
     /// Returns the next step at `now` for the materials with these digests, the preferred one
-    /// first. Another one follows after a refusal or a proxy's answer, and not after an outage of
-    /// the keeper: the other one would fail too, or be refused and count towards the role's lock.
+    /// first. Another one follows after any failure except an outage of the keeper, in which the
+    /// other one would usually fail too, or be refused and count towards the role's lock. A proxy's
+    /// answer is not such an outage. After [`OUTAGE_FAILURES_MAX`] failures another one follows all
+    /// the same.
     pub(super) fn next(&self, digests: &[CredentialDigest], now: Monotonic) -> Next {
         let spaced = self.ended.map(|ended| ended.after(LOGIN_INTERVAL)).filter(|at| now < *at);
         let mut holds: Vec<_> = digests.iter().map(|digest| self.held(*digest, now)).collect();
-        let is_away = |hold: &Hold| is_of_the_keeper(&hold.why);
+        let is_away =
+            |hold: &Hold| is_of_the_keeper(&hold.why) && hold.failures < OUTAGE_FAILURES_MAX;
         if let Some(away) = holds.iter().position(|hold| hold.is_some_and(is_away)) {
             holds.truncate(away + 1);
         }

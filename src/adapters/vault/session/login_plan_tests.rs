@@ -70,6 +70,13 @@ fn older_material_is_not_used_during_an_outage_of_the_keeper() {
         let plan = plan(&[(0, failed()), (1, failed())]);
         assert_eq!(due(&plan, &[digest(1), digest(2)], 2), at(from), "{code}");
     }
+    let mut plan = LoginPlan::default();
+    for secs in 0..u64::from(OUTAGE_FAILURES_MAX) {
+        let failed = LoginEvent::Failed(digest(1), error(Code::KeeperFailed));
+        plan.learn(failed, at(5 * secs), CHANCE);
+    }
+    let last = 5 * u64::from(OUTAGE_FAILURES_MAX - 1);
+    assert_eq!(plan.next(&[digest(1), digest(2)], at(last + 1)), Next::Now(1));
 }
 
 #[test]
@@ -267,7 +274,7 @@ fn play(
     };
     match step.outcome {
         Outcome::Refused => {
-            past.refused = Some(ended);
+            (past.refused, past.is_away) = (Some(ended), false);
             let learned = LoginEvent::Refused(digest(number), error(Code::LoginRefused));
             plan.learn(learned, ended, step.chance);
             ended
