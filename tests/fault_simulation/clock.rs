@@ -41,7 +41,11 @@ impl Clock for VirtualClock {
     }
 
     fn wall(&self) -> UnixTime {
-        let step = self.cluster.state().clock_steps_ms[self.client];
+        let mut state = self.cluster.state();
+        let step = state.clock_steps_ms[self.client];
+        if step != 0 {
+            state.meet("wrong clock");
+        }
         UnixTime::from_millis(wall_ms(self.started) + step)
     }
 

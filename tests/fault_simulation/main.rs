@@ -40,7 +40,7 @@ use simulation::{Report, Severity, run, run_from_start, run_script};
 const SEEDS: u64 = 32;
 
 /// The events that all seeds together must have, named as in `telemetry`.
-const EVERYTHING: [&str; 28] = [
+const EVERYTHING: [&str; 29] = [
     "batched",
     "breaker opened",
     "coalesced",
@@ -69,6 +69,7 @@ const EVERYTHING: [&str; 28] = [
     "wrapping looked up",
     "wrapping lost",
     "wrapping used up",
+    "wrong clock",
 ];
 
 #[test]

@@ -101,7 +101,7 @@ pub struct State {
     pub slow: bool,
     /// Until then clients may still think that batches are refused.
     pub singly_until: Instant,
-    /// What the wall clock of each plugin's node shows too much, in milliseconds.
+    /// How far the wall clock of each plugin's node is ahead, in milliseconds.
     pub clock_steps_ms: [i64; NODES],
     pub measures: Measures,
     /// What plugins have met, and how often.
