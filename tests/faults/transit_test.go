@@ -32,8 +32,12 @@ func TestMountGoneAndBack(t *testing.T) {
 // remount moves a mount, and waits until the move has ended.
 func remount(t *testing.T, bao *parts.OpenBao, from, to string) {
 	t.Helper()
-	started, err := bao.Ask("POST", "sys/remount", map[string]any{"from": from, "to": to})
-	must(t, err)
+	var started map[string]any
+	// An election may interrupt it.
+	must(t, bao.Until(func() (err error) {
+		started, err = bao.Ask("POST", "sys/remount", map[string]any{"from": from, "to": to})
+		return err
+	}))
 	must(t, bao.Until(func() error {
 		about, err := bao.Ask("GET", fmt.Sprint("sys/remount/status/", started["migration_id"]), nil)
 		if err != nil {
