@@ -81,7 +81,8 @@ pub fn read_in_time(path: &Path, most: u64, kinds: Kinds) -> Result<Plaintext, S
 }
 
 /// Reads at most `most` bytes from `path` on this thread. Returns the metadata of the file too. A
-/// file system that never answers blocks it, so call this in a [`FileThread`](super::file_thread::FileThread).
+/// file system that never answers blocks it, so a process that serves calls it with [`in_time`] or in a
+/// [`FileThread`](super::file_thread::FileThread).
 ///
 /// # Errors
 /// Returns why it cannot be read.

@@ -8,7 +8,7 @@ use tokio::{sync::Mutex, task::spawn_blocking, time::timeout};
 use super::bounded_file::READ_TIMEOUT;
 
 /// Runs the work on one file on a thread that may block, one work after the other. So a file system
-/// that hangs blocks one thread, and no call.
+/// that hangs blocks one thread, and no call for longer than the limit.
 #[derive(Debug)]
 pub struct FileThread {
     /// Locked by the thread that works on the file.

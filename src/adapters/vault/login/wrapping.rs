@@ -165,16 +165,6 @@ impl Unwrapper {
             ));
         }
         let cause = format!("the wrapping token of the {what} was used before, or has expired");
-        if let Some(problem) = cache_problem {
-            return LoginFailure::Failed(KmsError::new(
-                used,
-                format!("{cause}, and {problem}"),
-                format!(
-                    "if this provider used the token before, make that file readable; otherwise write a \
-                     new wrapping token to the file of --{flag}, and revoke what the old one wrapped"
-                ),
-            ));
-        }
         if !self.requests.unwraps {
             return LoginFailure::Refused(KmsError::new(
                 used,
@@ -183,6 +173,16 @@ impl Unwrapper {
                     "look in the provider's log: after a login that followed this token and no ALERT, the \
                      provider used it; otherwise revoke what it wrapped, and write a new wrapping token to \
                      the file of --{flag}"
+                ),
+            ));
+        }
+        if let Some(problem) = cache_problem {
+            return LoginFailure::Failed(KmsError::new(
+                used,
+                format!("{cause}, and {problem}"),
+                format!(
+                    "if this provider used the token before, make that file readable; otherwise write a \
+                     new wrapping token to the file of --{flag}, and revoke what the old one wrapped"
                 ),
             ));
         }
