@@ -5,9 +5,9 @@
 //! link that another user may have put in the way.
 
 use std::{
-    fs::{self, File, Metadata, OpenOptions},
+    fs::{self, File, Metadata},
     io::{self, Read as _},
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     sync::mpsc,
     thread,
@@ -16,7 +16,8 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::{Access, OFlags},
+    fs::{Access, CWD, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, openat, openat2, statfs},
+    io::Errno,
 };
 use zeroize::Zeroizing;
 
@@ -32,6 +33,10 @@ pub(super) const READ_TIMED_OUT: &str =
 
 /// The most symbolic links of one path, as for the kernel.
 const LINKS_MAX: usize = 40;
+
+/// How often a file that is missing is looked for. Another process may exchange the links of its
+/// path, as kubelet does for a volume, after they were followed and before the file is opened.
+const OPENS_MAX: usize = 3;
 
 /// The kinds of file that may be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,56 +137,101 @@ fn read_file(
     kinds: Kinds,
     until: Instant,
 ) -> Result<(Plaintext, Metadata), ReadError> {
-    refuse_planted_link(path)?;
-    let follow = if kinds == Kinds::OwnerOnly { fs::symlink_metadata } else { fs::metadata };
-    suits(&follow(path).map_err(|error| unreachable_path(path, &error))?, most, kinds)?;
-    let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    flags.set(OFlags::NOFOLLOW, kinds == Kinds::OwnerOnly);
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits().cast_signed())
-        .open(path)
-        .map_err(|error| unreachable_path(path, &error))?;
-    // Checks again: the path may lead to another file by now.
-    let found = file.metadata().map_err(|error| cannot(&error))?;
-    suits(&found, most, kinds)?;
+    let mut opened = open(path, most, kinds);
+    for _ in 1..OPENS_MAX {
+        if !opened.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            break;
+        }
+        opened = open(path, most, kinds);
+    }
+    let (file, found) = opened.map_err(|error| unreachable_path(path, &error))??;
     let bytes = drained(file, found.len().min(most), most, until)?;
     Ok((bytes, found))
 }
 
-/// Refuses a path that leads through a symbolic link of another user in a directory such as `/tmp`,
-/// which is sticky and writable for all: the link may lead to a secret that was not meant. This is
-/// the rule of the kernel's `fs.protected_symlinks`, which is not on everywhere. Only the kernel also
-/// refuses a link that is exchanged between this check and the open.
-fn refuse_planted_link(path: &Path) -> Result<(), String> {
+/// Opens a file of a suitable kind. The outer error says that the path leads to no file that can be
+/// opened, and the inner one why the file that it leads to is refused.
+fn open(path: &Path, most: u64, kinds: Kinds) -> io::Result<Result<(File, Metadata), String>> {
+    let way = match resolved(path, kinds)? {
+        Ok(way) => way,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let metadata = if way.has_magic { fs::metadata } else { fs::symlink_metadata };
+    if let Err(refusal) = suits(&metadata(&way.path)?, most, kinds) {
+        return Ok(Err(refusal));
+    }
+    let file = way.open()?;
+    // Checks again: the path may lead to another file by now.
+    let found = file.metadata()?;
+    Ok(suits(&found, most, kinds).map(|()| (file, found)))
+}
+
+/// A path without symbolic links.
+struct Way {
+    path: PathBuf,
+    /// Whether the path contains a link of `/proc` to an open file, which only the kernel can follow.
+    has_magic: bool,
+}
+
+impl Way {
+    /// Opens the file for reading. Follows no link that was put into the path since it was resolved.
+    /// Linux before 5.6 does not know `openat2`: there only the last part of the path is safe.
+    fn open(&self) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        if self.has_magic {
+            return Ok(openat(CWD, &self.path, flags, Mode::empty())?.into());
+        }
+        match openat2(CWD, &self.path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+            // Older filters of containers answer EPERM for a call that they do not know.
+            Err(Errno::NOSYS | Errno::PERM) => {
+                Ok(openat(CWD, &self.path, flags | OFlags::NOFOLLOW, Mode::empty())?.into())
+            }
+            opened => Ok(opened?.into()),
+        }
+    }
+}
+
+/// Follows the symbolic links of `path`. The inner error refuses a link of another user in a
+/// directory such as `/tmp`, which is sticky and writable for all: it may lead to a secret that was
+/// not meant. This is the rule of the kernel's `fs.protected_symlinks`, which is not on everywhere.
+fn resolved(path: &Path, kinds: Kinds) -> io::Result<Result<Way, String>> {
+    if path.as_os_str().is_empty() {
+        return Err(Errno::NOENT.into());
+    }
     let ours = rustix::process::geteuid().as_raw();
     let parts = |path: &Path| -> Vec<PathBuf> {
         path.components().rev().map(|part| PathBuf::from(part.as_os_str())).collect()
     };
-    let (mut way, mut rest, mut links) = (PathBuf::from("."), parts(path), 0);
+    let mut way = Way { path: PathBuf::from("."), has_magic: false };
+    let (mut rest, mut links) = (parts(path), 0);
     while let Some(part) = rest.pop() {
-        let next = way.join(&part);
-        // The open reports what cannot be read here.
-        let Ok(found) = fs::symlink_metadata(&next) else { return Ok(()) };
-        if !found.is_symlink() {
-            way = next;
+        let next = way.path.join(&part);
+        let found = fs::symlink_metadata(&next)?;
+        if !found.is_symlink() || (rest.is_empty() && kinds == Kinds::OwnerOnly) {
+            way.path = next;
             continue;
         }
-        let Ok(directory) = fs::metadata(&way) else { return Ok(()) };
+        let directory = fs::metadata(&way.path)?;
         let is_shared = directory.mode() & 0o1002 == 0o1002;
         if is_shared && ![directory.uid(), ours].contains(&found.uid()) {
-            return Err(format!(
+            return Ok(Err(format!(
                 "leads through the symbolic link {} of uid {}, in a directory that every user may \
                  write to; put the file into a directory of its own",
                 next.display(),
                 found.uid()
-            ));
+            )));
         }
         links += 1;
-        let (Ok(target), true) = (fs::read_link(&next), links <= LINKS_MAX) else { return Ok(()) };
-        rest.extend(parts(&target));
+        if links > LINKS_MAX {
+            return Err(Errno::LOOP.into());
+        }
+        if statfs(&way.path)?.f_type == PROC_SUPER_MAGIC {
+            way = Way { path: next, has_magic: true };
+            continue;
+        }
+        rest.extend(parts(&fs::read_link(&next)?));
     }
-    Ok(())
+    Ok(Ok(way))
 }
 
 /// Reads to the end of `file`. Expects about `expected` bytes and allows at most `most`.
@@ -229,7 +279,7 @@ fn wait_for(file: &File, until: Instant) -> Result<(), String> {
         match poll(&mut [PollFd::new(file, PollFlags::IN)], Some(&left)) {
             Ok(0) => return Err(READ_TIMED_OUT.to_owned()),
             Ok(_) => return Ok(()),
-            Err(rustix::io::Errno::INTR) => (),
+            Err(Errno::INTR) => (),
             Err(error) => return Err(cannot(&error.into())),
         }
     }
@@ -317,9 +367,10 @@ mod tests {
                 net::UnixListener,
             },
         },
+        sync::Barrier,
     };
 
-    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use rustix::fs::{FileType, RenameFlags, mknodat, renameat_with};
 
     use super::*;
 
@@ -417,6 +468,75 @@ mod tests {
             }
             mode(0o1777);
         }
+    }
+
+    /// Between the check of the links and the open.
+    #[test]
+    fn follows_no_link_that_is_exchanged_meanwhile() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("NOT RUN: a link of another uid, because only root can make one");
+            assert!(std::env::var_os("CI").is_none(), "CI runs it as root");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for name in ["secret", "harmless"] {
+            fs::create_dir(at(name)).unwrap();
+            fs::write(at(name).join("file"), name).unwrap();
+        }
+        symlink("secret", at("link")).unwrap();
+        lchown(at("link"), Some(65_534), None).unwrap();
+        let (harmless, link, path) = (at("harmless"), at("link"), at("harmless/file"));
+        let (stop, stopped) = mpsc::channel::<()>();
+        let exchanging = thread::spawn(move || {
+            while stopped.try_recv() == Err(mpsc::TryRecvError::Empty) {
+                renameat_with(CWD, &harmless, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        let results: Vec<_> = (0..20_000).map(|_| at_once(&path, Kinds::Plain)).collect();
+        drop(stop);
+        exchanging.join().unwrap();
+        let reads =
+            |content: &[u8]| results.iter().flatten().filter(|r| r.expose() == content).count();
+        assert_eq!(reads(b"secret"), 0, "of {} reads", results.len());
+        assert!(reads(b"harmless") > 0);
+    }
+
+    /// Kubelet replaces the link `..data` of a volume, and removes what it led to.
+    #[test]
+    fn reads_a_file_whose_links_are_exchanged_meanwhile() {
+        const ROUNDS: usize = 2_000;
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        symlink("..data/token", at("token")).unwrap();
+        let replace = |new: &str, old: &str| {
+            fs::create_dir(at(new)).unwrap();
+            fs::write(at(new).join("token"), "x").unwrap();
+            symlink(new, at("..draft")).unwrap();
+            fs::rename(at("..draft"), at("..data")).unwrap();
+            fs::remove_dir_all(at(old)).unwrap();
+        };
+        fs::create_dir(at("odd")).unwrap();
+        replace("even", "odd");
+        let round = Barrier::new(2);
+        let path = at("token");
+        let reads = thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    round.wait();
+                    // Each replacement can make one try fail, and the last try is left.
+                    replace("odd", "even");
+                    replace("even", "odd");
+                }
+            });
+            let mut read = |_| {
+                round.wait();
+                at_once(&path, Kinds::Plain)
+            };
+            (0..ROUNDS).map(&mut read).collect::<Vec<_>>()
+        });
+        assert_eq!(reads.into_iter().find_map(Result::err), None);
     }
 
     #[test]

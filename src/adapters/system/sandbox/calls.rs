@@ -35,6 +35,7 @@ const ALLOWED: &[u32] = &[
     sys::__NR_pipe2,
     // Files by name. Landlock restricts which.
     sys::__NR_openat,
+    sys::__NR_openat2,
     sys::__NR_newfstatat,
     sys::__NR_fstat,
     sys::__NR_statx,
