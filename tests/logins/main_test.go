@@ -54,11 +54,12 @@ type plugin struct {
 	flags  []string
 }
 
-func start(t *testing.T, flags []string) *plugin {
+// start starts a plugin with flags and environment variables.
+func start(t *testing.T, flags []string, variables ...string) *plugin {
 	t.Helper()
 	endpoint := "unix://" + filepath.Join(shortDir(t), "kms.sock")
 	flags = append([]string{"--outage-grace=0s"}, flags...)
-	running, err := parts.StartPlugin(parts.Way{}, "plugin", suite.Needed(t, "PROVIDER"), endpoint, flags...)
+	running, err := parts.StartPlugin(parts.Way{Variables: variables}, "plugin", suite.Needed(t, "PROVIDER"), endpoint, flags...)
 	must(t, err)
 	client, err := kmsv2.NewGRPCService(t.Context(), endpoint, "logins", 3*time.Second)
 	must(t, err)

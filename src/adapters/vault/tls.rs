@@ -13,7 +13,7 @@ use rustls_pki_types::ServerName;
 use super::{
     bundle,
     client_pair::{ClientPair, Presented},
-    post_quantum,
+    post_quantum, system_authorities,
     verifier::{Accepts, Rejection, Verifier},
 };
 
@@ -112,17 +112,9 @@ impl TlsSettings {
     /// Same as [`TlsSettings::client_config`].
     pub(super) fn verifier(&self) -> Result<Arc<Verifier>, String> {
         let provider = Arc::new(post_quantum::provider(self.require_pq));
-        if let Identity::Unavailable { why, remedy } = &self.identity {
-            let rejection = Rejection::NoClientCertificate { why: why.clone(), remedy };
-            return Ok(Arc::new(Verifier { accepts: Accepts::None(rejection), provider }));
-        }
-        let accepts = match &self.trust {
+        let trusted = match &self.trust {
             Trust::System => {
-                let system = rustls_platform_verifier::Verifier::new(Arc::clone(&provider));
-                let system = system.map_err(|_error| {
-                    "no system certificate authorities were found; give --tls-ca-file".to_owned()
-                })?;
-                Accepts::By(Arc::new(system), "the system's authorities")
+                Accepts::By(system_authorities::verifier(&provider)?, "the system's authorities")
             }
             Trust::Bundle(pem) => {
                 let roots = Arc::new(bundle::read(pem)?.roots);
@@ -134,6 +126,12 @@ impl TlsSettings {
             }
             Trust::BundleUnavailable(why) => Accepts::None(Rejection::NoAuthorities(why.clone())),
             Trust::InsecureSkipVerify => Accepts::All,
+        };
+        let accepts = match &self.identity {
+            Identity::Unavailable { why, remedy } => {
+                Accepts::None(Rejection::NoClientCertificate { why: why.clone(), remedy })
+            }
+            Identity::None | Identity::Pair(_) => trusted,
         };
         Ok(Arc::new(Verifier { accepts, provider }))
     }

@@ -145,7 +145,7 @@ impl SpiffeX509 {
         loop {
             let next = self.identity.next_certificate(known.as_deref()).await;
             if let Err(why) = self.present(&next) {
-                tracing::warn!("{X509_SVID} {why}; the previous one is still used");
+                tracing::warn!("{X509_SVID} cannot be used: {why}; the previous one is still used");
             }
             known = Some(next);
         }

@@ -9,7 +9,7 @@ use rustls_pki_types::ServerName;
 
 use super::login;
 use crate::adapters::{
-    system::bounded_file::{self, Kinds},
+    system::bounded_file::{self, Kinds, READ_TIMEOUT},
     vault::{
         address::VaultAddress,
         bundle::{self, BUNDLE_MAX},
@@ -79,8 +79,8 @@ fn servers(reading: &mut Reading<'_>) -> Option<ServerSettings> {
     let tls = tls(reading);
     let tls = match (tls, &addresses) {
         (Some(tls), Some(addresses)) if addresses.iter().any(VaultAddress::is_tls) => {
-            match tls.client_config() {
-                Ok(_) => Some(tls),
+            match usable(&tls) {
+                Ok(()) => Some(tls),
                 Err(problem) => {
                     reading.wrong("tls-ca-file", problem);
                     None
@@ -171,6 +171,14 @@ fn tls(reading: &mut Reading<'_>) -> Option<TlsSettings> {
         server_name: server_name?,
         require_pq: require_pq?,
     })
+}
+
+/// Checks that connections can be made with `tls`. Reads the authorities of the system if they are
+/// used, from places that nobody checked.
+fn usable(tls: &TlsSettings) -> Result<(), String> {
+    let tls = tls.clone();
+    bounded_file::in_time(READ_TIMEOUT, move |_until| tls.client_config().map(drop))
+        .map_err(|problem| format!("the system's certificate authorities {problem}"))?
 }
 
 /// Reads the authorities in the file at `path`. A file that cannot be read may be mounted later, so
