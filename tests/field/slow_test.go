@@ -2,7 +2,10 @@ package field_test
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -76,27 +79,46 @@ func TestCheckWithASlowLogin(t *testing.T) {
 	}
 }
 
-// TestSlowRenewal expects that a renewal of four seconds succeeds and no login follows.
+// TestSlowRenewal expects that a renewal of four seconds succeeds and no login follows, also when the time
+// could be shared by eight endpoints.
 func TestSlowRenewal(t *testing.T) {
 	t.Parallel()
-	n := newTenant(t)
-	must(t, n.MakeRole(map[string]any{"token_ttl": "40s", "token_max_ttl": "10m"}))
-	isRenewal := func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/renew-self") }
-	f := newFrontAs(t, n.Bao, suite.Front{Answer: late(4*time.Second, isRenewal)})
-	p := start(t, f.flags(n))
-	renewed := func() bool {
-		if err := p.worksDespiteLoad(t.Context()); err != nil {
-			t.Fatalf("a call fails: %v", err)
-		}
-		_, text := p.get(p.inside + "/metrics")
-		count, _ := parts.Metrics(text).Sum("vault_kube_kms_renewals_total")
-		return count >= 1
-	}
-	if !parts.EventuallyEvery(200*time.Millisecond, 60*time.Second, renewed) {
-		t.Error("no renewal has succeeded")
-	}
-	if asked := f.asked.Load(); asked != 1 {
-		t.Errorf("%d logins", asked)
+	for _, endpoints := range []int{1, 8} {
+		t.Run(fmt.Sprint(endpoints), func(t *testing.T) {
+			t.Parallel()
+			n := newTenant(t)
+			must(t, n.MakeRole(map[string]any{"token_ttl": "40s", "token_max_ttl": "10m"}))
+			isRenewal := func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/renew-self") }
+			var fronts []*front
+			var addresses []string
+			var authorities []byte
+			for range endpoints {
+				f := newFrontAs(t, n.Bao, suite.Front{Answer: late(4*time.Second, isRenewal)})
+				fronts, addresses = append(fronts, f), append(addresses, f.Address)
+				authorities = append(authorities, readFile(t, f.CAFile)...)
+			}
+			bundle := filepath.Join(t.TempDir(), "ca.pem")
+			must(t, os.WriteFile(bundle, authorities, 0o600))
+			p := start(t, append(n.FlagsVia(addresses...), "--tls-ca-file="+bundle))
+			renewed := func() bool {
+				if err := p.worksDespiteLoad(t.Context()); err != nil {
+					t.Fatalf("a call fails: %v", err)
+				}
+				_, text := p.get(p.inside + "/metrics")
+				count, _ := parts.Metrics(text).Sum("vault_kube_kms_renewals_total")
+				return count >= 1
+			}
+			if !parts.EventuallyEvery(200*time.Millisecond, 60*time.Second, renewed) {
+				t.Error("no renewal has succeeded")
+			}
+			var asked int64
+			for _, f := range fronts {
+				asked += int64(f.asked.Load())
+			}
+			if asked != 1 {
+				t.Errorf("%d logins", asked)
+			}
+		})
 	}
 }
 

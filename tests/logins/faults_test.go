@@ -53,6 +53,56 @@ func TestCredentialMissingAtTheStart(t *testing.T) {
 	}, ofAgents...)
 }
 
+// The authorities of the system serve for connections with a certificate that comes after the start, too.
+// The sandbox does not let the plugin read them again.
+func TestCertificateComesLaterWithSystemAuthorities(t *testing.T) {
+	t.Parallel()
+	startWith := func(t *testing.T, l *login) *plugin {
+		l.makeRole(t, 60)
+		flags := slices.DeleteFunc(l.allFlags(l.tenant.Bao.Address), func(flag string) bool {
+			return strings.HasPrefix(flag, "--tls-ca-file=")
+		})
+		return start(t, flags, "SSL_CERT_FILE="+l.tenant.Bao.CAFile)
+	}
+	t.Run("cert", func(t *testing.T) {
+		t.Parallel()
+		l := cert(t)
+		p := startWith(t, l)
+		p.untilTold(t, l.file)
+		for _, what := range []string{"certificate missing", "certificate replaced"} {
+			l.write(t, l.good(t))
+			_, err := l.tenant.RevokeTokens()
+			must(t, err)
+			p.untilWorks(t, what, fileBound)
+		}
+		if printed := p.Printed(); strings.Contains(printed, "still uses the previous") {
+			t.Errorf("the certificate is not used: %s", parts.Tail(printed))
+		}
+	})
+	t.Run("spiffe x509", func(t *testing.T) {
+		t.Parallel()
+		w := newWorkload(t, "x509")
+		p := startWith(t, w.login)
+		p.untilTold(t, "has no socket there")
+		must(t, w.agent.Start())
+		p.untilWorks(t, "agent started", agentBound)
+	})
+}
+
+// A valid token whose policies do not let it look itself up is not called a token that has expired.
+func TestTokenMayNotLookItselfUp(t *testing.T) {
+	t.Parallel()
+	l := tokenFile(t)
+	n := l.tenant
+	token, err := n.Bao.NewToken(map[string]any{"policies": []string{n.Key}, "no_default_policy": true})
+	must(t, err)
+	l.write(t, token)
+	p := start(t, l.allFlags(n.Bao.Address))
+	p.untilTold(t, "may not look itself up")
+	l.write(t, l.good(t))
+	p.untilWorks(t, "token with the policy default", fileBound)
+}
+
 // The server refuses the credential, and a good one takes its place in each way that a file is replaced.
 func TestRefusedCredentialIsReplaced(t *testing.T) {
 	ways := map[string]func(t *testing.T, file, credential string){

@@ -46,6 +46,10 @@ use crate::{
 /// The shortest time that one try gets before another endpoint is tried.
 const TRY_MIN: Duration = Duration::from_millis(300);
 
+/// How many tries share the time of a call that has a time-out of its own (`--login-timeout`), however
+/// many endpoints there are.
+const SLOW_TRIES: usize = 3;
+
 /// The longest time for a request that only finds out about a server.
 const CHECK_MAX: Duration = Duration::from_secs(2);
 
@@ -200,9 +204,13 @@ impl VaultClient {
         let Attempt { endpoint, .. } = attempt;
         let started = self.clock.now();
         let others = self.nodes(|nodes| nodes.others(endpoint, attempt.avoided, started));
-        // A login that is given up may leave an unused token, so a call that must not be repeated
-        // freely gets all the time.
-        let others = if policy.repeat == Repeat::Freely { others } else { 0 };
+        let others = match (policy.repeat, policy.try_limit) {
+            (Repeat::Freely, None) => others,
+            // A keeper may need seconds for a renewal.
+            (Repeat::Freely, Some(_)) => others.min(SLOW_TRIES - 1),
+            // A login that is given up may leave an unused token.
+            (Repeat::Once | Repeat::Never, _) => 0,
+        };
         let limit = self.limit(others, policy.deadline.since(started), policy.try_limit);
         let span = self.servers.span(endpoint, request);
         let outcome = match self.admit(endpoint, request, policy, limit).await {

@@ -19,7 +19,8 @@ impl Refusal {
             AuthMethod::Kubernetes => self.of_kubernetes(),
             AuthMethod::Cert => self.of_cert(),
             AuthMethod::Spiffe => self.of_spiffe(),
-            AuthMethod::TokenFile => Some(DEAD_TOKEN),
+            AuthMethod::TokenFile if self.is_dead_token() => Some(DEAD_TOKEN),
+            AuthMethod::TokenFile => Some(NO_LOOKUP).filter(|_| self.says("permission denied")),
         };
         let (cause, remedy) = match known {
             Some(known) => known,
@@ -235,6 +236,11 @@ const NOT_CONFIGURED: &str = "is not configured";
 const DEAD_TOKEN: (&str, &str) = (
     "the keeper does not accept the token in the file of --token-file: it has expired or was revoked",
     "make the agent write a new token to the file; it is used at once",
+);
+
+const NO_LOOKUP: (&str, &str) = (
+    "the token in the file of --token-file may not look itself up",
+    "allow read on auth/token/lookup-self in a policy of the token, for example in the policy default",
 );
 
 /// Returns the cause and the remedy of a refusal with 403 and without a reason.

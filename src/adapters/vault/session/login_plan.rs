@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// The longest wait after any other failure.
+/// The longest wait after any other failure, and between logins whose tokens are rejected.
 pub(super) const FAILED_FOR_MAX: Duration = Duration::from_mins(1);
 
 /// The shortest time between the end of one login and the start of the next.
@@ -23,7 +23,7 @@ pub(super) const LOGIN_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest age of a token before its rejection leads to a login, if the token before it was
 /// rejected while it was new. Doubles for each further rejection in a row, up to the last value.
 const REJECTED_INTERVAL: Duration = Duration::from_secs(10);
-pub(super) const REJECTED_INTERVAL_MAX: Duration = Duration::from_mins(5);
+pub(super) const REJECTED_INTERVAL_MAX: Duration = FAILED_FOR_MAX;
 
 /// The largest number of different materials that are remembered.
 pub(super) const HOLDS_MAX: usize = 8;
