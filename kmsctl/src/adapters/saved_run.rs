@@ -1,12 +1,14 @@
 //! The file in which `rewrite` keeps how far it is.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read as _},
+    fs, io,
     path::{Path, PathBuf},
 };
 
-use vault_kube_kms::adapters::atomic_file;
+use vault_kube_kms::adapters::{
+    atomic_file,
+    system::bounded_file::{Kinds, read_if_any},
+};
 
 use crate::domain::{
     problem::{Problem, another_form},
@@ -34,18 +36,11 @@ impl SavedRun {
     /// # Errors
     /// When the file cannot be read, or is not a run.
     pub fn load(&self) -> Result<Option<Run>, Problem> {
-        let file = match File::open(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(|error| self.problem("read", &error))?,
-        };
-        let mut text = Vec::new();
-        let read = file.take(MAX_FILE + 1).read_to_end(&mut text);
-        read.map_err(|error| self.problem("read", &error))?;
-        if u64::try_from(text.len()).unwrap_or(u64::MAX) > MAX_FILE {
-            return Err(self.problem("read", &format!("it is longer than {MAX_FILE} bytes")));
-        }
-        let run = serde_json::from_slice(&text).map_err(|error| {
-            self.problem("use", &another_form(Some((error.line(), error.column()))))
+        let read = read_if_any(&self.path, MAX_FILE, Kinds::Plain);
+        let Some(text) = read.map_err(|why| self.problem(&why))? else { return Ok(None) };
+        let run = serde_json::from_slice(text.expose()).map_err(|error| {
+            let form = another_form(Some((error.line(), error.column())));
+            self.problem(&format!("cannot be used: {form}"))
         })?;
         Ok(Some(run))
     }
@@ -58,7 +53,7 @@ impl SavedRun {
         let written = serde_json::to_vec(run)
             .map_err(io::Error::from)
             .and_then(|text| atomic_file::replace(&self.path, &text));
-        written.map_err(|error| self.problem("write", &error))
+        written.map_err(|error| self.problem(&format!("cannot be written: {error}")))
     }
 
     /// Removes the file, if there is one.
@@ -68,16 +63,16 @@ impl SavedRun {
     pub fn remove(&self) -> Result<(), Problem> {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(self.problem("remove", &error))
+                Err(self.problem(&format!("cannot be removed: {error}")))
             }
             _ => Ok(()),
         }
     }
 
-    fn problem(&self, verb: &str, error: &dyn std::fmt::Display) -> Problem {
+    fn problem(&self, why: &str) -> Problem {
         Problem::new(
             "state-unusable",
-            format!("cannot {verb} the state file {}: {error}", self.path.display()),
+            format!("the state file {} {why}", self.path.display()),
             "name another file with --state, or remove this one to begin again",
         )
     }
@@ -124,7 +119,12 @@ mod tests {
             fs::write(&path, text).unwrap();
             assert_eq!(SavedRun::at(&path).load().unwrap_err().code, "state-unusable", "{text}");
         }
-        assert!(SavedRun::at(dir.path()).load().is_err());
+        let socket = dir.path().join("socket");
+        let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for (other, named) in [(dir.path(), "is a directory"), (&socket, "is a socket")] {
+            let problem = SavedRun::at(other).load().unwrap_err();
+            assert!(problem.cause.contains(named), "{problem}");
+        }
         assert!(SavedRun::at(&dir.path().join("no/such/folder")).save(&run()).is_err());
     }
 }

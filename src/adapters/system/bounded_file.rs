@@ -85,6 +85,20 @@ pub fn read_in_time(path: &Path, most: u64, kinds: Kinds) -> Result<Plaintext, S
     in_time(READ_TIMEOUT, move |until| read(&path, most, kinds, until)).flatten()
 }
 
+/// Does the same as [`read_in_time`]. Returns `None` if there is no file.
+///
+/// # Errors
+/// Returns why it cannot be read, in words that follow its path.
+pub fn read_if_any(path: &Path, most: u64, kinds: Kinds) -> Result<Option<Plaintext>, String> {
+    let path = path.to_owned();
+    let read = in_time(READ_TIMEOUT, move |until| read_file(&path, most, kinds, until))?;
+    match read {
+        Ok((bytes, _)) => Ok(Some(bytes)),
+        Err(ReadError::Missing(_)) => Ok(None),
+        Err(ReadError::Unreadable(why)) => Err(why),
+    }
+}
+
 /// Reads at most `most` bytes from `path` on this thread. Returns the metadata of the file too. A
 /// file system that never answers blocks it, so a process that serves calls it with [`in_time`] or in a
 /// [`FileThread`](super::file_thread::FileThread).
