@@ -29,13 +29,25 @@ pub struct Entry<'a> {
     pub key_id: &'a str,
     /// The process that called. `None` when it is unknown.
     pub caller: Option<Caller>,
-    /// The time from the arrival of the request to its answer.
+    /// The time from the arrival of the request to its end.
     pub elapsed: Duration,
-    /// The reason of the failure. `None` when the call succeeded.
-    pub error: Option<&'a KmsError>,
+    /// How the call ended.
+    pub outcome: Outcome<'a>,
     /// The keeper's identifier of its request, as in the keeper's own audit log. `None` when no
     /// request was sent or the identifier is unknown.
     pub request_id: Option<&'a str>,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug)]
+pub enum Outcome<'a> {
+    /// The answer was given to the transport.
+    Done,
+    /// The call failed for this reason.
+    Failed(&'a KmsError),
+    /// The caller ended the call, or its connection ended, before there was an answer. The keeper may
+    /// have wrapped or unwrapped the seed.
+    Abandoned,
 }
 
 /// The audit log. Its methods never wait.

@@ -161,7 +161,7 @@ pub enum Event<'a> {
         caller: Option<Caller>,
         /// The time from the arrival of the request to its answer.
         elapsed: Duration,
-        /// The number of the gRPC status in the answer.
+        /// The number of the gRPC status in the answer, or of CANCELLED without an answer.
         status: i32,
         /// The reason of the failure. `None` when the call succeeded.
         error: Option<&'a KmsError>,

@@ -5,10 +5,7 @@ use std::{
     fmt,
     io::{self, Write as _},
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -23,7 +20,7 @@ use crate::{
         time::UnixTime,
     },
     ports::{
-        audit::{Audit, Entry},
+        audit::{Audit, Entry, Outcome},
         clock::Clock,
     },
 };
@@ -92,7 +89,6 @@ pub struct AuditLog {
     place: AuditPlace,
     on_loss: OnLoss,
     clock: Arc<dyn Clock>,
-    lost: AtomicU64,
 }
 
 impl AuditLog {
@@ -109,10 +105,10 @@ impl AuditLog {
                 let mut file = AuditFile::open(path)?;
                 Lines::queued("audit", move |line| file.append(line), report)
             }
-            AuditPlace::Journal => Outlet::Journal.open()?.clone(),
-            AuditPlace::Stdout => Outlet::Stdout.open()?.clone(),
+            AuditPlace::Journal => Outlet::Journal.open()?.counted_apart(),
+            AuditPlace::Stdout => Outlet::Stdout.open()?.counted_apart(),
         };
-        Ok(Self { lines, place, on_loss, clock, lost: AtomicU64::new(0) })
+        Ok(Self { lines, place, on_loss, clock })
     }
 
     /// Starts the thread that writes the entries.
@@ -131,11 +127,7 @@ impl AuditLog {
     /// Returns the number of entries that were lost since the start.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        match self.place {
-            AuditPlace::File(_) => self.lines.lost(),
-            // The log uses the same queue, so the queue's own count includes lines of the log.
-            AuditPlace::Journal | AuditPlace::Stdout => self.lost.load(Ordering::Relaxed),
-        }
+        self.lines.lost()
     }
 
     fn line(&self, entry: &Entry<'_>) -> Vec<u8> {
@@ -155,9 +147,6 @@ impl AuditLog {
 impl Audit for AuditLog {
     fn record(&self, entry: &Entry<'_>) -> Result<(), KmsError> {
         let queued = self.lines.push(&self.line(entry));
-        if !queued {
-            let _before = self.lost.fetch_add(1, Ordering::Relaxed);
-        }
         match self.on_loss {
             OnLoss::Refuse if !queued || self.lines.is_failing() => Err(KmsError::new(
                 Code::AuditLogFailing,
@@ -188,7 +177,11 @@ impl fmt::Display for AuditPlace {
 /// Returns the fields of a line. Fields without a value are left out.
 fn fields(entry: &Entry<'_>, now: UnixTime) -> Value {
     let caller = entry.caller;
-    let outcome = entry.error.map_or("ok", |error| error.code().as_str());
+    let outcome = match entry.outcome {
+        Outcome::Done => "ok",
+        Outcome::Failed(error) => error.code().as_str(),
+        Outcome::Abandoned => "abandoned",
+    };
     let request_id = entry.request_id.map(|id| printable(id, REQUEST_ID_MAX));
     let all = [
         ("audit", json!(entry.method.as_str())),
@@ -228,7 +221,7 @@ mod tests {
         key_id: "v1.x",
         caller: Some(Caller { uid: 0, gid: 1, pid: Some(2) }),
         elapsed: Duration::from_micros(1_500),
-        error: None,
+        outcome: Outcome::Done,
         request_id: None,
     };
 
@@ -238,8 +231,13 @@ mod tests {
         let log = AuditLog::open(AuditPlace::File(path.clone()), OnLoss::Refuse, clock()).unwrap();
         let error = KmsError::new(Code::KeyIdUnknown, "canary", "canary");
         log.record(&ENTRY).unwrap();
-        log.record(&Entry { error: Some(&error), caller: None, request_id: Some("r\n1"), ..ENTRY })
-            .unwrap();
+        log.record(&Entry {
+            outcome: Outcome::Failed(&error),
+            caller: None,
+            request_id: Some("r\n1"),
+            ..ENTRY
+        })
+        .unwrap();
         log.flush(Duration::from_mins(1));
         assert_eq!(
             fs::read_to_string(path).unwrap(),
@@ -258,7 +256,7 @@ mod tests {
             let place = AuditPlace::File("/dev/full".into());
             let mut file = fs::OpenOptions::new().append(true).open("/dev/full").unwrap();
             let lines = Lines::queued("test", move |line| file.write_all(line), |_| ());
-            let log = AuditLog { lines, place, on_loss, clock: clock(), lost: AtomicU64::new(0) };
+            let log = AuditLog { lines, place, on_loss, clock: clock() };
             // The first entry is queued before the writer thread has failed for the first time.
             log.record(&ENTRY).unwrap();
             log.flush(Duration::from_mins(1));
@@ -269,6 +267,11 @@ mod tests {
             );
             log.flush(Duration::from_mins(1));
             assert_eq!(log.lost(), 2);
+            // As for `journal` and `stdout`, where the lines of the log use the same queue.
+            let apart = AuditLog { lines: log.lines.counted_apart(), ..log };
+            let _refused = apart.record(&ENTRY);
+            apart.flush(Duration::from_mins(1));
+            assert_eq!(apart.lost(), 1);
         }
     }
 }

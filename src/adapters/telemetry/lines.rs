@@ -25,7 +25,11 @@ const LINE_OVERHEAD: usize = 64;
 
 /// Queues lines without waiting. A thread of its own writes them.
 #[derive(Clone, Debug)]
-pub struct Lines(Arc<Shared>);
+pub struct Lines {
+    shared: Arc<Shared>,
+    /// The number of lines of this handle and its clones that were lost.
+    lost: Arc<AtomicU64>,
+}
 
 /// Starts the thread that writes the lines.
 type Writer = Box<dyn FnOnce(&Arc<Shared>) -> io::Result<()> + Send>;
@@ -37,18 +41,24 @@ struct Shared {
     queue: Mutex<Queue>,
     pushed: Condvar,
     drained: Condvar,
-    lost: AtomicU64,
     /// Whether the last line could not be written.
     failing: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: VecDeque<Vec<u8>>,
+    waiting: VecDeque<Line>,
     /// The size of the lines that wait and of the line that is being written.
     bytes: usize,
     /// The number of dropped lines that are not reported yet.
     unreported: u64,
+}
+
+#[derive(Debug)]
+struct Line {
+    text: Vec<u8>,
+    /// Counts this line if it is lost.
+    lost: Arc<AtomicU64>,
 }
 
 impl Lines {
@@ -67,7 +77,14 @@ impl Lines {
             Ok(())
         };
         let writer: Writer = Box::new(writer);
-        Self(Arc::new(Shared { writer: Mutex::new(Some(writer)), ..Shared::default() }))
+        let shared = Shared { writer: Mutex::new(Some(writer)), ..Shared::default() };
+        Self { shared: Arc::new(shared), lost: Arc::default() }
+    }
+
+    /// Returns a handle of the same queue that counts its own lost lines.
+    #[must_use]
+    pub fn counted_apart(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), lost: Arc::default() }
     }
 
     /// Starts the thread that writes the lines, unless it was started before.
@@ -75,32 +92,33 @@ impl Lines {
     /// # Errors
     /// When the thread cannot be started.
     pub fn begin(&self) -> io::Result<()> {
-        let writer = self.0.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        writer.map_or(Ok(()), |writer| writer(&self.0))
+        let writer = self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        writer.map_or(Ok(()), |writer| writer(&self.shared))
     }
 
     /// Queues `line`, or drops it when more than 1 MiB would wait. Returns whether it is queued.
     #[expect(clippy::must_use_candidate, reason = "losses are counted")]
     pub fn push(&self, line: &[u8]) -> bool {
         let size = size(line);
-        let mut queue = self.0.queue();
+        let mut queue = self.shared.queue();
         let bytes = queue.bytes.saturating_add(size);
         if bytes > BYTES_MAX {
             queue.unreported = queue.unreported.saturating_add(1);
-            self.0.count_loss();
+            count(&self.lost);
             return false;
         }
         queue.bytes = bytes;
-        queue.waiting.push_back(line.to_vec());
+        let lost = Arc::clone(&self.lost);
+        queue.waiting.push_back(Line { text: line.to_vec(), lost });
         drop(queue);
-        self.0.pushed.notify_one();
+        self.shared.pushed.notify_one();
         true
     }
 
     /// Returns whether the last line could not be written.
     #[must_use]
     pub fn is_failing(&self) -> bool {
-        self.0.failing.load(Ordering::Relaxed)
+        self.shared.failing.load(Ordering::Relaxed)
     }
 
     /// Waits for at most `bound` until all lines are written. Returns whether they are written.
@@ -109,21 +127,22 @@ impl Lines {
             return false;
         }
         let left = |queue: &mut Queue| queue.bytes > 0;
-        let waited = self.0.drained.wait_timeout_while(self.0.queue(), bound, left);
+        let waited = self.shared.drained.wait_timeout_while(self.shared.queue(), bound, left);
         let (_queue, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
         !timeout.timed_out()
     }
 
-    /// Returns the number of lines that were dropped or could not be written.
+    /// Returns the number of lines of this handle and its clones that were dropped or could not be
+    /// written.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.0.lost.load(Ordering::Relaxed)
+        self.lost.load(Ordering::Relaxed)
     }
 }
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("lost", &self.lost).finish_non_exhaustive()
+        f.debug_struct("Shared").field("failing", &self.failing).finish_non_exhaustive()
     }
 }
 
@@ -143,30 +162,26 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn count_loss(&self) {
-        let _before = self.lost.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// Writes queued lines for ever. This is the body of the thread.
     fn write(&self, mut sink: impl FnMut(&[u8]) -> io::Result<()>, report: &impl Fn(u64)) {
         loop {
-            let line = self.next();
-            let failed = sink(&line).is_err();
+            let Line { text, lost } = self.next();
+            let failed = sink(&text).is_err();
             self.failing.store(failed, Ordering::Relaxed);
             if failed {
-                self.count_loss();
+                count(&lost);
             }
             // Reports before this line counts as written, so that a flush also waits for the line
             // that `report` pushes.
-            match self.take_unreported(size(&line)) {
+            match self.take_unreported(size(&text)) {
                 0 => (),
                 dropped => report(dropped),
             }
-            self.written(size(&line));
+            self.written(size(&text));
         }
     }
 
-    fn next(&self) -> Vec<u8> {
+    fn next(&self) -> Line {
         let mut queue = self.queue();
         loop {
             if let Some(line) = queue.waiting.pop_front() {
@@ -195,6 +210,10 @@ impl Shared {
             self.drained.notify_all();
         }
     }
+}
+
+fn count(lost: &AtomicU64) {
+    let _before = lost.fetch_add(1, Ordering::Relaxed);
 }
 
 fn size(line: &[u8]) -> usize {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tonic::Code as Grpc;
 use tracing::{debug, error, info, warn};
 
 use super::{
@@ -144,7 +145,7 @@ impl Telemetry for Recorder {
             Event::Answered { method, uid, caller, elapsed, status, error } => {
                 self.metrics.answered(method, status, elapsed);
                 if let Some(caller) = caller {
-                    self.metrics.called_by(caller.uid, error.is_none());
+                    self.metrics.called_by(caller.uid, status == i32::from(Grpc::Ok));
                 }
                 match error {
                     Some(error) if method == Method::Status => {
