@@ -17,9 +17,12 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
+
+use super::bounded_file::{READ_TIMEOUT, in_time};
 
 /// Whether Landlock restricts this process.
 static IN_FORCE: AtomicBool = AtomicBool::new(false);
@@ -101,15 +104,42 @@ impl fmt::Display for Report {
 /// Restricts this process until it ends. Call it on the main thread while no other thread runs,
 /// after the sockets and ports are bound.
 ///
-/// Skips and reports what the kernel does not support.
+/// Skips and reports what the kernel does not support. Restricts nothing, and reports that, when the
+/// file system of a path does not answer within 5 s: the provider must serve without this file too.
 #[must_use]
 pub fn enter(needs: &Needs) -> Report {
+    // The steps below look at each path on this thread, which waits without end for a file system that
+    // hangs.
+    let look = |path: PathBuf| drop(std::fs::metadata(path));
+    if let Some(path) = without_answer(needs, READ_TIMEOUT, look) {
+        let missing = format!(
+            "everything: the file system of {} does not answer; restart this process when it does",
+            path.display()
+        );
+        return Report { missing: vec![missing], ..Report::default() };
+    }
     let mut report = privileges::drop_all(needs);
-    IN_FORCE.store(true, Ordering::Relaxed);
-    report.extend(files::restrict(needs));
+    let files = files::restrict(needs);
+    IN_FORCE.store(!files.in_force.is_empty(), Ordering::Relaxed);
+    report.extend(files);
     // Comes last, because it forbids the system calls of the steps before.
     report.extend(calls::restrict());
     report
+}
+
+/// Returns the first path of `needs` for which `look` does not end within `limit` and a tenth more.
+fn without_answer(
+    needs: &Needs,
+    limit: Duration,
+    look: impl Fn(PathBuf) + Clone + Send + 'static,
+) -> Option<&Path> {
+    let Needs { read, written, trees, sockets, peers, .. } = needs;
+    let mut all = [read, written, trees, sockets, peers].into_iter().flatten();
+    let is_silent = |path: &&PathBuf| {
+        let (path, look) = ((*path).clone(), look.clone());
+        in_time(limit, move |_until| look(path)).is_err()
+    };
+    all.find(is_silent).map(PathBuf::as_path)
 }
 
 /// Reports what [`enter`] would restrict on this kernel. Changes nothing.
@@ -127,4 +157,27 @@ pub(super) fn refusal(path: &Path, access: Access, error: &io::Error) -> Option<
     // `accessat` checks modes only.
     let allowed = || accessat(CWD, path, access, AtFlags::EACCESS).is_ok();
     (denied && IN_FORCE.load(Ordering::Relaxed) && allowed()).then_some(REFUSED)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex, mpsc};
+
+    use super::*;
+
+    #[test]
+    fn names_the_path_whose_file_system_does_not_answer() {
+        let needs = Needs { read: vec!["a".into(), "b".into()], ..Needs::default() };
+        let limit = Duration::from_millis(50);
+        assert_eq!(without_answer(&needs, Duration::from_mins(1), drop), None);
+        let (release, hangs) = mpsc::channel::<()>();
+        let hangs = Arc::new(Mutex::new(hangs));
+        let look = move |path: PathBuf| {
+            if path == Path::new("b") {
+                let _released = hangs.lock().unwrap().recv();
+            }
+        };
+        assert_eq!(without_answer(&needs, limit, look), Some(Path::new("b")));
+        drop(release);
+    }
 }
