@@ -151,28 +151,47 @@ pub enum Occupancy {
     /// The socket of a process that has ended. [`BoundSocket::bind`] replaces it.
     Stale,
     /// A running process listens there.
-    Served,
+    Served {
+        /// Its user, if it is another one than that of this process, which then is root.
+        uid: Option<u32>,
+    },
 }
 
 /// Reports whether `address` could be bound. Changes nothing.
 ///
 /// # Errors
-/// Returns why it could not be bound, for all reasons but a process that listens there: that is
-/// [`Occupancy::Served`].
+/// Returns why it could not be bound, for all reasons but a process that listens there and belongs to the
+/// user of this process: that is [`Occupancy::Served`]. Root can be told of any user's process, because
+/// root may look for the provider of another user.
 pub fn inspect(address: &SocketAddress) -> Result<Occupancy, BindError> {
     let path = match address {
         SocketAddress::File(path) => path,
         SocketAddress::Abstract(name) => {
-            let served = is_served(&try_connect(format!("\0{name}")));
-            return Ok(if served { Occupancy::Served } else { Occupancy::Free });
+            let connection = try_connect(format!("\0{name}"));
+            if is_served(&connection) {
+                return served(in_use(address, peer_of(&connection)));
+            }
+            return Ok(Occupancy::Free);
         }
     };
     open_directory(address, path.parent().unwrap_or(Path::new("/")))?;
     match refuse_occupied(address, path) {
         Ok(()) if fs::symlink_metadata(path).is_ok() => Ok(Occupancy::Stale),
         Ok(()) => Ok(Occupancy::Free),
-        Err(BindError::InUse(_) | BindError::InUseByAnother { .. }) => Ok(Occupancy::Served),
-        Err(error) => Err(error),
+        Err(error) => served(error),
+    }
+}
+
+const ROOT: u32 = 0;
+
+/// Returns what `error` says of a process that listens.
+fn served(error: BindError) -> Result<Occupancy, BindError> {
+    match error {
+        BindError::InUse(_) => Ok(Occupancy::Served { uid: None }),
+        BindError::InUseByAnother { uid, own: ROOT, .. } => {
+            Ok(Occupancy::Served { uid: Some(uid) })
+        }
+        other => Err(other),
     }
 }
 
@@ -283,7 +302,7 @@ mod tests {
         let (path, address) = at(&directory, "k.sock");
         assert_eq!(inspect(&address).unwrap(), Occupancy::Free);
         let live = UnixListener::bind(&path).unwrap();
-        assert_eq!(inspect(&address).unwrap(), Occupancy::Served);
+        assert_eq!(inspect(&address).unwrap(), Occupancy::Served { uid: None });
         drop(live);
         assert_eq!(inspect(&address).unwrap(), Occupancy::Stale);
         assert!(path.exists());
@@ -293,7 +312,15 @@ mod tests {
         let address = SocketAddress::Abstract(path.display().to_string());
         assert_eq!(inspect(&address).unwrap(), Occupancy::Free);
         let _live = BoundSocket::bind(&address).unwrap();
-        assert_eq!(inspect(&address).unwrap(), Occupancy::Served);
+        assert_eq!(inspect(&address).unwrap(), Occupancy::Served { uid: None });
+    }
+
+    #[test]
+    fn inspect_passes_no_process_of_another_user_unless_root_looks() {
+        let address = SocketAddress::Abstract("k".to_owned());
+        let other = |own| BindError::InUseByAnother { address: address.clone(), uid: 2, own };
+        assert!(matches!(served(other(1)), Err(BindError::InUseByAnother { .. })));
+        assert_eq!(served(other(ROOT)).unwrap(), Occupancy::Served { uid: Some(2) });
     }
 
     #[test]

@@ -22,13 +22,14 @@ pub(super) async fn check(settings: &Settings, report: &mut Report) {
             Area::Socket,
             format!("{address} is a socket that an ended process left behind; serve replaces it"),
         ),
-        Ok(Occupancy::Served) => served(address).await,
+        Ok(Occupancy::Served { uid }) => served(address, uid).await,
         Err(error) => Finding::from_text(Area::Socket, &error.to_string()),
     });
 }
 
-/// Reports what the process at `address` answers to Status.
-async fn served(address: &SocketAddress) -> Finding {
+/// Reports what the process at `address` answers to Status. `uid` is its user if it is another one.
+async fn served(address: &SocketAddress, uid: Option<u32>) -> Finding {
+    let of = uid.map(|uid| format!(" of uid {uid}")).unwrap_or_default();
     let failing = |what: String| {
         let remedy = "see its log; if it is not a KMS provider, choose another --listen-address";
         Finding::fail(Area::Socket, what, remedy)
@@ -36,13 +37,15 @@ async fn served(address: &SocketAddress) -> Finding {
     match timeout(CALL_BUDGET, status(address)).await {
         Ok(Ok(status)) if status.healthz == "ok" => Finding::pass(
             Area::Socket,
-            format!("a provider serves at {address}: ok, {}", printable(&status.key_id)),
+            format!("a provider{of} serves at {address}: ok, {}", printable(&status.key_id)),
         ),
         Ok(Ok(status)) => {
-            failing(format!("the provider at {address} reports {}", printable(&status.healthz)))
+            failing(format!("the provider{of} at {address} reports {}", printable(&status.healthz)))
         }
         Ok(Err(problem)) => failing(format!("Status fails at {address}: {}", printable(&problem))),
-        Err(_elapsed) => failing(format!("the process that listens at {address} does not answer")),
+        Err(_elapsed) => {
+            failing(format!("the process{of} that listens at {address} does not answer"))
+        }
     }
 }
 
