@@ -158,7 +158,6 @@ func TestNewSecretIDWithBOMAndCRLF(t *testing.T) {
 
 // oddFiles make something at a path that is not a file of a reasonable size.
 var oddFiles = map[string]func(path string) error{
-	// It stands for a network file system that hangs as well: opening or reading it does not end.
 	"fifo":      func(path string) error { return unix.Mkfifo(path, 0o600) },
 	"device":    func(path string) error { return os.Symlink("/dev/zero", path) },
 	"terminal":  func(path string) error { return os.Symlink("/dev/ptmx", path) },

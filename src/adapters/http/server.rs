@@ -30,6 +30,9 @@ const LIMITS: Limits = Limits { silent: 128, speaking: 32, requests: 32, held: 3
 const HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The most bytes of the head of a request. It is hyper's smallest value.
+const HEAD_MAX: usize = 8_192;
+
 /// Most connections that may wait to be accepted; the limit of the system applies too. When the
 /// backlog is full, a probe waits for a second before it tries again.
 const BACKLOG: i32 = 4_096;
@@ -93,6 +96,7 @@ async fn answer(stream: TcpStream, slot: Slot<IpAddr>, routes: Routes) {
         // A probe that keeps its connection would take the place of another one.
         .keep_alive(false)
         .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_MAX)
         .serve_connection(TokioIo::new(stream), answer);
     tokio::select! {
         () = slot.ended().cancelled() => (),
@@ -118,6 +122,18 @@ mod tests {
         let address = port.address;
         tokio::spawn(port.serve(Routes::Health(Readiness::default())));
         address
+    }
+
+    /// All connections of both ports together hold little memory.
+    #[tokio::test]
+    async fn refuses_a_long_head_before_it_is_complete() {
+        let mut stream = TcpStream::connect(serve()).await.unwrap();
+        let head =
+            format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(HEAD_MAX));
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 431");
     }
 
     async fn probe(address: SocketAddr) -> io::Result<String> {
