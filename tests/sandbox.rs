@@ -127,6 +127,8 @@ fn within_the_sandbox() {
         calls_are_refused();
         if has_landlock {
             files(&at);
+        } else {
+            not_run();
         }
         if report.to_string().contains("(files, TCP ports") {
             ports(needed, other);
@@ -334,6 +336,11 @@ fn a_secret_id_whose_directory_appears_later_is_read() {
     provider.lines_until("keeper-unreachable");
 }
 
+fn not_run() {
+    eprintln!("NOT RUN: files and ports, because this kernel has no Landlock");
+    assert!(std::env::var_os("CI").is_none(), "CI has Landlock");
+}
+
 /// A rule of Landlock holds for a directory, and not for its name.
 #[test]
 fn reports_a_file_in_a_replaced_directory_with_its_remedy() {
@@ -345,6 +352,7 @@ fn reports_a_file_in_a_replaced_directory_with_its_remedy() {
     let mut provider = Running::start(directory.path(), &mut command);
     let lines = provider.lines_until("keeper-unreachable");
     if !lines.iter().any(|line| line.contains("Landlock")) {
+        not_run();
         return;
     }
     fs::rename(&place, directory.path().join("former")).unwrap();

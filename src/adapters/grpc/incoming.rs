@@ -109,7 +109,9 @@ pub(super) fn admitted(
         silent: FuturesUnordered::new(),
         waiting: VecDeque::new(),
         served: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-        quiet_until: None,
+        failed: Rarely::default(),
+        denied: Rarely::default(),
+        crowded: Rarely::default(),
     };
     Ok(stream::unfold(acceptor, |mut acceptor| async move {
         Some((Ok(acceptor.next().await), acceptor))
@@ -139,7 +141,10 @@ struct Acceptor {
     waiting: VecDeque<InboundConnection>,
     /// Holds a permit for each connection that may be served. Dropping the connection returns it.
     served: Arc<Semaphore>,
-    quiet_until: Option<Instant>,
+    /// The warnings, each with a limit of its own.
+    failed: Rarely,
+    denied: Rarely,
+    crowded: Rarely,
 }
 
 impl Acceptor {
@@ -188,7 +193,7 @@ impl Acceptor {
         let _reported = self.drain_backlog();
         match UnixListener::from_std(listener) {
             Ok(listener) => self.listener = listener,
-            Err(error) => self.warn(format_args!("cannot listen on the socket: {error}")),
+            Err(error) => self.failed.warn(format_args!("cannot listen on the socket: {error}")),
         }
     }
 
@@ -199,7 +204,8 @@ impl Acceptor {
             match self.listener.accept().now_or_never() {
                 Some(Ok((stream, _))) => self.admit(stream),
                 Some(Err(error)) => {
-                    self.warn(format_args!("cannot accept a connection: {error}; trying again"));
+                    self.failed
+                        .warn(format_args!("cannot accept a connection: {error}; trying again"));
                     return Err(());
                 }
                 None => break,
@@ -215,7 +221,7 @@ impl Acceptor {
         let uid = peer.uid();
         if !self.policy.admits(uid) {
             self.telemetry.record(Event::PeerDenied);
-            self.warn(format_args!(
+            self.denied.warn(format_args!(
                 "refused a connection of uid {uid}, which may not connect; add it with --allowed-uid if it should"
             ));
             return;
@@ -252,16 +258,22 @@ impl Acceptor {
     fn report_crowding(&mut self) {
         self.telemetry.record(Event::ConnectionEnded(EndReason::Crowded));
         let Limits { silent, speaking, .. } = LIMITS;
-        self.warn(format_args!(
+        self.crowded.warn(format_args!(
             "closed a connection to make room for a new one: at most {speaking} are served, and at most {silent} may be silent; \
              find the process that opens many"
         ));
     }
+}
 
+/// Logs one kind of warning at most once in [`WARN_EVERY`].
+#[derive(Debug, Default)]
+struct Rarely(Option<Instant>);
+
+impl Rarely {
     fn warn(&mut self, what: fmt::Arguments<'_>) {
         let now = Instant::now();
-        if self.quiet_until.is_none_or(|until| now >= until) {
-            self.quiet_until = Some(now + WARN_EVERY);
+        if self.0.is_none_or(|until| now >= until) {
+            self.0 = Some(now + WARN_EVERY);
             tracing::warn!("{what}");
         } else {
             tracing::debug!("{what}");

@@ -116,21 +116,31 @@ fn settings(port: u16, trust: Trust) -> ServerSettings {
     }
 }
 
-/// Sends a request to a server that runs `serve` on its connection. Returns the error, made from
-/// the same nested library errors as in production.
+/// Sends a request over TLS to a server that runs `serve` on its connection. Returns the error.
 async fn error_with<F: Future<Output = ()> + Send + 'static>(
     trust: Trust,
     serve: impl FnOnce(TcpStream) -> F,
 ) -> KmsError {
+    error_over("https", trust, serve).await
+}
+
+/// Sends a request to a server that runs `serve` on its connection. Returns the error, made from
+/// the same nested library errors as in production.
+async fn error_over<F: Future<Output = ()> + Send + 'static>(
+    scheme: &str,
+    trust: Trust,
+    serve: impl FnOnce(TcpStream) -> F,
+) -> KmsError {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let settings = settings(listener.local_addr().unwrap().port(), trust);
+    let port = listener.local_addr().unwrap().port();
+    let settings = settings(port, trust);
     let https = HttpsConnectorBuilder::new()
         .with_tls_config(settings.tls.client_config().unwrap())
         .https_or_http()
         .enable_http1()
         .wrap_connector(settings.connector(&[]));
     let client = Client::builder(TokioExecutor::new()).build::<_, Empty<Bytes>>(https);
-    let address = &settings.addresses[0];
+    let address = &VaultAddress::parse(&format!("{scheme}://127.0.0.1:{port}")).unwrap();
     let asking = client.get(address.join("sys/health").unwrap());
     let serving = async {
         let (stream, _) = listener.accept().await.unwrap();
@@ -348,6 +358,16 @@ async fn detects_a_server_that_does_not_speak_tls() {
         });
         says(&error.await, "does not speak TLS", "http:// in --vault-address");
     }
+}
+
+#[tokio::test]
+async fn detects_a_server_that_speaks_tls() {
+    // A front that is not written in Go answers plain HTTP with an alert.
+    let alert = &[21, 3, 1, 0, 2, 2, 70];
+    let error = error_over("http", Trust::System, move |stream| async move {
+        drop(answering(stream, alert).await);
+    });
+    says(&error.await, "does not answer in HTTP", "https:// in --vault-address");
 }
 
 #[tokio::test]

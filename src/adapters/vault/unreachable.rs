@@ -17,6 +17,13 @@ pub(super) fn unreachable(
     error: &(dyn Error + 'static),
     connecting: bool,
 ) -> KmsError {
+    if !address.is_tls() && is_not_http(error) {
+        return KmsError::new(
+            Code::KeeperUnreachable,
+            format!("{address} does not answer in HTTP"),
+            "write https:// in --vault-address if the server speaks TLS on this port",
+        );
+    }
     let in_handshake = connecting && address.is_tls();
     let (cause, remedy) = explained(error, in_handshake);
     let what = if connecting { "cannot connect to" } else { "lost the connection to" };
@@ -28,6 +35,12 @@ pub(super) fn unreachable(
 pub(super) fn inner<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
     let io = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     io.map(|inner| -> &(dyn Error + 'static) { inner }).or_else(|| error.source())
+}
+
+/// Returns whether the server sent something else than HTTP, for example a TLS alert.
+fn is_not_http(error: &(dyn Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |cause| inner(*cause));
+    causes.filter_map(|cause| cause.downcast_ref::<hyper::Error>()).any(hyper::Error::is_parse)
 }
 
 fn explained(error: &(dyn Error + 'static), in_handshake: bool) -> Explained {

@@ -104,7 +104,8 @@ impl Requests {
 
     /// Logs in with `body`, which is made of the material with this `digest`. A separate task sends
     /// it, not after the time-out, and waits for the answer. If the answer arrives after the
-    /// time-out, or after this future was dropped, that task revokes the token. It keeps a refusal
+    /// time-out, or after this future was dropped, that task revokes the token, unless the process ends
+    /// first: then the token stays until its lease ends. The task keeps a refusal
     /// as the result of the next login with the same material, unless a login has succeeded since.
     pub(super) async fn log_in(
         self: &Arc<Self>,

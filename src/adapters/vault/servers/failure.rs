@@ -14,8 +14,12 @@ use crate::{
     ports::telemetry::KeeperOperation,
 };
 
-/// The start of Go's plain-text answer to plain HTTP on a port that speaks TLS.
-const PLAIN_HTTP: &[u8] = b"Client sent an HTTP request to an HTTPS server";
+/// What Go, nginx and Apache answer to plain HTTP on a port that speaks TLS.
+const PLAIN_HTTP: [&[u8]; 3] = [
+    b"Client sent an HTTP request to an HTTPS server",
+    b"The plain HTTP request was sent to HTTPS port",
+    b"speaking plain HTTP to an SSL-enabled server port",
+];
 
 /// Why a request failed.
 #[derive(Debug)]
@@ -59,7 +63,8 @@ impl Failure {
         retry_after: Option<Duration>,
         body: &[u8],
     ) -> Self {
-        let error = if body.starts_with(PLAIN_HTTP) {
+        let says = |text: &[u8]| body.windows(text.len()).any(|part| part == text);
+        let error = if status == 400 && PLAIN_HTTP.into_iter().any(says) {
             plain_http(address)
         } else {
             let kind = content_type.map_or_else(|| "no content type".to_owned(), media_type);
@@ -215,11 +220,16 @@ mod tests {
 
     #[test]
     fn reports_plain_http_to_a_tls_port_as_a_wrong_address() {
-        let body = b"Client sent an HTTP request to an HTTPS server.\n";
-        let failure = Failure::intermediary(&address(), 400, Some("text/plain"), None, body);
-        let error = failure.into_error(Asked::Health);
-        assert_eq!(error.code(), Code::KeeperUnreachable);
-        assert!(error.remedy().contains("https://"), "{error}");
+        for body in [
+            "Client sent an HTTP request to an HTTPS server.\n",
+            "<html>\r\n<head><title>400 The plain HTTP request was sent to HTTPS port</title></head>",
+            "<p>Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />",
+        ] {
+            let failure = Failure::intermediary(&address(), 400, None, None, body.as_bytes());
+            let error = failure.into_error(Asked::Health);
+            assert_eq!(error.code(), Code::KeeperUnreachable);
+            assert!(error.remedy().contains("https://"), "{error}");
+        }
     }
 
     #[test]

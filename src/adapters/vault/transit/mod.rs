@@ -219,9 +219,10 @@ impl Kek for TransitKek {
         let answer = self.post::<Data<EncryptData>>(path, body, deadline).await;
         let answer = answer.map_err(|failure| failure.into_error(Asked::Wrap(path)))?;
         let Data { data, request_id } = answer.value;
+        // A ciphertext that is too long is the caller's fault if the plaintext was long.
+        let may_be_too_long = plaintext.len() > ALWAYS_FITS && !data.ciphertext.is_empty();
         let ciphertext = Ciphertext::new(data.ciphertext.into_bytes()).map_err(|error| {
-            // A ciphertext that is too long is the caller's fault if the plaintext was long.
-            if plaintext.len() > ALWAYS_FITS { error } else { unreadable("it has no ciphertext") }
+            if may_be_too_long { error } else { unreadable("it has no ciphertext") }
         })?;
         let written =
             self.version_of(&ciphertext).map_err(|_source| unreadable("it has no ciphertext"))?;
