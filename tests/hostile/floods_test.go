@@ -207,6 +207,9 @@ func TestFloods(t *testing.T) {
 			if grown > memoryMost {
 				t.Errorf("the plugin held %d MiB", grown>>20)
 			}
+			if has.opened == 0 {
+				t.Error("the flood opened no connection")
+			}
 			if has.acts < flood.least {
 				t.Errorf("%d acts do not reach the limit of %d", has.acts, flood.least)
 			}
@@ -225,25 +228,16 @@ func seed() []byte {
 	return seed
 }
 
-// repeat runs `act` in this number of loops until `done` is closed or `act` returns false. It returns the number
-// of runs.
-func repeat(done <-chan struct{}, loops int, act func() bool) int {
+// repeat runs `act` in this number of loops until `done` is closed or `act` returns false.
+func repeat(done <-chan struct{}, loops int, act func() bool) {
 	var group sync.WaitGroup
-	var mu sync.Mutex
-	total := 0
 	for range loops {
 		group.Go(func() {
-			times := 0
 			for open(done) && act() {
-				times++
 			}
-			mu.Lock()
-			total += times
-			mu.Unlock()
 		})
 	}
 	group.Wait()
-	return total
 }
 
 func open(done <-chan struct{}) bool {
@@ -278,10 +272,10 @@ func attack(
 	p *plugin, done <-chan struct{}, conns int, beside func(*frames), act func(*frames) int, settings ...http2.Setting,
 ) outcome {
 	var mu sync.Mutex
-	acts := 0
+	opened, acts := 0, 0
 	pace := time.NewTicker(time.Second / dialMost)
 	defer pace.Stop()
-	opened := repeat(done, conns, func() bool {
+	repeat(done, conns, func() bool {
 		select {
 		case <-pace.C:
 		case <-done:
@@ -299,6 +293,7 @@ func attack(
 		}()
 		times := act(f)
 		mu.Lock()
+		opened++
 		acts += times
 		mu.Unlock()
 		<-ended
