@@ -15,10 +15,7 @@ use super::{
 };
 use crate::{
     adapters::{
-        system::{
-            bounded_file::{READ_TIMEOUT, in_time},
-            hardening::{self, MissingProtection},
-        },
+        system::hardening::{self, MissingProtection},
         telemetry::{logging, outlets, traces::Traces},
     },
     config::settings::Settings,
@@ -96,9 +93,7 @@ fn log_warnings(settings: &Settings) {
             MissingProtection::Lock { swap: true } => warn!("{missed}"),
         }
     }
-    let (settings, user) = (settings.clone(), Some(geteuid()));
-    match in_time(READ_TIMEOUT, move |_until| warnings::of(&settings, user)) {
-        Ok(found) => found.iter().for_each(|warning| warn!("{warning}")),
-        Err(_late) => warn!("the file system of a file in the settings does not answer"),
+    for warning in warnings::of(settings, Some(geteuid())) {
+        warn!("{warning}");
     }
 }

@@ -45,8 +45,8 @@ pub enum Outcome<'a> {
     Done,
     /// The call failed for this reason.
     Failed(&'a KmsError),
-    /// The caller ended the call, or its connection ended, before there was an answer. The keeper may
-    /// have wrapped or unwrapped the seed.
+    /// The call ended without an answer: its caller ended it, its time was up, or its connection ended.
+    /// The keeper may have wrapped or unwrapped the seed.
     Abandoned,
 }
 

@@ -87,7 +87,7 @@ func TestSlowRenewal(t *testing.T) {
 		t.Run(fmt.Sprint(endpoints), func(t *testing.T) {
 			t.Parallel()
 			n := newTenant(t)
-			must(t, n.MakeRole(map[string]any{"token_ttl": "40s", "token_max_ttl": "10m"}))
+			must(t, n.MakeRole(map[string]any{"token_ttl": "60s", "token_max_ttl": "10m"}))
 			isRenewal := func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/renew-self") }
 			var fronts []*front
 			var addresses []string
@@ -108,7 +108,7 @@ func TestSlowRenewal(t *testing.T) {
 				count, _ := parts.Metrics(text).Sum("vault_kube_kms_renewals_total")
 				return count >= 1
 			}
-			if !parts.EventuallyEvery(200*time.Millisecond, 60*time.Second, renewed) {
+			if !parts.EventuallyEvery(200*time.Millisecond, 90*time.Second, renewed) {
 				t.Error("no renewal has succeeded")
 			}
 			var asked int64

@@ -222,7 +222,7 @@ struct Call {
 }
 
 /// A wrap or an unwrap without an answer. A drop before the answer records that the call is abandoned:
-/// the caller ended it, or its connection ended.
+/// the caller ended it, its time was up, or its connection ended.
 struct Pending<'a> {
     kms: &'a KmsV2,
     call: Call,

@@ -160,8 +160,8 @@ pub enum Occupancy {
 /// Reports whether `address` could be bound. Changes nothing.
 ///
 /// # Errors
-/// Returns why it could not be bound, for all reasons but a process that listens there and belongs to the
-/// user of this process: that is [`Occupancy::Served`]. Root can be told of any user's process, because
+/// Returns why it could not be bound, for all reasons but a process that listens there and belongs to root
+/// or to the user of this process: that is [`Occupancy::Served`]. For root it may belong to any user, because
 /// root may look for the provider of another user.
 pub fn inspect(address: &SocketAddress) -> Result<Occupancy, BindError> {
     let path = match address {
@@ -187,7 +187,10 @@ const ROOT: u32 = 0;
 /// Returns what `error` says of a process that listens.
 fn served(error: BindError) -> Result<Occupancy, BindError> {
     match error {
-        BindError::InUse(_) => Ok(Occupancy::Served { uid: None }),
+        // systemd listens as root for its sockets. Root can take over any socket anyway.
+        BindError::InUse(_) | BindError::InUseByAnother { uid: ROOT, .. } => {
+            Ok(Occupancy::Served { uid: None })
+        }
         BindError::InUseByAnother { uid, own: ROOT, .. } => {
             Ok(Occupancy::Served { uid: Some(uid) })
         }
@@ -318,9 +321,11 @@ mod tests {
     #[test]
     fn inspect_passes_no_process_of_another_user_unless_root_looks() {
         let address = SocketAddress::Abstract("k".to_owned());
-        let other = |own| BindError::InUseByAnother { address: address.clone(), uid: 2, own };
-        assert!(matches!(served(other(1)), Err(BindError::InUseByAnother { .. })));
-        assert_eq!(served(other(ROOT)).unwrap(), Occupancy::Served { uid: Some(2) });
+        let by = |uid, own| BindError::InUseByAnother { address: address.clone(), uid, own };
+        assert!(matches!(served(by(2, 1)), Err(BindError::InUseByAnother { .. })));
+        assert_eq!(served(by(2, ROOT)).unwrap(), Occupancy::Served { uid: Some(2) });
+        // The socket of a systemd unit.
+        assert_eq!(served(by(ROOT, 1)).unwrap(), Occupancy::Served { uid: None });
     }
 
     #[test]

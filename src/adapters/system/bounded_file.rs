@@ -34,7 +34,7 @@ pub(super) const READ_TIMED_OUT: &str =
 /// The most symbolic links of one path, as for the kernel.
 const LINKS_MAX: usize = 40;
 
-/// How often a file that is missing is looked for. Another process may exchange the links of its
+/// How often a path that leads nowhere is followed. Another process may exchange the links of its
 /// path, as kubelet does for a volume, after they were followed and before the file is opened.
 const OPENS_MAX: usize = 3;
 
@@ -153,7 +153,11 @@ fn read_file(
 ) -> Result<(Plaintext, Metadata), ReadError> {
     let mut opened = open(path, most, kinds);
     for _ in 1..OPENS_MAX {
-        if !opened.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        let changed = |error: &io::Error| {
+            let changes = [Errno::NOENT, Errno::LOOP].map(Errno::raw_os_error);
+            error.raw_os_error().is_some_and(|code| changes.contains(&code))
+        };
+        if !opened.as_ref().is_err_and(changed) {
             break;
         }
         opened = open(path, most, kinds);
@@ -170,11 +174,12 @@ fn open(path: &Path, most: u64, kinds: Kinds) -> io::Result<Result<(File, Metada
         Ok(way) => way,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    let metadata = if way.has_magic { fs::metadata } else { fs::symlink_metadata };
+    let follows = way.has_magic && kinds != Kinds::OwnerOnly;
+    let metadata = if follows { fs::metadata } else { fs::symlink_metadata };
     if let Err(refusal) = suits(&metadata(&way.path)?, most, kinds) {
         return Ok(Err(refusal));
     }
-    let file = way.open()?;
+    let file = way.open(kinds)?;
     // Checks again: the path may lead to another file by now.
     let found = file.metadata()?;
     Ok(suits(&found, most, kinds).map(|()| (file, found)))
@@ -190,8 +195,9 @@ struct Way {
 impl Way {
     /// Opens the file for reading. Follows no link that was put into the path since it was resolved.
     /// Linux before 5.6 does not know `openat2`: there only the last part of the path is safe.
-    fn open(&self) -> io::Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    fn open(&self, kinds: Kinds) -> io::Result<File> {
+        let mut flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        flags.set(OFlags::NOFOLLOW, kinds == Kinds::OwnerOnly);
         if self.has_magic {
             return Ok(openat(CWD, &self.path, flags, Mode::empty())?.into());
         }

@@ -156,7 +156,12 @@ impl Telemetry for Recorder {
                         self.failed(Place::Call(method), method.as_str(), error, Some(uid));
                     }
                     None => {
-                        debug!(method = method.as_str(), uid = printable(uid, UID_MAX), "answered");
+                        let (method, uid) = (method.as_str(), printable(uid, UID_MAX));
+                        if status == i32::from(Grpc::Ok) {
+                            debug!(method, uid, "answered");
+                        } else {
+                            debug!(method, uid, "ended without an answer");
+                        }
                     }
                 }
             }

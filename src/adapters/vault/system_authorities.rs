@@ -7,8 +7,7 @@ use rustls::{client::danger::ServerCertVerifier, crypto::CryptoProvider};
 static LOADED: OnceLock<Arc<dyn ServerCertVerifier>> = OnceLock::new();
 
 /// Returns a verifier by the authorities of the system. The first call that finds any reads them, and
-/// they stay for the life of the process: after the start, the sandbox lets it read only the files of
-/// its settings.
+/// they stay for the life of the process: the sandbox does not let it read them after the start.
 ///
 /// # Errors
 /// When the system has no authorities.

@@ -42,7 +42,10 @@ async fn served(address: &SocketAddress, uid: Option<u32>) -> Finding {
         Ok(Ok(status)) => {
             failing(format!("the provider{of} at {address} reports {}", printable(&status.healthz)))
         }
-        Ok(Err(problem)) => failing(format!("Status fails at {address}: {}", printable(&problem))),
+        Ok(Err(problem)) => failing(format!(
+            "Status of the provider{of} at {address} fails: {}",
+            printable(&problem)
+        )),
         Err(_elapsed) => {
             failing(format!("the process{of} that listens at {address} does not answer"))
         }

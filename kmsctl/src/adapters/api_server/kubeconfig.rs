@@ -1,16 +1,13 @@
 //! Reads a kubeconfig.
 
-use std::{
-    env,
-    error::Error,
-    path::{Path, PathBuf},
-};
+use std::{error::Error, path::Path};
 
+use http::uri::InvalidUri;
 use kube::{
     Config,
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
-use vault_kube_kms::adapters::system::bounded_file::{Kinds, read_if_any};
+use vault_kube_kms::adapters::system::bounded_file::{Kinds, read_in_time};
 
 use crate::domain::problem::{Problem, another_form};
 
@@ -18,53 +15,43 @@ use crate::domain::problem::{Problem, another_form};
 const SIZE_MAX: u64 = 1 << 20;
 
 /// Returns what `context`, or the current context, names in the kubeconfig `path`. Without a path it
-/// is the file that kubectl uses, or, without a context too, the service account of this Pod.
+/// is the file that kubectl uses.
 ///
 /// # Errors
 /// `kubeconfig-unusable` when the file or the context cannot be used.
 pub(super) async fn read(path: Option<&Path>, context: Option<String>) -> Result<Config, Problem> {
-    // The library reads the files again: it sets no limit of its own.
-    for path in path.map_or_else(usual_files, |path| vec![path.to_owned()]) {
-        read_if_any(&path, SIZE_MAX, Kinds::Plain).map_err(|why| cannot_use(Some(&path), &why))?;
-    }
     let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
-    match path {
-        Some(path) => {
-            let used = async {
-                Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &options).await
-            };
-            used.await.map_err(|error: KubeconfigError| unusable(Some(path), &error))
-        }
-        None if options.context.is_some() => {
-            Config::from_kubeconfig(&options).await.map_err(|error| unusable(path, &error))
-        }
-        None => Config::infer().await.map_err(|error| unusable(path, &error)),
-    }
+    let Some(path) = path else {
+        let config = Config::from_kubeconfig(&options).await;
+        return config.map_err(|error| unusable(None, &error));
+    };
+    // The library reads the file again: it sets no limit of its own.
+    read_in_time(path, SIZE_MAX, Kinds::Plain).map_err(|why| cannot_use(Some(path), &why))?;
+    let file = Kubeconfig::read_from(path).map_err(|error| unusable(Some(path), &error))?;
+    let config = Config::from_custom_kubeconfig(file, &options).await;
+    config.map_err(|error| unusable(Some(path), &error))
 }
 
-/// Returns the files that kubectl uses, which need not exist.
-fn usual_files() -> Vec<PathBuf> {
-    let listed: Vec<PathBuf> = env::var_os("KUBECONFIG")
-        .map(|list| env::split_paths(&list).filter(|path| !path.as_os_str().is_empty()).collect())
-        .unwrap_or_default();
-    if listed.is_empty() {
-        return env::home_dir().map(|home| home.join(".kube/config")).into_iter().collect();
-    }
-    listed
-}
-
-/// Returns the text of an error, and nothing of the content of a file, which can contain a token:
-/// the parser of the library repeats the line.
+/// Says why a kubeconfig, or the client that it describes, cannot be used. Repeats only errors that
+/// cannot contain a token or a password: others show the file, the URL of a proxy, or the output of a
+/// login program.
 fn told(error: &(dyn Error + 'static)) -> String {
     let mut cause = Some(error);
     while let Some(one) = cause {
-        if let Some(KubeconfigError::Parse(yaml)) = one.downcast_ref() {
-            let place = yaml.location().map(|at| (at.line(), at.column()));
-            return format!("is not a kubeconfig: {}", another_form(place));
+        match one.downcast_ref() {
+            Some(KubeconfigError::Parse(yaml)) => {
+                let place = yaml.location().map(|at| (at.line(), at.column()));
+                return format!("is not a kubeconfig: {}", another_form(place));
+            }
+            Some(KubeconfigError::ParseCertificates(_)) => {
+                return "has certificates that are not valid PEM".to_owned();
+            }
+            Some(known) => return format!("cannot be used: {known}"),
+            None if one.is::<InvalidUri>() => return format!("cannot be used: {one}"),
+            None => cause = one.source(),
         }
-        cause = one.source();
     }
-    format!("cannot be used: {error}")
+    "describes no client that can be made: see its proxy-url, certificates and login".to_owned()
 }
 
 /// Returns the error of a kubeconfig, or of the client that it describes. Without a path it is the
@@ -109,5 +96,21 @@ mod tests {
             assert!(problem.cause.contains(why), "{problem}");
             assert!(!problem.to_string().contains("terminal"), "{problem}");
         }
+    }
+
+    /// The library prints the URL of a proxy that it does not support.
+    #[tokio::test]
+    async fn prints_no_password_of_a_proxy() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config");
+        let text = "apiVersion: v1\ncurrent-context: a\n\
+            contexts: [{name: a, context: {cluster: a, user: a}}]\nusers: [{name: a, user: {}}]\n\
+            clusters: [{name: a, cluster: {server: 'https://a', proxy-url: 'http://u:canary@b'}}]\n";
+        std::fs::write(&path, text).unwrap();
+        let config = read(Some(&path), None).await.unwrap();
+        let Err(error) = kube::Client::try_from(config) else { panic!("a client is made") };
+        assert!(error.to_string().contains("canary"), "{error}");
+        let problem = unusable(None, &error);
+        assert!(!problem.to_string().contains("canary"), "{problem}");
     }
 }

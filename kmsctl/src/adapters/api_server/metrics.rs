@@ -53,6 +53,17 @@ impl std::fmt::Debug for ApiServerMetrics {
     }
 }
 
+/// Returns why a request was not sent. The library's error of a login shows the output of the login program,
+/// which can contain a token.
+fn unsent(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Auth(_) => {
+            "the login of the kubeconfig fails (exec, token file or auth provider)".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
 impl ApiServerMetrics {
     /// Makes a client for the API server that `which` names, with the credentials of `file`
     /// or, without it, of the file that kubectl uses. `which` is a URL, for which the current context
@@ -86,7 +97,7 @@ impl ApiServerMetrics {
         let ask = async {
             let request = Request::get("/readyz/kms-providers").body(Body::empty());
             let request = request.map_err(|error| error.to_string())?;
-            let response = self.client.send(request).await.map_err(|error| error.to_string())?;
+            let response = self.client.send(request).await.map_err(|error| unsent(&error))?;
             let status = response.status();
             let body = Limited::new(response.into_body(), READYZ_MAX).collect().await;
             let body = body.map_err(|error| error.to_string())?.to_bytes();
@@ -107,7 +118,7 @@ impl ApiServerMetrics {
         };
         let request = Request::get("/metrics").header(header::ACCEPT, "text/plain");
         let request = request.body(Body::empty()).map_err(|error| fails(&error))?;
-        let response = self.client.send(request).await.map_err(|error| fails(&error))?;
+        let response = self.client.send(request).await.map_err(|error| fails(&unsent(&error)))?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => {

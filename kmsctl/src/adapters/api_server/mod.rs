@@ -70,7 +70,11 @@ impl ApiServer {
         context: Option<String>,
         dry_run: bool,
     ) -> Result<Self, Problem> {
-        Self::with(kubeconfig::read(kubeconfig, context).await?, dry_run)
+        let config = match (kubeconfig, &context) {
+            (None, None) => Config::infer().await.map_err(|error| unusable(None, &error))?,
+            _ => kubeconfig::read(kubeconfig, context).await?,
+        };
+        Self::with(config, dry_run)
     }
 
     fn with(mut config: Config, dry_run: bool) -> Result<Self, Problem> {

@@ -3,8 +3,8 @@
 //!
 //! Capabilities and Landlock apply to the calling thread and to threads that it starts later, so
 //! [`enter`] runs on the main thread before any other thread starts. Seccomp applies to all
-//! threads. Only one thread can be older: it reads a file from a file system that does not answer,
-//! and can use nothing but that file.
+//! threads. Older threads can only be those that wait for a file of the settings on a file system that
+//! does not answer.
 
 mod calls;
 mod files;
@@ -104,24 +104,26 @@ impl fmt::Display for Report {
 /// Restricts this process until it ends. Call it on the main thread while no other thread runs,
 /// after the sockets and ports are bound.
 ///
-/// Skips and reports what the kernel does not support. Restricts nothing, and reports that, when the
-/// file system of a path does not answer within 5 s: the provider must serve without this file too.
+/// Skips and reports what the kernel does not support. Keeps the capabilities, restricts no files, and
+/// reports that, when the file system of a path does not answer within 5 s: the provider must serve
+/// without this file too.
 #[must_use]
 pub fn enter(needs: &Needs) -> Report {
-    // The steps below look at each path on this thread, which waits without end for a file system that
-    // hangs.
+    // The steps look at each path on this thread, which waits without end for a file system that hangs.
     let look = |path: PathBuf| drop(std::fs::metadata(path));
-    if let Some(path) = without_answer(needs, READ_TIMEOUT, look) {
-        let missing = format!(
-            "everything: the file system of {} does not answer; restart this process when it does",
+    let silent = without_answer(needs, READ_TIMEOUT, look);
+    let mut report = privileges::drop_all(needs, silent.is_none());
+    if let Some(path) = silent {
+        report.missing.push(format!(
+            "files and capabilities: {} could not be examined within 5 s; restart this process when \
+             its file system answers",
             path.display()
-        );
-        return Report { missing: vec![missing], ..Report::default() };
+        ));
+    } else {
+        let files = files::restrict(needs);
+        IN_FORCE.store(!files.in_force.is_empty(), Ordering::Relaxed);
+        report.extend(files);
     }
-    let mut report = privileges::drop_all(needs);
-    let files = files::restrict(needs);
-    IN_FORCE.store(!files.in_force.is_empty(), Ordering::Relaxed);
-    report.extend(files);
     // Comes last, because it forbids the system calls of the steps before.
     report.extend(calls::restrict());
     report
@@ -168,7 +170,7 @@ mod tests {
     #[test]
     fn names_the_path_whose_file_system_does_not_answer() {
         let needs = Needs { read: vec!["a".into(), "b".into()], ..Needs::default() };
-        let limit = Duration::from_millis(50);
+        let limit = Duration::from_secs(2);
         assert_eq!(without_answer(&needs, Duration::from_mins(1), drop), None);
         let (release, hangs) = mpsc::channel::<()>();
         let hangs = Arc::new(Mutex::new(hangs));

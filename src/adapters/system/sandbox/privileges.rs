@@ -19,14 +19,17 @@ const READ_ALL: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
 const USE_ALL: CapabilitySet = CapabilitySet::DAC_OVERRIDE;
 
 /// Sets the umask to 0077 and `no_new_privs`. Drops all capabilities, except one that is needed to
-/// use a file of another user in `needs`.
-pub(super) fn drop_all(needs: &Needs) -> Report {
+/// use a file of another user in `needs`. Keeps the capabilities unless `drops_capabilities`.
+pub(super) fn drop_all(needs: &Needs, drops_capabilities: bool) -> Report {
     let mut report = Report::default();
     let _former = umask(Mode::RWXG | Mode::RWXO);
     report.in_force.push("umask 0077".to_owned());
     match set_no_new_privs(true) {
         Ok(()) => report.in_force.push("no_new_privs".to_owned()),
         Err(error) => report.missing.push(format!("the kernel refused no_new_privs: {error}")),
+    }
+    if !drops_capabilities {
+        return report;
     }
     match drop_capabilities(needs) {
         Ok(kept) if kept.is_empty() => report.in_force.push("no capabilities".to_owned()),

@@ -20,7 +20,7 @@ impl Refusal {
             AuthMethod::Cert => self.of_cert(),
             AuthMethod::Spiffe => self.of_spiffe(),
             AuthMethod::TokenFile if self.is_dead_token() => Some(DEAD_TOKEN),
-            AuthMethod::TokenFile => Some(NO_LOOKUP).filter(|_| self.says("permission denied")),
+            AuthMethod::TokenFile => Some(NO_LOOKUP),
         };
         let (cause, remedy) = match known {
             Some(known) => known,
@@ -240,7 +240,7 @@ const DEAD_TOKEN: (&str, &str) = (
 
 const NO_LOOKUP: (&str, &str) = (
     "the token in the file of --token-file may not look itself up",
-    "allow read on auth/token/lookup-self in a policy of the token, for example in the policy default",
+    "allow read on auth/token/lookup-self in a policy of the token, as the policy default does; check its token_bound_cidrs and its namespace",
 );
 
 /// Returns the cause and the remedy of a refusal with 403 and without a reason.

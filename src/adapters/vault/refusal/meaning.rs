@@ -244,11 +244,21 @@ fn key_missing(asked: Asked<'_>) -> KmsError {
 
 /// Returns the error for plain HTTP that was sent to a TLS port.
 pub(in crate::adapters::vault) fn plain_http(address: &VaultAddress) -> KmsError {
-    KmsError::new(
-        Code::KeeperUnreachable,
-        format!("{address} speaks TLS, but the request was plain HTTP"),
-        "write https:// in --vault-address",
-    )
+    let (cause, remedy) = if address.is_tls() {
+        // The request was sent over TLS, so something in between has forwarded it without TLS.
+        (
+            format!(
+                "the proxy or balancer at {address} sends plain HTTP to a server that speaks TLS"
+            ),
+            "let it speak TLS to the server, or pass the connection through",
+        )
+    } else {
+        (
+            format!("{address} speaks TLS, but the request was plain HTTP"),
+            "write https:// in --vault-address",
+        )
+    };
+    KmsError::new(Code::KeeperUnreachable, cause, remedy)
 }
 
 #[cfg(test)]

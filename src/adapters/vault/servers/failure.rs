@@ -225,10 +225,14 @@ mod tests {
             "<html>\r\n<head><title>400 The plain HTTP request was sent to HTTPS port</title></head>",
             "<p>Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />",
         ] {
-            let failure = Failure::intermediary(&address(), 400, None, None, body.as_bytes());
-            let error = failure.into_error(Asked::Health);
-            assert_eq!(error.code(), Code::KeeperUnreachable);
-            assert!(error.remedy().contains("https://"), "{error}");
+            let plain = VaultAddress::parse("http://127.0.0.1:8200").unwrap();
+            for (address, remedy) in [(&plain, "https://"), (&address(), "speak TLS to the server")]
+            {
+                let failure = Failure::intermediary(address, 400, None, None, body.as_bytes());
+                let error = failure.into_error(Asked::Health);
+                assert_eq!(error.code(), Code::KeeperUnreachable);
+                assert!(error.remedy().contains(remedy), "{error}");
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::{
     adapters::{
         system::{
+            bounded_file::{READ_TIMEOUT, in_time},
             place::{is_mounted_by_itself, mode_of},
             private_file::is_in_memory,
         },
@@ -136,15 +137,25 @@ fn add_file_warnings(
     is_secret: bool,
     warnings: &mut Vec<Finding>,
 ) {
+    let of = path.to_owned();
+    let look = move |_until| (mode_of(&of), is_mounted_by_itself(&of));
+    let Ok((mode, is_mounted)) = in_time(READ_TIMEOUT, look) else {
+        warnings.push(Finding::warn(
+            Area::Files,
+            format!("--{flag}: {} could not be examined within 5 s", path.display()),
+            "check its file system",
+        ));
+        return;
+    };
     // This is a warning and not an error, because projected volumes often have mode 0644.
-    if let Some(mode) = mode_of(path).filter(|mode| is_secret && mode & 0o077 != 0) {
+    if let Some(mode) = mode.filter(|mode| is_secret && mode & 0o077 != 0) {
         warnings.push(Finding::warn(
             Area::Files,
             format!("--{flag}: group or others can read {} ({mode:04o})", path.display()),
             "chmod it to 0600",
         ));
     }
-    if is_mounted_by_itself(path) {
+    if is_mounted {
         warnings.push(Finding::warn(
             Area::Files,
             format!("{} is a mount of its own: a new {what} never arrives there", path.display()),
