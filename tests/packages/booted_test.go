@@ -257,6 +257,12 @@ func (m *machine) takeOver(t *testing.T) {
 	if requireOwner != "770 vault-kube-kms vault-kube-kms" {
 		t.Errorf("the socket: %s", requireOwner)
 	}
+	// systemd listens as root.
+	checked, err := m.attempt("systemd-run", "--quiet", "--wait", "--pipe", "--uid=vault-kube-kms",
+		"--property=EnvironmentFile=/etc/vault-kube-kms/vault-kube-kms.env", "/usr/bin/vault-kube-kms", "check")
+	if err != nil || !strings.Contains(checked, "a provider serves at") {
+		t.Errorf("check as the user of the service: %v\n%s", err, checked)
+	}
 	client := m.client(t)
 	ctx, stop := context.WithCancel(t.Context())
 	var group sync.WaitGroup
