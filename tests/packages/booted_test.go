@@ -258,8 +258,9 @@ func (m *machine) takeOver(t *testing.T) {
 		t.Errorf("the socket: %s", requireOwner)
 	}
 	// systemd listens as root.
-	checked, err := m.attempt("systemd-run", "--quiet", "--wait", "--pipe", "--uid=vault-kube-kms",
-		"--property=EnvironmentFile=/etc/vault-kube-kms/vault-kube-kms.env", "/usr/bin/vault-kube-kms", "check")
+	checked, err := m.attempt("sh", "-ec", `set -a
+		. /etc/vault-kube-kms/vault-kube-kms.env
+		exec setpriv --reuid=vault-kube-kms --regid=vault-kube-kms --clear-groups /usr/bin/vault-kube-kms check --listen-address=unix://`+socket)
 	if err != nil || !strings.Contains(checked, "a provider serves at") {
 		t.Errorf("check as the user of the service: %v\n%s", err, checked)
 	}
