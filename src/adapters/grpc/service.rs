@@ -62,7 +62,7 @@ impl KmsV2 {
         pending: &mut Pending<'_>,
     ) -> Result<EncryptResponse, KmsError> {
         let plaintext = Plaintext::new(request.plaintext);
-        require_uid(&request.uid)?;
+        require_uid(&pending.call.uid)?;
         let _permit = self.permit()?;
         let answer = self.kms.encrypt(plaintext, pending.call.deadline).await?;
         let Keys { key_id, request_id } = &mut pending.keys;
@@ -79,7 +79,7 @@ impl KmsV2 {
         request: DecryptRequest,
         pending: &mut Pending<'_>,
     ) -> Result<DecryptResponse, KmsError> {
-        require_uid(&request.uid)?;
+        require_uid(&pending.call.uid)?;
         let sealed = Sealed {
             ciphertext: Ciphertext::new(request.ciphertext)?,
             key_id: request.key_id,
@@ -143,9 +143,8 @@ impl KmsV2 {
     }
 
     /// Begins a wrap or an unwrap.
-    fn begin(&self, mut call: Call, uid: &str, key_id: &str) -> Pending<'_> {
-        uid.clone_into(&mut call.uid);
-        let keys = Keys { key_id: key_id.to_owned(), request_id: None };
+    fn begin(&self, call: Call, key_id: String) -> Pending<'_> {
+        let keys = Keys { key_id, request_id: None };
         Pending { kms: self, call, keys, is_answered: false }
     }
 }
@@ -171,11 +170,12 @@ impl KeyManagementService for KmsV2 {
         request: Request<EncryptRequest>,
     ) -> Result<Response<EncryptResponse>, Status> {
         let _in_hand = in_hand(&request);
-        let call = self.call(Method::Encrypt, &request);
+        let mut call = self.call(Method::Encrypt, &request);
         let span = trace::span(Method::Encrypt, request.metadata().as_ref());
-        let request = request.into_inner();
+        let mut request = request.into_inner();
+        call.uid = std::mem::take(&mut request.uid);
         async {
-            let mut pending = self.begin(call, &request.uid, "");
+            let mut pending = self.begin(call, String::new());
             let answer = self.encrypted(request, &mut pending).await;
             pending.answer(answer)
         }
@@ -188,11 +188,13 @@ impl KeyManagementService for KmsV2 {
         request: Request<DecryptRequest>,
     ) -> Result<Response<DecryptResponse>, Status> {
         let _in_hand = in_hand(&request);
-        let call = self.call(Method::Decrypt, &request);
+        let mut call = self.call(Method::Decrypt, &request);
         let span = trace::span(Method::Decrypt, request.metadata().as_ref());
-        let request = request.into_inner();
+        let mut request = request.into_inner();
+        call.uid = std::mem::take(&mut request.uid);
         async {
-            let mut pending = self.begin(call, &request.uid, &request.key_id);
+            let asked = self.audit.as_ref().map(|_| request.key_id.clone());
+            let mut pending = self.begin(call, asked.unwrap_or_default());
             let answer = self.decrypted(request, &mut pending).await;
             pending.answer(answer)
         }
