@@ -188,14 +188,15 @@ func (s *Spire) NewAgent(dir string) (*SpireAgent, error) {
 	return a, err
 }
 
-// Start starts the agent, or starts it again, and waits until it serves.
+// Start starts the agent, or starts it again, and waits until it gives the identity of its entry to this user. An
+// agent that serves may not know the entry yet.
 func (a *SpireAgent) Start() error {
 	var err error
 	if a.Process, err = a.spire.way.Start("spire-agent", a.args); err != nil {
 		return err
 	}
 	err = a.Until(func() error {
-		return run(filepath.Join(a.spire.programs, "spire-agent"), "healthcheck", "-socketPath="+a.Socket)
+		return run(filepath.Join(a.spire.programs, "spire-agent"), "api", "fetch", "x509", "-silent", "-socketPath="+a.Socket)
 	})
 	if err != nil {
 		a.Kill()
