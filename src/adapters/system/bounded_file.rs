@@ -1,14 +1,13 @@
 //! Reads a file that an operator names, with bounds on size and time, into memory that is wiped.
 //!
 //! Opens only plain files: opening a device can have effects, and a pipe gives its content once.
-//! The configuration may come through a pipe, because it is read once. Does not follow a symbolic
-//! link that another user may have put in the way.
+//! The configuration may come through a pipe, because it is read once.
 
 use std::{
     fs::{self, File, Metadata},
     io::{self, Read as _},
     os::unix::fs::{FileTypeExt as _, MetadataExt as _},
-    path::{Path, PathBuf},
+    path::Path,
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -16,12 +15,15 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::{Access, CWD, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, openat, openat2, statfs},
+    fs::Access,
     io::Errno,
 };
 use zeroize::Zeroizing;
 
-use super::sandbox;
+use super::{
+    followed_path::{FollowedPath, LastLink},
+    sandbox,
+};
 use crate::domain::secret::Plaintext;
 
 /// How long reading one file may take.
@@ -30,9 +32,6 @@ pub const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// Reports a file whose read took longer than [`READ_TIMEOUT`]. The text follows the path of the file.
 pub(super) const READ_TIMED_OUT: &str =
     "cannot be read: the read did not end within 5 s; check the pipe or the network file system";
-
-/// The most symbolic links of one path, as for the kernel.
-const LINKS_MAX: usize = 40;
 
 /// How often a path that leads nowhere is followed. Another process may exchange the links of its
 /// path, as kubelet does for a volume, after they were followed and before the file is opened.
@@ -170,88 +169,18 @@ fn read_file(
 /// Opens a file of a suitable kind. The outer error says that the path leads to no file that can be
 /// opened, and the inner one why the file that it leads to is refused.
 fn open(path: &Path, most: u64, kinds: Kinds) -> io::Result<Result<(File, Metadata), String>> {
-    let way = match resolved(path, kinds)? {
-        Ok(way) => way,
+    let last = if kinds == Kinds::OwnerOnly { LastLink::Kept } else { LastLink::Followed };
+    let followed = match FollowedPath::of(path, last)? {
+        Ok(followed) => followed,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    let follows = way.has_magic && kinds != Kinds::OwnerOnly;
-    let metadata = if follows { fs::metadata } else { fs::symlink_metadata };
-    if let Err(refusal) = suits(&metadata(&way.path)?, most, kinds) {
+    if let Err(refusal) = suits(&followed.metadata()?, most, kinds) {
         return Ok(Err(refusal));
     }
-    let file = way.open(kinds)?;
+    let file = followed.open()?;
     // Checks again: the path may lead to another file by now.
     let found = file.metadata()?;
     Ok(suits(&found, most, kinds).map(|()| (file, found)))
-}
-
-/// A path without symbolic links.
-struct Way {
-    path: PathBuf,
-    /// Whether the path contains a link of `/proc` to an open file, which only the kernel can follow.
-    has_magic: bool,
-}
-
-impl Way {
-    /// Opens the file for reading. Follows no link that was put into the path since it was resolved.
-    /// Linux before 5.6 does not know `openat2`: there only the last part of the path is safe.
-    fn open(&self, kinds: Kinds) -> io::Result<File> {
-        let mut flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        flags.set(OFlags::NOFOLLOW, kinds == Kinds::OwnerOnly);
-        if self.has_magic {
-            return Ok(openat(CWD, &self.path, flags, Mode::empty())?.into());
-        }
-        match openat2(CWD, &self.path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
-            // Older filters of containers answer EPERM for a call that they do not know.
-            Err(Errno::NOSYS | Errno::PERM) => {
-                Ok(openat(CWD, &self.path, flags | OFlags::NOFOLLOW, Mode::empty())?.into())
-            }
-            opened => Ok(opened?.into()),
-        }
-    }
-}
-
-/// Follows the symbolic links of `path`. The inner error refuses a link of another user in a
-/// directory such as `/tmp`, which is sticky and writable for all: it may lead to a secret that was
-/// not meant. This is the rule of the kernel's `fs.protected_symlinks`, which is not on everywhere.
-fn resolved(path: &Path, kinds: Kinds) -> io::Result<Result<Way, String>> {
-    if path.as_os_str().is_empty() {
-        return Err(Errno::NOENT.into());
-    }
-    let ours = rustix::process::geteuid().as_raw();
-    let parts = |path: &Path| -> Vec<PathBuf> {
-        path.components().rev().map(|part| PathBuf::from(part.as_os_str())).collect()
-    };
-    let mut way = Way { path: PathBuf::from("."), has_magic: false };
-    let (mut rest, mut links) = (parts(path), 0);
-    while let Some(part) = rest.pop() {
-        let next = way.path.join(&part);
-        let found = fs::symlink_metadata(&next)?;
-        if !found.is_symlink() || (rest.is_empty() && kinds == Kinds::OwnerOnly) {
-            way.path = next;
-            continue;
-        }
-        let directory = fs::metadata(&way.path)?;
-        let is_shared = directory.mode() & 0o1002 == 0o1002;
-        if is_shared && ![directory.uid(), ours].contains(&found.uid()) {
-            return Ok(Err(format!(
-                "leads through the symbolic link {} of uid {}, in a directory that every user may \
-                 write to; put the file into a directory of its own",
-                next.display(),
-                found.uid()
-            )));
-        }
-        links += 1;
-        if links > LINKS_MAX {
-            return Err(Errno::LOOP.into());
-        }
-        if statfs(&way.path)?.f_type == PROC_SUPER_MAGIC {
-            way = Way { path: next, has_magic: true };
-            continue;
-        }
-        rest.extend(parts(&fs::read_link(&next)?));
-    }
-    Ok(Ok(way))
 }
 
 /// Reads to the end of `file`. Expects about `expected` bytes and allows at most `most`.
@@ -382,15 +311,12 @@ mod tests {
         io::Write as _,
         os::{
             fd::AsRawFd as _,
-            unix::{
-                fs::{PermissionsExt as _, lchown, symlink},
-                net::UnixListener,
-            },
+            unix::{fs::symlink, net::UnixListener},
         },
         sync::Barrier,
     };
 
-    use rustix::fs::{FileType, RenameFlags, mknodat, renameat_with};
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;
 
@@ -447,80 +373,6 @@ mod tests {
             let problem = at_once(&path, Kinds::Plain).unwrap_err();
             assert!(problem.starts_with(named), "{problem}");
         }
-    }
-
-    /// Another user's link may lead to a secret that was not meant.
-    #[test]
-    fn follows_no_link_of_another_user_in_a_shared_directory() {
-        let directory = tempfile::tempdir().unwrap();
-        let at = |name: &str| directory.path().join(name);
-        fs::write(at("secret"), "x").unwrap();
-        symlink(at("secret"), at("link")).unwrap();
-        symlink(".", at("way")).unwrap();
-        let elsewhere = tempfile::tempdir().unwrap();
-        symlink(at("link"), elsewhere.path().join("through")).unwrap();
-        let mode = |mode| {
-            fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).unwrap();
-        };
-        for path in [at("link"), at("way/secret")] {
-            mode(0o755);
-            assert!(at_once(&path, Kinds::Plain).is_ok(), "{}", path.display());
-            mode(0o1777);
-            assert!(at_once(&path, Kinds::Plain).is_ok(), "our own: {}", path.display());
-        }
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("NOT RUN: a link of another uid, because only root can make one");
-            assert!(std::env::var_os("CI").is_none(), "CI runs it as root");
-            return;
-        }
-        for (path, link) in [
-            (at("link"), at("link")),
-            (elsewhere.path().join("through"), at("link")),
-            (at("way/secret"), at("way")),
-        ] {
-            lchown(&link, Some(65_534), None).unwrap();
-            let problem = at_once(&path, Kinds::Plain).unwrap_err();
-            assert!(problem.contains(&format!("{} of uid 65534", link.display())), "{problem}");
-            // A directory that is not sticky is shared on purpose, for example with a sidecar.
-            for other in [0o755, 0o777] {
-                mode(other);
-                assert!(at_once(&path, Kinds::Plain).is_ok(), "{}", path.display());
-            }
-            mode(0o1777);
-        }
-    }
-
-    /// Between the check of the links and the open.
-    #[test]
-    fn follows_no_link_that_is_exchanged_meanwhile() {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("NOT RUN: a link of another uid, because only root can make one");
-            assert!(std::env::var_os("CI").is_none(), "CI runs it as root");
-            return;
-        }
-        let directory = tempfile::tempdir().unwrap();
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o1777)).unwrap();
-        let at = |name: &str| directory.path().join(name);
-        for name in ["secret", "harmless"] {
-            fs::create_dir(at(name)).unwrap();
-            fs::write(at(name).join("file"), name).unwrap();
-        }
-        symlink("secret", at("link")).unwrap();
-        lchown(at("link"), Some(65_534), None).unwrap();
-        let (harmless, link, path) = (at("harmless"), at("link"), at("harmless/file"));
-        let (stop, stopped) = mpsc::channel::<()>();
-        let exchanging = thread::spawn(move || {
-            while stopped.try_recv() == Err(mpsc::TryRecvError::Empty) {
-                renameat_with(CWD, &harmless, CWD, &link, RenameFlags::EXCHANGE).unwrap();
-            }
-        });
-        let results: Vec<_> = (0..20_000).map(|_| at_once(&path, Kinds::Plain)).collect();
-        drop(stop);
-        exchanging.join().unwrap();
-        let reads =
-            |content: &[u8]| results.iter().flatten().filter(|r| r.expose() == content).count();
-        assert_eq!(reads(b"secret"), 0, "of {} reads", results.len());
-        assert!(reads(b"harmless") > 0);
     }
 
     /// Kubelet replaces the link `..data` of a volume, and removes what it led to.

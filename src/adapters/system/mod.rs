@@ -3,6 +3,7 @@
 pub mod bounded_file;
 pub mod clock;
 pub mod file_thread;
+mod followed_path;
 pub mod hardening;
 pub mod notify;
 pub mod parsed_file;
