@@ -241,6 +241,9 @@ impl VaultClient {
             (Err(failure), Some(error)) if failure.is_endpoints_fault() => {
                 self.learn(endpoint, Learned::Failed(error));
             }
+            (Err(Failure::Intermediary { .. }), Some(error)) => {
+                self.learn(endpoint, Learned::Page(error));
+            }
             // Any other result is an answer of the endpoint. Each request here has a credential.
             _ => {
                 let (as_any, accepted) = (attempt.as_any, outcome.is_ok());

@@ -37,7 +37,8 @@ struct Node {
     /// The number of requests in a row that failed by the endpoint's own fault. Health checks do not
     /// count: an endpoint that misses one is still tried first.
     failed_requests: u32,
-    /// The last failure that was the endpoint's own fault. Removed by the next success.
+    /// The last failure that was the endpoint's own fault, or page of an intermediary. Removed by the
+    /// next answer.
     error: Option<KmsError>,
     /// Since when the endpoint has returned an older key version than other endpoints.
     behind_since: Option<Monotonic>,
@@ -77,6 +78,9 @@ pub(super) enum Learned<'a> {
     },
     /// The endpoint refused a login with this credential.
     RefusedLogin(CredentialDigest, &'a Refusal),
+    /// An intermediary answered with a page that may be the answer to this request only. The
+    /// endpoint is used as before, and observers see the error until the next answer.
+    Page(&'a KmsError),
     /// A request failed by the endpoint's own fault.
     Failed(&'a KmsError),
     /// A health check failed.
@@ -324,6 +328,7 @@ impl Nodes {
                     self.refused.keep(cluster, credential, refusal.clone(), now);
                 }
             }
+            Learned::Page(error) => node.error = Some(error.clone()),
             Learned::Healthy => {
                 node.failed_requests = 0;
                 if before.state() != BreakerState::Closed {

@@ -213,6 +213,7 @@ enum Step {
     ChooseThis(usize),
     Check(usize),
     Answered(usize, bool, bool),
+    Page(usize),
     Failed(usize),
     Healthy(usize),
     OfCluster(usize, usize),
@@ -231,6 +232,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => node().prop_map(Step::Check),
         1 => (node(), any::<bool>(), prop::bool::weighted(0.3))
             .prop_map(|(n, any, accepted)| Step::Answered(n, any, accepted)),
+        1 => node().prop_map(Step::Page),
         4 => node().prop_map(Step::Failed),
         1 => node().prop_map(Step::Healthy),
         4 => (node(), 0..CLUSTERS.len()).prop_map(|(n, id)| Step::OfCluster(n, id)),
@@ -325,6 +327,13 @@ proptest! {
                         model.ours = model.ours.or(model.reported[n]);
                     }
                     prop_assert_eq!(nodes.view()[n].breaker, "closed");
+                }
+                Step::Page(n) => {
+                    let before = (nodes.all[n].rank(), nodes.preferred, nodes.all[n].breaker);
+                    nodes.learn(n, Learned::Page(&failure()), at(now), 0.0);
+                    let after = (nodes.all[n].rank(), nodes.preferred, nodes.all[n].breaker);
+                    prop_assert_eq!(before, after);
+                    prop_assert!(nodes.view()[n].last_error.is_some());
                 }
                 Step::Failed(n) => {
                     let was_foreign = model.is_foreign(n);
