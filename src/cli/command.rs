@@ -47,6 +47,8 @@ pub(super) fn run(
     let words = args.iter().take_while(|arg| !arg.starts_with('-')).count();
     let (words, rest) = args.split_at_checked(words).unwrap_or((&[], &args));
     let words: Vec<_> = words.iter().map(String::as_str).collect();
+    // The sources include the configuration file.
+    let mut begun = matches!(words.as_slice(), [] | ["serve"]).then(serve::begin);
     let sources = Sources::of(catalogue, rest, variables());
     match (words.as_slice(), sources.asked) {
         (["help"], _) | (_, Some(Asked::Help)) => print(&commands::help(catalogue, program.about)),
@@ -55,8 +57,8 @@ pub(super) fn run(
             complain(problem);
             ExitCode::FAILURE
         }
-        ([] | ["serve"], None) => match Settings::read(&sources) {
-            Ok(settings) => serve::run(&settings, program.version),
+        (_, None) if let Some(begun) = begun.take() => match Settings::read(&sources) {
+            Ok(settings) => serve::run(begun, &settings, program.version),
             Err(errors) => misconfigured(&errors),
         },
         (["check"], None) => check::run(&sources),

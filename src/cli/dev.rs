@@ -16,7 +16,7 @@ use std::{
 use super::{
     command::Identity,
     provider::Provider,
-    runtime::{runtime, signals},
+    runtime::{hangups, runtime, signals},
     terminal::{announce, complain},
 };
 use crate::{
@@ -89,7 +89,7 @@ fn run_in(directory: &Directory, program: Identity, dev: Dev) -> Result<(), Fail
     let keeper = dev(&directory.0)?;
     let listen = SocketAddress::parse(&directory.0.join("kms.sock").display().to_string())?;
     let runtime = runtime()?;
-    let signals = signals(&runtime)?;
+    let signals = signals(&runtime, hangups(&runtime)?)?;
     let (stop, mut hangup) = (signals.stop.clone(), signals.hangup.clone());
     let provider = Provider::bind(settings(listen.clone(), keeper), program.version, signals)?;
     let (health, metrics) = provider.ports();

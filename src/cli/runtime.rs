@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::{
     runtime::{Builder, Runtime},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
 use tokio_util::sync::CancellationToken;
@@ -25,16 +25,21 @@ pub(super) struct Signals {
     pub(super) hangup: watch::Receiver<()>,
 }
 
-/// Handles SIGTERM, SIGINT and SIGHUP while `runtime` runs. From now on these signals do not end
-/// the process by themselves.
-pub(super) fn signals(runtime: &Runtime) -> io::Result<Signals> {
+/// Receives SIGHUP while `runtime` runs. From now on this signal does not end the process by itself.
+pub(super) fn hangups(runtime: &Runtime) -> io::Result<Signal> {
+    let _within = runtime.enter();
+    signal(SignalKind::hangup())
+}
+
+/// Handles SIGTERM, SIGINT and the SIGHUPs of `terminal` while `runtime` runs. From now on these
+/// signals do not end the process by themselves.
+pub(super) fn signals(runtime: &Runtime, mut terminal: Signal) -> io::Result<Signals> {
     let _within = runtime.enter();
     let stop = CancellationToken::new();
     let (notify, hangup) = watch::channel(());
     let signalled = stop.clone();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminal = signal(SignalKind::hangup())?;
     drop(tokio::spawn(async move {
         loop {
             tokio::select! {

@@ -1,15 +1,15 @@
 //! `serve`: runs the provider until a clean stop.
 
-use std::{error::Error, process::ExitCode, time::Duration};
+use std::{error::Error, io, process::ExitCode, time::Duration};
 
 use rustix::process::geteuid;
-use tokio::{runtime::Runtime, task::spawn_blocking, time::timeout};
+use tokio::{runtime::Runtime, signal::unix::Signal, task::spawn_blocking, time::timeout};
 use tracing::{dispatcher, error, info, warn};
 
 use super::{
     panics,
     provider::Provider,
-    runtime::{runtime, signals},
+    runtime::{hangups, runtime, signals},
     terminal::complain,
     warnings,
 };
@@ -24,9 +24,27 @@ use crate::{
 /// How long the end of the process waits for the last traces.
 const FLUSH: Duration = Duration::from_secs(1);
 
-pub(super) fn run(settings: &Settings, version: &'static str) -> ExitCode {
+/// The runtime of a process that SIGHUP does not end.
+pub(super) struct Begun {
+    runtime: Runtime,
+    hangups: Signal,
+}
+
+/// Begins the process. Call this before any file is read: a file may be slow, and a SIGHUP
+/// meanwhile makes the provider read its files again as soon as it runs.
+pub(super) fn begin() -> io::Result<Begun> {
+    let runtime = runtime()?;
+    let hangups = hangups(&runtime)?;
+    Ok(Begun { runtime, hangups })
+}
+
+pub(super) fn run(
+    begun: io::Result<Begun>,
+    settings: &Settings,
+    version: &'static str,
+) -> ExitCode {
     panics::install_hook();
-    match start(settings, version) {
+    match begun.map_err(Into::into).and_then(|begun| start(begun, settings, version)) {
         Ok(()) => {
             info!("stopped");
             ExitCode::SUCCESS
@@ -39,13 +57,16 @@ pub(super) fn run(settings: &Settings, version: &'static str) -> ExitCode {
     }
 }
 
-fn start(settings: &Settings, version: &'static str) -> Result<(), Box<dyn Error + Send + Sync>> {
+fn start(
+    Begun { runtime, hangups }: Begun,
+    settings: &Settings,
+    version: &'static str,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
     // The sandbox applies only to threads that start after it. Until then log lines wait in a
     // queue.
     outlets::hold();
-    let runtime = runtime()?;
     let early = logging::dispatch(settings.log_level, settings.log_form, None)?;
-    let bound = dispatcher::with_default(&early, || bind(settings, version, &runtime));
+    let bound = dispatcher::with_default(&early, || bind(settings, version, &runtime, hangups));
     // The exporter needs the runtime and starts a thread, so it is built after the sandbox.
     let within = runtime.enter();
     let traces = settings.traces.as_deref().map(Traces::to).transpose();
@@ -75,8 +96,9 @@ fn bind(
     settings: &Settings,
     version: &'static str,
     runtime: &Runtime,
+    hangups: Signal,
 ) -> Result<Provider, Box<dyn Error + Send + Sync>> {
-    let signals = signals(runtime)?;
+    let signals = signals(runtime, hangups)?;
     info!(version, pid = std::process::id(), "starting");
     log_warnings(settings);
     let mut provider = Provider::bind(settings.clone(), version, signals)?;

@@ -124,6 +124,32 @@ func TestHangUpSignalWithoutTheKeeper(t *testing.T) {
 	}
 }
 
+// TestHangUpSignalBeforeTheSettings expects that SIGHUP does not end the process while it waits for its configuration,
+// and that it reads its files again when it runs.
+func TestHangUpSignalBeforeTheSettings(t *testing.T) {
+	t.Parallel()
+	n := newTenant(t)
+	pipe := filepath.Join(shortDir(t), "config")
+	must(t, unix.Mkfifo(pipe, 0o600))
+	p := launch(t, append(n.Flags(), "--config="+pipe), defaultHangUp...)
+	// This waits until the process has opened the pipe.
+	config, err := os.OpenFile(pipe, os.O_WRONLY, 0)
+	must(t, err)
+	p.Signal(syscall.SIGHUP)
+	if p.EndsWithin(time.Second) {
+		t.Fatal("it has ended")
+	}
+	_, err = config.WriteString("zap-log-level = \"info\"\n")
+	must(t, err)
+	must(t, config.Close())
+	if !parts.Eventually(startBound, func() bool { return strings.Contains(p.Printed(), "SIGHUP") }) {
+		t.Error("the signal is not in the log")
+	}
+	if err := p.works(t.Context()); err != nil {
+		t.Errorf("after SIGHUP: %v", err)
+	}
+}
+
 // piped runs a plugin whose standard output is a pipe. It returns the reading end.
 func piped(t *testing.T, size int, flags []string) (*plugin, *os.File) {
 	t.Helper()
