@@ -185,7 +185,7 @@ func TestIPv6IsOff(t *testing.T) {
 		err := os.WriteFile("/proc/sys/net/ipv6/conf/"+scope+"/disable_ipv6", []byte("1"), 0)
 		// A kernel without IPv6 needs no change.
 		if err != nil && !os.IsNotExist(err) {
-			t.Skipf("IPv6 cannot be switched off: %v", err)
+			suite.Skip(t, fmt.Sprintf("IPv6 CANNOT BE SWITCHED OFF: %v", err))
 		}
 	}
 	p := start(t, localFlags(t))

@@ -210,7 +210,7 @@ func TestIPv6Address(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "[::1]:0")
 	if err != nil {
-		t.Skip("no IPv6 on the loopback interface")
+		suite.Skip(t, "THE LOOPBACK INTERFACE HAS NO IPv6")
 	}
 	n := newTenant(t)
 	config, ca := issued(t, func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = []net.IP{net.IPv6loopback}, nil })

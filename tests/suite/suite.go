@@ -24,13 +24,20 @@ func Needed(t *testing.T, variable string) string {
 	if value := os.Getenv(variable); value != "" {
 		return value
 	}
-	text := fmt.Sprintf("SKIPPED: %s IS NOT SET; run cargo xtask test", variable)
+	Skip(t, variable+" IS NOT SET; run cargo xtask test")
+	return ""
+}
+
+// Skip skips a test because this machine does not have what it needs, and tells that on standard error. On CI the
+// test fails instead.
+func Skip(t *testing.T, missing string) {
+	t.Helper()
+	text := "SKIPPED: " + missing
 	if os.Getenv("CI") == "true" {
 		t.Fatal(text)
 	}
 	fmt.Fprintln(os.Stderr, text)
 	t.Skip(text)
-	return ""
 }
 
 // Server returns the program of the server that the tests run on: OpenBao's, or KEEPER_SERVER, which takes the same
