@@ -3,6 +3,7 @@ package field_test
 import (
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -175,6 +176,34 @@ func TestForeignAnswersToRenewals(t *testing.T) {
 			f.heal()
 			p.waitHealthy(t, "after renewals are answered", outageBound)
 			p.requireNeverTold(t, slices.Concat(what.wrong, blames)...)
+		})
+	}
+}
+
+// TestForeignAnswersToLoginsOfALiveSession gives pages to the logins that follow a token which cannot be renewed. It
+// expects that no call fails while that token is valid.
+func TestForeignAnswersToLoginsOfALiveSession(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{403, 502, 503} {
+		t.Run(strconv.Itoa(status), func(t *testing.T) {
+			t.Parallel()
+			n := newTenant(t)
+			must(t, n.MakeRole(map[string]any{"token_type": "batch", "token_ttl": "12s", "token_max_ttl": "12s"}))
+			f := newFront(t, n.Bao)
+			p := start(t, f.flags(n))
+			f.say(page(status), isLogin)
+			// Calls in between would hide that the tries of one login count against the address.
+			if !parts.EventuallyEvery(400*time.Millisecond, outageBound, func() bool {
+				if err := p.worksDespiteLoad(t.Context()); err != nil {
+					t.Fatalf("a call fails: %v", err)
+				}
+				return f.given.Load() >= 6
+			}) {
+				t.Errorf("%d pages are given", f.given.Load())
+			}
+			f.heal()
+			p.waitHealthy(t, "after logins are answered", outageBound)
+			p.requireNeverTold(t, blames...)
 		})
 	}
 }

@@ -74,6 +74,14 @@ impl Breaker {
         *self = Self::Open { until: now.after(open.mul_f64(1.0 - spread / 10.0)), times };
     }
 
+    /// Records that a request ended at `now` without saying anything about the endpoint. If it was
+    /// the probe, the next request is.
+    pub(super) fn unjudged(&mut self, now: Monotonic) {
+        if let Self::Probing { times, .. } = *self {
+            *self = Self::Open { until: now, times };
+        }
+    }
+
     /// Returns the state for observers.
     pub(super) fn state(self) -> BreakerState {
         match self {

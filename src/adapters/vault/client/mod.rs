@@ -39,7 +39,7 @@ use crate::{
     ports::{
         clock::Clock,
         keeper::EndpointView,
-        telemetry::{Event, KeeperOperation, Telemetry},
+        telemetry::{Event, Telemetry},
     },
 };
 
@@ -235,14 +235,12 @@ impl VaultClient {
         }
         self.telemetry.record(Event::KeeperCalled { operation, elapsed, error: error.as_ref() });
         match (&outcome, &error) {
-            // A proxy that answers a renewal with a page may still pass on other calls.
-            (Err(Failure::Intermediary { .. }), _) if operation == KeeperOperation::Renew => (),
             (Err(failure), _) if failure.says_nothing() => (),
+            (Err(failure), Some(error)) if failure.is_of_an_intermediary(operation) => {
+                self.learn(endpoint, Learned::Page(error));
+            }
             (Err(failure), Some(error)) if failure.is_endpoints_fault() => {
                 self.learn(endpoint, Learned::Failed(error));
-            }
-            (Err(Failure::Intermediary { .. }), Some(error)) => {
-                self.learn(endpoint, Learned::Page(error));
             }
             // Any other result is an answer of the endpoint. Each request here has a credential.
             _ => {

@@ -78,8 +78,8 @@ pub(super) enum Learned<'a> {
     },
     /// The endpoint refused a login with this credential.
     RefusedLogin(CredentialDigest, &'a Refusal),
-    /// An intermediary answered with a page that may be the answer to this request only. The
-    /// endpoint is used as before, and observers see the error until the next answer.
+    /// An intermediary answered, possibly to this request only. The endpoint is used as before, and
+    /// observers see the error until the next answer. The next request is the probe if this one was.
     Page(&'a KmsError),
     /// A request failed by the endpoint's own fault.
     Failed(&'a KmsError),
@@ -328,7 +328,10 @@ impl Nodes {
                     self.refused.keep(cluster, credential, refusal.clone(), now);
                 }
             }
-            Learned::Page(error) => node.error = Some(error.clone()),
+            Learned::Page(error) => {
+                node.error = Some(error.clone());
+                node.breaker.unjudged(now);
+            }
             Learned::Healthy => {
                 node.failed_requests = 0;
                 if before.state() != BreakerState::Closed {

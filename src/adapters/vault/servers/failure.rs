@@ -136,6 +136,22 @@ impl Failure {
         }
     }
 
+    /// Returns whether an intermediary gave an answer that it may not give to other requests: a page
+    /// below 500, any page to a login or a renewal, or a redirection that no keeper sends.
+    pub(in crate::adapters::vault) fn is_of_an_intermediary(
+        &self,
+        operation: KeeperOperation,
+    ) -> bool {
+        match self {
+            Self::Intermediary { .. } => {
+                matches!(operation, KeeperOperation::Login | KeeperOperation::Renew)
+                    || !self.is_endpoints_fault()
+            }
+            Self::Redirected { is_repeatable, .. } => !is_repeatable,
+            Self::Unsent(_) | Self::Lost(_) | Self::Disregarded(_) | Self::Refused(_) => false,
+        }
+    }
+
     /// Returns whether another server behind the same name may succeed. The connections
     /// to this server are then closed, and the name is resolved again.
     pub(super) fn wants_another_server(&self) -> bool {
