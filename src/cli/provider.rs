@@ -33,7 +33,7 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// How long the provider waits for the keeper to close.
-const CLOSE: Duration = Duration::from_secs(1);
+const CLOSE: Duration = Duration::from_secs(3);
 
 /// How long calls on a socket from systemd wait for the first read of the key. It is less than the
 /// 3 s that an API server waits for a call.

@@ -218,6 +218,40 @@ async fn a_used_token_raises_no_alarm_while_the_cache_cannot_be_read() {
     heals(&restarted, Duration::from_secs(60)).await;
 }
 
+/// The answer to an unwrap comes only once. Without it, the next start would take its own unwrap for a
+/// theft.
+#[tokio::test]
+async fn a_stop_during_an_unwrap_does_not_lose_the_secret_id() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = directory.path().join("cache");
+    let stand_in = StandIn::start().await;
+    let (token, at) = ("wrapping-token-canary".to_owned(), WRAPPED_AT.to_owned());
+    stand_in.shared.engine.lock().unwrap().wrapping = Some((token.clone(), at));
+    stand_in.fail_next(1, UNWRAP, &Fault::Delay(Duration::from_millis(300)));
+    let start = || {
+        let admin = Admin::new(&stand_in.address, "unused", Some(stand_in.ca.clone()));
+        let mut provisioned = stand_in.provisioned.clone();
+        provisioned.secret_id.clone_from(&token);
+        TransitSubject::with(admin, provisioned, |wiring| {
+            let approle = wiring.approle();
+            (approle.secret_id_wrapped, approle.secret_id_cache) = (true, Some(cache.clone()));
+        })
+    };
+    let stopped = start();
+    let unwrapping = async {
+        while stand_in.requests_for(UNWRAP) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        drop(stopped);
+        while !cache.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), unwrapping).await.expect("it is in the cache");
+    heals(&start(), Duration::from_secs(30)).await;
+    assert_eq!(stand_in.requests_for(UNWRAP), 1);
+}
+
 /// A program that does not serve, such as `check`, leaves the token to the provider.
 #[tokio::test]
 async fn only_a_process_that_serves_uses_up_a_wrapping_token() {

@@ -68,6 +68,24 @@ func TestSlowLogin(t *testing.T) {
 	}
 }
 
+// TestStopDuringALogin expects that no token remains of a login that is answered after SIGTERM.
+func TestStopDuringALogin(t *testing.T) {
+	t.Parallel()
+	n := newTenant(t)
+	f := newFrontAs(t, n.Bao, suite.Front{Answer: late(time.Second, isLogin)})
+	p := launch(t, f.flags(n))
+	if !parts.Eventually(startBound, func() bool { return f.asked.Load() > 0 }) {
+		t.Fatal("no login begins")
+	}
+	if !p.Stop() || p.ExitCode() != 0 {
+		t.Errorf("it ends with %d", p.ExitCode())
+	}
+	// The token of a request that the front held when the plugin ended would come later.
+	if parts.Eventually(3*time.Second, func() bool { return tokensOf(t, n) != 0 }) {
+		t.Error("a token is left")
+	}
+}
+
 // TestCheckWithASlowLogin expects that `check` waits for a login as long as `serve` does.
 func TestCheckWithASlowLogin(t *testing.T) {
 	t.Parallel()

@@ -20,6 +20,8 @@ use std::{
     time::Duration,
 };
 
+use tokio_util::task::TaskTracker;
+
 use self::{
     credential_file::LoginFiles,
     method::MethodSettings,
@@ -77,6 +79,7 @@ impl LoginSettings {
             unwraps: files.unwraps,
             granted: AtomicU64::default(),
             refused_late: Mutex::default(),
+            running: TaskTracker::new(),
         });
         let method = self.method.open(Arc::clone(&requests), files);
         Login { place: self.to_string(), method, tokens: requests }

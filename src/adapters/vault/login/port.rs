@@ -171,4 +171,8 @@ pub trait Tokens: Debug + Send + Sync + 'static {
     /// # Errors
     /// Returns the reason why the token was not revoked.
     async fn revoke(&self, token: &Secret) -> Result<(), KmsError>;
+
+    /// Waits until the logins and unwraps that run have ended. The token of a login whose result
+    /// nobody waits for is then revoked, and an unwrapped credential is in its cache.
+    async fn settled(&self) {}
 }

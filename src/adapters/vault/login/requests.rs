@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
 use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
 
 use super::{
     method::AuthMethod,
@@ -70,6 +71,8 @@ pub(super) struct Requests {
     pub(super) granted: AtomicU64,
     /// The last material whose refusal arrived after its login was given up, and the error.
     pub(super) refused_late: Mutex<Option<(CredentialDigest, KmsError)>>,
+    /// The logins and unwraps that run, also those whose result nobody waits for.
+    pub(super) running: TaskTracker,
 }
 
 impl Requests {
@@ -105,8 +108,9 @@ impl Requests {
     /// Logs in with `body`, which is made of the material with this `digest`. A separate task sends
     /// it, not after the time-out, and waits for the answer. If the answer arrives after the
     /// time-out, or after this future was dropped, that task revokes the token, unless the process ends
-    /// first: then the token stays until its lease ends. The task keeps a refusal
-    /// as the result of the next login with the same material, unless a login has succeeded since.
+    /// first (see [`Tokens::settled`]): then the token stays until its lease ends. The task keeps a
+    /// refusal as the result of the next login with the same material, unless a login has succeeded
+    /// since.
     pub(super) async fn log_in(
         self: &Arc<Self>,
         digest: CredentialDigest,
@@ -118,7 +122,7 @@ impl Requests {
         let (answer, answered) = oneshot::channel();
         let this = Arc::clone(self);
         let granted = self.granted.load(Ordering::Relaxed);
-        tokio::spawn(async move {
+        self.running.spawn(async move {
             match answer.send(this.ask_for_token(body).await) {
                 Err(Ok(late)) => this.revoke_unused(&late.token).await,
                 // A login that succeeded in the meantime is newer than this refusal.
@@ -140,6 +144,20 @@ impl Requests {
             *self.refused_late() = None;
         }
         outcome
+    }
+
+    /// Runs `unwrap` to its end, also if this future is dropped: its answer comes only once.
+    ///
+    /// # Errors
+    /// Those of `unwrap`.
+    pub(super) async fn unwrap_to_its_end<T: Send + 'static>(
+        &self,
+        unwrap: impl Future<Output = Result<T, LoginFailure>> + Send + 'static,
+    ) -> Result<T, LoginFailure> {
+        self.running.spawn(unwrap).await.unwrap_or_else(|_cancelled| {
+            let cause = "the unwrap of the credential was cancelled";
+            Err(LoginFailure::Failed(KmsError::new(Code::Internal, cause, "report this as a bug")))
+        })
     }
 
     /// Reports to telemetry when `what` expires. `None` means that the time is not known.
@@ -256,6 +274,11 @@ impl Tokens for Requests {
     async fn revoke(&self, token: &Secret) -> Result<(), KmsError> {
         let Nothing = self.of_token("auth/token/revoke-self", token, Repeat::Never).await?;
         Ok(())
+    }
+
+    async fn settled(&self) {
+        self.running.close();
+        self.running.wait().await;
     }
 }
 

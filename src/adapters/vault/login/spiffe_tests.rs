@@ -5,6 +5,8 @@ use std::sync::{Mutex, atomic::AtomicU64};
 use futures_util::FutureExt as _;
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 
+use tokio_util::task::TaskTracker;
+
 use super::*;
 use crate::{
     adapters::vault::{
@@ -93,6 +95,7 @@ fn login(first: Option<Arc<IdentityCertificate>>) -> (SpiffeX509, Arc<Agent>) {
         unwraps: true,
         granted: AtomicU64::default(),
         refused_late: Mutex::default(),
+        running: TaskTracker::new(),
     });
     let settings = SpiffeLoginSettings {
         agent: AgentSettings { socket: "/agent.sock".into(), id: None },

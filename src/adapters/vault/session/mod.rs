@@ -48,6 +48,9 @@ const RENEWED_AT: f64 = 2.0 / 3.0;
 /// login.
 const LOGIN_WAIT_MAX: Duration = Duration::from_secs(2);
 
+/// How long the end of a session waits for the answer to a login or an unwrap that runs.
+const SETTLES_WITHIN: Duration = Duration::from_secs(2);
+
 /// A session with a keeper.
 #[derive(Debug)]
 pub struct VaultSession {
@@ -138,14 +141,22 @@ impl VaultSession {
         }
     }
 
-    /// Revokes the token with one request, if a login of this session created it. Call this after
-    /// `run` was cancelled.
+    /// Revokes the token with one request, if a login of this session created it. Waits for at most
+    /// [`SETTLES_WITHIN`] until a login or an unwrap that runs has ended. Call this after `run` was
+    /// cancelled.
     pub async fn revoke(&self) {
-        let SessionState::Open(held) = self.state.now() else { return };
-        if !held.own {
-            return;
-        }
-        drop(self.login.tokens.revoke(&held.token).await);
+        let revoked = async {
+            if let SessionState::Open(SessionToken { token, own: true, .. }) = self.state.now() {
+                drop(self.login.tokens.revoke(&token).await);
+            }
+        };
+        let settled = async {
+            tokio::select! {
+                () = self.login.tokens.settled() => (),
+                () = self.clock.sleep(SETTLES_WITHIN) => (),
+            }
+        };
+        tokio::join!(revoked, settled);
     }
 
     /// Waits for a state that is `ready`, until `deadline`. A caller with no more time than the API

@@ -87,7 +87,7 @@ pub struct AppRole {
     requests: Arc<Requests>,
     role_id: RoleIdSource,
     /// `None` if the role needs no secret ID.
-    secret_ids: Option<SecretIds>,
+    secret_ids: Option<Arc<SecretIds>>,
 }
 
 #[derive(Debug)]
@@ -116,6 +116,7 @@ impl AppRole {
         let secret_ids = settings
             .secret_id_file()
             .map(|file| SecretIds::new(CredentialFile::open(file, files), unwrapper, cache));
+        let secret_ids = secret_ids.map(Arc::new);
         Self { requests, role_id, secret_ids }
     }
 

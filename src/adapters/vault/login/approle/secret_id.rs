@@ -77,11 +77,19 @@ impl SecretIds {
     }
 
     /// Returns the secret ID that `token` wraps. Takes it from the cache if it is there, and
-    /// otherwise uses up the token.
+    /// otherwise uses up the token. Goes on if this future is dropped, so that the cache gets what the
+    /// token wraps.
     ///
     /// # Errors
     /// Same as [`Unwrapper::unwrap`].
-    pub(super) async fn unwrap(&self, token: &Secret) -> Result<Secret, LoginFailure> {
+    pub(super) async fn unwrap(self: &Arc<Self>, token: &Secret) -> Result<Secret, LoginFailure> {
+        let Some(unwrapper) = &self.unwrapper else { return Ok(token.clone()) };
+        let (this, token) = (Arc::clone(self), token.clone());
+        let unwrap = async move { this.unwrap_with_cache(&token).await };
+        unwrapper.requests.unwrap_to_its_end(unwrap).await
+    }
+
+    async fn unwrap_with_cache(&self, token: &Secret) -> Result<Secret, LoginFailure> {
         let of = CredentialDigest::of(token);
         let Some(unwrapper) = &self.unwrapper else { return Ok(token.clone()) };
         let Unwrapped { secret_id, end } = match self.cached(of).await {
