@@ -139,6 +139,9 @@ fn within_the_sandbox() {
     .unwrap();
 }
 
+/// sendto(2), Linux 3.7: connects with the first bytes.
+const MSG_FASTOPEN: i32 = 0x2000_0000;
+
 fn calls_are_refused() {
     refused(Command::new("/bin/true").status(), Errno::PERM);
     let own = rustix::process::getpid();
@@ -151,6 +154,14 @@ fn calls_are_refused() {
     refused(Socket::new(Domain::PACKET, Type::DGRAM, None), Errno::PERM);
     refused(Socket::new(Domain::VSOCK, Type::STREAM, None), Errno::PERM);
     refused(Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)), Errno::PERM);
+    // Connects without the check of the port.
+    let tcp = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
+    refused(tcp.send_to_with_flags(b"x", &nobody, MSG_FASTOPEN), Errno::PERM);
+    refused(
+        tcp.send_to_vectored_with_flags(&[io::IoSlice::new(b"x")], &nobody, MSG_FASTOPEN),
+        Errno::PERM,
+    );
 }
 
 fn files(at: &impl Fn(&str) -> PathBuf) {

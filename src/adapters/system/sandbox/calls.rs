@@ -62,11 +62,8 @@ const ALLOWED: &[u32] = &[
     sys::__NR_getpeername,
     sys::__NR_getsockopt,
     sys::__NR_setsockopt,
-    sys::__NR_sendto,
     sys::__NR_recvfrom,
-    sys::__NR_sendmsg,
     sys::__NR_recvmsg,
-    sys::__NR_sendmmsg,
     sys::__NR_recvmmsg,
     sys::__NR_shutdown,
     // Waiting.
@@ -224,6 +221,9 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
     rules.extend([
         (i64::from(sys::__NR_socket), sockets),
         (i64::from(sys::__NR_socketpair), one_of(0, &[AF_UNIX.into()])?),
+        (i64::from(sys::__NR_sendto), without_fast_open(3)?),
+        (i64::from(sys::__NR_sendmsg), without_fast_open(2)?),
+        (i64::from(sys::__NR_sendmmsg), without_fast_open(3)?),
         (i64::from(sys::__NR_ioctl), one_of(1, &REQUESTS)?),
         (i64::from(sys::__NR_prctl), one_of(0, &OPERATIONS)?),
         (i64::from(sys::__NR_clone), vec![thread_alone()?]),
@@ -238,6 +238,14 @@ fn one_of(argument: u8, values: &[u64]) -> Result<Vec<SeccompRule>, Error> {
     let rule =
         |value: &u64| SeccompRule::new(vec![SeccompCondition::new(argument, Dword, Eq, *value)?]);
     Ok(values.iter().map(rule).collect::<Result<_, _>>()?)
+}
+
+/// Returns the rule that the flags in argument number `flags` do not connect (`MSG_FASTOPEN`):
+/// Landlock does not restrict the ports of such a connection.
+fn without_fast_open(flags: u8) -> Result<Vec<SeccompRule>, Error> {
+    const FAST_OPEN: u64 = 0x2000_0000;
+    let condition = SeccompCondition::new(flags, Dword, MaskedEq(FAST_OPEN), 0)?;
+    Ok(vec![SeccompRule::new(vec![condition])?])
 }
 
 /// Allows `clone` for threads of this process in the same namespaces, and not for processes.
