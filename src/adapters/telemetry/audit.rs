@@ -130,6 +130,14 @@ impl AuditLog {
         self.lines.lost()
     }
 
+    fn failing(&self) -> KmsError {
+        KmsError::new(
+            Code::AuditLogFailing,
+            format!("the audit log ({}) cannot be written, or only too slowly", self.place),
+            "free space at its place and check its mode, or give --audit-on-loss=count",
+        )
+    }
+
     fn line(&self, entry: &Entry<'_>) -> Vec<u8> {
         let text = fields(entry, self.clock.wall()).to_string();
         let mut line = Vec::with_capacity(text.len().saturating_add(80));
@@ -146,15 +154,19 @@ impl AuditLog {
 
 impl Audit for AuditLog {
     fn record(&self, entry: &Entry<'_>) -> Result<(), KmsError> {
-        let queued = self.lines.push(&self.line(entry));
-        match self.on_loss {
-            OnLoss::Refuse if !queued || self.lines.is_failing() => Err(KmsError::new(
-                Code::AuditLogFailing,
-                format!("the audit log ({}) cannot be written, or only too slowly", self.place),
-                "free space at its place and check its mode, or give --audit-on-loss=count",
-            )),
-            OnLoss::Count | OnLoss::Refuse => Ok(()),
+        let refuses = self.on_loss == OnLoss::Refuse;
+        if !refuses || !self.lines.is_failing() {
+            let queued = self.lines.push(&self.line(entry));
+            return if queued || !refuses { Ok(()) } else { Err(self.failing()) };
         }
+        // The line that ends the failure is one of a refused call.
+        let refusal = self.failing();
+        let outcome = match entry.outcome {
+            Outcome::Done => Outcome::Failed(&refusal),
+            other => other,
+        };
+        let _queued = self.lines.push(&self.line(&Entry { outcome, ..*entry }));
+        Err(refusal)
     }
 }
 
@@ -201,7 +213,7 @@ fn fields(entry: &Entry<'_>, now: UnixTime) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, sync::Mutex};
 
     use super::*;
     use crate::{
@@ -272,6 +284,36 @@ mod tests {
             let _refused = apart.record(&ENTRY);
             apart.flush(Duration::from_mins(1));
             assert_eq!(apart.lost(), 1);
+        }
+    }
+
+    /// The line that ends the failure is written, and its caller got no answer.
+    #[test]
+    fn the_line_of_a_refused_call_does_not_say_ok() {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let (into, mut writes) = (Arc::clone(&written), 0);
+        let write = move |line: &[u8]| {
+            writes += 1;
+            if writes == 1 {
+                return Err(io::Error::from(io::ErrorKind::StorageFull));
+            }
+            into.lock().unwrap().push(String::from_utf8(line.to_vec()).unwrap());
+            Ok(())
+        };
+        let lines = Lines::queued("test", write, |_| ());
+        let place = AuditPlace::Stdout;
+        let log = AuditLog { lines, place, on_loss: OnLoss::Refuse, clock: clock() };
+        log.record(&ENTRY).unwrap();
+        log.flush(Duration::from_mins(1));
+        assert_eq!(log.record(&ENTRY).unwrap_err().code(), Code::AuditLogFailing);
+        log.flush(Duration::from_mins(1));
+        log.record(&ENTRY).unwrap();
+        log.flush(Duration::from_mins(1));
+        let written = written.lock().unwrap();
+        let outcomes = ["audit-log-failing", "ok"];
+        assert_eq!(written.len(), outcomes.len());
+        for (line, outcome) in written.iter().zip(outcomes) {
+            assert!(line.contains(&format!("\"outcome\":\"{outcome}\"")), "{line}");
         }
     }
 }

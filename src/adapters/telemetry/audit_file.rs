@@ -23,7 +23,8 @@ impl AuditFile {
     /// Opens the file at `path`, or creates it with mode 0600.
     ///
     /// # Errors
-    /// When `path` is not a plain file, is a symbolic link, or cannot be opened.
+    /// When `path` is not a plain file, is a symbolic link, can be changed by another user than root,
+    /// or cannot be opened.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = OpenOptions::new()
@@ -39,6 +40,16 @@ impl AuditFile {
         let found = file.metadata()?;
         if !found.is_file() {
             return Err(not_plain(path));
+        }
+        let ours = rustix::process::geteuid().as_raw();
+        if ![ours, 0].contains(&found.uid()) || found.mode() & 0o002 != 0 {
+            let (uid, mode) = (found.uid(), found.mode() & 0o7777);
+            let text = format!(
+                "{} belongs to uid {uid} and has mode {mode:04o}: another user can change the log; remove \
+                 it, or give it to uid {ours} with mode 0600",
+                path.display()
+            );
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
         Ok(Self { path: path.to_owned(), file, identity: (found.dev(), found.ino()) })
     }
@@ -86,6 +97,28 @@ pub(super) mod tests {
         assert_eq!(fs::read_to_string(kept.path().join("audit.1")).unwrap(), "one\n");
         assert_eq!(fs::read_to_string(&path).unwrap(), "two\nthree\n");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    /// Another user could change or forge the log.
+    #[test]
+    fn rejects_a_file_that_another_user_can_change() {
+        let (_directory, path) = directory();
+        AuditFile::open(&path).unwrap();
+        let mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o640);
+        AuditFile::open(&path).unwrap();
+        mode(0o602);
+        let error = AuditFile::open(&path).unwrap_err().to_string();
+        assert!(error.contains("has mode 0602: another user can change the log"), "{error}");
+        mode(0o600);
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("NOT RUN: a file of another uid, because only root can make one");
+            assert!(std::env::var_os("CI").is_none(), "CI runs it as root");
+            return;
+        }
+        std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
+        let error = AuditFile::open(&path).unwrap_err().to_string();
+        assert!(error.contains("belongs to uid 65534"), "{error}");
     }
 
     #[test]
