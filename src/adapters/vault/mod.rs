@@ -22,6 +22,7 @@ mod check;
 mod pem;
 mod post_quantum;
 mod refusal;
+mod request_id;
 mod system_authorities;
 mod tls_error;
 mod unreachable;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::servers::Expected;
+use super::{request_id, servers::Expected};
 
 /// `POST {mount}/encrypt/{key}`.
 #[derive(Serialize, Zeroize, ZeroizeOnDrop)]
@@ -64,6 +64,7 @@ pub(super) struct WrappedBody<'a> {
 #[derive(Deserialize)]
 pub(super) struct Data<T> {
     /// The id of this request in the server's audit log.
+    #[serde(default, deserialize_with = "request_id::read")]
     pub(super) request_id: Option<String>,
     pub(super) data: T,
 }
@@ -201,6 +202,7 @@ pub(super) struct DecryptBatchBody<'a> {
 #[derive(Deserialize)]
 pub(super) struct Batch {
     /// The id of this request in the server's audit log.
+    #[serde(default, deserialize_with = "request_id::read")]
     pub(super) request_id: Option<String>,
     pub(super) data: BatchData,
 }

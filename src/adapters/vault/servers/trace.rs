@@ -6,13 +6,16 @@ use tracing::{Span, field::Empty, info_span};
 
 use super::{Failure, Request, exchange::Raw};
 use crate::{
-    adapters::vault::address::VaultAddress, domain::error::KmsError, ports::telemetry::TRACE_TARGET,
+    adapters::vault::{address::VaultAddress, request_id},
+    domain::error::KmsError,
+    ports::telemetry::TRACE_TARGET,
 };
 
 /// The field that every answer of Vault has.
 #[derive(Deserialize)]
 struct WithRequestId {
-    request_id: String,
+    #[serde(default, deserialize_with = "request_id::read")]
+    request_id: Option<String>,
 }
 
 /// Returns the span for sending `request` to `address`, as a child of the current span.

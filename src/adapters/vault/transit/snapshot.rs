@@ -15,6 +15,25 @@ use crate::{
 const AEAD_TYPES: [&str; 5] =
     ["aes128-gcm96", "aes256-gcm96", "chacha20-poly1305", "xchacha20-poly1305", EXTERNAL];
 
+/// Types of Transit that have no associated data.
+const OTHER_TYPES: [&str; 15] = [
+    "ecdsa-p256",
+    "ecdsa-p384",
+    "ecdsa-p521",
+    "ed25519",
+    "rsa-2048",
+    "rsa-3072",
+    "rsa-4096",
+    "hmac",
+    "managed_key",
+    "aes128-cmac",
+    "aes192-cmac",
+    "aes256-cmac",
+    "ml-dsa",
+    "hybrid",
+    "slh-dsa",
+];
+
 /// The type of a key that is stored in another keeper (OpenBao's external keys). The proof of each
 /// version tests whether the key authenticates associated data.
 const EXTERNAL: &str = "external-key";
@@ -91,9 +110,11 @@ fn flaw(data: &KeyData, all_identified: bool) -> Option<KmsError> {
     let unusable =
         |cause: String, remedy: &'static str| Some(KmsError::new(Code::KeyUnusable, cause, remedy));
     if !AEAD_TYPES.contains(&data.kind.as_str()) {
-        let kind: String = data.kind.chars().take(40).collect();
+        // The type is a text of the keeper, so only a known one is repeated.
+        let of_type = OTHER_TYPES.iter().find(|known| **known == data.kind);
+        let of_type = of_type.map_or("an unknown type".to_owned(), |kind| format!("type {kind}"));
         return unusable(
-            format!("a key of type {kind} cannot bind a ciphertext to its object"),
+            format!("a key of {of_type} cannot bind a ciphertext to its object"),
             "use a key of type aes256-gcm96",
         );
     }
