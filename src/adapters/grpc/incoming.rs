@@ -49,8 +49,9 @@ pub(super) const LIMITS: Limits = Limits { silent: 512, speaking: 256, requests:
 /// How long a peer may send nothing after it has connected.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
-/// Most silent connections, including those that were closed and are not dropped yet.
-const SILENT_HELD_MAX: usize = 640;
+/// Most connections that are silent or wait for service, including those that were closed and are
+/// not dropped yet.
+const UNSERVED_HELD_MAX: usize = 640;
 
 /// Most connections that were closed and are not dropped yet, in addition to those that are served.
 /// They keep their memory until they are dropped, so new connections wait.
@@ -99,20 +100,7 @@ pub(super) fn admitted(
     telemetry: Arc<dyn Telemetry>,
     most: Duration,
 ) -> io::Result<impl Stream<Item = io::Result<InboundConnection>>> {
-    let acceptor = Acceptor {
-        listener: UnixListener::from_std(listeners.first)?,
-        replacements: listeners.replacements,
-        policy,
-        telemetry,
-        most,
-        slots: Slots::new(LIMITS),
-        silent: FuturesUnordered::new(),
-        waiting: VecDeque::new(),
-        served: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-        failed: Rarely::default(),
-        denied: Rarely::default(),
-        crowded: Rarely::default(),
-    };
+    let acceptor = Acceptor::new(listeners, policy, telemetry, most)?;
     Ok(stream::unfold(acceptor, |mut acceptor| async move {
         Some((Ok(acceptor.next().await), acceptor))
     }))
@@ -148,6 +136,28 @@ struct Acceptor {
 }
 
 impl Acceptor {
+    fn new(
+        listeners: Listeners,
+        policy: PeerPolicy,
+        telemetry: Arc<dyn Telemetry>,
+        most: Duration,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            listener: UnixListener::from_std(listeners.first)?,
+            replacements: listeners.replacements,
+            policy,
+            telemetry,
+            most,
+            slots: Slots::new(LIMITS),
+            silent: FuturesUnordered::new(),
+            waiting: VecDeque::new(),
+            served: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            failed: Rarely::default(),
+            denied: Rarely::default(),
+            crowded: Rarely::default(),
+        })
+    }
+
     async fn next(&mut self) -> InboundConnection {
         // Gives the previous connection a chance to run before new connections take slots.
         yield_now().await;
@@ -197,10 +207,10 @@ impl Acceptor {
         }
     }
 
-    /// Accepts all waiting connections, up to [`SILENT_HELD_MAX`] silent ones. Connections that
-    /// were closed and not dropped yet count, because they hold descriptors.
+    /// Accepts all waiting connections, up to [`UNSERVED_HELD_MAX`] that are not served. Connections
+    /// that were closed and not dropped yet count, because they hold descriptors.
     fn drain_backlog(&mut self) -> Result<(), ()> {
-        while self.silent.len() < SILENT_HELD_MAX {
+        while self.silent.len().saturating_add(self.waiting.len()) < UNSERVED_HELD_MAX {
             match self.listener.accept().now_or_never() {
                 Some(Ok((stream, _))) => self.admit(stream),
                 Some(Err(error)) => {
@@ -307,6 +317,8 @@ mod tests {
         pin::pin,
     };
 
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
     use super::*;
     use crate::adapters::grpc::{address::SocketAddress, socket::BoundSocket};
 
@@ -338,6 +350,45 @@ mod tests {
             io::ErrorKind::WouldBlock,
             "the connection of the client stays open"
         );
+    }
+
+    /// Clients that stay, and have sent something. Closed ones keep their descriptors until they are
+    /// dropped.
+    #[tokio::test]
+    async fn accepts_no_more_than_it_may_hold_of_clients_that_stay() {
+        let all = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: all, maximum: all }).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("k.sock");
+        let (listeners, _guard) =
+            BoundSocket::bind(&SocketAddress::File(path.clone())).unwrap().guarded();
+        let mut acceptor = Acceptor::new(
+            listeners,
+            PeerPolicy::FileMode,
+            Arc::new(DiscardingTelemetry),
+            Duration::from_mins(1),
+        )
+        .unwrap();
+        let mut clients = Vec::new();
+        for _ in 0..2 {
+            for _ in 0..UNSERVED_HELD_MAX {
+                let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+                client.write_all(b"PRI").unwrap();
+                clients.push(client);
+            }
+            let accepted = acceptor.listener.accept().await.unwrap();
+            acceptor.admit(accepted.0);
+            // A task that never pauses is made to pause by the runtime.
+            for _ in 0..UNSERVED_HELD_MAX {
+                let _drained = acceptor.drain_backlog();
+                yield_now().await;
+            }
+            let held = acceptor.silent.len() + acceptor.waiting.len();
+            assert_eq!(held, UNSERVED_HELD_MAX);
+            while let Some(first_bytes) = acceptor.silent.next().await {
+                acceptor.enqueue(first_bytes);
+            }
+        }
     }
 
     #[derive(Debug)]
