@@ -9,7 +9,7 @@ use futures_util::{
 };
 
 use super::{
-    envelope::{Annotations, AssociatedData, CIPHERTEXT_MAX},
+    envelope::{Annotations, AssociatedData, CIPHERTEXT_MAX, Ciphertext},
     error::{Code, KmsError},
     health::Standing,
     key::KekVersion,
@@ -180,7 +180,7 @@ impl KeyService {
             ));
         }
         let associated_data = AssociatedData::binding(&sealed.key_id, &sealed.annotations);
-        let opened = self.unwrap(sealed, &associated_data, deadline).await;
+        let opened = self.unwrap(&sealed.ciphertext, &associated_data, deadline).await;
         opened.map_err(|error| match error.code() {
             Code::VersionRetired => retired(named),
             _ => error,
@@ -189,7 +189,7 @@ impl KeyService {
 
     async fn unwrap_legacy(
         &self,
-        sealed: &Sealed,
+        ciphertext: &Ciphertext,
         deadline: Monotonic,
     ) -> Result<Plaintext, KmsError> {
         if !self.legacy_decrypt {
@@ -199,7 +199,7 @@ impl KeyService {
                 "if another plugin wrote it with the same key, set --legacy-decrypt=true",
             ));
         }
-        let version = self.ports().kek.version_of(&sealed.ciphertext)?;
+        let version = self.ports().kek.version_of(ciphertext)?;
         // Reject an invented version here, because a keeper may wait for a version that it does not
         // have.
         if self.watch.is_above_the_newest(version) {
@@ -210,18 +210,18 @@ impl KeyService {
                 return Err(version_unknown("ciphertext is of", version));
             }
         }
-        let plaintext = self.unwrap(sealed, &AssociatedData::none(), deadline).await?;
+        let plaintext = self.unwrap(ciphertext, &AssociatedData::none(), deadline).await?;
         self.ports().telemetry.record(Event::LegacyRead);
         Ok(plaintext)
     }
 
     async fn unwrap(
         &self,
-        sealed: &Sealed,
+        ciphertext: &Ciphertext,
         associated_data: &AssociatedData,
         deadline: Monotonic,
     ) -> Result<Plaintext, KmsError> {
-        let sealed = Unwrap { ciphertext: &sealed.ciphertext, associated_data };
+        let sealed = Unwrap { ciphertext, associated_data };
         let plaintext = self.ports().kek.unwrap(sealed, deadline).await?;
         // Encrypt accepts only these sizes.
         if plaintext.is_empty() || plaintext.len() > CIPHERTEXT_MAX {
@@ -311,7 +311,9 @@ impl KeyManagement for KeyService {
                 "if a newer release wrote the object, use that release; else find out what changed the object in etcd",
             ))
         } else {
-            self.unwrap_legacy(&sealed, deadline).await
+            // The annotations may need much memory, so they do not wait for the keeper.
+            let Sealed { ciphertext, .. } = sealed;
+            self.unwrap_legacy(&ciphertext, deadline).await
         }
     }
 }
