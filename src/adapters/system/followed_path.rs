@@ -59,6 +59,9 @@ impl FollowedPath {
         let mut followed = Self { path: PathBuf::from("."), has_magic: false, last };
         let (mut rest, mut links) = (parts(path), 0);
         while let Some(part) = rest.pop() {
+            if part.is_absolute() {
+                followed.has_magic = false;
+            }
             let next = followed.path.join(&part);
             let found = fs::symlink_metadata(&next)?;
             if !found.is_symlink() || (rest.is_empty() && last == LastLink::Kept) {
@@ -257,5 +260,18 @@ mod tests {
         let followed = FollowedPath::of(Path::new(&path), LastLink::Followed).unwrap().unwrap();
         assert!(followed.metadata().unwrap().is_file());
         followed.open().unwrap();
+    }
+
+    /// The path then has no link of `/proc` left.
+    #[test]
+    fn a_link_that_leaves_proc_is_followed_as_any_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("file");
+        fs::write(&target, "x").unwrap();
+        symlink(&target, directory.path().join("link")).unwrap();
+        let open = File::open(directory.path()).unwrap();
+        let path = format!("/dev/fd/{}/link", open.as_raw_fd());
+        let followed = FollowedPath::of(Path::new(&path), LastLink::Followed).unwrap().unwrap();
+        assert_eq!((followed.path.as_path(), followed.has_magic), (target.as_path(), false));
     }
 }
