@@ -151,7 +151,7 @@ impl Fault {
 
     /// Returns whether calls may fail during the fault.
     pub fn is_felt(self) -> bool {
-        !matches!(self, Self::NodeStale(_) | Self::ClockSteps(_))
+        !matches!(self, Self::NodeStale(_) | Self::ClockSteps(_) | Self::Rotated)
     }
 
     /// Returns the time from its end until everything works.
