@@ -312,7 +312,8 @@ impl KeyManagement for KeyService {
             ))
         } else {
             // The annotations may need much memory, so they do not wait for the keeper.
-            let Sealed { ciphertext, .. } = sealed;
+            let Sealed { ciphertext, annotations, .. } = sealed;
+            drop(annotations);
             self.unwrap_legacy(&ciphertext, deadline).await
         }
     }

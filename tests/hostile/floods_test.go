@@ -3,16 +3,21 @@ package hostile_test
 import (
 	"crypto/rand"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"text/tabwriter"
 	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	"google.golang.org/protobuf/proto"
+	kmsapi "k8s.io/kms/apis/v2"
 
 	"vault-kube-kms.test/parts"
+	"vault-kube-kms.test/suite"
 )
 
 const (
@@ -220,6 +225,90 @@ func TestFloods(t *testing.T) {
 	}
 	must(t, rows.Flush())
 	t.Logf("\n%s", table.String())
+}
+
+// TestDecryptsThatWaitForTheKeeper sends as many whole Decrypts of another plugin's objects as may be begun, each with as
+// many annotations as fit, to a keeper that hangs. It expects that they cost little memory.
+func TestDecryptsThatWaitForTheKeeper(t *testing.T) {
+	n, err := shared.Use(t).NewTenant(parts.RandomName(), shortDir(t), 3_600, parts.UseOfKey...)
+	must(t, err)
+	must(t, n.MakeKey())
+	secretID, err := n.NewSecretID()
+	must(t, err)
+	must(t, n.WriteSecretID(secretID))
+	done, asked := make(chan struct{}), make(chan struct{}, 1)
+	var hangs atomic.Bool
+	front := suite.Front{Answer: func(_ http.ResponseWriter, r *http.Request) bool {
+		if !hangs.Load() || !strings.Contains(r.URL.Path, "/decrypt/") {
+			return false
+		}
+		select {
+		case asked <- struct{}{}:
+		default:
+		}
+		<-done
+		return true
+	}}.Serve(t, n.Bao)
+	defer close(done)
+	p := start(t, append(n.FlagsVia(front.Address), "--tls-ca-file="+front.CAFile)...)
+	hangs.Store(true)
+	before := p.memory(t, "VmRSS")
+	p.forgetPeak(t)
+	const connections = unfinishedMost / callsMost
+	begun := make(chan int, connections)
+	for c := range connections {
+		f, err := p.dial()
+		must(t, err)
+		t.Cleanup(func() { _ = f.Conn.Close() })
+		go f.read()
+		go func() {
+			calls := 0
+			for calls < callsMost {
+				stream, err := f.begin("Decrypt")
+				if err != nil || f.send(stream, manyAnnotations(t, c*callsMost+calls), true) != nil {
+					break
+				}
+				calls++
+			}
+			begun <- calls
+		}()
+	}
+	all := 0
+	for range connections {
+		all += <-begun
+	}
+	select {
+	case <-asked:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the keeper is not asked")
+	}
+	// The provider has then read what came before on its connections.
+	_, err = p.client(t).Status(t.Context())
+	must(t, err)
+	grown := p.memory(t, "VmHWM") - before
+	t.Logf("%d Decrypts wait: %d -> %d MiB", all, before>>20, (before+grown)>>20)
+	if all < unfinishedMost-callsMost {
+		t.Errorf("only %d Decrypts were begun", all)
+	}
+	if grown > memoryMost {
+		t.Errorf("the plugin held %d MiB", grown>>20)
+	}
+}
+
+// manyAnnotations is a Decrypt with a ciphertext of its own and as many annotations as a message may have.
+func manyAnnotations(t *testing.T, number int) []byte {
+	ciphertext := fmt.Sprintf("vault:v1:%040d", number)
+	request := &kmsapi.DecryptRequest{
+		Ciphertext: []byte(ciphertext), Uid: "u", KeyId: "theirs", Annotations: map[string][]byte{},
+	}
+	for n := range 4_500 {
+		request.Annotations[string([]byte{byte(33 + n%90), byte(33 + n/90)})] = nil
+	}
+	body, err := proto.Marshal(request)
+	must(t, err)
+	framed := message(len(body), len(body))
+	copy(framed[5:], body)
+	return framed
 }
 
 func seed() []byte {
