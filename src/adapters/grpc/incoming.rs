@@ -173,12 +173,14 @@ impl Acceptor {
                 return connection;
             }
             let served = Arc::clone(&self.served);
+            // When it is full, a connection that is served, speaks or ends makes room.
+            let accepts = !failed && self.has_room();
             tokio::select! {
                 _permit = served.acquire(), if !self.waiting.is_empty() => (),
                 Some(first_bytes) = self.silent.next() => self.enqueue(first_bytes),
                 Some(listener) = self.replacements.recv() => self.listen_with(listener),
                 () = sleep(ACCEPT_PAUSE), if failed => (),
-                accepted = self.listener.accept(), if !failed => {
+                accepted = self.listener.accept(), if accepts => {
                     // Ignores an error here: the next accept meets it again and reports it.
                     if let Ok((stream, _)) = accepted {
                         self.admit(stream);
@@ -198,7 +200,8 @@ impl Acceptor {
         Some(self.waiting.pop_front()?.served_by(permit, self.most, telemetry))
     }
 
-    /// Listens with `listener` from now on. First accepts what waits at the previous listener.
+    /// Listens with `listener` from now on. First accepts what waits at the previous listener, if
+    /// there is room.
     fn listen_with(&mut self, listener: std::os::unix::net::UnixListener) {
         let _reported = self.drain_backlog();
         match UnixListener::from_std(listener) {
@@ -210,7 +213,7 @@ impl Acceptor {
     /// Accepts all waiting connections, up to [`UNSERVED_HELD_MAX`] that are not served. Connections
     /// that were closed and not dropped yet count, because they hold descriptors.
     fn drain_backlog(&mut self) -> Result<(), ()> {
-        while self.silent.len().saturating_add(self.waiting.len()) < UNSERVED_HELD_MAX {
+        while self.has_room() {
             match self.listener.accept().now_or_never() {
                 Some(Ok((stream, _))) => self.admit(stream),
                 Some(Err(error)) => {
@@ -222,6 +225,16 @@ impl Acceptor {
             }
         }
         Ok(())
+    }
+
+    /// Returns whether another connection may be held. Drops closed ones that wait, if that is needed.
+    fn has_room(&mut self) -> bool {
+        let silent = self.silent.len();
+        let is_full = |waiting: usize| silent.saturating_add(waiting) >= UNSERVED_HELD_MAX;
+        if is_full(self.waiting.len()) {
+            self.waiting.retain(InboundConnection::is_open);
+        }
+        !is_full(self.waiting.len())
     }
 
     /// Takes a new connection, if its peer may connect and is still there. A connection whose peer
