@@ -122,12 +122,16 @@ pub fn in_time<T: Send + 'static>(
     work: impl FnOnce(Instant) -> T + Send + 'static,
 ) -> Result<T, String> {
     let (done, result) = mpsc::sync_channel(1);
-    thread::Builder::new()
+    let thread = thread::Builder::new()
         .name("file".to_owned())
         .spawn(move || drop(done.send(work(deadline_after(limit)))))
         .map_err(|error| cannot(&error))?;
     // The work ends by itself a little earlier, if it can.
-    result.recv_timeout(limit + limit / 10).map_err(|_late| READ_TIMED_OUT.to_owned())
+    let result = result.recv_timeout(limit + limit / 10);
+    let result = result.map_err(|_late| READ_TIMED_OUT.to_owned())?;
+    // Has nothing left to do. The system may allow only few threads at once.
+    drop(thread.join());
+    Ok(result)
 }
 
 /// Reads at most `most` bytes from `path`. Stops at `until` if the file is a pipe or another file
