@@ -74,8 +74,8 @@ impl Breaker {
         *self = Self::Open { until: now.after(open.mul_f64(1.0 - spread / 10.0)), times };
     }
 
-    /// Records that a request ended at `now` without saying anything about the endpoint. If it was
-    /// the probe, the next request is.
+    /// Records that a request ended at `now` without saying anything about the endpoint. If a probe
+    /// runs, it may have been that request, so the next request may be one too.
     pub(super) fn unjudged(&mut self, now: Monotonic) {
         if let Self::Probing { times, .. } = *self {
             *self = Self::Open { until: now, times };

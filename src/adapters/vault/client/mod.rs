@@ -227,7 +227,7 @@ impl VaultClient {
         let operation = policy.operation;
         let error = match &outcome {
             Ok(_) => None,
-            Err(Failure::Redirected { .. }) if attempt.alone => None,
+            Err(Failure::Redirected { is_repeatable: true, .. }) if attempt.alone => None,
             Err(failure) => failure.reportable_error(operation),
         };
         if let Some(error) = &error {
