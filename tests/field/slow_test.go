@@ -72,7 +72,7 @@ func TestSlowLogin(t *testing.T) {
 func TestStopDuringALogin(t *testing.T) {
 	t.Parallel()
 	n := newTenant(t)
-	f := newFrontAs(t, n.Bao, suite.Front{Answer: late(time.Second, isLogin)})
+	f := newFrontAs(t, n.Bao, suite.Front{Answer: late(300*time.Millisecond, isLogin)})
 	p := launch(t, f.flags(n))
 	if !parts.Eventually(startBound, func() bool { return f.asked.Load() > 0 }) {
 		t.Fatal("no login begins")

@@ -282,9 +282,7 @@ func TestDecryptsThatWaitForTheKeeper(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("the keeper is not asked")
 	}
-	// The provider has then read what came before on its connections.
-	_, err = p.client(t).Status(t.Context())
-	must(t, err)
+	// A connection's window is 64 KiB, so the provider has read all but the last two messages of each.
 	grown := p.memory(t, "VmHWM") - before
 	t.Logf("%d Decrypts wait: %d -> %d MiB", all, before>>20, (before+grown)>>20)
 	if all < unfinishedMost-callsMost {
