@@ -23,7 +23,8 @@ impl AuditFile {
     /// Opens the file at `path`, or creates it with mode 0600.
     ///
     /// # Errors
-    /// When `path` is not a plain file, is a symbolic link, can be changed by another user than root,
+    /// When `path` is not a plain file, is a symbolic link, belongs to a user other than root and
+    /// that of this process, may be written by every user,
     /// or cannot be opened.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -45,8 +46,8 @@ impl AuditFile {
         if ![ours, 0].contains(&found.uid()) || found.mode() & 0o002 != 0 {
             let (uid, mode) = (found.uid(), found.mode() & 0o7777);
             let text = format!(
-                "{} belongs to uid {uid} and has mode {mode:04o}: another user can change the log; remove \
-                 it, or give it to uid {ours} with mode 0600",
+                "{} belongs to uid {uid} and has mode {mode:04o}: another user can change the log; give it \
+                 to uid {ours} with mode 0600, on a file system that keeps owners",
                 path.display()
             );
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
