@@ -1,6 +1,6 @@
 //! Logins, renewals and unwraps against the stand-in: the result of each answer.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use vault_kube_kms::{
     adapters::vault::{
@@ -190,23 +190,31 @@ async fn a_wrapped_custom_secret_id_is_unwrapped() {
     subject.kek.describe(within(&subject, SOON)).await.unwrap();
 }
 
+/// Gives `stand_in` a wrapping token. Returns a function that starts a provider with this token and this
+/// cache.
+fn starts_with_a_wrapping_token(stand_in: &StandIn, cache: &Path) -> impl Fn() -> TransitSubject {
+    let token = "wrapping-token-canary".to_owned();
+    let wrapping = Some((token.clone(), WRAPPED_AT.to_owned()));
+    stand_in.shared.engine.lock().unwrap().wrapping = wrapping;
+    let mut provisioned = stand_in.provisioned.clone();
+    provisioned.secret_id = token;
+    let (address, ca, cache) = (stand_in.address.clone(), stand_in.ca.clone(), cache.to_owned());
+    move || {
+        let admin = Admin::new(&address, "unused", Some(ca.clone()));
+        TransitSubject::with(admin, provisioned.clone(), |wiring| {
+            let approle = wiring.approle();
+            (approle.secret_id_wrapped, approle.secret_id_cache) = (true, Some(cache.clone()));
+        })
+    }
+}
+
 /// The provider may have used the token itself, before a restart.
 #[tokio::test]
 async fn a_used_token_raises_no_alarm_while_the_cache_cannot_be_read() {
     let directory = tempfile::tempdir().unwrap();
     let cache = directory.path().join("cache");
     let stand_in = StandIn::start().await;
-    let (token, at) = ("wrapping-token-canary".to_owned(), WRAPPED_AT.to_owned());
-    stand_in.shared.engine.lock().unwrap().wrapping = Some((token.clone(), at));
-    let start = || {
-        let admin = Admin::new(&stand_in.address, "unused", Some(stand_in.ca.clone()));
-        let mut provisioned = stand_in.provisioned.clone();
-        provisioned.secret_id.clone_from(&token);
-        TransitSubject::with(admin, provisioned, |wiring| {
-            let approle = wiring.approle();
-            (approle.secret_id_wrapped, approle.secret_id_cache) = (true, Some(cache.clone()));
-        })
-    };
+    let start = starts_with_a_wrapping_token(&stand_in, &cache);
     heals(&start(), Duration::from_secs(30)).await;
     let readable_by_all = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     std::fs::set_permissions(&cache, readable_by_all).unwrap();
@@ -225,18 +233,8 @@ async fn a_stop_during_an_unwrap_does_not_lose_the_secret_id() {
     let directory = tempfile::tempdir().unwrap();
     let cache = directory.path().join("cache");
     let stand_in = StandIn::start().await;
-    let (token, at) = ("wrapping-token-canary".to_owned(), WRAPPED_AT.to_owned());
-    stand_in.shared.engine.lock().unwrap().wrapping = Some((token.clone(), at));
+    let start = starts_with_a_wrapping_token(&stand_in, &cache);
     stand_in.fail_next(1, UNWRAP, &Fault::Delay(Duration::from_millis(300)));
-    let start = || {
-        let admin = Admin::new(&stand_in.address, "unused", Some(stand_in.ca.clone()));
-        let mut provisioned = stand_in.provisioned.clone();
-        provisioned.secret_id.clone_from(&token);
-        TransitSubject::with(admin, provisioned, |wiring| {
-            let approle = wiring.approle();
-            (approle.secret_id_wrapped, approle.secret_id_cache) = (true, Some(cache.clone()));
-        })
-    };
     let stopped = start();
     let unwrapping = async {
         while stand_in.requests_for(UNWRAP) == 0 {

@@ -230,12 +230,7 @@ func TestFloods(t *testing.T) {
 // TestDecryptsThatWaitForTheKeeper sends as many whole Decrypts of another plugin's objects as may be begun, each with as
 // many annotations as fit, to a keeper that hangs. It expects that they cost little memory.
 func TestDecryptsThatWaitForTheKeeper(t *testing.T) {
-	n, err := shared.Use(t).NewTenant(parts.RandomName(), shortDir(t), 3_600, parts.UseOfKey...)
-	must(t, err)
-	must(t, n.MakeKey())
-	secretID, err := n.NewSecretID()
-	must(t, err)
-	must(t, n.WriteSecretID(secretID))
+	n, _ := newTenant(t)
 	done, asked := make(chan struct{}), make(chan struct{}, 1)
 	var hangs atomic.Bool
 	front := suite.Front{Answer: func(_ http.ResponseWriter, r *http.Request) bool {

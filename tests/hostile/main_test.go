@@ -35,6 +35,18 @@ func TestMain(m *testing.M) { suite.Main(m, 1, shared.End) }
 // shared is the OpenBao of all tests.
 var shared = suite.Shared[*parts.OpenBao]{Start: parts.StartDevOpenBao}
 
+// newTenant returns a tenant with a key and a role, and the secret ID that is in its file.
+func newTenant(t *testing.T) (n *parts.Tenant, secretID string) {
+	t.Helper()
+	n, err := shared.Use(t).NewTenant(parts.RandomName(), shortDir(t), 3_600, parts.UseOfKey...)
+	must(t, err)
+	must(t, n.MakeKey())
+	secretID, err = n.NewSecretID()
+	must(t, err)
+	must(t, n.WriteSecretID(secretID))
+	return n, secretID
+}
+
 // plugin is a running process of the binary under test.
 type plugin struct {
 	*parts.Process

@@ -11,7 +11,6 @@ import (
 
 	"k8s.io/kms/pkg/service"
 
-	"vault-kube-kms.test/parts"
 	"vault-kube-kms.test/suite"
 )
 
@@ -37,12 +36,7 @@ func TestSecretsDoNotStayInMemory(t *testing.T) {
 	if os.Getuid() != 0 {
 		suite.Skip(t, "ONLY ROOT MAY READ THE MEMORY OF ANOTHER PROCESS")
 	}
-	tenant, err := shared.Use(t).NewTenant(parts.RandomName(), shortDir(t), 3_600, parts.UseOfKey...)
-	must(t, err)
-	must(t, tenant.MakeKey())
-	secretID, err := tenant.NewSecretID()
-	must(t, err)
-	must(t, tenant.WriteSecretID(secretID))
+	tenant, secretID := newTenant(t)
 	p := start(t, tenant.Flags()...)
 	client := p.client(t)
 	through := func(seed []byte) {
