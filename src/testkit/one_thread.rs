@@ -2,8 +2,9 @@
 //! blocks the thread stops the ticks, and with them Status and the probes of the program.
 
 use std::{
+    fs,
     sync::{Arc, Mutex, PoisonError},
-    thread,
+    thread::{self, ThreadId},
     time::Duration,
 };
 
@@ -22,7 +23,8 @@ use crate::{domain::error::KmsError, ports::clock::Clock};
 
 const TICK: Duration = Duration::from_millis(10);
 
-/// The longest pause between two ticks that is taken for a busy machine or a short computation.
+/// The longest pause between two ticks that is taken for a short computation. The time for which the
+/// system gave the thread no processor does not count.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 
 /// How often a call is made whose pause was too long. A call that blocks does so each time, and a
@@ -34,14 +36,13 @@ const REMEDY: &str = "the program has one thread, which also answers Status and 
 
 /// Measures the pauses between the ticks of a task on the runtime on which it was started.
 struct Ticker {
-    /// The time of the last tick, and the longest pause so far.
-    ticks: Arc<Mutex<(Instant, Duration)>>,
+    ticks: Arc<Mutex<Ticks>>,
     task: JoinHandle<()>,
 }
 
 impl Ticker {
     fn start() -> Self {
-        let ticks = Arc::new(Mutex::new((Instant::now(), Duration::ZERO)));
+        let ticks = Arc::new(Mutex::new(Ticks { last: Moment::now(), longest: Duration::ZERO }));
         let own = Arc::clone(&ticks);
         let task = tokio::spawn(async move {
             loop {
@@ -55,7 +56,7 @@ impl Ticker {
     /// Returns the longest pause since the last call of this method. A pause that still lasts counts.
     fn take_longest(&self) -> Duration {
         let longest = tick(&self.ticks);
-        self.ticks.lock().unwrap_or_else(PoisonError::into_inner).1 = Duration::ZERO;
+        self.ticks.lock().unwrap_or_else(PoisonError::into_inner).longest = Duration::ZERO;
         longest
     }
 }
@@ -66,12 +67,48 @@ impl Drop for Ticker {
     }
 }
 
-fn tick(ticks: &Mutex<(Instant, Duration)>) -> Duration {
-    let (last, longest) = &mut *ticks.lock().unwrap_or_else(PoisonError::into_inner);
-    let now = Instant::now();
-    *longest = now.duration_since(*last).max(*longest);
+fn tick(ticks: &Mutex<Ticks>) -> Duration {
+    let Ticks { last, longest } = &mut *ticks.lock().unwrap_or_else(PoisonError::into_inner);
+    let now = Moment::now();
+    *longest = now.since(last).max(*longest);
     *last = now;
     *longest
+}
+
+struct Ticks {
+    last: Moment,
+    /// The longest pause so far.
+    longest: Duration,
+}
+
+/// A time on a thread.
+struct Moment {
+    thread: ThreadId,
+    time: Instant,
+    /// For how long the thread has waited for a processor since it began.
+    unscheduled: Duration,
+}
+
+impl Moment {
+    fn now() -> Self {
+        // proc(5): the second number, in nanoseconds. Zero where the system does not count it.
+        let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+        let waited = text.split(' ').nth(1).and_then(|nanos| nanos.parse().ok());
+        Self {
+            thread: thread::current().id(),
+            time: Instant::now(),
+            unscheduled: Duration::from_nanos(waited.unwrap_or_default()),
+        }
+    }
+
+    /// Returns the time since `earlier`, without the time for which the thread waited for a processor.
+    fn since(&self, earlier: &Self) -> Duration {
+        let passed = self.time.duration_since(earlier.time);
+        if self.thread != earlier.thread {
+            return passed;
+        }
+        passed.saturating_sub(self.unscheduled.saturating_sub(earlier.unscheduled))
+    }
 }
 
 /// A call that the thread makes, and the way back for the report.
