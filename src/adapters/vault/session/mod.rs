@@ -141,8 +141,8 @@ impl VaultSession {
         }
     }
 
-    /// Revokes the token with one request, if a login of this session created it. Waits for at most
-    /// [`SETTLES_WITHIN`] until a login or an unwrap that runs has ended. Call this after `run` was
+    /// Revokes the token with one request, if a login of this session created it. Waits for at most 2 s
+    /// until a login or an unwrap that runs has ended. Call this after `run` was
     /// cancelled.
     pub async fn revoke(&self) {
         let revoked = async {
