@@ -173,7 +173,7 @@ impl Acceptor {
                 return connection;
             }
             let served = Arc::clone(&self.served);
-            // When it is full, a connection that is served, speaks or ends makes room.
+            // When it is full, a connection that is served or was closed makes room, and wakes this task.
             let accepts = !failed && self.has_room();
             tokio::select! {
                 _permit = served.acquire(), if !self.waiting.is_empty() => (),

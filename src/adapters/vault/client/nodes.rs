@@ -79,7 +79,7 @@ pub(super) enum Learned<'a> {
     /// The endpoint refused a login with this credential.
     RefusedLogin(CredentialDigest, &'a Refusal),
     /// An intermediary answered, possibly to this request only. The endpoint is used as before, and
-    /// observers see the error until the next answer. The next request is the probe if this one was.
+    /// observers see the error until the next answer. If a probe runs, the next request may be one too.
     Page(&'a KmsError),
     /// A request failed by the endpoint's own fault.
     Failed(&'a KmsError),

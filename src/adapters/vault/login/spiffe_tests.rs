@@ -4,7 +4,6 @@ use std::sync::{Mutex, atomic::AtomicU64};
 
 use futures_util::FutureExt as _;
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
-
 use tokio_util::task::TaskTracker;
 
 use super::*;

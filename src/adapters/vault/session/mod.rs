@@ -142,8 +142,7 @@ impl VaultSession {
     }
 
     /// Revokes the token with one request, if a login of this session created it. Waits for at most 2 s
-    /// until a login or an unwrap that runs has ended. Call this after `run` was
-    /// cancelled.
+    /// until a login or an unwrap that runs has ended. Call this after `run` was cancelled.
     pub async fn revoke(&self) {
         let revoked = async {
             if let SessionState::Open(SessionToken { token, own: true, .. }) = self.state.now() {

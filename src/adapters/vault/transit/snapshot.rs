@@ -15,7 +15,7 @@ use crate::{
 const AEAD_TYPES: [&str; 5] =
     ["aes128-gcm96", "aes256-gcm96", "chacha20-poly1305", "xchacha20-poly1305", EXTERNAL];
 
-/// Types of Transit that have no associated data.
+/// The other types of Transit keys. A key of such a type is refused by its name.
 const OTHER_TYPES: [&str; 15] = [
     "ecdsa-p256",
     "ecdsa-p384",
